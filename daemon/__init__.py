@@ -1,0 +1,1 @@
+"""The running service: feed, windows, batches, publishing, accounts, pages."""

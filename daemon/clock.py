@@ -1,0 +1,36 @@
+"""The one place that reads a clock; everything else is given one."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Wall time for what the world sees, monotonic time for durations and deadlines."""
+
+    def wall_ms(self) -> int:
+        """Unix time in milliseconds; may jump when somebody sets the clock."""
+
+    def monotonic(self) -> float:
+        """Seconds that never jump, from an arbitrary origin."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Suspend for ``seconds`` of this clock's monotonic time."""
+
+
+class SystemClock:
+    """The machine's own clocks."""
+
+    def wall_ms(self) -> int:
+        """Unix time in milliseconds."""
+        return time.time_ns() // 1_000_000
+
+    def monotonic(self) -> float:
+        """Seconds of ``CLOCK_MONOTONIC``."""
+        return time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        """Suspend for ``seconds``."""
+        await asyncio.sleep(seconds)

@@ -1,0 +1,51 @@
+"""Every error that candlecast raises on purpose.
+
+    CandlecastError            one clear line for the user; exit code 1
+    ├── ConfigError            wrong configuration or usage; exit code 2
+    ├── BadCandle              an impossible candle from outside (also a ValueError)
+    ├── HistoryError           the history database is corrupt, foreign or of another schema
+    ├── ExchangeError          the exchange refused, or lacks what was asked of it
+    ├── BrokerError            the MQTT broker refused
+    └── BundleError            a model bundle that must not be opened
+        └── NoChampion         nothing has been promoted yet; exit code 2
+"""
+
+from __future__ import annotations
+
+
+class CandlecastError(Exception):
+    """Base of all; its message is one line that says what is wrong and what to do."""
+
+    exit_code = 1
+
+
+class ConfigError(CandlecastError):
+    """The configuration or the command line asks for something impossible."""
+
+    exit_code = 2
+
+
+class BadCandle(CandlecastError, ValueError):  # noqa: N818 - the field says "bad tick", "bad bar"
+    """A candle that cannot be true; it is counted and dropped, never repaired."""
+
+
+class HistoryError(CandlecastError):
+    """The history database cannot be used as it is; it is never overwritten."""
+
+
+class ExchangeError(CandlecastError):
+    """The exchange refused, or lacks the symbol, timeframe or feature."""
+
+
+class BrokerError(CandlecastError):
+    """The MQTT broker refused the connection or a publish."""
+
+
+class BundleError(CandlecastError):
+    """A model bundle does not verify or does not fit the configuration."""
+
+
+class NoChampion(BundleError):  # noqa: N818 - the condition, not the mishap, is the name
+    """The registry holds no champion to serve."""
+
+    exit_code = 2
