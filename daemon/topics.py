@@ -1,0 +1,40 @@
+"""MQTT topics of version 1."""
+
+from __future__ import annotations
+
+from typing import Final
+
+ROOT: Final = "candlecast/v1"
+
+_TO_DASH: Final = str.maketrans("/:", "--")
+
+
+def _level(text: str) -> str:
+    """One topic level: ``BTC/USDT:USDT`` becomes ``BTC-USDT-USDT``.
+
+    Raises:
+        ValueError: empty, or holds a character that MQTT reserves (``+``, ``#``, NUL).
+    """
+    if not text or any(reserved in text for reserved in "+#\0"):
+        msg = f"{text!r} cannot be a level of an MQTT topic: it is empty or holds + # or NUL"
+        raise ValueError(msg)
+    return text.translate(_TO_DASH)
+
+
+def prediction_topic(exchange: str, symbol: str, timeframe: str) -> str:
+    """Where the forecasts of one symbol are published.
+
+    >>> prediction_topic("binance", "BTC/USDT", "1m")
+    'candlecast/v1/binance/BTC-USDT/1m/prediction'
+    """
+    return f"{ROOT}/{_level(exchange)}/{_level(symbol)}/{_level(timeframe)}/prediction"
+
+
+def batch_topic(exchange: str, timeframe: str) -> str:
+    """Where the forecasts of one flush are published together."""
+    return f"{ROOT}/{_level(exchange)}/{_level(timeframe)}/batch"
+
+
+def status_topic(instance: str) -> str:
+    """Where one daemon says how it is; its will says ``offline``."""
+    return f"{ROOT}/status/{_level(instance)}"
