@@ -1,0 +1,58 @@
+# `make demo` and `make test` set up everything they need, in .venv.
+
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+CHECKED := config daemon model tests $(wildcard examples benchmarks)
+
+.PHONY: help demo test lint format lock clean
+
+help: ## what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(STAMP) ## live forecasts of recorded candles; Ctrl-C ends it
+	@$(BIN)/candlecast demo $(ARGS)
+
+test: lint ## lint, types and all tests
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(STAMP) ## ruff and mypy
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: $(STAMP) ## let ruff put the code into shape
+	@$(BIN)/ruff check --fix-only .
+	@$(BIN)/ruff format .
+
+lock: ## renew requirements.lock from pyproject.toml (needs uv)
+	@command -v uv >/dev/null || { echo "make lock needs uv on PATH" >&2; exit 1; }
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--no-emit-find-links --no-annotate --no-header --all-extras --group dev \
+		pyproject.toml -o requirements.lock
+
+clean: ## remove .venv and everything built
+	rm -rf $(VENV) build dist *.egg-info .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The first Python on PATH that runs, is new enough and brings venv and pip. Asking it beats looking for
+# its name: version managers put names on PATH that run nothing.
+$(STAMP): requirements.lock pyproject.toml
+	@set -eu; python=; \
+	for name in python3 python3.11 python3.12 python3.13 python3.14 python; do \
+		if $$name -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; \
+		then python=$$name; break; fi; \
+	done; \
+	if [ -z "$$python" ]; then \
+		echo "candlecast needs Python 3.11 or newer with venv; none is on PATH" >&2; exit 1; fi; \
+	echo "Setting up $(VENV) with $$($$python --version) (once; some minutes)"; \
+	test -x $(BIN)/python || $$python -m venv $(VENV); \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes \
+		-r requirements.lock; \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-index --no-deps \
+		--no-build-isolation --editable .
+	@touch $@

@@ -1,0 +1,1 @@
+"""Configuration: `config.yaml` and the models that check it."""

@@ -1,0 +1,76 @@
+"""What every test may ask for, and what none may get away with."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+import pytest
+from blockbuster import BlockBuster
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+CANDLES = REPOSITORY / "daemon" / "sandbox" / "data" / "slim_BTCUSDT-15m_2025-01_05.csv.gz"
+REQUIRE_ALL = "CANDLECAST_REQUIRE_ALL"
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The folder that holds pyproject.toml."""
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def candles_csv() -> Path:
+    """Recorded BTC/USDT candles that are part of the project (ts, open … volume)."""
+    return CANDLES
+
+
+@pytest.fixture(scope="session")
+def shared_dir() -> Path:
+    """Recorded data that may not be redistributed, kept beside the repository."""
+    folder = Path(os.environ.get("CANDLECAST_SHARED", REPOSITORY.parent / "shared"))
+    if not (folder / "data").is_dir():
+        pytest.skip(f"no recorded data at {folder}; set CANDLECAST_SHARED to its folder")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _loop_must_not_block(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail an async test in which the project's own code blocks the event loop."""
+    test = getattr(request.node, "obj", None)
+    if not inspect.iscoroutinefunction(test) or request.node.get_closest_marker("may_block"):
+        yield
+        return
+    guard = BlockBuster(scanned_modules=["config", "daemon", "model"])
+    guard.activate()
+    try:
+        yield
+    finally:
+        guard.deactivate()
+
+
+def _refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
+    """Turn a skip into a failure where the environment promises that everything is there."""
+    if not report.skipped or hasattr(report, "wasxfail") or not os.environ.get(REQUIRE_ALL):
+        return
+    detail = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    report.outcome = "failed"
+    report.longrepr = f"{REQUIRE_ALL} is set, and yet: {detail}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A skipped test fails under CANDLECAST_REQUIRE_ALL."""
+    report = yield
+    _refuse_skip(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """A module that skips itself as a whole fails too."""
+    report = yield
+    _refuse_skip(report)
+    return report
