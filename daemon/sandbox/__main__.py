@@ -1,0 +1,97 @@
+"""The sandbox exchange as its own process.
+
+Prints its addresses as one JSON line when it is ready, and ends on SIGTERM or SIGINT.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import signal
+import sys
+from pathlib import Path
+
+import orjson
+
+from daemon.clock import SystemClock
+from daemon.sandbox.exchange import Behaviour, SandboxExchange
+from daemon.sandbox.tape import RECORDING_15M, Tape, build_tape, load_recording
+from model.candle import Timeframe
+from model.errors import CandlecastError
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m daemon.sandbox", description=__doc__)
+    default = Behaviour()
+    parser.add_argument("--timeframe", default="1s", help="grid of the candles")
+    parser.add_argument("--symbols", type=int, default=4, help="S00/USDT, S01/USDT …")
+    parser.add_argument("--history", type=int, default=1_500, help="candles before the start")
+    parser.add_argument("--origin-ms", type=int, help="opening of the first candle, instead")
+    parser.add_argument("--data", type=Path, default=RECORDING_15M, help="recorded candles, CSV")
+    parser.add_argument("--slice-rows", type=int, default=3_600, help="candles until it repeats")
+    parser.add_argument("--updates", type=int, default=default.updates)
+    parser.add_argument("--close-delay-ms", type=float, default=default.close_delay_s * 1e3)
+    parser.add_argument("--close-jitter-ms", type=float, default=default.close_jitter_s * 1e3)
+    parser.add_argument("--seed", type=int, default=default.seed)
+    parser.add_argument("--max-streams", type=int, default=default.max_streams)
+    parser.add_argument("--ping-interval-s", type=float, default=default.ping_interval_s)
+    parser.add_argument("--rest-port", type=int, default=0)
+    parser.add_argument("--ws-port", type=int, default=0)
+    return parser.parse_args()
+
+
+def _tape(args: argparse.Namespace) -> Tape:
+    timeframe = Timeframe.parse(args.timeframe)
+    origin_ms = args.origin_ms
+    if origin_ms is None:
+        origin_ms = timeframe.floor(SystemClock().wall_ms()) - args.history * timeframe.ms
+    return build_tape(
+        args.symbols,
+        timeframe,
+        origin_ms,
+        recording=load_recording(args.data),
+        slice_rows=args.slice_rows,
+    )
+
+
+async def _run(args: argparse.Namespace) -> None:
+    ended = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, ended.set)
+    behaviour = Behaviour(
+        updates=args.updates,
+        close_delay_s=args.close_delay_ms / 1e3,
+        close_jitter_s=args.close_jitter_ms / 1e3,
+        seed=args.seed,
+        max_streams=args.max_streams,
+        ping_interval_s=args.ping_interval_s,
+        rest_port=args.rest_port,
+        ws_port=args.ws_port,
+    )
+    tape = _tape(args)
+    async with SandboxExchange(tape, behaviour=behaviour) as exchange:
+        ready = {
+            "rest_url": exchange.rest_url,
+            "ws_url": exchange.ws_url,
+            "timeframe": tape.timeframe.text,
+            "origin_ms": tape.origin_ms,
+            "slice_rows": tape.slice_rows,
+            "symbols": tape.symbols,
+        }
+        sys.stdout.write(orjson.dumps(ready).decode() + "\n")
+        sys.stdout.flush()
+        await ended.wait()
+
+
+def main() -> int:
+    """Run until told to stop; 0 after a clean end, 1 after a refusal."""
+    try:
+        asyncio.run(_run(_arguments()))
+    except CandlecastError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

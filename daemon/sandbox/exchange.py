@@ -1,0 +1,172 @@
+"""A Binance spot exchange of one's own, on loopback sockets, playing recorded candles."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Final, Self
+
+from aiohttp import web
+from websockets.asyncio.server import serve
+
+from daemon.clock import Clock, SystemClock
+from daemon.sandbox.market import Faults, Market, event_json
+from daemon.sandbox.rest import RestApi
+from daemon.sandbox.stream import Messages, StreamServer
+from daemon.sandbox.tape import Tape
+
+_HOST: Final = "127.0.0.1"
+_PONG_TIMEOUT_S: Final = 60.0
+
+
+@dataclass(frozen=True)
+class Behaviour:
+    """How the exchange behaves when nothing is wrong.
+
+    Attributes:
+        updates: forming updates of each candle, spread evenly before its close.
+        close_delay_s: from the boundary to the closing messages, seconds.
+        close_jitter_s: up to so many seconds more, drawn once per candle.
+        seed: of that draw.
+        max_streams: streams of one connection.
+        ping_interval_s: between ping frames, seconds.
+        rest_port: 0 lets the system pick.
+        ws_port: 0 lets the system pick.
+    """
+
+    updates: int = 3
+    close_delay_s: float = 0.004
+    close_jitter_s: float = 0.0
+    seed: int = 0
+    max_streams: int = 1_024
+    ping_interval_s: float = 20.0
+    rest_port: int = 0
+    ws_port: int = 0
+
+
+class SandboxExchange:
+    """Async context manager; inside it the exchange is open and candles close on the grid.
+
+    Attributes:
+        rest_url: e.g. ``http://127.0.0.1:40001``.
+        ws_url: e.g. ``ws://127.0.0.1:40002``.
+        faults: what goes wrong on purpose.
+        streams: the websocket side, with its counters and ways to break connections.
+        rest: the REST side, with its counter.
+    """
+
+    def __init__(
+        self,
+        tape: Tape,
+        *,
+        clock: Clock | None = None,
+        behaviour: Behaviour | None = None,
+        faults: Faults | None = None,
+    ) -> None:
+        """Prepare to play ``tape`` by ``clock``; nothing listens yet."""
+        self.tape = tape
+        self.faults = faults or Faults()
+        self.rest_url = ""
+        self.ws_url = ""
+        self._clock = clock or SystemClock()
+        self._behaviour = behaviour or Behaviour()
+        self._market = Market(tape, self.faults)
+        self.rest = RestApi(self._market, self._clock)
+        self.streams = StreamServer(self._behaviour.max_streams)
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        """Listen on both ports and start the candles."""
+        async with AsyncExitStack() as stack:
+            await self._listen(stack)
+            group = await stack.enter_async_context(asyncio.TaskGroup())
+            player = group.create_task(self._play(), name="sandbox candles")
+            stack.callback(player.cancel)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        """Stop the candles, close every connection and both ports."""
+        await self._stack.aclose()
+
+    def ban(self, status: int, seconds: float) -> None:
+        """Answer every REST request with ``status`` (418 or 429) for ``seconds``."""
+        self.faults.ban_status = status
+        self.faults.ban_until_ms = self._clock.wall_ms() + round(seconds * 1_000)
+
+    async def _listen(self, stack: AsyncExitStack) -> None:
+        runner = web.AppRunner(self.rest.app(), access_log=None, shutdown_timeout=1.0)
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        await web.TCPSite(runner, _HOST, self._behaviour.rest_port).start()
+        self.rest_url = f"http://{_HOST}:{runner.addresses[0][1]}"
+        server = await stack.enter_async_context(
+            serve(
+                self.streams.handle,
+                _HOST,
+                self._behaviour.ws_port,
+                process_request=self.streams.refuse_path,
+                # Deflating a burst would cost more than everything else it needs together.
+                compression=None,
+                ping_interval=self._behaviour.ping_interval_s,
+                ping_timeout=_PONG_TIMEOUT_S,
+                close_timeout=1.0,
+            )
+        )
+        self.ws_url = f"ws://{_HOST}:{next(iter(server.sockets)).getsockname()[1]}"
+
+    async def _play(self) -> None:
+        draw = random.Random(self._behaviour.seed)  # noqa: S311 - a repeatable delay, no secret
+        step = self.tape.timeframe.ms
+        open_ms = max(self.tape.timeframe.floor(self._clock.wall_ms()), self.tape.origin_ms)
+        while True:
+            for update in range(1, self._behaviour.updates + 1):
+                fraction = update / (self._behaviour.updates + 1)
+                # An update whose time has passed is history: the next one says more.
+                if await self._until(open_ms + fraction * step):
+                    self._burst(open_ms, fraction)
+            delay_s = self._behaviour.close_delay_s + self.faults.close_delay_s
+            delay_s += draw.uniform(0, self._behaviour.close_jitter_s)
+            await self._until(open_ms + step + 1_000 * delay_s)
+            self._burst(open_ms, 1.0)
+            open_ms += step
+
+    async def _until(self, at_ms: float) -> bool:
+        """Wait for ``at_ms``; False when it had already passed."""
+        waited = False
+        # Asked again after every sleep: sleeping follows the monotonic clock, candles the wall.
+        while (left_ms := at_ms - self._clock.wall_ms()) > 0:
+            await self._clock.sleep(left_ms / 1_000)
+            waited = True
+        return waited
+
+    def _burst(self, open_ms: int, fraction: float) -> None:
+        if not self.faults.silent:
+            self.streams.burst(self._messages(open_ms, fraction))
+
+    def _messages(self, open_ms: int, fraction: float) -> Messages:
+        now_ms = self._clock.wall_ms()
+        made: dict[str, list[bytes]] = {}
+
+        def messages(name: str) -> list[bytes]:
+            if name not in made:
+                made[name] = self._events(name, open_ms, fraction, now_ms)
+            return made[name]
+
+        return messages
+
+    def _events(self, stream: str, open_ms: int, fraction: float, now_ms: int) -> list[bytes]:
+        symbol = self._market.symbol_of_stream.get(stream)
+        if symbol is None or (key := (symbol, open_ms)) in self.faults.skipped:
+            return []
+        closed = fraction >= 1.0
+        market_id, interval = symbol.replace("/", ""), self._market.interval
+        versions = [False]
+        if closed and key in self.faults.duplicated:
+            versions.append(False)
+        if closed and key in self.faults.revised:
+            versions.append(True)
+        klines = [self._market.kline(symbol, open_ms, fraction, revised=r) for r in versions]
+        return [event_json(k, market_id, interval, now_ms, closed=closed) for k in klines]
