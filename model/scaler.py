@@ -1,0 +1,170 @@
+"""Min-max scaling of features, one range per symbol, saved as JSON.
+
+``scaled = (x - feature_min) / (feature_max - feature_min)``, computed as scikit-learn's
+`MinMaxScaler` does, so that the bits agree; a feature that never moved has the range 1. The target
+is scaled linearly: ``value = raw * target_scale + target_offset``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal, Self, cast, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.errors import BundleError
+from model.strict_json import as_list, as_number, as_object, as_text, fail, parse_object
+
+Target = Literal["close", "log_return"]
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+_FILE: Final = "scaler.json"
+
+
+@dataclass(frozen=True, eq=False)
+class SymbolScaler:
+    """The ranges of one symbol.
+
+    Attributes:
+        feature_min: least value of each feature in the rows it was fitted on, ``[F]``.
+        feature_max: greatest value of each, ``[F]``.
+        target_offset: the target's value where the network says 0.
+        target_scale: what 1 of the network's output is worth, above 0.
+    """
+
+    feature_min: FloatArray
+    feature_max: FloatArray
+    target_offset: float
+    target_scale: float
+
+    def __post_init__(self) -> None:
+        """Refuse ranges that scale to something else than finite numbers.
+
+        Raises:
+            BundleError: naming the first fault.
+        """
+        low, high = self.feature_min, self.feature_max
+        if low.ndim != 1 or low.shape != high.shape or not low.size:
+            fail(_FILE, "feature_min and feature_max must be of one length, at least 1")
+        if not np.isfinite([*low, *high, self.target_offset, self.target_scale]).all():
+            fail(_FILE, "ranges and the target's scaling must be finite")
+        if (low > high).any() or self.target_scale <= 0.0:
+            fail(_FILE, "feature_min must not exceed feature_max, target_scale must be above 0")
+
+
+class ScalerSet:
+    """The scalers of all symbols a model was trained for.
+
+    Args:
+        features: feature names in the order of the ranges.
+        target: what the network forecasts.
+        by_symbol: one scaler per ccxt symbol.
+
+    Raises:
+        BundleError: no symbol, no such target, or ranges of another length than ``features``.
+    """
+
+    def __init__(
+        self, features: Sequence[str], target: Target, by_symbol: Mapping[str, SymbolScaler]
+    ) -> None:
+        self.features: Final = tuple(features)
+        self.target: Final = target
+        self.by_symbol: Final = dict(by_symbol)
+        if target not in get_args(Target):
+            fail(_FILE, f"target must be one of {get_args(Target)}, not {target!r}")
+        if not self.by_symbol:
+            fail(_FILE, "holds no symbol")
+        for symbol, scaler in self.by_symbol.items():
+            if scaler.feature_min.size != len(self.features):
+                fail(_FILE, f"{symbol} has not one range for each of {list(self.features)}")
+
+    def to_json(self) -> str:
+        """The text of ``scaler.json``; numbers come back bit by bit."""
+        symbols = {
+            symbol: {
+                "feature_min": scaler.feature_min.tolist(),
+                "feature_max": scaler.feature_max.tolist(),
+                "target_offset": scaler.target_offset,
+                "target_scale": scaler.target_scale,
+            }
+            for symbol, scaler in self.by_symbol.items()
+        }
+        document = {"features": self.features, "target": self.target, "symbols": symbols}
+        return json.dumps(document, indent=1, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Self:
+        """Read what `to_json` wrote.
+
+        Raises:
+            BundleError: anything else, however slightly.
+        """
+        document = as_object(parse_object(text, _FILE), _FILE, ("features", "target", "symbols"))
+        features = [
+            as_text(name, f"{_FILE} features") for name in as_list(document["features"], _FILE)
+        ]
+        target = as_text(document["target"], f"{_FILE} target")
+        symbols = as_object(document["symbols"], f"{_FILE} symbols")
+        return cls(
+            features,
+            cast("Target", target),
+            {symbol: _symbol_scaler(value, symbol) for symbol, value in symbols.items()},
+        )
+
+    def bind(self, symbols: Sequence[str]) -> BoundScaler:
+        """Number the symbols by their place in ``symbols`` and scale them by number.
+
+        Raises:
+            BundleError: a symbol the model was not trained for.
+        """
+        unknown = [symbol for symbol in symbols if symbol not in self.by_symbol]
+        if unknown:
+            msg = (
+                f"the model was not trained for {', '.join(unknown)}, only for "
+                f"{', '.join(self.by_symbol)}: change trading.symbols or train again"
+            )
+            raise BundleError(msg)
+        return BoundScaler([self.by_symbol[symbol] for symbol in symbols])
+
+
+class BoundScaler:
+    """Scalers of numbered symbols in contiguous arrays."""
+
+    def __init__(self, scalers: Sequence[SymbolScaler]) -> None:
+        self._low = np.stack([scaler.feature_min for scaler in scalers])
+        self._high = np.stack([scaler.feature_max for scaler in scalers])
+        width = self._high - self._low
+        self._factor = 1.0 / np.where(width < 10 * np.finfo(np.float64).eps, 1.0, width)
+        self._summand = -self._low * self._factor
+        self._offset = np.array([scaler.target_offset for scaler in scalers], dtype=np.float64)
+        self._scale = np.array([scaler.target_scale for scaler in scalers], dtype=np.float64)
+
+    def scale(self, idx: IntArray, rows: FloatArray) -> NDArray[np.float32]:
+        """Scale the rows ``[k, F]`` of the symbols ``idx [k]``; 0 … 1 inside the fitted range."""
+        scaled = rows * self._factor.take(idx, axis=0)
+        scaled += self._summand.take(idx, axis=0)
+        return scaled.astype(np.float32)
+
+    def unscale_target(self, idx: IntArray, raw: NDArray[np.float32]) -> FloatArray:
+        """Turn the network's outputs ``[k]`` into target values ``[k]``."""
+        return raw * self._scale.take(idx) + self._offset.take(idx)
+
+    def out_of_range(self, idx: IntArray, rows: FloatArray) -> NDArray[np.bool_]:
+        """Which of the values ``[k, F]`` lie outside the fitted range."""
+        return (rows < self._low.take(idx, axis=0)) | (rows > self._high.take(idx, axis=0))
+
+
+def _symbol_scaler(value: object, symbol: str) -> SymbolScaler:
+    where = f"{_FILE} {symbol[:40]!r}"
+    keys = ("feature_min", "feature_max", "target_offset", "target_scale")
+    fields: dict[str, Any] = as_object(value, where, keys)
+    low, high = (
+        np.array([as_number(x, f"{where} {key}") for x in as_list(fields[key], where)])
+        for key in keys[:2]
+    )
+    offset, scale = (as_number(fields[key], f"{where} {key}") for key in keys[2:])
+    return SymbolScaler(low, high, offset, scale)
