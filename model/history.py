@@ -1,0 +1,297 @@
+"""Closed candles and published forecasts in one SQLite file.
+
+Rows are laid out by time, not by symbol: what closes together is written side by side, so that a
+flush of 1,000 symbols touches some 20 pages instead of 1,000 and pruning frees whole pages. One
+symbol is read by stepping along the grid of its timeframe. Whole seconds and delays instead of
+millisecond stamps, and ids instead of names, keep a candle at about 70 bytes.
+
+What became of a forecast is not stored a second time: it is the first revision of the candle that
+opened when the forecast was published.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from model.candle import Candle, FinalBy, Ohlcv, Timeframe
+from model.database import errors, open_database, transaction
+from model.forecast import Forecast, ForecastRow
+
+_DAY_MS: Final = 86_400_000
+
+_FINAL_BY: Final[tuple[FinalBy, ...]] = ("exchange_flag", "successor", "rest")
+"""The column holds the place in this tuple: SQLite needs no byte for the most frequent, 0."""
+
+# A candle that only repeats the newest revision says nothing new: backfill overlaps on purpose.
+# Of two revisions within one millisecond the later one stays.
+_ADD_CANDLE: Final = """
+INSERT OR REPLACE INTO candle SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11
+WHERE NOT EXISTS (
+    SELECT 1 FROM (
+        SELECT open, high, low, close, volume FROM candle
+        WHERE market = ?1 AND open_s = ?2 AND symbol = ?3 ORDER BY delay_ms DESC LIMIT 1)
+    WHERE open = ?5 AND high = ?6 AND low = ?7 AND close = ?8 AND volume = ?9)
+"""
+
+# What was published first is what was published.
+_ADD_FORECAST: Final = """
+INSERT INTO forecast VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING
+"""
+
+_CANDLES: Final = """
+WITH RECURSIVE slot(open_s) AS (
+    SELECT :newest_s UNION ALL SELECT open_s - :step_s FROM slot WHERE open_s > :oldest_s)
+SELECT c.open_s, c.delay_ms, c.open, c.high, c.low, c.close, c.volume, c.final_by, c.filled
+FROM slot CROSS JOIN candle AS c
+    ON c.market = :market AND c.open_s = slot.open_s AND c.symbol = :symbol
+ORDER BY c.open_s, c.delay_ms
+"""
+
+_OUTCOMES: Final = """
+SELECT s.name, f.close_s, f.last_close, f.predicted_close, f.lower, f.upper, (
+    SELECT c.close FROM candle AS c
+    WHERE c.market = f.market AND c.open_s = f.close_s AND c.symbol = f.symbol
+    ORDER BY c.delay_ms LIMIT 1)
+FROM forecast AS f JOIN symbol AS s ON s.id = f.symbol
+WHERE f.market = ? AND f.close_s > ? ORDER BY f.close_s
+"""
+
+# Each pair finds the last opening of a slice, then deletes up to it.
+_PRUNE_CANDLES: Final = (
+    "SELECT open_s FROM candle WHERE market = ? AND open_s < ? ORDER BY 1 LIMIT 1 OFFSET ?",
+    "DELETE FROM candle WHERE market = ? AND open_s < ?",
+)
+_PRUNE_FORECASTS: Final = (
+    "SELECT close_s FROM forecast WHERE market = ? AND close_s < ? ORDER BY 1 LIMIT 1 OFFSET ?",
+    "DELETE FROM forecast WHERE market = ? AND close_s < ?",
+)
+
+
+class Outcome(NamedTuple):
+    """A published forecast and the close that came; None while its candle has not come."""
+
+    forecast: ForecastRow
+    close: float | None
+
+
+class History:
+    """The database, used only by the thread that opened it.
+
+    Args:
+        path: the file; it is created where there is none, its folder must exist.
+
+    Raises:
+        HistoryError: the file is not candlecast's, of another schema, or damaged. It is left as
+            it is.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._db = open_database(path)
+
+    def close(self) -> None:
+        """Close the file; a clean end leaves no write-ahead log."""
+        self._db.close()
+
+    def add_candles(self, exchange: str, timeframe: str, candles: Iterable[Candle]) -> None:
+        """Append closed candles in one transaction; equal repetitions are left out.
+
+        Args:
+            exchange: ccxt id.
+            timeframe: ccxt timeframe, the same for all.
+            candles: closed ones, in any order.
+
+        Raises:
+            HistoryError: nothing of it was written.
+            ValueError: a candle is still forming; nothing of it was written.
+        """
+        with transaction(self._db, self._path):
+            market = self._market_id(exchange, timeframe)
+            symbol_id = self._symbol_ids()
+            self._db.executemany(
+                _ADD_CANDLE, (_candle_row(market, symbol_id(c.symbol), c) for c in candles)
+            )
+
+    def add_forecasts(self, forecasts: Iterable[Forecast]) -> None:
+        """Append published forecasts in one transaction; an identity that is there stays.
+
+        Raises:
+            HistoryError: nothing of it was written.
+        """
+        with transaction(self._db, self._path):
+            symbol_id = self._symbol_ids()
+            groups: dict[tuple[str, str, str], tuple[int, int]] = {}
+            for f in forecasts:
+                group = (f.exchange, f.timeframe, f.model.sha256)
+                if group not in groups:
+                    model = self._model_id(f.model.version, f.model.sha256)
+                    groups[group] = (self._market_id(f.exchange, f.timeframe), model)
+                row = _forecast_row(*groups[group], symbol_id(f.symbol), f)
+                self._db.execute(_ADD_FORECAST, row)
+
+    def candles(self, exchange: str, symbol: str, timeframe: str, limit: int) -> list[Candle]:
+        """The newest revision of each candle among the market's last ``limit`` openings.
+
+        The market's newest candle, of whatever symbol, ends the span: a symbol that fell silent
+        has fewer candles or none. ``received_s`` is 0.0, since the monotonic clock of the process
+        that received them is gone.
+
+        Returns:
+            Ascending by opening time, possibly with gaps.
+
+        Raises:
+            HistoryError: the file cannot be read.
+        """
+        step_s = Timeframe.parse(timeframe).ms // 1000
+        with errors(self._path):
+            market = self._find_market(exchange, timeframe)
+            newest_s = self._one("SELECT max(open_s) FROM candle WHERE market = ?", market)
+            if newest_s is None:
+                return []
+            where = {
+                "market": market,
+                "symbol": self._one("SELECT id FROM symbol WHERE name = ?", symbol),
+                "newest_s": newest_s,
+                "oldest_s": newest_s - step_s * (limit - 1),
+                "step_s": step_s,
+            }
+            # Revisions come in the order of their receipt, so the newest one stays.
+            newest = {row[0]: row for row in self._db.execute(_CANDLES, where)}
+        return [_candle(symbol, step_s * 1000, row) for row in newest.values()]
+
+    def outcomes(self, exchange: str, timeframe: str, limit: int) -> Iterator[Outcome]:
+        """Forecasts of the market's last ``limit`` candles with the closes that came.
+
+        The close is that of the first final revision, which is what a forecast is scored with.
+
+        Yields:
+            Ascending by time.
+
+        Raises:
+            HistoryError: the file cannot be read.
+        """
+        step_s = Timeframe.parse(timeframe).ms // 1000
+        with errors(self._path):
+            market = self._find_market(exchange, timeframe)
+            newest_s = self._one("SELECT max(close_s) FROM forecast WHERE market = ?", market)
+            if newest_s is None:
+                return
+            after_s = newest_s - step_s * limit
+            for name, close_s, *rest, close in self._db.execute(_OUTCOMES, (market, after_s)):
+                row = ForecastRow(name, close_s * 1000, (close_s + step_s) * 1000, *rest)
+                yield Outcome(row, close)
+
+    def prune(self, keep_days: float, now_ms: int, max_rows: int = 10_000) -> int:
+        """Delete one slice of what is older than ``keep_days``; call again until it returns 0.
+
+        The file does not shrink; what is freed is written again.
+
+        Args:
+            keep_days: days to keep, by opening time.
+            now_ms: Unix milliseconds.
+            max_rows: rows per table and market in one slice, exceeded by at most the symbols of
+                one candle.
+
+        Returns:
+            Rows deleted.
+
+        Raises:
+            HistoryError: nothing of it was deleted.
+        """
+        before_s = int(now_ms - keep_days * _DAY_MS) // 1000
+        deleted = 0
+        with transaction(self._db, self._path):
+            for (market,) in self._db.execute("SELECT id FROM market").fetchall():
+                for slice_end, delete in (_PRUNE_CANDLES, _PRUNE_FORECASTS):
+                    end_s = self._one(slice_end, market, before_s, max_rows - 1)
+                    until_s = before_s if end_s is None else end_s + 1
+                    deleted += self._db.execute(delete, (market, until_s)).rowcount
+        return deleted
+
+    def _one(self, statement: str, *values: object) -> int | None:
+        row = self._db.execute(statement, values).fetchone()
+        return None if row is None else row[0]
+
+    def _insert(self, statement: str, *values: object) -> int:
+        (row_id,) = self._db.execute(f"{statement} RETURNING id", values).fetchall()[0]
+        return int(row_id)
+
+    def _find_market(self, exchange: str, timeframe: str) -> int | None:
+        return self._one(
+            "SELECT id FROM market WHERE exchange = ? AND timeframe = ?", exchange, timeframe
+        )
+
+    def _market_id(self, exchange: str, timeframe: str) -> int:
+        return self._find_market(exchange, timeframe) or self._insert(
+            "INSERT INTO market (exchange, timeframe) VALUES (?, ?)", exchange, timeframe
+        )
+
+    def _model_id(self, version: str, sha256: str) -> int:
+        return self._one("SELECT id FROM model WHERE sha256 = ?", sha256) or self._insert(
+            "INSERT INTO model (version, sha256) VALUES (?, ?)", version, sha256
+        )
+
+    def _symbol_ids(self) -> Callable[[str], int]:
+        """Look up or give out ids, within one transaction.
+
+        They are not remembered longer: after a transaction that was rolled back, rows would point
+        at names that were never written.
+        """
+        known: dict[str, int] = dict(self._db.execute("SELECT name, id FROM symbol"))
+
+        def symbol_id(name: str) -> int:
+            found = known.get(name)
+            if found is None:
+                found = known[name] = self._insert("INSERT INTO symbol (name) VALUES (?)", name)
+            return found
+
+        return symbol_id
+
+
+def _candle_row(market: int, symbol: int, candle: Candle) -> tuple[object, ...]:
+    if candle.final_by is None:
+        msg = f"a forming candle of {candle.symbol} is not history"
+        raise ValueError(msg)
+    return (
+        market,
+        candle.open_ms // 1000,
+        symbol,
+        candle.received_ms - candle.close_ms,
+        *candle.ohlcv,
+        _FINAL_BY.index(candle.final_by),
+        candle.filled,
+    )
+
+
+def _forecast_row(market: int, model: int, symbol: int, forecast: Forecast) -> tuple[object, ...]:
+    interval = forecast.interval
+    return (
+        market,
+        forecast.candle_close_ms // 1000,
+        symbol,
+        forecast.published_ms - forecast.candle_close_ms,
+        forecast.last_close,
+        forecast.predicted_close,
+        None if interval is None else interval.lower,
+        None if interval is None else interval.upper,
+        model,
+        forecast.late,
+    )
+
+
+def _candle(symbol: str, step_ms: int, row: tuple[Any, ...]) -> Candle:
+    open_s, delay_ms, *ohlcv, final_by, filled = row
+    open_ms = open_s * 1000
+    close_ms = open_ms + step_ms
+    return Candle(
+        symbol,
+        open_ms,
+        close_ms,
+        Ohlcv(*ohlcv),
+        received_ms=close_ms + delay_ms,
+        received_s=0.0,
+        final_by=_FINAL_BY[final_by],
+        filled=bool(filled),
+    )
