@@ -195,17 +195,15 @@ def _complaint(finding: ErrorDetails, model: type[BaseModel]) -> str:
         return f"unknown key{_hint(path[-1], _siblings(model, path))}"
     if kind in {"model_type", "model_attributes_type"}:
         return "must be a section with keys of its own"
-    shown = _shown(finding["input"])
-    if kind == "value_error":
-        return f"{shown}{context['error']}"
-    if kind == "too_short":
-        return f"{shown}must have at least {context['min_length']} item"
-    if kind == "literal_error":
-        return f"{shown}is not allowed; allowed: {context['expected']}"
-    if kind == "string_pattern_mismatch":
-        return f"{shown}is not of the form {_FORMS.get(context['pattern'], context['pattern'])}"
-    text = finding["msg"].replace("Input should", "must").replace("Value should", "must")
-    return f"{shown}{text[0].lower()}{text[1:]}"
+    sentences = {
+        "value_error": "{error}",
+        "too_short": "must have at least {min_length} item",
+        "literal_error": "is not allowed; allowed: {expected}",
+        "string_pattern_mismatch": "is not of the form " + _FORMS.get(str(context.get("pattern")), ""),
+    }
+    plain = finding["msg"].replace("Input should", "must")
+    text = sentences[kind].format(**context) if kind in sentences else plain
+    return f"{_shown(finding['input'])}{text[0].lower()}{text[1:]}"
 
 
 _FORMS: Final = {

@@ -1,0 +1,160 @@
+"""The exchange as ccxt sees it: found by name, pointed elsewhere, and its refusals in one line."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from model.errors import ConfigError, ExchangeError
+
+_ORIGIN: Final = re.compile(r"^(https?|wss?)://[^/?#]*", re.IGNORECASE)
+_REASON_CHARS: Final = 200
+_LISTED: Final = 12
+
+
+def make_exchange(
+    name: str,
+    endpoint_rest: str | None = None,
+    endpoint_ws: str | None = None,
+    *,
+    wrap: Callable[[type[Any]], type[Any]] | None = None,
+) -> Any:  # noqa: ANN401 - ccxt's classes are untyped
+    """Make a rate-limited ccxt.pro instance; it connects when first asked for something.
+
+    Args:
+        name: ccxt id.
+        endpoint_rest: scheme, host and port that replace those of every REST address.
+        endpoint_ws: the same for every websocket address.
+        wrap: turns the exchange's class into the subclass to instantiate.
+
+    Raises:
+        ConfigError: ccxt.pro knows no such exchange.
+    """
+    check_exchange(name)
+    import ccxt.pro  # takes more than a second to import
+
+    base = getattr(ccxt.pro, name)
+    exchange = (wrap(base) if wrap else base)({"enableRateLimit": True})
+    exchange.urls = repoint(exchange.urls, endpoint_rest, endpoint_ws)
+    return exchange
+
+
+def check_exchange(name: str) -> None:
+    """Check that ccxt can watch an exchange of that name.
+
+    Raises:
+        ConfigError: it cannot; near names are listed.
+    """
+    import ccxt.pro
+
+    if name not in ccxt.pro.exchanges:
+        near = _near(name, ccxt.pro.exchanges) or f"one of {', '.join(ccxt.pro.exchanges)}"
+        msg = f"exchange.name: ccxt cannot watch an exchange {name!r}; did you mean {near}?"
+        raise ConfigError(msg)
+
+
+def repoint(urls: Any, rest: str | None, ws: str | None) -> Any:  # noqa: ANN401 - nested as ccxt likes
+    """Replace scheme, host and port of every address in a nest of dicts and lists; keep the paths.
+
+    Addresses whose scheme is ws or wss go to ``ws``, the other ones to ``rest``; None keeps them.
+    Host-name templates (``https://{hostname}/x``) are replaced like any other host.
+    """
+    if isinstance(urls, dict):
+        return {key: repoint(value, rest, ws) for key, value in urls.items()}
+    if isinstance(urls, list):
+        return [repoint(value, rest, ws) for value in urls]
+    found = _ORIGIN.match(urls) if isinstance(urls, str) else None
+    if found is None:
+        return urls
+    origin = ws if found[1].lower().startswith("ws") else rest
+    return urls if origin is None else origin.rstrip("/") + urls[found.end() :]
+
+
+def check_ability(exchange: Any, timeframe: str, ability: str) -> None:  # noqa: ANN401
+    """Check what ccxt knows of an exchange without asking it.
+
+    Args:
+        exchange: ccxt instance.
+        timeframe: ccxt timeframe.
+        ability: ``watchOHLCV`` or ``fetchOHLCV``.
+
+    Raises:
+        ExchangeError: it lacks candles or the timeframe.
+    """
+    if not exchange.has.get(ability):
+        what = "candle stream" if ability == "watchOHLCV" else "candle history"
+        msg = f"{exchange.id} has no {what}; choose another exchange.name"
+        raise ExchangeError(msg)
+    known = list(exchange.timeframes or ())
+    if timeframe not in known:
+        msg = f"{exchange.id} has no timeframe {timeframe}; allowed: {', '.join(known)}"
+        raise ExchangeError(msg)
+
+
+def check_symbols(exchange: Any, symbols: Iterable[str]) -> None:  # noqa: ANN401
+    """Check symbols against an exchange whose markets are loaded.
+
+    Raises:
+        ExchangeError: it lacks one; near ones are listed.
+    """
+    for symbol in symbols:
+        if symbol not in exchange.markets:
+            msg = f"{exchange.id} has no symbol {symbol}; {_alternatives(symbol, exchange.markets)}"
+            raise ExchangeError(msg)
+
+
+def network_errors() -> tuple[type[Exception], ...]:
+    """What asking an exchange can raise without the program being wrong."""
+    import aiohttp
+    import ccxt
+
+    return (ccxt.BaseError, aiohttp.ClientError, OSError)
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether asking again in some seconds may help; never so while the exchange bans us."""
+    import ccxt
+
+    told_to_stop = isinstance(error, (ccxt.DDoSProtection, ccxt.RateLimitExceeded))
+    return not told_to_stop and not isinstance(error, ccxt.ExchangeError)
+
+
+def refusal(name: str, doing: str, error: BaseException) -> ExchangeError:
+    """One clear line about an exchange that did not answer as hoped.
+
+    Args:
+        name: ccxt id.
+        doing: what was being done, e.g. ``loading its markets``.
+        error: one of :func:`network_errors`.
+    """
+    import ccxt
+
+    if isinstance(error, (ccxt.DDoSProtection, ccxt.RateLimitExceeded)):
+        kind = "it asks to slow down; wait some minutes"
+    elif isinstance(error, ccxt.RequestTimeout):
+        kind = "no answer in time"
+    elif isinstance(error, ccxt.NetworkError):
+        kind = "it cannot be reached"
+    else:
+        kind = "it refused"
+    # ccxt names the request and keeps what went wrong as the cause.
+    cause = error.__cause__ or error
+    reason = " ".join(str(cause).split()) or type(cause).__name__
+    if len(reason) > _REASON_CHARS:
+        reason = reason[:_REASON_CHARS] + "…"
+    return ExchangeError(f"{name}: {doing}: {kind} ({reason})")
+
+
+def _near(word: str, known: Iterable[str]) -> str:
+    return " or ".join(difflib.get_close_matches(word, known, n=3))
+
+
+def _alternatives(symbol: str, markets: Iterable[str]) -> str:
+    near = _near(symbol, markets)
+    if near:
+        return f"did you mean {near}?"
+    base = symbol.partition("/")[0]
+    same = sorted(market for market in markets if market.startswith(f"{base}/"))[:_LISTED]
+    return f"it has {', '.join(same)}" if same else "see the exchange's own list"

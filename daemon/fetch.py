@@ -1,0 +1,203 @@
+"""`candlecast fetch`: an exchange's candle history as CSV files, one a symbol.
+
+Pages are appended to a ``.partial`` file that is renamed when complete, so a run that was cut
+goes on where it stopped and a ``.csv`` is always whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from daemon.exchange import (
+    check_ability,
+    check_symbols,
+    is_transient,
+    make_exchange,
+    network_errors,
+    refusal,
+)
+from model.candle import Ohlcv, Timeframe, check_ohlcv, check_open_ms
+from model.csvfiles import HEADER, csv_name, csv_row
+from model.errors import BadCandle, CandlecastError
+
+if TYPE_CHECKING:
+    from daemon.clock import Clock
+
+_DAY_MS: Final = 86_400_000
+_PAGE: Final = 1000
+_HOLE_ROWS: Final = 200
+"""How far to step over an empty page: less than any exchange's page, so that nothing is missed."""
+
+_SETTLING_MS: Final = 5_000
+"""A clock may be off by seconds: a candle that closed so recently could still be open there."""
+
+_RETRIES_S: Final = (1.0, 4.0, 15.0)
+
+
+class Progress(Protocol):
+    """Who is told how far the fetch has come."""
+
+    def update(self, symbol: str, done: int, total: int) -> None:
+        """``done`` of ``total`` candles' time span is in the file."""
+
+
+@dataclass(frozen=True)
+class FetchJob:
+    """What to fetch.
+
+    Attributes:
+        exchange: ccxt id.
+        endpoint_rest: scheme, host and port instead of the exchange's own; None keeps them.
+        symbols: ccxt symbols.
+        timeframe: candle length.
+        days: how far back, counted from now and rounded down to midnight UTC.
+        folder: where the files go; created when missing.
+    """
+
+    exchange: str
+    endpoint_rest: str | None
+    symbols: tuple[str, ...]
+    timeframe: Timeframe
+    days: int
+    folder: Path
+
+
+async def fetch(job: FetchJob, clock: Clock, progress: Progress) -> list[Path]:
+    """Fetch every symbol's closed candles, one after the other.
+
+    Returns:
+        The finished files, in the order of the symbols.
+
+    Raises:
+        ExchangeError: unreachable, or without the symbol or timeframe; what came is kept.
+        CandlecastError: a file cannot be written, or there are no candles.
+    """
+    exchange = make_exchange(job.exchange, job.endpoint_rest)
+    try:
+        check_ability(exchange, job.timeframe.text, "fetchOHLCV")
+        try:
+            await exchange.load_markets()
+        except network_errors() as error:
+            raise refusal(job.exchange, "loading its markets", error) from None
+        check_symbols(exchange, job.symbols)
+        run = _Run(job, exchange, clock, progress)
+        return [await run.symbol(symbol) for symbol in job.symbols]
+    except OSError as error:
+        msg = f"cannot write {error.filename or job.folder}: {error.strerror}"
+        raise CandlecastError(msg) from None
+    finally:
+        await exchange.close()
+
+
+class _Run:
+    """One run: the same span of time for every symbol."""
+
+    def __init__(self, job: FetchJob, exchange: Any, clock: Clock, progress: Progress) -> None:  # noqa: ANN401 - ccxt is untyped
+        self._frame = job.timeframe
+        self._folder = job.folder
+        self._exchange = exchange
+        self._clock = clock
+        self._progress = progress
+        now_ms = clock.wall_ms()
+        midnight_ms = (now_ms - job.days * _DAY_MS) // _DAY_MS * _DAY_MS
+        self._first_ms = job.timeframe.floor(midnight_ms + job.timeframe.ms - 1)
+        self._end_ms = job.timeframe.floor(now_ms - _SETTLING_MS)
+
+    async def symbol(self, symbol: str) -> Path:
+        """Fetch one symbol, or what is missing of it."""
+        frame, first_ms, end_ms = self._frame, self._first_ms, self._end_ms
+        partial = _PartialFile(self._folder, symbol, frame, first_ms)
+        since_ms = max(first_ms, await asyncio.to_thread(partial.resume) + frame.ms)
+        total = max(1, (end_ms - first_ms) // frame.ms)
+        while since_ms < end_ms:
+            self._progress.update(symbol, (since_ms - first_ms) // frame.ms, total)
+            rows = _closed(await self._page(symbol, since_ms), frame, since_ms, end_ms)
+            await asyncio.to_thread(partial.append, rows)
+            # A page without a usable candle is a hole, or lies before the first trade.
+            since_ms = rows[-1][0] + frame.ms if rows else since_ms + _HOLE_ROWS * frame.ms
+        self._progress.update(symbol, total, total)
+        return await asyncio.to_thread(partial.finish)
+
+    async def _page(self, symbol: str, since_ms: int) -> list[list[Any]]:
+        """One page of candles; a network that stumbles is given more chances, a ban is not."""
+        delays_s = iter(_RETRIES_S)
+        while True:
+            try:
+                page: list[list[Any]] = await self._exchange.fetch_ohlcv(
+                    symbol, self._frame.text, since_ms, _PAGE
+                )
+            except network_errors() as error:
+                delay_s = next(delays_s, None)
+                if delay_s is None or not is_transient(error):
+                    doing = f"fetching {symbol} (run again to go on from here)"
+                    raise refusal(self._exchange.id, doing, error) from None
+            else:
+                return page
+            await self._clock.sleep(delay_s)
+
+
+def _closed(
+    page: list[list[Any]], frame: Timeframe, since_ms: int, end_ms: int
+) -> list[tuple[int, Ohlcv]]:
+    """The usable closed candles of a page, ascending, each once."""
+    rows: dict[int, Ohlcv] = {}
+    for open_ms, *values in page:
+        try:
+            opened, ohlcv = check_open_ms(open_ms, frame, end_ms), check_ohlcv(values)
+        except BadCandle:
+            continue
+        if since_ms <= opened < end_ms:
+            rows[opened] = ohlcv
+    return sorted(rows.items())
+
+
+class _PartialFile:
+    """Rows that have come so far; renamed to what they are when complete."""
+
+    def __init__(self, folder: Path, symbol: str, frame: Timeframe, first_ms: int) -> None:
+        self._symbol = symbol
+        self._frame = frame
+        self._folder = folder
+        name = csv_name(symbol, frame.text, first_ms, first_ms).rpartition("_to_")[0]
+        self._path = folder / f"{name}.partial"
+        self._first_ms: int | None = None
+        self._last_ms = -1
+
+    def resume(self) -> int:
+        """Drop a line that was cut; give the last candle's opening time, or -1 for none."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        text = self._path.read_text(encoding="utf-8") if self._path.exists() else ""
+        whole = text[: text.rfind("\n") + 1]
+        lines = whole.splitlines()
+        if not lines or lines[0] != HEADER:
+            self._path.write_text(HEADER + "\n", encoding="utf-8")
+            return -1
+        if whole != text:
+            self._path.write_text(whole, encoding="utf-8")
+        if len(lines) > 1:
+            self._first_ms, self._last_ms = (int(lines[i].split(",")[0]) for i in (1, -1))
+        return self._last_ms
+
+    def append(self, rows: list[tuple[int, Ohlcv]]) -> None:
+        """Add rows that follow the last one."""
+        if not rows:
+            return
+        with self._path.open("a", encoding="utf-8") as file:
+            file.writelines(f"{csv_row(open_ms, ohlcv)}\n" for open_ms, ohlcv in rows)
+        self._first_ms = rows[0][0] if self._first_ms is None else self._first_ms
+        self._last_ms = rows[-1][0]
+
+    def finish(self) -> Path:
+        """Make the file durable and give it its name."""
+        if self._first_ms is None:
+            self._path.unlink()
+            msg = f"the exchange has no {self._frame.text} candles of {self._symbol} in that time"
+            raise CandlecastError(msg)
+        with self._path.open("rb") as file:
+            os.fsync(file.fileno())
+        name = csv_name(self._symbol, self._frame.text, self._first_ms, self._last_ms)
+        return self._path.replace(self._folder / name)

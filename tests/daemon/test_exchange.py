@@ -1,0 +1,134 @@
+"""ccxt exchanges, found, pointed elsewhere, and refusing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+import ccxt
+import ccxt.pro
+import pytest
+
+from daemon.exchange import (
+    check_ability,
+    check_exchange,
+    check_symbols,
+    is_transient,
+    make_exchange,
+    network_errors,
+    refusal,
+    repoint,
+)
+from model.errors import ConfigError, ExchangeError
+
+REST, WS = "http://127.0.0.1:1001", "ws://127.0.0.1:1002"
+
+
+def addresses(urls: Any) -> Iterator[str]:
+    if isinstance(urls, str):
+        yield urls
+    elif isinstance(urls, dict):
+        for value in urls.values():
+            yield from addresses(value)
+    elif isinstance(urls, list):
+        for value in urls:
+            yield from addresses(value)
+
+
+def test_repoint_keeps_paths_and_shapes() -> None:
+    urls: dict[str, Any] = {
+        "api": {
+            "rest": "https://{hostname}",
+            "public": "https://api.example:8443/api/v3?x=1",
+            "ws": {"spot": "wss://stream.{hostname}:9443/ws", "all": ["wss://a/b", "wss://c"]},
+        },
+        "hostnames": {"spot": "api.example"},
+        "fees": None,
+    }
+    assert repoint(urls, REST, WS) == {
+        "api": {
+            "rest": REST,
+            "public": f"{REST}/api/v3?x=1",
+            "ws": {"spot": f"{WS}/ws", "all": [f"{WS}/b", WS]},
+        },
+        "hostnames": {"spot": "api.example"},
+        "fees": None,
+    }
+    assert repoint(urls, None, None) == urls
+    assert repoint(urls, None, WS)["api"]["public"] == urls["api"]["public"]
+
+
+@pytest.mark.parametrize("name", ccxt.pro.exchanges)
+def test_no_address_of_any_exchange_escapes(name: str) -> None:
+    exchange = make_exchange(name, REST, WS)
+    escaped = [
+        url
+        for url in addresses(exchange.urls)
+        if "://" in url and urlsplit(url).netloc not in {REST[7:], WS[5:]}
+    ]
+    assert escaped == []
+
+
+def test_a_subclass_may_be_made_first() -> None:
+    exchange = make_exchange("binance", wrap=lambda base: type("binance", (base,), {"mine": True}))
+    assert exchange.mine
+    assert exchange.id == "binance"
+    assert exchange.enableRateLimit
+
+
+def test_unknown_exchange() -> None:
+    with pytest.raises(ConfigError, match=r"exchange\.name: .* 'binanse'; did you mean binance"):
+        check_exchange("binanse")
+    with pytest.raises(ConfigError, match="one of "):
+        check_exchange("zzzzzz")
+
+
+def test_what_an_exchange_lacks() -> None:
+    binance = make_exchange("binance")
+    check_ability(binance, "1m", "watchOHLCV")
+    with pytest.raises(ExchangeError, match="no timeframe 7m; allowed: 1s, 1m, 3m"):
+        check_ability(binance, "7m", "watchOHLCV")
+    with pytest.raises(ExchangeError, match="coinbase has no candle stream"):
+        check_ability(make_exchange("coinbase"), "1m", "watchOHLCV")
+
+
+def test_unknown_symbols_list_near_ones() -> None:
+    binance = make_exchange("binance")
+    binance.markets = {"BTC/USDT": {}, "BTC/EUR": {}, "ETH/USDT": {}}
+    check_symbols(binance, ["BTC/USDT"])
+    with pytest.raises(ExchangeError, match="no symbol BTC/USD; did you mean BTC/USDT"):
+        check_symbols(binance, ["BTC/USD"])
+    with pytest.raises(ExchangeError, match="no symbol ETH/QQQQQQQQQ; it has ETH/USDT"):
+        check_symbols(binance, ["ETH/QQQQQQQQQ"])
+    with pytest.raises(ExchangeError, match="no symbol QQ/ZZ; see the exchange's own list"):
+        check_symbols(binance, ["QQ/ZZ"])
+
+
+async def test_an_unreachable_exchange_is_one_line() -> None:
+    exchange = make_exchange("binance", "http://127.0.0.1:9")
+    try:
+        with pytest.raises(network_errors()) as caught:
+            await exchange.load_markets()
+    finally:
+        await exchange.close()
+    assert is_transient(caught.value)
+    line = str(refusal("binance", "loading its markets", caught.value))
+    assert line.startswith("binance: loading its markets: it cannot be reached (")
+    assert "127.0.0.1:9" in line
+    assert "\n" not in line
+
+
+@pytest.mark.parametrize(
+    ("error", "transient", "expected"),
+    [
+        (ccxt.DDoSProtection("418"), False, "slow down"),
+        (ccxt.RequestTimeout("binance GET"), True, "no answer in time"),
+        (ccxt.BadRequest("<html>\n" * 99), False, "it refused (<html> <html>"),
+    ],
+)
+def test_refusals(error: Exception, transient: bool, expected: str) -> None:  # noqa: FBT001
+    assert is_transient(error) is transient
+    line = str(refusal("binance", "asking", error))
+    assert expected in line
+    assert len(line) < 300
