@@ -1,0 +1,315 @@
+"""The network: the one class for training, evaluation and export, and the only user of Keras.
+
+Keras 3 alone is called, nothing of its backends: TensorFlow, JAX and PyTorch all serve, as the
+environment variable `KERAS_BACKEND` says.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from model.errors import ConfigError
+from model.keras_file import check_keras_file
+from model.preprocess import features_of, target_of
+from model.training_config import load_config
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import keras
+    from numpy.typing import NDArray
+
+    from model.onnx_export import LstmWeights
+
+_log = logging.getLogger(__name__)
+
+_PREDICT_BATCH: Final = 1024
+_SEQUENCES_NDIM: Final = 3
+_DEFAULT_LOSS: Final = {"close": "mse", "log_return": "mae"}
+"""Forecasts are judged by the absolute error, and the fat tails of returns rule a squared one."""
+
+
+class LSTMPricePredictor:
+    """Stacked LSTM that predicts the next period's target.
+
+    Attributes:
+        config: the configuration; `model` and `indicators` have every key. Changes made before
+            `build_model` count.
+        model: the Keras model, None until built or loaded.
+        history: the Keras training history, None until trained.
+        checkpoint_path: where `train` keeps the best model so far.
+
+    Args:
+        config_path: YAML configuration file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ConfigError: it is not a configuration.
+    """
+
+    def __init__(self, config_path: str | Path = "config/config.yaml") -> None:
+        self.config = load_config(config_path)
+        self.model: keras.Model | None = None
+        self.history: keras.callbacks.History | None = None
+        self.checkpoint_path = Path("models/checkpoints/best_model.keras")
+
+    def build_model(self, input_shape: tuple[int, int]) -> keras.Model:
+        """Build and compile the network, keep it as `model` and print its summary.
+
+        Args:
+            input_shape: ``(timesteps, features)``.
+
+        Returns:
+            The compiled `keras.Sequential`: LSTM and dropout per entry of `model.lstm_units`, then
+            Dense(1).
+        """
+        keras = _keras()
+        settings = self.config["model"]
+        units = settings["lstm_units"]
+        if not units:
+            msg = "model.lstm_units is empty; list the units of at least one layer, e.g. [64, 32]"
+            raise ConfigError(msg)
+        _seed(keras, settings["seed"])
+        model = keras.Sequential([keras.Input(shape=input_shape)])
+        for position, width in enumerate(units, start=1):
+            model.add(keras.layers.LSTM(width, return_sequences=position < len(units)))
+            model.add(keras.layers.Dropout(settings["dropout_rate"]))
+        model.add(keras.layers.Dense(1))
+        model.compile(
+            optimizer=keras.optimizers.Adam(learning_rate=settings["learning_rate"]),
+            loss=settings["loss"] or _DEFAULT_LOSS[target_of(self.config)],
+            metrics=["mae"],
+        )
+        self.model = model
+        model.summary()
+        return model
+
+    def train(
+        self,
+        X_train: NDArray[Any],
+        y_train: NDArray[Any],
+        X_val: NDArray[Any] | None = None,
+        y_val: NDArray[Any] | None = None,
+    ) -> keras.callbacks.History:
+        """Train, building the network first if need be, and keep the best weights.
+
+        Watches `val_loss`, or `loss` without validation data: after 5 epochs without a better one
+        the learning rate is halved, after 10 training stops. The best model so far is saved to
+        `checkpoint_path`.
+
+        Args:
+            X_train: sequences, ``(n_samples, timesteps, features)``.
+            y_train: targets, ``(n_samples,)``.
+            X_val: validation sequences.
+            y_val: validation targets.
+
+        Returns:
+            The training history, also kept as `history`.
+
+        Raises:
+            ValueError: shapes that do not fit together.
+        """
+        keras = _keras()
+        settings = self.config["model"]
+        _check_pair("training", X_train, y_train)
+        validation = None
+        if X_val is not None and y_val is not None:
+            _check_pair("validation", X_val, y_val)
+            validation = (X_val, y_val)
+        model = self.model or self.build_model((X_train.shape[1], X_train.shape[2]))
+        self.checkpoint_path.parent.mkdir(parents=True, exist_ok=True)
+        print(f"Training model for up to {settings['epochs']} epochs...")
+        _seed(keras, settings["seed"])
+        self.history = model.fit(
+            X_train,
+            y_train,
+            validation_data=validation,
+            epochs=settings["epochs"],
+            batch_size=settings["batch_size"],
+            callbacks=self.callbacks("loss" if validation is None else "val_loss"),
+            verbose="auto" if os.isatty(1) else 2,
+        )
+        return self.history
+
+    def callbacks(self, monitor: str) -> list[keras.callbacks.Callback]:
+        callbacks = _keras().callbacks
+        return [
+            callbacks.EarlyStopping(
+                monitor=monitor, patience=10, restore_best_weights=True, verbose=1
+            ),
+            callbacks.ReduceLROnPlateau(
+                monitor=monitor, factor=0.5, patience=5, min_lr=1e-7, verbose=1
+            ),
+            callbacks.ModelCheckpoint(
+                str(self.checkpoint_path), monitor=monitor, save_best_only=True
+            ),
+        ]
+
+    def predict(self, X: NDArray[Any]) -> NDArray[np.float32]:
+        """The network's raw output, ``(n_samples, 1)``.
+
+        Args:
+            X: sequences, ``(n_samples, timesteps, features)``.
+
+        Raises:
+            ValueError: there is no model yet.
+        """
+        if self.model is None:
+            msg = "the model is not trained: call train() or load_model() first"
+            raise ValueError(msg)
+        output = self.model.predict(X, batch_size=_PREDICT_BATCH, verbose=0)
+        return np.asarray(output, dtype=np.float32)
+
+    def evaluate(self, X_test: NDArray[Any], y_test: NDArray[Any]) -> dict[str, float]:
+        """Errors on test data in scaled units, printed beside those of the last-value forecast.
+
+        Args:
+            X_test: sequences, ``(n_samples, timesteps, features)``.
+            y_test: true targets, ``(n_samples,)``.
+
+        Returns:
+            `mse`, `mae`, `rmse`, and `direction_accuracy`: how often consecutive differences of
+            forecast and truth have the same sign (0 … 1, NaN for one sample).
+
+        Raises:
+            ValueError: there is no model yet, or shapes that do not fit together.
+        """
+        _check_pair("test", X_test, y_test)
+        predicted = self.predict(X_test)[:, 0].astype(np.float64)
+        error = predicted - y_test
+        mse = float(np.mean(error**2))
+        same = np.sign(np.diff(predicted)) == np.sign(np.diff(y_test))
+        metrics = {
+            "mse": mse,
+            "mae": float(np.mean(np.abs(error))),
+            "rmse": float(np.sqrt(mse)),
+            "direction_accuracy": float(np.mean(same)) if same.size else float("nan"),
+        }
+        print("Evaluation Metrics:")
+        for name, value in metrics.items():
+            print(f"{name}: {value:.6f}")
+        self._print_last_value(X_test, y_test, metrics["mae"])
+        return metrics
+
+    def _print_last_value(self, X: NDArray[Any], y: NDArray[Any], mae: float) -> None:
+        target, names = target_of(self.config), features_of(self.config)
+        if target == "log_return":
+            baseline = np.zeros(len(y))
+            _log.info(
+                "direction_accuracy compares consecutive differences; on returns a worthless "
+                "forecast of -0.01 x the last return scores about 0.66, so it decides nothing"
+            )
+        elif "close" in names and X.shape[2] == len(names):
+            baseline = X[:, -1, names.index("close")]
+        else:
+            return
+        last_value = float(np.mean(np.abs(baseline - y)))
+        ratio = mae / last_value if last_value > 0.0 else float("nan")
+        print(f"mae of the last-value forecast: {last_value:.6f} (model / last value: {ratio:.4f})")
+
+    def plot_training_history(self, save_path: str | Path = "models/training_history.png") -> None:
+        """Save loss and MAE by epoch as a two-panel figure; without a history, do nothing."""
+        if self.history is None:
+            return
+        from model.plots import plot_history
+
+        plot_history(self.history.history, Path(save_path))
+        print(f"Training history plot saved to {save_path}")
+
+    def save_model(self, filepath: str | Path = "models/lstm_model.keras") -> None:
+        """Save architecture, weights and optimizer state; `load_model` takes `.keras` alone.
+
+        Raises:
+            ValueError: there is no model yet.
+        """
+        if self.model is None:
+            msg = "there is no model to save: call train() or load_model() first"
+            raise ValueError(msg)
+        path = Path(filepath)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.model.save(path)
+        print(f"Model saved to {path}")
+
+    def load_model(self, filepath: str | Path = "models/lstm_model.keras") -> None:
+        """Load a saved model, ready for `predict`, `evaluate` or more training.
+
+        Raises:
+            OSError: there is no such file.
+            ValueError: it is corrupt, of an incompatible Keras, not `.keras`, or holds anything but
+                Keras's own plain layers.
+        """
+        path = Path(filepath)
+        check_keras_file(path)
+        keras = _keras()
+        try:
+            # safe_mode stays on, though it has been broken before: the check above is what keeps
+            # code out of the file, and bundles are verified by hash before they come here.
+            self.model = keras.saving.load_model(path, safe_mode=True)
+        except (TypeError, ValueError, KeyError, OSError) as error:
+            msg = f"{path} cannot be loaded by Keras {keras.__version__}: {error}"
+            raise ValueError(msg) from error
+
+    def lstm_weights(self) -> LstmWeights:
+        """The weights as plain arrays, for export.
+
+        Raises:
+            ValueError: there is no model yet, or it is not LSTM layers followed by Dense(1).
+        """
+        from model.onnx_export import LstmLayer, LstmWeights
+
+        if self.model is None:
+            msg = "there is no model to export: call train() or load_model() first"
+            raise ValueError(msg)
+        layers = [layer for layer in self.model.layers if layer.weights]
+        if not _exportable(layers):
+            msg = "only plain LSTM layers followed by Dense(1) can be exported"
+            raise ValueError(msg)
+        *recurrent, dense = layers
+        kernel, bias = dense.get_weights()
+        return LstmWeights(
+            layers=tuple(LstmLayer(*layer.get_weights()) for layer in recurrent),
+            dense_kernel=kernel,
+            dense_bias=bias,
+        )
+
+
+def _keras() -> ModuleType:
+    # Before the first import: TensorFlow writes pages of start-up notes to stderr otherwise.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    return importlib.import_module("keras")
+
+
+def _exportable(layers: Sequence[Any]) -> bool:
+    """Whether weighted layers are LSTMs with Keras's default settings and Dense(1) at the end."""
+    kinds = _keras().layers
+    expected = [kinds.LSTM] * (len(layers) - 1) + [kinds.Dense]
+    if len(layers) == 1 or [type(layer) for layer in layers] != expected:
+        return False
+    plain = {"activation": "tanh", "recurrent_activation": "sigmoid", "use_bias": True}
+    plain |= {"go_backwards": False, "stateful": False}
+    settings = [layer.get_config() for layer in layers]
+    dense = settings.pop()
+    return (dense["units"], dense["activation"], dense["use_bias"]) == (1, "linear", True) and all(
+        plain.items() <= layer.items() for layer in settings
+    )
+
+
+def _seed(keras: ModuleType, seed: int | None) -> None:
+    if seed is not None:
+        keras.utils.set_random_seed(seed)
+
+
+def _check_pair(what: str, X: NDArray[Any], y: NDArray[Any]) -> None:
+    if X.ndim != _SEQUENCES_NDIM or y.shape != (len(X),) or len(X) == 0:
+        msg = (
+            f"{what} data must be (n, timesteps, features) with (n,) targets, n > 0; "
+            f"got {X.shape} and {y.shape}"
+        )
+        raise ValueError(msg)

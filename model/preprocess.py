@@ -1,0 +1,238 @@
+"""From candles to training sequences: indicators, scaling, windows (batch)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from model import scaler_file
+from model.errors import ConfigError
+from model.features import CLOSE_FEATURES, FEATURES, LOG_RETURN_FEATURES, Indicators
+from model.indicators import level_free_columns, reference_columns
+from model.training_config import load_config
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import NDArray
+    from sklearn.preprocessing import MinMaxScaler
+
+    from model.scaler import SymbolScaler
+
+_DEFAULT_FEATURES = {"close": CLOSE_FEATURES, "log_return": LOG_RETURN_FEATURES}
+
+
+def target_of(config: dict[str, Any]) -> str:
+    """The target that `model.target` names.
+
+    Raises:
+        ConfigError: it is neither "close" nor "log_return".
+    """
+    target = config["model"]["target"]
+    if target not in _DEFAULT_FEATURES:
+        msg = f"model.target is {target!r}; it must be one of {', '.join(_DEFAULT_FEATURES)}"
+        raise ConfigError(msg)
+    return str(target)
+
+
+def features_of(config: dict[str, Any]) -> tuple[str, ...]:
+    """The features that `model.features` lists; where it is null, the target's own.
+
+    Raises:
+        ConfigError: an unknown or repeated feature.
+    """
+    names = tuple(config["model"]["features"] or _DEFAULT_FEATURES[target_of(config)])
+    unknown = [name for name in names if name not in FEATURES]
+    if unknown or len(set(names)) != len(names):
+        msg = (
+            f"model.features is {list(names)}; it must list different names out of "
+            f"{', '.join(FEATURES)}"
+        )
+        raise ConfigError(msg)
+    return names
+
+
+def indicators_of(config: dict[str, Any]) -> Indicators:
+    """The periods of the `indicators` section.
+
+    Raises:
+        ConfigError: an unknown key or an impossible period.
+    """
+    try:
+        return Indicators(**config["indicators"])
+    except (TypeError, ValueError) as error:
+        msg = f"indicators: {error}"
+        raise ConfigError(msg) from None
+
+
+class DataPreprocessor:
+    """Indicators, scaling and sequences of one symbol.
+
+    Attributes:
+        config: the configuration; `model` and `indicators` have every key.
+        scaler: the feature scaler, None until fitted by `create_sequences` or loaded. It carries
+            the target's scaling as `target_name_`, `target_offset_` and `target_scale_`.
+
+    Args:
+        config_path: YAML configuration file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ConfigError: it is not a configuration.
+    """
+
+    def __init__(self, config_path: str | Path = "config/config.yaml") -> None:
+        self.config = load_config(config_path)
+        self.scaler: MinMaxScaler | None = None
+        self._fitted_here: MinMaxScaler | None = None
+
+    def add_technical_indicators(self, df: pd.DataFrame) -> pd.DataFrame:
+        """Add the sixteen indicator columns of the reference.
+
+        Args:
+            df: candles with `datetime, open, high, low, close, volume`, oldest first.
+
+        Returns:
+            A copy with the same rows and the added columns. Row *t* depends on rows up to *t*
+            alone; warm-up rows are NaN.
+
+        Raises:
+            ValueError: a column is missing or holds a value that is not a finite number.
+        """
+        return df.assign(**reference_columns(df, indicators_of(self.config)))
+
+    def create_sequences(
+        self, df: pd.DataFrame, lookback: int = 60
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
+        """Cut candles into scaled windows and the value that follows each.
+
+        Without a loaded scaler, one is fitted on the first `model.train_split` of the rows. Feature
+        columns that ``df`` lacks are computed. Windows that touch a warm-up row are left out.
+
+        Args:
+            df: candles, with or without indicators, oldest first.
+            lookback: rows per window.
+
+        Returns:
+            ``X (n_samples, lookback, n_features)``; ``y (n_samples,)``, the scaled target: the next
+            close, or ln(next close / last close); ``indices (n_samples,)``, positions in ``df`` of
+            the rows that ``y`` belongs to.
+
+        Raises:
+            ValueError: too few rows for one window, or a scaler of other features.
+        """
+        names = features_of(self.config)
+        target = self._target(df)
+        rows = self._feature_rows(df, names)
+        self._ensure_scaler(rows, target)
+        scaler = self._complete_scaler()
+        scaled = (rows * scaler.scale_ + scaler.min_).astype(np.float32)
+        y = ((target - scaler.target_offset_) / scaler.target_scale_).astype(np.float32)
+        ends = np.arange(lookback, len(df))
+        bad_rows_before = np.concatenate([[0], np.cumsum(~np.isfinite(scaled).all(axis=1))])
+        clean = bad_rows_before[ends] == bad_rows_before[ends - lookback]
+        indices = ends[clean & np.isfinite(y[lookback:])]
+        if indices.size == 0:
+            msg = f"{len(df)} rows are too few for one window of {lookback} after the warm-up"
+            raise ValueError(msg)
+        windows = np.lib.stride_tricks.sliding_window_view(scaled, lookback, axis=0)
+        x = np.ascontiguousarray(windows[indices - lookback].transpose(0, 2, 1))
+        return x, y[indices], indices.astype(np.int64)
+
+    def _feature_rows(self, df: pd.DataFrame, names: tuple[str, ...]) -> NDArray[np.float64]:
+        if any(name not in df.columns for name in names):
+            computed = self.add_technical_indicators(df)
+            computed = computed.assign(**level_free_columns(computed))
+            df = df.assign(**{n: computed[n] for n in names if n not in df.columns})
+        return df[list(names)].to_numpy(dtype=np.float64)
+
+    def _target(self, df: pd.DataFrame) -> NDArray[np.float64]:
+        close = df["close"].to_numpy(dtype=np.float64)
+        if target_of(self.config) == "close":
+            return close
+        returns: NDArray[np.float64] = np.log(close / np.concatenate([[np.nan], close[:-1]]))
+        return returns
+
+    def _ensure_scaler(self, rows: NDArray[np.float64], target: NDArray[np.float64]) -> None:
+        if self.scaler is None or self.scaler is self._fitted_here:
+            train = slice(int(len(rows) * float(self.config["model"]["train_split"])))
+            self.scaler = self._fitted_here = self._fit(rows[train], target[train])
+            return
+        found, wanted = self.scaler.n_features_in_, features_of(self.config)
+        if found != len(wanted):
+            msg = f"the scaler is for {found} features, the configuration has {len(wanted)}"
+            raise ValueError(msg)
+        names = tuple(getattr(self.scaler, "feature_names_in_", wanted))
+        if names != wanted:
+            msg = f"the scaler is for the features {names}, the configuration has {wanted}"
+            raise ValueError(msg)
+
+    def _fit(self, rows: NDArray[np.float64], target: NDArray[np.float64]) -> MinMaxScaler:
+        rows = rows[np.isfinite(rows).all(axis=1)]
+        target = target[np.isfinite(target)]
+        if len(rows) == 0 or len(target) == 0:
+            msg = "no training row is left after the warm-up: more candles are needed"
+            raise ValueError(msg)
+        scaler = scaler_file.new_scaler(rows.min(axis=0), rows.max(axis=0))
+        scaler.feature_names_in_ = np.array(features_of(self.config), dtype=object)
+        scaler.target_name_ = target_of(self.config)
+        if scaler.target_name_ == "close":
+            scaler.target_offset_ = float(target.min())
+            scaler.target_scale_ = float(np.ptp(target)) or 1.0
+        else:
+            # No offset: a network that says 0 forecasts that the price stays where it is.
+            scaler.target_offset_ = 0.0
+            scaler.target_scale_ = float(target.std()) or 1.0
+        return scaler
+
+    def _complete_scaler(self) -> MinMaxScaler:
+        """The scaler with names and target; one of the reference has the target as its close."""
+        if self.scaler is None:
+            msg = "no scaler is fitted: call create_sequences() or load_scaler() first"
+            raise ValueError(msg)
+        scaler, names, target = self.scaler, features_of(self.config), target_of(self.config)
+        if not hasattr(scaler, "target_name_"):
+            if target != "close" or "close" not in names:
+                msg = f"the scaler does not know the target {target!r}: fit and save it anew"
+                raise ValueError(msg)
+            column = names.index("close")
+            scaler.feature_names_in_ = np.array(names, dtype=object)
+            scaler.target_name_ = target
+            scaler.target_offset_ = float(scaler.data_min_[column])
+            scaler.target_scale_ = float(1.0 / scaler.scale_[column])
+        if scaler.target_name_ != target:
+            msg = f"the scaler is for {scaler.target_name_!r}, but model.target is {target!r}"
+            raise ValueError(msg)
+        return scaler
+
+    def symbol_scaler(self) -> SymbolScaler:
+        """The scaler in the form that bundles hold.
+
+        Raises:
+            ValueError: nothing is fitted.
+        """
+        return scaler_file.symbol_scaler(self._complete_scaler())
+
+    def save_scaler(self, filepath: str | Path = "models/scaler.pkl") -> None:
+        """Save the scaler, and its folder if need be; `.json` gives JSON, any other name a pickle.
+
+        Raises:
+            ValueError: nothing is fitted.
+        """
+        path, scaler = Path(filepath), self._complete_scaler()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save = scaler_file.save_json if path.suffix == ".json" else scaler_file.save_pickle
+        save(scaler, path)
+
+    def load_scaler(self, filepath: str | Path = "models/scaler.pkl") -> None:
+        """Load a scaler; `create_sequences` uses it as it is.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            BundleError: it holds anything but a fitted `MinMaxScaler`.
+        """
+        path = Path(filepath)
+        load = scaler_file.load_json if path.suffix == ".json" else scaler_file.load_pickle
+        self.scaler = load(path)
+        self._fitted_here = None
