@@ -54,7 +54,7 @@ def _tape(args: argparse.Namespace) -> Tape:
     )
 
 
-async def _run(args: argparse.Namespace) -> None:
+async def _run(args: argparse.Namespace, tape: Tape) -> None:
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
@@ -68,7 +68,6 @@ async def _run(args: argparse.Namespace) -> None:
         rest_port=args.rest_port,
         ws_port=args.ws_port,
     )
-    tape = _tape(args)
     async with SandboxExchange(tape, behaviour=behaviour) as exchange:
         ready = {
             "rest_url": exchange.rest_url,
@@ -86,7 +85,8 @@ async def _run(args: argparse.Namespace) -> None:
 def main() -> int:
     """Run until told to stop; 0 after a clean end, 1 after a refusal."""
     try:
-        asyncio.run(_run(_arguments()))
+        args = _arguments()
+        asyncio.run(_run(args, _tape(args)))
     except CandlecastError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code

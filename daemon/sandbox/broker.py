@@ -60,6 +60,12 @@ class EmbeddedBroker:
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._broker: Broker | None = None
 
+    @property
+    def pid(self) -> int:
+        """Process id of the running child."""
+        # The package keeps the process to itself and offers no other way to it.
+        return int(self._broker._process.pid)  # type: ignore[union-attr]  # noqa: SLF001
+
     def __enter__(self) -> Self:
         """Start the child process and wait until it listens.
 

@@ -27,6 +27,8 @@ _STREAM: Final = re.compile(r"[a-z0-9]+@[A-Za-z0-9_@+:]+")
 _ID: Final = re.compile(r"[A-Za-z0-9]{1,36}")
 _INT64: Final = 2**63
 
+_Queue = asyncio.Queue[list[bytes]]
+
 Messages = Callable[[str], list[bytes]]
 """Raw events of one stream name in this burst; empty when there is nothing to say."""
 
@@ -145,7 +147,7 @@ class StreamServer:
     def __init__(self, max_streams: int) -> None:
         """Serve connections of at most ``max_streams`` streams each."""
         self._max_streams = max_streams
-        self._clients: dict[ServerConnection, tuple[Session, asyncio.Queue[list[bytes]]]] = {}
+        self._clients: dict[ServerConnection, tuple[Session, _Queue]] = {}
         self.cut_off = 0
 
     @property
@@ -167,30 +169,31 @@ class StreamServer:
             return
         combined, names = address
         session = Session(combined=combined, names=names, max_streams=self._max_streams)
-        queue: asyncio.Queue[list[bytes]] = asyncio.Queue(_BACKLOG)
+        queue: _Queue = asyncio.Queue(_BACKLOG)
         self._clients[connection] = (session, queue)
         try:
             async with asyncio.TaskGroup() as group:
                 sender = group.create_task(_send_forever(connection, queue))
                 async for text in connection:
-                    self._put(connection, [session.reply(text)])
+                    self._put(connection, queue, [session.reply(text)])
                 sender.cancel()
         except* ConnectionClosed:
             _LOG.debug("client left without a closing handshake")
         finally:
-            del self._clients[connection]
+            self._clients.pop(connection, None)
 
     def burst(self, messages: Messages) -> None:
         """Hand every client its part of ``messages``, all in the same instant."""
-        for connection, (session, _queue) in tuple(self._clients.items()):
+        for connection, (session, queue) in tuple(self._clients.items()):
             if part := session.select(messages):
-                self._put(connection, part)
+                self._put(connection, queue, part)
 
-    def _put(self, connection: ServerConnection, part: list[bytes]) -> None:
+    def _put(self, connection: ServerConnection, queue: _Queue, part: list[bytes]) -> None:
         try:
-            self._clients[connection][1].put_nowait(part)
+            queue.put_nowait(part)
         except asyncio.QueueFull:
-            self.cut_off += 1
+            if self._clients.pop(connection, None):
+                self.cut_off += 1
             connection.transport.abort()
 
     def abort_all(self) -> None:
@@ -204,7 +207,7 @@ class StreamServer:
             await connection.close(code)
 
 
-async def _send_forever(connection: ServerConnection, queue: asyncio.Queue[list[bytes]]) -> None:
+async def _send_forever(connection: ServerConnection, queue: _Queue) -> None:
     while True:
         for message in await queue.get():
             await connection.send(message, text=True)

@@ -52,6 +52,9 @@ def load_recording(path: Path) -> Recording:
         header, *lines = text.splitlines()
         names = [name.strip().lower() for name in header.split(",")]
         columns = [names.index(name) for name in _COLUMNS]
+        if not lines:
+            msg = "it has no row"
+            raise ValueError(msg)  # noqa: TRY301 - one place says what the file lacks
         ohlcv = np.loadtxt(lines, delimiter=",", usecols=columns, dtype=np.float64, ndmin=2)
     except (OSError, EOFError, ValueError) as error:
         msg = f"{path} is no CSV with the columns {', '.join(_COLUMNS)}: {error}"
@@ -64,9 +67,8 @@ def _refuse_impossible(path: Path, ohlcv: NDArray[np.float64]) -> None:
     o, h, low, c, v = ohlcv.T
     good = (low > 0) & (low <= np.minimum(o, c)) & (np.maximum(o, c) <= h) & (v >= 0)
     good &= np.isfinite(ohlcv).all(axis=1)
-    if len(good) == 0 or not good.all():
-        where = f"row {int(np.argmin(good)) + 1}" if len(good) else "no row"
-        msg = f"{path} holds an impossible candle: {where}"
+    if not good.all():
+        msg = f"{path} holds an impossible candle in row {int(np.argmin(good)) + 1}"
         raise CandlecastError(msg)
 
 
@@ -177,7 +179,8 @@ def build_tape(
     """List ``S00/USDT``, ``S01/USDT`` … each on its own slice of one recording.
 
     Slices are spread evenly over the recording. They overlap when ``count * slice_rows`` exceeds
-    it (four symbols of the default length just fit), but no two start at the same row.
+    it (four symbols of the default length just fit), but no two start at the same row. Without a
+    ``recording`` a file is read: not for the event loop.
 
     Args:
         count: number of symbols, at least 1.

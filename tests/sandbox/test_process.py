@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from daemon.sandbox.tape import build_tape
+from tests.sandbox.scaled import RECORDING, SECOND, binance
+from tests.servers import accepts, sandbox_process
+
+
+async def test_the_process_plays_what_it_announces() -> None:
+    with sandbox_process("--symbols", "3", "--history", "50", "--slice-rows", "700") as sandbox:
+        tape = build_tape(
+            3, SECOND, sandbox.origin_ms, recording=RECORDING, slice_rows=sandbox.slice_rows
+        )
+        assert tuple(sandbox.symbols) == tape.symbols
+        options = {"fetchMarkets": {"types": ["spot"]}}
+        async with binance(sandbox.rest_url, sandbox.ws_url, **options) as client:
+            rows = await client.fetch_ohlcv("S02/USDT", "1s", sandbox.origin_ms, 50)
+    assert [tuple(row[1:]) for row in rows] == [tape.candle("S02/USDT", row[0]) for row in rows]
+    assert len(rows) == 50
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_ends_cleanly_on_a_signal(number: signal.Signals) -> None:
+    with sandbox_process("--symbols", "1") as sandbox:
+        ports = [int(url.rpartition(":")[2]) for url in (sandbox.rest_url, sandbox.ws_url)]
+        assert all(map(accepts, ports))
+        sandbox.process.send_signal(number)
+        assert sandbox.process.wait(10) == 0
+    assert not any(map(accepts, ports))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["--data", "nowhere.csv"], 1, "nowhere.csv is no CSV"),
+        (["--timeframe", "1M"], 2, "timeframe '1M'"),
+        (["--symbols", "99999"], 1, "different slices"),
+    ],
+)
+def test_a_refusal_is_one_line(
+    repository: Path, arguments: list[str], code: int, says: str
+) -> None:
+    command = [sys.executable, "-m", "daemon.sandbox", *arguments]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=repository)
+    assert done.returncode == code
+    assert says in done.stderr
+    assert done.stderr.count("\n") == 1

@@ -1,0 +1,236 @@
+"""Real servers for tests, each on a loopback port that the system picked, gone afterwards."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HOST = "127.0.0.1"
+_START_S = 10.0
+
+
+def free_port() -> int:
+    """A loopback port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def accepts(port: int) -> bool:
+    """Whether something accepts TCP connections on the loopback port."""
+    try:
+        socket.create_connection((HOST, port), timeout=0.2).close()
+    except OSError:
+        return False
+    return True
+
+
+def program(name: str) -> str:
+    """Path of an installed program; the test is skipped, saying so, where it is missing."""
+    # Debian keeps daemons where an ordinary user's PATH does not look.
+    found = shutil.which(name, path=os.pathsep.join((os.environ["PATH"], "/usr/sbin")))
+    if found is None:
+        pytest.skip(f"{name} is not installed")
+    return found
+
+
+class Mosquitto:
+    """A mosquitto that keeps its port over stops and starts."""
+
+    def __init__(self, folder: Path, *lines: str) -> None:
+        """Write its configuration.
+
+        Args:
+            folder: empty or the tests' own; configuration and log go there.
+            lines: further configuration lines; ``allow_anonymous`` is true unless named here.
+        """
+        self.host = HOST
+        self.port = free_port()
+        self._program = program("mosquitto")
+        self._config = folder / f"mosquitto-{self.port}.conf"
+        self._log = folder / f"mosquitto-{self.port}.log"
+        config = [f"listener {self.port} {HOST}", "max_queued_messages 0", *lines]
+        if not any(line.startswith("allow_anonymous") for line in lines):
+            config.append("allow_anonymous true")
+        if os.geteuid() == 0:
+            # As root it would become a user who may not read the test's files.
+            config.append("user root")
+        self._config.write_text("\n".join(config) + "\n")
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def log(self) -> str:
+        """What it has logged so far."""
+        return self._log.read_text(errors="replace")
+
+    @property
+    def pid(self) -> int:
+        """Its process id; it must be running."""
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start it, on the same port as before, and wait until it accepts connections."""
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [self._program, "-c", str(self._config), "-v"],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        deadline = time.monotonic() + _START_S
+        while not accepts(self.port):
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self.kill()
+                pytest.fail(f"mosquitto did not start:\n{self.log}")
+            time.sleep(0.01)
+
+    def stop(self) -> None:
+        """End it the way a service manager does (SIGTERM)."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it without a farewell (SIGKILL)."""
+        self._end(signal.SIGKILL)
+
+    def restart(self) -> None:
+        """Stop it and start it again."""
+        self.stop()
+        self.start()
+
+    def _end(self, number: signal.Signals) -> None:
+        if self._process is not None:
+            self._process.send_signal(number)
+            self._process.wait(10)
+            self._process = None
+
+
+@contextmanager
+def mosquitto(folder: Path, *lines: str) -> Iterator[Mosquitto]:
+    """A running mosquitto with further configuration ``lines``."""
+    broker = Mosquitto(folder, *lines)
+    broker.start()
+    try:
+        yield broker
+    finally:
+        broker.kill()
+
+
+class Subscriber:
+    """A running ``mosquitto_sub``: every message as a dict, in the order of arrival.
+
+    A message holds ``topic``, ``qos``, ``retain``, ``payload`` (text) and the MQTT 5 properties
+    that mosquitto_sub reports.
+    """
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+        self._messages: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._messages.put(json.loads(line))
+
+    def next(self, timeout_s: float = 10.0) -> dict[str, Any]:
+        """The next message.
+
+        Raises:
+            queue.Empty: none came in time.
+        """
+        return self._messages.get(timeout=timeout_s)
+
+    def received(self) -> list[dict[str, Any]]:
+        """Everything that has arrived and was not taken yet."""
+        taken = []
+        while not self._messages.empty():
+            taken.append(self._messages.get())
+        return taken
+
+    def close(self) -> None:
+        """End it, keeping what it has received."""
+        self._process.terminate()
+        self._process.wait(10)
+        self._reader.join(10)
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+
+
+@contextmanager
+def mosquitto_sub(port: int, *topics: str, qos: int = 1) -> Iterator[Subscriber]:
+    """Subscribe to ``topics`` by MQTT 5; subscribed for certain once the body runs.
+
+    A retained message on a topic of its own marks the moment.
+    """
+    mark = f"subscribed/{port}/{time.monotonic_ns()}"
+    where = ["-h", HOST, "-p", str(port), "-V", "5"]
+    subprocess.run(
+        [program("mosquitto_pub"), *where, "-q", "1", "-r", "-t", mark, "-m", "1"],
+        check=True,
+        timeout=10,
+    )
+    chosen = [part for topic in (*topics, mark) for part in ("-t", topic)]
+    process = subprocess.Popen(
+        [program("mosquitto_sub"), *where, "-q", str(qos), "-F", "%j", *chosen],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    subscriber = Subscriber(process)
+    try:
+        earlier = []
+        while (message := subscriber.next())["topic"] != mark:
+            earlier.append(message)
+        for message in earlier:
+            subscriber._messages.put(message)  # noqa: SLF001 - its own maker
+        yield subscriber
+    finally:
+        subscriber.close()
+
+
+@dataclass(frozen=True)
+class SandboxProcess:
+    """A running ``python -m daemon.sandbox`` and what it said when it was ready."""
+
+    process: subprocess.Popen[str]
+    rest_url: str
+    ws_url: str
+    timeframe: str
+    origin_ms: int
+    slice_rows: int
+    symbols: list[str]
+
+
+@contextmanager
+def sandbox_process(*arguments: str) -> Iterator[SandboxProcess]:
+    """The sandbox exchange in a process of its own; ended, if it still runs, afterwards."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "daemon.sandbox", *arguments],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).resolve().parents[1],
+    ) as process:
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            assert line, "the sandbox ended before it was ready"
+            yield SandboxProcess(process, **json.loads(line))
+        finally:
+            process.terminate()
+            process.wait(10)
