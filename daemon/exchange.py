@@ -93,12 +93,19 @@ def check_ability(exchange: Any, timeframe: str, ability: str) -> None:  # noqa:
         raise ExchangeError(msg)
 
 
-def check_symbols(exchange: Any, symbols: Iterable[str]) -> None:  # noqa: ANN401
-    """Check symbols against an exchange whose markets are loaded.
+def check_market(exchange: Any, symbols: Iterable[str], timeframe: str, *, ability: str) -> None:  # noqa: ANN401
+    """Check that an exchange whose markets are loaded can do what is asked of it.
+
+    Args:
+        exchange: ccxt instance.
+        symbols: ccxt symbols.
+        timeframe: ccxt timeframe.
+        ability: ``watchOHLCV`` or ``fetchOHLCV``.
 
     Raises:
-        ExchangeError: it lacks one; near ones are listed.
+        ExchangeError: it lacks candles, the timeframe or a symbol; near ones are listed.
     """
+    check_ability(exchange, timeframe, ability)
     for symbol in symbols:
         if symbol not in exchange.markets:
             msg = f"{exchange.id} has no symbol {symbol}; {_alternatives(symbol, exchange.markets)}"

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from daemon.exchange import (
-    check_ability,
-    check_symbols,
+    check_market,
     is_transient,
     make_exchange,
     network_errors,
@@ -62,7 +61,7 @@ class FetchJob:
     endpoint_rest: str | None
     symbols: tuple[str, ...]
     timeframe: Timeframe
-    days: int
+    days: float
     folder: Path
 
 
@@ -78,12 +77,11 @@ async def fetch(job: FetchJob, clock: Clock, progress: Progress) -> list[Path]:
     """
     exchange = make_exchange(job.exchange, job.endpoint_rest)
     try:
-        check_ability(exchange, job.timeframe.text, "fetchOHLCV")
         try:
             await exchange.load_markets()
         except network_errors() as error:
             raise refusal(job.exchange, "loading its markets", error) from None
-        check_symbols(exchange, job.symbols)
+        check_market(exchange, job.symbols, job.timeframe.text, ability="fetchOHLCV")
         run = _Run(job, exchange, clock, progress)
         return [await run.symbol(symbol) for symbol in job.symbols]
     except OSError as error:
@@ -103,7 +101,7 @@ class _Run:
         self._clock = clock
         self._progress = progress
         now_ms = clock.wall_ms()
-        midnight_ms = (now_ms - job.days * _DAY_MS) // _DAY_MS * _DAY_MS
+        midnight_ms = (now_ms - round(job.days * _DAY_MS)) // _DAY_MS * _DAY_MS
         self._first_ms = job.timeframe.floor(midnight_ms + job.timeframe.ms - 1)
         self._end_ms = job.timeframe.floor(now_ms - _SETTLING_MS)
 

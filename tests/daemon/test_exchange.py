@@ -13,7 +13,7 @@ import pytest
 from daemon.exchange import (
     check_ability,
     check_exchange,
-    check_symbols,
+    check_market,
     is_transient,
     make_exchange,
     network_errors,
@@ -96,13 +96,13 @@ def test_what_an_exchange_lacks() -> None:
 def test_unknown_symbols_list_near_ones() -> None:
     binance = make_exchange("binance")
     binance.markets = {"BTC/USDT": {}, "BTC/EUR": {}, "ETH/USDT": {}}
-    check_symbols(binance, ["BTC/USDT"])
+    check_market(binance, ["BTC/USDT"], "1m", ability="fetchOHLCV")
     with pytest.raises(ExchangeError, match="no symbol BTC/USD; did you mean BTC/USDT"):
-        check_symbols(binance, ["BTC/USD"])
+        check_market(binance, ["BTC/USD"], "1m", ability="fetchOHLCV")
     with pytest.raises(ExchangeError, match="no symbol ETH/QQQQQQQQQ; it has ETH/USDT"):
-        check_symbols(binance, ["ETH/QQQQQQQQQ"])
+        check_market(binance, ["ETH/QQQQQQQQQ"], "1m", ability="fetchOHLCV")
     with pytest.raises(ExchangeError, match="no symbol QQ/ZZ; see the exchange's own list"):
-        check_symbols(binance, ["QQ/ZZ"])
+        check_market(binance, ["QQ/ZZ"], "1m", ability="fetchOHLCV")
 
 
 async def test_an_unreachable_exchange_is_one_line() -> None:

@@ -1,0 +1,213 @@
+"""The `candlecast` command.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage or configuration. What each command needs is imported
+when it runs, so that `--help` and a wrong option answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from model.errors import CandlecastError, ConfigError
+
+if TYPE_CHECKING:
+    from config.settings import Settings
+
+DEFAULT_CONFIG = Path("config/config.yaml")
+_DAYS = 30.0
+_OPTIONAL = {
+    "iotcore", "keras", "matplotlib", "onnx", "pandas", "sklearn", "talib", "tensorflow", "websockets",
+}  # fmt: skip
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: arguments without the program's name; None takes the process's own.
+
+    Returns:
+        The exit code.
+    """
+    args = _parser().parse_args(argv)
+    try:
+        args.command(args)
+    except CandlecastError as error:
+        for line in str(error).splitlines():
+            print(f"candlecast: {line}", file=sys.stderr)
+        return error.exit_code
+    except ModuleNotFoundError as error:
+        if str(error.name).partition(".")[0] not in _OPTIONAL:
+            raise
+        print(
+            f"candlecast: this needs {error.name}; install candlecast[demo] to have everything",
+            file=sys.stderr,
+        )
+        return 1
+    except KeyboardInterrupt:
+        print("candlecast: interrupted", file=sys.stderr)
+        return 1
+    return 0
+
+
+@dataclass(frozen=True)
+class _Command:
+    name: str
+    help: str
+    run: Callable[[argparse.Namespace], None]
+    options: Callable[[argparse.ArgumentParser], None] = lambda parser: None  # noqa: ARG005
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="candlecast", description="Next-candle forecasts on MQTT, on time."
+    )
+    parser.add_argument(
+        "--version", action="version", version=f"candlecast {version('candlecast')}"
+    )
+    _add_config(parser, DEFAULT_CONFIG)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for command in _COMMANDS:
+        sub = commands.add_parser(command.name, help=command.help, description=command.help)
+        # Suppressed, or it would overwrite what stood before the command.
+        _add_config(sub, argparse.SUPPRESS)
+        command.options(sub)
+        sub.set_defaults(command=command.run)
+    return parser
+
+
+def _add_config(parser: argparse.ArgumentParser, default: object) -> None:
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="PATH",
+        default=default,
+        help=f"configuration file (default: {DEFAULT_CONFIG})",
+    )
+
+
+def _load(args: argparse.Namespace) -> Settings:
+    from config.settings import load
+
+    settings = load(args.config)
+    logging.basicConfig(
+        level=settings.logging.level, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    return settings
+
+
+def _until_told(work: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
+    """Run ``work`` with an event that SIGINT and SIGTERM set: both are a clean end."""
+
+    async def supervised() -> None:
+        stop = asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        await work(stop)
+
+    import uvloop
+
+    uvloop.run(supervised())
+
+
+def _run(args: argparse.Namespace) -> None:
+    settings = _load(args)
+    from daemon.app import serve
+
+    _until_told(lambda stop: serve(settings, stop))
+
+
+def _demo_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--duration", type=_positive, metavar="SECONDS", help="end after so long")
+    parser.add_argument("--headless", action="store_true", help="plain lines, no live table")
+    parser.add_argument(
+        "--data", type=Path, metavar="FILE", help="recorded candles to play (ts,open … volume)"
+    )
+
+
+def _demo(args: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from daemon.demo import Demo, run_demo
+
+    demo = Demo(args.duration, args.headless, args.data)
+    console = Console(force_terminal=False if args.headless else None)
+    _until_told(lambda stop: run_demo(demo, console, stop))
+
+
+def _fetch_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--days", type=_positive, default=_DAYS, help=f"how far back (default: {_DAYS:g})"
+    )
+    parser.add_argument("--symbols", nargs="+", metavar="SYMBOL", help="instead of trading.symbols")
+
+
+def _fetch(args: argparse.Namespace) -> None:
+    settings = _load(args)
+    from daemon.clock import SystemClock
+    from daemon.fetch import FetchJob, fetch
+    from daemon.progress import candles_progress
+    from model.candle import Timeframe
+
+    job = FetchJob(
+        settings.exchange.name,
+        settings.exchange.endpoint.rest,
+        tuple(args.symbols or settings.trading.symbols),
+        Timeframe.parse(settings.trading.timeframe),
+        args.days,
+        settings.paths.data,
+    )
+    with candles_progress() as progress:
+        paths = asyncio.run(fetch(job, SystemClock(), progress))
+    for path in paths:
+        print(path)
+
+
+def _check_config(args: argparse.Namespace) -> None:
+    settings = _load(args)
+    from daemon.exchange import check_ability, make_exchange
+    from model.errors import ExchangeError
+
+    try:
+        check_ability(
+            make_exchange(settings.exchange.name), settings.trading.timeframe, "watchOHLCV"
+        )
+    except ExchangeError as error:
+        raise ConfigError(str(error)) from None
+    settings.mqtt.read_password()
+    count = len(settings.trading.symbols)
+    print(
+        f"{args.config}: fine: {count} symbol{'s' if count > 1 else ''} of "
+        f"{settings.exchange.name} at {settings.trading.timeframe}, target "
+        f"{settings.model.target}, state in {settings.state_dir}"
+    )
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        msg = f"must be a positive number, not {text!r}"
+        raise argparse.ArgumentTypeError(msg)
+    return value
+
+
+_COMMANDS = (
+    _Command("run", "forecast every closing candle until told to stop", _run),
+    _Command(
+        "demo", "see it work: own exchange, own broker, recorded candles", _demo, _demo_options
+    ),
+    _Command("fetch", "fetch candle history to CSV files", _fetch, _fetch_options),
+    _Command("check-config", "check the configuration without connecting", _check_config),
+)
