@@ -141,9 +141,7 @@ def test_a_champion_that_does_not_verify_is_not_promoted(registry: Registry) -> 
     assert registry.champion() == first
 
 
-@pytest.mark.parametrize(
-    "version", ["", "..", "champion", "../x", "20261123T120000Z-AAAAAA", "a\n"]
-)
+@pytest.mark.parametrize("version", ["", "..", "champion", "../x", "20261123T120000Z-AAAAAA"])
 def test_only_versions_are_opened(registry: Registry, version: str) -> None:
     with pytest.raises(BundleError, match="not a version"):
         registry.open(version)
@@ -432,13 +430,13 @@ WRITER = """
 import sys
 from pathlib import Path
 from itertools import count
-sys.path[:0] = sys.argv[2:]
+sys.path[:0] = sys.argv[2:4]
 from tests_registry import Registry, parts
 
 registry = Registry(Path(sys.argv[1]))
-print("ready", flush=True)
-for number in count(len(registry.list())):
+for number in count(int(sys.argv[4])):
     registry.promote(registry.write(parts(number)))
+    print(number, flush=True)
     if number % 3 == 2:
         registry.rollback()
         registry.prune(keep=2)
@@ -450,24 +448,19 @@ def test_a_killed_writer_leaves_the_old_state_or_the_new_one(
 ) -> None:
     shutil.copy(__file__, tmp_path / "tests_registry.py")
     dice = Random(20261123)
-    seen = 0
-    for _ in range(5):
-        command = [sys.executable, "-c", WRITER, str(registry.root), str(repository), str(tmp_path)]
+    for start in range(0, 5000, 1000):
+        arguments = [str(registry.root), str(repository), str(tmp_path), str(start)]
+        command = [sys.executable, "-c", WRITER, *arguments]
         with subprocess.Popen(command, stdout=subprocess.PIPE) as writer:
             assert writer.stdout is not None
-            assert writer.stdout.readline() == b"ready\n"
+            assert writer.stdout.readline() == f"{start}\n".encode()
             with pytest.raises(subprocess.TimeoutExpired):
-                writer.wait(dice.uniform(0.01, 0.3))
+                writer.wait(dice.uniform(0.0, 0.1))
             writer.send_signal(signal.SIGKILL)
         versions = registry.list()
+        assert registry.champion() in versions
+        assert registry.previous() in {None, *versions}
         for version in versions:
             assert len(numbers_in(registry, version)) == 1
-        if versions:
-            # The first promotion may have been killed before its pointer moved.
-            assert registry.previous() in {None, *versions}
-        if (registry.root / "champion").exists():
-            assert registry.champion() in versions
-            seen += 1
-    assert seen >= 3
     registry.promote(registry.write(parts(10_000)))
     assert not list(registry.root.glob(".unfinished*"))
