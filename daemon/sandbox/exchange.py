@@ -124,8 +124,9 @@ class SandboxExchange:
         while True:
             for update in range(1, self._behaviour.updates + 1):
                 fraction = update / (self._behaviour.updates + 1)
-                # An update whose time has passed is history: the next one says more.
-                if await self._until(open_ms + fraction * step):
+                waited = await self._until(open_ms + fraction * step)
+                # One whose time has passed says less than the next; past the close it would lie.
+                if waited and self._clock.wall_ms() < open_ms + step:
                     self._burst(open_ms, fraction)
             delay_s = self._behaviour.close_delay_s + self.faults.close_delay_s
             delay_s += draw.uniform(0, self._behaviour.close_jitter_s)

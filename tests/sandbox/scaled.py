@@ -10,6 +10,7 @@ from typing import Any
 
 import ccxt.pro
 
+from daemon.exchange import repoint
 from daemon.sandbox.tape import RECORDING_15M, Tape, build_tape, load_recording
 from model.candle import Timeframe
 
@@ -44,20 +45,11 @@ def second_tape(symbols: int, history: int = 1_500) -> Tape:
     return build_tape(symbols, SECOND, origin_ms, recording=RECORDING)
 
 
-def rerouted(addresses: Any, rest_url: str, ws_url: str) -> Any:
-    """The nested addresses of a ccxt class with other scheme, host and port, the same paths."""
-    if isinstance(addresses, dict):
-        return {key: rerouted(value, rest_url, ws_url) for key, value in addresses.items()}
-    scheme, _, rest = addresses.partition("://")
-    _, _, path = rest.partition("/")
-    return f"{ws_url if scheme.startswith('ws') else rest_url}/{path}"
-
-
 @asynccontextmanager
 async def binance(rest_url: str, ws_url: str, **options: Any) -> AsyncIterator[ccxt.pro.binance]:
     """The real, unmodified ccxt class with nothing but its addresses changed."""
     client = ccxt.pro.binance({"options": options})
-    client.urls["api"] = rerouted(client.urls["api"], rest_url, ws_url)
+    client.urls["api"] = repoint(client.urls["api"], rest_url, ws_url)
     try:
         yield client
     finally:

@@ -54,7 +54,7 @@ async def test_the_last_row_is_the_forming_candle(exchange: SandboxExchange) -> 
         *closed, forming = await client.fetch_ohlcv("S00/USDT", "1s", limit=3)
         now_ms = await client.fetch_time()
     assert all(tuple(row[1:]) == exchange.tape.candle("S00/USDT", row[0]) for row in closed)
-    assert forming[0] + 1_000 > now_ms - 1_000
+    assert forming[0] + 1_000 > now_ms - 5_000
     assert forming[5] < exchange.tape.candle("S00/USDT", forming[0]).volume
 
 
