@@ -1,0 +1,118 @@
+"""The local web server: /metrics for Prometheus, /healthz and /readyz for whoever watches."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import orjson
+from aiohttp import web
+
+from model.errors import CandlecastError
+
+if TYPE_CHECKING:
+    from daemon.clock import Clock
+    from daemon.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+_GRACE_S: Final = 1.0
+"""How long a scrape may go on once the daemon stops."""
+
+
+class Health(NamedTuple):
+    """How the daemon is, for machines and people.
+
+    Attributes:
+        alive: the path makes progress; a supervisor restarts the process when it does not.
+        ready: forecasts are being published.
+        detail: what a person wants to know; becomes JSON.
+    """
+
+    alive: bool
+    ready: bool
+    detail: Mapping[str, object]
+
+
+async def serve_http(
+    host: str,
+    port: int,
+    metrics: Metrics,
+    health: Callable[[], Health],
+    clock: Clock,
+    on_listening: Callable[[str], None] | None = None,
+) -> None:
+    """Serve until cancelled; what goes wrong in a page is its own 500, never the daemon's end.
+
+    Args:
+        host: address to listen on.
+        port: TCP port; 0 takes one that is free.
+        metrics: rendered for /metrics.
+        health: asked at every request to /healthz and /readyz.
+        clock: yields while rendering.
+        on_listening: told the URL once it answers.
+
+    Raises:
+        CandlecastError: the address is taken or not this machine's.
+    """
+    runner = web.AppRunner(
+        _application(metrics, health, clock), access_log=None, handle_signals=False
+    )
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, host, port, shutdown_timeout=_GRACE_S)
+        try:
+            await site.start()
+        except OSError as error:
+            raise CandlecastError(_refusal(host, port, error)) from None
+        url = f"http://{host}:{runner.addresses[0][1]}"
+        log.info("metrics and health at %s/metrics, /healthz, /readyz", url)
+        if on_listening is not None:
+            on_listening(url)
+        await asyncio.Event().wait()
+    finally:
+        await runner.cleanup()
+
+
+def _refusal(host: str, port: int, error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return (
+            f"http.port {port} on http.host {host} is taken; stop what listens there "
+            "or set another http.port (0 takes a free one)"
+        )
+    return (
+        f"cannot listen on http.host {host}, http.port {port} ({error.strerror}); "
+        "set http.host to an address of this machine, such as 127.0.0.1"
+    )
+
+
+def _application(metrics: Metrics, health: Callable[[], Health], clock: Clock) -> web.Application:
+    async def exposition(request: web.Request) -> web.Response:
+        text, content_type = await metrics.render(request.headers.get("Accept", ""), clock)
+        return web.Response(body=text, headers={"Content-Type": content_type})
+
+    async def healthz(_: web.Request) -> web.Response:
+        now = health()
+        return _answer(now, good=now.alive)
+
+    async def readyz(_: web.Request) -> web.Response:
+        now = health()
+        return _answer(now, good=now.ready)
+
+    application = web.Application()
+    application.router.add_get("/metrics", exposition)
+    application.router.add_get("/healthz", healthz)
+    application.router.add_get("/readyz", readyz)
+    return application
+
+
+def _answer(health: Health, *, good: bool) -> web.Response:
+    document = {"alive": health.alive, "ready": health.ready, **health.detail}
+    return web.Response(
+        body=orjson.dumps(document),
+        status=200 if good else 503,
+        content_type="application/json",
+    )

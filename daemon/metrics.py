@@ -1,0 +1,237 @@
+"""Every Prometheus series, declared in one place."""
+
+from __future__ import annotations
+
+from math import nan
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client.registry import Collector
+
+from daemon.exposition import expose
+from daemon.histogram import Histograms
+
+if TYPE_CHECKING:
+    from daemon.accuracy import Accuracy, Realised
+    from daemon.clock import Clock
+    from model.forecast import Forecast, ModelInfo
+
+SECONDS: Final = (
+    *(5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01),
+    *(0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0),
+)
+"""0.05 ms to 5 s."""
+
+_SIZES: Final = tuple(2.0**power for power in range(12))
+STAGES: Final = (
+    *("receive", "queue", "features", "inference", "encode", "publish"),
+    *("ready", "total"),
+)
+OUTCOMES: Final = ("published", "late", "dropped", "skipped")
+
+C = TypeVar("C", bound=Collector)
+
+
+class Metrics:
+    """All series of one daemon, in a registry of its own.
+
+    Args:
+        max_symbols: how many symbols, the first to have a forecast, get series of their own.
+    """
+
+    def __init__(self, max_symbols: int = 100) -> None:
+        self.registry = CollectorRegistry()
+        self._max_symbols = max_symbols
+        self._collectors: list[Collector] = []
+        self._declare_path()
+        self._declare_accuracy()
+        self._declare_edges()
+        self._declare_symbols()
+
+    def _declare_path(self) -> None:
+        latency = Histograms(
+            "candlecast_latency_seconds",
+            "Time of each stage; ready: from the closing message to a message ready to send; "
+            "total: on to the broker's acknowledgement",
+            SECONDS,
+            "stage",
+            STAGES,
+        )
+        delay = Histograms(
+            "candlecast_exchange_delay_seconds",
+            "From a candle's closing boundary to the arrival of its closing message",
+            SECONDS,
+        )
+        sizes = Histograms("candlecast_batch_size", "Symbols forecast together", _SIZES)
+        for histograms in (latency, delay, sizes):
+            self._add(histograms)
+        self._stages = latency.by_value
+        self.exchange_delay = delay.by_value[""]
+        self.batch_size = sizes.by_value[""]
+        self.latency_budget = self._gauge("latency_budget_seconds", "Limit of the ready latency")
+        outcomes = self._counter(
+            "predictions", "Forecasts by what became of them; late ones were published", "outcome"
+        )
+        self._outcomes = {outcome: outcomes.labels(outcome) for outcome in OUTCOMES}
+        self._skipped = self._counter(
+            "predictions_skipped", "Forecasts that were not made, by reason", "reason"
+        )
+        self._unprepared = self._counter(
+            "unprepared", "Forecasts that had to run their whole window, states not being ready"
+        )
+        self._last_prediction = self._gauge(
+            "last_prediction_timestamp_seconds", "When the newest forecast was made ready"
+        )
+        self._model = self._gauge("model_info", "The model at work", "version", "sha256", "target")
+
+    def _declare_accuracy(self) -> None:
+        errors = self._counter(
+            "abs_error", "Sum of absolute errors relative to the last close", "forecast"
+        )
+        self._errors = (errors.labels("model"), errors.labels("last_value"))
+        direction = self._counter(
+            "direction", "Forecast directions of candles that moved, by result", "result"
+        )
+        self._hits = {True: direction.labels("hit"), False: direction.labels("miss")}
+        interval = self._counter("interval", "Closes against their interval, by result", "result")
+        self._insides = {True: interval.labels("inside"), False: interval.labels("outside")}
+        self._unscored = self._counter(
+            "predictions_unscored", "Forecasts whose target candle never came"
+        )
+        over = "over the rolling window of all symbols; NaN until there is enough evidence"
+        self._mae_ratio = self._gauge("mae_ratio", f"Model error ÷ last-value error {over}")
+        self._mae_ratio_stderr = self._gauge(
+            "mae_ratio_stderr", f"Standard error of candlecast_mae_ratio {over}"
+        )
+        self._direction = self._gauge("direction_accuracy", f"Share of right directions {over}")
+        self._coverage = self._gauge("interval_coverage", f"Share inside the interval {over}")
+        for gauge in (self._mae_ratio, self._mae_ratio_stderr, self._direction, self._coverage):
+            gauge.set(nan)
+        self._unscored_before = 0
+
+    def _declare_edges(self) -> None:
+        self.feed_messages = self._counter("feed_messages", "Candle updates received")
+        self._feed_candles = self._counter(
+            "feed_candles", "Closed candles by what the window made of them", "verdict"
+        )
+        self.feed_refused = self._counter("feed_refused", "Impossible candles refused")
+        self.feed_reconnects = self._counter("feed_reconnects", "Connections lost and renewed")
+        self.feed_backfills = self._counter("feed_backfills", "Histories fetched to fill a gap")
+        self.feed_stale_symbols = self._gauge(
+            "feed_stale_symbols", "Symbols whose window is not whole or not up to date"
+        )
+        self.mqtt_connected = self._gauge("mqtt_connected", "1 while there is a broker")
+        self.mqtt_connections = self._counter("mqtt_connections", "Connections to the broker")
+        self.history_rows = self._gauge("history_waiting_rows", "Rows that wait to be written")
+        self.history_failing = self._gauge("history_failing", "1 while history cannot be written")
+        self.history_lost = self._counter("history_lost_rows", "Rows that were never written")
+
+    def _declare_symbols(self) -> None:
+        self._by_symbol: dict[str, _SymbolSeries] = {}
+        self._symbol_families = (
+            self._gauge("symbol_mae_ratio", "Model error ÷ last-value error, rolling", "symbol"),
+            self._gauge("symbol_direction_accuracy", "Share of right directions", "symbol"),
+            self._gauge(
+                "symbol_last_prediction_timestamp_seconds",
+                "When the symbol's newest forecast was made ready",
+                "symbol",
+            ),
+        )
+
+    def _counter(self, name: str, documentation: str, *labels: str) -> Counter:
+        return self._add(Counter(f"candlecast_{name}", documentation, labels, registry=None))
+
+    def _gauge(self, name: str, documentation: str, *labels: str) -> Gauge:
+        return self._add(Gauge(f"candlecast_{name}", documentation, labels, registry=None))
+
+    def _add(self, collector: C) -> C:
+        self.registry.register(collector)
+        self._collectors.append(collector)
+        return collector
+
+    def stage(self, stage: str, seconds: float) -> None:
+        """Record how long one of `STAGES` took."""
+        self._stages[stage].observe(seconds)
+
+    def ready(self, forecast: Forecast) -> None:
+        """Record a forecast that is about to be sent."""
+        self._stages["ready"].observe(forecast.latency.ready_ms / 1e3)
+        self._stages["queue"].observe(forecast.latency.queue_ms / 1e3)
+        self._last_prediction.set(forecast.published_ms / 1e3)
+        series = self._series_of(forecast.symbol)
+        if series is not None:
+            series.last_prediction.set(forecast.published_ms / 1e3)
+
+    def published(self, publish_s: float, total_s: float, late: bool) -> None:  # noqa: FBT001 - a value
+        """Record a forecast that the broker has: ``late`` if it was ready over the budget."""
+        self._stages["publish"].observe(publish_s)
+        self._stages["total"].observe(total_s)
+        self._outcomes["late" if late else "published"].inc()
+
+    def count_dropped(self, forecasts: int) -> None:
+        """Count forecasts that gave way to newer ones or expired before they could be sent."""
+        self._outcomes["dropped"].inc(forecasts)
+
+    def count_skipped(self, reason: str, forecasts: int) -> None:
+        """Count forecasts that were not made."""
+        if forecasts:
+            self._outcomes["skipped"].inc(forecasts)
+            self._skipped.labels(reason).inc(forecasts)
+
+    def count_unprepared(self, forecasts: int) -> None:
+        """Count forecasts that had to run their whole window."""
+        self._unprepared.inc(forecasts)
+
+    def count_candle(self, verdict: str) -> None:
+        """Count a closed candle by what its window made of it."""
+        self._feed_candles.labels(verdict).inc()
+
+    def realised(self, realised: Realised) -> None:
+        """Add a scored forecast to the counters."""
+        model, last_value = self._errors
+        model.inc(realised.model_error)
+        last_value.inc(realised.last_value_error)
+        if realised.hit is not None:
+            self._hits[realised.hit].inc()
+        if realised.inside is not None:
+            self._insides[realised.inside].inc()
+
+    def show_accuracy(self, accuracy: Accuracy) -> None:
+        """Copy the rolling figures into the gauges; some 0.5 ms, so not per forecast."""
+        skill, direction, coverage = accuracy.aggregate()
+        self._mae_ratio.set(nan if skill is None else skill.mae_ratio)
+        self._mae_ratio_stderr.set(nan if skill is None else skill.stderr)
+        self._direction.set(nan if direction is None else direction)
+        self._coverage.set(nan if coverage is None else coverage)
+        self._unscored.inc(accuracy.unscored - self._unscored_before)
+        self._unscored_before = accuracy.unscored
+        for symbol, series in self._by_symbol.items():
+            summary = accuracy.summary(symbol)
+            ratio = nan if summary.skill is None else summary.skill.mae_ratio
+            series.mae_ratio.set(ratio)
+            hits = summary.direction_accuracy
+            series.direction_accuracy.set(nan if hits is None else hits)
+
+    def show_model(self, model: ModelInfo) -> None:
+        """Name the model at work."""
+        self._model.clear()
+        self._model.labels(*model).set(1)
+
+    def _series_of(self, symbol: str) -> _SymbolSeries | None:
+        series = self._by_symbol.get(symbol)
+        if series is None and len(self._by_symbol) < self._max_symbols:
+            series = _SymbolSeries(*(family.labels(symbol) for family in self._symbol_families))
+            self._by_symbol[symbol] = series
+        return series
+
+    async def render(self, accept: str, clock: Clock) -> tuple[bytes, str]:
+        """The text of all series and its content type, see `daemon.exposition.expose`."""
+        return await expose(self._collectors, accept, clock)
+
+
+class _SymbolSeries(NamedTuple):
+    """The series of one symbol, at most three."""
+
+    mae_ratio: Gauge
+    direction_accuracy: Gauge
+    last_prediction: Gauge
