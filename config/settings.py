@@ -350,6 +350,11 @@ class Settings(Section):
         return self._state_dir
 
     @property
+    def registry_dir(self) -> Path:
+        """Folder of the model bundles."""
+        return self._state_dir / "registry"
+
+    @property
     def instance(self) -> str:
         """This daemon's name in topics and payloads."""
         return self.mqtt.instance or socket.gethostname() or "candlecast"

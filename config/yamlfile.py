@@ -199,7 +199,8 @@ def _complaint(finding: ErrorDetails, model: type[BaseModel]) -> str:
         "value_error": "{error}",
         "too_short": "must have at least {min_length} item",
         "literal_error": "is not allowed; allowed: {expected}",
-        "string_pattern_mismatch": "is not of the form " + _FORMS.get(str(context.get("pattern")), ""),
+        "string_pattern_mismatch": "is not of the form "
+        + _FORMS.get(str(context.get("pattern")), ""),
     }
     plain = finding["msg"].replace("Input should", "must")
     text = sentences[kind].format(**context) if kind in sentences else plain

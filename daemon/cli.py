@@ -25,8 +25,16 @@ if TYPE_CHECKING:
 DEFAULT_CONFIG = Path("config/config.yaml")
 _DAYS = 30.0
 _OPTIONAL = {
-    "iotcore", "keras", "matplotlib", "onnx", "pandas", "sklearn", "talib", "tensorflow", "websockets",
-}  # fmt: skip
+    "iotcore",
+    "keras",
+    "matplotlib",
+    "onnx",
+    "pandas",
+    "sklearn",
+    "talib",
+    "tensorflow",
+    "websockets",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    args = _parser().parse_args(argv)
+    args = build_parser().parse_args(argv)
     try:
         args.command(args)
     except CandlecastError as error:
@@ -67,7 +75,8 @@ class _Command:
     options: Callable[[argparse.ArgumentParser], None] = lambda parser: None  # noqa: ARG005
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """Every command and option."""
     parser = argparse.ArgumentParser(
         prog="candlecast", description="Next-candle forecasts on MQTT, on time."
     )
@@ -172,6 +181,40 @@ def _fetch(args: argparse.Namespace) -> None:
         print(path)
 
 
+def _models_options(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    for name, text in (
+        ("list", "every model, oldest first"),
+        ("show", "one model's manifest (default: the champion's)"),
+        ("promote", "serve this model from now on"),
+        ("rollback", "serve the previous champion again"),
+    ):
+        action = actions.add_parser(name, help=text, description=text)
+        _add_config(action, argparse.SUPPRESS)
+        action.set_defaults(action=name)
+        if name in {"show", "promote"}:
+            # `list` shows versions; an optional one stands for the champion.
+            action.add_argument("version", nargs="?" if name == "show" else None)
+
+
+def _models(args: argparse.Namespace) -> None:
+    settings = _load(args)
+    from model.registry import Registry
+
+    registry = Registry(settings.registry_dir)
+    if args.action == "list":
+        from daemon.listing import model_lines
+
+        print(*model_lines(registry), sep="\n")
+    elif args.action == "show":
+        print(registry.open(args.version or registry.champion()).manifest.to_json(), end="")
+    elif args.action == "promote":
+        registry.promote(args.version)
+        print(f"champion: {args.version}")
+    else:
+        print(f"champion: {registry.rollback()}")
+
+
 def _check_config(args: argparse.Namespace) -> None:
     settings = _load(args)
     from daemon.exchange import check_ability, make_exchange
@@ -209,5 +252,6 @@ _COMMANDS = (
         "demo", "see it work: own exchange, own broker, recorded candles", _demo, _demo_options
     ),
     _Command("fetch", "fetch candle history to CSV files", _fetch, _fetch_options),
+    _Command("models", "list, show, promote or roll back models", _models, _models_options),
     _Command("check-config", "check the configuration without connecting", _check_config),
 )
