@@ -102,8 +102,8 @@ def check_ohlcv(values: tuple[object, ...] | list[object]) -> Ohlcv:
     except (TypeError, ValueError, OverflowError) as error:
         msg = f"candle values are not five numbers: {error}"
         raise BadCandle(msg) from None
-    # A chain of comparisons is False as soon as one side is NaN.
-    if not (0.0 < low <= min(o, c) and max(o, c) <= h < math.inf and 0.0 <= v < math.inf):
+    # Plain comparisons are False as soon as one side is NaN; min() and max() may lose it.
+    if not (0.0 < low <= o <= h < math.inf and low <= c <= h and 0.0 <= v < math.inf):
         msg = f"impossible candle: open {o} high {h} low {low} close {c} volume {v}"
         raise BadCandle(msg)
     return Ohlcv(o, h, low, c, v)

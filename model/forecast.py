@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import isfinite
 from typing import Any, Final, NamedTuple, Self
 
@@ -195,6 +196,19 @@ def payload(forecast: Forecast, instance: str) -> bytes:
         "late": forecast.late,
     }
     return orjson.dumps(document)
+
+
+def batch_payload(batch_id: str, part: tuple[int, int], payloads: Sequence[bytes]) -> bytes:
+    """Join forecasts of one flush, already encoded by `payload`, into one message.
+
+    Args:
+        batch_id: the same for all parts of a flush.
+        part: number of this part, from 1, and how many there are.
+        payloads: at most a hundred forecasts.
+    """
+    number, parts = part
+    head = orjson.dumps({"schema": SCHEMA, "batch_id": batch_id, "part": number, "parts": parts})
+    return head[:-1] + b',"predictions":[' + b",".join(payloads) + b"]}"
 
 
 def _require_finite(forecast: Forecast) -> None:

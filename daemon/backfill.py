@@ -1,0 +1,129 @@
+"""Missing candles, fetched by REST: one budget for the whole daemon."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Protocol
+
+from model.errors import ExchangeError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from daemon.clock import Clock
+    from daemon.metrics import Metrics
+    from daemon.window import Window
+    from model.candle import Candle, Timeframe
+
+log = logging.getLogger(__name__)
+
+_WORKERS = 4
+_OVERLAP = 3
+"""Closed candles fetched again, so that a late revision of them is seen."""
+
+_BACKOFF_S = (0.5, 15.0)
+
+
+class History(Protocol):
+    """What a backfill needs of the feed."""
+
+    async def history(self, symbol: str, since_ms: int) -> list[Candle]:
+        """Closed candles that opened at ``since_ms`` or later; ExchangeError if unanswered."""
+
+
+class Backfill:
+    """Fetches the history of symbols whose windows are not whole, each at most once at a time.
+
+    What waits is a set of symbols, so it cannot outgrow their number.
+    """
+
+    def __init__(
+        self,
+        feed: History,
+        windows: Iterable[Window],
+        timeframe: Timeframe,
+        clock: Clock,
+        metrics: Metrics,
+        on_history: Callable[[str, Sequence[Candle]], None],
+        capacity: int,
+    ) -> None:
+        """Prepare; `run` does the fetching.
+
+        Args:
+            feed: where history comes from.
+            windows: of all symbols.
+            timeframe: the grid.
+            clock: the injected clock.
+            metrics: counts fetches and failures.
+            on_history: receives what was fetched.
+            capacity: candles that a window holds.
+        """
+        self._feed = feed
+        self._windows = {window.symbol: window for window in windows}
+        self._timeframe = timeframe
+        self._clock = clock
+        self._metrics = metrics
+        self._on_history = on_history
+        self._capacity = capacity
+        self._wanted: dict[str, None] = {}
+        self._work = asyncio.Event()
+        self._broken = False
+
+    def request(self, symbol: str) -> None:
+        """Ask for a symbol's missing candles; asking twice is asking once."""
+        self._wanted[symbol] = None
+        self._work.set()
+
+    async def run(self) -> None:
+        """Serve requests until cancelled; a failing exchange is asked again ever more slowly."""
+        shortest, longest = _BACKOFF_S
+        delay = shortest
+        while True:
+            await self._work.wait()
+            self._work.clear()
+            await self.fetch_requested()
+            if self._wanted:
+                self._work.set()
+                await self._clock.sleep(delay)
+                delay = min(2 * delay, longest)
+            else:
+                delay = shortest
+
+    async def fetch_requested(self) -> None:
+        """Fetch what is asked for now; what fails or stays incomplete is asked for again."""
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(_WORKERS, len(self._wanted))):
+                group.create_task(self._fetch_wanted())
+
+    async def _fetch_wanted(self) -> None:
+        failed: list[str] = []
+        while self._wanted:
+            symbol = next(iter(self._wanted))
+            del self._wanted[symbol]
+            if not await self._fetch(symbol):
+                failed.append(symbol)
+        self._wanted |= dict.fromkeys(failed)
+
+    async def _fetch(self, symbol: str) -> bool:
+        """Fetch one symbol; True when its window has no gap any more."""
+        window = self._windows[symbol]
+        following = window.next_open_ms
+        frame = self._timeframe
+        if following is None:
+            since_ms = frame.floor(self._clock.wall_ms()) - (self._capacity + _OVERLAP) * frame.ms
+        else:
+            since_ms = following - _OVERLAP * frame.ms
+        self._metrics.feed_backfills.inc()
+        try:
+            candles = await self._feed.history(symbol, since_ms)
+        except ExchangeError as error:
+            if not self._broken:
+                log.warning("%s; trying again", error)
+                self._broken = True
+            return False
+        if self._broken:
+            log.info("the exchange's history answers again")
+            self._broken = False
+        self._on_history(symbol, candles)
+        return window.gap is None

@@ -1,0 +1,256 @@
+"""The path of a candle, from its close to its forecast; read it from `on_closed` downwards."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from daemon.batcher import Batcher, Ready
+from daemon.issuer import Issuer, Result
+from daemon.window import Verdict, Window
+from model.forecast import ModelInfo, WindowInfo
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import numpy.typing as npt
+
+    from daemon.clock import Clock
+    from daemon.issuer import Books, Market
+    from model.candle import Candle
+    from model.serving import ServedModel
+
+    Slots = npt.NDArray[np.intp]
+
+_PREPARED_TOGETHER = 32
+"""Some 2 ms of work: a closing candle never waits longer than 5 ms for the worker thread."""
+
+
+_DELIVERY_MS = 3_000
+"""Exchanges deliver the close up to two seconds late; one more before that counts as silence."""
+
+
+class Pipeline:
+    """Windows, features and inference of all symbols."""
+
+    def __init__(
+        self,
+        market: Market,
+        served: ServedModel,
+        batcher: Batcher,
+        issuer: Issuer,
+        books: Books,
+        clock: Clock,
+        request_repair: Callable[[str], None],
+        capacity: int,
+    ) -> None:
+        """Wire the path; `run` starts it.
+
+        Args:
+            market: what is forecast.
+            served: the model at work, for the same symbols in the same order.
+            batcher: decides what is run together.
+            issuer: publishes the forecasts.
+            books: accuracy, history and metrics.
+            clock: the injected clock.
+            request_repair: asks for the history of a symbol whose window has a gap.
+            capacity: candles a window holds: warm-up of the features + lookback.
+        """
+        self._served = served
+        self._batcher = batcher
+        self._issuer = issuer
+        self._books = books
+        self._clock = clock
+        self._request_repair = request_repair
+        self._timeframe = market.timeframe
+        self._slots = {symbol: slot for slot, symbol in enumerate(market.symbols)}
+        self.windows = [Window(s, market.timeframe, capacity) for s in market.symbols]
+        self._derived = [-1] * len(market.symbols)
+        self._unprepared: dict[int, None] = {}
+        self._busy = False
+        self._progress_s = 0.0
+        self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._settled = asyncio.Event()
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="engine")
+
+    def on_closed(self, candle: Candle) -> None:
+        """Take in a final candle from the live stream."""
+        metrics = self._books.metrics
+        slot = self._slots[candle.symbol]
+        verdict = self.windows[slot].add(candle)
+        if verdict is Verdict.APPENDED:
+            self._enqueue(slot)
+        elif verdict is Verdict.GAP:
+            self._drop(self._batcher.discard(slot))
+            self._request_repair(candle.symbol)
+        if verdict not in (Verdict.DUPLICATE, Verdict.STALE):
+            self._books.recorder.candle(candle)
+        metrics.count_candle(verdict.value)
+        metrics.stage("receive", self._clock.monotonic() - candle.received_s)
+
+    def on_resumed(self, symbol: str, forming_ms: int) -> None:
+        """Note that the stream is back, with a candle that opened at ``forming_ms``."""
+        following_ms = self.windows[self._slots[symbol]].next_open_ms
+        if following_ms is None or forming_ms > following_ms:
+            self._request_repair(symbol)
+
+    def on_history(self, symbol: str, candles: Sequence[Candle]) -> None:
+        """Take in closed candles from the exchange's history, ascending."""
+        slot = self._slots[symbol]
+        window = self.windows[slot]
+        following_ms = window.next_open_ms or 0
+        if not window.repair(candles):
+            return
+        for candle in candles:
+            if candle.open_ms >= following_ms:
+                self._books.recorder.candle(candle)
+                self._issuer.score(candle)
+        if window.whole:
+            self._enqueue(slot)
+
+    def _enqueue(self, slot: int) -> None:
+        newest = self.windows[slot].newest
+        assert newest is not None  # noqa: S101 - a candle was just appended
+        if not len(self._batcher):
+            self._progress_s = self._clock.monotonic()
+        self._drop(self._batcher.add(slot, newest))
+        self._idle.clear()
+        self._settled.clear()
+        self._wake.set()
+
+    def _drop(self, ready: Ready | None) -> None:
+        """Account for a candle that gets no forecast, since a newer one has closed."""
+        if ready is not None:
+            # The features never saw it, so they start over from the window.
+            self._derived[ready.slot] = -1
+            self._books.metrics.count_dropped(1)
+            self._issuer.score(ready.candle)
+
+    async def settled(self) -> None:
+        """Wait until nothing waits to be forecast or prepared."""
+        await self._settled.wait()
+
+    def stuck_s(self, now_s: float) -> float:
+        """For how long a candle has been waiting without any progress, seconds."""
+        return now_s - self._progress_s if self._busy or len(self._batcher) else 0.0
+
+    def stale_symbols(self, now_ms: int) -> list[str]:
+        """Symbols whose window is not whole, or whose next candle is overdue at ``now_ms``."""
+        return [window.symbol for window in self.windows if self._is_stale(window, now_ms)]
+
+    def _is_stale(self, window: Window, now_ms: int) -> bool:
+        due_ms = (window.next_open_ms or 0) + self._timeframe.ms + _DELIVERY_MS
+        return not window.whole or now_ms > due_ms
+
+    async def run(self) -> None:
+        """Forecast whatever is ready, until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._forecast(), name="forecast")
+                group.create_task(self._prepare(), name="prepare")
+        finally:
+            self._worker.shutdown(wait=False, cancel_futures=True)
+
+    async def _forecast(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while batch := self._batcher.take():
+                self._busy = True
+                await self._flush(batch)
+                self._busy = False
+                self._progress_s = self._clock.monotonic()
+                # Lets what arrived meanwhile into the next batch.
+                await self._clock.sleep(0)
+            self._idle.set()
+
+    async def _flush(self, batch: Sequence[Ready]) -> None:
+        """Everything between candles that closed together and their forecasts."""
+        started_s = self._clock.monotonic()
+        metrics = self._books.metrics
+        metrics.batch_size.observe(len(batch))
+        whole = [ready for ready in batch if self.windows[ready.slot].whole]
+        metrics.count_skipped("window", len(batch) - len(whole))
+        slots = await self._derive(whole)
+        metrics.stage("features", self._clock.monotonic() - started_s)
+        prepared = self._served.prepared(slots)
+        messages: list[bytes] = []
+        # Prepared symbols first: they need a single step, the others their whole window.
+        for quick in (True, False):
+            part = [r for r, is_quick in zip(whole, prepared, strict=True) if is_quick == quick]
+            if part:
+                messages += await self._infer(part, started_s, quick=quick)
+        self._issuer.issue_batch(messages)
+        metrics.count_unprepared(len(whole) - int(np.count_nonzero(prepared)))
+        for ready in batch:
+            self._issuer.score(ready.candle)
+        self._unprepared |= dict.fromkeys(ready.slot for ready in whole)
+
+    async def _derive(self, batch: Sequence[Ready]) -> Slots:
+        """Bring the scaled rows up to date; returns the batch's slots, shape ``(k,)``."""
+        moved = [r.slot for r in batch if self._derived[r.slot] != self.windows[r.slot].revision]
+        appended = [r for r in batch if self._derived[r.slot] == self.windows[r.slot].revision]
+        if appended:
+            self._served.advance(
+                np.array([r.slot for r in appended], dtype=np.intp),
+                np.array([r.candle.ohlcv for r in appended], dtype=np.float64),
+            )
+        if moved:
+            # Copied here, since the windows go on changing while the worker thread computes.
+            ohlcv = np.stack([self.windows[slot].ohlcv() for slot in moved])
+            for slot in moved:
+                self._derived[slot] = self.windows[slot].revision
+            await asyncio.get_running_loop().run_in_executor(
+                self._worker, self._served.rebuild, np.array(moved, dtype=np.intp), ohlcv
+            )
+        return np.array([r.slot for r in batch], dtype=np.intp)
+
+    async def _infer(self, batch: Sequence[Ready], started_s: float, *, quick: bool) -> list[bytes]:
+        """Run one part of a flush and hand out its forecasts."""
+        served, metrics, clock = self._served, self._books.metrics, self._clock
+        slots = np.array([ready.slot for ready in batch], dtype=np.intp)
+        inferring_s = clock.monotonic()
+        if quick:
+            raw = served.step(slots)
+        else:
+            raw = await asyncio.get_running_loop().run_in_executor(
+                self._worker, served.full, served.windows(slots)
+            )
+        inferred_s = clock.monotonic()
+        last = np.array([ready.candle.ohlcv.close for ready in batch], dtype=np.float64)
+        prices = served.price(slots, raw, last).tolist()
+        outside = served.out_of_range(slots).tolist()
+        model = ModelInfo(served.version, served.sha256, served.target)
+        messages = []
+        for ready, raw_value, price, out in zip(batch, raw.tolist(), prices, outside, strict=True):
+            filled = self.windows[ready.slot].filled(served.lookback)
+            window = WindowInfo(served.lookback, filled, out, ready.candle.final_by or "rest")
+            queue_s = started_s - ready.candle.received_s
+            message = self._issuer.issue(
+                ready, Result(raw_value, price, window, model, queue_s, inferred_s - inferring_s)
+            )
+            if message is not None:
+                messages.append(message)
+        metrics.stage("inference", inferred_s - inferring_s)
+        metrics.stage("encode", clock.monotonic() - inferred_s)
+        return messages
+
+    async def _prepare(self) -> None:
+        """Run ahead of time what the next forecasts share, whenever nothing else is to do."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._idle.wait()
+            if not self._unprepared:
+                self._idle.clear()
+                self._settled.set()
+                continue
+            most = min(_PREPARED_TOGETHER, len(self._unprepared))
+            # The newest first: on mixed timetables they are the last to close again.
+            slots = np.array([self._unprepared.popitem()[0] for _ in range(most)], dtype=np.intp)
+            rows, stamps = self._served.preparation(slots)
+            await loop.run_in_executor(self._worker, self._served.prepare, slots, rows, stamps)

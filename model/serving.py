@@ -1,0 +1,136 @@
+"""A loaded model at work: the newest scaled rows of every symbol and the forecasts from them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from model.features import FeatureBank
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
+
+    from model.engine import Engine
+    from model.registry import Bundle
+
+    Index = npt.NDArray[np.intp]
+
+
+class ServedModel:
+    """One bundle serving a fixed list of symbols; scaler, features and network as one unit.
+
+    Symbols are addressed by their position in ``symbols``; every method is vectorized over them.
+    A closed candle is either appended (`advance`) or, when the window changed in any other way,
+    everything derived from it is derived anew (`rebuild`).
+    """
+
+    def __init__(self, bundle: Bundle, symbols: Sequence[str], engine: Engine) -> None:
+        """Bind a verified bundle to symbols that its scalers know.
+
+        Args:
+            bundle: the opened bundle.
+            symbols: ccxt symbols; their order is the index of every other method.
+            engine: the compiled network of the same bundle, sized for ``len(symbols)``.
+        """
+        manifest = bundle.manifest
+        self.version = bundle.version
+        self.sha256 = bundle.sha256
+        self.target = manifest.target
+        self.lookback = manifest.lookback
+        self._bank = FeatureBank(manifest.features, manifest.indicators, len(symbols))
+        self._scaler = bundle.scalers.bind(symbols)
+        self._engine = engine
+        n, lookback, n_features = len(symbols), manifest.lookback, len(manifest.features)
+        # Rings: row `head` is the oldest and the next to be overwritten.
+        self._rows = np.zeros((n, lookback, n_features), dtype=np.float32)
+        self._outside = np.zeros((n, lookback), dtype=np.float32)
+        self._head = np.zeros(n, dtype=np.intp)
+        self._stamp = np.zeros(n, dtype=np.int64)
+        self._order = np.arange(lookback, dtype=np.intp)
+
+    def rebuild(self, idx: Index, ohlcv: npt.NDArray[np.float64]) -> None:
+        """Derive rows from whole windows.
+
+        Args:
+            idx: positions of the symbols, shape ``(k,)``.
+            ohlcv: their windows, shape ``(k, warm-up + lookback, 5)``, newest last.
+        """
+        features = self._bank.prime(idx, ohlcv)[:, -self.lookback :]
+        for position in range(self.lookback):
+            self._place(idx, position, features[:, position])
+        self._head[idx] = 0
+        # Two steps, so that states prepared before can match neither this window nor its successor.
+        self._stamp[idx] += 2
+
+    def advance(self, idx: Index, ohlcv: npt.NDArray[np.float64]) -> None:
+        """Append one closed candle to each symbol; ``idx`` holds no symbol twice.
+
+        Args:
+            idx: positions of the symbols, shape ``(k,)``.
+            ohlcv: the closed candles, shape ``(k, 5)``.
+        """
+        self._place(idx, self._head[idx], self._bank.commit(idx, ohlcv))
+        self._head[idx] = (self._head[idx] + 1) % self.lookback
+        self._stamp[idx] += 1
+
+    def _place(self, idx: Index, position: int | Index, features: npt.NDArray[np.float64]) -> None:
+        self._rows[idx, position] = self._scaler.scale(idx, features)
+        self._outside[idx, position] = self._scaler.out_of_range(idx, features).mean(axis=1)
+
+    def prepared(self, idx: Index) -> npt.NDArray[np.bool_]:
+        """For which symbols all but the newest row has been run ahead of time, shape ``(k,)``."""
+        return self._engine.prepared(idx, self._stamp[idx] - 1)
+
+    def step(self, idx: Index) -> npt.NDArray[np.float32]:
+        """Raw network output for prepared symbols, shape ``(k,)``: one step each."""
+        newest = (self._head[idx] - 1) % self.lookback
+        return self._engine.step(idx, self._rows[idx, newest])
+
+    def windows(self, idx: Index) -> npt.NDArray[np.float32]:
+        """Copies of the scaled windows in time order, shape ``(k, lookback, n_features)``."""
+        order = (self._head[idx][:, None] + self._order) % self.lookback
+        rows: npt.NDArray[np.float32] = self._rows[idx[:, None], order]
+        return rows
+
+    def full(self, windows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Raw network output of whole windows, shape ``(k,)``; safe in a worker thread."""
+        return self._engine.full(windows)
+
+    def preparation(self, idx: Index) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+        """The rows that the next forecast of these symbols will share, and their stamps.
+
+        Taken on the path's own thread, so that `prepare` may run in another one.
+        """
+        # Stamps first: should a rebuild run meanwhile, the rows then carry an outdated stamp.
+        stamps = self._stamp[idx]
+        return self.windows(idx)[:, 1:], stamps
+
+    def prepare(
+        self,
+        idx: Index,
+        windows: npt.NDArray[np.float32],
+        stamps: npt.NDArray[np.int64],
+    ) -> None:
+        """Run what `preparation` handed out and keep the states; safe in a worker thread."""
+        self._engine.prepare(idx, windows, stamps)
+
+    def price(
+        self, idx: Index, raw: npt.NDArray[np.float32], last_close: npt.NDArray[np.float64]
+    ) -> npt.NDArray[np.float64]:
+        """Turn raw network output into prices, shape ``(k,)``.
+
+        Args:
+            idx: positions of the symbols, shape ``(k,)``.
+            raw: network output, shape ``(k,)``.
+            last_close: closes that the forecasts start from, shape ``(k,)``.
+        """
+        value = self._scaler.unscale_target(idx, raw)
+        return value if self.target == "close" else last_close * np.exp(value)
+
+    def out_of_range(self, idx: Index) -> npt.NDArray[np.float64]:
+        """Share of each window's values outside the range the scaler was fitted on, ``(k,)``."""
+        share: npt.NDArray[np.float64] = self._outside[idx].mean(axis=1, dtype=np.float64)
+        return share

@@ -1,0 +1,182 @@
+"""A whole market for a test: recorded candles, a model, a configuration, a daemon process."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from daemon.sandbox.tape import Tape, build_tape
+from model.bundle import BundleParts
+from model.candle import Timeframe
+from model.features import Indicators
+from model.lstm_model import LSTMPricePredictor
+from model.onnx_export import export_onnx
+from model.preprocess import DataPreprocessor, features_of
+from model.registry import Registry
+from model.scaler import ScalerSet
+from tests.servers import HOST
+
+SECOND = Timeframe.parse("1s")
+HISTORY = 900
+
+
+def tape_of(ready: SandboxProcess) -> Tape:
+    """The sandbox process's tape, built again from what it said when it was ready."""
+    return build_tape(
+        len(ready.symbols), SECOND, ready.origin_ms, slice_rows=ready.slice_rows
+    )
+
+
+def frame(tape: Tape, symbol: str, until_ms: int) -> pd.DataFrame:
+    """A symbol's candles from its listing up to ``until_ms``, as the preprocessor takes them."""
+    opens, ohlcv = tape.history(symbol, tape.origin_ms, until_ms)
+    table = pd.DataFrame(ohlcv, columns=["open", "high", "low", "close", "volume"])
+    return table.assign(timestamp=opens, datetime=pd.to_datetime(opens, unit="ms"))
+
+
+def write_config(folder: Path, sections: dict[str, dict[str, Any]]) -> Path:
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump(sections), encoding="utf-8")
+    return path
+
+
+def promote_model(config: Path, tape: Tape) -> LSTMPricePredictor:
+    """Make the reference network, with scalers fitted on recorded candles, the champion.
+
+    Its weights are drawn, not trained: what is tested is that they are served as they are.
+    """
+    predictor = LSTMPricePredictor(config)
+    scalers = {}
+    names = features_of(predictor.config)
+    for symbol in tape.symbols:
+        preprocessor = DataPreprocessor(config)
+        preprocessor.create_sequences(
+            preprocessor.add_technical_indicators(
+                frame(tape, symbol, tape.origin_ms + HISTORY * SECOND.ms)
+            )
+        )
+        scalers[symbol] = preprocessor.symbol_scaler()
+    predictor.build_model((60, len(names)))
+    # Glorot's weights barely react to their input; larger ones make a difference visible.
+    rng = np.random.default_rng(7)
+    assert predictor.model is not None
+    predictor.model.set_weights(
+        [rng.normal(0, 0.3, w.shape).astype(np.float32) for w in predictor.model.get_weights()]
+    )
+    keras_file = config.parent / "model.keras"
+    predictor.save_model(keras_file)
+    registry = Registry(config.parent / "state" / "registry")
+    target = predictor.config["model"]["target"]
+    version = registry.write(
+        BundleParts(
+            keras=keras_file.read_bytes(),
+            onnx=export_onnx(predictor.lstm_weights()),
+            scalers=ScalerSet(names, target, scalers),
+            timeframe=SECOND.text,
+            indicators=Indicators(),
+            lookback=60,
+            units=(64, 32),
+            metrics={},
+            trained_from_ms=tape.origin_ms,
+            trained_to_ms=tape.origin_ms + HISTORY * SECOND.ms,
+            data_sha256="0" * 64,
+            created_ms=tape.origin_ms,
+        )
+    )
+    registry.promote(version)
+    return predictor
+
+
+class Daemon:
+    """A running `candlecast run`."""
+
+    def __init__(self, config: Path, http_port: int, **env: str) -> None:
+        self._log = config.parent / "daemon.log"
+        self.http_port = http_port
+        with self._log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "daemon", "run", "--config", str(config)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=os.environ | env,
+            )
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text(errors="replace")
+
+    def get(self, path: str) -> tuple[int, str]:
+        """GET a page of its HTTP server: status and body; status 0 while nobody listens."""
+        try:
+            url = f"http://{HOST}:{self.http_port}{path}"
+            with urllib.request.urlopen(url, timeout=5) as answer:
+                return int(answer.status), answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+        except OSError:
+            return 0, ""
+
+    def wait_ready(self, within_s: float = 30.0) -> None:
+        deadline = time.monotonic() + within_s
+        while self.get("/readyz")[0] != 200:
+            assert self.process.poll() is None, self.log
+            assert time.monotonic() < deadline, self.log
+            time.sleep(0.05)
+
+    def stop(self) -> int:
+        """End it the way systemd does; its exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(20)
+
+    def kill(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait(20)
+
+
+@contextmanager
+def daemon(config: Path, http_port: int, **env: str) -> Iterator[Daemon]:
+    running = Daemon(config, http_port, **env)
+    try:
+        yield running
+    finally:
+        running.kill()
+
+
+def sections(
+    exchange: SandboxProcess, mqtt_port: int, http_port: int, **more: Any
+) -> dict[str, dict[str, Any]]:
+    """A configuration that points at a sandbox exchange and a test's broker."""
+    chosen: dict[str, dict[str, Any]] = {
+        "exchange": {
+            "name": "binance",
+            "endpoint": {"rest": exchange.rest_url, "ws": exchange.ws_url},
+        },
+        "trading": {"symbols": exchange.symbols, "timeframe": exchange.timeframe},
+        "mqtt": {"port": mqtt_port, "instance": "tester"},
+        "http": {"port": http_port},
+    }
+    for name, section in more.items():
+        chosen[name] = chosen.get(name, {}) | section
+    return chosen
+
+
+def predictions(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The decoded forecasts among the messages of a subscriber."""
+    return [json.loads(m["payload"]) for m in messages if m["topic"].endswith("/prediction")]
