@@ -59,7 +59,10 @@ def open_database(path: Path) -> sqlite3.Connection:
     """
     _refuse_foreign(path)
     with errors(path):
-        database = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None)
+        # Opened at the start by one thread, then used by another: one at a time.
+        database = sqlite3.connect(
+            path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
+        )
         try:
             _prepare(database, path)
         except BaseException:

@@ -77,7 +77,7 @@ class Outcome(NamedTuple):
 
 
 class History:
-    """The database, used only by the thread that opened it.
+    """The database, used by one thread at a time.
 
     Args:
         path: the file; it is created where there is none, its folder must exist.
