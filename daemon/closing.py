@@ -8,9 +8,50 @@ from model.candle import Candle, check_ohlcv, check_open_ms
 from model.errors import BadCandle
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from model.candle import FinalBy, Timeframe
+
+
+_SETTLED_MS = 250
+"""An exchange's history may lag behind its stream by so much."""
+
+
+def final_by_rest(
+    symbol: str,
+    rows: Sequence[Sequence[object]],
+    timeframe: Timeframe,
+    asked_ms: int,
+    arrived: tuple[int, float],
+) -> tuple[list[Candle], list[BadCandle]]:
+    """Pick the final candles from an answer of the exchange's history.
+
+    What counts is when the question was asked: the answer holds the candle that was forming then,
+    and that may have closed by the time it arrives.
+
+    Args:
+        symbol: ccxt symbol.
+        rows: opening time, open, high, low, close, volume of each candle, ascending.
+        timeframe: the grid.
+        asked_ms: wall clock when the request was sent.
+        arrived: wall clock (ms) and monotonic clock (s) when the answer came.
+
+    Returns:
+        The final candles, and why others cannot be true.
+    """
+    final: list[Candle] = []
+    impossible: list[BadCandle] = []
+    for row in rows:
+        try:
+            opened = check_open_ms(row[0] if row else None, timeframe, arrived[0])
+            ohlcv = check_ohlcv(tuple(row[1:6]))
+        except BadCandle as error:
+            impossible.append(error)
+            continue
+        close_ms = opened + timeframe.ms
+        if close_ms + _SETTLED_MS <= asked_ms:
+            final.append(Candle(symbol, opened, close_ms, ohlcv, *arrived, "rest"))
+    return final, impossible
 
 
 class ClosingRule:

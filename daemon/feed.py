@@ -6,11 +6,10 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from daemon.closing import ClosingRule
+from daemon.closing import ClosingRule, final_by_rest
 from daemon.exchange import check_market, make_exchange, network_errors, refusal
 from daemon.groups import expected
 from daemon.tap import tapped
-from model.candle import Candle, check_ohlcv, check_open_ms
 from model.errors import BadCandle
 
 if TYPE_CHECKING:
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 
     from daemon.clock import Clock
     from daemon.metrics import Metrics
-    from model.candle import Timeframe
+    from model.candle import Candle, Timeframe
 
 log = logging.getLogger(__name__)
 
@@ -112,34 +111,19 @@ class Feed:
         frame = self._source.timeframe
         candles: list[Candle] = []
         while True:
+            asked_ms = self._clock.wall_ms()
             try:
                 page = await self._rest.fetch_ohlcv(symbol, frame.text, since_ms, _PAGE)
             except network_errors() as error:
                 raise refusal(self._source.name, f"fetching {symbol} candles", error) from None
-            now_ms, now_s = self._clock.wall_ms(), self._clock.monotonic()
-            candles += self._closed(symbol, page, now_ms, now_s)
-            last_ms = page[-1][0] if page else now_ms
-            if len(page) < _PAGE or last_ms + 2 * frame.ms > now_ms:
-                return candles
-            since_ms = last_ms + frame.ms
-
-    def _closed(
-        self, symbol: str, page: list[list[Any]], now_ms: int, now_s: float
-    ) -> list[Candle]:
-        frame = self._source.timeframe
-        closed = []
-        for open_ms, *values in page:
-            try:
-                opened = check_open_ms(open_ms, frame, now_ms)
-                ohlcv = check_ohlcv(values)
-            except BadCandle as error:
+            arrived = self._clock.wall_ms(), self._clock.monotonic()
+            final, impossible = final_by_rest(symbol, page, frame, asked_ms, arrived)
+            for error in impossible:
                 self.on_garbage(error)
-                continue
-            if opened + frame.ms <= now_ms:
-                closed.append(
-                    Candle(symbol, opened, opened + frame.ms, ohlcv, now_ms, now_s, "rest")
-                )
-        return closed
+            candles += final
+            if len(page) < _PAGE or not final:
+                return candles
+            since_ms = final[-1].close_ms
 
     def on_raw(
         self, symbol: str, open_ms: object, values: tuple[object, ...], *, closed: bool | None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from daemon.closing import ClosingRule
+from daemon.closing import ClosingRule, final_by_rest
 from model.candle import Candle, Timeframe
 from model.errors import BadCandle
 
@@ -102,3 +102,34 @@ def test_impossible_times_are_refused(open_ms: object) -> None:
         ClosingRule(FRAME, 1_000).update(
             "A/B", open_ms, VALUES, closed=True, now_ms=T0 + FRAME.ms, now_s=1.0
         )
+
+
+ROWS = [[T0 + at * FRAME.ms, 100.0, 101.0, 99.0, 100.5, 3.0] for at in range(3)]
+
+
+def test_a_candle_that_closed_while_the_answer_was_under_way_is_not_final() -> None:
+    asked_ms = T0 + 3 * FRAME.ms - 1
+    final, impossible = final_by_rest("A/B", ROWS, FRAME, asked_ms, (asked_ms + 500, 1.0))
+    assert [candle.open_ms for candle in final] == [T0, T0 + FRAME.ms]
+    assert {candle.final_by for candle in final} == {"rest"}
+    assert not impossible
+
+
+def test_history_may_lag_so_a_candle_is_final_only_some_time_after_its_close() -> None:
+    close_ms = T0 + 3 * FRAME.ms
+    for asked_ms, count in ((close_ms + 249, 2), (close_ms + 250, 3)):
+        assert len(final_by_rest("A/B", ROWS, FRAME, asked_ms, (asked_ms, 1.0))[0]) == count
+
+
+def test_impossible_rows_of_history_are_left_out_and_named() -> None:
+    rows: list[list[object]] = [
+        [],
+        [None, 1, 1, 1, 1, 1],
+        [T0, 1, 1, 1, None, 1],
+        [T0, 1, 1],
+        *ROWS,
+    ]
+    asked_ms = T0 + 9 * FRAME.ms
+    final, impossible = final_by_rest("A/B", rows, FRAME, asked_ms, (asked_ms, 1.0))
+    assert len(final) == 3
+    assert len(impossible) == 4

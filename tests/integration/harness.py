@@ -28,7 +28,7 @@ from model.onnx_export import export_onnx
 from model.preprocess import DataPreprocessor, features_of
 from model.registry import Registry
 from model.scaler import ScalerSet
-from tests.servers import HOST
+from tests.servers import HOST, SandboxProcess
 
 SECOND = Timeframe.parse("1s")
 HISTORY = 900
@@ -36,9 +36,7 @@ HISTORY = 900
 
 def tape_of(ready: SandboxProcess) -> Tape:
     """The sandbox process's tape, built again from what it said when it was ready."""
-    return build_tape(
-        len(ready.symbols), SECOND, ready.origin_ms, slice_rows=ready.slice_rows
-    )
+    return build_tape(len(ready.symbols), SECOND, ready.origin_ms, slice_rows=ready.slice_rows)
 
 
 def frame(tape: Tape, symbol: str, until_ms: int) -> pd.DataFrame:

@@ -1,0 +1,298 @@
+"""The daemon, wired: what is opened in which order, what runs beside what, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from config.settings import Settings
+from daemon.accuracy import Accuracy
+from daemon.backfill import Backfill
+from daemon.batcher import Batcher
+from daemon.clock import Clock, SystemClock
+from daemon.feed import Feed, Source
+from daemon.groups import expected
+from daemon.http import Health, serve_http
+from daemon.issuer import Books, Issuer, Market
+from daemon.metrics import Metrics
+from daemon.outbox import Outbox
+from daemon.pipeline import Pipeline
+from daemon.publisher import Broker, Publisher
+from daemon.recorder import Recorder
+from model.bundle import Bundle
+from model.candle import Timeframe
+from model.engine import Engine, choose_device
+from model.errors import BundleError, CandlecastError, NoChampion
+from model.features import Indicators
+from model.forecast import ModelInfo
+from model.history import History
+from model.manifest import check_fit
+from model.registry import Registry
+from model.serving import ServedModel
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+_WATCH_S = 1.0
+_FAREWELL_S = 2.0
+_STUCK_S = 10.0
+
+
+def indicators_of(settings: Settings) -> Indicators:
+    """The indicator periods as the model room wants them."""
+    return Indicators(**settings.indicators.model_dump())
+
+
+def registry_dir(settings: Settings) -> Path:
+    """Where the model bundles are kept."""
+    return settings.state_dir / "registry"
+
+
+def open_champion(settings: Settings) -> Bundle:
+    """Open the promoted model, verified and fit for this configuration.
+
+    Raises:
+        NoChampion: nothing was promoted yet.
+        BundleError: the champion does not verify, or was trained for something else.
+    """
+    registry = Registry(registry_dir(settings))
+    try:
+        bundle = registry.open(registry.champion())
+    except NoChampion:
+        msg = "no model has been promoted; run: candlecast fetch && candlecast train --promote"
+        raise NoChampion(msg) from None
+    check_fit(
+        bundle.manifest,
+        timeframe=settings.trading.timeframe,
+        features=settings.model.feature_names,
+        indicators=indicators_of(settings),
+        target=settings.model.target,
+        lookback=settings.model.lookback_periods,
+    )
+    unknown = [s for s in settings.trading.symbols if s not in bundle.scalers.by_symbol]
+    if unknown:
+        msg = (
+            f"champion {bundle.version} was not trained on {', '.join(unknown)}; "
+            "remove them from trading.symbols or train a model with them"
+        )
+        raise BundleError(msg)
+    return bundle
+
+
+def make_engine(settings: Settings, bundle: Bundle, clock: Clock) -> Engine:
+    """Compile the bundle's network for the configured symbols and device."""
+    manifest, inference = bundle.manifest, settings.inference
+    shape = len(settings.trading.symbols), manifest.lookback, len(manifest.features)
+    n_symbols, lookback, n_features = shape
+    device, why = choose_device(
+        inference.device, bundle.onnx, lookback, n_features, n_symbols, clock.monotonic
+    )
+    log.info("%s", why)
+    return Engine(
+        bundle.onnx,
+        *shape,
+        device=device,
+        threads=inference.threads,
+        max_batch=inference.max_batch,
+    )
+
+
+def broker_of(settings: Settings) -> Broker:
+    """The broker of a configuration, its password read from where it is kept."""
+    mqtt = settings.mqtt
+    return Broker(
+        mqtt.host, mqtt.port, mqtt.version, mqtt.username, mqtt.read_password(), mqtt.keepalive_s
+    )
+
+
+@asynccontextmanager
+async def opened(settings: Settings) -> AsyncIterator[tuple[Bundle, History]]:
+    """The champion and the history of a configuration, closed again at the end.
+
+    Raises:
+        BundleError: no champion, or one that does not fit.
+        HistoryError: the database is corrupt or foreign.
+    """
+    bundle = await asyncio.to_thread(open_champion, settings)
+    history = await asyncio.to_thread(History, settings.state_dir / "history.sqlite")
+    try:
+        yield bundle, history
+    finally:
+        await asyncio.to_thread(history.close)
+
+
+async def serve(settings: Settings, stop: asyncio.Event) -> None:
+    """`candlecast run`: forecast until ``stop`` is set.
+
+    Raises:
+        CandlecastError: one clear line.
+    """
+    async with opened(settings) as (bundle, history):
+        await App(settings, bundle, history, SystemClock()).run(stop)
+
+
+class App:
+    """One daemon: built, run until told to stop, taken down in order.
+
+    Attributes:
+        ready: set once every symbol's history has been asked for and worked up.
+        metrics: every series of this process.
+    """
+
+    def __init__(self, settings: Settings, bundle: Bundle, history: History, clock: Clock) -> None:
+        """Wire everything; nothing is opened yet.
+
+        Args:
+            settings: the checked configuration.
+            bundle: the model to serve.
+            history: the opened database.
+            clock: the injected clock.
+        """
+        timeframe = Timeframe.parse(settings.trading.timeframe)
+        symbols = settings.trading.symbols
+        market = Market(settings.instance, settings.exchange.name, symbols, timeframe)
+        capacity = bundle.manifest.indicators.warmup + bundle.manifest.lookback
+        self.ready = asyncio.Event()
+        self.metrics = Metrics(settings.metrics.max_symbols)
+        self._clock = clock
+        self._settings = settings
+        self._bundle = bundle
+        self._engine = make_engine(settings, bundle, clock)
+        self.metrics.latency_budget.set(settings.inference.latency_budget_ms / 1000)
+        self.metrics.show_model(ModelInfo(bundle.version, bundle.sha256, bundle.manifest.target))
+        self._recorder = Recorder(
+            history,
+            (market.exchange, timeframe.text),
+            settings.history.keep_days,
+            clock,
+            self.metrics,
+        )
+        accuracy = Accuracy(settings.accuracy.window, settings.accuracy.min_n)
+        self._accuracy = accuracy
+        books = Books(accuracy, self._recorder, self.metrics)
+        self._publisher = Publisher(
+            broker_of(settings),
+            market.instance,
+            Outbox(settings.mqtt.outbox_size),
+            clock,
+            self.metrics,
+        )
+        budget_s = settings.inference.latency_budget_ms / 1000
+        self._pipeline = Pipeline(
+            market,
+            ServedModel(bundle, symbols, self._engine),
+            Batcher(settings.inference.max_batch),
+            Issuer(market, self._publisher, books, clock, budget_s),
+            books,
+            clock,
+            self._request,
+            capacity,
+        )
+        endpoint = settings.exchange.endpoint
+        source = Source(market.exchange, endpoint.rest, endpoint.ws, symbols, timeframe)
+        self._feed = Feed(
+            source, clock, self.metrics, self._pipeline.on_closed, self._pipeline.on_resumed
+        )
+        self._backfill = Backfill(
+            self._feed,
+            self._pipeline.windows,
+            timeframe,
+            clock,
+            self.metrics,
+            self._pipeline.on_history,
+            capacity,
+        )
+
+    def _request(self, symbol: str) -> None:
+        self._backfill.request(symbol)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Run until ``stop`` is set or something happens that cannot be cured.
+
+        Raises:
+            CandlecastError: one clear line.
+        """
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [
+                    group.create_task(self._recorder.run(), name="recorder"),
+                    group.create_task(self._publisher.run(), name="publisher"),
+                    group.create_task(self._serve_pages(), name="pages"),
+                    group.create_task(self._serve_forecasts(), name="forecasts"),
+                ]
+                await stop.wait()
+                await self._farewell(tasks)
+        except ExceptionGroup as group_error:
+            raise expected(group_error, CandlecastError) from None
+        finally:
+            await self._feed.close()
+
+    async def _serve_forecasts(self) -> None:
+        """Connect to the exchange, warm up, and stay."""
+        await self._restore()
+        await self._feed.open()
+        await asyncio.to_thread(self._engine.warm)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._pipeline.run(), name="pipeline")
+            group.create_task(self._feed.run(), name="feed")
+            for symbol in self._settings.trading.symbols:
+                self._backfill.request(symbol)
+            await self._backfill.fetch_requested()
+            await self._pipeline.settled()
+            self.ready.set()
+            log.info("ready: %d symbols", len(self._settings.trading.symbols))
+            group.create_task(self._backfill.run(), name="backfill")
+            group.create_task(self._watch_over(), name="watch")
+
+    async def _restore(self) -> None:
+        """Take up the account where the last process left it."""
+        trading = self._settings.trading
+        outcomes = await self._recorder.read(
+            lambda history: list(
+                history.outcomes(
+                    self._settings.exchange.name, trading.timeframe, self._settings.accuracy.window
+                )
+            )
+        )
+        self._accuracy.restore(outcomes)
+
+    async def _watch_over(self) -> None:
+        """Say on the status topic when symbols go stale and when they are back."""
+        while True:
+            stale = self._pipeline.stale_symbols(self._clock.wall_ms())
+            state = "degraded" if stale else "online"
+            self._publisher.announce(state, stale, self._bundle.version)
+            self.metrics.feed_stale_symbols.set(len(stale))
+            self.metrics.show_accuracy(self._accuracy)
+            await self._clock.sleep(_WATCH_S)
+
+    async def _farewell(self, tasks: list[asyncio.Task[None]]) -> None:
+        """Stop taking in candles, hand out what is ready, say goodbye."""
+        *edges, forecasts = tasks
+        forecasts.cancel()
+        await self._publisher.farewell(_FAREWELL_S)
+        for task in edges:
+            task.cancel()
+
+    async def _serve_pages(self) -> None:
+        http = self._settings.http
+        await serve_http(http.host, http.port, self.metrics, self._health, self._clock)
+
+    def _health(self) -> Health:
+        stale = self._pipeline.stale_symbols(self._clock.wall_ms())
+        connected = self._publisher.connected.is_set()
+        return Health(
+            alive=self._pipeline.stuck_s(self._clock.monotonic()) < _STUCK_S,
+            ready=self.ready.is_set() and connected and len(stale) < len(self._pipeline.windows),
+            detail={
+                "symbols": len(self._pipeline.windows),
+                "stale_symbols": stale,
+                "broker_connected": connected,
+                "model": self._bundle.version,
+            },
+        )

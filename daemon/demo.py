@@ -1,0 +1,159 @@
+"""`candlecast demo`: day one in a minute, against an exchange and a broker of our own."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import yaml
+
+from config import settings as configuration
+from daemon.app import App, opened
+from daemon.board import Board
+from daemon.clock import SystemClock
+from daemon.sandbox.broker import EmbeddedBroker
+from daemon.sandbox.exchange import SandboxExchange
+from daemon.sandbox.tape import RECORDING_15M, Tape, build_tape, load_recording
+from daemon.watch import watch
+from model.candle import Timeframe
+from model.errors import CandlecastError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_FRAME = Timeframe.parse("1s")
+_SLICE_ROWS = 3_600
+_TRAINED_ROWS = 2_100
+_NAMES = ("BTCJAN/USDT", "BTCFEB/USDT", "BTCMAR/USDT", "BTCAPR/USDT")
+"""Four disjoint stretches of 2025, by the month they begin in; none has seen another's future."""
+
+
+class Demo(NamedTuple):
+    """What `candlecast demo` was asked for.
+
+    Attributes:
+        duration_s: seconds of live forecasts; None plays the recording to its end.
+        headless: plain lines instead of the live table.
+        data: recorded candles to play (CSV) instead of the project's own.
+    """
+
+    duration_s: float | None = None
+    headless: bool = False
+    data: Path | None = None
+
+
+async def run_demo(demo: Demo, console: Console, stop: asyncio.Event) -> None:
+    """Start broker and exchange, train on the exchange's history, then forecast what follows.
+
+    Raises:
+        CandlecastError: one clear line.
+    """
+    clock = SystemClock()
+    with tempfile.TemporaryDirectory(prefix="candlecast-demo-") as folder:
+        broker = EmbeddedBroker()
+        await asyncio.to_thread(broker.__enter__)
+        try:
+            tape = demo_tape(demo.data, clock.wall_ms())
+            async with SandboxExchange(tape, clock=clock) as exchange:
+                console.print(
+                    f"exchange on {exchange.rest_url} and {exchange.ws_url}, "
+                    f"MQTT broker on {broker.host}:{broker.port}",
+                    style="dim",
+                )
+                config = write_config(Path(folder), tape, exchange, broker)
+                await _day_one(config, stop)
+                if not stop.is_set():
+                    await _forecast(config, demo, console, stop)
+        finally:
+            await asyncio.to_thread(broker.__exit__)
+
+
+def demo_tape(data: Path | None, now_ms: int) -> Tape:
+    """The recording on a one-second grid, so far played that its past suffices to train on."""
+    recording = load_recording(data or RECORDING_15M)
+    origin_ms = _FRAME.floor(now_ms) - _TRAINED_ROWS * _FRAME.ms
+    if data is not None:
+        return build_tape(
+            1, _FRAME, origin_ms, recording=recording, slice_rows=len(recording.ohlcv)
+        )
+    starts = {name: at * _SLICE_ROWS for at, name in enumerate(_NAMES)}
+    return Tape(recording, _FRAME, origin_ms, starts, _SLICE_ROWS)
+
+
+def write_config(
+    folder: Path, tape: Tape, exchange: SandboxExchange, broker: EmbeddedBroker
+) -> Path:
+    """Write the configuration that points everything at this demo's own servers."""
+    chosen = {
+        "exchange": {
+            "name": "binance",
+            "endpoint": {"rest": exchange.rest_url, "ws": exchange.ws_url},
+        },
+        "trading": {"symbols": list(tape.symbols), "timeframe": _FRAME.text},
+        "model": {"epochs": 8, "batch_size": 256, "learning_rate": 0.002},
+        "mqtt": {"host": broker.host, "port": broker.port, "instance": "demo"},
+        "http": {"port": 0},
+        "logging": {"level": "WARNING"},
+        "paths": {
+            "state": str(folder / "state"),
+            "data": str(folder / "data"),
+            "models": str(folder / "models"),
+        },
+    }
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump(chosen, sort_keys=False), encoding="utf-8")
+    return path
+
+
+async def _day_one(config: Path, stop: asyncio.Event) -> None:
+    """`candlecast fetch` and `candlecast train --promote`, as on a real first day.
+
+    They are processes of their own, so that this one never loads what only training needs.
+    """
+    days = _TRAINED_ROWS * _FRAME.ms / 86_400_000
+    for arguments in (["fetch", "--days", f"{days}"], ["train", "--promote"]):
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "daemon", *arguments, "--config", str(config)
+        )
+        try:
+            code = await process.wait()
+        except asyncio.CancelledError:
+            process.terminate()
+            await process.wait()
+            raise
+        if stop.is_set():
+            return
+        if code:
+            msg = f"candlecast {arguments[0]} failed with exit code {code}"
+            raise CandlecastError(msg)
+
+
+async def _forecast(config: Path, demo: Demo, console: Console, stop: asyncio.Event) -> None:
+    clock = SystemClock()
+    settings = configuration.load(config)
+    board = Board("candlecast demo · recorded BTC/USDT candles, one a second · Ctrl-C ends it")
+    left_s = (_SLICE_ROWS - _TRAINED_ROWS) * _FRAME.ms / 1000
+    seconds = left_s if demo.duration_s is None else demo.duration_s
+    async with opened(settings) as (bundle, history):
+        app = App(settings, bundle, history, clock)
+        async with asyncio.TaskGroup() as group:
+            running = group.create_task(app.run(stop), name="app")
+            shown = group.create_task(
+                watch(settings.mqtt.host, settings.mqtt.port, board, console), name="watch"
+            )
+            timer = group.create_task(_stop_after(clock, seconds, app.ready, stop), name="timer")
+            await running
+            shown.cancel()
+            timer.cancel()
+    console.print(board.summary(), style="bold", highlight=False)
+
+
+async def _stop_after(
+    clock: SystemClock, seconds: float, ready: asyncio.Event, stop: asyncio.Event
+) -> None:
+    await ready.wait()
+    await clock.sleep(seconds)
+    stop.set()

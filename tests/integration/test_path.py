@@ -1,0 +1,137 @@
+"""The whole path over real sockets: each candle forecast once, as the model class would."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pandas as pd
+import pytest
+import talib
+
+from daemon.sandbox.tape import Tape
+from model.lstm_model import LSTMPricePredictor
+from model.registry import Registry
+from tests.integration.harness import (
+    HISTORY,
+    SECOND,
+    daemon,
+    frame,
+    predictions,
+    promote_model,
+    sections,
+    tape_of,
+    write_config,
+)
+from tests.servers import free_port, mosquitto, mosquitto_sub, sandbox_process
+
+SYMBOLS = 20
+LIVE_S = 8
+
+
+def independent_features(candles: pd.DataFrame, names: list[str]) -> np.ndarray[Any, Any]:
+    """The features once more, from TA-Lib and pandas alone."""
+    close, volume = candles["close"], candles["volume"]
+    upper, middle, lower = talib.BBANDS(close.to_numpy(), 20, 2.0, 2.0)
+    macd, _, _ = talib.MACD(close.to_numpy(), 12, 26, 9)
+    volume_sma = volume.rolling(20).mean()
+    columns = {
+        "close": close,
+        "volume": volume,
+        "rsi_14": talib.RSI(close.to_numpy(), 14),
+        "macd": macd,
+        "bb_upper": upper,
+        "bb_lower": lower,
+        "log_return": np.log(close / close.shift()),
+        "hl_range": (candles["high"] - candles["low"]) / close,
+        "bb_position": (close - middle) / (upper - lower),
+        "macd_rel": macd / close,
+        "log_volume_ratio": np.log1p(volume / volume_sma),
+    }
+    missing = set(names) - set(columns)
+    assert not missing, f"write down independently what {missing} mean"
+    return np.column_stack([np.asarray(columns[name], dtype=np.float64) for name in names])
+
+
+def expected(
+    predictor: LSTMPricePredictor, state: Path, tape: Tape, symbol: str, closes_ms: list[int]
+) -> dict[int, tuple[float, float]]:
+    """Raw output and price for each closing time, from windows rebuilt without the product."""
+    registry = Registry(state / "registry")
+    folder = registry.open(registry.champion()).path
+    scaler_file = json.loads((folder / "scaler.json").read_text())
+    scaler = scaler_file["symbols"][symbol]
+    candles = frame(tape, symbol, max(closes_ms))
+    features = independent_features(candles, scaler_file["features"])
+    low, high = (np.array(scaler[key]) for key in ("feature_min", "feature_max"))
+    scaled = ((features - low) / (high - low)).astype(np.float32)
+    ends = [(close_ms - tape.origin_ms) // SECOND.ms for close_ms in closes_ms]
+    windows = np.stack([scaled[end - 60 : end] for end in ends])
+    raw = predictor.predict(windows)[:, 0]
+    value = raw.astype(np.float64) * scaler["target_scale"] + scaler["target_offset"]
+    last = candles["close"].to_numpy()[[end - 1 for end in ends]]
+    price = value if scaler_file["target"] == "close" else last * np.exp(value)
+    return dict(zip(closes_ms, zip(raw.tolist(), price.tolist(), strict=True), strict=True))
+
+
+@pytest.mark.parametrize("target", ["log_return", "close"])
+def test_every_published_forecast_is_what_the_model_class_predicts(
+    target: str, tmp_path: Path, repository: Path
+) -> None:
+    http_port = free_port()
+    with (
+        sandbox_process("--symbols", str(SYMBOLS), "--history", str(HISTORY)) as exchange,
+        mosquitto(tmp_path) as broker,
+        mosquitto_sub(broker.port, "candlecast/#") as subscriber,
+    ):
+        tape = tape_of(exchange)
+        config = write_config(
+            tmp_path, sections(exchange, broker.port, http_port, model={"target": target})
+        )
+        predictor = promote_model(config, tape)
+        with daemon(config, http_port) as running:
+            running.wait_ready()
+            time.sleep(LIVE_S)
+            assert running.get("/healthz")[0] == 200
+            metrics = running.get("/metrics")[1]
+            assert running.stop() == 0, running.log
+            assert "Traceback" not in running.log
+        time.sleep(0.2)
+        messages = subscriber.received()
+
+    schema = json.loads((repository / "docs" / "prediction.schema.json").read_text())
+    validator = jsonschema.Draft202012Validator(schema)
+    seen: dict[str, dict[int, dict[str, Any]]] = defaultdict(dict)
+    for prediction in predictions(messages):
+        validator.validate(prediction)
+        closes = seen[prediction["symbol"]]
+        # A retained message may arrive twice, but never in other words.
+        assert closes.setdefault(prediction["candle_close_ms"], prediction) == prediction
+        assert prediction["published_ms"] >= prediction["candle_close_ms"]
+
+    assert set(seen) == set(tape.symbols)
+    for symbol, closes in seen.items():
+        times = sorted(closes)
+        assert np.all(np.diff(times) == SECOND.ms), f"{symbol} misses a candle"
+        assert len(times) >= LIVE_S - 1
+        truth = expected(predictor, tmp_path / "state", tape, symbol, times)
+        for close_ms, prediction in closes.items():
+            raw, price = truth[close_ms]
+            assert prediction["last_close"] == tape.candle(symbol, close_ms - SECOND.ms).close
+            assert prediction["predicted_normalized"] == pytest.approx(raw, abs=2e-6)
+            assert prediction["predicted_close"] == pytest.approx(price, rel=1e-6)
+
+    states = [json.loads(m["payload"])["state"] for m in messages if "/status/" in m["topic"]]
+    assert states[0] == "starting"
+    assert "online" in states
+    assert states[-2:] == ["stopping", "offline"]
+    batches = [json.loads(m["payload"]) for m in messages if m["topic"].endswith("/batch")]
+    assert sum(len(batch["predictions"]) for batch in batches) == len(
+        {(p["symbol"], p["seq"]) for p in predictions(messages)}
+    )
+    assert 'candlecast_predictions_total{outcome="published"}' in metrics
