@@ -1,0 +1,173 @@
+"""The command line as a user meets it: codes, lines, and no traceback."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from daemon.cli import main
+from daemon.clock import SystemClock
+from daemon.sandbox.exchange import SandboxExchange
+from daemon.sandbox.tape import Tape, build_tape
+from model.candle import Timeframe
+
+MINUTE = Timeframe.parse("1m")
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "config.yaml"
+    path.write_text(
+        f"trading: {{symbols: [S00/USDT]}}\npaths: {{data: {tmp_path / 'data'}}}\n",
+        encoding="utf-8",
+    )
+    return path
+
+
+@pytest.fixture
+def tape() -> Tape:
+    return build_tape(1, MINUTE, MINUTE.floor(SystemClock().wall_ms()) - 2 * 86_400_000)
+
+
+def outcome(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]:
+    try:
+        code = main(argv)
+    except SystemExit as error:
+        code = int(str(error.code))
+    return code, *capsys.readouterr()
+
+
+def test_help_is_immediate() -> None:
+    code = "import sys\nfrom daemon.cli import build_parser\nbuild_parser().format_help()"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}\nprint(*sys.modules)"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    loaded = {name.partition(".")[0] for name in done.stdout.split()}
+    assert not loaded & {"aiohttp", "ccxt", "numpy", "onnxruntime", "pydantic", "rich", "yaml"}
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        ((), "required: COMMAND"),
+        (("fly",), "invalid choice: 'fly'"),
+        (("fetch", "--days", "-1"), "must be a positive number, not '-1'"),
+        (("models",), "required: ACTION"),
+        (("models", "promote"), "required: version"),
+    ],
+)
+def test_wrong_usage_exits_2(
+    capsys: pytest.CaptureFixture[str], argv: tuple[str, ...], expected: str
+) -> None:
+    code, out, err = outcome(capsys, *argv)
+    assert (code, out) == (2, "")
+    assert expected in err
+
+
+def test_config_may_stand_before_and_after_the_command(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    nowhere = str(tmp_path / "none.yaml")
+    for argv in (["--config", nowhere, "check-config"], ["check-config", "--config", nowhere]):
+        code, _, err = outcome(capsys, *argv)
+        assert code == 2
+        assert err.startswith(f"candlecast: {nowhere}: no such file")
+
+
+def test_every_finding_has_its_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("mqtt: {port: 0}\nhttp: {prt: 1}\n", encoding="utf-8")
+    code, _, err = outcome(capsys, "check-config", "--config", str(path))
+    assert code == 2
+    assert len(err.splitlines()) == 2
+    assert all(line.startswith(f"candlecast: {path}: ") for line in err.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("exchange: {name: binanse}", "cannot watch an exchange 'binanse'; did you mean binance"),
+        ("exchange: {name: coinbase}", "coinbase has no candle stream"),
+        ("trading: {timeframe: 7m}", "binance has no timeframe 7m; allowed: 1s, 1m"),
+        ("mqtt: {password_file: /none}", "mqtt.password_file: cannot read /none"),
+    ],
+)
+def test_check_config_asks_ccxt_too(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, text: str, expected: str
+) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(text, encoding="utf-8")
+    code, out, err = outcome(capsys, "check-config", "--config", str(path))
+    assert (code, out) == (2, "")
+    assert expected in err
+    assert len(err.splitlines()) == 1
+
+
+def test_models_without_any(capsys: pytest.CaptureFixture[str], config: Path) -> None:
+    options = ("--config", str(config))
+    code, out, _ = outcome(capsys, "models", "list", *options)
+    assert code == 0
+    assert out.startswith("no models in ")
+    assert outcome(capsys, "models", "show", *options)[0] == 2
+    assert outcome(capsys, "models", "rollback", *options)[0] == 1
+    code, _, err = outcome(capsys, "models", "promote", "20261123T020000Z-3f9a1c", *options)
+    assert code == 1
+    assert len(err.splitlines()) == 1
+
+
+def test_a_damaged_model_is_listed_as_such(
+    capsys: pytest.CaptureFixture[str], config: Path
+) -> None:
+    (config.parent / "state" / "registry" / "20261123T020000Z-3f9a1c").mkdir(parents=True)
+    code, out, _ = outcome(capsys, "models", "list", "--config", str(config))
+    assert code == 0
+    assert out.startswith("20261123T020000Z-3f9a1c")
+    assert len(out.splitlines()) == 1
+
+
+async def start(exchange: SandboxExchange, config: Path, *argv: str) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "daemon", *argv, "--config", str(config),
+        env=os.environ | {"CANDLECAST__EXCHANGE__ENDPOINT__REST": exchange.rest_url},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+async def test_fetch_prints_plain_lines_and_the_files(tape: Tape, config: Path) -> None:
+    async with SandboxExchange(tape) as exchange:
+        process = await start(exchange, config, "fetch", "--days", "0.5")
+        out, err = (text.decode() for text in await process.communicate())
+    assert (process.returncode, err) == (0, "")
+    *progress, path = out.splitlines()
+    assert progress[-1].startswith("S00/USDT: ")
+    assert "\x1b" not in out
+    assert Path(path).is_file()
+
+
+async def test_an_interrupted_fetch_says_so_without_traceback(tape: Tape, config: Path) -> None:
+    async with SandboxExchange(tape) as exchange:
+        process = await start(exchange, config, "fetch", "--days", "2")
+        while not exchange.rest.requests:
+            await asyncio.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        _, err = await process.communicate()
+    assert (process.returncode, err.decode()) == (1, "candlecast: interrupted\n")
+
+
+async def test_an_unreachable_exchange_is_one_line(config: Path) -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "daemon", "fetch", "--config", str(config),
+        env=os.environ | {"CANDLECAST__EXCHANGE__ENDPOINT__REST": "http://127.0.0.1:9"},
+        stderr=subprocess.PIPE,
+    )  # fmt: skip
+    _, err = await process.communicate()
+    assert process.returncode == 1
+    assert err.decode().startswith("candlecast: binance: loading its markets: it cannot be reached")
+    assert len(err.decode().splitlines()) == 1
