@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from model.errors import ConfigError
+from model.evaluation import scaled_metrics
 from model.keras_file import check_keras_file
 from model.preprocess import features_of, target_of
 from model.training_config import load_config
@@ -133,12 +134,20 @@ class LSTMPricePredictor:
             validation_data=validation,
             epochs=settings["epochs"],
             batch_size=settings["batch_size"],
-            callbacks=self.callbacks("loss" if validation is None else "val_loss"),
-            verbose="auto" if os.isatty(1) else 2,
+            callbacks=[
+                *self.callbacks("loss" if validation is None else "val_loss"),
+                self._progress(len(X_train)),
+            ],
+            verbose=0,
         )
         return self.history
 
     def callbacks(self, monitor: str) -> list[keras.callbacks.Callback]:
+        """What `train` does besides: stop early, lower the learning rate, keep the best model.
+
+        Args:
+            monitor: the watched loss.
+        """
         callbacks = _keras().callbacks
         return [
             callbacks.EarlyStopping(
@@ -151,6 +160,19 @@ class LSTMPricePredictor:
                 str(self.checkpoint_path), monitor=monitor, save_best_only=True
             ),
         ]
+
+    def _progress(self, n_samples: int) -> keras.callbacks.Callback:
+        from model.training_progress import TrainingProgress
+
+        settings = self.config["model"]
+        progress = TrainingProgress(settings["epochs"], -(-n_samples // settings["batch_size"]))
+        return _keras().callbacks.LambdaCallback(
+            on_train_begin=lambda *_, **__: progress.start(),
+            on_epoch_begin=lambda epoch, *_, **__: progress.epoch_began(epoch),
+            on_train_batch_end=lambda batch, *_, **__: progress.batch_ended(batch),
+            on_epoch_end=progress.epoch_ended,
+            on_train_end=lambda *_, **__: progress.end(),
+        )
 
     def predict(self, X: NDArray[Any]) -> NDArray[np.float32]:
         """The network's raw output, ``(n_samples, 1)``.
@@ -182,37 +204,22 @@ class LSTMPricePredictor:
             ValueError: there is no model yet, or shapes that do not fit together.
         """
         _check_pair("test", X_test, y_test)
-        predicted = self.predict(X_test)[:, 0].astype(np.float64)
-        error = predicted - y_test
-        mse = float(np.mean(error**2))
-        same = np.sign(np.diff(predicted)) == np.sign(np.diff(y_test))
-        metrics = {
-            "mse": mse,
-            "mae": float(np.mean(np.abs(error))),
-            "rmse": float(np.sqrt(mse)),
-            "direction_accuracy": float(np.mean(same)) if same.size else float("nan"),
-        }
+        metrics = scaled_metrics(self.predict(X_test)[:, 0], y_test)
+        returns = target_of(self.config) == "log_return"
         print("Evaluation Metrics:")
         for name, value in metrics.items():
-            print(f"{name}: {value:.6f}")
-        self._print_last_value(X_test, y_test, metrics["mae"])
-        return metrics
-
-    def _print_last_value(self, X: NDArray[Any], y: NDArray[Any], mae: float) -> None:
-        target, names = target_of(self.config), features_of(self.config)
-        if target == "log_return":
-            baseline = np.zeros(len(y))
+            if not (returns and name == "direction_accuracy"):
+                print(f"{name}: {value:.6f}")
+        names = features_of(self.config)
+        if returns:
             _log.info(
-                "direction_accuracy compares consecutive differences; on returns a worthless "
-                "forecast of -0.01 x the last return scores about 0.66, so it decides nothing"
+                "direction_accuracy is not shown: it compares consecutive differences, and on "
+                "returns a worthless forecast of -0.01 x the last return scores about 0.66"
             )
-        elif "close" in names and X.shape[2] == len(names):
-            baseline = X[:, -1, names.index("close")]
-        else:
-            return
-        last_value = float(np.mean(np.abs(baseline - y)))
-        ratio = mae / last_value if last_value > 0.0 else float("nan")
-        print(f"mae of the last-value forecast: {last_value:.6f} (model / last value: {ratio:.4f})")
+            _print_last_value(np.zeros(len(y_test)), y_test, metrics["mae"])
+        elif "close" in names and X_test.shape[2] == len(names):
+            _print_last_value(X_test[:, -1, names.index("close")], y_test, metrics["mae"])
+        return metrics
 
     def plot_training_history(self, save_path: str | Path = "models/training_history.png") -> None:
         """Save loss and MAE by epoch as a two-panel figure; without a history, do nothing."""
@@ -280,6 +287,12 @@ class LSTMPricePredictor:
         )
 
 
+def _print_last_value(last: NDArray[Any], y: NDArray[Any], mae: float) -> None:
+    error = float(np.mean(np.abs(last - y)))
+    ratio = mae / error if error > 0.0 else float("nan")
+    print(f"mae of the last-value forecast: {error:.6f} (model / last value: {ratio:.4f})")
+
+
 def _keras() -> ModuleType:
     # Before the first import: TensorFlow writes pages of start-up notes to stderr otherwise.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -313,3 +326,11 @@ def _check_pair(what: str, X: NDArray[Any], y: NDArray[Any]) -> None:
             f"got {X.shape} and {y.shape}"
         )
         raise ValueError(msg)
+
+
+if __name__ == "__main__":
+    import sys
+
+    from model.train_lstm import main
+
+    sys.exit(main())

@@ -1,0 +1,229 @@
+"""Candles of several symbols, cut in time order into training, validation and test samples."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Final, NamedTuple, cast
+
+import numpy as np
+
+from model.errors import CandlecastError, ConfigError
+from model.features import OHLCV
+from model.preprocess import DataPreprocessor, features_of, target_of
+from model.scaler import ScalerSet, SymbolScaler
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from model.candle import Timeframe
+    from model.scaler import Target
+
+    Floats = NDArray[np.float64]
+    Integers = NDArray[np.int64]
+
+_PARTS: Final = ("training", "validation", "test")
+_REQUIRED: Final = ("timestamp", *OHLCV)
+
+
+class Samples(NamedTuple):
+    """Windows and what followed them, n of them.
+
+    Attributes:
+        X: scaled windows, ``[n, lookback, features]``.
+        y: scaled targets, ``[n]``.
+        symbol: number of the symbol, ``[n]``.
+        open_ms: opening time of the target candle, Unix milliseconds, ``[n]``.
+        last_close: close of the window's last candle, ``[n]``.
+        close: close of the target candle, ``[n]``.
+    """
+
+    X: NDArray[np.float32]
+    y: NDArray[np.float32]
+    symbol: Integers
+    open_ms: Integers
+    last_close: Floats
+    close: Floats
+
+    def where(self, chosen: NDArray[np.bool_]) -> Samples:
+        """The samples that ``chosen [n]`` marks."""
+        return Samples._make(array[chosen] for array in self)
+
+
+class Dataset(NamedTuple):
+    """What a network is trained, validated and tested on.
+
+    Attributes:
+        symbols: ccxt symbols by number.
+        scalers: one scaler per symbol, fitted on its training rows.
+        train: samples whose target lies before the validation part.
+        validation: samples that lie, windows included, after the training part.
+        test: samples that lie, windows included, after the validation part.
+        from_ms: opening time of the first candle, Unix milliseconds.
+        test_from_ms: opening time of the first candle of the test part.
+        sha256: hash of the candles.
+    """
+
+    symbols: tuple[str, ...]
+    scalers: ScalerSet
+    train: Samples
+    validation: Samples
+    test: Samples
+    from_ms: int
+    test_from_ms: int
+    sha256: str
+
+
+def read_candles(path: Path, timeframe: Timeframe) -> pd.DataFrame:
+    """Read a candle file, one row per boundary of the timeframe.
+
+    A period without a row had no trade: as in the daemon, the last close stands in for it, with
+    zero volume.
+
+    Args:
+        path: CSV with `timestamp` (opening time, Unix milliseconds) and `open, high, low, close,
+            volume`.
+        timeframe: length of the candles.
+
+    Returns:
+        `timestamp, open, high, low, close, volume, datetime`, oldest first.
+
+    Raises:
+        CandlecastError: no such file, missing columns, or candles that cannot be true.
+    """
+    import pandas as pd
+
+    try:
+        frame = pd.read_csv(path)
+    except FileNotFoundError:
+        msg = f"{path}: no such file"
+        raise CandlecastError(msg) from None
+    except (ValueError, OSError) as error:
+        msg = f"{path}: not a CSV of candles: {error}"
+        raise CandlecastError(msg) from None
+    missing = [name for name in _REQUIRED if name not in frame.columns]
+    if missing:
+        msg = f"{path}: lacks the columns {', '.join(missing)}"
+        raise CandlecastError(msg)
+    fault = _fault(frame, timeframe)
+    if fault:
+        msg = f"{path}: {fault}"
+        raise CandlecastError(msg)
+    frame = frame[list(_REQUIRED)].drop_duplicates("timestamp", keep="last")
+    frame = frame.astype({"timestamp": np.int64}).set_index("timestamp").sort_index()
+    grid = np.arange(frame.index[0], frame.index[-1] + 1, timeframe.ms)
+    frame = frame.reindex(pd.Index(grid, name="timestamp"))
+    frame["close"] = frame["close"].ffill()
+    frame["volume"] = frame["volume"].fillna(0.0)
+    for name in ("open", "high", "low"):
+        frame[name] = frame[name].fillna(frame["close"])
+    frame = frame.reset_index()
+    return frame.assign(datetime=pd.to_datetime(frame["timestamp"], unit="ms"))
+
+
+def _fault(frame: pd.DataFrame, timeframe: Timeframe) -> str:
+    """What is impossible about the candles, and in which row; "" if nothing."""
+    try:
+        at, *columns = (frame[name].to_numpy(dtype=np.float64) for name in _REQUIRED)
+    except ValueError as error:
+        return f"holds something else than numbers: {error}"
+    if not at.size:
+        return "holds no candle"
+    opened, high, low, close, volume = columns
+    # Comparisons with NaN are False, so a missing value counts as impossible.
+    possible = (
+        (low > 0.0)
+        & (low <= np.minimum(opened, close))
+        & (np.maximum(opened, close) <= high)
+        & (high < np.inf)
+        & (volume >= 0.0)
+        & (volume < np.inf)
+    )
+    on_grid = (at - timeframe.origin_ms) % timeframe.ms == 0
+    for good, what in ((possible, "impossible"), (on_grid, f"off the {timeframe.text} grid")):
+        if not good.all():
+            row = int(np.argmin(good))
+            return f"candle {row + 1} ({at[row]:.0f}) is {what}"
+    return ""
+
+
+def build_dataset(config_path: str | Path, candles: Mapping[str, pd.DataFrame]) -> Dataset:
+    """Cut candles into samples.
+
+    The parts are separated in time, at the same instants for all symbols: markets move together, so
+    one symbol's training must not know another's test. A window that straddles a cut is left out.
+
+    Args:
+        config_path: the configuration; its `model` section says shares, lookback and features.
+        candles: frames as `read_candles` gives them, by ccxt symbol.
+
+    Raises:
+        CandlecastError: a symbol has too few candles for one sample in each part.
+    """
+    config = DataPreprocessor(config_path).config
+    cuts = _cut_times(candles, config["model"]["train_split"], config["model"]["val_split"])
+    lookback = int(config["model"]["lookback_periods"])
+    parts: list[list[Samples]] = [[] for _ in _PARTS]
+    scalers: dict[str, SymbolScaler] = {}
+    for number, (symbol, frame) in enumerate(candles.items()):
+        preprocessor = DataPreprocessor(config_path)
+        open_ms = frame["timestamp"].to_numpy(dtype=np.int64)
+        rows = np.searchsorted(open_ms, cuts)
+        # The symbol's own share of rows before the cut, which differs where histories do.
+        preprocessor.config["model"]["train_split"] = rows[0] / len(frame)
+        try:
+            windows, y, indices = preprocessor.create_sequences(frame, lookback)
+        except ValueError as error:
+            msg = f"{symbol}: {error}"
+            raise CandlecastError(msg) from None
+        scalers[symbol] = preprocessor.symbol_scaler()
+        close = frame["close"].to_numpy(dtype=np.float64)
+        numbers = np.full(len(y), number, dtype=np.int64)
+        every = Samples(windows, y, numbers, open_ms[indices], close[indices - 1], close[indices])
+        edges = (0, *rows, len(frame))
+        for name, part, start, end in zip(_PARTS, parts, edges[:-1], edges[1:], strict=True):
+            inside = (indices - lookback >= start) & (indices < end)
+            if not inside.any():
+                msg = (
+                    f"{symbol}: too few candles for one {name} sample; all symbols need to reach "
+                    f"over the same days, and each part over more than {lookback} candles"
+                )
+                raise CandlecastError(msg)
+            part.append(every.where(inside))
+    train, validation, test = (
+        Samples._make(map(np.concatenate, zip(*part, strict=True))) for part in parts
+    )
+    target = cast("Target", target_of(config))
+    return Dataset(
+        symbols=tuple(candles),
+        scalers=ScalerSet(features_of(config), target, scalers),
+        train=train,
+        validation=validation,
+        test=test,
+        from_ms=min(int(frame["timestamp"].iloc[0]) for frame in candles.values()),
+        test_from_ms=int(cuts[1]),
+        sha256=_sha256(candles),
+    )
+
+
+def _cut_times(
+    candles: Mapping[str, pd.DataFrame], train_split: float, val_split: float
+) -> Integers:
+    if not candles:
+        msg = "there are no candles to train on"
+        raise ConfigError(msg)
+    times = np.unique(np.concatenate([f["timestamp"].to_numpy() for f in candles.values()]))
+    shares = (train_split, train_split + val_split)
+    positions = [min(int(len(times) * share), len(times) - 1) for share in shares]
+    return times[positions].astype(np.int64)
+
+
+def _sha256(candles: Mapping[str, pd.DataFrame]) -> str:
+    digest = hashlib.sha256()
+    for symbol in sorted(candles):
+        digest.update(symbol.encode() + b"\0")
+        digest.update(candles[symbol][list(_REQUIRED)].to_numpy(dtype="<f8").tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,258 @@
+"""The training pipeline: candles in; model, metrics, plot and predictions out.
+
+As a script it trains on the newest candle file of `data/`: `python -m model.train_lstm`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from model.bundle import BundleParts
+from model.candle import Timeframe
+from model.csvfiles import newest_csv, parse_csv_name
+from model.dataset import Dataset, Samples, build_dataset, read_candles
+from model.errors import CandlecastError, ConfigError
+from model.evaluation import Evaluation, Scored, evaluate
+from model.lstm_model import LSTMPricePredictor
+from model.preprocess import indicators_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from model.features import Indicators
+    from model.onnx_export import LstmWeights
+    from model.scaler import ScalerSet
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Everything a bundle needs, and what the forecasts were worth.
+
+    Attributes:
+        keras: bytes of the saved `.keras` file.
+        weights: the network's weights for export.
+        scalers: one scaler per symbol; features and target are theirs.
+        timeframe: ccxt timeframe of the candles.
+        indicators: the periods behind the features.
+        lookback: rows of a window.
+        units: units of each LSTM layer.
+        metrics: finite scores on the test part, by name.
+        trained_from_ms: opening time of the first candle seen, Unix milliseconds.
+        trained_to_ms: opening time of the last one, validation included.
+        data_sha256: hash of all candles, the test's included.
+        symbols: ccxt symbols by the number that ``validation`` and ``test`` use.
+        validation: forecasts of the validation part: its errors calibrate intervals.
+        test: forecasts of the test part.
+    """
+
+    keras: bytes
+    weights: LstmWeights
+    scalers: ScalerSet
+    timeframe: str
+    indicators: Indicators
+    lookback: int
+    units: tuple[int, ...]
+    metrics: Mapping[str, float]
+    trained_from_ms: int
+    trained_to_ms: int
+    data_sha256: str
+    symbols: tuple[str, ...]
+    validation: Scored
+    test: Scored
+
+
+def train(
+    config_path: str | Path,
+    candles: Mapping[str, pd.DataFrame],
+    timeframe: Timeframe,
+    *,
+    models: Path = Path("models"),
+    data: Path = Path("data"),
+) -> Trained:
+    """Train one network on the candles of all symbols and evaluate it on their last part.
+
+    Prints what it does and writes `training_history.png`, `lstm_model.keras`, `scaler.json` and
+    `checkpoints/best_model.keras` into ``models`` and `predictions.csv` (scaled targets of the test
+    part) into ``data``.
+
+    Args:
+        config_path: the configuration; its `model` and `indicators` sections count.
+        candles: frames as `model.dataset.read_candles` gives them, by ccxt symbol.
+        timeframe: length of the candles.
+        models: folder for model and plot; created when missing.
+        data: folder for the predictions; created when missing.
+
+    Raises:
+        CandlecastError: too few candles.
+    """
+    dataset = build_dataset(config_path, candles)
+    predictor = LSTMPricePredictor(config_path)
+    predictor.checkpoint_path = models / "checkpoints" / "best_model.keras"
+    _print_split(dataset)
+    print("\nModel Architecture:")
+    predictor.train(dataset.train.X, dataset.train.y, dataset.validation.X, dataset.validation.y)
+    print("\n=== Test Set Performance ===")
+    metrics = predictor.evaluate(dataset.test.X, dataset.test.y)
+    raw = predictor.predict(dataset.test.X)[:, 0]
+    test = _scored(dataset, dataset.test, raw)
+    validation = _scored(dataset, dataset.validation, predictor.predict(dataset.validation.X)[:, 0])
+    overall = evaluate(test)
+    _print_against_last_value(dataset.symbols, test, overall)
+    # Not a measure of skill on returns, and so none to keep.
+    del metrics["direction_accuracy"]
+    metrics |= {
+        "mae_ratio": overall.mae_ratio,
+        "mae_ratio_low": overall.low,
+        "mae_ratio_high": overall.high,
+        "direction_of_moves": overall.direction,
+        "validation_mae_ratio": evaluate(validation).mae_ratio,
+    }
+    predictor.plot_training_history(models / "training_history.png")
+    predictor.save_model(models / "lstm_model.keras")
+    (models / "scaler.json").write_text(dataset.scalers.to_json() + "\n", encoding="utf-8")
+    _write_predictions(dataset, raw, data / "predictions.csv")
+    print("\n=== Training Complete ===")
+    return Trained(
+        keras=(models / "lstm_model.keras").read_bytes(),
+        weights=predictor.lstm_weights(),
+        scalers=dataset.scalers,
+        timeframe=timeframe.text,
+        indicators=indicators_of(predictor.config),
+        lookback=dataset.train.X.shape[1],
+        units=tuple(predictor.config["model"]["lstm_units"]),
+        metrics={name: value for name, value in metrics.items() if np.isfinite(value)},
+        trained_from_ms=dataset.from_ms,
+        trained_to_ms=dataset.test_from_ms - timeframe.ms,
+        data_sha256=dataset.sha256,
+        symbols=dataset.symbols,
+        validation=validation,
+        test=test,
+    )
+
+
+def bundle_parts(trained: Trained, created_ms: int) -> BundleParts:
+    """What the registry needs of a training run.
+
+    Args:
+        trained: the run.
+        created_ms: now, Unix milliseconds.
+    """
+    from model.onnx_export import export_onnx
+
+    return BundleParts(
+        keras=trained.keras,
+        onnx=export_onnx(trained.weights),
+        scalers=trained.scalers,
+        timeframe=trained.timeframe,
+        indicators=trained.indicators,
+        lookback=trained.lookback,
+        units=trained.units,
+        metrics=trained.metrics,
+        trained_from_ms=trained.trained_from_ms,
+        trained_to_ms=trained.trained_to_ms,
+        data_sha256=trained.data_sha256,
+        created_ms=created_ms,
+    )
+
+
+def _scored(dataset: Dataset, samples: Samples, raw: NDArray[np.float32]) -> Scored:
+    """Turn the network's raw outputs into prices."""
+    value = dataset.scalers.bind(dataset.symbols).unscale_target(samples.symbol, raw)
+    price = value if dataset.scalers.target == "close" else samples.last_close * np.exp(value)
+    return Scored(samples.symbol, samples.open_ms, samples.last_close, samples.close, price)
+
+
+def _print_split(dataset: Dataset) -> None:
+    print("Data split:")
+    print(f"Training: {len(dataset.train.y)} samples")
+    print(f"Validation: {len(dataset.validation.y)} samples")
+    print(f"Test: {len(dataset.test.y)} samples")
+
+
+def _print_against_last_value(symbols: Sequence[str], test: Scored, overall: Evaluation) -> None:
+    """The comparison that decides whether there is any skill."""
+    print("Price error against the last-value forecast (below 1 is skill):")
+    rows = [(symbol, evaluate(test.of(number))) for number, symbol in enumerate(symbols)]
+    if len(symbols) > 1:
+        rows.append(("all", overall))
+    for name, result in rows:
+        print(
+            f"{name}: mae {result.mae:.6g} ({result.mae_percent:.4f} %), ratio "
+            f"{result.mae_ratio:.4f} (95 %: {result.low:.4f} to {result.high:.4f}), n {result.n}"
+        )
+
+
+def _write_predictions(dataset: Dataset, raw: NDArray[np.float32], path: Path) -> None:
+    import pandas as pd
+
+    frame = pd.DataFrame(
+        {
+            "actual": dataset.test.y,
+            "predicted": raw,
+            "datetime": pd.to_datetime(dataset.test.open_ms, unit="ms"),
+        }
+    )
+    if len(dataset.symbols) > 1:
+        frame["symbol"] = np.array(dataset.symbols)[dataset.test.symbol]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    frame.to_csv(path, index=False)
+    print(f"Predictions saved to {path}")
+
+
+def read_sources(paths: Sequence[Path]) -> tuple[dict[str, pd.DataFrame], Timeframe]:
+    """Read candle files whose names say symbol and timeframe.
+
+    Raises:
+        ConfigError: a name that does not say them, two timeframes, or one symbol twice.
+        CandlecastError: a file that does not hold candles.
+    """
+    candles: dict[str, pd.DataFrame] = {}
+    timeframes = set()
+    for path in paths:
+        name = parse_csv_name(path)
+        if name is None:
+            msg = f"{path}: the name must be {{SYMBOL}}_{{TIMEFRAME}}_{{START}}_to_{{END}}.csv"
+            raise ConfigError(msg)
+        if name.symbol in candles:
+            msg = f"{path}: there is a second file of {name.symbol}; name one per symbol"
+            raise ConfigError(msg)
+        timeframes.add(name.timeframe)
+        if len(timeframes) > 1:
+            msg = f"the files are of different timeframes: {', '.join(sorted(timeframes))}"
+            raise ConfigError(msg)
+        candles[name.symbol] = read_candles(path, Timeframe.parse(name.timeframe))
+    return candles, Timeframe.parse(timeframes.pop())
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train on the newest candle file of `data/`, or on those named.
+
+    Returns:
+        Exit code: 0 done, 1 failed, 2 wrong usage or configuration.
+    """
+    parser = argparse.ArgumentParser(description="Train the network on candle files.")
+    parser.add_argument("--config", type=Path, default=Path("config/config.yaml"))
+    parser.add_argument(
+        "--data", type=Path, nargs="+", metavar="CSV", help="default: the newest file of data/"
+    )
+    args = parser.parse_args(argv)
+    print("Loading and preprocessing data...")
+    try:
+        candles, timeframe = read_sources(args.data or [newest_csv(Path("data"))])
+        train(args.config, candles, timeframe)
+    except (CandlecastError, FileNotFoundError) as error:
+        print(f"train_lstm: {error}", file=sys.stderr)
+        return error.exit_code if isinstance(error, CandlecastError) else ConfigError.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
