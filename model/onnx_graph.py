@@ -107,6 +107,11 @@ def _open(model: bytes, device: Device, threads: int) -> onnxruntime.InferenceSe
             "candlecast[gpu], or set inference.device to auto or cpu"
         )
         raise CandlecastError(msg)
+    # Weights of a graph can be said to lie in another file, which no hash would cover; the key of
+    # that file's name is spelled out in the graph.
+    if b"location" in model:
+        msg = "the graph refers to weights in another file"
+        raise BundleError(msg)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from functools import cache
 from itertools import count
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -225,6 +226,28 @@ def test_a_broken_graph_is_refused(size: int) -> None:
     _, pair = reference_network()
     with pytest.raises(BundleError):
         Engine(OnnxPair(pair.prefix[:size], pair.step), 1, 60, 6)
+
+
+def test_weights_in_another_file_are_refused(tmp_path: Path) -> None:
+    import onnx
+
+    _, pair = reference_network()
+    model = onnx.load_model_from_string(pair.prefix)
+    path = tmp_path / "prefix.onnx"
+    onnx.save_model(model, path, save_as_external_data=True, location="weights", size_threshold=0)
+    with pytest.raises(BundleError, match="weights in another file"):
+        Engine(OnnxPair(path.read_bytes(), pair.step), 1, 60, 6)
+
+
+def test_a_window_of_one_row_needs_no_preparation_but_may_have_it() -> None:
+    weights, pair = reference_network()
+    windows = random_windows(5, 1, 6)
+    engine = Engine(pair, 5, 1, 6)
+    engine.warm()
+    idx = np.arange(5)
+    engine.prepare(idx, windows[:, :-1], idx)
+    assert np.abs(engine.step(idx, windows[:, -1]) - in_float64(weights, windows)).max() < 1e-6
+    np.testing.assert_array_equal(engine.full(windows), engine.step(idx, windows[:, -1]))
 
 
 def test_impossible_sizes_are_refused() -> None:

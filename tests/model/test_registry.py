@@ -289,6 +289,14 @@ def other_symbols(folder: Path) -> None:
     resign(folder, symbols=["ETH/USDT"])
 
 
+def repeated_symbol(folder: Path) -> None:
+    resign(folder, symbols=["BTC/USDT", "BTC/USDT"])
+
+
+def symbols_that_are_none(folder: Path) -> None:
+    resign(folder, symbols="BTC/USDT")
+
+
 def other_schema(folder: Path) -> None:
     resign(folder, schema=2)
 
@@ -348,6 +356,8 @@ HOSTILE: list[Callable[[Path], None]] = [
     other_target,
     no_such_target,
     other_symbols,
+    repeated_symbol,
+    symbols_that_are_none,
     other_schema,
     unknown_key,
     no_timeframe,

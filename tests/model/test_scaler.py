@@ -66,6 +66,12 @@ def test_an_unknown_symbol_is_named() -> None:
         some_set().bind(["BTC/USDT", "DOGE/USDT"])
 
 
+def test_ranges_must_be_of_one_length() -> None:
+    for low, high in ((np.zeros(2), np.ones(3)), (np.zeros(0), np.zeros(0)), (np.zeros(()),) * 2):
+        with pytest.raises(BundleError, match="one length"):
+            SymbolScaler(low, high, 0.0, 1.0)
+
+
 def damaged(path: tuple[str, ...], value: object) -> str:
     document: Any = json.loads(some_set().to_json())
     at = document
