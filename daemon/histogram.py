@@ -16,7 +16,7 @@ class Histogram:
     >>> for seconds in (0.1, 0.5, 7.0):
     ...     histogram.observe(seconds)
     >>> histogram.cumulative(), histogram.sum
-    ([('0.1', 1), ('1.0', 2), ('+Inf', 3)], 7.6)
+    ([('0.1', 1.0), ('1.0', 2.0), ('+Inf', 3.0)], 7.6)
     """
 
     __slots__ = ("_bounds", "_counts", "sum")

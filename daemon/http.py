@@ -59,11 +59,14 @@ async def serve_http(
         CandlecastError: the address is taken or not this machine's.
     """
     runner = web.AppRunner(
-        _application(metrics, health, clock), access_log=None, handle_signals=False
+        _application(metrics, health, clock),
+        access_log=None,
+        handle_signals=False,
+        shutdown_timeout=_GRACE_S,
     )
     await runner.setup()
     try:
-        site = web.TCPSite(runner, host, port, shutdown_timeout=_GRACE_S)
+        site = web.TCPSite(runner, host, port)
         try:
             await site.start()
         except OSError as error:
