@@ -1,0 +1,57 @@
+"""Small bundles for tests of the registry."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import numpy as np
+
+from model.engine import OnnxPair
+from model.features import LOG_RETURN_FEATURES, Indicators
+from model.registry import BundleParts, Registry
+from model.scaler import ScalerSet, SymbolScaler
+
+NOON_MS = 1_795_435_200_000
+VERSION_FILES = (
+    "calibration.json",
+    "manifest.json",
+    "model.keras",
+    "prefix.onnx",
+    "scaler.json",
+    "step.onnx",
+)
+
+
+def parts(number: int = 0) -> BundleParts:
+    """A bundle whose every file carries its number."""
+    scaler = SymbolScaler(np.zeros(6) - number, np.ones(6), 0.0, 1e-3)
+    tag = str(number).encode()
+    return BundleParts(
+        keras=b"keras" + tag,
+        onnx=OnnxPair(b"prefix" + tag, b"step" + tag),
+        scalers=ScalerSet(LOG_RETURN_FEATURES, "log_return", {"BTC/USDT": scaler}),
+        timeframe="15m",
+        indicators=Indicators(),
+        lookback=60,
+        units=(64, 32),
+        metrics={"mae_ratio": 1.0 + number},
+        trained_from_ms=NOON_MS - 900_000_000,
+        trained_to_ms=NOON_MS - 900_000,
+        data_sha256=hashlib.sha256(tag).hexdigest(),
+        created_ms=NOON_MS + 1000 * number,
+        calibration=json.dumps({"number": number}),
+    )
+
+
+def numbers_in(registry: Registry, version: str) -> set[int]:
+    """The numbers that the parts of an opened bundle carry: one, unless it is mixed."""
+    bundle = registry.open(version)
+    return {
+        int(bundle.read_keras()[5:]),
+        int(bundle.onnx.prefix[6:]),
+        int(bundle.onnx.step[4:]),
+        int(-bundle.scalers.by_symbol["BTC/USDT"].feature_min[0]),
+        int(bundle.manifest.metrics["mae_ratio"] - 1),
+        int(bundle.calibration["number"]),
+    }
