@@ -1,0 +1,85 @@
+"""A bot's side: take forecasts from MQTT, and refuse those that must not be acted upon.
+
+python examples/subscriber.py [HOST [PORT]]
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from typing import Any
+
+import aiomqtt
+
+# Status first: a forecast of an instance that has not said it is alive is refused.
+TOPICS = ("candlecast/v1/status/+", "candlecast/v1/+/+/+/prediction")
+ALIVE = ("online", "degraded")
+
+
+class Guard:
+    """Decides whether a forecast may be used; knows nothing of MQTT, files or clocks."""
+
+    def __init__(self) -> None:
+        self._states: dict[str, str] = {}
+        self._newest: dict[tuple[str, str, str], int] = {}
+
+    def hear(self, status: dict[str, Any]) -> None:
+        """Remember how an instance is; its will says "offline" when it dies."""
+        self._states[status["instance"]] = status["state"]
+
+    def lost_touch(self) -> None:
+        """Without a broker nobody is known to be alive."""
+        self._states.clear()
+
+    def refusal(self, forecast: dict[str, Any], now_ms: int) -> str | None:
+        """Why the forecast must not be used, or None: then it is used, and known from now on."""
+        state = self._states.get(forecast["instance"], "absent")
+        series = (forecast["exchange"], forecast["symbol"], forecast["timeframe"])
+        if state not in ALIVE:
+            return f"its instance is {state}"
+        if forecast["late"]:
+            return "late"
+        if now_ms >= forecast["valid_until_ms"]:
+            return "expired"
+        # QoS 1 may deliver twice, and the broker keeps the newest for whoever connects again.
+        if forecast["target_close_ms"] <= self._newest.get(series, 0):
+            return "duplicate"
+        self._newest[series] = forecast["target_close_ms"]
+        return None
+
+
+async def follow(host: str, port: int, guard: Guard) -> None:
+    """Print accepted forecasts until the connection is lost."""
+    async with aiomqtt.Client(host, port, protocol=aiomqtt.ProtocolVersion.V5) as client:
+        for topic in TOPICS:
+            await client.subscribe(topic, qos=1)
+        async for message in client.messages:
+            content = json.loads(message.payload)
+            if message.topic.matches(TOPICS[0]):
+                guard.hear(content)
+                print(f"{content['instance']} is {content['state']}", flush=True)
+                continue
+            name = f"{content['symbol']} {content['timeframe']} #{content['seq']}"
+            refusal = guard.refusal(content, time.time_ns() // 1_000_000)  # noqa: TID251 - the bot's own clock
+            if refusal is None:
+                print(f"{name}: {content['predicted_close']:.8g}", flush=True)
+            else:
+                print(f"{name}: refused, {refusal}", flush=True)
+
+
+async def main(host: str = "127.0.0.1", port: str = "1883") -> None:
+    """Follow the forecasts, connecting again whenever the broker was away."""
+    guard = Guard()
+    while True:
+        try:
+            await follow(host, int(port), guard)
+        except aiomqtt.MqttError as error:
+            print(f"no broker: {error}", file=sys.stderr, flush=True)
+            guard.lost_touch()
+        await asyncio.sleep(1)  # noqa: TID251 - a script of its own
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))
