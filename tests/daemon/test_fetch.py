@@ -1,0 +1,134 @@
+"""History to CSV from an exchange on real sockets: whole, closed, resumable."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from daemon.clock import SystemClock
+from daemon.fetch import FetchJob, fetch
+from daemon.sandbox.exchange import SandboxExchange
+from daemon.sandbox.market import Faults
+from daemon.sandbox.tape import Tape, build_tape
+from model.candle import Timeframe
+from model.csvfiles import HEADER, csv_name
+from model.errors import CandlecastError, ExchangeError
+
+MINUTE = Timeframe.parse("1m")
+DAY_MS = 86_400_000
+
+
+class Told:
+    """Progress that remembers, and may be made to stop the run."""
+
+    def __init__(self, cut_at: int | None = None) -> None:
+        self.steps: list[tuple[str, int, int]] = []
+        self._cut_at = cut_at
+
+    def update(self, symbol: str, done: int, total: int) -> None:
+        self.steps.append((symbol, done, total))
+        if len(self.steps) == self._cut_at:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture
+def tape() -> Tape:
+    origin_ms = MINUTE.floor(SystemClock().wall_ms()) - 4 * DAY_MS
+    return build_tape(2, MINUTE, origin_ms, slice_rows=7_000)
+
+
+@pytest.fixture
+async def exchange(tape: Tape) -> AsyncIterator[SandboxExchange]:
+    async with SandboxExchange(tape, faults=Faults()) as running:
+        yield running
+
+
+@pytest.fixture
+def job(exchange: SandboxExchange, tmp_path: Path) -> FetchJob:
+    symbols = ("S00/USDT", "S01/USDT")
+    return FetchJob("binance", exchange.rest_url, symbols, MINUTE, 2, tmp_path / "data")
+
+
+def rows(path: Path) -> list[list[float]]:
+    header, *lines = path.read_text(encoding="utf-8").splitlines()
+    assert header == HEADER
+    return [[float(value) for value in line.split(",")[:6]] for line in lines]
+
+
+def recorded(exchange: SandboxExchange, symbol: str, opened: Sequence[float]) -> list[list[float]]:
+    times, ohlcv = exchange.tape.history(symbol, int(opened[0]), int(opened[-1]) + 1)
+    return [[int(ms), *values] for ms, values in zip(times, ohlcv.tolist(), strict=True)]
+
+
+async def test_every_closed_candle_once(exchange: SandboxExchange, job: FetchJob) -> None:
+    before_ms = SystemClock().wall_ms()
+    told = Told()
+    paths = await fetch(job, SystemClock(), told)
+    assert sorted(job.folder.iterdir()) == sorted(paths)
+    first_ms = (before_ms - 2 * DAY_MS) // DAY_MS * DAY_MS
+    for symbol, path in zip(job.symbols, paths, strict=True):
+        written = rows(path)
+        opened = [row[0] for row in written]
+        assert written == recorded(exchange, symbol, opened)
+        assert opened[0] == first_ms
+        # The last candle has closed, and none that had closed well before the start is missing.
+        assert MINUTE.floor(before_ms - 5_000) <= opened[-1] + MINUTE.ms <= SystemClock().wall_ms()
+        assert path.name == csv_name(symbol, "1m", first_ms, int(opened[-1]))
+        assert path.read_text(encoding="utf-8").splitlines()[1].endswith(" 00:00:00")
+        assert told.steps[-1][1] == told.steps[-1][2]
+
+
+async def test_a_cut_run_goes_on_where_it_stopped(exchange: SandboxExchange, job: FetchJob) -> None:
+    job = replace(job, symbols=job.symbols[:1])
+    with pytest.raises(KeyboardInterrupt):
+        await fetch(job, SystemClock(), Told(cut_at=3))
+    (partial,) = job.folder.iterdir()
+    assert partial.suffix == ".partial"
+    kept = len(rows(partial))
+    assert kept == 2_000
+    with partial.open("a", encoding="utf-8") as file:
+        file.write("17640000")  # as a killed process may leave it
+
+    told = Told()
+    (path,) = await fetch(job, SystemClock(), told)
+    assert told.steps[0][1] == kept
+    written = rows(path)
+    assert written == recorded(exchange, "S00/USDT", [row[0] for row in written])
+    assert list(job.folder.iterdir()) == [path]
+
+
+async def test_a_symbol_that_was_listed_later(exchange: SandboxExchange, job: FetchJob) -> None:
+    (path,) = await fetch(replace(job, symbols=job.symbols[:1], days=6), SystemClock(), Told())
+    assert rows(path)[0][0] == exchange.tape.origin_ms
+
+
+async def test_a_time_without_candles(tape: Tape, tmp_path: Path) -> None:
+    unborn = replace(tape, origin_ms=MINUTE.floor(SystemClock().wall_ms()) + DAY_MS)
+    async with SandboxExchange(unborn) as exchange:
+        job = FetchJob("binance", exchange.rest_url, ("S00/USDT",), MINUTE, 1, tmp_path)
+        with pytest.raises(CandlecastError, match="has no 1m candles of S00/USDT in that time"):
+            await fetch(job, SystemClock(), Told())
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_ban_is_obeyed(exchange: SandboxExchange, job: FetchJob) -> None:
+    exchange.ban(418, 60)
+    with pytest.raises(ExchangeError, match="loading its markets: it asks to slow down"):
+        await fetch(job, SystemClock(), Told())
+    assert sum(exchange.rest.requests.values()) <= 3
+
+
+async def test_what_the_exchange_lacks(job: FetchJob) -> None:
+    with pytest.raises(ExchangeError, match="no symbol S09/USDT; did you mean S0"):
+        await fetch(replace(job, symbols=("S09/USDT",)), SystemClock(), Told())
+    with pytest.raises(ExchangeError, match="no timeframe 7m; allowed: 1s, 1m"):
+        await fetch(replace(job, timeframe=Timeframe.parse("7m")), SystemClock(), Told())
+
+
+async def test_a_folder_that_cannot_be_written(job: FetchJob, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(CandlecastError, match=r"cannot write .*file"):
+        await fetch(replace(job, folder=tmp_path / "file"), SystemClock(), Told())
