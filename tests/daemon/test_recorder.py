@@ -110,7 +110,7 @@ def slots(history: History, symbol: str = "BTC/USDT") -> list[int]:
 
 async def until(reached: Callable[[], Awaitable[bool]]) -> None:
     async with asyncio.timeout(10):
-        while not await reached():  # noqa: ASYNC110 - what is awaited lies in a file
+        while not await reached():
             await asyncio.sleep(0.005)
 
 
@@ -208,6 +208,19 @@ async def test_old_rows_are_pruned_at_the_start(history: History, tmp_path: Path
         await until(pruned)
     oldest_s = await asyncio.to_thread(oldest_opening, tmp_path / "history.db")
     assert oldest_s * 1000 == T0 + 90 * MINUTE
+
+
+async def test_pruning_on_a_full_disk_is_tried_again(
+    history: History, caplog: pytest.LogCaptureFixture
+) -> None:
+    old = [candle(slot, f"S{number}/USDT") for slot in range(20) for number in range(100)]
+    await asyncio.to_thread(history.add_candles, "binance", "1m", old)
+    metrics = Metrics()
+    with full_disk():
+        async with running(Recorder(history, ("binance", "1m"), 0.0, FastClock(), metrics)):
+            await until_failing_is(1.0, metrics)
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert len(await asyncio.to_thread(slots, history, "S99/USDT")) == 20
 
 
 async def test_a_programming_error_is_not_taken_for_a_full_disk(history: History) -> None:

@@ -251,6 +251,7 @@ def _filled_database(path: Path) -> None:
 
 
 def _truncated(path: Path) -> None:
+    path.unlink(missing_ok=True)
     _filled_database(path)
     with path.open("r+b") as file:
         file.truncate(path.stat().st_size // 2)
@@ -284,6 +285,17 @@ def test_a_doubtful_file_is_refused_in_one_line_and_left_alone(
     assert str(path) in str(refused.value)
     assert "\n" not in str(refused.value)
     assert before == (path.read_bytes() if path.is_file() else None)
+
+
+def test_of_a_large_file_at_least_the_ends_are_looked_at(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("model.database._WHOLE_CHECK_BYTES", 0)
+    _filled_database(path)
+    History(path).close()
+    _truncated(path)
+    with pytest.raises(HistoryError, match="is damaged"):
+        History(path)
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
