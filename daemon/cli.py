@@ -181,6 +181,39 @@ def _fetch(args: argparse.Namespace) -> None:
         print(path)
 
 
+def _train_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--promote", action="store_true", help="serve the model from now on")
+
+
+def _train(args: argparse.Namespace) -> None:
+    from daemon.quiet import native_notes_hidden
+
+    with native_notes_hidden():
+        _train_quietly(args)
+
+
+def _train_quietly(args: argparse.Namespace) -> None:
+    settings = _load(args)
+    from daemon.clock import SystemClock
+    from model.candle import Timeframe
+    from model.csvfiles import newest_csvs
+    from model.dataset import read_candles
+    from model.packing import pack_trained
+    from model.registry import Registry
+    from model.train_lstm import train
+
+    timeframe = Timeframe.parse(settings.trading.timeframe)
+    paths = settings.paths
+    files = newest_csvs(paths.data, settings.trading.symbols, timeframe.text)
+    candles = {symbol: read_candles(path, timeframe) for symbol, path in files.items()}
+    trained = train(args.config, candles, timeframe, models=paths.models, data=paths.data)
+    registry = Registry(settings.registry_dir)
+    version = registry.write(pack_trained(trained, paths.models, SystemClock().wall_ms()))
+    if args.promote:
+        registry.promote(version)
+    print(f"{'champion' if args.promote else 'model'}: {version}")
+
+
 def _models_options(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     for name, text in (
@@ -252,6 +285,7 @@ _COMMANDS = (
         "demo", "see it work: own exchange, own broker, recorded candles", _demo, _demo_options
     ),
     _Command("fetch", "fetch candle history to CSV files", _fetch, _fetch_options),
+    _Command("train", "train a model on the fetched candles", _train, _train_options),
     _Command("models", "list, show, promote or roll back models", _models, _models_options),
     _Command("check-config", "check the configuration without connecting", _check_config),
 )

@@ -36,9 +36,10 @@ def _about(registry: Registry, version: str) -> str:
     except BundleError as error:
         return str(error)
     until = datetime.fromtimestamp(manifest.trained_to_ms / 1000, UTC)
-    scores = "".join(f"  {name} {value:.4g}" for name, value in manifest.metrics.items())
+    ratio = manifest.metrics.get("mae_ratio")
+    score = "" if ratio is None else f", error ÷ last value's {ratio:.4f}"
     count = len(manifest.symbols)
     return (
         f"{manifest.timeframe} {manifest.target}, {count} symbol{'s' if count > 1 else ''}, "
-        f"trained to {until:%Y-%m-%d %H:%M} UTC{scores}"
+        f"trained to {until:%Y-%m-%d %H:%M} UTC{score}"
     )

@@ -1,0 +1,69 @@
+"""From an empty folder to a promoted model, as a newcomer's first day goes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from daemon.clock import SystemClock
+from daemon.sandbox.exchange import SandboxExchange
+from daemon.sandbox.tape import Tape, build_tape
+from model.candle import Timeframe
+
+MINUTE = Timeframe.parse("1m")
+CONFIG = """
+trading: {symbols: [S00/USDT, S01/USDT], timeframe: 1m}
+model: {epochs: 1, batch_size: 256, lookback_periods: 8, lstm_units: [4, 3]}
+"""
+
+
+@pytest.fixture
+def tape() -> Tape:
+    return build_tape(2, MINUTE, MINUTE.floor(SystemClock().wall_ms()) - 2_000 * MINUTE.ms)
+
+
+async def candlecast(folder: Path, rest_url: str, *argv: str) -> tuple[int | None, str, str]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "daemon", *argv, "--config", "config.yaml", cwd=folder,
+        env=os.environ | {"CANDLECAST__EXCHANGE__ENDPOINT__REST": rest_url},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    out, err = await process.communicate()
+    return process.returncode, out.decode(), err.decode()
+
+
+async def test_an_empty_machine_gets_a_model(tape: Tape, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(CONFIG, encoding="utf-8")
+
+    async with SandboxExchange(tape) as exchange:
+        url = exchange.rest_url
+        code, _, err = await candlecast(tmp_path, url, "run")
+        assert (code, len(err.splitlines())) == (2, 1)
+        assert "candlecast fetch && candlecast train --promote" in err
+
+        code, _, err = await candlecast(tmp_path, url, "train")
+        assert (code, len(err.splitlines())) == (2, 1)
+        assert "candlecast fetch" in err
+
+        code, out, err = await candlecast(tmp_path, url, "fetch", "--days", "1")
+        assert (code, err) == (0, "")
+        assert len(list((tmp_path / "data").glob("S0?-USDT_1m_*_to_*.csv"))) == 2
+
+        code, out, err = await candlecast(tmp_path, url, "train", "--promote")
+        assert code == 0, err
+        # Nothing but what candlecast itself logs: TensorFlow's notes stay out of sight.
+        assert all(" model." in line for line in err.splitlines()), err
+        version = out.splitlines()[-1].removeprefix("champion: ")
+
+        _, out, _ = await candlecast(tmp_path, url, "models", "list")
+        assert out.startswith(f"{version}  champion  1m log_return, 2 symbols, trained to ")
+        assert len(out.splitlines()) == 1
+        _, out, _ = await candlecast(tmp_path, url, "models", "show")
+        assert json.loads(out)["symbols"] == ["S00/USDT", "S01/USDT"]
+    assert (tmp_path / "state" / "registry" / version / "model.keras").is_file()
