@@ -121,6 +121,10 @@ async def until_failing_is(expected: float, metrics: Metrics) -> None:
     await until(reached)
 
 
+def said(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [r.levelname for r in caplog.records if r.name == "daemon.recorder"]
+
+
 def recorder_of(history: History, metrics: Metrics, max_rows: int = 100) -> Recorder:
     return Recorder(history, ("binance", "1m"), KEEP_DAYS, FastClock(), metrics, max_rows=max_rows)
 
@@ -166,12 +170,12 @@ async def test_a_full_disk_is_said_once_and_heals(
             for slot in range(150, 160):
                 recorder.candle(candle(slot))
             await asyncio.sleep(0.05)  # several attempts later
-            assert [r.levelname for r in caplog.records] == ["WARNING"]
+            assert said(caplog) == ["WARNING"]
             assert "forecasts go on" in caplog.text
         await until_failing_is(0.0, metrics)
     assert await asyncio.to_thread(slots, history) == list(range(60, 160))  # the newest hundred
     assert value(metrics, "lost_rows_total") == 60.0
-    assert [r.levelname for r in caplog.records] == ["WARNING", "INFO"]
+    assert said(caplog) == ["WARNING", "INFO"]
 
 
 async def test_what_a_full_disk_refuses_at_the_end_is_counted(
@@ -219,7 +223,7 @@ async def test_pruning_on_a_full_disk_is_tried_again(
     with full_disk():
         async with running(Recorder(history, ("binance", "1m"), 0.0, FastClock(), metrics)):
             await until_failing_is(1.0, metrics)
-    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert said(caplog) == ["WARNING"]
     assert len(await asyncio.to_thread(slots, history, "S99/USDT")) == 20
 
 
