@@ -78,11 +78,14 @@ class LSTMPricePredictor:
             msg = "model.lstm_units is empty; list the units of at least one layer, e.g. [64, 32]"
             raise ConfigError(msg)
         _seed(keras, settings["seed"])
-        model = keras.Sequential([keras.Input(shape=input_shape)])
-        for position, width in enumerate(units, start=1):
-            model.add(keras.layers.LSTM(width, return_sequences=position < len(units)))
-            model.add(keras.layers.Dropout(settings["dropout_rate"]))
-        model.add(keras.layers.Dense(1))
+        # Named by hand: Keras numbers layers by how many the process has made before.
+        model = keras.Sequential([keras.Input(shape=input_shape)], name="sequential")
+        for position, width in enumerate(units):
+            suffix = f"_{position}" if position else ""
+            more = position < len(units) - 1
+            model.add(keras.layers.LSTM(width, return_sequences=more, name=f"lstm{suffix}"))
+            model.add(keras.layers.Dropout(settings["dropout_rate"], name=f"dropout{suffix}"))
+        model.add(keras.layers.Dense(1, name="dense"))
         model.compile(
             optimizer=keras.optimizers.Adam(learning_rate=settings["learning_rate"]),
             loss=settings["loss"] or _DEFAULT_LOSS[target_of(self.config)],
