@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from model.bundle import BundleParts
 from model.candle import Timeframe
 from model.csvfiles import newest_csv, parse_csv_name
 from model.dataset import Dataset, Samples, build_dataset, read_candles
@@ -37,7 +36,6 @@ class Trained:
     """Everything a bundle needs, and what the forecasts were worth.
 
     Attributes:
-        keras: bytes of the saved `.keras` file.
         weights: the network's weights for export.
         scalers: one scaler per symbol; features and target are theirs.
         timeframe: ccxt timeframe of the candles.
@@ -53,7 +51,6 @@ class Trained:
         test: forecasts of the test part.
     """
 
-    keras: bytes
     weights: LstmWeights
     scalers: ScalerSet
     timeframe: str
@@ -121,7 +118,6 @@ def train(
     _write_predictions(dataset, raw, data / "predictions.csv")
     print("\n=== Training Complete ===")
     return Trained(
-        keras=(models / "lstm_model.keras").read_bytes(),
         weights=predictor.lstm_weights(),
         scalers=dataset.scalers,
         timeframe=timeframe.text,
@@ -135,31 +131,6 @@ def train(
         symbols=dataset.symbols,
         validation=validation,
         test=test,
-    )
-
-
-def bundle_parts(trained: Trained, created_ms: int) -> BundleParts:
-    """What the registry needs of a training run.
-
-    Args:
-        trained: the run.
-        created_ms: now, Unix milliseconds.
-    """
-    from model.onnx_export import export_onnx
-
-    return BundleParts(
-        keras=trained.keras,
-        onnx=export_onnx(trained.weights),
-        scalers=trained.scalers,
-        timeframe=trained.timeframe,
-        indicators=trained.indicators,
-        lookback=trained.lookback,
-        units=trained.units,
-        metrics=trained.metrics,
-        trained_from_ms=trained.trained_from_ms,
-        trained_to_ms=trained.trained_to_ms,
-        data_sha256=trained.data_sha256,
-        created_ms=created_ms,
     )
 
 

@@ -18,8 +18,9 @@ from model.dataset import build_dataset, read_candles
 from model.engine import Engine
 from model.errors import CandlecastError, ConfigError
 from model.evaluation import evaluate
+from model.packing import pack_trained
 from model.registry import Registry
-from model.train_lstm import Trained, bundle_parts, main, read_sources, train
+from model.train_lstm import Trained, main, read_sources, train
 
 Configure = Callable[..., Path]
 QUARTER = Timeframe.parse("15m")
@@ -227,7 +228,7 @@ def test_a_trained_network_is_served_from_its_bundle(
 ) -> None:
     folder, trained = trained_twice[0]
     registry = Registry(tmp_path / "registry")
-    registry.promote(registry.write(bundle_parts(trained, created_ms=1_764_000_000_000)))
+    registry.promote(registry.write(pack_trained(trained, folder / "models", 1_764_000_000_000)))
     bundle = registry.open(registry.champion())
     assert bundle.manifest.target == "log_return"
     assert bundle.manifest.symbols == ("BTC/USDT",)
