@@ -1,13 +1,13 @@
 """Every error that candlecast raises on purpose.
 
-    CandlecastError            one clear line for the user; exit code 1
-    ├── ConfigError            wrong configuration or usage; exit code 2
-    ├── BadCandle              an impossible candle from outside (also a ValueError)
-    ├── HistoryError           the history database is corrupt, foreign or of another schema
-    ├── ExchangeError          the exchange refused, or lacks what was asked of it
-    ├── BrokerError            the MQTT broker refused
-    └── BundleError            a model bundle that must not be opened
-        └── NoChampion         nothing has been promoted yet; exit code 2
+CandlecastError            one clear line for the user; exit code 1
+├── ConfigError            wrong configuration or usage; exit code 2
+├── BadCandle              an impossible candle from outside (also a ValueError)
+├── HistoryError           the history database is corrupt, foreign or of another schema
+├── ExchangeError          the exchange refused, or lacks what was asked of it
+├── BrokerError            the MQTT broker refused
+└── BundleError            a model bundle that must not be opened
+    └── NoChampion         nothing has been promoted yet; exit code 2
 """
 
 from __future__ import annotations
