@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from model.candle import FinalBy, Timeframe
 
 
-_SETTLED_MS = 250
+SETTLED_MS = 250
 """An exchange's history may lag behind its stream by so much."""
 
 
@@ -49,7 +49,7 @@ def final_by_rest(
             impossible.append(error)
             continue
         close_ms = opened + timeframe.ms
-        if close_ms + _SETTLED_MS <= asked_ms:
+        if close_ms + SETTLED_MS <= asked_ms:
             final.append(Candle(symbol, opened, close_ms, ohlcv, *arrived, "rest"))
     return final, impossible
 

@@ -19,6 +19,7 @@ def make_exchange(
     endpoint_rest: str | None = None,
     endpoint_ws: str | None = None,
     *,
+    symbols: Iterable[str] = (),
     wrap: Callable[[type[Any]], type[Any]] | None = None,
 ) -> Any:  # noqa: ANN401 - ccxt's classes are untyped
     """Make a rate-limited ccxt.pro instance; it connects when first asked for something.
@@ -27,6 +28,8 @@ def make_exchange(
         name: ccxt id.
         endpoint_rest: scheme, host and port that replace those of every REST address.
         endpoint_ws: the same for every websocket address.
+        symbols: what will be asked for; only their kinds of markets are loaded, where ccxt
+            leaves the choice. None of them: all kinds.
         wrap: turns the exchange's class into the subclass to instantiate.
 
     Raises:
@@ -38,7 +41,31 @@ def make_exchange(
     base = getattr(ccxt.pro, name)
     exchange = (wrap(base) if wrap else base)({"enableRateLimit": True})
     exchange.urls = repoint(exchange.urls, endpoint_rest, endpoint_ws)
+    _choose_markets(exchange, set(symbols))
     return exchange
+
+
+def _choose_markets(exchange: Any, symbols: set[str]) -> None:  # noqa: ANN401
+    """Leave out the kinds of markets that no symbol is of."""
+    options = exchange.options.get("fetchMarkets")
+    kinds = options.get("types") if isinstance(options, dict) else None
+    if not isinstance(kinds, list) or not symbols:
+        return
+    unwanted = set.intersection(*map(_other_kinds, symbols))
+    if wanted := [kind for kind in kinds if kind not in unwanted]:
+        options["types"] = wanted
+
+
+def _other_kinds(symbol: str) -> set[str]:
+    """Kinds of markets, by any exchange's name in ccxt, that a symbol cannot be of."""
+    pair, _, settle = symbol.partition(":")
+    if not settle:
+        return {"linear", "inverse", "swap", "future", "contract", "option", "stock"}
+    currency, *detail = settle.split("-")
+    base = pair.partition("/")[0]
+    # An option is named by expiry, strike and C or P; a dated future by its expiry alone.
+    other = set() if len(detail) > 1 else {"option"}
+    return {"spot", "stock", "linear" if currency == base else "inverse"} | other
 
 
 def check_exchange(name: str) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from daemon.closing import ClosingRule, final_by_rest
+from daemon.closing import SETTLED_MS, ClosingRule, final_by_rest
 from daemon.exchange import check_market, make_exchange, network_errors, refusal
 from daemon.groups import expected
 from daemon.tap import tapped
@@ -25,6 +25,9 @@ _SYMBOLS_PER_CONNECTION = 200
 """Binance advises against more streams on one connection; others allow at least as many."""
 
 _PAGE = 1000
+_HOLE_ROWS = 200
+"""How far to step over an empty page: less than any exchange's page, so that nothing is missed."""
+
 _BACKOFF_S = (0.5, 30.0)
 
 
@@ -79,7 +82,9 @@ class Feed:
         self._resuming: set[str] = set()
         self._closing = ClosingRule(source.timeframe, max_skew_ms=1_000)
         self._rest: Any = None
-        self._garbage_logged = False
+        self._garbage_logged: set[type[Exception]] = set()
+        self._failed = asyncio.Event()
+        self._failure: Exception | None = None
 
     async def open(self) -> None:
         """Load the exchange's markets and check that it can do what is asked.
@@ -88,7 +93,9 @@ class Feed:
             ExchangeError: unreachable, or without the symbol, timeframe or candle stream.
         """
         source = self._source
-        self._rest = make_exchange(source.name, source.endpoint_rest, source.endpoint_ws)
+        self._rest = make_exchange(
+            source.name, source.endpoint_rest, source.endpoint_ws, symbols=source.symbols
+        )
         try:
             await self._rest.load_markets()
         except network_errors() as error:
@@ -110,6 +117,7 @@ class Feed:
         """
         frame = self._source.timeframe
         candles: list[Candle] = []
+        end_ms = self._clock.wall_ms() - frame.ms - SETTLED_MS
         while True:
             asked_ms = self._clock.wall_ms()
             try:
@@ -118,26 +126,35 @@ class Feed:
                 raise refusal(self._source.name, f"fetching {symbol} candles", error) from None
             arrived = self._clock.wall_ms(), self._clock.monotonic()
             final, impossible = final_by_rest(symbol, page, frame, asked_ms, arrived)
-            for error in impossible:
-                self.on_garbage(error)
-            candles += final
-            if len(page) < _PAGE or not final:
+            for reason in impossible:
+                self.on_garbage(reason)
+            fresh = [candle for candle in final if candle.open_ms >= since_ms]
+            candles += fresh
+            # How long a page may be is the exchange's affair: a short one need not be the last.
+            since_ms = fresh[-1].close_ms if fresh else since_ms + _HOLE_ROWS * frame.ms
+            if since_ms > end_ms:
                 return candles
-            since_ms = final[-1].close_ms
 
     def on_raw(
         self, symbol: str, open_ms: object, values: tuple[object, ...], *, closed: bool | None
     ) -> None:
         """Take in one update from the tap."""
-        now_ms, now_s = self._clock.wall_ms(), self._clock.monotonic()
-        self._metrics.feed_messages.inc()
         try:
-            final = self._closing.update(
-                symbol, open_ms, values, closed=closed, now_ms=now_ms, now_s=now_s
-            )
+            self._take(symbol, open_ms, values, closed=closed)
         except BadCandle as error:
             self.on_garbage(error)
-            return
+        except Exception as error:  # noqa: BLE001 - the tap would take a bug of ours for garbage
+            self._failure = error
+            self._failed.set()
+
+    def _take(
+        self, symbol: str, open_ms: object, values: tuple[object, ...], *, closed: bool | None
+    ) -> None:
+        now_ms, now_s = self._clock.wall_ms(), self._clock.monotonic()
+        self._metrics.feed_messages.inc()
+        final = self._closing.update(
+            symbol, open_ms, values, closed=closed, now_ms=now_ms, now_s=now_s
+        )
         if symbol in self._resuming and (forming := self._closing.forming(symbol)) is not None:
             self._resuming.discard(symbol)
             self._on_resumed(symbol, forming.open_ms)
@@ -148,17 +165,18 @@ class Feed:
     def on_garbage(self, error: Exception) -> None:
         """Count something from the exchange that cannot be used; log the first of a kind."""
         self._metrics.feed_refused.inc()
-        if not self._garbage_logged:
-            self._garbage_logged = True
+        if type(error) not in self._garbage_logged:
+            self._garbage_logged.add(type(error))
             log.warning("refused a message of %s: %r", self._source.name, error)
 
     async def run(self) -> None:
-        """Keep every subscription alive until cancelled."""
-        symbols = self._source.symbols
+        """Keep every subscription alive until cancelled; ends by raising what a receiver raised."""
         async with asyncio.TaskGroup() as group:
-            for start in range(0, len(symbols), _SYMBOLS_PER_CONNECTION):
-                shard = symbols[start : start + _SYMBOLS_PER_CONNECTION]
-                group.create_task(self._supervise(shard), name=f"feed-{start}")
+            for number, shard in enumerate(_shards(self._rest, self._source.symbols)):
+                group.create_task(self._supervise(shard), name=f"feed-{number}")
+            await self._failed.wait()
+            assert self._failure is not None  # noqa: S101 - set before the event
+            raise self._failure
 
     async def _supervise(self, shard: Sequence[str]) -> None:
         shortest, longest = _BACKOFF_S
@@ -185,7 +203,7 @@ class Feed:
             source.name, source.endpoint_rest, source.endpoint_ws, wrap=lambda c: tapped(c, self)
         )
         try:
-            exchange.set_markets(self._rest.markets, self._rest.currencies)
+            exchange.set_markets_from_exchange(self._rest)
             exchange.watch_candles(shard, source.timeframe.text)
             self._closing.forget(shard)
             self._resuming.update(shard)
@@ -196,6 +214,16 @@ class Feed:
             raise expected(group_error, network_errors()) from None
         finally:
             await exchange.close()
+
+
+def _shards(exchange: Any, symbols: Sequence[str]) -> list[list[str]]:  # noqa: ANN401
+    """Share symbols out among connections; spot and derivatives have addresses of their own."""
+    kinds: dict[object, list[str]] = {}
+    for symbol in symbols:
+        market = exchange.market(symbol)
+        kinds.setdefault((market["type"], market["subType"]), []).append(symbol)
+    size = _SYMBOLS_PER_CONNECTION
+    return [kind[at : at + size] for kind in kinds.values() for at in range(0, len(kind), size)]
 
 
 def _topics(exchange: Any, shard: Sequence[str], timeframe: str) -> list[list[list[str]]]:  # noqa: ANN401

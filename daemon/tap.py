@@ -145,20 +145,20 @@ def _watch_cache(listener: Listener) -> Callable[..., None]:
 
 
 def _guarded_client(base: type[Any], listener: Listener) -> Callable[..., Any]:
-    """A `client` whose connections survive text that is not JSON."""
+    """A `client` whose connections survive frames that cannot be decoded."""
 
     def client(exchange: Any, url: str) -> Any:  # noqa: ANN401
         connection = base.client(exchange, url)
-        if "handle_text_or_binary_message" not in vars(connection):
-            decode = connection.handle_text_or_binary_message
+        if "handle_message" not in vars(connection):
+            handle = connection.handle_message
 
-            def handle_text_or_binary_message(data: str | bytes) -> None:
+            def handle_message(frame: Any) -> None:  # noqa: ANN401
                 try:
-                    decode(data)
+                    handle(frame)
                 except Exception as error:  # noqa: BLE001 - see `_direct`
                     listener.on_garbage(error)
 
-            connection.handle_text_or_binary_message = handle_text_or_binary_message
+            connection.handle_message = handle_message
         return connection
 
     return client

@@ -132,3 +132,30 @@ def test_refusals(error: Exception, transient: bool, expected: str) -> None:  # 
     line = str(refusal("binance", "asking", error))
     assert expected in line
     assert len(line) < 300
+
+
+@pytest.mark.parametrize(
+    ("name", "symbols", "expected"),
+    [
+        ("binance", [], ["spot", "linear", "inverse"]),
+        ("binance", ["BTC/USDT", "ETH/BTC"], ["spot"]),
+        ("binance", ["BTC/USDT:USDT"], ["linear"]),
+        ("binance", ["BTC/USD:BTC"], ["inverse"]),
+        ("binance", ["BTC/USDT", "BTC/USD:BTC-261225"], ["spot", "inverse"]),
+        ("binanceusdm", ["BTC/USDT"], ["linear"]),
+        ("okx", ["BTC/USDT"], ["spot"]),
+        ("okx", ["BTC/USDT:USDT"], ["future", "swap"]),
+        ("okx", ["BTC/USD:BTC-261225-60000-C"], ["future", "swap", "option"]),
+    ],
+)
+def test_only_the_kinds_of_markets_asked_for_are_loaded(
+    name: str, symbols: list[str], expected: list[str]
+) -> None:
+    exchange = make_exchange(name, symbols=symbols)
+    assert exchange.options["fetchMarkets"]["types"] == expected
+
+
+def test_an_exchange_that_leaves_no_choice_of_markets_loads_them_all() -> None:
+    assert "fetchMarkets" not in make_exchange("kraken", symbols=["BTC/USD"]).options
+    kinds = make_exchange("mexc", symbols=["BTC/USDT"]).options["fetchMarkets"]["types"]
+    assert {"spot", "swap"} <= set(kinds)

@@ -1,0 +1,88 @@
+"""A feed under test: opened, running, and taken down without a trace."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from daemon.clock import Clock
+from daemon.feed import Feed, Source
+from daemon.metrics import Metrics
+from model.candle import Candle, Timeframe
+
+
+@dataclass
+class Heard:
+    """What a feed handed out, and its counters."""
+
+    feed: Feed
+    metrics: Metrics
+    closed: list[Candle] = field(default_factory=list)
+    resumed: list[tuple[str, int]] = field(default_factory=list)
+
+    def count(self, name: str) -> float:
+        """A counter's value, e.g. ``feed_refused``."""
+        return self.metrics.registry.get_sample_value(f"candlecast_{name}_total") or 0.0
+
+    def has_counted(self, name: str, value: float) -> bool:
+        """Whether a counter has come to ``value``."""
+        return self.count(name) >= value
+
+
+def make_feed(
+    urls: tuple[str | None, str | None],
+    symbols: Iterable[str],
+    clock: Clock,
+    *,
+    name: str = "binance",
+    timeframe: str = "1m",
+    on_closed: Callable[[Candle], None] | None = None,
+) -> Heard:
+    """A feed that is not opened yet; ``urls`` are the REST and the websocket endpoint."""
+    metrics = Metrics()
+    closed: list[Candle] = []
+    resumed: list[tuple[str, int]] = []
+    source = Source(name, *urls, tuple(symbols), Timeframe.parse(timeframe))
+    feed = Feed(
+        source,
+        clock,
+        metrics,
+        on_closed or closed.append,
+        lambda symbol, forming_ms: resumed.append((symbol, forming_ms)),
+    )
+    return Heard(feed, metrics, closed, resumed)
+
+
+@asynccontextmanager
+async def running(heard: Heard) -> AsyncIterator[Heard]:
+    """Open the feed and keep it running; nothing of it may be left afterwards."""
+    before = asyncio.all_tasks()
+    try:
+        await heard.feed.open()
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(heard.feed.run())
+            yield heard
+            task.cancel()
+    finally:
+        await heard.feed.close()
+        await no_task_but(before)
+
+
+async def no_task_but(before: set[asyncio.Task[object]]) -> None:
+    """Fail if a task outlives the feed, or an exception was dropped on the way."""
+    async with asyncio.timeout(5):
+        while left := asyncio.all_tasks() - before:
+            await asyncio.sleep(0.002)
+    assert not left
+    gc.collect()
+    await asyncio.sleep(0)
+
+
+async def until(condition: Callable[[], object], timeout_s: float = 15.0) -> None:
+    """Wait until ``condition()`` is true."""
+    async with asyncio.timeout(timeout_s):
+        while not condition():
+            await asyncio.sleep(0.002)
