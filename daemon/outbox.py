@@ -36,20 +36,26 @@ class Outgoing(NamedTuple):
             return None
         return -((now_ms - self.valid_until_ms) // 1000)
 
+    def is_valid(self, now_ms: int) -> bool:
+        """Whether it may still be sent."""
+        return self.valid_until_ms is None or now_ms < self.valid_until_ms
+
 
 class Outbox:
     """Holds at most one message a key, and at most ``size`` of them.
 
     A newer message takes the place of an older one of its key; when the box is full the oldest
     message goes; one that expired while it waited is never handed out. Whoever calls is given
-    what was dropped, so that it can be counted. The last retained message of each key is
-    remembered, so that a broker which lost its memory can be given it again, byte for byte.
+    what was dropped, so that it can be counted. What was handed out is on its way until it is
+    said to have `arrived`; the last retained one of each key is remembered, so that a broker which
+    lost its memory can be given it again, byte for byte.
     """
 
     def __init__(self, size: int) -> None:
         """Create an empty outbox for ``size`` messages."""
         self._size = size
         self._waiting: dict[str, Outgoing] = {}
+        self._on_its_way: dict[str, Outgoing] = {}
         self._last: dict[str, Outgoing] = {}
 
     def __len__(self) -> int:
@@ -62,11 +68,6 @@ class Outbox:
         if dropped is None and len(self._waiting) >= self._size:
             dropped = self._waiting.pop(next(iter(self._waiting)))
         self._waiting[message.key] = message
-        if message.retain:
-            self._last.pop(message.key, None)
-            self._last[message.key] = message
-            if len(self._last) > self._size:
-                del self._last[next(iter(self._last))]
         return dropped
 
     def take(self, now_ms: int, most: int) -> tuple[list[Outgoing], list[Outgoing]]:
@@ -79,15 +80,39 @@ class Outbox:
         expired: list[Outgoing] = []
         while self._waiting and len(valid) < most:
             message = self._waiting.pop(next(iter(self._waiting)))
-            expiry_s = message.expiry_s(now_ms)
-            (valid if expiry_s is None or expiry_s >= 1 else expired).append(message)
+            if message.is_valid(now_ms):
+                valid.append(message)
+                self._on_its_way[message.key] = message
+            else:
+                expired.append(message)
         return valid, expired
 
-    def repeat(self, now_ms: int) -> None:
-        """Queue the last message of every key again, unless it expired or a newer one waits."""
-        for key, message in list(self._last.items()):
-            expiry_s = message.expiry_s(now_ms)
-            if expiry_s is not None and expiry_s < 1:
-                del self._last[key]
-            else:
+    def arrived(self, message: Outgoing) -> None:
+        """Note that the broker has acknowledged a message that was handed out."""
+        if self._on_its_way.pop(message.key, None) is None or not message.retain:
+            return
+        self._last.pop(message.key, None)
+        # Its fate is settled: what becomes of a repetition is not a forecast's.
+        self._last[message.key] = message._replace(is_forecast=False)
+        if len(self._last) > self._size:
+            del self._last[next(iter(self._last))]
+
+    def repeat(self, now_ms: int) -> list[Outgoing]:
+        """Queue again what was on its way, then what a new broker should know.
+
+        Messages that expired or that a newer one waits for to replace are left out.
+
+        Returns:
+            What was on its way and had to go.
+        """
+        lost = {key: m for key, m in self._on_its_way.items() if m.qos > 0}
+        self._on_its_way.clear()
+        dropped = [lost.pop(key) for key in list(lost) if key in self._waiting]
+        self._waiting = lost | self._waiting
+        while len(self._waiting) > self._size:
+            dropped.append(self._waiting.pop(next(iter(self._waiting))))
+        self._last = {key: m for key, m in self._last.items() if m.is_valid(now_ms)}
+        for key, message in self._last.items():
+            if len(self._waiting) < self._size:
                 self._waiting.setdefault(key, message)
+        return dropped

@@ -10,6 +10,7 @@ import aiomqtt
 import orjson
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
 
 from daemon.groups import expected
 from daemon.outbox import Outbox, Outgoing
@@ -18,6 +19,9 @@ from model.errors import BrokerError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from types import TracebackType
+
+    from paho.mqtt import client as paho
 
     from daemon.clock import Clock
     from daemon.metrics import Metrics
@@ -26,8 +30,8 @@ log = logging.getLogger(__name__)
 
 _SENT_TOGETHER = 64
 _BACKOFF_S = (0.25, 5.0)
-_REFUSED = frozenset({4, 5, 134, 135, 140})
-"""CONNACK reasons that trying again cannot cure: credentials, authorization, method (3.1.1, 5)."""
+_REFUSED = frozenset({134, 135, 140})
+"""Reasons that trying again cannot cure: credentials, authorization, authentication method."""
 
 
 class Broker(NamedTuple):
@@ -80,6 +84,7 @@ class Publisher:
         self._ready = asyncio.Event()
         self._drained = asyncio.Event()
         self._status: dict[str, Any] = {}
+        self._status_is_due = False
         self.announce("starting", (), None)
         # Version 3.1.1 has no message expiry: a retained forecast would outlive its use.
         self.retains = broker.version == "5"
@@ -90,6 +95,9 @@ class Publisher:
         dropped = self._outbox.offer(message)
         if dropped is not None:
             self._count_dropped([dropped])
+        self._wake()
+
+    def _wake(self) -> None:
         self._drained.clear()
         self._ready.set()
 
@@ -101,7 +109,8 @@ class Publisher:
         if self._status.get("state") != state:
             self._status["since_ms"] = self._clock.wall_ms()
         self._status |= {"schema": 1, "instance": self._instance, **news}
-        self.offer(self._status_message())
+        self._status_is_due = True
+        self._wake()
 
     async def farewell(self, within_s: float) -> None:
         """Say that this instance stops, and that it is gone, if the broker listens in time."""
@@ -112,7 +121,7 @@ class Publisher:
                     self.announce(state, (), model)
                     await self._drained.wait()
         except TimeoutError:
-            log.warning("the MQTT broker did not hear our goodbye; its will says it for us")
+            log.warning("the MQTT broker did not hear our goodbye within %g s", within_s)
 
     def _status_message(self) -> Outgoing:
         payload = orjson.dumps(self._status)
@@ -125,14 +134,15 @@ class Publisher:
         Raises:
             BrokerError: the broker refuses these credentials; trying again would not help.
         """
-        shortest, longest = _BACKOFF_S
-        delay, broken = shortest, False
+        shortest_s, longest_s = _BACKOFF_S
+        delay_s, broken = shortest_s, False
         while True:
+            started_s = self._clock.monotonic()
             try:
                 async with self._client() as client:
                     if broken:
                         log.info("the MQTT broker is back")
-                    delay, broken = shortest, False
+                        broken = False
                     await self._serve(client)
             except aiomqtt.MqttError as error:
                 self.connected.clear()
@@ -146,30 +156,35 @@ class Publisher:
                         error,
                     )
                     broken = True
-            await self._clock.sleep(delay)
-            delay = min(2 * delay, longest)
+            # A broker that accepts and hangs up again and again is no better than none.
+            if self._clock.monotonic() - started_s > longest_s:
+                delay_s = shortest_s
+            await self._clock.sleep(delay_s)
+            delay_s = min(2 * delay_s, longest_s)
 
     def _refuse(self, error: aiomqtt.MqttError) -> None:
+        # Other codes are paho's own, where 4 and 5 mean a lost connection.
         reason = getattr(error, "rc", None)
-        code = getattr(reason, "value", reason)
-        if code in _REFUSED:
+        if isinstance(reason, ReasonCode) and reason.value in _REFUSED:
             msg = (
                 f"the MQTT broker at {self._broker.host}:{self._broker.port} refuses user "
-                f"{self._broker.username!r} ({reason}); check mqtt.username and the password"
+                f"{self._broker.username!r} ({reason}); check mqtt.username, the password and what "
+                "the broker lets this user publish"
             )
             raise BrokerError(msg) from None
 
-    async def _serve(self, client: aiomqtt.Client) -> None:
+    async def _serve(self, client: _Client) -> None:
         """Use one connection until it is lost."""
         self._metrics.mqtt_connected.set(1)
         self._metrics.mqtt_connections.inc()
-        await self._send(client, self._status_message())
-        self._outbox.repeat(self._clock.wall_ms())
-        self._ready.set()
+        self._count_dropped(self._outbox.repeat(self._clock.wall_ms()))
+        self._status_is_due = True
+        self._wake()
         self.connected.set()
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._notice_loss(client), name="mqtt-watch")
+                group.create_task(self._notice_denial(client), name="mqtt-denial")
                 group.create_task(self._drain(client), name="mqtt-drain")
         except ExceptionGroup as group_error:
             raise expected(group_error, aiomqtt.MqttError) from None
@@ -177,6 +192,9 @@ class Publisher:
     async def _notice_loss(self, client: aiomqtt.Client) -> None:
         async for _ in client.messages:
             log.debug("ignored a message: nothing is subscribed to")
+
+    async def _notice_denial(self, client: _Client) -> None:
+        raise aiomqtt.MqttCodeError(await client.denied)
 
     async def _drain(self, client: aiomqtt.Client) -> None:
         while True:
@@ -189,6 +207,9 @@ class Publisher:
             self._drained.set()
 
     def _take(self) -> list[Outgoing]:
+        if self._status_is_due:
+            self._status_is_due = False
+            return [self._status_message()]
         messages, expired = self._outbox.take(self._clock.wall_ms(), _SENT_TOGETHER)
         self._count_dropped(expired)
         return messages
@@ -205,6 +226,7 @@ class Publisher:
             retain=message.retain,
             properties=self._properties(message),
         )
+        self._outbox.arrived(message)
         if message.is_forecast:
             now_s = self._clock.monotonic()
             self._metrics.published(now_s - started_s, now_s - message.received_s, message.late)
@@ -217,10 +239,10 @@ class Publisher:
         properties.MessageExpiryInterval = max(1, expiry_s)
         return properties
 
-    def _client(self) -> aiomqtt.Client:
+    def _client(self) -> _Client:
         broker = self._broker
         farewell = orjson.dumps({**self._status, "state": "offline", "stale_symbols": []})
-        client = aiomqtt.Client(
+        client = _Client(
             broker.host,
             broker.port,
             username=broker.username,
@@ -236,3 +258,39 @@ class Publisher:
         )
         client.pending_calls_threshold = 2 * _SENT_TOGETHER
         return client
+
+
+class _Client(aiomqtt.Client):
+    """aiomqtt's `publish` returns normally when the broker denies it: here the denial is told.
+
+    Attributes:
+        denied: why the broker did not take a message, once that has happened.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - handed through
+        super().__init__(*args, **kwargs)
+        self.denied: asyncio.Future[ReasonCode] = asyncio.Future()
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        await super().__aexit__(exc_type, exc, tb)
+        if self._disconnected.done():
+            # Whatever ended this connection has been raised; asyncio would log it once more.
+            self._disconnected.exception()
+
+    def _on_publish(
+        self,
+        client: paho.Client,
+        userdata: Any,  # noqa: ANN401 - as in the base class
+        mid: int,
+        reason_code: ReasonCode,
+        properties: Properties,
+    ) -> None:
+        if not reason_code.is_failure:
+            super()._on_publish(client, userdata, mid, reason_code, properties)
+        elif not self.denied.done():
+            self.denied.set_result(reason_code)

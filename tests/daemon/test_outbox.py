@@ -54,18 +54,47 @@ def test_remaining_validity_is_rounded_up() -> None:
 
 def test_after_a_reconnection_the_last_valid_messages_go_out_again_byte_for_byte() -> None:
     box = Outbox(8)
-    kept, stale = message("a", 60_000), message("b", 1_000)
-    box.offer(kept)
-    box.offer(stale)
+    for m in (message("a", 60_000), message("b", 1_000)):
+        box.offer(m._replace(is_forecast=True))
+    for m in box.take(0, 9)[0]:
+        box.arrived(m)
+    assert box.repeat(5_000) == []
+    # What has arrived has been counted, so its repetition counts for nothing.
+    assert box.take(5_000, 9) == ([message("a", 60_000)], [])
+
+
+def test_what_the_broker_did_not_acknowledge_goes_out_again_or_is_named_as_dropped() -> None:
+    box = Outbox(8)
+    unretained = message("a")._replace(retain=False)
+    sent_once = message("b")._replace(qos=0)
+    displaced, expiring = message("c", payload=b"old"), message("d", 1_000)
+    for m in (unretained, sent_once, displaced, expiring):
+        box.offer(m)
     box.take(0, 9)
-    box.repeat(5_000)
-    assert box.take(5_000, 9) == ([kept], [])
+    newer = message("c", payload=b"new")
+    box.offer(newer)
+    assert box.repeat(5_000) == [displaced]
+    assert box.take(5_000, 9) == ([unretained, newer], [expiring])
+
+
+def test_repetitions_never_outgrow_the_box() -> None:
+    box = Outbox(2)
+    first, second = message("a"), message("b")
+    box.offer(first)
+    box.offer(second)
+    box.take(0, 9)
+    for key in "cd":
+        box.offer(message(key))
+    assert box.repeat(0) == [first, second]
+    assert len(box) == 2
 
 
 def test_a_repetition_does_not_displace_a_newer_message() -> None:
     box = Outbox(8)
-    box.offer(message("a", payload=b"old"))
+    old = message("a", payload=b"old")
+    box.offer(old)
     box.take(0, 9)
+    box.arrived(old)
     new = message("a", payload=b"new")
     box.offer(new)
     box.repeat(0)

@@ -1,0 +1,369 @@
+"""What consumers see of the publisher on a real mosquitto, whatever becomes of the broker."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import queue
+import signal
+import socket
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from daemon.metrics import Metrics
+from daemon.outbox import Outbox, Outgoing
+from daemon.publisher import Broker, Publisher
+from daemon.topics import prediction_topic, status_topic
+from model.errors import BrokerError
+from tests.servers import HOST, Mosquitto, Subscriber, free_port, mosquitto, mosquitto_sub, program
+
+STATUS = status_topic("tester")
+PASSWORD = "wrong-and-secret"
+
+
+class Wall:
+    """The loop's own clock; the wall can be set."""
+
+    def __init__(self) -> None:
+        self.now_ms = 1_776_859_620_000
+
+    def wall_ms(self) -> int:
+        return self.now_ms
+
+    def monotonic(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    async def sleep(self, seconds: float) -> None:
+        # Ten times faster, so that reconnecting does not take the tests' time.
+        await asyncio.sleep(seconds / 10)
+
+
+class Trial:
+    """A running publisher and everything around it."""
+
+    def __init__(self, port: int, *, version: str = "5", username: str | None = None) -> None:
+        self.clock = Wall()
+        self.metrics = Metrics(10)
+        self.outbox = Outbox(100)
+        broker = Broker(HOST, port, version, username, username and PASSWORD, 30)
+        self.publisher = Publisher(broker, "tester", self.outbox, self.clock, self.metrics)
+
+    def forecast(self, symbol: str, text: str, valid_ms: int = 60_000) -> Outgoing:
+        topic = prediction_topic("binance", symbol, "1m")
+        valid_until_ms = self.clock.wall_ms() + valid_ms
+        return Outgoing(
+            topic,
+            topic,
+            text.encode(),
+            qos=1,
+            retain=self.publisher.retains,
+            valid_until_ms=valid_until_ms,
+            received_s=self.clock.monotonic(),
+            is_forecast=True,
+        )
+
+    def outcome(self, name: str) -> float:
+        value = self.metrics.registry.get_sample_value(
+            "candlecast_predictions_total", {"outcome": name}
+        )
+        assert value is not None
+        return value
+
+
+@asynccontextmanager
+async def running(trial: Trial) -> AsyncIterator[Trial]:
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(trial.publisher.run())
+        yield trial
+        task.cancel()
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Mosquitto]:
+    with mosquitto(tmp_path) as server:
+        yield server
+
+
+async def arrives(subscriber: Subscriber, within_s: float = 10.0) -> dict[str, Any]:
+    return await asyncio.to_thread(subscriber.next, within_s)
+
+
+async def state(subscriber: Subscriber) -> str:
+    message = await arrives(subscriber)
+    assert (message["topic"], message["qos"]) == (STATUS, 1)
+    said = str(json.loads(message["payload"])["state"])
+    return said + (" (retained)" if message["retain"] else "")
+
+
+async def connected(trial: Trial) -> None:
+    async with asyncio.timeout(10):
+        await trial.publisher.connected.wait()
+
+
+async def until(condition: Any) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+async def test_a_forecast_is_retained_and_expires_with_its_use(broker: Mosquitto) -> None:
+    with mosquitto_sub(broker.port, "candlecast/#") as live:
+        async with running(Trial(broker.port)) as trial:
+            assert await state(live) == "starting"
+            for symbol, valid_ms in (("A/B", 59_001), ("C/D:D", 1), ("E/F", 1_000)):
+                trial.publisher.offer(trial.forecast(symbol, symbol, valid_ms))
+            got = [await arrives(live) for _ in range(3)]
+            await until(lambda: trial.outcome("published") == 3)
+        assert [(m["topic"], m["payload"], m["qos"]) for m in got] == [
+            ("candlecast/v1/binance/A-B/1m/prediction", "A/B", 1),
+            ("candlecast/v1/binance/C-D-D/1m/prediction", "C/D:D", 1),
+            ("candlecast/v1/binance/E-F/1m/prediction", "E/F", 1),
+        ]
+        # The broker may have counted a second off while it passed the message on.
+        expiries = [m["properties"]["message-expiry-interval"] for m in got]
+        assert expiries[0] in {59, 60}
+        assert set(expiries[1:]) <= {0, 1}
+    with mosquitto_sub(broker.port, "candlecast/+/+/A-B/#") as later:
+        message = await arrives(later)
+        assert (message["payload"], message["retain"]) == ("A/B", 1)
+
+
+async def test_expiry_is_never_zero_which_mosquitto_takes_for_never(broker: Mosquitto) -> None:
+    async with running(Trial(broker.port)) as trial:
+        trial.publisher.offer(trial.forecast("A/B", "soon gone", 1))
+        await until(lambda: trial.outcome("published") == 1)
+        await asyncio.sleep(2.1)
+    with mosquitto_sub(broker.port, "candlecast/+/+/A-B/#") as later, pytest.raises(queue.Empty):
+        await arrives(later, 0.3)
+
+
+async def test_what_has_no_time_left_is_not_sent_but_counted(broker: Mosquitto) -> None:
+    with mosquitto_sub(broker.port, "candlecast/v1/binance/#") as live:
+        async with running(Trial(broker.port)) as trial:
+            trial.publisher.offer(trial.forecast("A/B", "gone", 0))
+            trial.publisher.offer(trial.forecast("A/C", "there"))
+            assert (await arrives(live))["payload"] == "there"
+            assert trial.outcome("dropped") == 1
+            await until(lambda: trial.outcome("published") == 1)
+
+
+async def test_version_3_retains_no_forecast_but_the_status(broker: Mosquitto) -> None:
+    with mosquitto_sub(broker.port, "candlecast/v1/binance/#") as live:
+        async with running(Trial(broker.port, version="3.1.1")) as trial:
+            trial.publisher.offer(trial.forecast("A/B", "there"))
+            assert (await arrives(live))["payload"] == "there"
+    with mosquitto_sub(broker.port, "candlecast/#") as later:
+        assert await state(later) == "starting (retained)"
+        with pytest.raises(queue.Empty):
+            await arrives(later, 0.3)
+
+
+async def test_the_status_is_said_once_per_news_and_on_every_connection(
+    broker: Mosquitto, tmp_path: Path
+) -> None:
+    async with running(Trial(broker.port)) as trial:
+        publisher = trial.publisher
+        with mosquitto_sub(broker.port, STATUS) as live:
+            assert (await state(live)).startswith("starting")
+            for _ in range(2):
+                publisher.announce("online", (), "v1")
+            assert await state(live) == "online"
+            publisher.announce("degraded", ["A/B"], "v1")
+            message = json.loads((await arrives(live))["payload"])
+            assert message["stale_symbols"] == ["A/B"]
+            assert (message["schema"], message["instance"], message["model"]) == (1, "tester", "v1")
+            assert message["since_ms"] == trial.clock.wall_ms()
+            with pytest.raises(queue.Empty):
+                await arrives(live, 0.2)
+        for end in (broker.stop, broker.kill):
+            end()
+            await until(lambda: not publisher.connected.is_set())
+            # The new one has lost everything: it keeps nothing on disk.
+            broker.start()
+            await connected(trial)
+            with mosquitto_sub(broker.port, STATUS) as live:
+                assert (await state(live)).startswith("degraded")
+    assert not list(tmp_path.glob("*.db"))
+
+
+async def test_the_will_says_offline_when_the_process_is_cut_off(broker: Mosquitto) -> None:
+    with mosquitto_sub(broker.port, STATUS) as live:
+        with suppress(asyncio.CancelledError):
+            async with running(Trial(broker.port)) as trial:
+                assert await state(live) == "starting"
+                cut_connections(broker.port)
+                assert await state(live) == "offline"
+                # And is corrected as soon as there is a connection again.
+                assert await state(live) == "starting"
+                trial.publisher.announce("online", (), None)
+                assert await state(live) == "online"
+        with pytest.raises(queue.Empty):
+            await arrives(live, 0.2)
+
+
+def cut_connections(port: int) -> None:
+    """Shut this process's sockets to a port down, as if it had been killed."""
+    for number in [int(entry.name) for entry in Path("/proc/self/fd").iterdir()]:
+        try:
+            with socket.socket(fileno=os.dup(number)) as copy:
+                if copy.family == socket.AF_INET and copy.getpeername()[1] == port:
+                    copy.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            continue
+
+
+async def test_the_farewell_says_stopping_then_offline_after_all_forecasts(
+    broker: Mosquitto,
+) -> None:
+    with mosquitto_sub(broker.port, "candlecast/#") as live:
+        async with running(Trial(broker.port)) as trial:
+            assert await state(live) == "starting"
+            for number in range(70):
+                trial.publisher.offer(trial.forecast(f"S{number}/U", "x"))
+            await trial.publisher.farewell(5.0)
+        got = [await arrives(live) for _ in range(72)]
+        said = [json.loads(m["payload"])["state"] for m in got if m["topic"] == STATUS]
+        assert said == ["stopping", "offline"]
+        assert got[-1]["topic"] == STATUS
+        with pytest.raises(queue.Empty):
+            await arrives(live, 0.2)
+    with mosquitto_sub(broker.port, STATUS) as later:
+        assert await state(later) == "offline (retained)"
+
+
+async def test_a_farewell_without_a_broker_gives_up(caplog: pytest.LogCaptureFixture) -> None:
+    async with running(Trial(free_port())) as trial:
+        async with asyncio.timeout(5):
+            await trial.publisher.farewell(0.2)
+    assert "did not hear our goodbye" in caplog.text
+
+
+@pytest.mark.parametrize("version", ["5", "3.1.1"])
+async def test_what_was_cut_off_goes_out_again_the_same_and_counts_once(
+    broker: Mosquitto, version: str
+) -> None:
+    trial = Trial(broker.port, version=version)
+    async with running(trial):
+        await connected(trial)
+        trial.publisher.offer(trial.forecast("A/A", "acknowledged"))
+        await until(lambda: trial.outcome("published") == 1)
+        # It takes messages in no more, so they are on their way when the connection ends.
+        os.kill(broker.pid, signal.SIGSTOP)
+        trial.publisher.offer(trial.forecast("A/B", "valid"))
+        trial.publisher.offer(trial.forecast("A/C", "replaced"))
+        trial.publisher.offer(trial.forecast("A/D", "expiring", 1_000))
+        await until(lambda: len(trial.outbox) == 0)
+        broker.kill()
+        await until(lambda: not trial.publisher.connected.is_set())
+        trial.clock.now_ms += 5_000
+        trial.publisher.offer(trial.forecast("A/C", "newer"))
+        for late in ("first", "second"):
+            trial.publisher.offer(trial.forecast("A/E", late))
+        broker.start()
+        with mosquitto_sub(broker.port, "candlecast/v1/binance/#") as live:
+            await until(lambda: trial.outcome("published") == 4)
+            await asyncio.sleep(0.2)
+            got = {m["payload"]: m for m in live.received()}
+    if version == "5":
+        assert set(got) == {"acknowledged", "valid", "newer", "second"}
+        remaining = got["acknowledged"]["properties"]["message-expiry-interval"]
+        assert remaining in {54, 55}
+    # Whichever version: what was replaced, overtaken or expired is the rest of what was offered.
+    assert trial.outcome("published") == 4
+    assert trial.outcome("dropped") == 3
+
+
+async def test_a_broker_that_comes_and_goes_under_load_loses_nothing_valid(
+    broker: Mosquitto, caplog: pytest.LogCaptureFixture
+) -> None:
+    offered = 0
+    trial = Trial(broker.port)
+    async with running(trial):
+        await connected(trial)
+        for end in (broker.kill, broker.stop, broker.kill):
+            for number in range(300):
+                if number == 150:
+                    end()
+                trial.publisher.offer(trial.forecast(f"S{offered % 90}/U", str(offered)))
+                offered += 1
+                if number % 7 == 0:
+                    await asyncio.sleep(0)
+            broker.start()
+            await connected(trial)
+        with mosquitto_sub(broker.port, "candlecast/v1/binance/#") as live:
+            await until(lambda: trial.outcome("published") + trial.outcome("dropped") == offered)
+            await asyncio.sleep(0.2)
+            newest: dict[str, int] = {}
+            for message in live.received():
+                newest[message["topic"]] = int(message["payload"])
+    assert sorted(newest.values()) == list(range(offered - 90, offered))
+    assert "refuses" not in caplog.text
+
+
+async def test_offer_never_waits_nor_grows_without_a_broker() -> None:
+    trial = Trial(free_port())
+    async with running(trial):
+        for number in range(10_000):
+            trial.publisher.offer(trial.forecast(f"S{number}/U", "x"))
+        assert len(trial.outbox) == 100
+        assert trial.outcome("dropped") == 9_900
+
+
+async def test_an_absent_broker_is_said_once_and_so_is_its_return(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "daemon.publisher")
+    broker = Mosquitto(tmp_path)
+    trial = Trial(broker.port)
+    async with running(trial):
+        await asyncio.sleep(0.5)
+        trial.publisher.offer(trial.forecast("A/B", "waited"))
+        assert trial.metrics.registry.get_sample_value("candlecast_mqtt_connected") == 0
+        broker.start()
+        try:
+            await connected(trial)
+            await until(lambda: trial.outcome("published") == 1)
+        finally:
+            broker.kill()
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == 2, lines
+    assert lines[0].startswith(f"no MQTT broker at {HOST}:{broker.port} (")
+    assert lines[1] == "the MQTT broker is back"
+
+
+@pytest.mark.parametrize("version", ["5", "3.1.1"])
+async def test_wrong_credentials_end_it_with_one_line(tmp_path: Path, version: str) -> None:
+    passwords = tmp_path / "passwords"
+    passwords.write_text("trader:right\n")
+    os.chmod(passwords, 0o600)  # noqa: PTH101 - as in mosquitto's manual
+    hash_passwords(passwords)
+    with mosquitto(tmp_path, "allow_anonymous false", f"password_file {passwords}") as server:
+        trial = Trial(server.port, version=version, username="trader")
+        with pytest.raises(BrokerError) as caught:
+            async with asyncio.timeout(10):
+                await trial.publisher.run()
+        line = str(caught.value)
+        assert "'trader'" in line
+        assert "mqtt.username" in line
+        assert "\n" not in line
+        assert PASSWORD not in line
+
+
+def hash_passwords(path: Path) -> None:
+    subprocess.run([program("mosquitto_passwd"), "-U", str(path)], check=True, timeout=30)
+
+
+async def test_a_user_who_may_not_publish_is_told(tmp_path: Path) -> None:
+    acl = tmp_path / "acl"
+    acl.write_text("topic read #\n")
+    denied = pytest.raises(BrokerError, match=r"refuses user None \(Not authorized\)")
+    with mosquitto(tmp_path, f"acl_file {acl}") as server, denied:
+        async with asyncio.timeout(10):
+            await Trial(server.port).publisher.run()
