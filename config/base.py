@@ -1,0 +1,27 @@
+"""What all sections of the configuration share."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+Text = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+
+
+class Section(BaseModel):
+    """One section: frozen, without unknown keys, without infinities."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=()
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_booleans(cls, value: object) -> object:
+        """YAML reads yes, no, on and off as booleans, which Python takes for 1 and 0."""
+        if isinstance(value, bool):
+            msg = "is a boolean (YAML reads yes, no, on and off so); quote it if text is meant"
+            raise ValueError(msg)  # noqa: TRY004 - pydantic collects ValueErrors
+        return value
