@@ -7,6 +7,7 @@ import gc
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from daemon.clock import Clock
 from daemon.feed import Feed, Source
@@ -59,26 +60,33 @@ def make_feed(
 @asynccontextmanager
 async def running(heard: Heard) -> AsyncIterator[Heard]:
     """Open the feed and keep it running; nothing of it may be left afterwards."""
+    async with nothing_left():
+        try:
+            await heard.feed.open()
+            async with asyncio.TaskGroup() as group:
+                task = group.create_task(heard.feed.run())
+                yield heard
+                task.cancel()
+        finally:
+            await heard.feed.close()
+
+
+@asynccontextmanager
+async def nothing_left() -> AsyncIterator[None]:
+    """Fail if a task outlives the body, or the loop hears of an exception nobody took."""
+    loop = asyncio.get_running_loop()
     before = asyncio.all_tasks()
-    try:
-        await heard.feed.open()
-        async with asyncio.TaskGroup() as group:
-            task = group.create_task(heard.feed.run())
-            yield heard
-            task.cancel()
-    finally:
-        await heard.feed.close()
-        await no_task_but(before)
-
-
-async def no_task_but(before: set[asyncio.Task[object]]) -> None:
-    """Fail if a task outlives the feed, or an exception was dropped on the way."""
+    dropped: list[dict[str, Any]] = []
+    loop.set_exception_handler(lambda _, context: dropped.append(context))
+    yield
     async with asyncio.timeout(5):
-        while left := asyncio.all_tasks() - before:
+        while asyncio.all_tasks() - before:
             await asyncio.sleep(0.002)
-    assert not left
+    # What was never retrieved or never closed speaks up when it is collected.
     gc.collect()
     await asyncio.sleep(0)
+    loop.set_exception_handler(None)
+    assert not dropped
 
 
 async def until(condition: Callable[[], object], timeout_s: float = 15.0) -> None:
