@@ -137,6 +137,7 @@ class LSTMPricePredictor:
             validation_data=validation,
             epochs=settings["epochs"],
             batch_size=settings["batch_size"],
+            validation_batch_size=_PREDICT_BATCH,
             callbacks=[
                 *self.callbacks("loss" if validation is None else "val_loss"),
                 self._progress(len(X_train)),

@@ -2,10 +2,9 @@ from __future__ import annotations
 
 import io
 import sys
-
+from typing import TYPE_CHECKING
 
 from model.training_progress import TrainingProgress
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import pytest
