@@ -35,7 +35,9 @@ class History(Protocol):
 class Backfill:
     """Fetches the history of symbols whose windows are not whole, each at most once at a time.
 
-    What waits is a set of symbols, so it cannot outgrow their number.
+    What waits is a set of symbols, so it cannot outgrow their number. A symbol that failed waits
+    for the next retry; while the exchange answers nobody, all do, and each retry asks for a few
+    symbols only.
     """
 
     def __init__(
@@ -67,43 +69,75 @@ class Backfill:
         self._on_history = on_history
         self._capacity = capacity
         self._wanted: dict[str, None] = {}
+        self._under_way: set[str] = set()
+        self._failed: dict[str, None] = {}
+        self._unanswered: set[str] = set()
+        self._answered = False
+        self._down = False
         self._work = asyncio.Event()
-        self._broken = False
+        self._trouble = asyncio.Event()
+        self._delay = _BACKOFF_S[0]
 
     def request(self, symbol: str) -> None:
         """Ask for a symbol's missing candles; asking twice is asking once."""
         self._wanted[symbol] = None
-        self._work.set()
+        if not self._down and symbol not in self._failed:
+            self._work.set()
 
     async def run(self) -> None:
         """Serve requests until cancelled; a failing exchange is asked again ever more slowly."""
-        shortest, longest = _BACKOFF_S
-        delay = shortest
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._serve(), name="backfill-serve")
+            group.create_task(self._retry(), name="backfill-retry")
+
+    async def _serve(self) -> None:
         while True:
             await self._work.wait()
             self._work.clear()
             await self.fetch_requested()
-            if self._wanted:
-                self._work.set()
-                await self._clock.sleep(delay)
-                delay = min(2 * delay, longest)
-            else:
-                delay = shortest
+
+    async def _retry(self) -> None:
+        while True:
+            await self._trouble.wait()
+            self._trouble.clear()
+            await self._clock.sleep(self._delay)
+            self._delay = min(2 * self._delay, _BACKOFF_S[1])
+            self._wanted |= self._failed
+            self._work.set()
 
     async def fetch_requested(self) -> None:
-        """Fetch what is asked for now; what fails or stays incomplete is asked for again."""
+        """Fetch what is asked for now; what fails or stays incomplete is asked for again later."""
+        self._answered = False
         async with asyncio.TaskGroup() as group:
             for _ in range(min(_WORKERS, len(self._wanted))):
                 group.create_task(self._fetch_wanted())
+        # One symbol's trouble says nothing about the exchange.
+        self._down = not self._answered and len(self._failed) > 1
+        if self._failed:
+            self._trouble.set()
+        else:
+            self._delay = _BACKOFF_S[0]
 
     async def _fetch_wanted(self) -> None:
-        failed: list[str] = []
-        while self._wanted:
-            symbol = next(iter(self._wanted))
+        while (symbol := self._next()) is not None:
+            self._under_way.add(symbol)
+            try:
+                whole = await self._fetch(symbol)
+            finally:
+                self._under_way.discard(symbol)
+            if whole:
+                self._failed.pop(symbol, None)
+                continue
+            self._failed[symbol] = None
+            if not self._answered:
+                return
+
+    def _next(self) -> str | None:
+        # A symbol asked for again during its own fetch has its turn in the next round.
+        symbol = next((wanted for wanted in self._wanted if wanted not in self._under_way), None)
+        if symbol is not None:
             del self._wanted[symbol]
-            if not await self._fetch(symbol):
-                failed.append(symbol)
-        self._wanted |= dict.fromkeys(failed)
+        return symbol
 
     async def _fetch(self, symbol: str) -> bool:
         """Fetch one symbol; True when its window has no gap any more."""
@@ -118,12 +152,14 @@ class Backfill:
         try:
             candles = await self._feed.history(symbol, since_ms)
         except ExchangeError as error:
-            if not self._broken:
+            if not self._unanswered:
                 log.warning("%s; trying again", error)
-                self._broken = True
+            self._unanswered.add(symbol)
             return False
-        if self._broken:
-            log.info("the exchange's history answers again")
-            self._broken = False
+        self._answered = True
+        if symbol in self._unanswered:
+            self._unanswered.discard(symbol)
+            if not self._unanswered:
+                log.info("the exchange's history answers again")
         self._on_history(symbol, candles)
         return window.gap is None

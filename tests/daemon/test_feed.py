@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
@@ -71,13 +71,17 @@ async def test_after_broken_connections_the_windows_are_whole_again(
 ) -> None:
     heard = feed_of(exchange, clock)
     windows = {s: Window(s, SECOND, CAPACITY) for s in exchange.tape.symbols}
+
+    def repair(symbol: str, candles: Sequence[Candle]) -> None:
+        windows[symbol].repair(candles)
+
     backfill = Backfill(
         heard.feed,
         windows.values(),
         SECOND,
         clock,
         heard.metrics,
-        lambda symbol, candles: windows[symbol].repair(candles) and None,
+        repair,
         CAPACITY,
     )
 
