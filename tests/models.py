@@ -1,0 +1,91 @@
+"""Champions made in milliseconds: drawn weights, scalers fitted on what they will see."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from model.bundle import Bundle, BundleParts
+from model.features import LOG_RETURN_FEATURES, FeatureBank, Indicators
+from model.onnx_export import LstmLayer, LstmWeights, export_onnx
+from model.registry import Registry
+from model.scaler import ScalerSet, SymbolScaler, Target
+
+SHORT = Indicators(rsi_period=4, macd_fast=3, macd_slow=6, macd_signal=3, bb_period=6)
+"""Periods that settle within a hundred candles."""
+
+Floats = np.ndarray[Any, np.dtype[np.float64]]
+
+
+def drawn_weights(n_features: int, units: tuple[int, ...], seed: int = 7) -> LstmWeights:
+    """Weights large enough that the output reacts to every input."""
+    rng = np.random.default_rng(seed)
+
+    def draw(*shape: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+        return rng.normal(0.0, 0.5, shape).astype(np.float32)
+
+    inputs = (n_features, *units)
+    layers = [LstmLayer(draw(n, 4 * u), draw(u, 4 * u), draw(4 * u)) for n, u in zip(inputs, units)]  # noqa: B905 - one input more than units
+    return LstmWeights(tuple(layers), draw(units[-1], 1), draw(1))
+
+
+def random_candles(rows: int, seed: int) -> Floats:
+    """A market of its own, shape ``(rows, 5)``."""
+    rng = np.random.default_rng(seed)
+    close = 100.0 * (1 + seed) * np.exp(np.cumsum(rng.normal(0.0, 2e-3, rows)))
+    opened = np.concatenate(([close[0]], close[:-1]))
+    high = np.maximum(opened, close) * (1 + rng.uniform(0, 1e-3, rows))
+    low = np.minimum(opened, close) * (1 - rng.uniform(0, 1e-3, rows))
+    return np.column_stack([opened, high, low, close, rng.uniform(1.0, 9.0, rows)])
+
+
+def fitted_scalers(
+    candles: Mapping[str, Floats], features: tuple[str, ...], indicators: Indicators, target: Target
+) -> ScalerSet:
+    scalers = {}
+    for symbol, ohlcv in candles.items():
+        rows = FeatureBank(features, indicators, 1).prime(np.array([0]), ohlcv[None])[0]
+        rows = rows[indicators.warmup :]
+        close = ohlcv[:, 3]
+        moves = (close if target == "close" else np.diff(np.log(close))).astype(np.float64)
+        low, high = float(moves.min()), float(moves.max())
+        # Narrower than the data, so that some of it lies outside, and none on the border.
+        least, most = np.quantile(rows, (0.033, 0.967), axis=0)
+        scalers[symbol] = SymbolScaler(least, most, low, high - low)
+    return ScalerSet(features, target, scalers)
+
+
+def promote(
+    root: Path,
+    candles: Mapping[str, Floats],
+    *,
+    timeframe: str = "1m",
+    features: tuple[str, ...] = LOG_RETURN_FEATURES,
+    indicators: Indicators = SHORT,
+    target: Target = "log_return",
+    lookback: int = 8,
+    units: tuple[int, ...] = (6, 4),
+) -> Bundle:
+    """Write a bundle for these symbols into the registry at ``root`` and make it the champion."""
+    registry = Registry(root)
+    version = registry.write(
+        BundleParts(
+            keras=b"not needed to serve",
+            onnx=export_onnx(drawn_weights(len(features), units)),
+            scalers=fitted_scalers(candles, features, indicators, target),
+            timeframe=timeframe,
+            indicators=indicators,
+            lookback=lookback,
+            units=units,
+            metrics={},
+            trained_from_ms=0,
+            trained_to_ms=60_000,
+            data_sha256="0" * 64,
+            created_ms=1_776_859_560_000,
+        )
+    )
+    registry.promote(version)
+    return registry.open(version)
