@@ -108,6 +108,26 @@ class Trainer:
         )
         return min(history["val_loss"]), len(history["val_loss"])
 
+    def same_start(self, setting: Setting) -> tuple[float, ...]:
+        """Validation loss after each of two epochs: weights and order fixed, no dropout."""
+        data, random = self._sequences("close"), np.random.default_rng(0)
+        predictor = self._build(setting, "close", seed=0, dropout=0.0)
+        model = predictor.model
+        assert model is not None
+        start = [random.normal(0.0, 0.15, w.shape).astype(np.float32) for w in model.get_weights()]
+        model.set_weights(start)
+        train, val = data.cut(0, 3_200), data.cut(3_200, 4_800)
+        history = model.fit(
+            train.x,
+            train.y,
+            validation_data=(val.x, val.y),
+            batch_size=setting.batch,
+            epochs=2,
+            shuffle=False,
+            verbose=0,
+        )
+        return tuple(history.history["val_loss"])
+
     def _sequences(self, target: str) -> Sequences:
         if target not in self._data:
             preprocessor = DataPreprocessor(self._config(f"{{target: {target}}}"))
@@ -120,10 +140,12 @@ class Trainer:
         path.write_text(f"model: {model}\n", encoding="utf-8")
         return path
 
-    def _build(self, setting: Setting, target: str, seed: int) -> LSTMPricePredictor:
+    def _build(
+        self, setting: Setting, target: str, seed: int, dropout: float = 0.2
+    ) -> LSTMPricePredictor:
         text = (
             f"{{target: {target}, seed: {seed}, batch_size: {setting.batch}, "
-            f"learning_rate: {setting.rate}}}"
+            f"learning_rate: {setting.rate}, dropout_rate: {dropout}}}"
         )
         predictor = LSTMPricePredictor(self._config(text))
         predictor.checkpoint_path = self._folder / "best.keras"
@@ -165,6 +187,8 @@ def serve() -> None:
                 answer: tuple[float, ...]
                 if request["ask"] == "seconds":
                     answer = trainer.seconds(setting, request["samples"])
+                elif request["ask"] == "same_start":
+                    answer = trainer.same_start(setting)
                 else:
                     answer = trainer.loss(setting, request["target"], request["seed"])
             print(json.dumps(answer), flush=True)
@@ -232,6 +256,17 @@ def time_epochs(backends: list[Backend], samples: int, rounds: int) -> list[dict
     ]
 
 
+def compare_backends(backends: list[Backend]) -> dict[str, list[float]]:
+    """Whether the backends learn the same from the same start."""
+    losses = {b.name: b.ask("same_start", SETTINGS[0]) for b in backends}
+    print(
+        "\nvalidation loss after one and two epochs from the same weights, same order, no dropout"
+    )
+    for name, values in losses.items():
+        print(f"{name:<12}" + "".join(f"{value:>12.8f}" for value in values))
+    return losses
+
+
 def compare_losses(backends: list[Backend], seeds: int) -> list[dict[str, Any]]:
     """Best validation loss of whole runs at both batch sizes, over seeds."""
     rows: list[dict[str, Any]] = []
@@ -283,6 +318,7 @@ def main() -> None:
             "cpus": os.cpu_count(),
             "epochs": time_epochs(backends, 2048 if args.quick else 6144, 3 if args.quick else 5),
         }
+        report["same_start"] = compare_backends(backends)
         if not args.quick:
             report["losses"] = compare_losses(backends, args.seeds)
     if args.json:
