@@ -251,15 +251,14 @@ class App:
 
     async def _restore(self) -> None:
         """Take up the account where the last process left it."""
-        trading = self._settings.trading
-        outcomes = await self._recorder.read(
-            lambda history: list(
-                history.outcomes(
-                    self._settings.exchange.name, trading.timeframe, self._settings.accuracy.window
-                )
+        settings = self._settings
+        # One more than the window: the newest forecast still waits for its candle.
+        limit = settings.accuracy.window + 1
+        await self._recorder.read(
+            lambda history: self._accuracy.restore(
+                history.outcomes(settings.exchange.name, settings.trading.timeframe, limit)
             )
         )
-        self._accuracy.restore(outcomes)
 
     async def _watch_over(self) -> None:
         """Say on the status topic when symbols go stale and when they are back."""

@@ -122,6 +122,7 @@ class Metrics:
         )
         self.mqtt_connected = self._gauge("mqtt_connected", "1 while there is a broker")
         self.mqtt_connections = self._counter("mqtt_connections", "Connections to the broker")
+        self.mqtt_denied = self._counter("mqtt_denied", "Messages that the broker denied")
         self.history_rows = self._gauge("history_waiting_rows", "Rows that wait to be written")
         self.history_failing = self._gauge("history_failing", "1 while history cannot be written")
         self.history_lost = self._counter("history_lost_rows", "Rows that were never written")

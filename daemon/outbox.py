@@ -62,6 +62,11 @@ class Outbox:
         """Messages waiting."""
         return len(self._waiting)
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing waits and nothing is on its way."""
+        return not self._waiting and not self._on_its_way
+
     def offer(self, message: Outgoing) -> Outgoing | None:
         """Put a message behind all others; returns the one that had to go for it, if any."""
         dropped = self._waiting.pop(message.key, None)
@@ -87,9 +92,10 @@ class Outbox:
                 expired.append(message)
         return valid, expired
 
-    def arrived(self, message: Outgoing) -> None:
-        """Note that the broker has acknowledged a message that was handed out."""
-        if self._on_its_way.pop(message.key, None) is None or not message.retain:
+    def arrived(self, message: Outgoing, *, taken: bool = True) -> None:
+        """Note the broker's answer to a message that was handed out: it was ``taken`` or denied."""
+        known = self._on_its_way.pop(message.key, None)
+        if known is None or not message.retain or not taken:
             return
         self._last.pop(message.key, None)
         # Its fate is settled: what becomes of a repetition is not a forecast's.

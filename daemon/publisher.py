@@ -6,32 +6,26 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import aiomqtt
 import orjson
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
-from paho.mqtt.reasoncodes import ReasonCode
 
 from daemon.groups import expected
+from daemon.mqtt_codec import Codec, Codec5, Codec311, Login
+from daemon.mqtt_link import Link, LinkLostError, LoginRefusedError, open_link
 from daemon.outbox import Outbox, Outgoing
-from daemon.topics import status_topic
+from daemon.topics import ROOT, status_topic
 from model.errors import BrokerError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from types import TracebackType
-
-    from paho.mqtt import client as paho
 
     from daemon.clock import Clock
     from daemon.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
-_SENT_TOGETHER = 64
 _BACKOFF_S = (0.25, 5.0)
-_REFUSED = frozenset({134, 135, 140})
-"""Reasons that trying again cannot cure: credentials, authorization, authentication method."""
+_STEADY_S = 1.0
+_MUTED_S = 60.0
 
 
 class Broker(NamedTuple):
@@ -85,17 +79,29 @@ class Publisher:
         self._drained = asyncio.Event()
         self._status: dict[str, Any] = {}
         self._status_is_due = False
+        self._muted: dict[str, float] = {}
+        self._broken = False
+        self._fatal: BrokerError | None = None
         self.announce("starting", (), None)
         # Version 3.1.1 has no message expiry: a retained forecast would outlive its use.
-        self.retains = broker.version == "5"
+        self._codec: Codec = Codec5() if broker.version == "5" else Codec311()
+        self.retains = self._codec.expires
         self.connected = asyncio.Event()
 
     def offer(self, message: Outgoing) -> None:
         """Queue a message; the outbox decides what gives way when it is full."""
+        if self._muted and self._is_muted(message.topic):
+            self._count_dropped([message])
+            return
         dropped = self._outbox.offer(message)
         if dropped is not None:
             self._count_dropped([dropped])
         self._wake()
+
+    def _is_muted(self, topic: str) -> bool:
+        if self._clock.monotonic() >= self._muted.get(topic, 0.0):
+            self._muted.pop(topic, None)
+        return topic in self._muted
 
     def _wake(self) -> None:
         self._drained.clear()
@@ -135,45 +141,39 @@ class Publisher:
             BrokerError: the broker refuses these credentials; trying again would not help.
         """
         shortest_s, longest_s = _BACKOFF_S
-        delay_s, broken = shortest_s, False
+        delay_s = shortest_s
+        address = f"{self._broker.host}:{self._broker.port}"
         while True:
             started_s = self._clock.monotonic()
+            link = Link(self._codec, self._acked, self._ready.set)
             try:
-                async with self._client() as client:
-                    if broken:
-                        log.info("the MQTT broker is back")
-                        broken = False
-                    await self._serve(client)
-            except aiomqtt.MqttError as error:
+                await open_link((self._broker.host, self._broker.port), self._login(), link)
+                await self._serve(link)
+            except LinkLostError as error:
+                if self._fatal is not None:
+                    raise self._fatal from None
+                if not self._broken:
+                    log.warning(
+                        "no MQTT broker at %s (%s); forecasts wait in the outbox", address, error
+                    )
+                    self._broken = True
+            except LoginRefusedError as error:
+                msg = (
+                    f"the MQTT broker at {address} refuses user {self._broker.username!r} "
+                    f"({error}); check mqtt.username and the password"
+                )
+                raise BrokerError(msg) from None
+            finally:
                 self.connected.clear()
                 self._metrics.mqtt_connected.set(0)
-                self._refuse(error)
-                if not broken:
-                    log.warning(
-                        "no MQTT broker at %s:%d (%s); forecasts wait in the outbox",
-                        self._broker.host,
-                        self._broker.port,
-                        error,
-                    )
-                    broken = True
+                link.close()
             # A broker that accepts and hangs up again and again is no better than none.
             if self._clock.monotonic() - started_s > longest_s:
                 delay_s = shortest_s
             await self._clock.sleep(delay_s)
             delay_s = min(2 * delay_s, longest_s)
 
-    def _refuse(self, error: aiomqtt.MqttError) -> None:
-        # Other codes are paho's own, where 4 and 5 mean a lost connection.
-        reason = getattr(error, "rc", None)
-        if isinstance(reason, ReasonCode) and reason.value in _REFUSED:
-            msg = (
-                f"the MQTT broker at {self._broker.host}:{self._broker.port} refuses user "
-                f"{self._broker.username!r} ({reason}); check mqtt.username, the password and what "
-                "the broker lets this user publish"
-            )
-            raise BrokerError(msg) from None
-
-    async def _serve(self, client: _Client) -> None:
+    async def _serve(self, link: Link) -> None:
         """Use one connection until it is lost."""
         self._metrics.mqtt_connected.set(1)
         self._metrics.mqtt_connections.inc()
@@ -183,114 +183,89 @@ class Publisher:
         self.connected.set()
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._notice_loss(client), name="mqtt-watch")
-                group.create_task(self._notice_denial(client), name="mqtt-denial")
-                group.create_task(self._drain(client), name="mqtt-drain")
+                group.create_task(self._drain(link), name="mqtt-drain")
+                group.create_task(self._keep_alive(link), name="mqtt-keep-alive")
+                group.create_task(self._note_return(), name="mqtt-return")
+                await link.lost
         except ExceptionGroup as group_error:
-            raise expected(group_error, aiomqtt.MqttError) from None
+            raise expected(group_error, LinkLostError) from None
 
-    async def _notice_loss(self, client: aiomqtt.Client) -> None:
-        async for _ in client.messages:
-            log.debug("ignored a message: nothing is subscribed to")
+    async def _note_return(self) -> None:
+        # A broker that accepts and hangs up at once is not back, and not worth a line each time.
+        await self._clock.sleep(_STEADY_S)
+        if self._broken:
+            log.info("the MQTT broker is back")
+        self._broken = False
 
-    async def _notice_denial(self, client: _Client) -> None:
-        raise aiomqtt.MqttCodeError(await client.denied)
+    async def _keep_alive(self, link: Link) -> None:
+        """Ask for a sign of life twice per keep-alive interval; a silent broker is a lost one."""
+        while True:
+            await self._clock.sleep(link.keepalive_s / 2)
+            if not link.heard:
+                link.abort("it does not answer any more")
+            link.ping()
 
-    async def _drain(self, client: aiomqtt.Client) -> None:
+    async def _drain(self, link: Link) -> None:
         while True:
             await self._ready.wait()
             self._ready.clear()
-            while messages := self._take():
-                async with asyncio.TaskGroup() as group:
-                    for message in messages:
-                        group.create_task(self._send(client, message))
-            self._drained.set()
+            while link.room > 0 and (messages := self._take(link.room)):
+                now_ms, now_s = self._clock.wall_ms(), self._clock.monotonic()
+                link.send([(m, self._expiry_s(m, now_ms)) for m in messages], now_s)
+                for message in messages:
+                    if not message.qos:
+                        self._outbox.arrived(message)
+            self._note_drained()
 
-    def _take(self) -> list[Outgoing]:
+    def _take(self, most: int) -> list[Outgoing]:
         if self._status_is_due:
             self._status_is_due = False
             return [self._status_message()]
-        messages, expired = self._outbox.take(self._clock.wall_ms(), _SENT_TOGETHER)
+        messages, expired = self._outbox.take(self._clock.wall_ms(), most)
         self._count_dropped(expired)
         return messages
+
+    def _acked(self, message: Outgoing, sent_s: float, denied: str | None) -> None:
+        self._outbox.arrived(message, taken=denied is None)
+        if denied is not None:
+            self._mute(message, denied)
+        elif message.is_forecast:
+            now_s = self._clock.monotonic()
+            self._metrics.published(now_s - sent_s, now_s - message.received_s, message.late)
+        self._note_drained()
+
+    def _mute(self, message: Outgoing, reason: str) -> None:
+        """Spare the broker a denied topic for a while; some end the connection over it."""
+        self._metrics.mqtt_denied.inc()
+        self._count_dropped([message])
+        line = (
+            f"the MQTT broker denies publishing to {message.topic} ({reason}); "
+            f"let user {self._broker.username!r} write to {ROOT}/#"
+        )
+        if message.key == status_topic(self._instance):
+            self._fatal = BrokerError(line)
+        elif not self._muted:
+            log.error("%s", line)
+        self._muted[message.topic] = self._clock.monotonic() + _MUTED_S
+
+    def _note_drained(self) -> None:
+        if self._outbox.is_settled and not self._status_is_due:
+            self._drained.set()
 
     def _count_dropped(self, messages: Sequence[Outgoing]) -> None:
         self._metrics.count_dropped(sum(message.is_forecast for message in messages))
 
-    async def _send(self, client: aiomqtt.Client, message: Outgoing) -> None:
-        started_s = self._clock.monotonic()
-        await client.publish(
-            message.topic,
-            message.payload,
-            qos=message.qos,
-            retain=message.retain,
-            properties=self._properties(message),
-        )
-        self._outbox.arrived(message)
-        if message.is_forecast:
-            now_s = self._clock.monotonic()
-            self._metrics.published(now_s - started_s, now_s - message.received_s, message.late)
+    def _expiry_s(self, message: Outgoing, now_ms: int) -> int | None:
+        expiry_s = message.expiry_s(now_ms)
+        return None if expiry_s is None else max(1, expiry_s)
 
-    def _properties(self, message: Outgoing) -> Properties | None:
-        expiry_s = message.expiry_s(self._clock.wall_ms())
-        if expiry_s is None or self._broker.version != "5":
-            return None
-        properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
-        properties.MessageExpiryInterval = max(1, expiry_s)
-        return properties
-
-    def _client(self) -> _Client:
+    def _login(self) -> Login:
         broker = self._broker
-        farewell = orjson.dumps({**self._status, "state": "offline", "stale_symbols": []})
-        client = _Client(
-            broker.host,
-            broker.port,
+        return Login(
+            client_id=f"candlecast-{self._instance}",
             username=broker.username,
             password=broker.password,
-            identifier=f"candlecast-{self._instance}",
-            keepalive=broker.keepalive_s,
-            protocol=(
-                aiomqtt.ProtocolVersion.V5
-                if broker.version == "5"
-                else aiomqtt.ProtocolVersion.V311
-            ),
-            will=aiomqtt.Will(status_topic(self._instance), farewell, qos=1, retain=True),
+            keepalive_s=broker.keepalive_s,
+            will_topic=status_topic(self._instance),
+            will=orjson.dumps({**self._status, "state": "offline", "stale_symbols": []}),
         )
-        client.pending_calls_threshold = 2 * _SENT_TOGETHER
-        return client
-
-
-class _Client(aiomqtt.Client):
-    """aiomqtt's `publish` returns normally when the broker denies it: here the denial is told.
-
-    Attributes:
-        denied: why the broker did not take a message, once that has happened.
-    """
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - handed through
-        super().__init__(*args, **kwargs)
-        self.denied: asyncio.Future[ReasonCode] = asyncio.Future()
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
-        await super().__aexit__(exc_type, exc, tb)
-        if self._disconnected.done():
-            # Whatever ended this connection has been raised; asyncio would log it once more.
-            self._disconnected.exception()
-
-    def _on_publish(
-        self,
-        client: paho.Client,
-        userdata: Any,  # noqa: ANN401 - as in the base class
-        mid: int,
-        reason_code: ReasonCode,
-        properties: Properties,
-    ) -> None:
-        if not reason_code.is_failure:
-            super()._on_publish(client, userdata, mid, reason_code, properties)
-        elif not self.denied.done():
-            self.denied.set_result(reason_code)

@@ -1,0 +1,274 @@
+"""MQTT packets as a publisher needs them, versions 5 and 3.1.1. No I/O, no clock.
+
+Version 5 is encoded by the `mqtt5` library. Version 3.1.1 (OASIS standard, 29 October 2014) is the
+same protocol without properties and reason codes, and small enough to be written down here.
+"""
+
+from __future__ import annotations
+
+import struct
+from enum import IntEnum
+from typing import Final, NamedTuple, Protocol
+
+import mqtt5
+
+from model.errors import BrokerError
+
+_CONNACK, _PUBACK = 2, 4
+_LARGEST: Final = 65_536
+"""Nothing that a broker sends to a mere publisher is longer."""
+
+_REFUSALS_311: Final = {
+    1: "unacceptable protocol version",
+    2: "identifier rejected",
+    3: "server unavailable",
+    4: "bad user name or password",
+    5: "not authorized",
+}
+_FINAL_311: Final = frozenset({1, 2, 4, 5})
+# The library's reason codes have no hash.
+_FINAL_5: Final = (
+    mqtt5.ConnAckReasonCode.UNSUPPORTED_PROTOCOL_VERSION,
+    mqtt5.ConnAckReasonCode.CLIENT_ID_NOT_VALID,
+    mqtt5.ConnAckReasonCode.BAD_USER_NAME_OR_PASSWORD,
+    mqtt5.ConnAckReasonCode.NOT_AUTHORIZED,
+    mqtt5.ConnAckReasonCode.BANNED,
+    mqtt5.ConnAckReasonCode.BAD_AUTHENTICATION_METHOD,
+)
+
+
+class Login(NamedTuple):
+    """What a connection begins with.
+
+    Attributes:
+        client_id: unique at the broker.
+        username: None for anonymous.
+        password: None for none.
+        keepalive_s: the broker gives up a client that was silent for one and a half times as long.
+        will_topic: where the broker says that the connection was lost.
+        will: what it says, retained, QoS 1.
+    """
+
+    client_id: str
+    username: str | None
+    password: str | None
+    keepalive_s: int
+    will_topic: str
+    will: bytes
+
+
+class Accepted(NamedTuple):
+    """The broker lets us in.
+
+    Attributes:
+        receive_maximum: QoS 1 messages that may be under way to it.
+        keepalive_s: its own wish, which replaces ours; None if it has none.
+    """
+
+    receive_maximum: int
+    keepalive_s: int | None
+
+
+class Refused(NamedTuple):
+    """The broker does not let us in, or sends us away.
+
+    Attributes:
+        reason: in words.
+        final: whether trying again cannot help.
+    """
+
+    reason: str
+    final: bool
+
+
+class Acked(NamedTuple):
+    """The broker has a QoS 1 message, or (``denied`` says why) will not have it."""
+
+    packet_id: int
+    denied: str | None
+
+
+Event = Accepted | Refused | Acked | None
+
+
+class Codec(Protocol):
+    """One protocol version."""
+
+    expires: bool
+    """Whether a message can carry its expiry, so that retaining it is safe."""
+
+    def connect(self, login: Login) -> bytes:
+        """The packet that opens a connection with a clean start."""
+
+    def publish(
+        self,
+        topic: str,
+        payload: bytes,
+        packet_id: int | None,
+        *,
+        retain: bool,
+        expiry_s: int | None,
+    ) -> bytes:
+        """A message; QoS 1 with a packet id, QoS 0 without."""
+
+    def read(self, buffer: memoryview) -> tuple[Event, int]:
+        """Decode the first packet: what it says, if it concerns a publisher, and its length.
+
+        Raises:
+            IndexError: the buffer ends within the packet.
+            BrokerError: this is not MQTT.
+        """
+
+
+PING: Final = b"\xc0\x00"
+"""PINGREQ, alike in both versions."""
+
+DISCONNECT: Final = b"\xe0\x00"
+"""DISCONNECT with normal reason, alike in both versions: the will is discarded."""
+
+
+class Codec5:
+    """MQTT 5."""
+
+    expires = True
+
+    def connect(self, login: Login) -> bytes:
+        """See `Codec`."""
+        will = mqtt5.Will(
+            login.will_topic, payload=login.will, qos=mqtt5.QoS.AT_LEAST_ONCE, retain=True
+        )
+        return mqtt5.ConnectPacket(
+            login.client_id,
+            username=login.username,
+            password=None if login.password is None else login.password.encode(),
+            clean_start=True,
+            will=will,
+            keep_alive=login.keepalive_s,
+        ).write()
+
+    def publish(
+        self,
+        topic: str,
+        payload: bytes,
+        packet_id: int | None,
+        *,
+        retain: bool,
+        expiry_s: int | None,
+    ) -> bytes:
+        """See `Codec`."""
+        return mqtt5.PublishPacket(
+            topic,
+            payload,
+            qos=mqtt5.QoS.AT_MOST_ONCE if packet_id is None else mqtt5.QoS.AT_LEAST_ONCE,
+            retain=retain,
+            packet_id=packet_id,
+            message_expiry_interval=expiry_s,
+        ).write()
+
+    def read(self, buffer: memoryview) -> tuple[Event, int]:
+        """See `Codec`."""
+        try:
+            packet, length = mqtt5.read(buffer)
+        except ValueError as error:
+            msg = f"the MQTT broker sends what is not MQTT 5: {error}"
+            raise BrokerError(msg) from None
+        return self._event(packet), length
+
+    def _event(self, packet: object) -> Event:
+        if isinstance(packet, mqtt5.PubAckPacket):
+            code = packet.reason_code
+            return Acked(packet.packet_id, _words(code) if int(code) >= 128 else None)  # noqa: PLR2004 - from here on it failed
+        if isinstance(packet, mqtt5.ConnAckPacket):
+            if packet.reason_code == mqtt5.ConnAckReasonCode.SUCCESS:
+                return Accepted(packet.receive_max, packet.server_keep_alive)
+            return Refused(_words(packet.reason_code), packet.reason_code in _FINAL_5)
+        if isinstance(packet, mqtt5.DisconnectPacket):
+            return Refused(_words(packet.reason_code), final=False)
+        return None
+
+
+class Codec311:
+    """MQTT 3.1.1."""
+
+    expires = False
+
+    def connect(self, login: Login) -> bytes:
+        """See `Codec`."""
+        clean, with_will = 0x02, 0x2C
+        flags = clean | with_will
+        fields = [login.client_id.encode(), login.will_topic.encode(), login.will]
+        if login.username is not None:
+            flags |= 0x80
+            fields.append(login.username.encode())
+            if login.password is not None:
+                flags |= 0x40
+                fields.append(login.password.encode())
+        head = _field(b"MQTT") + bytes((4, flags)) + struct.pack("!H", login.keepalive_s)
+        return _packet(0x10, head, *map(_field, fields))
+
+    def publish(
+        self,
+        topic: str,
+        payload: bytes,
+        packet_id: int | None,
+        *,
+        retain: bool,
+        expiry_s: int | None,
+    ) -> bytes:
+        """See `Codec`; the expiry has no place in this version."""
+        del expiry_s
+        name = _field(topic.encode())
+        if packet_id is None:
+            return _packet(0x30 | retain, name, payload)
+        return _packet(0x32 | retain, name, struct.pack("!H", packet_id), payload)
+
+    def read(self, buffer: memoryview) -> tuple[Event, int]:
+        """See `Codec`."""
+        length, start = _remaining_length(buffer)
+        body = bytes(buffer[start : start + length])
+        if len(body) < length:
+            msg = "not enough bytes"
+            raise IndexError(msg)
+        kind = buffer[0] >> 4
+        if kind in (_CONNACK, _PUBACK) and length < 2:  # noqa: PLR2004 - both carry two bytes
+            msg = "the MQTT broker sends what is not MQTT 3.1.1: a packet is too short"
+            raise BrokerError(msg)
+        event: Event = None
+        if kind == _PUBACK:
+            event = Acked(int.from_bytes(body[:2]), None)
+        elif kind == _CONNACK:
+            code = body[1]
+            reason = _REFUSALS_311.get(code, f"code {code}")
+            event = Refused(reason, code in _FINAL_311) if code else Accepted(65_535, None)
+        return event, start + length
+
+
+def _words(code: IntEnum) -> str:
+    return code.name.lower().replace("_", " ")
+
+
+def _field(value: bytes) -> bytes:
+    return struct.pack("!H", len(value)) + value
+
+
+def _packet(first: int, *parts: bytes) -> bytes:
+    body = b"".join(parts)
+    length, rest = bytearray(), len(body)
+    while True:
+        rest, digit = divmod(rest, 128)
+        length.append(digit | (0x80 if rest else 0))
+        if not rest:
+            return bytes((first,)) + bytes(length) + body
+
+
+def _remaining_length(buffer: memoryview) -> tuple[int, int]:
+    """The length that the fixed header announces, and where the body begins."""
+    value = 0
+    for at in range(1, 5):
+        value |= (buffer[at] & 0x7F) << 7 * (at - 1)
+        if not buffer[at] & 0x80:
+            if value > _LARGEST:
+                break
+            return value, at + 1
+    msg = "the MQTT broker sends what is not MQTT 3.1.1: a packet is too long"
+    raise BrokerError(msg)

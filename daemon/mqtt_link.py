@@ -1,0 +1,203 @@
+"""One connection to an MQTT broker, as a publisher uses it: bursts out, acknowledgements in."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from daemon.mqtt_codec import DISCONNECT, PING, Accepted, Acked, Codec, Login, Refused
+from model.errors import BrokerError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from daemon.outbox import Outgoing
+
+_CONNECT_S = 10.0
+_WRITE_LIMIT = 1 << 20
+_PACKET_IDS = 65_535
+
+
+class LinkLostError(Exception):
+    """The connection is gone; the message says why."""
+
+
+class LoginRefusedError(BrokerError):
+    """The broker will not have us, and trying again cannot help."""
+
+
+class Link(asyncio.Protocol):
+    """Sends messages without waiting for each, and reports each acknowledgement.
+
+    QoS 1 messages are bounded by the broker's receive maximum: `room` says how many more may be
+    sent now, and `on_room` is called when there is room again.
+
+    Attributes:
+        lost: done, with a `LinkLostError`, when the connection is gone.
+        keepalive_s: after so many silent seconds a `ping` is due.
+        heard: whether anything has come from the broker since it was last cleared.
+    """
+
+    def __init__(
+        self,
+        codec: Codec,
+        on_acked: Callable[[Outgoing, float, str | None], None],
+        on_room: Callable[[], None],
+    ) -> None:
+        """Prepare; `open_link` connects.
+
+        Args:
+            codec: the protocol version.
+            on_acked: told of each QoS 1 message that was answered, when it was sent, and why it was
+                denied (None if it was taken).
+            on_room: told when messages may be sent again after `room` was 0.
+        """
+        self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.keepalive_s = 0
+        self.heard = True
+        self._codec = codec
+        self._on_acked = on_acked
+        self._on_room = on_room
+        self._accepted: asyncio.Future[Accepted] = asyncio.get_running_loop().create_future()
+        self._transport: asyncio.WriteTransport | None = None
+        self._buffer = b""
+        self._under_way: dict[int, tuple[Outgoing, float]] = {}
+        self._packet_id = 0
+        self._most = 0
+        self._paused = False
+
+    @property
+    def room(self) -> int:
+        """How many QoS 1 messages may be sent now."""
+        return 0 if self._paused else self._most - len(self._under_way)
+
+    async def login(self, login: Login) -> None:
+        """Introduce ourselves and wait for the broker's answer.
+
+        Raises:
+            LoginRefusedError: for good.
+            LinkLostError: for now.
+        """
+        self._write(self._codec.connect(login))
+        accepted = await self._accepted
+        self._most = min(accepted.receive_maximum, _PACKET_IDS)
+        self.keepalive_s = accepted.keepalive_s or login.keepalive_s
+
+    def send(self, messages: Iterable[tuple[Outgoing, int | None]], now_s: float) -> None:
+        """Send messages with their expiry in seconds, in one write; heed `room` before."""
+        packets = []
+        for message, expiry_s in messages:
+            packet_id = self._register(message, now_s) if message.qos else None
+            packets.append(
+                self._codec.publish(
+                    message.topic,
+                    message.payload,
+                    packet_id,
+                    retain=message.retain,
+                    expiry_s=expiry_s,
+                )
+            )
+        self._write(b"".join(packets))
+
+    def ping(self) -> None:
+        """Show the broker that we are alive, and ask the same of it."""
+        self.heard = False
+        self._write(PING)
+
+    def close(self) -> None:
+        """Say goodbye, so that the will is not sent, and close."""
+        if self._transport is not None:
+            self._write(DISCONNECT)
+            self._transport.close()
+
+    def abort(self, reason: str) -> None:
+        """Give up a connection that does not answer."""
+        self._fail(LinkLostError(reason))
+
+    def _register(self, message: Outgoing, now_s: float) -> int:
+        while True:
+            self._packet_id = self._packet_id % _PACKET_IDS + 1
+            if self._packet_id not in self._under_way:
+                self._under_way[self._packet_id] = message, now_s
+                return self._packet_id
+
+    def _write(self, data: bytes) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(data)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by the event loop."""
+        assert isinstance(transport, asyncio.WriteTransport)  # noqa: S101 - TCP is
+        transport.set_write_buffer_limits(high=_WRITE_LIMIT)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """Called by the event loop: read every whole packet."""
+        self.heard = True
+        had_room = self.room > 0
+        buffer = memoryview(self._buffer + data if self._buffer else data)
+        at = 0
+        try:
+            while at < len(buffer):
+                event, length = self._codec.read(buffer[at:])
+                at += length
+                self._take(event)
+        except IndexError:
+            pass
+        except BrokerError as error:
+            self._fail(LinkLostError(str(error)))
+        self._buffer = bytes(buffer[at:])
+        if not had_room and self.room > 0:
+            self._on_room()
+
+    def _take(self, event: Accepted | Refused | Acked | None) -> None:
+        if isinstance(event, Acked):
+            known = self._under_way.pop(event.packet_id, None)
+            if known is not None:
+                self._on_acked(*known, event.denied)
+        elif isinstance(event, Accepted):
+            if not self._accepted.done():
+                self._accepted.set_result(event)
+        elif isinstance(event, Refused):
+            self._fail((LoginRefusedError if event.final else LinkLostError)(event.reason))
+
+    def pause_writing(self) -> None:
+        """Called by the event loop: the broker reads more slowly than we write."""
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        """Called by the event loop."""
+        self._paused = False
+        self._on_room()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by the event loop."""
+        self._fail(LinkLostError(str(exc) if exc else "the broker closed the connection"))
+
+    def _fail(self, error: Exception) -> None:
+        for future in (self._accepted, self.lost):
+            if not future.done():
+                future.set_exception(error)
+                # Whoever waits sees it; nobody has to.
+                future.exception()
+        if self._transport is not None:
+            self._transport.abort()
+
+
+async def open_link(address: tuple[str, int], login: Login, link: Link) -> None:
+    """Connect ``link`` and log in.
+
+    Raises:
+        LinkLostError: the broker cannot be reached or does not answer.
+        LoginRefusedError: it refuses us for good.
+    """
+    try:
+        async with asyncio.timeout(_CONNECT_S):
+            await asyncio.get_running_loop().create_connection(lambda: link, *address)
+            await link.login(login)
+    except TimeoutError:
+        link.abort("no answer")
+        msg = f"no answer within {_CONNECT_S:g} s"
+        raise LinkLostError(msg) from None
+    except OSError as error:
+        raise LinkLostError(error.strerror or str(error)) from None
