@@ -75,7 +75,7 @@ async def fetch(job: FetchJob, clock: Clock, progress: Progress) -> list[Path]:
         ExchangeError: unreachable, or without the symbol or timeframe; what came is kept.
         CandlecastError: a file cannot be written, or there are no candles.
     """
-    exchange = make_exchange(job.exchange, job.endpoint_rest)
+    exchange = make_exchange(job.exchange, job.endpoint_rest, symbols=job.symbols)
     try:
         try:
             await exchange.load_markets()

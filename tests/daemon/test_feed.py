@@ -189,9 +189,11 @@ async def test_what_the_exchange_lacks_is_one_clear_line(
     exchange: SandboxExchange, clock: ScaledClock, symbol: str, timeframe: str, line: str
 ) -> None:
     heard = feed_of(exchange, clock, symbol, name=timeframe)
-    with pytest.raises(ExchangeError, match=line) as caught:
-        await heard.feed.open()
-    await heard.feed.close()
+    try:
+        with pytest.raises(ExchangeError, match=line) as caught:
+            await heard.feed.open()
+    finally:
+        await heard.feed.close()
     assert "\n" not in str(caught.value)
 
 
