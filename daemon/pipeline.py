@@ -11,6 +11,7 @@ import numpy as np
 from daemon.batcher import Batcher, Ready
 from daemon.issuer import Issuer, Result
 from daemon.window import Verdict, Window
+from model.candle import Ohlcv
 from model.forecast import ModelInfo, WindowInfo
 
 if TYPE_CHECKING:
@@ -82,12 +83,17 @@ class Pipeline:
         """Take in a final candle from the live stream."""
         metrics = self._books.metrics
         slot = self._slots[candle.symbol]
-        verdict = self.windows[slot].add(candle)
+        window = self.windows[slot]
+        verdict = window.add(candle)
         if verdict is Verdict.APPENDED:
             self._enqueue(slot)
+            if window.newest is not candle:
+                # It closed a gap: candles that had waited behind it are forecast from, not it.
+                self._issuer.score(candle)
         elif verdict is Verdict.GAP:
             self._drop(self._batcher.discard(slot))
             self._request_repair(candle.symbol)
+            self._issuer.score(candle)
         if verdict not in (Verdict.DUPLICATE, Verdict.STALE):
             self._books.recorder.candle(candle)
         metrics.count_candle(verdict.value)
@@ -174,7 +180,7 @@ class Pipeline:
         started_s = self._clock.monotonic()
         metrics = self._books.metrics
         metrics.batch_size.observe(len(batch))
-        whole = [ready for ready in batch if self.windows[ready.slot].whole]
+        whole = [self._as_known(ready) for ready in batch if self.windows[ready.slot].whole]
         metrics.count_skipped("window", len(batch) - len(whole))
         slots = await self._derive(whole)
         metrics.stage("features", self._clock.monotonic() - started_s)
@@ -190,6 +196,14 @@ class Pipeline:
         for ready in batch:
             self._issuer.score(ready.candle)
         self._unprepared |= dict.fromkeys(ready.slot for ready in whole)
+
+    def _as_known(self, ready: Ready) -> Ready:
+        """The candle with the values that its window holds: it may have been revised since."""
+        window = self.windows[ready.slot]
+        if self._derived[ready.slot] == window.revision:
+            return ready
+        known = Ohlcv(*window.ohlcv()[-1].tolist())
+        return ready._replace(candle=ready.candle._replace(ohlcv=known))
 
     async def _derive(self, batch: Sequence[Ready]) -> Slots:
         """Bring the scaled rows up to date; returns the batch's slots, shape ``(k,)``."""
