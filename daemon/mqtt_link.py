@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from daemon.mqtt_codec import DISCONNECT, PING, Accepted, Acked, Codec, Login, Refused
 from model.errors import BrokerError
@@ -127,9 +127,8 @@ class Link(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the event loop."""
-        assert isinstance(transport, asyncio.WriteTransport)  # noqa: S101 - TCP is
-        transport.set_write_buffer_limits(high=_WRITE_LIMIT)
-        self._transport = transport
+        self._transport = cast("asyncio.WriteTransport", transport)
+        self._transport.set_write_buffer_limits(high=_WRITE_LIMIT)
 
     def data_received(self, data: bytes) -> None:
         """Called by the event loop: read every whole packet."""
