@@ -44,7 +44,7 @@ class Plan:
 
     Attributes:
         folds: blocks that are judged, the last ones.
-        rows: candles per symbol that a fold keeps, the newest, or None for all.
+        rows: candles per symbol, the newest, or None for all.
         epochs: at most.
         seeds: networks per fold.
     """
@@ -66,8 +66,7 @@ def forecasts(
     rows = len(next(iter(frames.values())))
     block = rows // _BLOCKS
     end = rows - (plan.folds - 1 - fold) * block
-    start = 0 if plan.rows is None else max(0, end - plan.rows)
-    share = block / (end - start)
+    share = block / end
     model = {
         "target": target,
         "seed": seed,
@@ -79,7 +78,7 @@ def forecasts(
         config = Path(folder) / "config.yaml"
         # JSON is YAML.
         config.write_text(json.dumps({"model": model}), encoding="utf-8")
-        data = build_dataset(config, {s: f.iloc[start:end] for s, f in frames.items()})
+        data = build_dataset(config, {s: f.iloc[:end] for s, f in frames.items()})
         predictor = LSTMPricePredictor(config)
         predictor.checkpoint_path = Path(folder) / "best.keras"
         predictor.train(data.train.X, data.train.y, data.validation.X, data.validation.y)
@@ -92,6 +91,8 @@ def forecasts(
 
 def judge(frames: Mapping[str, pd.DataFrame], target: str, plan: Plan) -> dict[str, Any]:
     """One target over all folds and seeds, as a row of the table."""
+    if plan.rows is not None:
+        frames = {symbol: frame.tail(plan.rows) for symbol, frame in frames.items()}
     runs = [
         forecasts(frames, target, plan, fold, seed)
         for seed in range(plan.seeds)
@@ -101,12 +102,12 @@ def judge(frames: Mapping[str, pd.DataFrame], target: str, plan: Plan) -> dict[s
     overall = evaluate(scored)
     return {
         "target": target,
-        "ratio": overall.mae_ratio,
-        "low": overall.low,
-        "high": overall.high,
-        "direction": overall.direction,
+        "ratio": overall.mae_ratio.value,
+        "low": overall.mae_ratio.low,
+        "high": overall.mae_ratio.high,
+        "direction": overall.direction.value,
         "forecasts": overall.n,
-        "symbols": {s: evaluate(scored.of(i)).mae_ratio for i, s in enumerate(frames)},
+        "symbols": {s: evaluate(scored.of(i)).mae_ratio.value for i, s in enumerate(frames)},
     }
 
 

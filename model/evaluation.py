@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from model.bootstrap import Estimate, estimate_ratio
+
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
-
-_RESAMPLES: Final = 1000
-_INTERVAL: Final = (2.5, 97.5)
 
 
 class Scored(NamedTuple):
@@ -37,25 +36,31 @@ class Scored(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """Errors against the last-value forecast.
+    """Errors against the last-value forecast, with 95 % intervals.
+
+    Several symbols are averaged per candle first, so each candle counts once.
 
     Attributes:
         n: forecasts.
+        candles: different candles among them.
+        moves: forecasts whose direction counts: neither forecast nor market stood still.
         mae: mean absolute error in price.
         mae_percent: mean absolute error in per cent of the last close.
+        last_value_mae: the last-value forecast's error in price.
+        last_value_percent: the same in per cent.
         mae_ratio: relative errors summed, model over last value; below 1 is skill.
-        low: lower end of the ratio's 95 % interval.
-        high: upper end.
-        direction: share of moves whose direction was right, ties left out; NaN without a move.
+        direction: share of the moves whose direction was right; NaN without a move.
     """
 
     n: int
-    mae: float
-    mae_percent: float
-    mae_ratio: float
-    low: float
-    high: float
-    direction: float
+    candles: int
+    moves: int
+    mae: Estimate
+    mae_percent: Estimate
+    last_value_mae: float
+    last_value_percent: float
+    mae_ratio: Estimate
+    direction: Estimate
 
 
 def scaled_metrics(predicted: NDArray[Any], y: NDArray[Any]) -> dict[str, float]:
@@ -79,46 +84,38 @@ def scaled_metrics(predicted: NDArray[Any], y: NDArray[Any]) -> dict[str, float]
 def evaluate(scored: Scored, seed: int = 0) -> Evaluation:
     """Compare forecasts with the last value.
 
-    The interval respects that symbols move together (losses are averaged over symbols per candle)
-    and that quiet and wild hours come in runs (blocks of candles are resampled, not candles):
-    circular block bootstrap after Politis and Romano (1992), blocks of √n candles.
+    The intervals respect that symbols move together (what happens is averaged over symbols per
+    candle) and that quiet and wild hours come in runs (see `model.bootstrap`).
 
     Args:
         scored: at least one forecast.
         seed: of the resampling.
     """
-    model = np.abs(scored.predicted - scored.close) / scored.last_close
-    last_value = np.abs(scored.last_close - scored.close) / scored.last_close
-    _, candle = np.unique(scored.open_ms, return_inverse=True)
-    count = np.bincount(candle)
-    pairs = np.stack([np.bincount(candle, loss) / count for loss in (model, last_value)])
-    low, high = _ratio_interval(pairs, seed)
+    error = np.abs(scored.predicted - scored.close)
+    last_value_error = np.abs(scored.last_close - scored.close)
     moved = np.sign(scored.close - scored.last_close)
     called = np.sign(scored.predicted - scored.last_close)
     decided = (moved != 0.0) & (called != 0.0)
+    _, candle = np.unique(scored.open_ms, return_inverse=True)
+    count = np.bincount(candle)
+
+    def per_candle(values: NDArray[Any]) -> Floats:
+        mean: Floats = np.bincount(candle, values) / count
+        return mean
+
+    percent = per_candle(100.0 * error / scored.last_close)
+    last_value_percent = per_candle(100.0 * last_value_error / scored.last_close)
+    each = np.ones(len(count))
     return Evaluation(
-        n=len(model),
-        mae=float(np.mean(np.abs(scored.predicted - scored.close))),
-        mae_percent=100.0 * float(np.mean(model)),
-        mae_ratio=_ratio(float(model.sum()), float(last_value.sum())),
-        low=low,
-        high=high,
-        direction=float(np.mean(moved[decided] == called[decided])) if decided.any() else np.nan,
+        n=len(error),
+        candles=len(count),
+        moves=int(decided.sum()),
+        mae=estimate_ratio(per_candle(error), each, seed),
+        mae_percent=estimate_ratio(percent, each, seed),
+        last_value_mae=float(per_candle(last_value_error).mean()),
+        last_value_percent=float(last_value_percent.mean()),
+        mae_ratio=estimate_ratio(percent, last_value_percent, seed),
+        direction=estimate_ratio(
+            per_candle(decided & (moved == called)), per_candle(decided), seed
+        ),
     )
-
-
-def _ratio_interval(pairs: Floats, seed: int) -> tuple[float, float]:
-    """Bootstrap interval of the ratio of the sums of two rows ``[2, n]``, n in time order."""
-    n = pairs.shape[1]
-    length = max(1, round(n**0.5))
-    blocks = -(-n // length)
-    sums = np.concatenate([np.zeros((2, 1)), np.cumsum(np.tile(pairs, 2), axis=1)], axis=1)
-    starts = np.random.default_rng(seed).integers(0, n, (_RESAMPLES, blocks))
-    model, last_value = (sums[:, starts + length] - sums[:, starts]).sum(axis=2)
-    ratios = model / np.where(last_value > 0.0, last_value, np.nan)
-    low, high = np.percentile(ratios, _INTERVAL)
-    return float(low), float(high)
-
-
-def _ratio(above: float, below: float) -> float:
-    return above / below if below > 0.0 else float("nan")

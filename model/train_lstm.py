@@ -106,11 +106,11 @@ def train(
     # Not a measure of skill on returns, and so none to keep.
     del metrics["direction_accuracy"]
     metrics |= {
-        "mae_ratio": overall.mae_ratio,
-        "mae_ratio_low": overall.low,
-        "mae_ratio_high": overall.high,
-        "direction_of_moves": overall.direction,
-        "validation_mae_ratio": evaluate(validation).mae_ratio,
+        "mae_ratio": overall.mae_ratio.value,
+        "mae_ratio_low": overall.mae_ratio.low,
+        "mae_ratio_high": overall.mae_ratio.high,
+        "direction_of_moves": overall.direction.value,
+        "validation_mae_ratio": evaluate(validation).mae_ratio.value,
     }
     predictor.plot_training_history(models / "training_history.png")
     predictor.save_model(models / "lstm_model.keras")
@@ -155,9 +155,10 @@ def _print_against_last_value(symbols: Sequence[str], test: Scored, overall: Eva
     if len(symbols) > 1:
         rows.append(("all", overall))
     for name, result in rows:
+        ratio = result.mae_ratio
         print(
-            f"{name}: mae {result.mae:.6g} ({result.mae_percent:.4f} %), ratio "
-            f"{result.mae_ratio:.4f} (95 %: {result.low:.4f} to {result.high:.4f}), n {result.n}"
+            f"{name}: mae {result.mae.value:.6g} ({result.mae_percent.value:.4f} %), ratio "
+            f"{ratio.value:.4f} (95 %: {ratio.low:.4f} to {ratio.high:.4f}), n {result.n}"
         )
 
 

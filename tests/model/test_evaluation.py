@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from model.bootstrap import Estimate
 from model.evaluation import Scored, evaluate, scaled_metrics
 
 
@@ -23,8 +24,11 @@ def walk(n: int, symbols: int = 1, common: float = 0.0, seed: int = 0) -> Scored
 def test_the_last_value_has_the_ratio_one() -> None:
     scored = walk(500)
     result = evaluate(scored._replace(predicted=scored.last_close))
-    assert result.mae_ratio == result.low == result.high == 1.0
-    assert np.isnan(result.direction)
+    assert result.mae_ratio == (1.0, 1.0, 1.0)
+    assert result.mae.value == result.last_value_mae
+    assert result.mae_percent.value == result.last_value_percent
+    assert result.moves == 0
+    assert np.isnan(result.direction).all()
 
 
 def test_errors_are_in_price_and_per_cent() -> None:
@@ -36,35 +40,62 @@ def test_errors_are_in_price_and_per_cent() -> None:
         predicted=np.array([100.5, 201.0, 51.0]),
     )
     result = evaluate(scored)
-    assert result.n == 3
-    assert result.mae == pytest.approx((0.5 + 3.0 + 1.0) / 3)
-    assert result.mae_percent == pytest.approx((0.5 + 1.5 + 2.0) / 3)
-    assert result.mae_ratio == pytest.approx((0.5 + 1.5 + 2.0) / (1.0 + 1.0))
+    assert (result.n, result.candles, result.moves) == (3, 3, 2)
+    assert result.mae.value == pytest.approx((0.5 + 3.0 + 1.0) / 3)
+    assert result.mae_percent.value == pytest.approx((0.5 + 1.5 + 2.0) / 3)
+    assert result.last_value_mae == pytest.approx((1.0 + 2.0) / 3)
+    assert result.last_value_percent == pytest.approx((1.0 + 1.0) / 3)
+    assert result.mae_ratio.value == pytest.approx((0.5 + 1.5 + 2.0) / (1.0 + 1.0))
     # The third candle did not move: one of two moves was called right.
-    assert result.direction == 0.5
+    assert result.direction.value == 0.5
+
+
+def test_a_candle_counts_once_however_many_symbols_it_has() -> None:
+    alone = walk(300)
+    twice = Scored._make(np.concatenate([array[:100], array]) for array in alone)
+    doubled = twice._replace(symbol=np.repeat([1, 0], [100, 300]))
+    assert (evaluate(doubled).n, evaluate(doubled).candles) == (400, 300)
+    for one, other in zip(evaluate(alone)[3:], evaluate(doubled)[3:], strict=True):
+        assert one == pytest.approx(other)
 
 
 def test_a_market_that_never_moves_has_no_ratio() -> None:
     scored = walk(50)
     result = evaluate(scored._replace(close=scored.last_close))
-    assert np.isnan([result.mae_ratio, result.low, result.high]).all()
+    assert np.isnan(result.mae_ratio).all()
+    assert np.isnan(result.direction).all()
 
 
-def test_the_interval_holds_the_truth_about_as_often_as_it_says() -> None:
-    truth = evaluate(walk(200_000, seed=99)).mae_ratio
-    intervals = [evaluate(walk(400, seed=seed)) for seed in range(100)]
-    held = sum(r.low <= truth <= r.high for r in intervals)
-    assert 85 <= held <= 100
-    assert all(r.low <= r.mae_ratio <= r.high for r in intervals)
+def width(estimate: Estimate) -> float:
+    return estimate.high - estimate.low
 
 
 def test_symbols_that_move_together_do_not_narrow_the_interval() -> None:
     alone = evaluate(walk(1000))
     together = evaluate(walk(1000, symbols=8, common=1.0))
     apart = evaluate(walk(1000, symbols=8, common=0.0))
-    widths = [r.high - r.low for r in (alone, together, apart)]
-    assert widths[1] > 0.7 * widths[0]
-    assert widths[2] < 0.6 * widths[0]
+    for name in ("mae_percent", "mae_ratio", "direction"):
+        widths = [width(getattr(result, name)) for result in (alone, together, apart)]
+        assert widths[1] > 0.7 * widths[0]
+        assert widths[2] < 0.6 * widths[0]
+
+
+def test_pooling_forecasts_as_if_independent_would_promise_too_much() -> None:
+    """The ratio's real scatter over many markets, against both standard errors."""
+    markets = [walk(300, symbols=8, common=0.8, seed=seed) for seed in range(60)]
+    results = [evaluate(market) for market in markets]
+    scatter = float(np.std([r.mae_ratio.value for r in results]))
+    ours = float(np.mean([width(r.mae_ratio) for r in results])) / (2 * 1.96)
+    assert 0.75 * scatter < ours < 1.3 * scatter
+    assert float(np.mean([naive_stderr(market) for market in markets])) < 0.5 * scatter
+
+
+def naive_stderr(scored: Scored) -> float:
+    """Of the ratio, as if every forecast told something of its own."""
+    model = np.abs(scored.predicted - scored.close) / scored.last_close
+    last_value = np.abs(scored.last_close - scored.close) / scored.last_close
+    excess = model - model.sum() / last_value.sum() * last_value
+    return float(excess.std() / np.sqrt(len(model)) / last_value.mean())
 
 
 def test_one_symbol_can_be_looked_at_alone() -> None:

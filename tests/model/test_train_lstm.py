@@ -215,8 +215,9 @@ def test_training_leaves_what_it_says(trained_twice: list[tuple[Path, Trained]])
 def test_metrics_compare_with_the_last_value(trained_twice: list[tuple[Path, Trained]]) -> None:
     trained = trained_twice[0][1]
     overall = evaluate(trained.test)
-    assert trained.metrics["mae_ratio"] == overall.mae_ratio
-    assert trained.metrics["validation_mae_ratio"] == evaluate(trained.validation).mae_ratio
+    assert trained.metrics["mae_ratio"] == overall.mae_ratio.value
+    validation = evaluate(trained.validation)
+    assert trained.metrics["validation_mae_ratio"] == validation.mae_ratio.value
     assert {"mse", "mae", "rmse"} < trained.metrics.keys()
     assert "direction_accuracy" not in trained.metrics
     assert trained.trained_to_ms < trained.test.open_ms.min()
