@@ -7,19 +7,20 @@ from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 import numpy as np
 
+from model.candle import Timeframe
+from model.csvfiles import parse_csv_name
 from model.errors import CandlecastError, ConfigError
 from model.features import OHLCV
 from model.preprocess import DataPreprocessor, features_of, target_of
 from model.scaler import ScalerSet, SymbolScaler
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     import pandas as pd
     from numpy.typing import NDArray
 
-    from model.candle import Timeframe
     from model.scaler import Target
 
     Floats = NDArray[np.float64]
@@ -122,6 +123,31 @@ def read_candles(path: Path, timeframe: Timeframe) -> pd.DataFrame:
         frame[name] = frame[name].fillna(frame["close"])
     frame = frame.reset_index()
     return frame.assign(datetime=pd.to_datetime(frame["timestamp"], unit="ms"))
+
+
+def read_sources(paths: Sequence[Path]) -> tuple[dict[str, pd.DataFrame], Timeframe]:
+    """Read candle files whose names say symbol and timeframe.
+
+    Raises:
+        ConfigError: a name that does not say them, two timeframes, or one symbol twice.
+        CandlecastError: a file that does not hold candles.
+    """
+    candles: dict[str, pd.DataFrame] = {}
+    timeframes = set()
+    for path in paths:
+        name = parse_csv_name(path)
+        if name is None:
+            msg = f"{path}: the name must be {{SYMBOL}}_{{TIMEFRAME}}_{{START}}_to_{{END}}.csv"
+            raise ConfigError(msg)
+        if name.symbol in candles:
+            msg = f"{path}: there is a second file of {name.symbol}; name one per symbol"
+            raise ConfigError(msg)
+        timeframes.add(name.timeframe)
+        if len(timeframes) > 1:
+            msg = f"the files are of different timeframes: {', '.join(sorted(timeframes))}"
+            raise ConfigError(msg)
+        candles[name.symbol] = read_candles(path, Timeframe.parse(name.timeframe))
+    return candles, Timeframe.parse(timeframes.pop())
 
 
 def _fault(frame: pd.DataFrame, timeframe: Timeframe) -> str:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from model.candle import Timeframe
-from model.csvfiles import newest_csv, parse_csv_name
-from model.dataset import Dataset, Samples, build_dataset, read_candles
+from model.csvfiles import newest_csv
+from model.dataset import Dataset, Samples, build_dataset, read_sources
 from model.errors import CandlecastError, ConfigError
 from model.evaluation import Evaluation, Scored, evaluate
 from model.lstm_model import LSTMPricePredictor
@@ -177,31 +177,6 @@ def _write_predictions(dataset: Dataset, raw: NDArray[np.float32], path: Path) -
     path.parent.mkdir(parents=True, exist_ok=True)
     frame.to_csv(path, index=False)
     print(f"Predictions saved to {path}")
-
-
-def read_sources(paths: Sequence[Path]) -> tuple[dict[str, pd.DataFrame], Timeframe]:
-    """Read candle files whose names say symbol and timeframe.
-
-    Raises:
-        ConfigError: a name that does not say them, two timeframes, or one symbol twice.
-        CandlecastError: a file that does not hold candles.
-    """
-    candles: dict[str, pd.DataFrame] = {}
-    timeframes = set()
-    for path in paths:
-        name = parse_csv_name(path)
-        if name is None:
-            msg = f"{path}: the name must be {{SYMBOL}}_{{TIMEFRAME}}_{{START}}_to_{{END}}.csv"
-            raise ConfigError(msg)
-        if name.symbol in candles:
-            msg = f"{path}: there is a second file of {name.symbol}; name one per symbol"
-            raise ConfigError(msg)
-        timeframes.add(name.timeframe)
-        if len(timeframes) > 1:
-            msg = f"the files are of different timeframes: {', '.join(sorted(timeframes))}"
-            raise ConfigError(msg)
-        candles[name.symbol] = read_candles(path, Timeframe.parse(name.timeframe))
-    return candles, Timeframe.parse(timeframes.pop())
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -14,13 +14,13 @@ import yaml
 
 from model.candle import Timeframe
 from model.csvfiles import csv_name
-from model.dataset import build_dataset, read_candles
+from model.dataset import build_dataset, read_candles, read_sources
 from model.engine import Engine
 from model.errors import CandlecastError, ConfigError
 from model.evaluation import evaluate
 from model.packing import pack_trained
 from model.registry import Registry
-from model.train_lstm import Trained, main, read_sources, train
+from model.train_lstm import Trained, main, train
 
 Configure = Callable[..., Path]
 QUARTER = Timeframe.parse("15m")
