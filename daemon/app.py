@@ -25,7 +25,7 @@ from daemon.recorder import Recorder
 from model.bundle import Bundle
 from model.candle import Timeframe
 from model.engine import Engine, choose_device
-from model.errors import BundleError, CandlecastError, NoChampion
+from model.errors import CandlecastError, Misfit, NoChampion
 from model.features import Indicators
 from model.forecast import ModelInfo
 from model.history import History
@@ -64,7 +64,10 @@ def open_champion(settings: Settings) -> Bundle:
     try:
         bundle = registry.open(registry.champion())
     except NoChampion:
-        msg = "no model has been promoted; run: candlecast fetch && candlecast train --promote"
+        msg = (
+            "no model has been promoted; "
+            "run: candlecast fetch && candlecast train --promote && candlecast run"
+        )
         raise NoChampion(msg) from None
     check_fit(
         bundle.manifest,
@@ -80,7 +83,7 @@ def open_champion(settings: Settings) -> Bundle:
             f"champion {bundle.version} was not trained on {', '.join(unknown)}; "
             "remove them from trading.symbols or train a model with them"
         )
-        raise BundleError(msg)
+        raise Misfit(msg)
     return bundle
 
 

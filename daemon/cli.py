@@ -17,7 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from model.errors import CandlecastError, ConfigError
+from model.errors import CandlecastError
 
 if TYPE_CHECKING:
     from config.settings import Settings
@@ -251,14 +251,8 @@ def _models(args: argparse.Namespace) -> None:
 def _check_config(args: argparse.Namespace) -> None:
     settings = _load(args)
     from daemon.exchange import check_ability, make_exchange
-    from model.errors import ExchangeError
 
-    try:
-        check_ability(
-            make_exchange(settings.exchange.name), settings.trading.timeframe, "watchOHLCV"
-        )
-    except ExchangeError as error:
-        raise ConfigError(str(error)) from None
+    check_ability(make_exchange(settings.exchange.name), settings.trading.timeframe, "watchOHLCV")
     settings.mqtt.read_password()
     count = len(settings.trading.symbols)
     print(

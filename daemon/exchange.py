@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from model.errors import ConfigError, ExchangeError
+from model.errors import ConfigError, ExchangeError, NotOffered
 
 _ORIGIN: Final = re.compile(r"^(https?|wss?)://[^/?#]*", re.IGNORECASE)
 _REASON_CHARS: Final = 200
@@ -108,16 +108,16 @@ def check_ability(exchange: Any, timeframe: str, ability: str) -> None:  # noqa:
         ability: ``watchOHLCV`` or ``fetchOHLCV``.
 
     Raises:
-        ExchangeError: it lacks candles or the timeframe.
+        NotOffered: it lacks candles or the timeframe.
     """
     if not exchange.has.get(ability):
         what = "candle stream" if ability == "watchOHLCV" else "candle history"
         msg = f"{exchange.id} has no {what}; choose another exchange.name"
-        raise ExchangeError(msg)
+        raise NotOffered(msg)
     known = list(exchange.timeframes or ())
     if timeframe not in known:
         msg = f"{exchange.id} has no timeframe {timeframe}; allowed: {', '.join(known)}"
-        raise ExchangeError(msg)
+        raise NotOffered(msg)
 
 
 def check_market(exchange: Any, symbols: Iterable[str], timeframe: str, *, ability: str) -> None:  # noqa: ANN401
@@ -130,13 +130,13 @@ def check_market(exchange: Any, symbols: Iterable[str], timeframe: str, *, abili
         ability: ``watchOHLCV`` or ``fetchOHLCV``.
 
     Raises:
-        ExchangeError: it lacks candles, the timeframe or a symbol; near ones are listed.
+        NotOffered: it lacks candles, the timeframe or a symbol; near ones are listed.
     """
     check_ability(exchange, timeframe, ability)
     for symbol in symbols:
         if symbol not in exchange.markets:
             msg = f"{exchange.id} has no symbol {symbol}; {_alternatives(symbol, exchange.markets)}"
-            raise ExchangeError(msg)
+            raise NotOffered(msg)
 
 
 def network_errors() -> tuple[type[Exception], ...]:

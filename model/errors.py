@@ -4,9 +4,11 @@ CandlecastError            one clear line for the user; exit code 1
 ├── ConfigError            wrong configuration or usage; exit code 2
 ├── BadCandle              an impossible candle from outside (also a ValueError)
 ├── HistoryError           the history database is corrupt, foreign or of another schema
-├── ExchangeError          the exchange refused, or lacks what was asked of it
+├── ExchangeError          the exchange refused or cannot be reached
+│   └── NotOffered         it lacks what the configuration asks for; exit code 2
 ├── BrokerError            the MQTT broker refused
 └── BundleError            a model bundle that must not be opened
+    ├── Misfit             trained for something else than is configured; exit code 2
     └── NoChampion         nothing has been promoted yet; exit code 2
 """
 
@@ -34,7 +36,13 @@ class HistoryError(CandlecastError):
 
 
 class ExchangeError(CandlecastError):
-    """The exchange refused, or lacks the symbol, timeframe or feature."""
+    """The exchange refused or cannot be reached."""
+
+
+class NotOffered(ExchangeError):  # noqa: N818 - the condition, not the mishap, is the name
+    """The exchange lacks the symbol, timeframe or feature that the configuration asks for."""
+
+    exit_code = 2
 
 
 class BrokerError(CandlecastError):
@@ -42,7 +50,13 @@ class BrokerError(CandlecastError):
 
 
 class BundleError(CandlecastError):
-    """A model bundle does not verify or does not fit the configuration."""
+    """A model bundle does not verify or does not fit."""
+
+
+class Misfit(BundleError):  # noqa: N818 - the condition, not the mishap, is the name
+    """A model that was trained for something else than the configuration asks for."""
+
+    exit_code = 2
 
 
 class NoChampion(BundleError):  # noqa: N818 - the condition, not the mishap, is the name

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Final, Self, cast, get_args
 
 from model.candle import Timeframe
-from model.errors import BundleError, ConfigError
+from model.errors import ConfigError, Misfit
 from model.features import FEATURES, Indicators
 from model.scaler import Target
 from model.strict_json import (
@@ -110,7 +110,7 @@ def check_fit(
     """Require that a model was trained for what the configuration asks for.
 
     Raises:
-        BundleError: naming each difference, both values and what to do.
+        Misfit: naming each difference, both values and what to do.
     """
     pairs: list[tuple[str, object, object]] = [
         ("trading.timeframe", manifest.timeframe, timeframe),
@@ -133,7 +133,7 @@ def check_fit(
             f"model {manifest.version} was trained for {', for '.join(differing)}: set what the "
             "model has, or train a model with yours: candlecast train --promote"
         )
-        raise BundleError(msg)
+        raise Misfit(msg)
 
 
 def _plain(value: object) -> str:

@@ -1,0 +1,299 @@
+"""What a user does wrong ends in one clear line and the contract's exit code, never a traceback."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from daemon.sandbox.tape import Tape
+from model.features import CLOSE_FEATURES, Indicators
+from tests.integration.harness import SECOND, Daemon, daemon, sections, tape_of, write_config
+from tests.models import Floats, promote
+from tests.servers import (
+    HOST,
+    Mosquitto,
+    SandboxProcess,
+    free_port,
+    mosquitto,
+    mosquitto_sub,
+    program,
+    sandbox_process,
+)
+
+HISTORY = 900
+LOOKBACK = 60
+SECRET = "never-show-this"
+
+
+@pytest.fixture(scope="module")
+def exchange() -> Iterator[SandboxProcess]:
+    with sandbox_process("--symbols", "2", "--slice-rows", "3600", "--history", "900") as ready:
+        yield ready
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
+    with mosquitto(tmp_path_factory.mktemp("broker")) as server:
+        yield server
+
+
+def past(tape: Tape, symbol: str) -> Floats:
+    return tape.history(symbol, tape.origin_ms, tape.origin_ms + HISTORY * SECOND.ms)[1]
+
+
+class Place:
+    """A folder with a configuration that works, to be spoilt."""
+
+    def __init__(self, folder: Path, exchange: SandboxProcess, broker: Mosquitto) -> None:
+        self.folder = folder
+        self.http_port = free_port()
+        self.tape = tape_of(exchange)
+        self.sections = sections(
+            exchange, broker.port, self.http_port, logging={"level": "WARNING"}
+        )
+
+    def promote(self, **how: Any) -> None:
+        candles = {symbol: past(self.tape, symbol) for symbol in how.pop("symbols", self.symbols)}
+        usual = {"timeframe": "1s", "indicators": Indicators(), "lookback": LOOKBACK}
+        chosen: dict[str, Any] = usual | how
+        promote(self.folder / "state" / "registry", candles, **chosen)
+
+    @property
+    def symbols(self) -> list[str]:
+        return list(self.tape.symbols)
+
+    def run(self, **env: str) -> tuple[int, list[str]]:
+        """`candlecast run` until it ends by itself: exit code and lines of standard error."""
+        return candlecast("run", "--config", str(write_config(self.folder, self.sections)), **env)
+
+    @contextmanager
+    def running(self) -> Iterator[Daemon]:
+        with daemon(write_config(self.folder, self.sections), self.http_port) as process:
+            yield process
+
+
+def candlecast(*arguments: str, **env: str) -> tuple[int, list[str]]:
+    done = subprocess.run(
+        [sys.executable, "-m", "daemon", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=os.environ | env,
+    )
+    assert done.stdout == ""
+    return done.returncode, done.stderr.splitlines()
+
+
+@pytest.fixture
+def place(tmp_path: Path, exchange: SandboxProcess, broker: Mosquitto) -> Place:
+    return Place(tmp_path, exchange, broker)
+
+
+def one_line(result: tuple[int, list[str]], code: int, *words: str) -> None:
+    returned, lines = result
+    assert len(lines) == 1, "\n".join(lines)
+    assert lines[0].startswith("candlecast: ")
+    for word in words:
+        assert word in lines[0]
+    assert returned == code
+
+
+def test_no_champion(place: Place) -> None:
+    day_one = "candlecast fetch && candlecast train --promote && candlecast run"
+    one_line(place.run(), 2, "no model has been promoted", day_one)
+
+
+def test_a_champion_whose_folder_is_gone(place: Place) -> None:
+    place.promote()
+    (bundle,) = (place.folder / "state" / "registry").glob("2*")
+    bundle.rename(place.folder / "elsewhere")
+    one_line(place.run(), 1, f"there is no model {bundle.name}")
+
+
+def test_a_champion_that_was_tampered_with(place: Place) -> None:
+    place.promote()
+    (step,) = (place.folder / "state" / "registry").glob("2*/step.onnx")
+    step.write_bytes(step.read_bytes() + b"x")
+    one_line(place.run(), 1, "step.onnx", "has changed")
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ({"timeframe": "1m"}, ("timeframe 1m but trading.timeframe is 1s",)),
+        ({"features": CLOSE_FEATURES}, ("features [close, ", "but model.features is [log_return")),
+        (
+            {"features": CLOSE_FEATURES, "target": "close"},
+            ("target close but model.target is log_return",),
+        ),
+        (
+            {"indicators": Indicators(rsi_period=7)},
+            ("rsi_period 7 but indicators.rsi_period is 14",),
+        ),
+        ({"lookback": 30}, ("lookback_periods 30 but model.lookback_periods is 60",)),
+    ],
+    ids=["timeframe", "features", "target", "indicators", "lookback"],
+)
+def test_a_champion_trained_for_something_else(
+    place: Place, how: dict[str, Any], words: tuple[str, ...]
+) -> None:
+    place.promote(**how)
+    one_line(place.run(), 2, "candlecast train --promote", *words)
+
+
+def test_a_symbol_that_the_model_was_not_trained_on(place: Place) -> None:
+    place.promote(symbols=place.symbols[:1])
+    one_line(place.run(), 2, "was not trained on S01/USDT", "trading.symbols")
+
+
+def test_a_symbol_that_the_exchange_lacks(place: Place) -> None:
+    place.promote()
+    candles = {symbol: past(place.tape, "S00/USDT") for symbol in ("S00/USDT", "S07/USDT")}
+    promote(
+        place.folder / "state" / "registry",
+        candles,
+        timeframe="1s",
+        indicators=Indicators(),
+        lookback=LOOKBACK,
+    )
+    place.sections["trading"]["symbols"] = ["S00/USDT", "S07/USDT"]
+    one_line(place.run(), 2, "binance has no symbol S07/USDT", "did you mean S0")
+
+
+def test_a_timeframe_that_the_exchange_lacks(place: Place) -> None:
+    place.sections["trading"]["timeframe"] = "7m"
+    place.promote(timeframe="7m")
+    one_line(place.run(), 2, "binance has no timeframe 7m", "1m, 3m, 5m")
+
+
+def test_an_exchange_that_nobody_knows(place: Place) -> None:
+    place.promote()
+    place.sections["exchange"]["name"] = "binanse"
+    one_line(place.run(), 2, "exchange.name", "binanse", "did you mean binance")
+
+
+def test_an_exchange_that_cannot_be_reached(place: Place) -> None:
+    place.promote()
+    place.sections["exchange"]["endpoint"]["rest"] = f"http://{HOST}:{free_port()}"
+    one_line(place.run(), 1, "binance: loading its markets: it cannot be reached")
+
+
+def test_a_port_that_is_taken(place: Place) -> None:
+    place.promote()
+    with socket.socket() as taken:
+        taken.bind((HOST, place.http_port))
+        taken.listen()
+        one_line(place.run(), 1, f"http.port {place.http_port}", "is taken")
+
+
+def test_a_wrong_password(place: Place, tmp_path: Path) -> None:
+    place.promote()
+    passwords = tmp_path / "passwords"
+    passwords.write_text("trader:right\n")
+    passwords.chmod(0o600)
+    subprocess.run([program("mosquitto_passwd"), "-U", str(passwords)], check=True, timeout=30)
+    with mosquitto(tmp_path, "allow_anonymous false", f"password_file {passwords}") as strict:
+        place.sections["mqtt"] |= {"port": strict.port, "username": "trader"}
+        result = place.run(CANDLECAST__MQTT__PASSWORD=SECRET)
+    one_line(result, 1, "'trader'", "mqtt.username")
+    assert SECRET not in result[1][0]
+
+
+def test_a_broker_that_is_not_there_yet(place: Place, tmp_path: Path) -> None:
+    place.promote()
+    late = Mosquitto(tmp_path)
+    place.sections["mqtt"]["port"] = late.port
+    place.sections["logging"]["level"] = "INFO"
+    with place.running() as process:
+        deadline = time.monotonic() + 30
+        while "ready: 2 symbols" not in process.log:
+            assert process.process.poll() is None, process.log
+            assert time.monotonic() < deadline, process.log
+            time.sleep(0.05)
+        status, body = process.get("/readyz")
+        assert status == 503
+        assert yaml.safe_load(body)["broker_connected"] is False
+        assert process.get("/healthz")[0] == 200
+        time.sleep(1.0)
+        late.start()
+        try:
+            with mosquitto_sub(late.port, "candlecast/v1/binance/+/1s/prediction") as live:
+                live.next(15)
+            process.wait_ready()
+            # It waits a moment to see whether the broker stays.
+            deadline = time.monotonic() + 10
+            while "is back" not in process.log and time.monotonic() < deadline:
+                time.sleep(0.05)
+            assert process.stop() == 0
+        finally:
+            late.kill()
+        lines = [line for line in process.log.splitlines() if "MQTT" in line]
+    assert len(lines) == 2, lines
+    assert f"no MQTT broker at {HOST}:{late.port}" in lines[0]
+    assert "the MQTT broker is back" in lines[1]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("when", ["early", "late"])
+def test_a_signal_ends_it_cleanly(place: Place, number: signal.Signals, when: str) -> None:
+    place.promote()
+    with place.running() as process:
+        if when == "late":
+            process.wait_ready()
+            time.sleep(1.2)
+        else:
+            # As soon as anything answers; the exchange's history is still being asked for.
+            while process.get("/healthz")[0] == 0:
+                assert process.process.poll() is None, process.log
+        process.process.send_signal(number)
+        assert process.process.wait(15) == 0
+        assert process.log == ""
+
+
+def test_a_missing_configuration(tmp_path: Path) -> None:
+    path = tmp_path / "none.yaml"
+    one_line(candlecast("run", "--config", str(path)), 2, str(path))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("mqtt: {port: [", ("config.yaml", "line 1")),
+        ("mqtt:\n  prot: 1883\n", ("mqtt.prot",)),
+        ("mqtt: {port: 99999}", ("mqtt.port", "99999")),
+        ("trading: {timeframe: 1x}", ("trading.timeframe", "1x")),
+        ("- 1", ("config.yaml",)),
+        ("exchange: &a [*a]", ("exchange",)),
+    ],
+    ids=["broken", "unknown-key", "impossible", "timeframe", "no-mapping", "loop"],
+)
+def test_a_configuration_that_makes_no_sense(
+    tmp_path: Path, text: str, words: tuple[str, ...]
+) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(text, encoding="utf-8")
+    one_line(candlecast("run", "--config", str(path)), 2, *words)
+
+
+def test_a_configuration_that_is_not_text(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_bytes(b"\x00\xff\xfe")
+    one_line(candlecast("run", "--config", str(path)), 2, "config.yaml")
+
+
+def test_wrong_usage() -> None:
+    code, lines = candlecast("run", "--colour", "red")
+    assert code == 2
+    assert "unrecognized arguments: --colour red" in lines[-1]
