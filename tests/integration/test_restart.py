@@ -1,0 +1,158 @@
+"""The account of forecasts goes on over restarts, clean ones and others."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from model.features import Indicators
+from tests.integration.harness import (
+    SECOND,
+    Daemon,
+    daemon,
+    predictions,
+    sections,
+    tape_of,
+    write_config,
+)
+from tests.models import promote
+from tests.servers import (
+    Mosquitto,
+    Subscriber,
+    free_port,
+    mosquitto,
+    mosquitto_sub,
+    sandbox_process,
+)
+
+HISTORY = 900
+MIN_N = 5
+
+
+class Place:
+    """An exchange and a broker that stay, and a daemon that comes and goes."""
+
+    def __init__(self, config: Path, http_port: int, broker: Mosquitto, heard: Subscriber) -> None:
+        self.config = config
+        self.http_port = http_port
+        self.broker = broker
+        self.heard = heard
+        self.messages: list[dict[str, Any]] = []
+
+    @contextmanager
+    def running(self) -> Iterator[Daemon]:
+        with daemon(self.config, self.http_port) as process:
+            process.wait_ready()
+            yield process
+
+    def forecasts(self) -> list[dict[str, Any]]:
+        """Every forecast heard so far."""
+        self.messages += self.heard.received()
+        return predictions(self.messages)
+
+    def until_forecasts(self, count: int) -> None:
+        deadline = time.monotonic() + 30
+        enough = len(self.forecasts()) + count
+        while len(self.forecasts()) < enough:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
+        path = self.config.parent / "state" / "history.sqlite"
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
+            return database.execute(sql).fetchall()
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    with (
+        sandbox_process("--symbols", "2", "--history", str(HISTORY)) as exchange,
+        mosquitto(tmp_path) as broker,
+        mosquitto_sub(broker.port, "candlecast/#") as heard,
+    ):
+        tape = tape_of(exchange)
+        until_ms = tape.origin_ms + HISTORY * SECOND.ms
+        promote(
+            tmp_path / "state" / "registry",
+            {s: tape.history(s, tape.origin_ms, until_ms)[1] for s in tape.symbols},
+            timeframe=SECOND.text,
+            indicators=Indicators(),
+            lookback=60,
+        )
+        port = free_port()
+        chosen = sections(exchange, broker.port, port, accuracy={"min_n": MIN_N})
+        yield Place(write_config(tmp_path, chosen), port, broker, heard)
+
+
+def one_wording(forecasts: list[dict[str, Any]]) -> None:
+    """Identities may be heard twice, since they are retained, but always in the same words."""
+    worded: dict[tuple[str, int], dict[str, Any]] = {}
+    for forecast in forecasts:
+        key = forecast["symbol"], forecast["target_close_ms"]
+        assert worded.setdefault(key, forecast) == forecast
+
+
+def sample(metrics: str, name: str) -> float:
+    (line,) = [line for line in metrics.splitlines() if line.startswith(name + " ")]
+    return float(line.split()[1])
+
+
+def test_a_forecast_of_before_is_scored_afterwards_and_the_figures_go_on(place: Place) -> None:
+    with place.running() as first:
+        place.until_forecasts(2 * (MIN_N + 3))
+        assert first.stop() == 0, first.log
+    time.sleep(0.3)
+    before = place.forecasts()
+    last = max(before, key=lambda f: int(f["target_close_ms"]))
+    assert last["skill"]["n"] >= MIN_N
+    # Everything that was published is written down, the newest included.
+    stored = place.query("SELECT count(*) FROM forecast")[0][0]
+    assert stored == len({(f["symbol"], f["seq"]) for f in before})
+
+    with place.running() as second:
+        place.until_forecasts(4)
+        metrics = second.get("/metrics")[1]
+        assert second.stop() == 0, second.log
+    time.sleep(0.3)
+    after = place.forecasts()[len(before) :]
+    fresh = next(f for f in after if f["symbol"] == last["symbol"] and f["seq"] > last["seq"])
+    # Its candle scored the one before the last in the first process, and the last one, which was
+    # waiting when that process ended, was scored in the second.
+    assert fresh["skill"]["n"] == last["skill"]["n"] + 2
+    assert sample(metrics, "candlecast_mae_ratio") > 0.0
+    one_wording(before + after)
+
+
+def test_a_killed_daemon_starts_again_and_goes_on(place: Place) -> None:
+    with place.running() as first:
+        place.until_forecasts(2 * (MIN_N + 3))
+        first.kill()
+    deadline = time.monotonic() + 10
+    while not any(state == "offline" for state in states(place)):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    before = place.forecasts()
+    with place.running() as second:
+        place.until_forecasts(4)
+        assert second.stop() == 0, second.log
+    time.sleep(0.3)
+    after = place.forecasts()[len(before) :]
+    assert all(f["skill"] is not None for f in after)
+    assert after[-1]["skill"]["n"] >= MIN_N
+    assert states(place)[-2:] == ["stopping", "offline"]
+    assert "Traceback" not in second.log
+    one_wording(before + after)
+    assert place.query("PRAGMA integrity_check") == [("ok",)]
+
+
+def states(place: Place) -> list[str]:
+    place.forecasts()
+    said = [m for m in place.messages if "/status/" in m["topic"]]
+    return [str(json.loads(m["payload"])["state"]) for m in said]
