@@ -182,6 +182,7 @@ def _fetch(args: argparse.Namespace) -> None:
 
 
 def _train_options(parser: argparse.ArgumentParser) -> None:
+    _add_data(parser)
     parser.add_argument("--promote", action="store_true", help="serve the model from now on")
 
 
@@ -196,22 +197,62 @@ def _train_quietly(args: argparse.Namespace) -> None:
     settings = _load(args)
     from daemon.clock import SystemClock
     from model.candle import Timeframe
-    from model.csvfiles import newest_csvs
-    from model.dataset import read_candles
+    from model.dataset import choose_candles
     from model.packing import pack_trained
     from model.registry import Registry
     from model.train_lstm import train
 
     timeframe = Timeframe.parse(settings.trading.timeframe)
     paths = settings.paths
-    files = newest_csvs(paths.data, settings.trading.symbols, timeframe.text)
-    candles = {symbol: read_candles(path, timeframe) for symbol, path in files.items()}
+    candles = choose_candles(args.data, paths.data, settings.trading.symbols, timeframe)
     trained = train(args.config, candles, timeframe, models=paths.models, data=paths.data)
     registry = Registry(settings.registry_dir)
     version = registry.write(pack_trained(trained, paths.models, SystemClock().wall_ms()))
     if args.promote:
         registry.promote(version)
     print(f"{'champion' if args.promote else 'model'}: {version}")
+
+
+def _evaluate_options(parser: argparse.ArgumentParser) -> None:
+    _add_data(parser)
+    parser.add_argument(
+        "--version", metavar="VERSION", dest="model", help="instead of the champion"
+    )
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", help="for numbers and plot (default: paths.models)"
+    )
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    settings = _load(args)
+    from rich.console import Console
+
+    from daemon.evaluate import EvaluateJob, evaluate_model, show
+    from daemon.progress import candles_progress
+    from model.registry import Registry
+
+    paths = settings.paths
+    job = EvaluateJob(
+        args.model,
+        args.data,
+        settings.trading.symbols,
+        paths.data,
+        args.output or paths.models,
+    )
+    with candles_progress() as progress:
+        scores = evaluate_model(job, Registry(settings.registry_dir), progress.update)
+    show(scores, job.output, Console())
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--data",
+        type=Path,
+        nargs="+",
+        default=(),
+        metavar="CSV",
+        help="candle files, one a symbol (default: each symbol's newest in paths.data)",
+    )
 
 
 def _models_options(parser: argparse.ArgumentParser) -> None:
@@ -280,6 +321,9 @@ _COMMANDS = (
     ),
     _Command("fetch", "fetch candle history to CSV files", _fetch, _fetch_options),
     _Command("train", "train a model on the fetched candles", _train, _train_options),
+    _Command(
+        "evaluate", "judge a model by candles it has not learnt from", _evaluate, _evaluate_options
+    ),
     _Command("models", "list, show, promote or roll back models", _models, _models_options),
     _Command("check-config", "check the configuration without connecting", _check_config),
 )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, cast
 import numpy as np
 
 from model.candle import Timeframe
-from model.csvfiles import parse_csv_name
+from model.csvfiles import newest_csvs, parse_csv_name
 from model.errors import CandlecastError, ConfigError
 from model.features import OHLCV
 from model.preprocess import DataPreprocessor, features_of, target_of
@@ -148,6 +148,25 @@ def read_sources(paths: Sequence[Path]) -> tuple[dict[str, pd.DataFrame], Timefr
             raise ConfigError(msg)
         candles[name.symbol] = read_candles(path, Timeframe.parse(name.timeframe))
     return candles, Timeframe.parse(timeframes.pop())
+
+
+def choose_candles(
+    files: Sequence[Path], folder: Path, symbols: Sequence[str], timeframe: Timeframe
+) -> dict[str, pd.DataFrame]:
+    """Read the files that are named; when none is, each symbol's newest file of a folder.
+
+    Raises:
+        ConfigError: files that do not exist, are named otherwise, or of another timeframe.
+        CandlecastError: a file that does not hold candles.
+    """
+    if not files:
+        newest = newest_csvs(folder, symbols, timeframe.text)
+        return {symbol: read_candles(path, timeframe) for symbol, path in newest.items()}
+    candles, found = read_sources(files)
+    if found.ms != timeframe.ms:
+        msg = f"{files[0]}: holds {found.text} candles, not {timeframe.text}"
+        raise ConfigError(msg)
+    return candles
 
 
 def _fault(frame: pd.DataFrame, timeframe: Timeframe) -> str:

@@ -68,6 +68,7 @@ def promote(
     target: Target = "log_return",
     lookback: int = 8,
     units: tuple[int, ...] = (6, 4),
+    trained_to_ms: int = 60_000,
 ) -> Bundle:
     """Write a bundle for these symbols into the registry at ``root`` and make it the champion."""
     registry = Registry(root)
@@ -82,7 +83,7 @@ def promote(
             units=units,
             metrics={},
             trained_from_ms=0,
-            trained_to_ms=60_000,
+            trained_to_ms=trained_to_ms,
             data_sha256="0" * 64,
             created_ms=1_776_859_560_000,
         )

@@ -1,0 +1,308 @@
+"""`candlecast evaluate` on recorded candles, and the files that `train` and it refuse."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from daemon.cli import main
+from model.candle import Timeframe
+from model.csvfiles import csv_name
+from model.engine import Engine
+from model.features import CLOSE_FEATURES, LOG_RETURN_FEATURES
+from model.hindcast import hindcast
+from model.registry import Bundle
+from model.scaler import Target
+from model.serving import ServedModel
+from tests.models import SHORT, Floats, promote
+
+QUARTER = Timeframe.parse("15m")
+LOOKBACK = 8
+SYMBOLS = ("BTC/USDT", "ETH/USDT")
+ROWS = 900
+TRAINED_ROWS = 400
+
+
+@pytest.fixture(scope="module")
+def markets(candles_csv: Path) -> dict[str, pd.DataFrame]:
+    """Two symbols over the same days; the second is another stretch of the recording."""
+    recorded = pd.read_csv(candles_csv).rename(columns={"ts": "timestamp"})
+    first, second = (recorded.iloc[n : n + ROWS].reset_index(drop=True) for n in (0, 5000))
+    second["timestamp"] = first["timestamp"]
+    return dict(zip(SYMBOLS, (first, second), strict=True))
+
+
+def ohlcv(frame: pd.DataFrame) -> Floats:
+    columns: Floats = frame[["open", "high", "low", "close", "volume"]].to_numpy(dtype=np.float64)
+    return columns
+
+
+class Place:
+    """A folder with a configuration, candle files and a champion."""
+
+    def __init__(
+        self, folder: Path, markets: dict[str, pd.DataFrame], target: Target = "log_return"
+    ) -> None:
+        self.folder = folder
+        self.config = folder / "config.yaml"
+        sections = {
+            "trading": {"symbols": list(SYMBOLS), "timeframe": "15m"},
+            "paths": {"data": str(folder / "data"), "models": str(folder / "models")},
+        }
+        self.config.write_text(yaml.safe_dump(sections), encoding="utf-8")
+        self.files = [self.write(symbol, frame) for symbol, frame in markets.items()]
+        self.bundle = self.promote(markets, target)
+
+    def promote(self, markets: dict[str, pd.DataFrame], target: Target) -> Bundle:
+        return promote(
+            self.folder / "state" / "registry",
+            {symbol: ohlcv(frame) for symbol, frame in markets.items()},
+            timeframe="15m",
+            target=target,
+            features=CLOSE_FEATURES if target == "close" else LOG_RETURN_FEATURES,
+            lookback=LOOKBACK,
+            trained_to_ms=int(markets[SYMBOLS[0]]["timestamp"].iloc[TRAINED_ROWS]),
+        )
+
+    def write(self, symbol: str, frame: pd.DataFrame, timeframe: str = "15m") -> Path:
+        first, last = (int(frame["timestamp"].iloc[row]) for row in (0, -1))
+        path = self.folder / "data" / csv_name(symbol, timeframe, first, last)
+        path.parent.mkdir(exist_ok=True)
+        frame.to_csv(path, index=False)
+        return path
+
+    def document(self) -> Any:
+        return json.loads((self.folder / "models" / "evaluation.json").read_text())
+
+
+@pytest.fixture
+def place(tmp_path: Path, markets: dict[str, pd.DataFrame]) -> Place:
+    return Place(tmp_path, markets)
+
+
+def evaluate(place: Place, *argv: str | Path) -> int:
+    return main(["evaluate", "--config", str(place.config), *map(str, argv)])
+
+
+def test_a_model_is_judged_by_what_it_has_not_learnt_from(
+    place: Place, markets: dict[str, pd.DataFrame], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert evaluate(place) == 0
+    document = place.document()
+    opens = markets[SYMBOLS[0]]["timestamp"]
+    # The first whose whole window lies after the last candle learnt from.
+    assert document["from_ms"] == opens[TRAINED_ROWS + LOOKBACK + 1]
+    assert document["to_ms"] == opens[ROWS - 1]
+    assert document["model"] == place.bundle.version
+    each = ROWS - TRAINED_ROWS - LOOKBACK - 1
+    assert [document["symbols"][s]["n"] for s in SYMBOLS] == [each, each]
+    assert (document["all"]["n"], document["all"]["candles"]) == (2 * each, each)
+    for name in ("mae_percent", "mae_ratio", "direction"):
+        estimate = document["all"][name]
+        assert estimate["low"] < estimate["value"] < estimate["high"]
+    png = (place.folder / "models" / "evaluation.png").read_bytes()
+    assert png.startswith(b"\x89PNG")
+    out, err = capsys.readouterr()
+    assert err == ""
+    ratio = document["symbols"]["ETH/USDT"]["mae_ratio"]
+    expected = f"ratio {ratio['value']:.4f} ({ratio['low']:.4f} to {ratio['high']:.4f})"
+    assert expected in next(line for line in out.splitlines() if line.startswith("ETH/USDT: 491 c"))
+    assert "The model forecasts worse than the last value." in out
+    # The reference's direction is no result on returns.
+    assert document["reference_direction"] is None
+    assert "on returns, a forecast that is worth nothing is right in 66 %" in out
+
+
+@pytest.mark.parametrize("target", ["close", "log_return"])
+def test_forecasts_are_those_that_the_daemon_would_have_made(
+    tmp_path: Path, markets: dict[str, pd.DataFrame], target: Target
+) -> None:
+    bundle = Place(tmp_path, markets, target).bundle
+    seen: list[tuple[str, int, int]] = []
+    scored = hindcast(bundle, markets, lambda *done: seen.append(done))
+    capacity = SHORT.warmup + LOOKBACK
+    engine = Engine(bundle.onnx, 2, LOOKBACK, len(bundle.manifest.features))
+    served, both = ServedModel(bundle, SYMBOLS, engine), np.arange(2)
+    every = [ohlcv(frame) for frame in markets.values()]
+    for row in range(TRAINED_ROWS + LOOKBACK + 1, ROWS, 50):
+        window = np.stack([rows[row - capacity : row] for rows in every])
+        served.rebuild(both, window)
+        raw = served.full(served.windows(both))
+        prices = served.price(both, raw, window[:, -1, 3])
+        now = scored.open_ms == markets[SYMBOLS[0]]["timestamp"][row]
+        np.testing.assert_array_equal(scored.symbol[now], both)
+        np.testing.assert_array_equal(scored.last_close[now], window[:, -1, 3])
+        np.testing.assert_array_equal(scored.close[now], [rows[row, 3] for rows in every])
+        np.testing.assert_allclose(scored.predicted[now], prices, rtol=1e-6)
+    assert seen == [(symbol, 491, 491) for symbol in SYMBOLS]
+
+
+def test_a_model_of_prices_shows_the_references_direction_beside_the_traders(
+    tmp_path: Path, markets: dict[str, pd.DataFrame], capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = Place(tmp_path, markets, "close")
+    assert evaluate(place) == 0
+    document = place.document()
+    assert set(document["reference_direction"]) == set(SYMBOLS)
+    shares = document["reference_direction"]
+    expected = ", ".join(f"{s} {100 * shares[s]:.1f} %" for s in SYMBOLS)
+    assert f"consecutive differences forecast right: {expected}." in capsys.readouterr().out
+
+
+def test_files_version_and_folder_can_be_chosen(
+    place: Place, markets: dict[str, pd.DataFrame], capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = place.bundle.version
+    second = place.promote({s: f.iloc[:800] for s, f in markets.items()}, "log_return").version
+    assert second != first
+    output = place.folder / "elsewhere" / "deep"
+    argv = ("--version", first, "--output", output, "--data", place.files[1])
+    assert evaluate(place, *argv) == 0
+    document = json.loads((output / "evaluation.json").read_text())
+    assert (document["model"], list(document["symbols"])) == (first, ["ETH/USDT"])
+    out = capsys.readouterr().out
+    # One symbol needs no line for all of them.
+    assert "all:" not in out
+    assert out.endswith(f"{output / 'evaluation.json'}\n{output / 'evaluation.png'}\n")
+    assert not (place.folder / "models").exists()
+
+
+def test_the_table_fits_a_terminal(place: Place) -> None:
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "daemon", "evaluate", "--config", "config.yaml", "--output", "."],
+        cwd=place.folder, stdin=theirs, stdout=theirs, stderr=theirs,
+        env=os.environ | {"COLUMNS": "80", "TERM": "dumb"},
+    )  # fmt: skip
+    os.close(theirs)
+    text = b""
+    # Linux reports the end of a terminal's other side as an error.
+    try:
+        while part := os.read(ours, 65536):
+            text += part
+    except OSError:
+        pass
+    os.close(ours)
+    assert process.wait(60) == 0, text
+    shown = text.decode().replace("\r\n", "\n").splitlines()
+    assert max(map(len, shown)) <= 80
+    document = json.loads((place.folder / "evaluation.json").read_text())
+    ratio = document["symbols"]["BTC/USDT"]["mae_ratio"]
+    row = next(n for n, line in enumerate(shown) if "BTC/USDT     491" in line)
+    assert f"{ratio['value']:.4f}" in shown[row]
+    assert f"{ratio['low']:.4f} {ratio['high']:.4f}" in shown[row + 1]
+
+
+def test_judging_needs_no_keras(place: Place) -> None:
+    code = (
+        "import sys\nfrom daemon.cli import main\n"
+        f"assert main(['evaluate', '--config', {str(place.config)!r}]) == 0\n"
+        "print(*sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    loaded = {name.partition(".")[0] for name in done.stdout.splitlines()[-1].split()}
+    assert "onnxruntime" in loaded
+    assert not loaded & {"keras", "tensorflow", "torch", "jax"}
+
+
+def refused(capsys: pytest.CaptureFixture[str]) -> str:
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert len(err.splitlines()) == 1, err
+    return err
+
+
+def test_nothing_left_to_judge_by_says_what_to_do(
+    place: Place, markets: dict[str, pd.DataFrame], capsys: pytest.CaptureFixture[str]
+) -> None:
+    place.files[1].unlink()
+    place.write("ETH/USDT", markets["ETH/USDT"].iloc[: TRAINED_ROWS + LOOKBACK + 1])
+    assert evaluate(place) == 1
+    line = refused(capsys)
+    assert f"ETH/USDT: no candle is left to judge model {place.bundle.version} by" in line
+    assert "learnt from candles up to 2025-01-05 04:00 UTC" in line
+    assert "the data end at 2025-01-05 06:00 UTC; fetch newer candles: candlecast fetch" in line
+
+
+def test_one_candle_is_enough(place: Place, markets: dict[str, pd.DataFrame]) -> None:
+    path = place.write("ETH/USDT", markets["ETH/USDT"].iloc[: TRAINED_ROWS + LOOKBACK + 2])
+    assert evaluate(place, "--data", path) == 0
+    alone = place.document()["symbols"]["ETH/USDT"]
+    assert (alone["n"], alone["candles"]) == (1, 1)
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate"])
+@pytest.mark.parametrize(
+    ("name", "text", "code", "message"),
+    [
+        ("BTC-USDT_15m_20250101_to_20250102.csv", None, 1, "no such file"),
+        ("candles.csv", "", 2, "the name must be {SYMBOL}_{TIMEFRAME}_{START}_to_{END}.csv"),
+        ("BTC-USDT_15m_20250101_to_20250102.csv", "", 1, "not a CSV of candles"),
+        ("BTC-USDT_15m_20250101_to_20250102.csv", "a,b\n1,2\n1,2,3\n", 1, "not a CSV of candles"),
+        ("BTC-USDT_15m_20250101_to_20250102.csv", "a,b\n1,2\n", 1, "lacks the columns timestamp"),
+        ("BTC-USDT_15m_20250101_to_20250102.csv", "\0\udcff", 1, "not a CSV of candles"),
+    ],
+)
+def test_files_without_candles_are_refused_in_one_line(
+    place: Place, capsys: pytest.CaptureFixture[str], command: str, name: str, text: str | None,
+    code: int, message: str,
+) -> None:  # fmt: skip
+    path = place.folder / name
+    if text is not None:
+        path.write_text(text, encoding="utf-8", errors="surrogateescape")
+    assert main([command, "--config", str(place.config), "--data", str(path)]) == code
+    line = refused(capsys)
+    assert line.startswith(f"candlecast: {path}: ")
+    assert message in line
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate"])
+def test_other_timeframes_and_short_files_are_refused_in_one_line(
+    place: Place,
+    markets: dict[str, pd.DataFrame],
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+) -> None:
+    few = markets[SYMBOLS[0]].iloc[:30]
+    argv = [command, "--config", str(place.config), "--data"]
+    path = place.write("BTC/USDT", few, "1h")
+    every_hour = few.assign(timestamp=few["timestamp"].iloc[0] + 3_600_000 * np.arange(30))
+    every_hour.to_csv(path, index=False)
+    assert main([*argv, str(path)]) == 2
+    assert "holds 1h candles, not 15m" in refused(capsys)
+    assert main([*argv, str(place.write("BTC/USDT", few))]) == 1
+    assert re.search("candles are too few|more candles are needed", refused(capsys))
+
+
+def test_symbols_the_model_does_not_know_are_named(
+    place: Place, markets: dict[str, pd.DataFrame], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = place.write("SOL/USDT", markets["BTC/USDT"])
+    assert evaluate(place, "--data", path) == 1
+    assert "the model was not trained for SOL/USDT, only for BTC/USDT, ETH/USDT" in refused(capsys)
+
+
+def test_without_a_model_or_candles_the_way_there_is_said(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert evaluate(place, "--version", "20260101T000000Z-abcdef") == 1
+    assert "there is no model 20260101T000000Z-abcdef" in refused(capsys)
+    place.files[0].unlink()
+    assert evaluate(place) == 2
+    assert "holds no 15m candles of BTC/USDT" in refused(capsys)
+    (place.folder / "state" / "registry" / "champion").unlink()
+    assert evaluate(place) == 2
+    assert "train one with --promote" in refused(capsys)
