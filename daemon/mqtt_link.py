@@ -109,6 +109,7 @@ class Link(asyncio.Protocol):
         if self._transport is not None:
             self._write(DISCONNECT)
             self._transport.close()
+            self._transport = None
 
     def abort(self, reason: str) -> None:
         """Give up a connection that does not answer."""
@@ -181,6 +182,8 @@ class Link(asyncio.Protocol):
                 future.exception()
         if self._transport is not None:
             self._transport.abort()
+            # uvloop does not forgive a later write.
+            self._transport = None
 
 
 async def open_link(address: tuple[str, int], login: Login, link: Link) -> None:
