@@ -148,7 +148,7 @@ async def _forecast(config: Path, demo: Demo, console: Console, stop: asyncio.Ev
             await running
             shown.cancel()
             timer.cancel()
-    console.print(board.summary(), style="bold", highlight=False)
+    console.print(board.summary(), style="bold", highlight=False, soft_wrap=True)
 
 
 async def _stop_after(
