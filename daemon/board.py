@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,12 +12,18 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from rich.console import ConsoleRenderable
 
 _RECENT = 500
-_WIDE = 110
+_DISPENSABLE = ("interval", "n", "ready ms", "happened", "err÷last", "change")
+"""Columns that give way on a narrow terminal, in this order; no number is ever cut."""
+
+_GAP = 2
+_DECIMALS = 9
+_FRAME_ROWS = 6
+"""Rows that are not symbols: title, header, rule, two blank ones, and the cursor's."""
 
 
 class Outcome(NamedTuple):
@@ -40,26 +47,33 @@ class Row:
         self.message: Mapping[str, Any] | None = None
         self.outcome: Outcome | None = None
         self.scored = 0
-        self._model_error = 0.0
-        self._last_value_error = 0.0
+        self.model_error = 0.0
+        self.last_value_error = 0.0
 
-    def update(self, message: Mapping[str, Any]) -> None:
-        """Take in the next forecast; its starting close is what became of the one before."""
+    def update(self, message: Mapping[str, Any]) -> bool:
+        """Take in the next forecast; its starting close is what became of the one before.
+
+        Returns:
+            False for one that was seen already: retained messages and reconnections repeat them.
+        """
         before = self.message
+        if before is not None and message["seq"] <= before["seq"]:
+            return False
         self.message = message
         if before is None or before["target_close_ms"] != message["candle_close_ms"]:
-            return
+            return True
         last = before["last_close"]
         happened = message["last_close"]
         self.outcome = Outcome(before["predicted_close"] / last - 1, happened / last - 1)
         self.scored += 1
-        self._model_error += abs(self.outcome.predicted - self.outcome.realised)
-        self._last_value_error += abs(self.outcome.realised)
+        self.model_error += abs(self.outcome.predicted - self.outcome.realised)
+        self.last_value_error += abs(self.outcome.realised)
+        return True
 
     @property
     def mae_ratio(self) -> float | None:
         """Sum of errors ÷ sum of the last-value forecast's errors; None before both are known."""
-        return self._model_error / self._last_value_error if self._last_value_error else None
+        return self.model_error / self.last_value_error if self.last_value_error else None
 
 
 class Board:
@@ -76,7 +90,8 @@ class Board:
     def update(self, message: Mapping[str, Any]) -> Row:
         """Take in one published forecast, decoded; returns its symbol's row."""
         row = self.rows.setdefault(message["symbol"], Row())
-        row.update(message)
+        if not row.update(message):
+            return row
         self.forecasts += 1
         self.late += bool(message["late"])
         self._ready_ms.append(message["latency_ms"]["ready"])
@@ -87,73 +102,116 @@ class Board:
         if not self._ready_ms:
             return None
         ordered = sorted(self._ready_ms)
-        return ordered[min(len(ordered) - 1, int(quantile * len(ordered)))]
+        return ordered[max(0, math.ceil(quantile * len(ordered)) - 1)]
 
     def summary(self) -> str:
         """Forecasts, latency and error against the last value in one line."""
+        return " · ".join(self._parts())
+
+    def _parts(self) -> list[str]:
         p50, p99 = self.latency_ms(0.5), self.latency_ms(0.99)
         if p50 is None or p99 is None:
-            return "no forecast yet"
-        scored = sum(row.scored for row in self.rows.values())
-        ratios = [row.mae_ratio for row in self.rows.values() if row.mae_ratio is not None]
-        error = f"{sum(ratios) / len(ratios):.3f}" if ratios else "–"
-        return (
-            f"{self.forecasts} forecasts, {self.late} late · ready p50 {p50:.2f} ms, "
-            f"p99 {p99:.2f} ms · error ÷ last value's {error} (n={scored})"
+            return ["no forecast yet"]
+        rows = list(self.rows.values())
+        error = sum(row.model_error for row in rows)
+        last_value_error = sum(row.last_value_error for row in rows)
+        scored = sum(row.scored for row in rows)
+        ratio = f"{error / last_value_error:.3f}" if last_value_error else "–"
+        return [
+            f"{self.forecasts} forecasts, {self.late} late",
+            f"ready p50 {p50:.2f} ms, p99 {p99:.2f} ms",
+            f"error ÷ last value's {ratio} (n={scored})",
+        ]
+
+    def render(self, width: int, height: int) -> ConsoleRenderable:
+        """Draw the board for a terminal of so many columns and rows."""
+        summary = _filled(self._parts(), width)
+        symbols = sorted(self.rows)
+        room = max(1, height - _FRAME_ROWS - len(summary))
+        if len(symbols) > room:
+            hidden = len(symbols) - (room - 1)
+            symbols = symbols[: room - 1]
+            summary = [f"… and {hidden} more symbols", *summary]
+        columns = _fitting(_columns(symbols, self.rows), width)
+        table = Table(
+            box=box.SIMPLE_HEAD,
+            show_edge=False,
+            padding=(0, 1),
+            pad_edge=False,
+            collapse_padding=True,
         )
-
-    def render(self, width: int) -> ConsoleRenderable:
-        """Draw the board for a terminal of ``width`` columns."""
-        wide = width >= _WIDE
-        table = Table(box=box.SIMPLE_HEAD, expand=False, padding=(0, 1), pad_edge=False)
-        table.add_column("symbol", no_wrap=True)
-        for name in ("close", "forecast", "change"):
-            table.add_column(name, justify="right", no_wrap=True)
-        if wide:
-            table.add_column("interval", justify="right", no_wrap=True)
-        table.add_column("happened", justify="right", no_wrap=True)
-        table.add_column("error÷last", justify="right", no_wrap=True)
-        table.add_column("n", justify="right", no_wrap=True)
-        table.add_column("ready ms", justify="right", no_wrap=True)
-        for symbol, row in sorted(self.rows.items()):
-            table.add_row(*_cells(symbol, row, wide=wide))
-        title = Text(self.title, style="bold", no_wrap=True, overflow="ellipsis")
-        return Group(title, table, Text(self.summary(), style="dim"))
+        for name, _ in columns:
+            table.add_column(
+                Text(name, style="bold"), justify="left" if name == "symbol" else "right"
+            )
+        for cells in zip(*(cells for _, cells in columns), strict=True):
+            table.add_row(*cells)
+        title = Text(self.title, style="bold cyan", no_wrap=True, overflow="ellipsis")
+        return Group(title, "", table, "", *(Text(line, style="dim") for line in summary))
 
 
-def _cells(symbol: str, row: Row, *, wide: bool) -> list[str | Text]:
-    message = row.message
-    if message is None:
-        return [symbol]
-    change = message["predicted_return"]
-    cells: list[str | Text] = [
-        symbol,
-        _price(message["last_close"]),
-        _price(message["predicted_close"]),
-        Text(f"{change:+.3%}", style=_colour(change)),
-    ]
-    if wide:
-        interval = message["interval"]
-        cells.append(
-            "–"
-            if interval is None
-            else f"{_price(interval['lower'])} … {_price(interval['upper'])}"
-        )
-    ratio = row.mae_ratio
-    return [
-        *cells,
-        _happened(row.outcome),
-        "–" if ratio is None else f"{ratio:.3f}",
-        str(row.scored),
-        f"{message['latency_ms']['ready']:.2f}" + ("!" if message["late"] else ""),
-    ]
+Column = tuple[str, list[Text]]
+
+
+def _columns(symbols: Sequence[str], rows: Mapping[str, Row]) -> list[Column]:
+    """Every column with its cells, one a symbol."""
+    known = [(symbol, row, row.message) for symbol in symbols if (row := rows[symbol]).message]
+    cells = [_cells(symbol, row, message) for symbol, row, message in known if message]
+    names = cells[0] if cells else {}
+    return [(name, [row[name] for row in cells]) for name in names]
+
+
+def _fitting(columns: list[Column], width: int) -> list[Column]:
+    """Leave out columns until the others fit; the symbols' names are cut only then."""
+    for name in _DISPENSABLE:
+        widths = [max(len(title), *(len(cell) for cell in cells)) for title, cells in columns]
+        if sum(widths) + _GAP * len(widths) <= width:
+            break
+        columns = [column for column in columns if column[0] != name]
+    return columns
+
+
+def _filled(parts: Iterable[str], width: int) -> list[str]:
+    """Parts in as few lines as a width allows; none is broken."""
+    lines: list[str] = []
+    for part in parts:
+        if lines and len(lines[-1]) + len(part) + 3 <= width:
+            lines[-1] += f" · {part}"
+        else:
+            lines.append(part)
+    return lines
+
+
+def _cells(symbol: str, row: Row, message: Mapping[str, Any]) -> dict[str, Text]:
+    change, interval, ratio = message["predicted_return"], message["interval"], row.mae_ratio
+    band = "–"
+    if interval is not None:
+        band = f"{_price(interval['lower'])} … {_price(interval['upper'])}"
+    late = "!" if message["late"] else " "
+    return {
+        "symbol": Text(symbol, no_wrap=True, overflow="ellipsis"),
+        "close": _number(_price(message["last_close"])),
+        "forecast": _number(_price(message["predicted_close"]), "bold"),
+        "change": _number(f"{change:+.3%}", _colour(change)),
+        "interval": _number(band),
+        "happened": _happened(row.outcome),
+        "err÷last": _number("–" if ratio is None else f"{ratio:.3f}"),
+        "n": _number(str(row.scored)),
+        "ready ms": _number(
+            f"{message['latency_ms']['ready']:.2f}{late}", "yellow" if message["late"] else ""
+        ),
+    }
+
+
+def _number(text: str, style: str = "") -> Text:
+    return Text(text, style=style, no_wrap=True)
 
 
 def _happened(outcome: Outcome | None) -> Text:
     if outcome is None:
-        return Text("–")
-    mark = {True: " ✓", False: " ✗", None: "  "}[outcome.hit]
-    return Text(f"{outcome.realised:+.3%}{mark}", style=_colour(outcome.realised))
+        return _number("–  ")
+    mark = {True: "✓", False: "✗", None: " "}[outcome.hit]
+    return _number(f"{outcome.realised:+.3%} {mark}", _colour(outcome.realised))
 
 
 def _colour(change: float) -> str:
@@ -161,6 +219,7 @@ def _colour(change: float) -> str:
 
 
 def _price(value: float) -> str:
-    """Seven significant digits, which tells a forecast from the close it starts from."""
-    whole = len(str(int(value)))
-    return f"{value:.{max(0, min(8, 7 - whole))}f}"
+    """Seven significant digits, six below one: tells a forecast from the close before it."""
+    before_point = math.floor(math.log10(value)) + 1
+    wanted = 7 if before_point > 0 else 6
+    return f"{value:.{max(0, min(_DECIMALS, wanted - before_point))}f}"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from daemon.board import Board, Row
 
-_REFRESH_PER_S = 8
+_REFRESH_PER_S = 4
 
 
 async def forecasts(host: str, port: int) -> AsyncIterator[Mapping[str, Any]]:
@@ -38,10 +38,13 @@ async def watch(host: str, port: int, board: Board, console: Console) -> None:
         async for message in forecasts(host, port):
             console.print(line(message, board.update(message)), soft_wrap=True, highlight=False)
         return
-    with Live(console=console, refresh_per_second=_REFRESH_PER_S, transient=False) as live:
+    with Live(
+        get_renderable=lambda: board.render(console.width, console.height),
+        console=console,
+        refresh_per_second=_REFRESH_PER_S,
+    ):
         async for message in forecasts(host, port):
             board.update(message)
-            live.update(board.render(console.width))
 
 
 def line(message: Mapping[str, Any], row: Row) -> str:
