@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import isfinite
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from rich import box
 from rich.table import Table
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     from model.evaluation import Evaluation
 
-ALL = "all"
+ALL: Final = "all"
+_FOUR_PLACES: Final = 10.0
 
 
 @dataclass(frozen=True)
@@ -86,11 +87,11 @@ def table(scores: Scores) -> Table:
     for symbol, result in scores.rows():
         shown.add_row(
             symbol,
-            f"{result.candles:,}",
+            str(result.candles),
             "" if symbol == ALL else _text(result.mae.value, ".5g"),
-            _with_ends(result.mae_percent, ".4f"),
-            f"{result.last_value_percent:.4f}",
-            _with_ends(result.mae_ratio, ".4f"),
+            _with_ends(result.mae_percent),
+            _text(result.last_value_percent),
+            _with_ends(result.mae_ratio),
             _with_ends(_percent(result.direction), ".1f"),
         )
     return shown
@@ -103,9 +104,9 @@ def lines(scores: Scores) -> Iterator[str]:
         price = "" if symbol == ALL else f"error {_inline(result.mae, '.5g')}, "
         yield (
             f"{symbol}: {result.candles} candles, {price}"
-            f"error % {_inline(result.mae_percent, '.4f')}, "
+            f"error % {_inline(result.mae_percent)}, "
             f"last value's % {result.last_value_percent:.4f}, "
-            f"ratio {_inline(result.mae_ratio, '.4f')}, "
+            f"ratio {_inline(result.mae_ratio)}, "
             f"direction % {_inline(_percent(result.direction), '.1f')}"
         )
 
@@ -171,15 +172,18 @@ def _percent(share: Estimate) -> Estimate:
     return Estimate(*(100.0 * end for end in share))
 
 
-def _text(value: float, form: str) -> str:
-    return format(value, form) if isfinite(value) else "–"
+def _text(value: float, form: str = "") -> str:
+    """A number as wide as a column can take; without a form, four places below 10."""
+    if not isfinite(value):
+        return "–"
+    return format(value, form or (".4f" if value < _FOUR_PLACES else ".1f"))
 
 
-def _with_ends(estimate: Estimate, form: str) -> str:
+def _with_ends(estimate: Estimate, form: str = "") -> str:
     value, low, high = (_text(number, form) for number in estimate)
     return f"{value}\n{low} {high}"
 
 
-def _inline(estimate: Estimate, form: str) -> str:
+def _inline(estimate: Estimate, form: str = "") -> str:
     value, low, high = (_text(number, form) for number in estimate)
     return f"{value} ({low} to {high})"

@@ -65,5 +65,15 @@ async def test_an_empty_machine_gets_a_model(tape: Tape, tmp_path: Path) -> None
         assert out.startswith(f"{version}  champion  1m log_return, 2 symbols, trained to ")
         assert len(out.splitlines()) == 1
         _, out, _ = await candlecast(tmp_path, url, "models", "show")
-        assert json.loads(out)["symbols"] == ["S00/USDT", "S01/USDT"]
+        manifest = json.loads(out)
+        assert manifest["symbols"] == ["S00/USDT", "S01/USDT"]
+
+        code, out, err = await candlecast(tmp_path, url, "evaluate", "--output", "judged")
+        assert (code, err) == (0, "")
+        judged = json.loads((tmp_path / "judged" / "evaluation.json").read_text())["all"]
+        # The same candles as the training's own test, by the compiled network.
+        assert judged["n"] > 100
+        metrics, ratio = manifest["metrics"], judged["mae_ratio"]
+        assert ratio["value"] == pytest.approx(metrics["mae_ratio"], 1e-5)
+        assert ratio["low"] == pytest.approx(metrics["mae_ratio_low"], 1e-5)
     assert (tmp_path / "state" / "registry" / version / "model.keras").is_file()

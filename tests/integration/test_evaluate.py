@@ -116,7 +116,7 @@ def test_a_model_is_judged_by_what_it_has_not_learnt_from(
     out, err = capsys.readouterr()
     assert err == ""
     ratio = document["symbols"]["ETH/USDT"]["mae_ratio"]
-    expected = f"ratio {ratio['value']:.4f} ({ratio['low']:.4f} to {ratio['high']:.4f})"
+    expected = f"ratio {ratio['value']:.1f} ({ratio['low']:.1f} to {ratio['high']:.1f})"
     assert expected in next(line for line in out.splitlines() if line.startswith("ETH/USDT: 491 c"))
     assert "The model forecasts worse than the last value." in out
     # The reference's direction is no result on returns.
@@ -199,9 +199,10 @@ def test_the_table_fits_a_terminal(place: Place) -> None:
     assert max(map(len, shown)) <= 80
     document = json.loads((place.folder / "evaluation.json").read_text())
     ratio = document["symbols"]["BTC/USDT"]["mae_ratio"]
-    row = next(n for n, line in enumerate(shown) if "BTC/USDT     491" in line)
-    assert f"{ratio['value']:.4f}" in shown[row]
-    assert f"{ratio['low']:.4f} {ratio['high']:.4f}" in shown[row + 1]
+    assert not any("…" in line for line in shown)
+    row = next(n for n, line in enumerate(shown) if re.search("BTC/USDT +491 ", line))
+    assert f"{ratio['value']:.1f}" in shown[row]
+    assert f"{ratio['low']:.1f} {ratio['high']:.1f}" in shown[row + 1]
 
 
 def test_judging_needs_no_keras(place: Place) -> None:
