@@ -148,7 +148,9 @@ async def _forecast(config: Path, demo: Demo, console: Console, stop: asyncio.Ev
             await running
             shown.cancel()
             timer.cancel()
-    console.print(board.summary(), style="bold", highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        # On a terminal it stands under the table already.
+        console.print(board.summary(), highlight=False, soft_wrap=True)
 
 
 async def _stop_after(

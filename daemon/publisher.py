@@ -90,6 +90,9 @@ class Publisher:
 
     def offer(self, message: Outgoing) -> None:
         """Queue a message; the outbox decides what gives way when it is full."""
+        if not message.qos and not self.connected.is_set():
+            # Nobody is promised these, and hours of them would fill the memory.
+            return
         if self._muted and self._is_muted(message.topic):
             self._count_dropped([message])
             return

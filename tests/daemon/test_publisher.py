@@ -316,6 +316,18 @@ async def test_offer_never_waits_nor_grows_without_a_broker() -> None:
         assert trial.outcome("dropped") == 9_900
 
 
+async def test_what_nobody_is_promised_does_not_wait_for_a_broker(broker: Mosquitto) -> None:
+    batch = Outgoing("batch/1", "candlecast/v1/binance/1m/batch", b"all", qos=0, retain=False)
+    trial = Trial(broker.port)
+    trial.publisher.offer(batch)
+    assert len(trial.outbox) == 0
+    with mosquitto_sub(broker.port, batch.topic) as live:
+        async with running(trial):
+            await connected(trial)
+            trial.publisher.offer(batch)
+            assert (await arrives(live))["payload"] == "all"
+
+
 async def test_an_absent_broker_is_said_once_and_so_is_its_return(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
