@@ -131,6 +131,16 @@ def mosquitto(folder: Path, *lines: str) -> Iterator[Mosquitto]:
         broker.kill()
 
 
+def password_file(folder: Path, user: str, password: str) -> Path:
+    """A file for mosquitto's ``password_file`` with one user in it."""
+    path = folder / "passwords"
+    path.touch(0o600)
+    subprocess.run(
+        [program("mosquitto_passwd"), "-b", str(path), user, password], check=True, timeout=30
+    )
+    return path
+
+
 class Subscriber:
     """A running ``mosquitto_sub``: every message as a dict, in the order of arrival.
 

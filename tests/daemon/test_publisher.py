@@ -9,7 +9,6 @@ import os
 import queue
 import signal
 import socket
-import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -22,7 +21,15 @@ from daemon.outbox import Outbox, Outgoing
 from daemon.publisher import Broker, Publisher
 from daemon.topics import prediction_topic, status_topic
 from model.errors import BrokerError
-from tests.servers import HOST, Mosquitto, Subscriber, free_port, mosquitto, mosquitto_sub, program
+from tests.servers import (
+    HOST,
+    Mosquitto,
+    Subscriber,
+    free_port,
+    mosquitto,
+    mosquitto_sub,
+    password_file,
+)
 
 STATUS = status_topic("tester")
 PASSWORD = "wrong-and-secret"
@@ -352,10 +359,7 @@ async def test_an_absent_broker_is_said_once_and_so_is_its_return(
 
 @pytest.mark.parametrize("version", ["5", "3.1.1"])
 async def test_wrong_credentials_end_it_with_one_line(tmp_path: Path, version: str) -> None:
-    passwords = tmp_path / "passwords"
-    passwords.write_text("trader:right\n")
-    os.chmod(passwords, 0o600)  # noqa: PTH101 - as in mosquitto's manual
-    hash_passwords(passwords)
+    passwords = password_file(tmp_path, "trader", "right")
     with mosquitto(tmp_path, "allow_anonymous false", f"password_file {passwords}") as server:
         trial = Trial(server.port, version=version, username="trader")
         with pytest.raises(BrokerError) as caught:
@@ -366,10 +370,6 @@ async def test_wrong_credentials_end_it_with_one_line(tmp_path: Path, version: s
         assert "mqtt.username" in line
         assert "\n" not in line
         assert PASSWORD not in line
-
-
-def hash_passwords(path: Path) -> None:
-    subprocess.run([program("mosquitto_passwd"), "-U", str(path)], check=True, timeout=30)
 
 
 async def test_a_user_who_may_not_publish_is_told(tmp_path: Path) -> None:

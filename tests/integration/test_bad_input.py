@@ -27,7 +27,7 @@ from tests.servers import (
     free_port,
     mosquitto,
     mosquitto_sub,
-    program,
+    password_file,
     sandbox_process,
 )
 
@@ -200,10 +200,7 @@ def test_a_port_that_is_taken(place: Place) -> None:
 
 def test_a_wrong_password(place: Place, tmp_path: Path) -> None:
     place.promote()
-    passwords = tmp_path / "passwords"
-    passwords.write_text("trader:right\n")
-    passwords.chmod(0o600)
-    subprocess.run([program("mosquitto_passwd"), "-U", str(passwords)], check=True, timeout=30)
+    passwords = password_file(tmp_path, "trader", "right")
     with mosquitto(tmp_path, "allow_anonymous false", f"password_file {passwords}") as strict:
         place.sections["mqtt"] |= {"port": strict.port, "username": "trader"}
         result = place.run(CANDLECAST__MQTT__PASSWORD=SECRET)
