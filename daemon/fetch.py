@@ -53,7 +53,7 @@ class FetchJob:
         endpoint_rest: scheme, host and port instead of the exchange's own; None keeps them.
         symbols: ccxt symbols.
         timeframe: candle length.
-        days: how far back, counted from now and rounded down to midnight UTC.
+        days: how far back, counted from now; from one day up rounded down to midnight UTC.
         folder: where the files go; created when missing.
     """
 
@@ -101,8 +101,11 @@ class _Run:
         self._clock = clock
         self._progress = progress
         now_ms = clock.wall_ms()
-        midnight_ms = (now_ms - round(job.days * _DAY_MS)) // _DAY_MS * _DAY_MS
-        self._first_ms = job.timeframe.floor(midnight_ms + job.timeframe.ms - 1)
+        start_ms = now_ms - round(job.days * _DAY_MS)
+        if job.days >= 1:
+            # The file is named by its first day, so another run on the same day goes on with it.
+            start_ms -= start_ms % _DAY_MS
+        self._first_ms = job.timeframe.floor(start_ms + job.timeframe.ms - 1)
         self._end_ms = job.timeframe.floor(now_ms - _SETTLING_MS)
 
     async def symbol(self, symbol: str) -> Path:
