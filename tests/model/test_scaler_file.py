@@ -20,6 +20,7 @@ from model.preprocess import DataPreprocessor
 from model.scaler import ScalerSet
 
 Configure = Callable[..., Path]
+DEFAULTS = Path(__file__).resolve().parents[2] / "config" / "config.yaml"
 
 
 @pytest.mark.parametrize("name", ["scaler.pkl", "scaler.json"])
