@@ -9,6 +9,8 @@ import argparse
 import asyncio
 import signal
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 
 import orjson
@@ -37,6 +39,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--ping-interval-s", type=float, default=default.ping_interval_s)
     parser.add_argument("--rest-port", type=int, default=0)
     parser.add_argument("--ws-port", type=int, default=0)
+    parser.add_argument(
+        "--bursts", type=Path, help="file for a line per closing burst: open ms, monotonic ns"
+    )
     return parser.parse_args()
 
 
@@ -54,6 +59,17 @@ def _tape(args: argparse.Namespace) -> Tape:
     )
 
 
+@contextmanager
+def _noting(path: Path | None) -> Iterator[Callable[[int], None]]:
+    """Writes down when each closing burst begins, where somebody wants to know."""
+    if path is None:
+        yield lambda open_ms: None  # noqa: ARG005
+        return
+    clock = SystemClock()
+    with path.open("w", buffering=1, encoding="ascii") as file:
+        yield lambda open_ms: print(open_ms, round(clock.monotonic() * 1e9), file=file)
+
+
 async def _run(args: argparse.Namespace, tape: Tape) -> None:
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -68,7 +84,11 @@ async def _run(args: argparse.Namespace, tape: Tape) -> None:
         rest_port=args.rest_port,
         ws_port=args.ws_port,
     )
-    async with SandboxExchange(tape, behaviour=behaviour) as exchange:
+    async with AsyncExitStack() as stack:
+        on_closing = stack.enter_context(_noting(args.bursts))
+        exchange = await stack.enter_async_context(
+            SandboxExchange(tape, behaviour=behaviour, on_closing=on_closing)
+        )
         ready = {
             "rest_url": exchange.rest_url,
             "ws_url": exchange.ws_url,

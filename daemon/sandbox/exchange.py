@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Final, Self
@@ -64,13 +65,19 @@ class SandboxExchange:
         clock: Clock | None = None,
         behaviour: Behaviour | None = None,
         faults: Faults | None = None,
+        on_closing: Callable[[int], None] = lambda open_ms: None,  # noqa: ARG005
     ) -> None:
-        """Prepare to play ``tape`` by ``clock``; nothing listens yet."""
+        """Prepare to play ``tape`` by ``clock``; nothing listens yet.
+
+        ``on_closing`` is told the opening time (Unix ms) of candles whose closing messages are
+        about to be sent, before the first byte leaves.
+        """
         self.tape = tape
         self.faults = faults or Faults()
         self.rest_url = ""
         self.ws_url = ""
         self._clock = clock or SystemClock()
+        self._on_closing = on_closing
         self._behaviour = behaviour or Behaviour()
         self._market = Market(tape, self.faults)
         self.rest = RestApi(self._market, self._clock)
@@ -132,6 +139,7 @@ class SandboxExchange:
             delay_s += draw.uniform(0, self._behaviour.close_jitter_s)
             await self._until(open_ms + step + 1_000 * delay_s)
             self._burst(open_ms, 1.0)
+            self._on_closing(open_ms)
             open_ms += step
 
     async def _until(self, at_ms: float) -> bool:

@@ -1,0 +1,130 @@
+"""From the closing message of the exchange to the forecast in a subscriber's hands.
+
+    python -m benchmarks.pipeline                              all sizes, some fifteen minutes
+    python -m benchmarks.pipeline --sizes 1,200 --bursts 10 --rounds 1 --without straightforward
+
+Exchange, broker, subscriber and daemon are processes of their own on this machine. All symbols
+close in the same instant, once a second. The clock starts when the exchange begins to send the
+burst and stops, for each forecast, when the subscriber has read it. Each size runs the daemons in
+turns, several rounds; metrics are scraped once a second, at no fixed distance from the burst.
+
+ours             `candlecast run`
+constant         the same with a constant instead of a model: the floor
+straightforward  ccxt `watch_ohlcv`, TA-Lib, `keras.Model.predict`, awaited aiomqtt publishes
+ours/defaults    `candlecast run` on a Mosquitto with its default limits
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections import defaultdict
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from benchmarks.market import HISTORY
+from benchmarks.pipeline_run import DAEMONS, Run, measure
+from benchmarks.processes import exchange
+from benchmarks.report import machine, print_machine, print_table, save, spread
+
+_PACKAGES: Final = ("ccxt", "onnxruntime", "keras", "aiomqtt", "mqtt5", "uvloop", "orjson")
+
+
+def summarize(runs: list[Run]) -> dict[str, Any]:
+    """The rounds of one daemon at one size, taken together."""
+    bursts = sum(run.bursts for run in runs)
+    return {
+        "bursts": bursts,
+        "message_ms": spread(np.concatenate([run.message_ms for run in runs]))._asdict(),
+        "burst_end_ms": spread(np.concatenate([run.burst_end_ms for run in runs]))._asdict(),
+        "missing": sum(run.missing for run in runs),
+        "late": sum(run.late for run in runs),
+        "payload_bytes": float(np.mean([run.payload_bytes for run in runs])),
+        "cpu_ms_per_burst": 1e3 * sum(run.cpu_s for run in runs) / bursts,
+        "loop_cpu_ms_per_burst": 1e3 * sum(run.loop_cpu_s for run in runs) / bursts,
+        "where_ms": _mean([run.where_ms for run in runs]),
+        "stage_us_per_candle": _mean([run.stage_us for run in runs]),
+        "batch_size": float(np.mean([run.batch_size for run in runs])),
+    }
+
+
+def _mean(tables: list[dict[str, float]]) -> dict[str, float]:
+    return {key: float(np.mean([table[key] for table in tables])) for key in tables[0]}
+
+
+def measure_size(
+    symbols: int, rounds: int, bursts: int, without: list[str], folder: Path
+) -> dict[str, Any]:
+    """All daemons at one size, in turns."""
+    runs: dict[str, list[Run]] = defaultdict(list)
+    with exchange(folder, symbols, HISTORY) as market:
+        for number in range(rounds):
+            for name, how in DAEMONS.items():
+                if name in without or number >= how.most_rounds:
+                    continue
+                place = folder / f"{name.replace('/', '-')}-{number}"
+                place.mkdir()
+                runs[name].append(measure(how, market, bursts, place))
+    return {name: summarize(done) for name, done in runs.items()}
+
+
+def print_size(symbols: int, daemons: dict[str, Any]) -> None:
+    """The tables of one size."""
+    print(f"{symbols} symbols closing in the same instant\n")
+    head = ("daemon", "p50 ms", "p99 ms", "max ms", "end p50", "end p99", "CPU ms a burst")
+    print_table(
+        (*head, "of it loop", "missing", "late", "bursts"),
+        (
+            (
+                name,
+                *row["message_ms"].values(),
+                row["burst_end_ms"]["p50"],
+                row["burst_end_ms"]["p99"],
+                row["cpu_ms_per_burst"],
+                row["loop_cpu_ms_per_burst"],
+                row["missing"],
+                row["late"],
+                row["bursts"],
+            )
+            for name, row in daemons.items()
+        ),
+    )
+    staged = {name: row for name, row in daemons.items() if row["where_ms"]}
+    for title, key in (
+        ("where a forecast's time goes, mean ms", "where_ms"),
+        ("stages, µs per candle", "stage_us_per_candle"),
+    ):
+        columns = list(next(iter(staged.values()))[key]) if staged else []
+        if columns:
+            print_table(
+                (title, *columns),
+                ((name, *(row[key][c] for c in columns)) for name, row in staged.items()),
+            )
+
+
+def main() -> None:
+    """Measure, print the tables, write them as JSON."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--sizes", default="1,20,200,1000,2000", help="symbols, by comma")
+    parser.add_argument("--bursts", type=int, default=20, help="of one round, once a second")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each daemon")
+    parser.add_argument("--without", default="", help="daemons to leave out, by comma")
+    args = parser.parse_args()
+    report: dict[str, Any] = {"machine": machine(*_PACKAGES), "sizes": {}}
+    print_machine(report["machine"])
+    for symbols in map(int, args.sizes.split(",")):
+        with tempfile.TemporaryDirectory() as folder:
+            found = measure_size(
+                symbols, args.rounds, args.bursts, args.without.split(","), Path(folder)
+            )
+        report["sizes"][symbols] = found
+        print_size(symbols, found)
+    save("pipeline", report)
+
+
+if __name__ == "__main__":
+    main()

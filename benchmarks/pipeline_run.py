@@ -1,0 +1,263 @@
+"""One run of `benchmarks.pipeline`: one daemon, one size, so many bursts."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import subprocess
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.market import prepare
+from benchmarks.processes import (
+    HOST,
+    TUNED,
+    Exchange,
+    cpu_s,
+    free_port,
+    mosquitto,
+    python,
+    running,
+    stop,
+)
+
+_WARM_BURSTS: Final = 4
+_READY_S: Final = 240.0
+_SCRAPE_S: Final = 1.037
+_SERIES: Final = re.compile(r'candlecast_(\w+?)(?:\{\w+="(\w+)"\})? (\S+)')
+_STAGES: Final = ("receive", "features", "inference", "encode")
+
+Floats = NDArray[np.float64]
+
+
+class How(NamedTuple):
+    """A daemon to measure.
+
+    Attributes:
+        command: starts it, without the configuration's path.
+        scraped: whether it has metrics; else it prints a line when it is ready.
+        broker: configuration lines of the Mosquitto it publishes to.
+        most_rounds: a slow one need not be measured as often.
+    """
+
+    command: tuple[str, ...]
+    scraped: bool
+    broker: Sequence[str] = TUNED
+    most_rounds: int = 99
+
+
+DAEMONS: Final = {
+    "ours": How(python("daemon", "run", "--config"), scraped=True),
+    "constant": How(python("benchmarks.constant"), scraped=True),
+    "straightforward": How(python("benchmarks.straightforward"), scraped=False, most_rounds=1),
+    "ours/defaults": How(
+        python("daemon", "run", "--config"), scraped=True, broker=(), most_rounds=1
+    ),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """What one run gave.
+
+    Attributes:
+        bursts: closing bursts that count.
+        message_ms: start of the burst to the subscriber, of every forecast.
+        burst_end_ms: the same of the last forecast of each burst.
+        missing: forecasts that never came.
+        late: forecasts that were ready after the budget.
+        payload_bytes: of a forecast, mean.
+        cpu_s: processor seconds of the daemon.
+        loop_cpu_s: of them, those of its main thread, which runs the event loop.
+        where_ms: mean of each part of a forecast's way; adds up to the mean of ``message_ms``,
+            the time to the acknowledgement aside.
+        stage_us: the daemon's own stages, microseconds per candle.
+        batch_size: candles of a flush, mean.
+    """
+
+    bursts: int
+    message_ms: Floats
+    burst_end_ms: Floats
+    missing: int
+    late: int
+    payload_bytes: float
+    cpu_s: float
+    loop_cpu_s: float
+    where_ms: dict[str, float]
+    stage_us: dict[str, float]
+    batch_size: float
+
+
+def measure(how: How, market: Exchange, bursts: int, folder: Path) -> Run:
+    """Start a broker, a subscriber and the daemon; watch some bursts; end them."""
+    http_port = free_port()
+    received = folder / "received"
+    with contextlib.ExitStack() as stack:
+        port = stack.enter_context(mosquitto(folder, how.broker))
+        config = prepare(folder, market, port, http_port)
+        subscriber = stack.enter_context(
+            running(*python("benchmarks.subscriber", str(port), str(received)), log=folder / "log")
+        )
+        _first_line(subscriber)
+        log = folder / "daemon.log"
+        daemon = stack.enter_context(running(*how.command, str(config), log=log))
+        try:
+            scraper = _Scraper(http_port) if how.scraped else None
+            if scraper is None:
+                _first_line(daemon)
+            else:
+                _wait_ready(http_port, daemon)
+            time.sleep(_WARM_BURSTS)
+            before = _Reading.take(daemon.pid, scraper)
+            with scraper.scraping() if scraper else contextlib.nullcontext():
+                time.sleep(bursts)
+            after = _Reading.take(daemon.pid, scraper)
+        except AssertionError as error:
+            error.add_note(log.read_text(encoding="utf-8", errors="replace"))
+            raise
+        # What is under way may arrive.
+        time.sleep(1.5)
+        stop(daemon)
+        stop(subscriber)
+    return _evaluate(received, market, before, after)
+
+
+class _Reading(NamedTuple):
+    """The state of a daemon at an instant between two bursts."""
+
+    at_ns: int
+    loop_cpu_s: float
+    cpu_s: float
+    series: dict[tuple[str, str], float]
+
+    @classmethod
+    def take(cls, pid: int, scraper: _Scraper | None) -> _Reading:
+        # Six tenths after the boundary: away from the bursts, which follow it.
+        time.sleep((0.6 - time.time()) % 1.0)
+        series = scraper.scrape() if scraper else {}
+        return cls(time.monotonic_ns(), *cpu_s(pid), series)
+
+
+class _Scraper:
+    """Asks for the metrics as Prometheus would."""
+
+    def __init__(self, port: int) -> None:
+        self._url = f"http://{HOST}:{port}/metrics"
+
+    def scrape(self) -> dict[tuple[str, str], float]:
+        """Every series, by name and the value of its label."""
+        with urllib.request.urlopen(self._url, timeout=10) as answer:  # noqa: S310 - loopback
+            text = answer.read().decode()
+        return {
+            (found[1], found[2] or ""): float(found[3])
+            for line in text.splitlines()
+            if (found := _SERIES.fullmatch(line))
+        }
+
+    @contextlib.contextmanager
+    def scraping(self) -> Iterator[None]:
+        """Scrapes in a thread, about once a second, drifting over the bursts."""
+        ended = threading.Event()
+
+        def scrape() -> None:
+            while not ended.wait(_SCRAPE_S):
+                self.scrape()
+
+        thread = threading.Thread(target=scrape)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+
+def _first_line(child: subprocess.Popen[str]) -> None:
+    assert child.stdout is not None
+    assert child.stdout.readline(), "ended before it was ready"
+
+
+def _wait_ready(port: int, daemon: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + _READY_S
+    while True:
+        with contextlib.suppress(OSError):
+            urllib.request.urlopen(f"http://{HOST}:{port}/readyz", timeout=5).close()
+            return
+        assert daemon.poll() is None, "the daemon ended"
+        assert time.monotonic() < deadline, "the daemon did not get ready"
+        time.sleep(0.1)
+
+
+def _evaluate(received: Path, market: Exchange, before: _Reading, after: _Reading) -> Run:
+    starts = {
+        close_ms: began_ns
+        for close_ms, began_ns in market.burst_starts().items()
+        if before.at_ns < began_ns < after.at_ns
+    }
+    arrivals: dict[tuple[str, int], list[str]] = {}
+    for line in received.read_text(encoding="utf-8").splitlines():
+        symbol, close_ms, *rest = line.split(",")
+        if int(close_ms) in starts:
+            arrivals.setdefault((symbol, int(close_ms)), rest)
+    burst_ms: dict[int, list[float]] = {close_ms: [] for close_ms in starts}
+    for (_, closed_ms), (arrived_ns, *_) in arrivals.items():
+        burst_ms[closed_ms].append((int(arrived_ns) - starts[closed_ms]) / 1e6)
+    moved = {key: value - before.series.get(key, 0.0) for key, value in after.series.items()}
+    flushes = moved.get(("batch_size_count", ""), 0.0)
+    message_ms = np.array([ms for burst in burst_ms.values() for ms in burst])
+    return Run(
+        bursts=len(starts),
+        message_ms=message_ms,
+        burst_end_ms=np.array([max(burst) for burst in burst_ms.values() if burst]),
+        missing=len(starts) * len(market.symbols) - len(arrivals),
+        late=round(moved.get(("predictions_total", "late"), 0.0)),
+        payload_bytes=float(np.mean([int(rest[2]) for rest in arrivals.values()])),
+        cpu_s=after.cpu_s - before.cpu_s,
+        loop_cpu_s=after.loop_cpu_s - before.loop_cpu_s,
+        where_ms=_where(arrivals, starts, _publish_ms(moved)) if flushes else {},
+        stage_us=_stages(moved) if flushes else {},
+        batch_size=moved[("batch_size_sum", "")] / flushes if flushes else float("nan"),
+    )
+
+
+def _where(
+    arrivals: dict[tuple[str, int], list[str]], starts: dict[int, int], publish_ms: float
+) -> dict[str, float]:
+    """A mean forecast's way in parts, from what it says of itself.
+
+    The parts up to ``sum`` add up to it; the acknowledgement comes beside the last of them.
+    """
+    wall_ns = time.time_ns() - time.monotonic_ns()
+    parts = []
+    for (_, close_ms), (arrived_ns, _, _, published_ms, ready, queue, _) in arrivals.items():
+        total_ms = (int(arrived_ns) - starts[close_ms]) / 1e6
+        # Published in whole milliseconds, cut off: half of one more is right on average.
+        made_ms = float(published_ms) + 0.5 - (starts[close_ms] + wall_ns) / 1e6
+        in_daemon_ms, queue_ms = float(ready), float(queue)
+        way_in_ms = made_ms - in_daemon_ms
+        way_out_ms = total_ms - made_ms
+        parts.append((way_in_ms, queue_ms, in_daemon_ms - queue_ms, way_out_ms, total_ms))
+    names = (
+        *("exchange to daemon", "receive, queue", "features, inference, encode"),
+        *("ready to subscriber", "sum"),
+    )
+    means = dict(zip(names, np.mean(parts, axis=0).tolist(), strict=True))
+    return means | {"sent to acknowledged": publish_ms}
+
+
+def _publish_ms(moved: dict[tuple[str, str], float]) -> float:
+    total, count = (moved[(f"latency_seconds_{what}", "publish")] for what in ("sum", "count"))
+    return 1e3 * total / count
+
+
+def _stages(moved: dict[tuple[str, str], float]) -> dict[str, float]:
+    candles = moved[("latency_seconds_count", "receive")]
+    return {stage: 1e6 * moved[("latency_seconds_sum", stage)] / candles for stage in _STAGES}

@@ -1,0 +1,154 @@
+"""The other processes of a benchmark: exchange, broker, subscriber; and what a process has cost."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+HOST: Final = "127.0.0.1"
+TUNED: Final = ("max_inflight_messages 0", "max_queued_messages 0", "set_tcp_nodelay true")
+"""What a broker for bursts should be told; Mosquitto's defaults are 20, 1000 and false."""
+
+_START_S: Final = 30.0
+_STOP_S: Final = 30.0
+
+
+def free_port() -> int:
+    """A loopback port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def running(*command: str, log: Path) -> Iterator[subprocess.Popen[str]]:
+    """A child process whose output can be read, ended by SIGTERM afterwards."""
+    with (
+        log.open("ab") as errors,
+        subprocess.Popen(  # noqa: S603 - this project's own programs and the broker
+            command, stdout=subprocess.PIPE, stderr=errors, text=True
+        ) as child,
+    ):
+        try:
+            yield child
+        finally:
+            stop(child)
+
+
+def stop(child: subprocess.Popen[str]) -> None:
+    """End a child the way a service manager does."""
+    if child.poll() is None:
+        child.terminate()
+        try:
+            child.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait(_STOP_S)
+
+
+def python(module: str, *arguments: str) -> tuple[str, ...]:
+    """The command that runs a module with this interpreter."""
+    return (sys.executable, "-m", module, *arguments)
+
+
+@contextmanager
+def mosquitto(folder: Path, lines: Sequence[str] = TUNED) -> Iterator[int]:
+    """A Mosquitto with further configuration ``lines``; its port."""
+    port = free_port()
+    # Debian keeps daemons where an ordinary user's PATH does not look.
+    program = shutil.which("mosquitto", path=os.pathsep.join((os.environ["PATH"], "/usr/sbin")))
+    if program is None:
+        sys.exit("this benchmark needs mosquitto")
+    config = [f"listener {port} {HOST}", "log_type error", *lines]
+    if not any(line.startswith("allow_anonymous") for line in lines):
+        config.append("allow_anonymous true")
+    if os.geteuid() == 0:
+        config.append("user root")
+    path = folder / f"mosquitto-{port}.conf"
+    path.write_text("\n".join(config) + "\n", encoding="utf-8")
+    with running(program, "-c", str(path), log=folder / "mosquitto.log"):
+        deadline = time.monotonic() + _START_S
+        while not _accepts(port):
+            assert time.monotonic() < deadline, "mosquitto did not start"
+            time.sleep(0.01)
+        yield port
+
+
+def _accepts(port: int) -> bool:
+    try:
+        socket.create_connection((HOST, port), timeout=0.2).close()
+    except OSError:
+        return False
+    return True
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """A running sandbox exchange.
+
+    Attributes:
+        rest_url: where its REST side is.
+        ws_url: where its streams are.
+        timeframe: the grid.
+        origin_ms: opening of every symbol's first candle, Unix ms.
+        slice_rows: candles until a symbol's recording starts over.
+        symbols: ccxt symbols.
+        bursts: file with a line per closing burst: candle open (ms), monotonic ns of its start.
+    """
+
+    rest_url: str
+    ws_url: str
+    timeframe: str
+    origin_ms: int
+    slice_rows: int
+    symbols: list[str]
+    bursts: Path
+
+    def burst_starts(self) -> dict[int, int]:
+        """When each closing burst began (monotonic ns), by the close of its candles (ms)."""
+        lines = self.bursts.read_text(encoding="utf-8").splitlines()
+        pairs = (line.split() for line in lines)
+        return {int(open_ms) + 1_000: int(began_ns) for open_ms, began_ns in pairs}
+
+
+@contextmanager
+def exchange(folder: Path, symbols: int, history: int) -> Iterator[Exchange]:
+    """A sandbox exchange on the 1 s grid; every symbol closes in the same instant."""
+    bursts = folder / "bursts"
+    options = {
+        "--symbols": symbols,
+        "--history": history,
+        "--updates": 0,
+        "--bursts": bursts,
+    }
+    words = [str(word) for pair in options.items() for word in pair]
+    with running(*python("daemon.sandbox", *words), log=folder / "exchange.log") as child:
+        assert child.stdout is not None
+        line = child.stdout.readline()
+        assert line, (folder / "exchange.log").read_text(encoding="utf-8")
+        yield Exchange(**json.loads(line), bursts=bursts)
+
+
+def cpu_s(pid: int) -> tuple[float, float]:
+    """Processor seconds that a process has used: its main thread, and all threads that live."""
+    used = {}
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        # Nanoseconds on a processor; /proc/PID/stat counts in hundredths of a second.
+        used[int(task.name)] = int((task / "schedstat").read_text().split()[0]) / 1e9
+    return used[pid], sum(used.values())
+
+
+def rss_mb(pid: int) -> float:
+    """Resident memory of a process in MB."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6

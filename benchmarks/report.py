@@ -1,0 +1,94 @@
+"""How every benchmark says what it measured: a table, a JSON file, the machine and the versions."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Iterable, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+RESULTS: Final = Path(__file__).parent / "results"
+
+
+class Spread(NamedTuple):
+    """Median, 99th percentile and maximum of repeated measurements."""
+
+    p50: float
+    p99: float
+    max: float
+
+
+def spread(values: Iterable[float]) -> Spread:
+    """Summarize measurements; NaN where there are none."""
+    array = np.fromiter(values, np.float64)
+    if not len(array):
+        return Spread(np.nan, np.nan, np.nan)
+    return Spread(*np.quantile(array, (0.5, 0.99, 1.0)).tolist())
+
+
+def machine(*packages: str) -> dict[str, Any]:
+    """What was measured on: processor, load before the start, and versions of ``packages``."""
+    return {
+        "processor": _processor(),
+        "cpus": os.cpu_count(),
+        "kernel": platform.release(),
+        "load": round(os.getloadavg()[0], 2),
+        "versions": {"python": platform.python_version()} | {p: _version(p) for p in packages},
+    }
+
+
+def print_machine(of: dict[str, Any]) -> None:
+    """One line that belongs above every table."""
+    versions = ", ".join(f"{name} {number}" for name, number in of["versions"].items())
+    print(f"{of['processor']}, {of['cpus']} CPUs, load {of['load']} at the start; {versions}\n")
+
+
+def print_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print a table in Markdown, so that it can be quoted as it is."""
+    text = [[_cell(value) for value in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(head, *text, strict=True)]
+    for row in (head, ["-" * width for width in widths], *text):
+        print("| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |")
+    print(flush=True)
+
+
+def save(name: str, report: dict[str, Any]) -> None:
+    """Write ``results/NAME.json``."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    print(f"written: {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}")
+
+
+_DIGITS: Final = 3
+
+
+def _cell(value: object) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    if np.isnan(value):
+        return "–"
+    # Three significant digits, never fewer before the point than there are.
+    decimals = max(0, _DIGITS - 1 - int(np.floor(np.log10(abs(value))))) if value else 0
+    return f"{value:,.{min(decimals, 4)}f}"
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "missing"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())

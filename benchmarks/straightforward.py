@@ -1,0 +1,169 @@
+"""The daemon that anybody would write in an afternoon, as something to compare with.
+
+    python -m benchmarks.straightforward CONFIG
+
+It reads the same configuration, watches each symbol with ccxt's `watch_ohlcv`, computes the
+features with TA-Lib, calls `keras.Model.predict` on whatever has closed, and awaits an aiomqtt
+publish for every forecast. Where such a daemon could be slow for a reason that says nothing, it is
+given the quick way: uvloop, one batch for all that is ready, publishes awaited together, no rate
+limit while it fetches its history. Prints a line when it is ready.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any, Final
+
+import aiomqtt
+import numpy as np
+import uvloop
+import yaml
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from benchmarks.market import LOOKBACK, UNITS
+from daemon.exchange import make_exchange
+
+_ROWS: Final = 120
+_FEATURES: Final = 6
+_STEP_MS: Final = 1_000
+
+Row = list[float]
+
+
+def features(rows: list[Row]) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """The newest window of one symbol, shape ``(LOOKBACK, 6)``."""
+    import talib
+
+    table = np.array(rows, np.float64)
+    close, volume = table[:, 4], table[:, 5]
+    upper, _, lower = talib.BBANDS(close, 20, 2.0, 2.0)
+    macd, _, _ = talib.MACD(close, 12, 26, 9)
+    columns = (close, volume, talib.RSI(close, 14), macd, upper, lower)
+    return np.column_stack(columns)[-LOOKBACK:].astype(np.float32)
+
+
+def network() -> Any:  # noqa: ANN401 - Keras is untyped
+    """The reference network with weights at random, every batch size up to 32 traced."""
+    import keras
+
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input((LOOKBACK, _FEATURES)),
+            layers.LSTM(UNITS[0], return_sequences=True),
+            layers.Dropout(0.2),
+            layers.LSTM(UNITS[1]),
+            layers.Dropout(0.2),
+            layers.Dense(1),
+        ]
+    )
+    for size in (1, 2, 3, 5, 31, 32, 33, 64):
+        model.predict(np.zeros((size, LOOKBACK, _FEATURES), np.float32), verbose=0)
+    return model
+
+
+class Straightforward:
+    """One process, one loop."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        endpoint = config["exchange"]["endpoint"]
+        self.symbols: list[str] = config["trading"]["symbols"]
+        self.port: int = config["mqtt"]["port"]
+        self.exchange = make_exchange("binance", endpoint["rest"], endpoint["ws"])
+        self.exchange.enableRateLimit = False
+        self.rows: dict[str, list[Row]] = {}
+        self.ready: asyncio.Queue[str] = asyncio.Queue()
+        self.model = network()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Warm up, say so, forecast until told to stop."""
+        try:
+            await self.exchange.load_markets()
+            for symbol in self.symbols:
+                self.rows[symbol] = await self.exchange.fetch_ohlcv(symbol, "1s", limit=_ROWS)
+            async with aiomqtt.Client(
+                "127.0.0.1", self.port, protocol=aiomqtt.ProtocolVersion.V5
+            ) as client:
+                tasks = [asyncio.ensure_future(self.watch(s)) for s in self.symbols]
+                tasks.append(asyncio.ensure_future(self.forecast(client)))
+                print("ready", flush=True)
+                await stop.wait()
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+        finally:
+            await self.exchange.close()
+
+    async def watch(self, symbol: str) -> None:
+        """Keep one symbol's candles; ccxt hides the closed flag, so the clock decides."""
+        rows = self.rows[symbol]
+        while True:
+            for row in await self.exchange.watch_ohlcv(symbol, "1s"):
+                if row[0] + _STEP_MS > time.time() * 1e3 or row[0] < rows[-1][0]:
+                    continue
+                if row[0] > rows[-1][0]:
+                    rows.append(row)
+                    del rows[:-_ROWS]
+                    self.ready.put_nowait(symbol)
+
+    async def forecast(self, client: aiomqtt.Client) -> None:
+        """Forecast whatever has closed, in one batch."""
+        while True:
+            symbols = [await self.ready.get()]
+            # Lets the others that are about to arrive into the batch.
+            await asyncio.sleep(0)
+            while not self.ready.empty():
+                symbols.append(self.ready.get_nowait())
+            batch = np.stack([features(self.rows[symbol]) for symbol in symbols])
+            values = self.model.predict(batch, verbose=0)[:, 0].tolist()
+            await asyncio.gather(
+                *(self.publish(client, s, v) for s, v in zip(symbols, values, strict=True))
+            )
+
+    async def publish(self, client: aiomqtt.Client, symbol: str, value: float) -> None:
+        """One forecast, with what a consumer needs to make use of it."""
+        opened, _, _, _, close, _ = self.rows[symbol][-1]
+        closed = int(opened) + _STEP_MS
+        payload = {
+            "schema": 1,
+            "instance": "straightforward",
+            "exchange": "binance",
+            "symbol": symbol,
+            "timeframe": "1s",
+            "seq": closed // _STEP_MS,
+            "candle_open_ms": int(opened),
+            "candle_close_ms": closed,
+            "target_close_ms": closed + _STEP_MS,
+            "valid_until_ms": closed + _STEP_MS,
+            "published_ms": time.time_ns() // 1_000_000,
+            "last_close": close,
+            "predicted_close": close * (1.0 + value / 1e3),
+            "predicted_normalized": value,
+            "interval": None,
+            "probabilities": None,
+            "model": {"version": "20261123T020000Z-3f9a1c", "sha256": "0" * 64, "target": "close"},
+        }
+        properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+        properties.MessageExpiryInterval = 1
+        topic = f"candlecast/v1/binance/{symbol.replace('/', '-')}/1s/prediction"
+        await client.publish(
+            topic, json.dumps(payload), qos=1, retain=True, properties=properties, timeout=30
+        )
+
+
+async def main(config: dict[str, Any]) -> None:
+    """Run until SIGTERM."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await Straightforward(config).run(stop)
+
+
+if __name__ == "__main__":
+    uvloop.run(main(yaml.safe_load(Path(sys.argv[1]).read_text(encoding="utf-8"))))
