@@ -8,28 +8,14 @@ and listens to the cache that ccxt fills.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+from daemon.readers import READERS, Channel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    Message = dict[str, Any]
-
-
-class RawCandle(NamedTuple):
-    """A candle as the exchange sent it; nothing in it is checked yet.
-
-    Attributes:
-        market_id: the exchange's own name of the market.
-        open_ms: opening time.
-        values: open, high, low, close, volume.
-        closed: the exchange's flag; None where it has none.
-    """
-
-    market_id: Any
-    open_ms: Any
-    values: tuple[Any, ...]
-    closed: bool | None
+    from daemon.readers import Reader
 
 
 class Listener(Protocol):
@@ -44,24 +30,6 @@ class Listener(Protocol):
         """A message that could not be read."""
 
 
-def read_binance(message: Message) -> Iterable[RawCandle] | None:
-    """Read a Binance kline event, raw or from a combined stream; None if it is something else."""
-    data = message.get("data", message)
-    kline = data.get("k") if isinstance(data, dict) else None
-    if kline is None:
-        return None
-    values = (kline["o"], kline["h"], kline["l"], kline["c"], kline["v"])
-    return (RawCandle(kline["s"], kline["t"], values, kline["x"] is True),)
-
-
-_READERS: dict[str, Callable[[Message], Iterable[RawCandle] | None]] = {
-    "binance": read_binance,
-    "binanceus": read_binance,
-    "binanceusdm": read_binance,
-    "binancecoinm": read_binance,
-}
-
-
 def tapped(base: type[Any], listener: Listener) -> type[Any]:
     """Make a subclass of a ccxt.pro exchange class that tells ``listener`` of every candle.
 
@@ -73,38 +41,47 @@ def tapped(base: type[Any], listener: Listener) -> type[Any]:
         The subclass. `watch_candles(symbols)` must be called on its instances once the markets
         are loaded.
     """
-    reader = _READERS.get(base.__name__)
+    reader = READERS.get(base.__name__)
     body: dict[str, Any] = {"client": _guarded_client(base, listener)}
     if reader is None:
-        body |= {"watch_candles": _watch_cache(listener), "handle_ohlcv": _heard(base, listener)}
+        body |= {"watch_candles": _watch_cache, "handle_message": _heard(base, listener)}
     else:
         body |= {
-            "watch_candles": _name_markets,
+            "watch_candles": _open_channel(reader),
             "handle_message": _direct(base, reader, listener),
         }
     return type(base.__name__, (base,), body)
 
 
-def _name_markets(exchange: Any, symbols: Iterable[str], timeframe: str) -> None:  # noqa: ANN401
-    """Remember which of the exchange's market names mean which of our symbols."""
-    del timeframe
-    exchange.candle_symbols = {exchange.market(symbol)["id"]: symbol for symbol in symbols}
+def _open_channel(reader: Reader) -> Callable[..., None]:
+    """A `watch_candles` that remembers what was asked for, in the exchange's own words."""
+
+    def watch_candles(exchange: Any, symbols: Iterable[str], timeframe: str) -> None:  # noqa: ANN401
+        exchange.timeframes = exchange.timeframes | reader.intervals
+        markets = [exchange.market(symbol) for symbol in symbols]
+        exchange.candle_channel = Channel(
+            str(exchange.timeframes[timeframe]),
+            {market[reader.named_by]: market["symbol"] for market in markets},
+            contract=any(market.get("contract") for market in markets),
+            inverse=any(market.get("inverse") for market in markets),
+        )
+
+    return watch_candles
 
 
-def _direct(
-    base: type[Any], reader: Callable[[Message], Iterable[RawCandle] | None], listener: Listener
-) -> Callable[..., None]:
+def _direct(base: type[Any], reader: Reader, listener: Listener) -> Callable[..., None]:
     """A `handle_message` that reads candles itself and leaves the rest to ccxt."""
 
     def handle_message(exchange: Any, client: Any, message: Any) -> None:  # noqa: ANN401
         # An exception would end ccxt's receive loop silently, with the socket open.
         try:
-            candles = reader(message) if isinstance(message, dict) else None
+            channel = exchange.candle_channel
+            candles = reader.read(message, channel) if isinstance(message, dict) else None
             if candles is None:
                 base.handle_message(exchange, client, message)
                 return
             for raw in candles:
-                symbol = exchange.candle_symbols[raw.market_id]
+                symbol = channel.symbols[raw.market_id]
                 listener.on_raw(symbol, raw.open_ms, raw.values, closed=raw.closed)
         except Exception as error:  # noqa: BLE001
             listener.on_garbage(error)
@@ -112,21 +89,52 @@ def _direct(
     return handle_message
 
 
-def _heard(base: type[Any], listener: Listener) -> Callable[..., None]:
-    """A `handle_ohlcv` that lets ccxt parse, but nothing escape."""
+class _Cached:
+    """Rows that ccxt has parsed, told to a listener message by message.
 
-    def handle_ohlcv(exchange: Any, client: Any, message: Any) -> None:  # noqa: ANN401
+    What a connection says first of a symbol may be a piece of its past: of that, only the newest
+    row is told, so that nothing old can pass for a candle that has just closed.
+    """
+
+    def __init__(self) -> None:
+        self._rows: dict[str, list[list[Any]]] = {}
+        self._primed: set[str] = set()
+
+    def append(self, symbol: str, row: list[Any]) -> None:
+        """Keep a row until its message ends."""
+        self._rows.setdefault(symbol, []).append(row)
+
+    def tell(self, listener: Listener) -> None:
+        """Pass on the rows of the message that has ended."""
+        rows_of, self._rows = self._rows, {}
+        for symbol, rows in rows_of.items():
+            if symbol not in self._primed:
+                self._primed.add(symbol)
+                rows = [max(rows, key=lambda row: row[0])]  # noqa: PLW2901 - the rest is not told
+            for row in rows:
+                listener.on_raw(symbol, row[0], tuple(row[1:6]), closed=None)
+
+
+def _heard(base: type[Any], listener: Listener) -> Callable[..., None]:
+    """A `handle_message` that lets ccxt parse, but nothing escape."""
+
+    def handle_message(exchange: Any, client: Any, message: Any) -> None:  # noqa: ANN401
         try:
-            base.handle_ohlcv(exchange, client, message)
-        except Exception as error:  # noqa: BLE001
+            try:
+                base.handle_message(exchange, client, message)
+            finally:
+                exchange.candles_heard.tell(listener)
+        except Exception as error:  # noqa: BLE001 - see `_direct`
             listener.on_garbage(error)
 
-    return handle_ohlcv
+    return handle_message
 
 
-def _watch_cache(listener: Listener) -> Callable[..., None]:
-    """Seed ccxt's caches with ones that pass each parsed candle on."""
+def _watch_cache(exchange: Any, symbols: Iterable[str], timeframe: str) -> None:  # noqa: ANN401
+    """Seed ccxt's caches with ones that keep each parsed candle until its message ends."""
     from ccxt.async_support.base.ws.cache import ArrayCacheByTimestamp
+
+    heard = _Cached()
 
     class TappedCache(ArrayCacheByTimestamp):  # type: ignore[misc]
         def __init__(self, symbol: str) -> None:
@@ -135,13 +143,11 @@ def _watch_cache(listener: Listener) -> Callable[..., None]:
 
         def append(self, item: list[Any]) -> None:
             super().append(item)
-            listener.on_raw(self.symbol, item[0], tuple(item[1:6]), closed=None)
+            heard.append(self.symbol, item)
 
-    def watch_candles(exchange: Any, symbols: Iterable[str], timeframe: str) -> None:  # noqa: ANN401
-        for symbol in symbols:
-            exchange.ohlcvs[symbol] = {timeframe: TappedCache(symbol)}
-
-    return watch_candles
+    exchange.candles_heard = heard
+    for symbol in symbols:
+        exchange.ohlcvs[symbol] = {timeframe: TappedCache(symbol)}
 
 
 def _guarded_client(base: type[Any], listener: Listener) -> Callable[..., Any]:

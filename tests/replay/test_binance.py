@@ -83,7 +83,7 @@ async def test_spot_and_swap_of_one_name_go_their_own_ways() -> None:
         async with running(heard):
             await exchange.wait_subscribed(2)
             assert len(exchange.subscribed) == 2
-            kline = {"s": "BTCUSDT", "t": 1_700_000_100_000, "x": True}
+            kline = {"s": "BTCUSDT", "i": "1m", "t": 1_700_000_100_000, "x": True}
             kline |= dict.fromkeys("ohlcv", "1")
             exchange.send(json.dumps({"e": "kline", "k": kline}))
             await until(lambda: len(heard.closed) == 2)

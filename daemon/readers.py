@@ -1,0 +1,173 @@
+"""Exchanges' candle messages, read with the exchange's own closed flag. No I/O.
+
+A reader gives the candles of a message, or None for a message that is not about candles. What
+cannot be read raises, whatever the exception: who calls must catch and count it.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from model.errors import BadCandle
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    Message = dict[str, Any]
+
+
+class RawCandle(NamedTuple):
+    """A candle as the exchange sent it; nothing in it is checked yet.
+
+    Attributes:
+        market_id: the exchange's own name of the market.
+        open_ms: opening time.
+        values: open, high, low, close, volume.
+        closed: the exchange's flag; None where it has none.
+    """
+
+    market_id: Any
+    open_ms: Any
+    values: tuple[Any, ...]
+    closed: bool | None
+
+
+class Channel(NamedTuple):
+    """What a connection was asked for; its symbols are all of one kind.
+
+    Attributes:
+        interval: the exchange's name of the timeframe.
+        symbols: ccxt symbol by the name that the exchange's messages use.
+        contract: whether the markets are swaps or futures.
+        inverse: whether they are settled in the base currency.
+    """
+
+    interval: str
+    symbols: Mapping[str, str]
+    contract: bool = False
+    inverse: bool = False
+
+    def check(self, interval: object) -> None:
+        """Check that a message is about the timeframe that was asked for.
+
+        Raises:
+            BadCandle: it is about another one.
+        """
+        if str(interval) != self.interval:
+            msg = f"candle of interval {interval!r} instead of {self.interval}"
+            raise BadCandle(msg)
+
+
+def read_binance(message: Message, channel: Channel) -> Iterable[RawCandle] | None:
+    """Read a Binance kline event, raw or from a combined stream."""
+    data = message.get("data", message)
+    kline = data.get("k") if isinstance(data, dict) else None
+    if kline is None:
+        return None
+    channel.check(kline["i"])
+    values = (kline["o"], kline["h"], kline["l"], kline["c"], kline["v"])
+    return (RawCandle(kline["s"], kline["t"], values, kline["x"] is True),)
+
+
+def read_okx(message: Message, channel: Channel) -> Iterable[RawCandle] | None:
+    """Read candles of OKX's v5 protocol; the ninth field of a row is the closed flag."""
+    arg = message.get("arg")
+    name = arg.get("channel") if isinstance(arg, dict) else None
+    if not isinstance(name, str) or not name.startswith("candle") or "event" in message:
+        return None
+    channel.check(name.removeprefix("candle"))
+    # Derivatives count contracts in field 5 and base currency in field 6.
+    volume = 6 if channel.contract else 5
+    market_id = message["arg"]["instId"]
+    return (
+        RawCandle(market_id, int(row[0]), (*row[1:5], row[volume]), row[8] == "1")
+        for row in message["data"]
+    )
+
+
+def read_bybit(message: Message, channel: Channel) -> Iterable[RawCandle] | None:
+    """Read klines of Bybit's v5 protocol."""
+    topic = message.get("topic")
+    if not isinstance(topic, str) or not topic.startswith("kline."):
+        return None
+    _, interval, market_id = topic.split(".", 2)
+    channel.check(interval)
+    return _bybit_rows(message["data"], market_id, channel)
+
+
+def _bybit_rows(
+    rows: Iterable[Mapping[str, Any]], market_id: str, channel: Channel
+) -> Iterator[RawCandle]:
+    # Inverse contracts count contracts in `volume`; their turnover is in base currency.
+    keys = ("open", "high", "low", "close", "turnover" if channel.inverse else "volume")
+    for row in rows:
+        channel.check(row["interval"])
+        values = tuple(row[key] for key in keys)
+        yield RawCandle(market_id, row["start"], values, row["confirm"] is True)
+
+
+def read_kraken(message: Message, channel: Channel) -> Iterable[RawCandle] | None:
+    """Read candles of Kraken's v2 protocol, which has no closed flag.
+
+    A snapshot holds candles of the past and the forming one, which may be partial. It only
+    primes: its newest candle of a symbol is told as unfinished, the others are left to REST.
+    """
+    if message.get("channel") == "ohlc":
+        rows = (_kraken_row(row, channel) for row in message["data"])
+        if message["type"] == "update":
+            return rows
+        ascending = sorted(rows, key=lambda candle: candle.open_ms)
+        newest = {candle.market_id: candle._replace(closed=False) for candle in ascending}
+        return newest.values()
+    if message.get("method") == "subscribe" and message.get("success") is False:
+        # ccxt hands it to nobody: without a line here the symbol would stay silent unnoticed.
+        msg = f"a subscription was refused: {message.get('error')}"
+        raise BadCandle(msg)
+    return None
+
+
+def _kraken_row(row: Mapping[str, Any], channel: Channel) -> RawCandle:
+    channel.check(row["interval"])
+    begin = datetime.fromisoformat(row["interval_begin"])
+    if begin.tzinfo is None:
+        msg = f"candle time {row['interval_begin']!r} is of no time zone"
+        raise BadCandle(msg)
+    values = tuple(row[key] for key in ("open", "high", "low", "close", "volume"))
+    return RawCandle(row["symbol"], round(begin.timestamp() * 1_000), values, None)
+
+
+class Reader(NamedTuple):
+    """How to read an exchange.
+
+    Attributes:
+        read: the function.
+        named_by: which field of a ccxt market is its name in messages.
+        intervals: names of timeframes that differ from ccxt's.
+    """
+
+    read: Callable[[Message, Channel], Iterable[RawCandle] | None]
+    named_by: str = "id"
+    intervals: Mapping[str, str] = {}
+
+
+_UTC_DAYS: Final = {"6h": "6Hutc", "12h": "12Hutc", "1d": "1Dutc", "1w": "1Wutc"}
+"""OKX begins its days in Hong Kong unless told otherwise; ccxt tells it by REST alone."""
+
+_BINANCE: Final = Reader(read_binance)
+_OKX: Final = Reader(read_okx, intervals=_UTC_DAYS)
+_BYBIT: Final = Reader(read_bybit)
+
+READERS: Final[Mapping[str, Reader]] = {
+    "binance": _BINANCE,
+    "binanceus": _BINANCE,
+    "binanceusdm": _BINANCE,
+    "binancecoinm": _BINANCE,
+    "okx": _OKX,
+    "okxus": _OKX,
+    "myokx": _OKX,
+    "bybit": _BYBIT,
+    "bybiteu": _BYBIT,
+    "bybitid": _BYBIT,
+    "kraken": Reader(read_kraken, named_by="symbol"),
+}
