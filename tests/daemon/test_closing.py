@@ -104,7 +104,7 @@ def test_impossible_times_are_refused(open_ms: object) -> None:
         )
 
 
-ROWS = [[T0 + at * FRAME.ms, 100.0, 101.0, 99.0, 100.5, 3.0] for at in range(3)]
+ROWS: list[list[object]] = [[T0 + at * FRAME.ms, 100.0, 101.0, 99.0, 100.5, 3.0] for at in range(3)]
 
 
 def test_a_candle_that_closed_while_the_answer_was_under_way_is_not_final() -> None:

@@ -78,7 +78,8 @@ def test_a_gap_is_repaired_in_place() -> None:
     window = primed()
     assert window.add(candle(7, 107.0)) is Verdict.GAP
     assert not window.whole
-    assert window.gap == (START_MS + 5 * FRAME.ms, START_MS + 7 * FRAME.ms)
+    missing = window.gap
+    assert missing == (START_MS + 5 * FRAME.ms, START_MS + 7 * FRAME.ms)
     revision = window.revision
     assert window.repair([candle(4, 104.0), candle(5, 105.0), candle(6, 106.0)]) == 3
     assert window.gap is None
