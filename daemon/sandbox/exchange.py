@@ -1,4 +1,4 @@
-"""A Binance spot exchange of one's own, on loopback sockets, playing recorded candles."""
+"""An exchange of one's own, on loopback sockets, playing recorded candles."""
 
 from __future__ import annotations
 
@@ -13,13 +13,19 @@ from aiohttp import web
 from websockets.asyncio.server import serve
 
 from daemon.clock import Clock, SystemClock
-from daemon.sandbox.market import Faults, Market, event_json
+from daemon.sandbox.binance import Binance
+from daemon.sandbox.dialect import Dialect, Messages, Update
+from daemon.sandbox.market import Faults, Kline, Market
 from daemon.sandbox.rest import RestApi
-from daemon.sandbox.stream import Messages, StreamServer
+from daemon.sandbox.stream import StreamServer
 from daemon.sandbox.tape import Tape
 
 _HOST: Final = "127.0.0.1"
 _PONG_TIMEOUT_S: Final = 60.0
+_HEARTBEAT_S: Final = 1.0
+
+DIALECTS: Final[dict[str, type[Dialect]]] = {dialect.name: dialect for dialect in (Binance,)}
+"""The protocols that a sandbox exchange can speak, by ccxt id."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +37,8 @@ class Behaviour:
         close_delay_s: from the boundary to the closing messages, seconds.
         close_jitter_s: up to so many seconds more, drawn once per candle.
         seed: of that draw.
-        max_streams: streams of one connection.
-        ping_interval_s: between ping frames, seconds.
+        max_streams: streams of one connection, where the exchange limits them.
+        ping_interval_s: between ping frames, where the exchange sends them, seconds.
         rest_port: 0 lets the system pick.
         ws_port: 0 lets the system pick.
     """
@@ -62,15 +68,19 @@ class SandboxExchange:
         self,
         tape: Tape,
         *,
+        name: str = "binance",
         clock: Clock | None = None,
         behaviour: Behaviour | None = None,
         faults: Faults | None = None,
         on_closing: Callable[[int], None] = lambda open_ms: None,  # noqa: ARG005
     ) -> None:
-        """Prepare to play ``tape`` by ``clock``; nothing listens yet.
+        """Prepare to play ``tape`` by ``clock`` as exchange ``name``; nothing listens yet.
 
         ``on_closing`` is told the opening time (Unix ms) of candles whose closing messages are
         about to be sent, before the first byte leaves.
+
+        Raises:
+            CandlecastError: that exchange has no candles of the tape's length.
         """
         self.tape = tape
         self.faults = faults or Faults()
@@ -80,8 +90,9 @@ class SandboxExchange:
         self._on_closing = on_closing
         self._behaviour = behaviour or Behaviour()
         self._market = Market(tape, self.faults)
-        self.rest = RestApi(self._market, self._clock)
-        self.streams = StreamServer(self._behaviour.max_streams)
+        self._dialect = DIALECTS[name](self._market, self._behaviour.max_streams)
+        self.rest = RestApi(self._dialect, self._clock)
+        self.streams = StreamServer(self._dialect, self._clock)
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -91,6 +102,9 @@ class SandboxExchange:
             group = await stack.enter_async_context(asyncio.TaskGroup())
             player = group.create_task(self._play(), name="sandbox candles")
             stack.callback(player.cancel)
+            if (heartbeat := self._dialect.heartbeat) is not None:
+                beating = group.create_task(self._beat(heartbeat), name="sandbox heartbeats")
+                stack.callback(beating.cancel)
             self._stack = stack.pop_all()
         return self
 
@@ -117,7 +131,9 @@ class SandboxExchange:
                 process_request=self.streams.refuse_path,
                 # Deflating a burst would cost more than everything else it needs together.
                 compression=None,
-                ping_interval=self._behaviour.ping_interval_s,
+                ping_interval=self._behaviour.ping_interval_s
+                if self._dialect.ping_frames
+                else None,
                 ping_timeout=_PONG_TIMEOUT_S,
                 close_timeout=1.0,
             )
@@ -166,16 +182,31 @@ class SandboxExchange:
 
         return messages
 
-    def _events(self, stream: str, open_ms: int, fraction: float, now_ms: int) -> list[bytes]:
-        symbol = self._market.symbol_of_stream.get(stream)
+    def _events(self, topic: str, open_ms: int, fraction: float, now_ms: int) -> list[bytes]:
+        symbol = self._dialect.symbol_of_topic.get(topic)
         if symbol is None or (key := (symbol, open_ms)) in self.faults.skipped:
             return []
         closed = fraction >= 1.0
-        market_id, interval = symbol.replace("/", ""), self._market.interval
         versions = [False]
         if closed and key in self.faults.duplicated:
             versions.append(False)
         if closed and key in self.faults.revised:
             versions.append(True)
-        klines = [self._market.kline(symbol, open_ms, fraction, revised=r) for r in versions]
-        return [event_json(k, market_id, interval, now_ms, closed=closed) for k in klines]
+        states = [self._market.kline(symbol, open_ms, fraction, revised=r) for r in versions]
+        goes_on = closed and self._dialect.goes_on
+        following = self._following(symbol, open_ms, now_ms) if goes_on else None
+        return self._dialect.events(symbol, Update(tuple(states), closed, following, now_ms))
+
+    def _following(self, symbol: str, open_ms: int, now_ms: int) -> Kline | None:
+        """The candle after the one that opened at ``open_ms``, as far as it has come."""
+        step = self.tape.timeframe.ms
+        next_ms = open_ms + step
+        if (symbol, next_ms) in self.faults.skipped:
+            return None
+        begun = min(max(now_ms - next_ms, 1), step - 1) / step
+        return self._market.kline(symbol, next_ms, begun, revised=False)
+
+    async def _beat(self, heartbeat: bytes) -> None:
+        while True:
+            await self._clock.sleep(_HEARTBEAT_S)
+            self.streams.beat(heartbeat)

@@ -1,4 +1,4 @@
-"""What the sandbox exchange knows at an instant, and how Binance writes it down.
+"""What the sandbox exchange knows at an instant, whatever protocol it speaks.
 
 Pure: every answer takes the time as an argument. REST and websocket both ask here, so they can
 never disagree.
@@ -44,11 +44,11 @@ class Faults:
 
 
 class Kline(NamedTuple):
-    """One candle with all that Binance reports about it.
+    """One candle with all that exchanges report about it.
 
     Attributes:
         open_ms: opening, Unix milliseconds.
-        close_ms: last millisecond of the candle (Binance's convention).
+        close_ms: last millisecond of the candle.
         ohlcv: prices and volume.
         first_id: id of the first trade, -1 when there was none.
         last_id: id of the last trade, -1 when there was none.
@@ -65,7 +65,12 @@ class Kline(NamedTuple):
     @property
     def quote_volume(self) -> float:
         """Volume in quote currency, at the middle of the candle's range."""
-        return self.ohlcv.volume * (self.ohlcv.high + self.ohlcv.low) / 2
+        return self.ohlcv.volume * self.middle
+
+    @property
+    def middle(self) -> float:
+        """The middle of the candle's range, which stands for its average price."""
+        return (self.ohlcv.high + self.ohlcv.low) / 2
 
 
 class Market:
@@ -75,12 +80,6 @@ class Market:
         """Trade what ``tape`` plays, with ``faults`` applied."""
         self.tape = tape
         self.faults = faults
-        self.interval = tape.timeframe.text
-        self.symbol_of_id = {symbol.replace("/", ""): symbol for symbol in tape.symbols}
-        self.symbol_of_stream = {
-            f"{market_id.lower()}@kline_{self.interval}": symbol
-            for market_id, symbol in self.symbol_of_id.items()
-        }
 
     def kline(self, symbol: str, open_ms: int, fraction: float, *, revised: bool) -> Kline:
         """The candle after ``fraction`` of its time; with ``revised``, a correction shows.
@@ -123,87 +122,3 @@ class Market:
         return [
             self.kline(symbol, t, (now_ms - t) / step, revised=now_ms - t >= step) for t in opens
         ]
-
-
-def event_json(kline: Kline, market_id: str, interval: str, now_ms: int, *, closed: bool) -> bytes:
-    """A websocket kline event, its keys in the order of the real exchange's.
-
-    Args:
-        kline: the candle.
-        market_id: Binance's symbol, e.g. ``BTCUSDT``.
-        interval: Binance's interval, e.g. ``1m``.
-        now_ms: event time, Unix milliseconds.
-        closed: the ``x`` flag.
-    """
-    o, h, low, c, v = kline.ohlcv
-    quote = kline.quote_volume
-    # Written by hand: a burst of a thousand symbols costs a third of what a JSON library takes.
-    return (
-        f'{{"e":"kline","E":{now_ms},"s":"{market_id}","k":{{"t":{kline.open_ms},'
-        f'"T":{kline.close_ms},"s":"{market_id}","i":"{interval}","f":{kline.first_id},'
-        f'"L":{kline.last_id},"o":"{o:.8f}","c":"{c:.8f}","h":"{h:.8f}","l":"{low:.8f}",'
-        f'"v":"{v:.8f}","n":{kline.trades},"x":{"true" if closed else "false"},'
-        f'"q":"{quote:.8f}","V":"{v / 2:.8f}","Q":"{quote / 2:.8f}","B":"0"}}}}'
-    ).encode()
-
-
-def rest_row(kline: Kline) -> list[int | str]:
-    """A row of ``/api/v3/klines``."""
-    o, h, low, c, v = (f"{value:.8f}" for value in kline.ohlcv)
-    quote, half = kline.quote_volume, kline.ohlcv.volume / 2
-    row: list[int | str] = [kline.open_ms, o, h, low, c, v, kline.close_ms, f"{quote:.8f}"]
-    return [*row, kline.trades, f"{half:.8f}", f"{quote / 2:.8f}", "0"]
-
-
-def exchange_info(market: Market, now_ms: int) -> dict[str, object]:
-    """The body of ``/api/v3/exchangeInfo``, as far as candles need it."""
-    tick = f"{10.0**-market.tape.recording.decimals:.8f}"
-    return {
-        "timezone": "UTC",
-        "serverTime": now_ms,
-        "rateLimits": [
-            {
-                "rateLimitType": "REQUEST_WEIGHT",
-                "interval": "MINUTE",
-                "intervalNum": 1,
-                "limit": 6000,
-            }
-        ],
-        "exchangeFilters": [],
-        "symbols": [
-            _symbol_info(market_id, symbol, tick)
-            for market_id, symbol in market.symbol_of_id.items()
-        ],
-    }
-
-
-def _symbol_info(market_id: str, symbol: str, tick: str) -> dict[str, object]:
-    base, _, quote = symbol.partition("/")
-    return {
-        "symbol": market_id,
-        "status": "TRADING",
-        "baseAsset": base,
-        "baseAssetPrecision": 8,
-        "quoteAsset": quote,
-        "quotePrecision": 8,
-        "quoteAssetPrecision": 8,
-        "orderTypes": ["LIMIT", "MARKET"],
-        "isSpotTradingAllowed": True,
-        "isMarginTradingAllowed": False,
-        "filters": [
-            {
-                "filterType": "PRICE_FILTER",
-                "minPrice": tick,
-                "maxPrice": "1000000.00000000",
-                "tickSize": tick,
-            },
-            {
-                "filterType": "LOT_SIZE",
-                "minQty": "0.00001000",
-                "maxQty": "9000.00000000",
-                "stepSize": "0.00001000",
-            },
-        ],
-        "permissions": [],
-        "permissionSets": [["SPOT"]],
-    }

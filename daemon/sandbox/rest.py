@@ -1,132 +1,59 @@
-"""The REST side of the sandbox exchange: Binance spot's public candle endpoints."""
+"""The REST side of the sandbox exchange: whatever its dialect answers, bans and a count."""
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import orjson
 from aiohttp import web
 
-from daemon.clock import Clock
-from daemon.sandbox.market import Market, exchange_info, rest_row
+from daemon.sandbox.dialect import Dialect, RestRefusal, Route
 
 if TYPE_CHECKING:
     from aiohttp.typedefs import Handler
 
-_DEFAULT_LIMIT: Final = 500
-_MAX_LIMIT: Final = 1_000
-_NUMBER: Final = re.compile(r"\d{1,20}")
-
-
-class _Refusal(Exception):  # noqa: N818 - an answer of the protocol, not a mishap
-    """A request that Binance answers with HTTP 400 and its own code."""
-
-    def __init__(self, code: int, msg: str) -> None:
-        super().__init__(msg)
-        self.code = code
-        self.msg = msg
+    from daemon.clock import Clock
 
 
 class RestApi:
-    """Handlers over one market.
+    """The addresses of one exchange.
 
     Attributes:
         requests: requests received since the start, by path.
     """
 
-    def __init__(self, market: Market, clock: Clock) -> None:
-        """Answer from ``market`` at the times of ``clock``."""
-        self._market = market
+    def __init__(self, dialect: Dialect, clock: Clock) -> None:
+        """Answer as ``dialect`` says, at the times of ``clock``."""
+        self._dialect = dialect
         self._clock = clock
         self.requests: dict[str, int] = {}
 
     def app(self) -> web.Application:
         """The aiohttp application with every route."""
         app = web.Application(middlewares=[self._guard])
-        app.router.add_get("/api/v3/ping", self._ping)
-        app.router.add_get("/api/v3/time", self._time)
-        app.router.add_get("/api/v3/exchangeInfo", self._exchange_info)
-        app.router.add_get("/api/v3/klines", self._klines)
-        # A client that was not told to leave the futures alone asks for them too: none are listed.
-        app.router.add_get("/fapi/v1/exchangeInfo", self._no_futures)
-        app.router.add_get("/dapi/v1/exchangeInfo", self._no_futures)
+        for path, route in self._dialect.routes.items():
+            app.router.add_get(path, self._handler(route))
         return app
+
+    def _handler(self, route: Route) -> Handler:
+        async def handle(request: web.Request) -> web.Response:
+            try:
+                return _answer(route(request.query, self._clock.wall_ms()))
+            except RestRefusal as refusal:
+                return _answer(refusal.body, status=refusal.status)
+
+        return handle
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         self.requests[request.path] = self.requests.get(request.path, 0) + 1
-        faults, now_ms = self._market.faults, self._clock.wall_ms()
-        if now_ms < faults.ban_until_ms:
-            return _banned(faults.ban_status, faults.ban_until_ms, now_ms)
-        try:
+        faults, now_ms = self._dialect.market.faults, self._clock.wall_ms()
+        if now_ms >= faults.ban_until_ms:
             return await handler(request)
-        except _Refusal as refusal:
-            return _answer({"code": refusal.code, "msg": refusal.msg}, status=400)
-
-    async def _ping(self, _request: web.Request) -> web.Response:
-        return _answer({})
-
-    async def _time(self, _request: web.Request) -> web.Response:
-        return _answer({"serverTime": self._clock.wall_ms()})
-
-    async def _exchange_info(self, _request: web.Request) -> web.Response:
-        return _answer(exchange_info(self._market, self._clock.wall_ms()))
-
-    async def _no_futures(self, _request: web.Request) -> web.Response:
-        return _answer({"timezone": "UTC", "serverTime": self._clock.wall_ms(), "symbols": []})
-
-    async def _klines(self, request: web.Request) -> web.Response:
-        market_id = _mandatory(request, "symbol")
-        interval = _mandatory(request, "interval")
-        if (symbol := self._market.symbol_of_id.get(market_id)) is None:
-            code, msg = -1121, "Invalid symbol."
-            raise _Refusal(code, msg)
-        # The sandbox has one grid; any other interval is one that this exchange lacks.
-        if interval != self._market.interval:
-            code, msg = -1120, "Invalid interval."
-            raise _Refusal(code, msg)
-        limit = _number(request, "limit")
-        if limit == 0:
-            code, msg = -1130, "Data sent for parameter 'limit' is not valid."
-            raise _Refusal(code, msg)
-        klines = self._market.klines(
-            symbol,
-            _number(request, "startTime"),
-            _number(request, "endTime"),
-            min(_DEFAULT_LIMIT if limit is None else limit, _MAX_LIMIT),
-            self._clock.wall_ms(),
-        )
-        return _answer([rest_row(kline) for kline in klines])
-
-
-def _mandatory(request: web.Request, name: str) -> str:
-    value = request.query.get(name, "")
-    if not value:
-        code = -1102
-        msg = f"Mandatory parameter '{name}' was not sent, was empty/null, or malformed."
-        raise _Refusal(code, msg)
-    return value
-
-
-def _number(request: web.Request, name: str) -> int | None:
-    value = request.query.get(name)
-    if value is None:
-        return None
-    if _NUMBER.fullmatch(value) is None:
-        code = -1100
-        msg = f"Illegal characters found in parameter '{name}'; legal range is '^[0-9]{{1,20}}$'."
-        raise _Refusal(code, msg)
-    return int(value)
-
-
-def _banned(status: int, until_ms: int, now_ms: int) -> web.Response:
-    retry_after_s = -(-(until_ms - now_ms) // 1_000)
-    msg = "Too much request weight used; please use WebSocket Streams to avoid bans."
-    if status == 418:  # noqa: PLR2004 - Binance's status for a banned address
-        msg = f"Way too much request weight used; IP banned until {until_ms}."
-    headers = {"Retry-After": str(retry_after_s)}
-    return _answer({"code": -1003, "msg": msg}, status=status, headers=headers)
+        retry_after_s = -(-(faults.ban_until_ms - now_ms) // 1_000)
+        body = self._dialect.banned(faults.ban_status, faults.ban_until_ms)
+        headers = {"Retry-After": str(retry_after_s)}
+        return _answer(body, status=faults.ban_status, headers=headers)
 
 
 def _answer(

@@ -12,7 +12,8 @@ import numpy as np
 from aiohttp import web
 from websockets.asyncio.server import ServerConnection, broadcast, serve
 
-from daemon.sandbox.market import Faults, Market, exchange_info
+from daemon.sandbox.binance import exchange_info
+from daemon.sandbox.market import Faults, Market
 from daemon.sandbox.tape import Recording, Tape
 from model.candle import Timeframe
 

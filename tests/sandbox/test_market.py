@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.sandbox.market import Faults, Kline, Market, event_json, rest_row
+from daemon.sandbox.binance import event_json, rest_row
+from daemon.sandbox.market import Faults, Kline, Market
 from daemon.sandbox.tape import Tape, build_tape
 from model.candle import Ohlcv, Timeframe
 

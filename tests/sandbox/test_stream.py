@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from daemon.sandbox.binance import BinanceSession
 from daemon.sandbox.exchange import Behaviour, SandboxExchange
-from daemon.sandbox.stream import Session
 from tests.sandbox.scaled import ScaledClock, second_tape
 
 FAST = 5.0
@@ -60,8 +60,14 @@ async def candles(client: ClientConnection, seconds: float) -> list[dict[str, An
     return [json.loads(message) for message in messages]
 
 
-def session(max_streams: int = 1_024) -> Session:
-    return Session(combined=False, names=[], max_streams=max_streams)
+def session(max_streams: int = 1_024) -> BinanceSession:
+    return BinanceSession(combined=False, names=[], max_streams=max_streams)
+
+
+def reply(to: BinanceSession, request: str | bytes) -> Any:
+    """The one answer to a request."""
+    (answer,) = to.reply(request, 0)
+    return json.loads(answer)
 
 
 async def test_subscribe_list_and_unsubscribe(exchange: SandboxExchange) -> None:
@@ -109,7 +115,7 @@ async def test_malformed_requests_are_answered_and_the_connection_lives(
 @given(st.text() | st.binary() | st.recursive(st.none() | st.text() | st.integers(), st.lists))
 def test_whatever_is_sent_the_answer_is_a_result_or_an_error(request_: Any) -> None:
     text = request_ if isinstance(request_, str | bytes) else json.dumps(request_)
-    answer = json.loads(session().reply(text))
+    answer = reply(session(), text)
     assert set(answer) <= {"result", "error", "id"}
     assert ("result" in answer) != ("error" in answer)
 
@@ -117,11 +123,11 @@ def test_whatever_is_sent_the_answer_is_a_result_or_an_error(request_: Any) -> N
 def test_more_streams_than_allowed_are_refused_as_a_whole() -> None:
     small = session(max_streams=2)
     subscribe = {"method": "SUBSCRIBE", "params": STREAMS[:3], "id": 7}
-    answer = json.loads(small.reply(json.dumps(subscribe)))
+    answer = reply(small, json.dumps(subscribe))
     assert answer == {"error": {"code": 4, "msg": "Too many subscriptions"}, "id": 7}
-    assert not small.streams
+    assert not small.topics
     again = {"method": "SUBSCRIBE", "params": [STREAMS[0]] * 5 + [STREAMS[1]], "id": 8}
-    assert json.loads(small.reply(json.dumps(again))) == {"result": None, "id": 8}
+    assert reply(small, json.dumps(again)) == {"result": None, "id": 8}
 
 
 async def test_an_unknown_stream_is_accepted_and_silent(exchange: SandboxExchange) -> None:
