@@ -111,6 +111,26 @@ class Accuracy(Section):
         return self
 
 
+class Calibration(Section):
+    """Intervals around a forecast."""
+
+    level: float = Field(0.9, ge=0.5, le=0.98, description="share of closes inside the interval")
+    gamma: float = Field(
+        0.005, gt=0, le=0.02, description="step of the adaptation after every candle"
+    )
+
+
+class Signal(Section):
+    """Probabilities short, neutral and long."""
+
+    threshold: Literal["auto"] | Annotated[float, Field(gt=0, le=0.5)] = Field(
+        "auto", description="return between neutral and not, as a fraction; auto: with volatility"
+    )
+    multiple: float = Field(
+        0.6, gt=0, le=20, description="auto threshold in moves that half of the candles exceed"
+    )
+
+
 class History(Section):
     """Candles and forecasts in SQLite."""
 

@@ -16,7 +16,18 @@ from pydantic import Field, PrivateAttr, ValidationError, field_validator
 
 from config.base import Section
 from config.forecasting import Exchange, Indicators, Model, Trading
-from config.serving import Accuracy, History, Http, Inference, Logging, Metrics, Mqtt, Paths
+from config.serving import (
+    Accuracy,
+    Calibration,
+    History,
+    Http,
+    Inference,
+    Logging,
+    Metrics,
+    Mqtt,
+    Paths,
+    Signal,
+)
 from config.yamlfile import explain, overlay, read_mapping
 from model.errors import ConfigError
 
@@ -35,6 +46,8 @@ class Settings(Section):
     http: Http = Field(Http(), description="metrics and health pages")
     metrics: Metrics = Field(Metrics(), description="Prometheus series")
     accuracy: Accuracy = Field(Accuracy(), description="forecasts against what happened")
+    calibration: Calibration = Field(Calibration(), description="intervals around a forecast")
+    signal: Signal = Field(Signal(), description="probabilities short, neutral and long")
     history: History = Field(History(), description="candles and forecasts in SQLite")
     logging: Logging = Field(Logging(), description="logging")
     paths: Paths = Field(Paths(), description="folders")

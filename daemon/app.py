@@ -17,12 +17,14 @@ from daemon.feed import Feed, Source
 from daemon.groups import expected
 from daemon.http import Health, serve_http
 from daemon.issuer import Books, Issuer, Market
+from daemon.keeper import Keeper
 from daemon.metrics import Metrics
 from daemon.outbox import Outbox
 from daemon.pipeline import Pipeline
 from daemon.publisher import Broker, Publisher
 from daemon.recorder import Recorder
 from model.bundle import Bundle
+from model.calibration import Rules
 from model.candle import Timeframe
 from model.engine import Engine, choose_device
 from model.errors import CandlecastError, Misfit, NoChampion
@@ -32,6 +34,7 @@ from model.history import History
 from model.manifest import check_fit
 from model.registry import Registry
 from model.serving import ServedModel
+from model.volatility import WARMUP
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -85,6 +88,18 @@ def open_champion(settings: Settings) -> Bundle:
         )
         raise Misfit(msg)
     return bundle
+
+
+def rules_of(settings: Settings) -> Rules:
+    """What intervals and probabilities shall be."""
+    signal = settings.signal
+    return Rules(
+        level=settings.calibration.level,
+        gamma=settings.calibration.gamma,
+        min_n=settings.accuracy.min_n,
+        threshold=None if signal.threshold == "auto" else signal.threshold,
+        multiple=signal.multiple,
+    )
 
 
 def make_engine(settings: Settings, bundle: Bundle, clock: Clock) -> Engine:
@@ -159,7 +174,8 @@ class App:
         timeframe = Timeframe.parse(settings.trading.timeframe)
         symbols = settings.trading.symbols
         market = Market(settings.instance, settings.exchange.name, symbols, timeframe)
-        capacity = bundle.manifest.indicators.warmup + bundle.manifest.lookback
+        manifest = bundle.manifest
+        capacity = max(manifest.indicators.warmup + manifest.lookback, WARMUP)
         self.ready = asyncio.Event()
         self.metrics = Metrics(settings.metrics.max_symbols)
         self._clock = clock
@@ -186,9 +202,11 @@ class App:
             self.metrics,
         )
         budget_s = settings.inference.latency_budget_ms / 1000
+        self._served = ServedModel(bundle, symbols, self._engine, rules_of(settings))
+        self._keeper = Keeper(self._recorder, (market.exchange, timeframe.text), clock)
         self._pipeline = Pipeline(
             market,
-            ServedModel(bundle, symbols, self._engine),
+            self._served,
             Batcher(settings.inference.max_batch),
             Issuer(market, self._publisher, books, clock, budget_s),
             books,
@@ -251,6 +269,7 @@ class App:
             log.info("ready: %d symbols", len(self._settings.trading.symbols))
             group.create_task(self._backfill.run(), name="backfill")
             group.create_task(self._watch_over(), name="watch")
+            group.create_task(self._keeper.run(self._served), name="keeper")
 
     async def _restore(self) -> None:
         """Take up the account where the last process left it."""
@@ -262,6 +281,7 @@ class App:
                 history.outcomes(settings.exchange.name, settings.trading.timeframe, limit)
             )
         )
+        await self._keeper.restore(self._served)
 
     async def _watch_over(self) -> None:
         """Say on the status topic when symbols go stale and when they are back."""
@@ -278,6 +298,7 @@ class App:
         *edges, forecasts = tasks
         forecasts.cancel()
         await self._publisher.farewell(_FAREWELL_S)
+        await self._keeper.save(self._served)
         for task in edges:
             task.cancel()
 

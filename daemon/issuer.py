@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from daemon.outbox import Outgoing
 from daemon.topics import batch_topic, prediction_topic
-from model.forecast import Forecast, Latency, ModelInfo, WindowInfo, batch_payload, payload
+from model.forecast import (
+    Forecast,
+    Interval,
+    Latency,
+    ModelInfo,
+    Probabilities,
+    WindowInfo,
+    batch_payload,
+    payload,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,6 +66,8 @@ class Result(NamedTuple):
         model: which model spoke.
         queue_s: from the candle's arrival to the beginning of its flush.
         inference_s: of the batch it was in.
+        interval: None until there is enough evidence.
+        probabilities: None until there is enough evidence.
     """
 
     raw: float
@@ -65,6 +76,8 @@ class Result(NamedTuple):
     model: ModelInfo
     queue_s: float
     inference_s: float
+    interval: Interval | None = None
+    probabilities: Probabilities | None = None
 
 
 class Issuer:
@@ -174,8 +187,8 @@ class Issuer:
             predicted_close=result.price,
             predicted_normalized=result.raw,
             predicted_return=result.price / last - 1.0,
-            interval=None,
-            probabilities=None,
+            interval=result.interval,
+            probabilities=result.probabilities,
             window=result.window,
             skill=self._books.accuracy.skill(candle.symbol),
             model=result.model,

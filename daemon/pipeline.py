@@ -110,14 +110,22 @@ class Pipeline:
         slot = self._slots[symbol]
         window = self.windows[slot]
         following_ms = window.next_open_ms or 0
-        if not window.repair(candles):
-            return
         for candle in candles:
-            if candle.open_ms >= following_ms:
+            if candle.open_ms < following_ms and window.add(candle) is Verdict.REVISED:
                 self._books.recorder.candle(candle)
-                self._issuer.score(candle)
+                self._books.metrics.count_candle(Verdict.REVISED.value)
+        new = [candle for candle in candles if candle.open_ms >= following_ms]
+        if not window.repair(new):
+            return
+        for candle in new:
+            self._books.recorder.candle(candle)
+            self._issuer.score(candle)
         if window.whole:
             self._enqueue(slot)
+
+    def resume(self, symbol: str, candles: Sequence[Candle]) -> None:
+        """Take up the consecutive candles that the last process left, ascending."""
+        self.windows[self._slots[symbol]].repair(candles)
 
     def _enqueue(self, slot: int) -> None:
         newest = self.windows[slot].newest
@@ -237,16 +245,21 @@ class Pipeline:
             )
         inferred_s = clock.monotonic()
         last = np.array([ready.candle.ohlcv.close for ready in batch], dtype=np.float64)
-        prices = served.price(slots, raw, last).tolist()
+        prices = served.price(slots, raw, last)
+        outlooks = served.calibration.outlook(slots, prices, last).messages()
         outside = served.out_of_range(slots).tolist()
         model = ModelInfo(served.version, served.sha256, served.target)
         messages = []
-        for ready, raw_value, price, out in zip(batch, raw.tolist(), prices, outside, strict=True):
+        rows = zip(batch, raw.tolist(), prices.tolist(), outside, outlooks, strict=True)
+        for ready, raw_value, price, out, outlook in rows:
             filled = self.windows[ready.slot].filled(served.lookback)
             window = WindowInfo(served.lookback, filled, out, ready.candle.final_by or "rest")
             queue_s = started_s - ready.candle.received_s
             message = self._issuer.issue(
-                ready, Result(raw_value, price, window, model, queue_s, inferred_s - inferring_s)
+                ready,
+                Result(
+                    raw_value, price, window, model, queue_s, inferred_s - inferring_s, *outlook
+                ),
             )
             if message is not None:
                 messages.append(message)

@@ -8,15 +8,16 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from model.errors import BundleError
 from model.features import Indicators
 from model.manifest import MANIFEST, Manifest
 from model.onnx_export import OnnxPair
+from model.residuals import Residuals
 from model.safe_files import read_limited
 from model.scaler import ScalerSet
-from model.strict_json import as_number, fail, parse_object
+from model.strict_json import as_number, fail
 
 KERAS_FILE: Final = "model.keras"
 LARGEST: Final[Mapping[str, int]] = {
@@ -49,7 +50,7 @@ class BundleParts:
         trained_to_ms: opening time of the last one, validation included.
         data_sha256: hash of those candles, 64 hexadecimal digits.
         created_ms: now, Unix milliseconds; becomes part of the version.
-        calibration: the initial state of the calibration, a JSON object.
+        calibration: what `Residuals.to_json` gave; by default no evidence.
     """
 
     keras: bytes
@@ -64,7 +65,7 @@ class BundleParts:
     trained_to_ms: int
     data_sha256: str
     created_ms: int
-    calibration: str = "{}\n"
+    calibration: str = field(default_factory=lambda: Residuals().to_json())
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class Bundle:
         manifest: what it says of itself.
         scalers: one scaler per symbol.
         onnx: the two graphs.
-        calibration: the initial state of the calibration.
+        residuals: what the calibration starts from.
         sha256: hash of the manifest and so, through the hashes in it, of everything.
     """
 
@@ -86,7 +87,7 @@ class Bundle:
     manifest: Manifest
     scalers: ScalerSet
     onnx: OnnxPair = field(repr=False)
-    calibration: Mapping[str, Any] = field(repr=False)
+    residuals: Residuals = field(repr=False)
     sha256: str
 
     def read_keras(self) -> bytes:
@@ -172,7 +173,7 @@ def open_bundle(path: Path, version: str) -> Bundle:
         manifest=manifest,
         scalers=scalers,
         onnx=OnnxPair(data["prefix.onnx"], data["step.onnx"]),
-        calibration=parse_object(data["calibration.json"], "calibration.json"),
+        residuals=Residuals.from_json(data["calibration.json"]),
         sha256=hashlib.sha256(text).hexdigest(),
     )
 

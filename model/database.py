@@ -13,7 +13,7 @@ from model.errors import HistoryError
 APPLICATION_ID: Final = 0x63636173
 """``ccas`` in the header says whose database it is."""
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 
 _MAGIC: Final = b"SQLite format 3\0"
 _APPLICATION_ID_AT: Final = slice(68, 72)
@@ -23,7 +23,16 @@ _WHOLE_CHECK_BYTES: Final = 64 * 2**20
 _WAL_BYTES: Final = 16 * 2**20
 _BUSY_S: Final = 5.0
 
+_CALIBRATION: Final = """CREATE TABLE calibration (
+    market INTEGER NOT NULL, model INTEGER NOT NULL, symbol INTEGER NOT NULL,
+    saved_s INTEGER NOT NULL, state BLOB NOT NULL,
+    PRIMARY KEY (market, model, symbol)) WITHOUT ROWID"""
+
+_MIGRATIONS: Final = {1: (_CALIBRATION,)}
+"""What makes the next schema of one; none changes or drops what is there."""
+
 _TABLES: Final = (
+    _CALIBRATION,
     """CREATE TABLE market (
         id INTEGER PRIMARY KEY, exchange TEXT NOT NULL, timeframe TEXT NOT NULL,
         UNIQUE (exchange, timeframe))""",
@@ -92,6 +101,8 @@ def _prepare(database: sqlite3.Connection, path: Path) -> None:
         (application_id,) = database.execute("PRAGMA application_id").fetchone()
         if application_id == 0:
             _create(database)
+        else:
+            _migrate(database)
     (schema,) = database.execute("PRAGMA user_version").fetchone()
     if schema != SCHEMA:
         msg = (
@@ -112,6 +123,15 @@ def _create(database: sqlite3.Connection) -> None:
     database.execute(f"PRAGMA user_version = {SCHEMA}")
     for table in _TABLES:
         database.execute(table)
+
+
+def _migrate(database: sqlite3.Connection) -> None:
+    (schema,) = database.execute("PRAGMA user_version").fetchone()
+    while schema in _MIGRATIONS:
+        for statement in _MIGRATIONS[schema]:
+            database.execute(statement)
+        schema += 1
+        database.execute(f"PRAGMA user_version = {schema}")
 
 
 def _check(database: sqlite3.Connection, path: Path) -> None:

@@ -58,6 +58,13 @@ FROM forecast AS f JOIN symbol AS s ON s.id = f.symbol
 WHERE f.market = ? AND f.close_s > ? ORDER BY f.close_s
 """
 
+_SAVE_CALIBRATION: Final = "INSERT OR REPLACE INTO calibration VALUES (?, ?, ?, ?, ?)"
+
+_CALIBRATION: Final = """
+SELECT s.name, c.state FROM calibration AS c JOIN symbol AS s ON s.id = c.symbol
+WHERE c.market = ? AND c.model = (SELECT id FROM model WHERE sha256 = ?)
+"""
+
 # Each pair finds the last opening of a slice, then deletes up to it.
 _PRUNE_CANDLES: Final = (
     "SELECT open_s FROM candle WHERE market = ? AND open_s < ? ORDER BY 1 LIMIT 1 OFFSET ?",
@@ -67,6 +74,18 @@ _PRUNE_FORECASTS: Final = (
     "SELECT close_s FROM forecast WHERE market = ? AND close_s < ? ORDER BY 1 LIMIT 1 OFFSET ?",
     "DELETE FROM forecast WHERE market = ? AND close_s < ?",
 )
+
+# A model that has not served for so long starts from its bundle again.
+_PRUNE_CALIBRATION: Final = "DELETE FROM calibration WHERE saved_s < ?"
+
+MarketKey = tuple[str, str]
+"""Exchange and timeframe."""
+
+ModelKey = tuple[str, str]
+"""Version and SHA-256."""
+
+SavedCalibration = tuple[int, dict[str, bytes]]
+"""When (Unix milliseconds), and the states by symbol."""
 
 
 class Outcome(NamedTuple):
@@ -183,6 +202,35 @@ class History:
                 row = ForecastRow(name, close_s * 1000, (close_s + step_s) * 1000, *rest)
                 yield Outcome(row, close)
 
+    def save_calibration(self, market: MarketKey, model: ModelKey, saved: SavedCalibration) -> None:
+        """Replace what the model's calibration had learnt, in one transaction.
+
+        Args:
+            market: exchange (ccxt id) and timeframe.
+            model: version and SHA-256.
+            saved: wall clock (Unix milliseconds) and states by symbol.
+
+        Raises:
+            HistoryError: nothing of it was written.
+        """
+        saved_ms, states = saved
+        with transaction(self._db, self._path):
+            ids = self._market_id(*market), self._model_id(*model)
+            symbol_id = self._symbol_ids()
+            self._db.executemany(
+                _SAVE_CALIBRATION,
+                ((*ids, symbol_id(s), saved_ms // 1000, state) for s, state in states.items()),
+            )
+
+    def calibration(self, market: MarketKey, sha256: str) -> dict[str, bytes]:
+        """What the calibration of a model had learnt, by symbol; empty when nothing was saved.
+
+        Raises:
+            HistoryError: the file cannot be read.
+        """
+        with errors(self._path):
+            return dict(self._db.execute(_CALIBRATION, (self._find_market(*market), sha256)))
+
     def prune(self, keep_days: float, now_ms: int, max_rows: int = 10_000) -> int:
         """Delete one slice of what is older than ``keep_days``; call again until it returns 0.
 
@@ -208,6 +256,7 @@ class History:
                     end_s = self._one(slice_end, market, before_s, max_rows - 1)
                     until_s = before_s if end_s is None else end_s + 1
                     deleted += self._db.execute(delete, (market, until_s)).rowcount
+            deleted += self._db.execute(_PRUNE_CALIBRATION, (before_s,)).rowcount
         return deleted
 
     def _one(self, statement: str, *values: object) -> int | None:

@@ -34,4 +34,5 @@ def pack_trained(trained: Trained, models: Path, created_ms: int) -> BundleParts
         trained_to_ms=trained.trained_to_ms,
         data_sha256=trained.data_sha256,
         created_ms=created_ms,
+        calibration=trained.residuals.to_json(),
     )

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from model.calibration import DEFAULT_RULES, Calibration, Rules
 from model.features import FeatureBank
 
 if TYPE_CHECKING:
@@ -20,20 +21,27 @@ if TYPE_CHECKING:
 
 
 class ServedModel:
-    """One bundle serving a fixed list of symbols; scaler, features and network as one unit.
+    """One bundle serving a fixed list of symbols: scaler, features, network and calibration.
 
     Symbols are addressed by their position in ``symbols``; every method is vectorized over them.
     A closed candle is either appended (`advance`) or, when the window changed in any other way,
     everything derived from it is derived anew (`rebuild`).
     """
 
-    def __init__(self, bundle: Bundle, symbols: Sequence[str], engine: Engine) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        symbols: Sequence[str],
+        engine: Engine,
+        rules: Rules = DEFAULT_RULES,
+    ) -> None:
         """Bind a verified bundle to symbols that its scalers know.
 
         Args:
             bundle: the opened bundle.
             symbols: ccxt symbols; their order is the index of every other method.
             engine: the compiled network of the same bundle, sized for ``len(symbols)``.
+            rules: what intervals and probabilities shall be.
         """
         manifest = bundle.manifest
         self.version = bundle.version
@@ -41,6 +49,7 @@ class ServedModel:
         self.target = manifest.target
         self.lookback = manifest.lookback
         self._bank = FeatureBank(manifest.features, manifest.indicators, len(symbols))
+        self.calibration = Calibration(bundle.residuals, symbols, rules)
         self._scaler = bundle.scalers.bind(symbols)
         self._engine = engine
         n, lookback, n_features = len(symbols), manifest.lookback, len(manifest.features)
@@ -58,6 +67,7 @@ class ServedModel:
             idx: positions of the symbols, shape ``(k,)``.
             ohlcv: their windows, shape ``(k, warm-up + lookback, 5)``, newest last.
         """
+        self.calibration.prime(idx, ohlcv)
         features = self._bank.prime(idx, ohlcv)[:, -self.lookback :]
         for position in range(self.lookback):
             self._place(idx, position, features[:, position])
@@ -72,6 +82,7 @@ class ServedModel:
             idx: positions of the symbols, shape ``(k,)``.
             ohlcv: the closed candles, shape ``(k, 5)``.
         """
+        self.calibration.observe(idx, ohlcv)
         self._place(idx, self._head[idx], self._bank.commit(idx, ohlcv))
         self._head[idx] = (self._head[idx] + 1) % self.lookback
         self._stamp[idx] += 1

@@ -19,8 +19,10 @@ from model.csvfiles import newest_csv
 from model.dataset import Dataset, Samples, build_dataset, read_sources
 from model.errors import CandlecastError, ConfigError
 from model.evaluation import Evaluation, Scored, evaluate
+from model.features import OHLCV
 from model.lstm_model import LSTMPricePredictor
 from model.preprocess import indicators_of
+from model.residuals import Residuals, fit_residuals
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,8 +49,9 @@ class Trained:
         trained_to_ms: opening time of the last one, validation included.
         data_sha256: hash of all candles, the test's included.
         symbols: ccxt symbols by the number that ``validation`` and ``test`` use.
-        validation: forecasts of the validation part: its errors calibrate intervals.
+        validation: forecasts of the validation part.
         test: forecasts of the test part.
+        residuals: errors of the validation part, which intervals start from.
     """
 
     weights: LstmWeights
@@ -64,6 +67,7 @@ class Trained:
     symbols: tuple[str, ...]
     validation: Scored
     test: Scored
+    residuals: Residuals
 
 
 def train(
@@ -131,6 +135,7 @@ def train(
         symbols=dataset.symbols,
         validation=validation,
         test=test,
+        residuals=_residuals(candles, dataset, validation),
     )
 
 
@@ -139,6 +144,16 @@ def _scored(dataset: Dataset, samples: Samples, raw: NDArray[np.float32]) -> Sco
     value = dataset.scalers.bind(dataset.symbols).unscale_target(samples.symbol, raw)
     price = value if dataset.scalers.target == "close" else samples.last_close * np.exp(value)
     return Scored(samples.symbol, samples.open_ms, samples.last_close, samples.close, price)
+
+
+def _residuals(
+    candles: Mapping[str, pd.DataFrame], dataset: Dataset, validation: Scored
+) -> Residuals:
+    arrays = {
+        symbol: (frame["timestamp"].to_numpy(np.int64), frame[list(OHLCV)].to_numpy(np.float64))
+        for symbol, frame in candles.items()
+    }
+    return fit_residuals(arrays, dataset.symbols, validation)
 
 
 def _print_split(dataset: Dataset) -> None:

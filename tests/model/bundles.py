@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 
 import numpy as np
 
 from model.engine import OnnxPair
 from model.features import LOG_RETURN_FEATURES, Indicators
 from model.registry import BundleParts, Registry
+from model.residuals import LEVELS, Residuals, SymbolResiduals
 from model.scaler import ScalerSet, SymbolScaler
 
 NOON_MS = 1_795_435_200_000
@@ -27,6 +27,7 @@ def parts(number: int = 0) -> BundleParts:
     """A bundle whose every file carries its number."""
     scaler = SymbolScaler(np.zeros(6) - number, np.ones(6), 0.0, 1e-3)
     tag = str(number).encode()
+    residuals = SymbolResiduals(200 + number, tuple((LEVELS - 0.5).tolist()))
     return BundleParts(
         keras=b"keras" + tag,
         onnx=OnnxPair(b"prefix" + tag, b"step" + tag),
@@ -40,7 +41,7 @@ def parts(number: int = 0) -> BundleParts:
         trained_to_ms=NOON_MS - 900_000,
         data_sha256=hashlib.sha256(tag).hexdigest(),
         created_ms=NOON_MS + 1000 * number,
-        calibration=json.dumps({"number": number}),
+        calibration=Residuals(by_symbol={"BTC/USDT": residuals}).to_json(),
     )
 
 
@@ -53,5 +54,5 @@ def numbers_in(registry: Registry, version: str) -> set[int]:
         int(bundle.onnx.step[4:]),
         int(-bundle.scalers.by_symbol["BTC/USDT"].feature_min[0]),
         int(bundle.manifest.metrics["mae_ratio"] - 1),
-        int(bundle.calibration["number"]),
+        bundle.residuals.by_symbol["BTC/USDT"].n - 200,
     }

@@ -269,7 +269,7 @@ def _overwritten_in_the_middle(path: Path) -> None:
     [
         (_text, "is not a candlecast database; move it away or change paths.state"),
         (_other_program, "is not a candlecast database"),
-        (_newer_schema, "has schema 9, this version of candlecast needs 1"),
+        (_newer_schema, "has schema 9, this version of candlecast needs 2"),
         (_truncated, "is damaged"),
         (_overwritten_in_the_middle, "is damaged"),
         (Path.mkdir, "cannot be read: Is a directory"),

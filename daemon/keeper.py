@@ -1,0 +1,70 @@
+"""What the calibration has learnt is kept in the history, so that a restart does not forget it."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Final
+
+from model.errors import HistoryError
+
+if TYPE_CHECKING:
+    from daemon.clock import Clock
+    from daemon.recorder import Recorder
+    from model.history import History
+    from model.serving import ServedModel
+
+log = logging.getLogger(__name__)
+
+_SAVE_EVERY_S: Final = 300.0
+"""What a kill may cost: five minutes of adaptation. A save writes some 400 bytes per symbol."""
+
+
+class Keeper:
+    """Saves and restores the calibration of a served model, on the recorder's thread.
+
+    Args:
+        recorder: the way into the history.
+        market: exchange and timeframe.
+        clock: the injected clock.
+    """
+
+    def __init__(self, recorder: Recorder, market: tuple[str, str], clock: Clock) -> None:
+        self._recorder = recorder
+        self._market = market
+        self._clock = clock
+        self._restored = False
+
+    async def restore(self, served: ServedModel) -> None:
+        """Go on from what was last saved for this very model.
+
+        Raises:
+            HistoryError: the history cannot be read.
+        """
+        states = await self._recorder.read(lambda h: h.calibration(self._market, served.sha256))
+        self._restored = True
+        refused = served.calibration.restore(states)
+        if refused:
+            log.warning("calibration starts anew, its saved state does not fit: %s", refused)
+
+    async def run(self, served: ServedModel) -> None:
+        """Save now and then, until cancelled."""
+        while True:
+            await self._clock.sleep(_SAVE_EVERY_S)
+            await self.save(served)
+
+    async def save(self, served: ServedModel) -> None:
+        """Write down what has been learnt; a history that fails costs nothing but this."""
+        if not self._restored:
+            # Stopped while starting: what is in the history is newer than what is here.
+            return
+        snapshot = served.calibration.snapshot()
+        now_ms = self._clock.wall_ms()
+
+        def write(history: History) -> None:
+            model = (served.version, served.sha256)
+            history.save_calibration(self._market, model, (now_ms, snapshot.encode()))
+
+        try:
+            await self._recorder.read(write)
+        except HistoryError as error:
+            log.warning("the calibration was not saved: %s", error)

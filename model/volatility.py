@@ -1,0 +1,100 @@
+"""How far a candle is likely to move, from the candles before it: O(1) per candle, all symbols.
+
+What the next move will be can hardly be told, how large it will be can: quiet and wild hours come
+in runs. Four running means see them, of range and of volume, each over a short and a long span.
+The scale is log-linear in them, ``exp(w · features)``, with weights fitted once on training candles
+(`model.residuals`). The weights of the ranges come out below 1 in sum, which draws the scale
+towards the usual: that alone is worth more than any further span.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Index = NDArray[np.intp]
+
+SPANS: Final = (4, 32)
+"""Of the exponential means, in candles."""
+
+WARMUP: Final = math.ceil(math.log(1e-9) / math.log(1.0 - 2.0 / (max(SPANS) + 1)))
+"""Candles after which what came before weighs less than 1e-9."""
+
+N_FEATURES: Final = 3
+"""Log of the short and of the long mean of the range, log of short ÷ long mean of the volume."""
+
+_ALPHAS: Final = np.array([2.0 / (span + 1) for span in SPANS])
+_LEAST_RANGE: Final = 1e-7
+_MOST_RATIO: Final = 100.0
+
+
+class Volatility:
+    """The running means of ``n_symbols`` symbols, addressed by position.
+
+    Candles are rows ``open, high, low, close, volume``.
+    """
+
+    def __init__(self, n_symbols: int) -> None:
+        self._ranges = np.zeros((n_symbols, len(SPANS)))
+        self._volumes = np.zeros((n_symbols, len(SPANS)))
+
+    def prime(self, idx: Index, ohlcv: Floats) -> None:
+        """Start over from whole windows.
+
+        Args:
+            idx: positions of the symbols, shape ``(k,)``.
+            ohlcv: their candles, shape ``(k, rows, 5)``, newest last; from `WARMUP` rows on it does
+                not matter where the window begins.
+        """
+        age = np.arange(ohlcv.shape[1])[::-1, None]
+        weights = (1.0 - _ALPHAS) ** age
+        weights /= weights.sum(axis=0)
+        self._ranges[idx] = _log_range(ohlcv) @ weights
+        self._volumes[idx] = ohlcv[..., 4] @ weights
+
+    def observe(self, idx: Index, ohlcv: Floats) -> None:
+        """Take in one closed candle each, shape ``(k, 5)``; ``idx`` holds no symbol twice."""
+        for means, values in ((self._ranges, _log_range(ohlcv)), (self._volumes, ohlcv[:, 4])):
+            kept = means[idx]
+            means[idx] = kept + _ALPHAS * (values[:, None] - kept)
+
+    def features(self, idx: Index) -> Floats:
+        """Of the candles seen so far, shape ``(k, N_FEATURES)``; always finite."""
+        return _features(self._ranges[idx], self._volumes[idx])
+
+
+def history_features(ohlcv: Floats) -> Floats:
+    """The features after every candle of one symbol, for fitting; the first `WARMUP` are unripe.
+
+    Args:
+        ohlcv: shape ``(rows, 5)``.
+
+    Returns:
+        Shape ``(rows, N_FEATURES)``.
+    """
+    import pandas as pd
+
+    ranges, volumes = (
+        np.column_stack([pd.Series(x).ewm(span=span, adjust=True).mean() for span in SPANS])
+        for x in (_log_range(ohlcv), ohlcv[:, 4])
+    )
+    return _features(ranges, volumes)
+
+
+def _log_range(ohlcv: Floats) -> Any:  # noqa: ANN401 - one dimension less than it is given
+    return np.log(ohlcv[..., 1] / ohlcv[..., 2])
+
+
+def _features(ranges: Floats, volumes: Floats) -> Floats:
+    features = np.empty((len(ranges), N_FEATURES))
+    # A market without trades has neither range nor volume, and still a scale.
+    np.log(ranges + _LEAST_RANGE, out=features[:, :2])
+    short, long = volumes.T
+    ratio = np.ones_like(long)
+    np.divide(short, long, out=ratio, where=long > 0.0)
+    np.log(np.clip(ratio, 1.0 / _MOST_RATIO, _MOST_RATIO), out=features[:, 2])
+    return features
