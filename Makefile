@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CHECKED := config daemon model tests $(wildcard examples benchmarks)
 
-.PHONY: help demo test lint format lock clean
+.PHONY: help demo test bench lint format lock clean
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,6 +20,10 @@ demo: $(STAMP) ## live forecasts of recorded candles; Ctrl-C ends it
 test: lint ## lint, types and all tests
 	@$(BIN)/python -m pytest $(ARGS)
 
+bench: $(VENV)/.benchmarks ## every benchmark, most of an hour; needs mosquitto and an idle machine
+	@set -e; for name in engine publishers receive pipeline soak; do \
+		echo "== $$name"; $(BIN)/python -m benchmarks.$$name; done
+
 lint: $(STAMP) ## ruff and mypy
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -29,11 +33,19 @@ format: $(STAMP) ## let ruff put the code into shape
 	@$(BIN)/ruff check --fix-only .
 	@$(BIN)/ruff format .
 
-lock: ## renew requirements.lock from pyproject.toml (needs uv)
+lock: ## renew both lock files (needs uv)
 	@command -v uv >/dev/null || { echo "make lock needs uv on PATH" >&2; exit 1; }
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--no-emit-find-links --no-annotate --no-header --all-extras --group dev \
 		pyproject.toml -o requirements.lock
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--no-emit-find-links --no-annotate --no-header -c requirements.lock \
+		benchmarks/requirements.in -o benchmarks/requirements.lock
+
+$(VENV)/.benchmarks: benchmarks/requirements.lock $(STAMP)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes \
+		-r benchmarks/requirements.lock
+	@touch $@
 
 clean: ## remove .venv and everything built
 	rm -rf $(VENV) build dist *.egg-info .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache

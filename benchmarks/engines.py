@@ -123,13 +123,15 @@ def _litert() -> dict[str, Maker]:
     interpreter_of = importlib.import_module("ai_edge_litert.interpreter").Interpreter
     import tensorflow as tf
 
+    freezing = importlib.import_module("tensorflow.python.framework.convert_to_constants")
     model = _keras()
 
     def maker(threads: int) -> Maker:
         def make(x: Batch) -> Pass:
             function = tf.function(lambda rows: model(rows, training=False))
             concrete = function.get_concrete_function(tf.TensorSpec(x.shape, tf.float32))
-            converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete], model)
+            frozen = freezing.convert_variables_to_constants_v2(concrete)
+            converter = tf.lite.TFLiteConverter.from_concrete_functions([frozen])
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / "network.tflite"
                 path.write_bytes(converter.convert())

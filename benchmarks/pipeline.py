@@ -51,7 +51,7 @@ def summarize(runs: list[Run]) -> dict[str, Any]:
 
 
 def _mean(tables: list[dict[str, float]]) -> dict[str, float]:
-    return {key: float(np.mean([table[key] for table in tables])) for key in tables[0]}
+    return {key: float(np.mean([table[key] for table in tables if table])) for key in tables[0]}
 
 
 def measure_size(

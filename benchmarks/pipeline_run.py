@@ -219,10 +219,10 @@ def _evaluate(received: Path, market: Exchange, before: _Reading, after: _Readin
         burst_end_ms=np.array([max(burst) for burst in burst_ms.values() if burst]),
         missing=len(starts) * len(market.symbols) - len(arrivals),
         late=round(moved.get(("predictions_total", "late"), 0.0)),
-        payload_bytes=float(np.mean([int(rest[2]) for rest in arrivals.values()])),
+        payload_bytes=sum(int(rest[2]) for rest in arrivals.values()) / max(1, len(arrivals)),
         cpu_s=after.cpu_s - before.cpu_s,
         loop_cpu_s=after.loop_cpu_s - before.loop_cpu_s,
-        where_ms=_where(arrivals, starts, _publish_ms(moved)) if flushes else {},
+        where_ms=_where(arrivals, starts, _publish_ms(moved)) if flushes and arrivals else {},
         stage_us=_stages(moved) if flushes else {},
         batch_size=moved[("batch_size_sum", "")] / flushes if flushes else float("nan"),
     )
