@@ -8,13 +8,15 @@ and listens to the cache that ccxt fills.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from daemon.exchange import network_errors
+from daemon.groups import expected
 from daemon.readers import READERS, Channel
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
     from daemon.readers import Reader
 
 
@@ -50,6 +52,8 @@ def tapped(base: type[Any], listener: Listener) -> type[Any]:
             "watch_candles": _open_channel(reader),
             "handle_message": _direct(base, reader, listener),
         }
+        if (watch := _WATCH_MANY.get(base.__name__)) is not None:
+            body["watch_ohlcv_for_symbols"] = watch(base)
     return type(base.__name__, (base,), body)
 
 
@@ -58,6 +62,7 @@ def _open_channel(reader: Reader) -> Callable[..., None]:
 
     def watch_candles(exchange: Any, symbols: Iterable[str], timeframe: str) -> None:  # noqa: ANN401
         exchange.timeframes = exchange.timeframes | reader.intervals
+        exchange.has = exchange.has | {"watchOHLCVForSymbols": True}
         markets = [exchange.market(symbol) for symbol in symbols]
         exchange.candle_channel = Channel(
             str(exchange.timeframes[timeframe]),
@@ -67,6 +72,48 @@ def _open_channel(reader: Reader) -> Callable[..., None]:
         )
 
     return watch_candles
+
+
+def _in_portions(base: type[Any]) -> Callable[..., Any]:
+    """A `watch_ohlcv_for_symbols` that asks for ten symbols at a time: Bybit's spot takes no more.
+
+    ccxt asks for all of them at once.
+    """
+
+    async def watch_ohlcv_for_symbols(exchange: Any, pairs: list[list[str]]) -> None:  # noqa: ANN401
+        try:
+            async with asyncio.TaskGroup() as group:
+                for at in range(0, len(pairs), 10):
+                    portion = pairs[at : at + 10]
+                    group.create_task(base.watch_ohlcv_for_symbols(exchange, portion))
+        except ExceptionGroup as group_error:
+            raise expected(group_error, network_errors()) from None
+
+    return watch_ohlcv_for_symbols
+
+
+def _at_once(base: type[Any]) -> Callable[..., Any]:
+    """The `watch_ohlcv_for_symbols` that ccxt's Kraken lacks.
+
+    It can ask for one symbol at a time only, and lets a second pass between two requests.
+    """
+    del base
+
+    async def watch_ohlcv_for_symbols(exchange: Any, pairs: list[list[str]]) -> None:  # noqa: ANN401
+        interval = exchange.timeframes[pairs[0][1]]
+        symbols = [symbol for symbol, _ in pairs]
+        await exchange.watch_multi_helper("ohlcv", "ohlc", symbols, None, {"interval": interval})
+
+    return watch_ohlcv_for_symbols
+
+
+_WATCH_MANY: Final[dict[str, Callable[[type[Any]], Callable[..., Any]]]] = {
+    "bybit": _in_portions,
+    "bybiteu": _in_portions,
+    "bybitid": _in_portions,
+    "kraken": _at_once,
+}
+"""How to subscribe to many symbols where ccxt's own way does not do."""
 
 
 def _direct(base: type[Any], reader: Reader, listener: Listener) -> Callable[..., None]:

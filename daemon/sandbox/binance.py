@@ -9,13 +9,20 @@ from urllib.parse import parse_qs, urlsplit
 
 import orjson
 
-from daemon.sandbox.dialect import Dialect, Messages, RestRefusal, Route, Session, Update
+from daemon.sandbox.dialect import (
+    Dialect,
+    Messages,
+    RestRefusal,
+    Route,
+    Session,
+    Update,
+    optional_int,
+)
 from daemon.sandbox.market import Kline, Market
 
 _STREAM: Final = re.compile(r"[a-z0-9]+@[A-Za-z0-9_@+:]+")
 _ID: Final = re.compile(r"[A-Za-z0-9]{1,36}")
 _INT64: Final = 2**63
-_NUMBER: Final = re.compile(r"\d{1,20}")
 _DEFAULT_LIMIT: Final = 500
 _MAX_LIMIT: Final = 1_000
 _TIMEFRAMES: Final = "1s 1m 3m 5m 15m 30m 1h 2h 4h 6h 8h 12h 1d 3d 1w"
@@ -213,14 +220,9 @@ def _mandatory(query: Mapping[str, str], name: str) -> str:
 
 
 def _number(query: Mapping[str, str], name: str) -> int | None:
-    value = query.get(name)
-    if value is None:
-        return None
-    if _NUMBER.fullmatch(value) is None:
-        code = -1100
-        msg = f"Illegal characters found in parameter '{name}'; legal range is '^[0-9]{{1,20}}$'."
-        raise _rest_refusal(code, msg)
-    return int(value)
+    code = -1100
+    msg = f"Illegal characters found in parameter '{name}'; legal range is '^[0-9]{{1,20}}$'."
+    return optional_int(query, name, _rest_refusal(code, msg))
 
 
 def event_json(kline: Kline, market_id: str, interval: str, now_ms: int, *, closed: bool) -> bytes:

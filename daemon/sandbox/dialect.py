@@ -5,14 +5,17 @@ Pure: text in, text out, and every answer takes the time as an argument.
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, Final, NamedTuple
 
 import orjson
 
 from daemon.sandbox.market import Kline, Market
 from model.errors import CandlecastError
+
+_NUMBER: Final = re.compile(r"\d{1,20}")
 
 Messages = Callable[[str], list[bytes]]
 """What a burst says of one topic; empty when there is nothing to say."""
@@ -152,3 +155,25 @@ def json_object(text: str | bytes) -> dict[str, object] | None:
     except orjson.JSONDecodeError:
         return None
     return value if isinstance(value, dict) else None
+
+
+def named(pairs: str) -> dict[str, str]:
+    """An exchange's names of timeframes, from ``ccxt's=its own`` pairs."""
+    return dict(pair.split("=") for pair in pairs.split())
+
+
+def decimals(value: float) -> str:
+    """A number as exchanges write it into strings; reads back as the same one up to 8 places."""
+    return f"{value:.8f}"
+
+
+def optional_int(query: Mapping[str, str], name: str, wrong: RestRefusal) -> int | None:
+    """A whole number of a query, None when it is absent.
+
+    Raises:
+        RestRefusal: ``wrong``, when it is something else.
+    """
+    value = query.get(name)
+    if value is not None and _NUMBER.fullmatch(value) is None:
+        raise wrong
+    return None if value is None else int(value)

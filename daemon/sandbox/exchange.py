@@ -14,8 +14,11 @@ from websockets.asyncio.server import serve
 
 from daemon.clock import Clock, SystemClock
 from daemon.sandbox.binance import Binance
+from daemon.sandbox.bybit import Bybit
 from daemon.sandbox.dialect import Dialect, Messages, Update
+from daemon.sandbox.kraken import Kraken
 from daemon.sandbox.market import Faults, Kline, Market
+from daemon.sandbox.okx import Okx
 from daemon.sandbox.rest import RestApi
 from daemon.sandbox.stream import StreamServer
 from daemon.sandbox.tape import Tape
@@ -24,7 +27,9 @@ _HOST: Final = "127.0.0.1"
 _PONG_TIMEOUT_S: Final = 60.0
 _HEARTBEAT_S: Final = 1.0
 
-DIALECTS: Final[dict[str, type[Dialect]]] = {dialect.name: dialect for dialect in (Binance,)}
+DIALECTS: Final[dict[str, type[Dialect]]] = {
+    dialect.name: dialect for dialect in (Binance, Okx, Bybit, Kraken)
+}
 """The protocols that a sandbox exchange can speak, by ccxt id."""
 
 

@@ -1,0 +1,118 @@
+"""The feed on each exchange's own protocol, through the real ccxt classes, over real sockets."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import pytest
+
+from daemon import tap
+from daemon.sandbox.exchange import Behaviour, SandboxExchange
+from model.candle import Candle
+from tests.replay.running import Heard, make_feed, running, until
+from tests.sandbox.scaled import MINUTE, ScaledClock, minute_tape
+
+FACTOR = 60.0
+FINAL_BY = {
+    "binance": "exchange_flag",
+    "okx": "exchange_flag",
+    "bybit": "exchange_flag",
+    "kraken": "successor",
+}
+ROWS_OF_KRAKEN = 720
+
+
+@asynccontextmanager
+async def market(
+    name: str, symbols: int, history: int = 1_500
+) -> AsyncIterator[tuple[SandboxExchange, Heard, ScaledClock]]:
+    """An exchange whose minutes pass in a second, and a feed that is not opened yet."""
+    clock = ScaledClock(FACTOR)
+    tape = minute_tape(symbols, clock.wall_ms(), history)
+    behaviour = Behaviour(updates=2, close_delay_s=0.6)
+    async with SandboxExchange(tape, name=name, clock=clock, behaviour=behaviour) as exchange:
+        urls = exchange.rest_url, exchange.ws_url
+        yield exchange, make_feed(urls, tape.symbols, clock, name=name, timeframe="1m"), clock
+
+
+def assert_true(exchange: SandboxExchange, candles: Sequence[Candle], final_by: str) -> None:
+    """Each candle once, as it is on the tape, told soon after it closed and not before."""
+    assert max(Counter((c.symbol, c.open_ms) for c in candles).values()) == 1
+    for candle in candles:
+        assert candle.ohlcv == exchange.tape.candle(candle.symbol, candle.open_ms)
+        assert candle.final_by == final_by
+        assert 0 <= candle.received_ms - candle.close_ms < MINUTE.ms
+
+
+def assert_whole(heard: Heard, symbols: Sequence[str]) -> None:
+    """No candle is missing between a symbol's first and last."""
+    for symbol in symbols:
+        opens = [candle.open_ms for candle in heard.closed if candle.symbol == symbol]
+        assert opens == list(range(opens[0], opens[0] + len(opens) * MINUTE.ms, MINUTE.ms))
+
+
+@pytest.mark.parametrize("name", FINAL_BY)
+async def test_every_candle_comes_once_as_the_exchange_made_it(name: str) -> None:
+    # More symbols than Bybit takes in one request.
+    async with market(name, 12) as (exchange, heard, _), running(heard):
+        await until(lambda: len(heard.closed) >= 4 * 12)
+        assert exchange.streams.clients == 1
+    assert_true(exchange, heard.closed, FINAL_BY[name])
+    assert_whole(heard, exchange.tape.symbols)
+    assert {symbol for symbol, _ in heard.resumed} == set(exchange.tape.symbols)
+    assert heard.count("feed_refused") == 0
+    assert heard.count("feed_reconnects") == 0
+
+
+@pytest.mark.parametrize("name", FINAL_BY)
+async def test_history_equals_the_tape_however_long_a_page_is(name: str) -> None:
+    async with market(name, 2, history=2_000) as (exchange, heard, clock):
+        await heard.feed.open()
+        try:
+            for back in (1, 300, 1_700):
+                since_ms = MINUTE.floor(clock.wall_ms()) - back * MINUTE.ms
+                candles = await heard.feed.history("S01/USDT", since_ms)
+                if name == "kraken":
+                    earliest_ms = MINUTE.floor(clock.wall_ms()) - ROWS_OF_KRAKEN * MINUTE.ms
+                    since_ms = max(since_ms, earliest_ms, candles[0].open_ms)
+                    assert since_ms <= earliest_ms + 5 * MINUTE.ms or back < ROWS_OF_KRAKEN
+                end_ms = candles[-1].close_ms
+                opens, ohlcv = exchange.tape.history("S01/USDT", since_ms, end_ms)
+                assert [candle.open_ms for candle in candles] == opens.tolist()
+                assert [list(candle.ohlcv) for candle in candles] == ohlcv.tolist()
+                assert end_ms >= MINUTE.floor(clock.wall_ms()) - 2 * MINUTE.ms
+        finally:
+            await heard.feed.close()
+
+
+@pytest.mark.parametrize("name", FINAL_BY)
+async def test_after_a_broken_connection_nothing_old_passes_for_new(name: str) -> None:
+    async with market(name, 3) as (exchange, heard, clock), running(heard):
+        await until(lambda: len(heard.closed) >= 6)
+        exchange.streams.abort_all()
+        await until(lambda: exchange.streams.clients == 0)
+        # Several candles close while nobody listens; a snapshot has them all.
+        await clock.sleep(3 * MINUTE.ms / 1_000)
+        before = len(heard.closed)
+        await until(lambda: len(heard.closed) >= before + 6)
+    assert_true(exchange, heard.closed, FINAL_BY[name])
+    assert heard.count("feed_reconnects") == 1
+    assert heard.count("feed_refused") == 0
+
+
+@pytest.mark.parametrize("name", ["okx", "bybit", "kraken"])
+async def test_what_the_tap_does_not_know_goes_through_ccxts_own_parser(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Kraken's class watches one symbol a call, the others many; its first message is a snapshot.
+    monkeypatch.setattr(tap, "READERS", {})
+    async with market(name, 5) as (exchange, heard, _), running(heard):
+        await until(lambda: len(heard.closed) >= 3 * 5)
+        exchange.streams.abort_all()
+        before = len(heard.closed)
+        await until(lambda: len(heard.closed) >= before + 2 * 5)
+    assert_true(exchange, heard.closed, "successor")
+    assert {candle.symbol for candle in heard.closed} == set(exchange.tape.symbols)
+    assert heard.count("feed_refused") == 0
