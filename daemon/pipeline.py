@@ -246,7 +246,8 @@ class Pipeline:
         inferred_s = clock.monotonic()
         last = np.array([ready.candle.ohlcv.close for ready in batch], dtype=np.float64)
         prices = served.price(slots, raw, last)
-        outlooks = served.calibration.outlook(slots, prices, last).messages()
+        opens = np.array([ready.candle.close_ms for ready in batch], dtype=np.int64)
+        outlooks = served.calibration.outlook(slots, prices, last, opens).messages()
         outside = served.out_of_range(slots).tolist()
         model = ModelInfo(served.version, served.sha256, served.target)
         messages = []

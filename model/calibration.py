@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.forecast import Interval, Probabilities
-from model.residuals import LEVELS, Residuals, conformal_quantiles
+from model.residuals import LEVELS, Residuals, conformal_quantiles, phase
 from model.volatility import Volatility
 
 Floats = NDArray[np.float64]
@@ -143,6 +143,7 @@ class Calibration:
         self._rules = rules
         self._volatility = Volatility(n)
         self._weights = np.array(residuals.weights)
+        self._season = np.array(residuals.season)
         self._alpha = np.full(n, 1.0 - rules.level)
         self._n = np.zeros(n, dtype=np.int64)
         self._table = np.zeros((n, len(LEVELS)))
@@ -171,7 +172,9 @@ class Calibration:
         self._volatility.observe(idx, ohlcv)
         self._waits[idx] = False
 
-    def outlook(self, idx: Index, predicted: Floats, last_close: Floats) -> Outlook:
+    def outlook(
+        self, idx: Index, predicted: Floats, last_close: Floats, open_ms: NDArray[np.int64]
+    ) -> Outlook:
         """What may become of the next close.
 
         Args:
@@ -179,11 +182,13 @@ class Calibration:
             predicted: forecasts of the next close, shape ``(k,)``; one that is not a price has no
                 outlook.
             last_close: closes that they start from, above 0, shape ``(k,)``.
+            open_ms: opening times of the candles that are forecast, Unix milliseconds, ``(k,)``.
         """
         priced = (predicted > 0.0) & (predicted < np.inf)
         known = priced & (self._n[idx] >= self._rules.min_n)
         centre = np.log(np.where(priced, predicted, last_close))
-        scale = np.exp(self._volatility.features(idx) @ self._weights)
+        season = self._season[phase(open_ms, len(self._season))]
+        scale = np.exp(self._volatility.features(idx) @ self._weights + season)
         table = self._table[idx]
         bounds = self._scaled_bounds(idx, table)
         self._waits[idx], self._centre[idx], self._scale[idx] = priced, centre, scale
@@ -236,7 +241,9 @@ class Calibration:
         table = self._table[idx]
         # The residual itself counts, or a market that stood still could never wake up.
         spread = np.maximum(table[:, _Q95] - table[:, _Q05], np.abs(residual))
-        table += (_STEP * spread)[:, None] * (LEVELS - (residual[:, None] < table))
+        # The further the interval had to give way, the more the quantiles are wrong.
+        step = _STEP * spread * target / self._alpha[idx]
+        table += step[:, None] * (LEVELS - (residual[:, None] < table))
         self._table[idx] = np.maximum.accumulate(table, axis=1)
 
     def _gather(self, idx: Index, residual: Floats) -> None:

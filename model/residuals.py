@@ -33,12 +33,18 @@ LEVELS: Final[Floats] = np.array([*_HALF, 0.5, *(1.0 - p for p in reversed(_HALF
 MIN_RESIDUALS: Final = 200
 """Fewer say nothing about the ends of a 90 % interval."""
 
-DEFAULT_WEIGHTS: Final = (0.2, 0.55, 0.1)
+DEFAULT_WEIGHTS: Final = (0.0, 0.75, 0.1, 0.4)
 """Of the volatility features, where a bundle brings none; measured on minutes of five symbols."""
+
+SEASON_MS: Final = 3_600_000
+"""Markets move more at the start of an hour, and of its quarters."""
+
+_PHASES: Final = 60
 
 _SCHEMA: Final = 1
 _FILE: Final = "calibration.json"
 _MOST_WEIGHT: Final = 10.0
+_MOST_SEASON: Final = 3.0
 _PRIOR_ROWS: Final = 100.0
 
 
@@ -60,10 +66,13 @@ class Residuals:
 
     Attributes:
         weights: of the volatility features.
+        season: added to the log of the scale, by equal parts of the hour (UTC) in which the
+            forecast candle opens.
         by_symbol: those with at least `MIN_RESIDUALS` validation residuals.
     """
 
     weights: tuple[float, ...] = DEFAULT_WEIGHTS
+    season: tuple[float, ...] = (0.0,)
     by_symbol: Mapping[str, SymbolResiduals] = field(default_factory=dict)
 
     def to_json(self) -> str:
@@ -71,6 +80,7 @@ class Residuals:
         document = {
             "schema": _SCHEMA,
             "weights": self.weights,
+            "season": self.season,
             "levels": LEVELS.tolist(),
             "symbols": {name: entry._asdict() for name, entry in self.by_symbol.items()},
         }
@@ -83,9 +93,8 @@ class Residuals:
         Raises:
             BundleError: it is anything else.
         """
-        raw = as_object(
-            parse_object(text, _FILE), _FILE, ("schema", "weights", "levels", "symbols")
-        )
+        keys = ("schema", "weights", "season", "levels", "symbols")
+        raw = as_object(parse_object(text, _FILE), _FILE, keys)
         if as_integer(raw["schema"], f"{_FILE}: schema") != _SCHEMA:
             fail(_FILE, f"schema must be {_SCHEMA}, not {raw['schema']}")
         if _numbers(raw["levels"], "levels") != tuple(LEVELS.tolist()):
@@ -93,8 +102,11 @@ class Residuals:
         weights = _numbers(raw["weights"], "weights")
         if len(weights) != N_FEATURES or max(map(abs, weights)) > _MOST_WEIGHT:
             fail(_FILE, f"weights must be {N_FEATURES} numbers of at most {_MOST_WEIGHT:g}")
+        season = _numbers(raw["season"], "season")
+        if not 1 <= len(season) <= _PHASES or max(map(abs, season)) > _MOST_SEASON:
+            fail(_FILE, f"season must be 1 to {_PHASES} numbers of at most {_MOST_SEASON:g}")
         symbols = as_object(raw["symbols"], f"{_FILE}: symbols")
-        return cls(weights, {as_text(s, _FILE): _entry(v, s) for s, v in symbols.items()})
+        return cls(weights, season, {as_text(s, _FILE): _entry(v, s) for s, v in symbols.items()})
 
 
 def _numbers(value: object, where: str) -> tuple[float, ...]:
@@ -138,41 +150,82 @@ def fit_residuals(
         validation: forecasts that the network was not trained on.
     """
     features = {symbol: history_features(ohlcv) for symbol, (_, ohlcv) in candles.items()}
-    weights = _fit_weights(candles, features, int(validation.open_ms.min()))
+    rows = _moves(candles, features, int(validation.open_ms.min()))
+    weights = _fit_weights(rows)
+    season = _fit_season(rows, weights)
     by_symbol = {}
     for number, symbol in enumerate(symbols):
         forecasts = validation.of(number)
         last = np.searchsorted(candles[symbol][0], forecasts.open_ms) - 1
         usable = (forecasts.predicted > 0.0) & (last >= WARMUP)
         missed = np.log(forecasts.close[usable] / forecasts.predicted[usable])
-        scaled = missed / np.exp(features[symbol][last[usable]] @ weights)
+        log_scale = features[symbol][last[usable]] @ weights
+        log_scale += season[phase(forecasts.open_ms[usable], len(season))]
+        scaled = missed / np.exp(log_scale)
         scaled = scaled[np.isfinite(scaled)]
         if len(scaled) >= MIN_RESIDUALS:
             quantiles = conformal_quantiles(scaled).tolist()
             by_symbol[symbol] = SymbolResiduals(len(scaled), tuple(quantiles))
-    return Residuals(tuple(weights.tolist()), by_symbol)
+    return Residuals(tuple(weights.tolist()), tuple(season.tolist()), by_symbol)
 
 
-def _fit_weights(
+def phase(open_ms: Integers, parts: int) -> Integers:
+    """Which of the equal parts of its hour each candle opens in."""
+    return open_ms % SEASON_MS * parts // SEASON_MS
+
+
+class _Moves(NamedTuple):
+    """Candles to learn the scale from, n of all symbols, each symbol's mean taken away.
+
+    Attributes:
+        features: before the move, ``[n, N_FEATURES]``.
+        size: log of the absolute return, ``[n]``.
+        open_ms: opening of the candle that moved, ``[n]``.
+        symbols: how many there are.
+        step_ms: length of the candles.
+    """
+
+    features: Floats
+    size: Floats
+    open_ms: Integers
+    symbols: int
+    step_ms: int
+
+
+def _moves(
     candles: Mapping[str, tuple[Integers, Floats]], features: Mapping[str, Floats], before_ms: int
-) -> Floats:
-    """Regress the log of the next absolute return on the features, one slope for all symbols."""
-    rows, targets = [], []
+) -> _Moves:
+    parts = [(np.empty((0, N_FEATURES)), np.empty(0), np.empty(0, dtype=np.int64))]
     for symbol, (open_ms, ohlcv) in candles.items():
         end = int(np.searchsorted(open_ms, before_ms))
         moves = np.abs(np.diff(np.log(ohlcv[:end, 3])))[WARMUP:]
         if not moves.any():
             continue
         # A move of nothing is a tick too small to see, not minus infinity.
-        target = np.log(np.maximum(moves, 0.1 * np.median(moves[moves > 0.0])))
+        size = np.log(np.maximum(moves, 0.1 * np.median(moves[moves > 0.0])))
         x = features[symbol][WARMUP : end - 1]
-        rows.append(x - x.mean(axis=0))
-        targets.append(target - target.mean())
-    prior = np.array(DEFAULT_WEIGHTS)
-    if not rows:
-        return prior
-    x, y = np.concatenate(rows), np.concatenate(targets)
+        parts.append((x - x.mean(axis=0), size - size.mean(), open_ms[WARMUP + 1 : end]))
+    x, sizes, opens = (np.concatenate(column) for column in zip(*parts, strict=True))
+    step_ms = min(int(open_ms[1] - open_ms[0]) for open_ms, _ in candles.values())
+    return _Moves(x, sizes, opens, len(parts) - 1, step_ms)
+
+
+def _fit_weights(moves: _Moves) -> Floats:
+    """Regress the size of a move on the features, the same slopes for all symbols."""
+    x, prior = moves.features, np.array(DEFAULT_WEIGHTS)
     # Few rows hardly move the weights away from the default.
     gram = x.T @ x + _PRIOR_ROWS * np.eye(N_FEATURES)
-    weights: Floats = prior + np.linalg.solve(gram, x.T @ (y - x @ prior))
+    weights: Floats = prior + np.linalg.solve(gram, x.T @ (moves.size - x @ prior))
     return weights
+
+
+def _fit_season(moves: _Moves, weights: Floats) -> Floats:
+    """How much larger than the features say moves are, by part of the hour, drawn towards 0."""
+    parts = min(max(SEASON_MS // moves.step_ms, 1), _PHASES)
+    at = phase(moves.open_ms, parts)
+    # What happens to all symbols at once counts as one observation.
+    count = np.bincount(at, minlength=parts) / max(moves.symbols, 1)
+    excess = np.bincount(at, moves.size - moves.features @ weights, parts) / max(moves.symbols, 1)
+    season = excess / (count + _PRIOR_ROWS)
+    clipped: Floats = np.clip(season - season.mean(), -_MOST_SEASON, _MOST_SEASON)
+    return clipped

@@ -2,9 +2,10 @@
 
 What the next move will be can hardly be told, how large it will be can: quiet and wild hours come
 in runs. Four running means see them, of range and of volume, each over a short and a long span.
-The scale is log-linear in them, ``exp(w · features)``, with weights fitted once on training candles
-(`model.residuals`). The weights of the ranges come out below 1 in sum, which draws the scale
-towards the usual: that alone is worth more than any further span.
+The scale is log-linear in them and in the place within the hour, at whose start markets move more,
+``exp(w · features + season)``, with numbers fitted once on training candles (`model.residuals`).
+The weights of the ranges come out below 1 in sum, which draws the scale towards the usual: that
+alone is worth more than any further span.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ SPANS: Final = (4, 32)
 WARMUP: Final = math.ceil(math.log(1e-9) / math.log(1.0 - 2.0 / (max(SPANS) + 1)))
 """Candles after which what came before weighs less than 1e-9."""
 
-N_FEATURES: Final = 3
-"""Log of the short and of the long mean of the range, log of short ÷ long mean of the volume."""
+N_FEATURES: Final = 4
+"""Log of the short and of the long mean of the range, log of short ÷ long mean of the volume, and
+by how much the first is above the second: a burst says more than a lull."""
 
 _ALPHAS: Final = np.array([2.0 / (span + 1) for span in SPANS])
 _LEAST_RANGE: Final = 1e-7
@@ -90,11 +92,12 @@ def _log_range(ohlcv: Floats) -> Any:  # noqa: ANN401 - one dimension less than 
 
 
 def _features(ranges: Floats, volumes: Floats) -> Floats:
-    features = np.empty((len(ranges), N_FEATURES))
+    features: Floats = np.empty((len(ranges), N_FEATURES))
     # A market without trades has neither range nor volume, and still a scale.
     np.log(ranges + _LEAST_RANGE, out=features[:, :2])
     short, long = volumes.T
     ratio = np.ones_like(long)
     np.divide(short, long, out=ratio, where=long > 0.0)
     np.log(np.clip(ratio, 1.0 / _MOST_RATIO, _MOST_RATIO), out=features[:, 2])
+    np.maximum(features[:, 0] - features[:, 1], 0.0, out=features[:, 3])
     return features
