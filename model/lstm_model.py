@@ -1,7 +1,7 @@
 """The network: the one class for training, evaluation and export, and the only user of Keras.
 
 Keras 3 alone is called, nothing of its backends: TensorFlow, JAX and PyTorch all serve, as the
-environment variable `KERAS_BACKEND` says.
+environment variable `KERAS_BACKEND` says; without it JAX where it is installed, else TensorFlow.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
@@ -300,6 +301,9 @@ def _print_last_value(last: NDArray[Any], y: NDArray[Any], mae: float) -> None:
 def _keras() -> ModuleType:
     # Before the first import: TensorFlow writes pages of start-up notes to stderr otherwise.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # Where it is installed, JAX: on a CPU it learns the same in less than half the time.
+    if find_spec("jax") is not None:
+        os.environ.setdefault("KERAS_BACKEND", "jax")
     return importlib.import_module("keras")
 
 
