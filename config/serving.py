@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import AfterValidator, Field, SecretStr, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    PlainValidator,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
 
 from config.base import Port, Section, Text
 from model.errors import ConfigError
+
+_MOST_THRESHOLD: Final = 0.5
 
 
 def _topic_level(text: str) -> str:
@@ -16,6 +26,19 @@ def _topic_level(text: str) -> str:
         msg = "is one level of an MQTT topic and may not hold / + # or NUL"
         raise ValueError(msg)
     return text
+
+
+def _threshold(value: object) -> Literal["auto"] | float:
+    if value == "auto":
+        return "auto"
+    try:
+        number = float(str(value))
+    except ValueError:
+        number = math.nan
+    if not 0.0 < number <= _MOST_THRESHOLD:
+        msg = f"is neither auto nor a return above 0 and up to {_MOST_THRESHOLD}"
+        raise ValueError(msg)
+    return number
 
 
 class Inference(Section):
@@ -123,7 +146,7 @@ class Calibration(Section):
 class Signal(Section):
     """Probabilities short, neutral and long."""
 
-    threshold: Literal["auto"] | Annotated[float, Field(gt=0, le=0.5)] = Field(
+    threshold: Annotated[Literal["auto"] | float, PlainValidator(_threshold)] = Field(
         "auto", description="return between neutral and not, as a fraction; auto: with volatility"
     )
     multiple: float = Field(

@@ -135,6 +135,11 @@ def test_symbol_stands_for_a_list_of_one(tmp_path: Path) -> None:
         ("mqtt: {version: 4}", "mqtt.version: '4' is not allowed; allowed: '5' or '3.1.1'"),
         ("mqtt: {instance: a/b}", "mqtt.instance: 'a/b' is one level of an MQTT topic"),
         ("accuracy: {window: 100}", "min_n 200 must not exceed window 100"),
+        ("calibration: {level: 0.99}", "level: 0.99 must be less than or equal to 0.98"),
+        ("calibration: {gamma: 0.05}", "gamma: 0.05 must be less than or equal to 0.02"),
+        ("signal: {threshold: 1}", "signal.threshold: 1 is neither auto nor a return above 0"),
+        ("signal: {threshold: often}", "signal.threshold: 'often' is neither auto nor a return"),
+        ("signal: {threshold: yes}", "signal.threshold: True is a boolean"),
         ("exchange: {name: Binance US}", "exchange.name: 'Binance US' is not of the form"),
         ("exchange: {endpoint: {rest: 'ws://h'}}", "must be http or https://host:port"),
         ("exchange: {endpoint: {ws: 'ws://h/path'}}", "must be ws or wss://host:port"),
@@ -223,6 +228,15 @@ def test_state_never_depends_on_the_working_directory(
     assert load(relative, systemd).state_dir == tmp_path / "elsewhere"
     write(tmp_path, "paths: {state: /absolute}")
     assert load(relative, systemd).state_dir == Path("/absolute")
+
+
+def test_the_threshold_is_a_return_or_auto(tmp_path: Path) -> None:
+    assert load(write(tmp_path, ""), {}).signal.threshold == "auto"
+    path = write(tmp_path, "signal: {threshold: 0.001}")
+    assert load(path, {}).signal.threshold == 0.001
+    variable = "CANDLECAST__SIGNAL__THRESHOLD"
+    assert load(path, {variable: "auto"}).signal.threshold == "auto"
+    assert load(path, {variable: "0.002"}).signal.threshold == 0.002
 
 
 def test_features_follow_the_target(tmp_path: Path) -> None:

@@ -112,6 +112,10 @@ def test_a_forecast_of_before_is_scored_afterwards_and_the_figures_go_on(place: 
     before = place.forecasts()
     last = max(before, key=lambda f: int(f["target_close_ms"]))
     assert last["skill"]["n"] >= MIN_N
+    # The bundle knows no residuals, so the first forecasts have no interval.
+    of_symbol = [f for f in before if f["symbol"] == last["symbol"]]
+    assert of_symbol[0]["interval"] is of_symbol[0]["probabilities"] is None
+    assert last["interval"]["lower"] <= last["predicted_close"] <= last["interval"]["upper"]
     # Everything that was published is written down, the newest included.
     stored = place.query("SELECT count(*) FROM forecast")[0][0]
     assert stored == len({(f["symbol"], f["seq"]) for f in before})
@@ -126,6 +130,9 @@ def test_a_forecast_of_before_is_scored_afterwards_and_the_figures_go_on(place: 
     # Its candle scored the one before the last in the first process, and the last one, which was
     # waiting when that process ended, was scored in the second.
     assert fresh["skill"]["n"] == last["skill"]["n"] + 2
+    # What the intervals have learnt is not learnt anew.
+    assert fresh["interval"] is not None
+    assert sum(fresh["probabilities"][k] for k in ("short", "neutral", "long")) == pytest.approx(1)
     assert sample(metrics, "candlecast_mae_ratio") > 0.0
     one_wording(before + after)
 
