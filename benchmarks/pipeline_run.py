@@ -114,7 +114,7 @@ def measure(how: How, market: Exchange, bursts: int, folder: Path) -> Run:
             if scraper is None:
                 _first_line(daemon)
             else:
-                _wait_ready(http_port, daemon)
+                wait_ready(http_port, daemon)
             time.sleep(_WARM_BURSTS)
             before = _Reading.take(daemon.pid, scraper)
             with scraper.scraping() if scraper else contextlib.nullcontext():
@@ -185,7 +185,8 @@ def _first_line(child: subprocess.Popen[str]) -> None:
     assert child.stdout.readline(), "ended before it was ready"
 
 
-def _wait_ready(port: int, daemon: subprocess.Popen[str]) -> None:
+def wait_ready(port: int, daemon: subprocess.Popen[str]) -> None:
+    """Wait until a daemon says that it forecasts."""
     deadline = time.monotonic() + _READY_S
     while True:
         with contextlib.suppress(OSError):
