@@ -141,6 +141,12 @@ def _demo_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data", type=Path, metavar="FILE", help="recorded candles to play (ts,open … volume)"
     )
+    parser.add_argument(
+        "--exchange",
+        default="binance",
+        metavar="NAME",
+        help="binance (a candle a second), or okx, bybit, kraken (a candle a minute)",
+    )
 
 
 def _demo(args: argparse.Namespace) -> None:
@@ -148,7 +154,7 @@ def _demo(args: argparse.Namespace) -> None:
 
     from daemon.demo import Demo, run_demo
 
-    demo = Demo(args.duration, args.headless, args.data)
+    demo = Demo(args.duration, args.headless, args.data, args.exchange)
     console = Console(force_terminal=False if args.headless else None)
     _until_told(lambda stop: run_demo(demo, console, stop))
 

@@ -14,17 +14,17 @@ from config import settings as configuration
 from daemon.app import App, opened
 from daemon.board import Board
 from daemon.clock import SystemClock
+from daemon.sandbox import EXCHANGES
 from daemon.sandbox.broker import EmbeddedBroker
-from daemon.sandbox.exchange import SandboxExchange
+from daemon.sandbox.exchange import SandboxExchange, finest
 from daemon.sandbox.tape import RECORDING_15M, Tape, build_tape, load_recording
 from daemon.watch import watch
 from model.candle import Timeframe
-from model.errors import CandlecastError
+from model.errors import CandlecastError, ConfigError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-_FRAME = Timeframe.parse("1s")
 _SLICE_ROWS = 3_600
 _TRAINED_ROWS = 2_100
 _NAMES = ("BTCJAN/USDT", "BTCFEB/USDT", "BTCMAR/USDT", "BTCAPR/USDT")
@@ -38,49 +38,54 @@ class Demo(NamedTuple):
         duration_s: seconds of live forecasts; None plays the recording to its end.
         headless: plain lines instead of the live table.
         data: recorded candles to play (CSV) instead of the project's own.
+        exchange: ccxt id of the exchange to play; its shortest candles set the pace.
     """
 
     duration_s: float | None = None
     headless: bool = False
     data: Path | None = None
+    exchange: str = "binance"
 
 
 async def run_demo(demo: Demo, console: Console, stop: asyncio.Event) -> None:
     """Start broker and exchange, train on the exchange's history, then forecast what follows.
 
     Raises:
+        ConfigError: there is no such exchange to play.
         CandlecastError: one clear line.
     """
+    if demo.exchange not in EXCHANGES:
+        msg = f"--exchange: cannot play {demo.exchange!r}; allowed: {', '.join(EXCHANGES)}"
+        raise ConfigError(msg)
     clock = SystemClock()
     with tempfile.TemporaryDirectory(prefix="candlecast-demo-") as folder:
         broker = EmbeddedBroker()
         await asyncio.to_thread(broker.__enter__)
         try:
-            tape = demo_tape(demo.data, clock.wall_ms())
-            async with SandboxExchange(tape, clock=clock) as exchange:
+            frame = Timeframe.parse(finest(demo.exchange))
+            tape = demo_tape(demo.data, frame, clock.wall_ms())
+            async with SandboxExchange(tape, name=demo.exchange, clock=clock) as exchange:
                 console.print(
-                    f"exchange on {exchange.rest_url} and {exchange.ws_url}, "
+                    f"{exchange.name} on {exchange.rest_url} and {exchange.ws_url}, "
                     f"MQTT broker on {broker.host}:{broker.port}",
                     style="dim",
                 )
                 config = write_config(Path(folder), tape, exchange, broker)
-                await _day_one(config, stop)
+                await _day_one(config, frame, stop)
                 if not stop.is_set():
-                    await _forecast(config, demo, console, stop)
+                    await _forecast(config, demo, frame, console, stop)
         finally:
             await asyncio.to_thread(broker.__exit__)
 
 
-def demo_tape(data: Path | None, now_ms: int) -> Tape:
-    """The recording on a one-second grid, so far played that its past suffices to train on."""
+def demo_tape(data: Path | None, frame: Timeframe, now_ms: int) -> Tape:
+    """The recording on the grid of ``frame``, so far played that its past suffices to train on."""
     recording = load_recording(data or RECORDING_15M)
-    origin_ms = _FRAME.floor(now_ms) - _TRAINED_ROWS * _FRAME.ms
+    origin_ms = frame.floor(now_ms) - _TRAINED_ROWS * frame.ms
     if data is not None:
-        return build_tape(
-            1, _FRAME, origin_ms, recording=recording, slice_rows=len(recording.ohlcv)
-        )
+        return build_tape(1, frame, origin_ms, recording=recording, slice_rows=len(recording.ohlcv))
     starts = {name: at * _SLICE_ROWS for at, name in enumerate(_NAMES)}
-    return Tape(recording, _FRAME, origin_ms, starts, _SLICE_ROWS)
+    return Tape(recording, frame, origin_ms, starts, _SLICE_ROWS)
 
 
 def write_config(
@@ -89,10 +94,10 @@ def write_config(
     """Write the configuration that points everything at this demo's own servers."""
     chosen = {
         "exchange": {
-            "name": "binance",
+            "name": exchange.name,
             "endpoint": {"rest": exchange.rest_url, "ws": exchange.ws_url},
         },
-        "trading": {"symbols": list(tape.symbols), "timeframe": _FRAME.text},
+        "trading": {"symbols": list(tape.symbols), "timeframe": tape.timeframe.text},
         "model": {"epochs": 8, "batch_size": 256, "learning_rate": 0.002},
         "mqtt": {"host": broker.host, "port": broker.port, "instance": "demo"},
         "http": {"port": 0},
@@ -108,12 +113,12 @@ def write_config(
     return path
 
 
-async def _day_one(config: Path, stop: asyncio.Event) -> None:
+async def _day_one(config: Path, frame: Timeframe, stop: asyncio.Event) -> None:
     """`candlecast fetch` and `candlecast train --promote`, as on a real first day.
 
     They are processes of their own, so that this one never loads what only training needs.
     """
-    days = _TRAINED_ROWS * _FRAME.ms / 86_400_000
+    days = _TRAINED_ROWS * frame.ms / 86_400_000
     for arguments in (["fetch", "--days", f"{days}"], ["train", "--promote"]):
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "daemon", *arguments, "--config", str(config)
@@ -131,11 +136,14 @@ async def _day_one(config: Path, stop: asyncio.Event) -> None:
             raise CandlecastError(msg)
 
 
-async def _forecast(config: Path, demo: Demo, console: Console, stop: asyncio.Event) -> None:
+async def _forecast(
+    config: Path, demo: Demo, frame: Timeframe, console: Console, stop: asyncio.Event
+) -> None:
     clock = SystemClock()
     settings = configuration.load(config)
-    board = Board("candlecast demo · recorded BTC/USDT candles, one a second · Ctrl-C ends it")
-    left_s = (_SLICE_ROWS - _TRAINED_ROWS) * _FRAME.ms / 1000
+    pace = "one a second" if frame.text == "1s" else f"one every {frame.text}"
+    board = Board(f"candlecast demo · recorded BTC/USDT candles, {pace} · Ctrl-C ends it")
+    left_s = (_SLICE_ROWS - _TRAINED_ROWS) * frame.ms / 1000
     seconds = left_s if demo.duration_s is None else demo.duration_s
     async with opened(settings) as (bundle, history):
         app = App(settings, bundle, history, clock)

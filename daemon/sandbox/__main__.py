@@ -16,7 +16,8 @@ from pathlib import Path
 import orjson
 
 from daemon.clock import SystemClock
-from daemon.sandbox.exchange import Behaviour, SandboxExchange
+from daemon.sandbox import EXCHANGES
+from daemon.sandbox.exchange import Behaviour, SandboxExchange, finest
 from daemon.sandbox.tape import RECORDING_15M, Tape, build_tape, load_recording
 from model.candle import Timeframe
 from model.errors import CandlecastError
@@ -25,7 +26,8 @@ from model.errors import CandlecastError
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m daemon.sandbox", description=__doc__)
     default = Behaviour()
-    parser.add_argument("--timeframe", default="1s", help="grid of the candles")
+    parser.add_argument("--exchange", choices=EXCHANGES, default=EXCHANGES[0])
+    parser.add_argument("--timeframe", help="grid of the candles (default: the exchange's finest)")
     parser.add_argument("--symbols", type=int, default=4, help="S00/USDT, S01/USDT …")
     parser.add_argument("--history", type=int, default=1_500, help="candles before the start")
     parser.add_argument("--origin-ms", type=int, help="opening of the first candle, instead")
@@ -46,7 +48,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _tape(args: argparse.Namespace) -> Tape:
-    timeframe = Timeframe.parse(args.timeframe)
+    timeframe = Timeframe.parse(args.timeframe or finest(args.exchange))
     origin_ms = args.origin_ms
     if origin_ms is None:
         origin_ms = timeframe.floor(SystemClock().wall_ms()) - args.history * timeframe.ms
@@ -87,7 +89,7 @@ async def _run(args: argparse.Namespace, tape: Tape) -> None:
     async with AsyncExitStack() as stack:
         on_closing = stack.enter_context(_noting(args.bursts))
         exchange = await stack.enter_async_context(
-            SandboxExchange(tape, behaviour=behaviour, on_closing=on_closing)
+            SandboxExchange(tape, name=args.exchange, behaviour=behaviour, on_closing=on_closing)
         )
         ready = {
             "rest_url": exchange.rest_url,

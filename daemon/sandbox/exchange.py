@@ -33,6 +33,11 @@ DIALECTS: Final[dict[str, type[Dialect]]] = {
 """The protocols that a sandbox exchange can speak, by ccxt id."""
 
 
+def finest(name: str) -> str:
+    """The shortest ccxt timeframe of exchange ``name``."""
+    return next(iter(DIALECTS[name].intervals))
+
+
 @dataclass(frozen=True)
 class Behaviour:
     """How the exchange behaves when nothing is wrong.
@@ -62,6 +67,7 @@ class SandboxExchange:
     """Async context manager; inside it the exchange is open and candles close on the grid.
 
     Attributes:
+        name: ccxt id of the exchange that it passes for.
         rest_url: e.g. ``http://127.0.0.1:40001``.
         ws_url: e.g. ``ws://127.0.0.1:40002``.
         faults: what goes wrong on purpose.
@@ -87,6 +93,7 @@ class SandboxExchange:
         Raises:
             CandlecastError: that exchange has no candles of the tape's length.
         """
+        self.name = name
         self.tape = tape
         self.faults = faults or Faults()
         self.rest_url = ""

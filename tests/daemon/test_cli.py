@@ -61,6 +61,7 @@ def test_help_is_immediate() -> None:
         (("fetch", "--days", "-1"), "must be a positive number, not '-1'"),
         (("models",), "required: ACTION"),
         (("models", "promote"), "required: version"),
+        (("demo", "--exchange", "x"), "cannot play 'x'; allowed: binance, okx, bybit, kraken"),
     ],
 )
 def test_wrong_usage_exits_2(

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from daemon.sandbox import EXCHANGES
+from daemon.sandbox.exchange import DIALECTS
 from daemon.sandbox.tape import build_tape
-from tests.sandbox.scaled import RECORDING, SECOND, binance
+from tests.sandbox.scaled import RECORDING, SECOND, binance, ccxt_client
 from tests.servers import accepts, sandbox_process
 
 
@@ -51,3 +53,16 @@ def test_a_refusal_is_one_line(
     assert done.returncode == code
     assert says in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", EXCHANGES)
+async def test_every_exchange_can_be_played(name: str) -> None:
+    with sandbox_process("--exchange", name, "--symbols", "2", "--history", "50") as sandbox:
+        assert sandbox.timeframe == ("1s" if name == "binance" else "1m")
+        async with ccxt_client(name, sandbox.rest_url, sandbox.ws_url) as client:
+            rows = await client.fetch_ohlcv("S01/USDT", sandbox.timeframe, limit=50)
+            assert len(rows) == 50
+
+
+def test_the_names_are_those_of_the_dialects() -> None:
+    assert tuple(DIALECTS) == EXCHANGES
