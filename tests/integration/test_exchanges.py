@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from config import settings as configuration
 from daemon import tap
+from daemon.app import App, opened
 from daemon.sandbox.exchange import Behaviour, SandboxExchange
 from model.candle import Candle
-from tests.replay.running import Heard, make_feed, running, until
+from tests.integration.harness import predictions, write_config
+from tests.models import SHORT, promote
+from tests.replay.running import Heard, make_feed, nothing_left, running, until
 from tests.sandbox.scaled import MINUTE, ScaledClock, minute_tape
+from tests.servers import mosquitto, mosquitto_sub
 
 FACTOR = 60.0
 FINAL_BY = {
@@ -116,3 +125,58 @@ async def test_what_the_tap_does_not_know_goes_through_ccxts_own_parser(
     assert_true(exchange, heard.closed, "successor")
     assert {candle.symbol for candle in heard.closed} == set(exchange.tape.symbols)
     assert heard.count("feed_refused") == 0
+
+
+def daemon_config(folder: Path, exchange: SandboxExchange, mqtt_port: int) -> Path:
+    return write_config(
+        folder,
+        {
+            "exchange": {
+                "name": exchange.name,
+                "endpoint": {"rest": exchange.rest_url, "ws": exchange.ws_url},
+            },
+            "trading": {"symbols": list(exchange.tape.symbols), "timeframe": "1m"},
+            "model": {"lookback_periods": 8},
+            "indicators": asdict(SHORT),
+            "mqtt": {"port": mqtt_port},
+            "http": {"port": 0},
+        },
+    )
+
+
+@pytest.mark.may_block("opening a model and a broker takes place before there is a deadline")
+@pytest.mark.parametrize("name", FINAL_BY)
+async def test_the_daemon_forecasts_every_candle_of_every_exchange(
+    name: str, tmp_path: Path
+) -> None:
+    with mosquitto(tmp_path) as broker, mosquitto_sub(broker.port, "candlecast/#") as subscriber:
+        heard: list[dict[str, Any]] = []
+
+        def enough() -> bool:
+            heard.extend(predictions(subscriber.received()))
+            return len(heard) >= 4 * 3
+
+        async with market(name, 3) as (exchange, _, clock):
+            tape = exchange.tape
+            settings = configuration.load(daemon_config(tmp_path, exchange, broker.port))
+            past = {s: tape.history(s, tape.origin_ms, clock.wall_ms())[1] for s in tape.symbols}
+            promote(settings.state_dir / "registry", past)
+            stop = asyncio.Event()
+            async with (
+                nothing_left(),
+                opened(settings) as (bundle, history),
+                asyncio.TaskGroup() as group,
+            ):
+                group.create_task(App(settings, bundle, history, clock).run(stop))
+                await until(enough, 60)
+                stop.set()
+    for symbol in tape.symbols:
+        mine = {p["seq"]: p for p in heard if p["symbol"] == symbol}
+        assert sorted(mine) == list(range(min(mine), max(mine) + 1))
+        for forecast in mine.values():
+            opened_ms = forecast["candle_open_ms"]
+            assert forecast["last_close"] == tape.candle(symbol, opened_ms).close
+            assert forecast["published_ms"] >= forecast["candle_close_ms"]
+            assert forecast["window"]["filled"] == 0
+        assert FINAL_BY[name] in {p["window"]["final_by"] for p in mine.values()}
+        assert {p["window"]["final_by"] for p in mine.values()} <= {FINAL_BY[name], "rest"}
