@@ -97,9 +97,16 @@ class Accuracy:
         """
         return self._add(ForecastRow.of(forecast))
 
+    def knows(self, name: str, candle_close_ms: int) -> bool:
+        """Whether a forecast made at ``candle_close_ms`` is or was waiting for its candle."""
+        symbol = self._symbols.get(name)
+        return symbol is not None and (
+            candle_close_ms in symbol.pending or candle_close_ms <= symbol.scored_ms
+        )
+
     def _add(self, row: ForecastRow) -> bool:
         symbol = self._symbol(row.symbol)
-        if row.candle_close_ms in symbol.pending or row.candle_close_ms <= symbol.scored_ms:
+        if self.knows(row.symbol, row.candle_close_ms):
             return False
         symbol.pending[row.candle_close_ms] = row
         patience_ms = PATIENCE * (row.target_close_ms - row.candle_close_ms)

@@ -101,12 +101,15 @@ class Issuer:
         self._clock = clock
         self._budget_s = budget_s
         self._flushes = 0
+        self._unaccounted: list[Forecast] = []
         frame = market.timeframe.text
         self._topics = [prediction_topic(market.exchange, s, frame) for s in market.symbols]
         self._batch_topic = batch_topic(market.exchange, frame)
 
     def issue(self, ready: Ready, result: Result) -> bytes | None:
         """Publish one forecast; None when it is of no use: too old, not a price, or a repetition.
+
+        It is entered in the books by the next `account`, which must come before the next flush.
 
         Returns:
             The message as it was published.
@@ -131,9 +134,17 @@ class Issuer:
                 is_forecast=True,
             )
         )
-        self._books.metrics.ready(forecast)
-        self._books.recorder.forecast(forecast)
+        self._unaccounted.append(forecast)
         return encoded
+
+    def account(self) -> None:
+        """Enter what was issued since the last call in the books."""
+        accuracy, recorder, metrics = self._books
+        for forecast in self._unaccounted:
+            accuracy.add(forecast)
+            recorder.forecast(forecast)
+            metrics.ready(forecast)
+        self._unaccounted.clear()
 
     def issue_batch(self, messages: Sequence[bytes]) -> None:
         """Publish the forecasts of a flush once more, together, for whoever wants them all."""
@@ -166,7 +177,8 @@ class Issuer:
         if not (math.isfinite(forecast.predicted_close) and forecast.predicted_close > 0.0):
             return "not_a_price"
         # What was published before a restart is never published in other words.
-        return None if self._books.accuracy.add(forecast) else "repeated"
+        known = self._books.accuracy.knows(forecast.symbol, forecast.candle_close_ms)
+        return "repeated" if known else None
 
     def _forecast(self, candle: Candle, result: Result) -> Forecast:
         market = self._market

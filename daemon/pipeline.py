@@ -22,13 +22,18 @@ if TYPE_CHECKING:
     from daemon.clock import Clock
     from daemon.issuer import Books, Market
     from model.candle import Candle
+    from model.forecast import Interval, Probabilities
     from model.serving import ServedModel
 
     Slots = npt.NDArray[np.intp]
+    Outlook = tuple[Interval, Probabilities] | tuple[None, None]
+    Row = tuple[Ready, float, float, float, Outlook]
 
 _PREPARED_TOGETHER = 32
 """Some 2 ms of work: a closing candle never waits longer than 5 ms for the worker thread."""
 
+
+_SENT_TOGETHER = 64
 
 _DELIVERY_MS = 3_000
 """Exchanges deliver the close up to two seconds late; one more before that counts as silence."""
@@ -153,6 +158,11 @@ class Pipeline:
         """For how long a candle has been waiting without any progress, seconds."""
         return now_s - self._progress_s if self._busy or len(self._batcher) else 0.0
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no candle waits for its forecast."""
+        return not self._busy and not len(self._batcher)
+
     def stale_symbols(self, now_ms: int) -> list[str]:
         """Symbols whose window is not whole, or whose next candle is overdue at ``now_ms``."""
         return [window.symbol for window in self.windows if self._is_stale(window, now_ms)]
@@ -194,12 +204,17 @@ class Pipeline:
         metrics.stage("features", self._clock.monotonic() - started_s)
         prepared = self._served.prepared(slots)
         messages: list[bytes] = []
-        # Prepared symbols first: they need a single step, the others their whole window.
-        for quick in (True, False):
-            part = [r for r, is_quick in zip(whole, prepared, strict=True) if is_quick == quick]
-            if part:
-                messages += await self._infer(part, started_s, quick=quick)
-        self._issuer.issue_batch(messages)
+        try:
+            # Prepared symbols first: they need a single step, the others their whole window.
+            for quick in (True, False):
+                part = [r for r, is_quick in zip(whole, prepared, strict=True) if is_quick == quick]
+                if part:
+                    messages += await self._infer(part, started_s, quick=quick)
+            self._issuer.issue_batch(messages)
+            # Everything is on its way before the books are kept.
+            await self._clock.sleep(0)
+        finally:
+            self._issuer.account()
         metrics.count_unprepared(len(whole) - int(np.count_nonzero(prepared)))
         for ready in batch:
             self._issuer.score(ready.candle)
@@ -251,21 +266,33 @@ class Pipeline:
         outside = served.out_of_range(slots).tolist()
         model = ModelInfo(served.version, served.sha256, served.target)
         messages = []
-        rows = zip(batch, raw.tolist(), prices.tolist(), outside, outlooks, strict=True)
+        encode_s = clock.monotonic() - inferred_s
+        rows = list(zip(batch, raw.tolist(), prices.tolist(), outside, outlooks, strict=True))
+        inference_s = inferred_s - inferring_s
+        for start in range(0, len(rows), _SENT_TOGETHER):
+            encoding_s = clock.monotonic()
+            part = rows[start : start + _SENT_TOGETHER]
+            messages += self._issue(part, model, started_s, inference_s)
+            encode_s += clock.monotonic() - encoding_s
+            # The publisher sends these while the next are made.
+            await clock.sleep(0)
+        metrics.stage("inference", inference_s)
+        metrics.stage("encode", encode_s)
+        return messages
+
+    def _issue(
+        self, rows: Sequence[Row], model: ModelInfo, started_s: float, inference_s: float
+    ) -> list[bytes]:
+        messages = []
+        lookback = self._served.lookback
         for ready, raw_value, price, out, outlook in rows:
-            filled = self.windows[ready.slot].filled(served.lookback)
-            window = WindowInfo(served.lookback, filled, out, ready.candle.final_by or "rest")
+            filled = self.windows[ready.slot].filled(lookback)
+            window = WindowInfo(lookback, filled, out, ready.candle.final_by or "rest")
             queue_s = started_s - ready.candle.received_s
-            message = self._issuer.issue(
-                ready,
-                Result(
-                    raw_value, price, window, model, queue_s, inferred_s - inferring_s, *outlook
-                ),
-            )
+            result = Result(raw_value, price, window, model, queue_s, inference_s, *outlook)
+            message = self._issuer.issue(ready, result)
             if message is not None:
                 messages.append(message)
-        metrics.stage("inference", inferred_s - inferring_s)
-        metrics.stage("encode", clock.monotonic() - inferred_s)
         return messages
 
     async def _prepare(self) -> None:

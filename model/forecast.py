@@ -166,7 +166,7 @@ def payload(forecast: Forecast, instance: str) -> bytes:
     """
     _require_finite(forecast)
     interval, chances, skill = forecast.interval, forecast.probabilities, forecast.skill
-    latency = forecast.latency
+    window, model, latency = forecast.window, forecast.model, forecast.latency
     document: dict[str, Any] = {
         "schema": SCHEMA,
         "instance": instance,
@@ -185,9 +185,14 @@ def payload(forecast: Forecast, instance: str) -> bytes:
         "predicted_return": forecast.predicted_return,
         "interval": None if interval is None else interval._asdict(),
         "probabilities": None if chances is None else chances._asdict(),
-        "window": forecast.window._asdict(),
+        "window": {
+            "length": window.length,
+            "filled": window.filled,
+            "out_of_range": window.out_of_range,
+            "final_by": window.final_by,
+        },
         "skill": None if skill is None else skill._asdict(),
-        "model": forecast.model._asdict(),
+        "model": {"version": model.version, "sha256": model.sha256, "target": model.target},
         "latency_ms": {
             "ready": round(latency.ready_ms, 3),
             "queue": round(latency.queue_ms, 3),
@@ -212,18 +217,19 @@ def batch_payload(batch_id: str, part: tuple[int, int], payloads: Sequence[bytes
 
 
 def _require_finite(forecast: Forecast) -> None:
-    # orjson writes NaN as null, which would read as "not enough evidence".
-    numbers = (
-        forecast.last_close,
-        forecast.predicted_close,
-        forecast.predicted_normalized,
-        forecast.predicted_return,
-        forecast.window.out_of_range,
-        *forecast.latency,
-        *(forecast.interval or ()),
-        *(forecast.probabilities or ()),
-        *(forecast.skill or ()),
+    # orjson writes NaN as null, which would read as "not enough evidence". A sum is finite only
+    # if every number in it is; none of these comes near the largest float.
+    total = (
+        forecast.last_close
+        + forecast.predicted_close
+        + forecast.predicted_normalized
+        + forecast.predicted_return
+        + forecast.window.out_of_range
+        + sum(forecast.latency)
     )
-    if not all(map(isfinite, numbers)):
-        msg = f"forecast {forecast.identity} holds a number that is not finite: {numbers}"
+    for group in (forecast.interval, forecast.probabilities, forecast.skill):
+        if group is not None:
+            total += sum(group)
+    if not isfinite(total):
+        msg = f"forecast {forecast.identity} holds a number that is not finite"
         raise ValueError(msg)

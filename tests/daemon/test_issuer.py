@@ -63,7 +63,10 @@ class Desk:
         made = candle(at, ("A/U", "B/U:U")[slot])
         window = WindowInfo(60, 0, 0.25, "exchange_flag")
         model = ModelInfo("20261123T020000Z-3f9a1c", "a" * 64, "log_return")
-        return self.issuer.issue(Ready(slot, made), Result(0.5, price, window, model, 2e-4, 1e-4))
+        result = Result(0.5, price, window, model, 2e-4, 1e-4)
+        message = self.issuer.issue(Ready(slot, made), result)
+        self.issuer.account()
+        return message
 
     def skipped(self, reason: str) -> float:
         return self.sample("candlecast_predictions_skipped_total", reason=reason)
