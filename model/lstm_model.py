@@ -304,6 +304,8 @@ def _keras() -> ModuleType:
     # Where it is installed, JAX: on a CPU it learns the same in less than half the time.
     if find_spec("jax") is not None:
         os.environ.setdefault("KERAS_BACKEND", "jax")
+        # It tells of every kind of accelerator that it looked for and did not find.
+        logging.getLogger("jax").setLevel(logging.WARNING)
     return importlib.import_module("keras")
 
 
