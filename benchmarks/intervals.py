@@ -1,5 +1,6 @@
 """How wide are the intervals, and do they hold what they promise? Walk-forward, no peeking.
 
+    python -m benchmarks.intervals                          the BTC 15m candles of the project
     python -m benchmarks.intervals FOLDER                   every SYMBOL-1m.parquet in a folder
     python -m benchmarks.intervals FOLDER --plot FILE.png   also draw the reliability
     python -m benchmarks.intervals FOLDER --json FILE.json  also write the numbers
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
-from benchmarks.candles import read_folder
+from benchmarks.candles import read_folder, read_sandbox
 from model.calibration import Calibration, Rules
 from model.evaluation import Scored
 from model.features import OHLCV
@@ -68,9 +69,10 @@ class Served(NamedTuple):
     threshold: Floats
 
 
-def read_market(folder: Path) -> Market:
-    """Read recorded candles of all symbols."""
-    frames: Mapping[str, pd.DataFrame] = read_folder(folder)
+def read_market(folder: Path | None) -> Market:
+    """Read recorded candles of all symbols, or the project's own."""
+    frames: Mapping[str, pd.DataFrame]
+    frames = read_folder(folder) if folder else {"BTC/USDT": read_sandbox("15m")}
     first = next(iter(frames.values()))
     ohlcv = np.stack([frame[list(OHLCV)].to_numpy(np.float64) for frame in frames.values()])
     open_ms = first["timestamp"].to_numpy(np.int64)
@@ -260,7 +262,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("folder", type=Path, help="Parquet files of recorded candles")
+    parser.add_argument("folder", type=Path, nargs="?", help="Parquet files of recorded candles")
     parser.add_argument("--plot", type=Path, help="draw the reliability here")
     parser.add_argument("--json", type=Path, help="also write the numbers here")
     args = parser.parse_args()

@@ -233,6 +233,8 @@ def test_a_trained_network_is_served_from_its_bundle(
     bundle = registry.open(registry.champion())
     assert bundle.manifest.target == "log_return"
     assert bundle.manifest.symbols == ("BTC/USDT",)
+    assert bundle.residuals == trained.residuals
+    assert len(bundle.residuals.season) == 4
     dataset = build_dataset(
         folder / "config.yaml", {"BTC/USDT": all_candles.iloc[:900].reset_index(drop=True)}
     )
