@@ -6,6 +6,7 @@ MAKEFLAGS += --no-print-directory
 
 VENV := .venv
 BIN := $(VENV)/bin
+RIVALS := $(VENV)/rivals
 STAMP := $(VENV)/.installed
 CHECKED := config daemon model tests $(wildcard examples benchmarks)
 
@@ -20,9 +21,9 @@ demo: $(STAMP) ## live forecasts of recorded candles; Ctrl-C ends it
 test: lint ## lint, types and all tests
 	@$(BIN)/python -m pytest $(ARGS)
 
-bench: $(VENV)/.benchmarks ## every benchmark, most of an hour; needs mosquitto and an idle machine
+bench: $(RIVALS)/.installed ## every benchmark, most of an hour; needs mosquitto and an idle machine
 	@set -e; for name in engine publishers receive pipeline soak; do \
-		echo "== $$name"; $(BIN)/python -m benchmarks.$$name; done
+		echo "== $$name"; PYTHONPATH=$(RIVALS) $(BIN)/python -m benchmarks.$$name; done
 
 lint: $(STAMP) ## ruff and mypy
 	@$(BIN)/ruff check .
@@ -42,9 +43,10 @@ lock: ## renew both lock files (needs uv)
 		--no-emit-find-links --no-annotate --no-header -c requirements.lock \
 		benchmarks/requirements.in -o benchmarks/requirements.lock
 
-$(VENV)/.benchmarks: benchmarks/requirements.lock $(STAMP)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes \
-		-r benchmarks/requirements.lock
+# In a folder of their own: some bring packages called `tests` that would hide ours.
+$(RIVALS)/.installed: benchmarks/requirements.lock $(STAMP)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps \
+		--upgrade --target $(RIVALS) -r benchmarks/requirements.lock
 	@touch $@
 
 clean: ## remove .venv and everything built
