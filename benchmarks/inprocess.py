@@ -16,18 +16,22 @@ from benchmarks.market import HISTORY, INSTANCE, LOOKBACK, promote
 from benchmarks.processes import HOST
 from daemon.accuracy import Accuracy
 from daemon.batcher import Batcher
+from daemon.connection import Connection
 from daemon.exchange import make_exchange
-from daemon.feed import Feed, Source
+from daemon.feed import Feed
 from daemon.issuer import Books, Issuer, Market
 from daemon.metrics import Metrics
+from daemon.offset import ExchangeClock
 from daemon.outbox import Outbox
 from daemon.pipeline import Pipeline
 from daemon.publisher import Broker, Publisher
 from daemon.recorder import Recorder
+from daemon.rest import Rest
 from daemon.sandbox.binance import event_json
 from daemon.sandbox.market import Faults
 from daemon.sandbox.market import Market as Listing
 from daemon.sandbox.tape import build_tape
+from daemon.source import Source
 from daemon.tap import tapped
 from model.candle import Candle, Ohlcv, Timeframe
 from model.engine import Engine
@@ -109,12 +113,14 @@ class Path1m:
         source = Source("binance", None, None, tape.symbols, FRAME)
         feed = Feed(
             source,
-            self.clock,
+            ExchangeClock(self.clock),
             self.metrics,
             self.pipeline.on_closed,
             lambda symbol, forming_ms: None,  # noqa: ARG005 - nothing is ever missing
         )
-        self.exchange = self._make(lambda base: tapped(base, feed))
+        rest = Rest(source, ExchangeClock(self.clock), self.metrics, feed.on_garbage)
+        link = Connection(source, tape.symbols, rest, self.clock, feed, FRAME.ms / 1e3)
+        self.exchange = self._make(lambda base: tapped(base, link))
         self.exchange.watch_candles(tape.symbols, FRAME.text)
         self.plain = self._make(lambda base: base)
         self.next_open_ms = _ORIGIN_MS + HISTORY * FRAME.ms

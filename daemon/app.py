@@ -13,16 +13,20 @@ from daemon.accuracy import Accuracy
 from daemon.backfill import Backfill
 from daemon.batcher import Batcher
 from daemon.clock import Clock, SystemClock
-from daemon.feed import Feed, Source
+from daemon.feed import Feed
 from daemon.groups import expected
 from daemon.http import Health, serve_http
 from daemon.issuer import Books, Issuer, Market
 from daemon.keeper import Keeper
 from daemon.metrics import Metrics
+from daemon.offset import ExchangeClock
 from daemon.outbox import Outbox
 from daemon.pipeline import Pipeline
 from daemon.publisher import Broker, Publisher
 from daemon.recorder import Recorder
+from daemon.resume import resume
+from daemon.source import Source
+from daemon.tidy import Tidy, collected_by_hand
 from model.bundle import Bundle
 from model.calibration import Rules
 from model.candle import Timeframe
@@ -169,8 +173,9 @@ class App:
             settings: the checked configuration.
             bundle: the model to serve.
             history: the opened database.
-            clock: the injected clock.
+            clock: the machine's; all that runs here goes by the exchange's time.
         """
+        clock = ExchangeClock(clock)
         timeframe = Timeframe.parse(settings.trading.timeframe)
         symbols = settings.trading.symbols
         market = Market(settings.instance, settings.exchange.name, symbols, timeframe)
@@ -179,6 +184,8 @@ class App:
         self.ready = asyncio.Event()
         self.metrics = Metrics(settings.metrics.max_symbols)
         self._clock = clock
+        self._capacity = capacity
+        self._timeframe = timeframe
         self._settings = settings
         self._bundle = bundle
         self._engine = make_engine(settings, bundle, clock)
@@ -257,6 +264,8 @@ class App:
         """Connect to the exchange, warm up, and stay."""
         await self._restore()
         await self._feed.open()
+        market = self._settings.exchange.name, self._timeframe
+        await resume(self._pipeline, self._recorder, market, self._capacity, self._clock)
         await asyncio.to_thread(self._engine.warm)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._pipeline.run(), name="pipeline")
@@ -268,6 +277,7 @@ class App:
             self.ready.set()
             log.info("ready: %d symbols", len(self._settings.trading.symbols))
             group.create_task(self._backfill.run(), name="backfill")
+            group.create_task(self._backfill.ask_for_overdue(), name="overdue")
             group.create_task(self._watch_over(), name="watch")
             group.create_task(self._keeper.run(self._served), name="keeper")
 
@@ -284,14 +294,17 @@ class App:
         await self._keeper.restore(self._served)
 
     async def _watch_over(self) -> None:
-        """Say on the status topic when symbols go stale and when they are back."""
-        while True:
-            stale = self._pipeline.stale_symbols(self._clock.wall_ms())
-            state = "degraded" if stale else "online"
-            self._publisher.announce(state, stale, self._bundle.version)
-            self.metrics.feed_stale_symbols.set(len(stale))
-            self.metrics.show_accuracy(self._accuracy)
-            await self._clock.sleep(_WATCH_S)
+        """Once a second: say which symbols are stale, show the account, collect garbage."""
+        tidy = Tidy(self._clock.monotonic())
+        with collected_by_hand():
+            while True:
+                stale = self._pipeline.stale_symbols(self._clock.wall_ms())
+                state = "degraded" if stale else "online"
+                self._publisher.announce(state, stale, self._bundle.version)
+                self.metrics.feed_stale_symbols.set(len(stale))
+                self.metrics.show_accuracy(self._accuracy)
+                tidy.collect(self._clock.monotonic(), idle=self._pipeline.is_idle)
+                await self._clock.sleep(_WATCH_S)
 
     async def _farewell(self, tasks: list[asyncio.Task[None]]) -> None:
         """Stop taking in candles, hand out what is ready, say goodbye."""

@@ -6,6 +6,8 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Protocol
 
+from daemon.bans import Banned
+from daemon.overdue import Overdue
 from model.errors import ExchangeError
 
 if TYPE_CHECKING:
@@ -23,6 +25,8 @@ _OVERLAP = 3
 """Closed candles fetched again, so that a late revision of them is seen."""
 
 _BACKOFF_S = (0.5, 15.0)
+_LOOK_S = 0.5
+"""How often somebody looks for candles that should have come."""
 
 
 class History(Protocol):
@@ -37,7 +41,7 @@ class Backfill:
 
     What waits is a set of symbols, so it cannot outgrow their number. A symbol that failed waits
     for the next retry; while the exchange answers nobody, all do, and each retry asks for a few
-    symbols only.
+    symbols only. In a ban nothing is asked until it is over.
     """
 
     def __init__(
@@ -77,12 +81,21 @@ class Backfill:
         self._work = asyncio.Event()
         self._trouble = asyncio.Event()
         self._delay = _BACKOFF_S[0]
+        self._ban_s = 0.0
+        self._overdue = Overdue(timeframe)
 
     def request(self, symbol: str) -> None:
         """Ask for a symbol's missing candles; asking twice is asking once."""
         self._wanted[symbol] = None
         if not self._down and symbol not in self._failed:
             self._work.set()
+
+    async def ask_for_overdue(self) -> None:
+        """Request candles that should have come and have not, until cancelled."""
+        while True:
+            await self._clock.sleep(_LOOK_S)
+            for symbol in self._overdue.due(self._windows.values(), self._clock.wall_ms()):
+                self.request(symbol)
 
     async def run(self) -> None:
         """Serve requests until cancelled; a failing exchange is asked again ever more slowly."""
@@ -100,7 +113,8 @@ class Backfill:
         while True:
             await self._trouble.wait()
             self._trouble.clear()
-            await self._clock.sleep(self._delay)
+            await self._clock.sleep(max(self._delay, self._ban_s))
+            self._ban_s = 0.0
             self._delay = min(2 * self._delay, _BACKOFF_S[1])
             self._wanted |= self._failed
             self._work.set()
@@ -142,24 +156,42 @@ class Backfill:
     async def _fetch(self, symbol: str) -> bool:
         """Fetch one symbol; True when its window has no gap any more."""
         window = self._windows[symbol]
-        following = window.next_open_ms
-        frame = self._timeframe
-        if following is None:
-            since_ms = frame.floor(self._clock.wall_ms()) - (self._capacity + _OVERLAP) * frame.ms
-        else:
-            since_ms = following - _OVERLAP * frame.ms
+        since_ms = self._since_ms(window)
+        following_ms = window.next_open_ms
         self._metrics.feed_backfills.inc()
         try:
             candles = await self._feed.history(symbol, since_ms)
         except ExchangeError as error:
+            if isinstance(error, Banned):
+                self._ban_s = error.seconds
             if not self._unanswered:
                 log.warning("%s; trying again", error)
             self._unanswered.add(symbol)
             return False
         self._answered = True
+        self._metrics.feed_backfill_candles.inc(len(candles))
         if symbol in self._unanswered:
             self._unanswered.discard(symbol)
             if not self._unanswered:
                 log.info("the exchange's history answers again")
+        if following_ms is not None and candles and since_ms < following_ms < candles[0].open_ms:
+            # It does not join the window: the hole would pass for periods without a trade.
+            return False
         self._on_history(symbol, candles)
         return window.gap is None
+
+    def _since_ms(self, window: Window) -> int:
+        """From where to ask: what follows the window with some overlap, or all of it."""
+        frame = self._timeframe
+        now_ms = frame.floor(self._clock.wall_ms())
+        all_ms = now_ms - (self._capacity + _OVERLAP) * frame.ms
+        following_ms = window.next_open_ms
+        if following_ms is None:
+            return all_ms
+        since_ms = following_ms - _OVERLAP * frame.ms
+        # The exchange must know the first candle that is asked for, or nothing shows that its
+        # answer joins the window; of a filled one it knows nothing.
+        if window.traded_ms is not None:
+            since_ms = min(since_ms, window.traded_ms)
+        # So far back the window starts over, without a hole being filled.
+        return since_ms if since_ms > all_ms - self._capacity * frame.ms else all_ms

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from model.candle import Candle, check_ohlcv, check_open_ms
+from model.candle import Candle, Ohlcv, check_ohlcv, check_open_ms
 from model.errors import BadCandle
 
 if TYPE_CHECKING:
@@ -13,17 +13,41 @@ if TYPE_CHECKING:
     from model.candle import FinalBy, Timeframe
 
 
-SETTLED_MS = 250
-"""An exchange's history may lag behind its stream by so much."""
+GRACE_MS: Final = 2_500
+"""Exchanges deliver the close of a candle up to two seconds after its boundary."""
+
+_QUIET_MS: Final = 8_000
+"""An exchange whose history still lacks a candle so long after its boundary had no trade in it."""
 
 
-def final_by_rest(
+def grace_ms(timeframe: Timeframe) -> int:
+    """How long after its boundary a candle in the exchange's history may still change."""
+    return min(GRACE_MS, timeframe.ms // 4)
+
+
+class Answer(NamedTuple):
+    """What a page of an exchange's history is worth.
+
+    Attributes:
+        final: its closed candles, ascending.
+        impossible: why others cannot be true. What lies behind one of them is not in ``final``:
+            the hole would pass for a period without trades.
+        pending_ms: when the first candle opened that it holds but that is not final; None if
+            there is none.
+    """
+
+    final: list[Candle]
+    impossible: list[BadCandle]
+    pending_ms: int | None
+
+
+def read_rest(
     symbol: str,
     rows: Sequence[Sequence[object]],
     timeframe: Timeframe,
-    asked_ms: int,
+    earliest_ms: int | None,
     arrived: tuple[int, float],
-) -> tuple[list[Candle], list[BadCandle]]:
+) -> Answer:
     """Pick the final candles from an answer of the exchange's history.
 
     What counts is when the question was asked: the answer holds the candle that was forming then,
@@ -33,13 +57,11 @@ def final_by_rest(
         symbol: ccxt symbol.
         rows: opening time, open, high, low, close, volume of each candle, ascending.
         timeframe: the grid.
-        asked_ms: wall clock when the request was sent.
+        earliest_ms: what the exchange's clock showed at least when the request was sent; None if
+            that is not known: then a candle is final only if the answer holds a later one.
         arrived: wall clock (ms) and monotonic clock (s) when the answer came.
-
-    Returns:
-        The final candles, and why others cannot be true.
     """
-    final: list[Candle] = []
+    known: list[tuple[int, Ohlcv]] = []
     impossible: list[BadCandle] = []
     for row in rows:
         try:
@@ -47,18 +69,92 @@ def final_by_rest(
             ohlcv = check_ohlcv(tuple(row[1:6]))
         except BadCandle as error:
             impossible.append(error)
+            if known:
+                break
             continue
-        close_ms = opened + timeframe.ms
-        if close_ms + SETTLED_MS <= asked_ms:
-            final.append(Candle(symbol, opened, close_ms, ohlcv, *arrived, "rest"))
-    return final, impossible
+        known.append((opened, ohlcv))
+    newest_ms = max((opened for opened, _ in known), default=0)
+    over_ms = newest_ms if earliest_ms is None else earliest_ms - grace_ms(timeframe)
+    final = [
+        Candle(symbol, opened, opened + timeframe.ms, ohlcv, *arrived, "rest")
+        for opened, ohlcv in known
+        if opened + timeframe.ms <= over_ms
+    ]
+    pending = (opened for opened, _ in known if opened + timeframe.ms > over_ms)
+    return Answer(final, impossible, min(pending, default=None))
+
+
+def newest_traded(
+    rows: Sequence[Sequence[object]], timeframe: Timeframe, now_ms: int
+) -> tuple[int, float] | None:
+    """Opening time and volume of the newest candle with trades in an answer of the history."""
+    traded = []
+    for row in rows:
+        try:
+            opened = check_open_ms(row[0] if row else None, timeframe, now_ms)
+            volume = check_ohlcv(tuple(row[1:6])).volume
+        except BadCandle:
+            continue
+        if volume > 0.0:
+            traded.append((opened, volume))
+    return max(traded, default=None)
+
+
+def quiet_until_ms(
+    pending_ms: int | None, timeframe: Timeframe, earliest_ms: int | None
+) -> int | None:
+    """Up to which boundary the periods that a history leaves out had no trade; None: unknown.
+
+    Args:
+        pending_ms: when the first candle opened that the history holds and that is not final;
+            None if there is none.
+        timeframe: the grid.
+        earliest_ms: what the exchange's clock showed at least when it was asked; None if that is
+            not known: then only a later candle shows that a period is over.
+    """
+    if pending_ms is not None or earliest_ms is None:
+        return pending_ms
+    return timeframe.floor(earliest_ms - min(_QUIET_MS, timeframe.ms // 2))
+
+
+def without_holes(
+    candles: Iterable[Candle], until_ms: int | None, timeframe: Timeframe
+) -> list[Candle]:
+    """Put flat candles where an exchange leaves out periods without a trade.
+
+    Args:
+        candles: closed ones of one symbol, ascending.
+        until_ms: a boundary up to which periods are known to be over and complete; None: only
+            those between two candles are.
+        timeframe: the grid.
+    """
+    whole: list[Candle] = []
+    for candle in candles:
+        if whole:
+            whole += _flat(whole[-1], candle.open_ms, timeframe)
+        whole.append(candle)
+    if whole and until_ms is not None:
+        whole += _flat(whole[-1], until_ms, timeframe)
+    return whole
+
+
+def _flat(before: Candle, until_ms: int, timeframe: Timeframe) -> list[Candle]:
+    close = before.ohlcv.close
+    ohlcv = Ohlcv(close, close, close, close, 0.0)
+    opens = range(before.close_ms, until_ms, timeframe.ms)
+    return [
+        before._replace(open_ms=at, close_ms=at + timeframe.ms, ohlcv=ohlcv, filled=True)
+        for at in opens
+    ]
 
 
 class ClosingRule:
     """Turns the updates of many symbols into final candles.
 
     A candle is final when the exchange says so, or, where the exchange has no such flag, when the
-    next candle of the symbol has begun.
+    next candle of the symbol has begun. The first candle that is seen of a symbol may be partial:
+    without a flag it only primes. A rule is good for one connection: what closed between two is
+    for the exchange's history to tell.
     """
 
     def __init__(self, timeframe: Timeframe, max_skew_ms: int) -> None:
@@ -72,6 +168,7 @@ class ClosingRule:
         self._timeframe = timeframe
         self._max_skew_ms = max_skew_ms
         self._forming: dict[str, Candle] = {}
+        self._primed_ms: dict[str, int] = {}
 
     def forming(self, symbol: str) -> Candle | None:
         """The latest state of the symbol's unfinished candle."""
@@ -114,24 +211,22 @@ class ClosingRule:
             now_s,
             final_by,
         )
+        known_at_ms = candle.close_ms if closed else opened
+        if known_at_ms > now_ms + self._max_skew_ms:
+            what = "close" if closed else "begin"
+            msg = f"{symbol}: a candle is said to {what} {known_at_ms - now_ms} ms from now"
+            raise BadCandle(msg)
         if closed:
-            if candle.close_ms > now_ms + self._max_skew_ms:
-                msg = f"{symbol}: a candle is said to close {candle.close_ms - now_ms} ms from now"
-                raise BadCandle(msg)
             self._drop_forming(symbol, opened)
             return candle
+        primed_ms = self._primed_ms.setdefault(symbol, opened)
         before = self._forming.get(symbol)
         if before is not None and before.open_ms > opened:
             return None
         self._forming[symbol] = candle
-        if closed is None and before is not None and before.open_ms < opened:
-            return before._replace(received_ms=now_ms, received_s=now_s, final_by="successor")
-        return None
-
-    def forget(self, symbols: Iterable[str]) -> None:
-        """Drop forming candles: while disconnected their last update may have been missed."""
-        for symbol in symbols:
-            self._forming.pop(symbol, None)
+        if closed is False or before is None or not primed_ms < before.open_ms < opened:
+            return None
+        return before._replace(received_ms=now_ms, received_s=now_s, final_by="successor")
 
     def _drop_forming(self, symbol: str, opened: int) -> None:
         forming = self._forming.get(symbol)

@@ -4,49 +4,39 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
-from daemon.closing import SETTLED_MS, ClosingRule, final_by_rest
-from daemon.exchange import check_market, make_exchange, network_errors, refusal
+from daemon.connection import Connection
+from daemon.exchange import network_errors
 from daemon.groups import expected
-from daemon.tap import tapped
-from model.errors import BadCandle
+from daemon.rest import Rest
+from daemon.source import Source, streams_per_connection
+from daemon.vigil import expected_interval_s
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from daemon.clock import Clock
     from daemon.metrics import Metrics
-    from model.candle import Candle, Timeframe
+    from daemon.offset import ExchangeClock
+    from model.candle import Candle
 
 log = logging.getLogger(__name__)
 
-_SYMBOLS_PER_CONNECTION = 200
-"""Binance advises against more streams on one connection; others allow at least as many."""
+_BACKOFF_S: Final = (0.5, 30.0)
 
-_PAGE = 1000
-_HOLE_ROWS = 200
-"""How far to step over an empty page: less than any exchange's page, so that nothing is missed."""
+_RENEW_S: Final = 23 * 3_600.0
+"""Exchanges close every connection after 24 hours."""
 
-_BACKOFF_S = (0.5, 30.0)
+_APART_S: Final = 60.0
+"""Connections are renewed one after the other."""
 
+_HANDOVER_S: Final = 30.0
+"""A new connection has so long to be heard of all its symbols before the old one goes."""
 
-class Source(NamedTuple):
-    """Where candles come from.
+_LASTING: Final = 10
+"""Expected intervals after which a connection that went deaf was none that is born deaf."""
 
-    Attributes:
-        name: ccxt exchange id.
-        endpoint_rest: replaces scheme, host and port of REST addresses; None keeps them.
-        endpoint_ws: the same for websocket addresses.
-        symbols: ccxt symbols.
-        timeframe: the grid.
-    """
-
-    name: str
-    endpoint_rest: str | None
-    endpoint_ws: str | None
-    symbols: tuple[str, ...]
-    timeframe: Timeframe
+_LONGEST_INTERVAL_S: Final = 6 * 3_600.0
 
 
 class Feed:
@@ -59,7 +49,7 @@ class Feed:
     def __init__(
         self,
         source: Source,
-        clock: Clock,
+        clock: ExchangeClock,
         metrics: Metrics,
         on_closed: Callable[[Candle], None],
         on_resumed: Callable[[str, int], None],
@@ -68,7 +58,7 @@ class Feed:
 
         Args:
             source: exchange, symbols and timeframe.
-            clock: the injected clock.
+            clock: tells the exchange's time and learns it.
             metrics: counts what is refused and what reconnects.
             on_closed: receives each final candle.
             on_resumed: told of each symbol's first update on a new connection, with the opening
@@ -78,13 +68,11 @@ class Feed:
         self._clock = clock
         self._metrics = metrics
         self._on_closed = on_closed
-        self._on_resumed = on_resumed
-        self._resuming: set[str] = set()
-        self._closing = ClosingRule(source.timeframe, max_skew_ms=1_000)
-        self._rest: Any = None
+        self._rest = Rest(source, clock, metrics, self.on_garbage)
         self._garbage_logged: set[type[Exception]] = set()
         self._failed = asyncio.Event()
         self._failure: Exception | None = None
+        self.on_first = on_resumed
 
     async def open(self) -> None:
         """Load the exchange's markets and check that it can do what is asked.
@@ -92,75 +80,29 @@ class Feed:
         Raises:
             ExchangeError: unreachable, or without the symbol, timeframe or candle stream.
         """
-        source = self._source
-        self._rest = make_exchange(
-            source.name, source.endpoint_rest, source.endpoint_ws, symbols=source.symbols
-        )
-        try:
-            await self._rest.load_markets()
-        except network_errors() as error:
-            raise refusal(source.name, "loading its markets", error) from None
-        check_market(self._rest, source.symbols, source.timeframe.text, ability="watchOHLCV")
+        await self._rest.open()
 
     async def close(self) -> None:
         """Close the REST client."""
-        if self._rest is not None:
-            await self._rest.close()
+        await self._rest.close()
 
     async def history(self, symbol: str, since_ms: int) -> list[Candle]:
-        """Fetch the closed candles of a symbol that opened at ``since_ms`` or later.
-
-        Candles that cannot be true are left out and counted.
+        """Fetch the closed candles of a symbol, see `Rest.history`.
 
         Raises:
             ExchangeError: the exchange did not answer.
         """
-        frame = self._source.timeframe
-        candles: list[Candle] = []
-        end_ms = self._clock.wall_ms() - frame.ms - SETTLED_MS
-        while True:
-            asked_ms = self._clock.wall_ms()
-            try:
-                page = await self._rest.fetch_ohlcv(symbol, frame.text, since_ms, _PAGE)
-            except network_errors() as error:
-                raise refusal(self._source.name, f"fetching {symbol} candles", error) from None
-            arrived = self._clock.wall_ms(), self._clock.monotonic()
-            final, impossible = final_by_rest(symbol, page, frame, asked_ms, arrived)
-            for reason in impossible:
-                self.on_garbage(reason)
-            fresh = [candle for candle in final if candle.open_ms >= since_ms]
-            candles += fresh
-            # How long a page may be is the exchange's affair: a short one need not be the last.
-            since_ms = fresh[-1].close_ms if fresh else since_ms + _HOLE_ROWS * frame.ms
-            if since_ms > end_ms:
-                return candles
+        return await self._rest.history(symbol, since_ms)
 
-    def on_raw(
-        self, symbol: str, open_ms: object, values: tuple[object, ...], *, closed: bool | None
-    ) -> None:
-        """Take in one update from the tap."""
-        try:
-            self._take(symbol, open_ms, values, closed=closed)
-        except BadCandle as error:
-            self.on_garbage(error)
-        except Exception as error:  # noqa: BLE001 - the tap would take a bug of ours for garbage
-            self._failure = error
-            self._failed.set()
-
-    def _take(
-        self, symbol: str, open_ms: object, values: tuple[object, ...], *, closed: bool | None
-    ) -> None:
-        now_ms, now_s = self._clock.wall_ms(), self._clock.monotonic()
+    def on_message(self) -> None:
+        """Count an update."""
         self._metrics.feed_messages.inc()
-        final = self._closing.update(
-            symbol, open_ms, values, closed=closed, now_ms=now_ms, now_s=now_s
-        )
-        if symbol in self._resuming and (forming := self._closing.forming(symbol)) is not None:
-            self._resuming.discard(symbol)
-            self._on_resumed(symbol, forming.open_ms)
-        if final is not None:
-            self._metrics.exchange_delay.observe(max(0, now_ms - final.close_ms) / 1000)
-            self._on_closed(final)
+
+    def on_final(self, candle: Candle) -> None:
+        """Hand on a closed candle."""
+        delay_ms = candle.received_ms - candle.close_ms
+        self._metrics.exchange_delay.observe(max(0, delay_ms) / 1000)
+        self._on_closed(candle)
 
     def on_garbage(self, error: Exception) -> None:
         """Count something from the exchange that cannot be used; log the first of a kind."""
@@ -169,23 +111,30 @@ class Feed:
             self._garbage_logged.add(type(error))
             log.warning("refused a message of %s: %r", self._source.name, error)
 
+    def on_bug(self, error: Exception) -> None:
+        """End the feed with what a receiver raised."""
+        self._failure = error
+        self._failed.set()
+
     async def run(self) -> None:
         """Keep every subscription alive until cancelled; ends by raising what a receiver raised."""
         async with asyncio.TaskGroup() as group:
-            for number, shard in enumerate(_shards(self._rest, self._source.symbols)):
-                group.create_task(self._supervise(shard), name=f"feed-{number}")
+            group.create_task(self._rest.keep_time(), name="feed-time")
+            for number, shard in enumerate(_shards(self._rest.exchange, self._source)):
+                group.create_task(self._supervise(shard, number), name=f"feed-{number}")
             await self._failed.wait()
             assert self._failure is not None  # noqa: S101 - set before the event
             raise self._failure
 
-    async def _supervise(self, shard: Sequence[str]) -> None:
+    async def _supervise(self, shard: Sequence[str], number: int) -> None:
+        """Connect again and again."""
         shortest, longest = _BACKOFF_S
         delay = shortest
         broken = False
         while True:
             started = self._clock.monotonic()
             try:
-                await self._subscribe(shard)
+                await self._relay(shard, _RENEW_S - number * _APART_S)
             except network_errors() as error:
                 self._metrics.feed_reconnects.inc()
                 if not broken:
@@ -196,46 +145,52 @@ class Feed:
             await self._clock.sleep(delay)
             delay = min(delay * 2, longest)
 
-    async def _subscribe(self, shard: Sequence[str]) -> None:
-        """Watch a shard on a connection of its own; returns only by raising."""
-        source = self._source
-        exchange = make_exchange(
-            source.name, source.endpoint_rest, source.endpoint_ws, wrap=lambda c: tapped(c, self)
-        )
+    async def _relay(self, shard: Sequence[str], renew_s: float) -> None:
+        """One connection after another, each replaced before it ends; ends only by raising."""
+        usual_s = interval_s = expected_interval_s(self._source.timeframe.ms)
+        old: asyncio.Task[None] | None = None
         try:
-            exchange.set_markets_from_exchange(self._rest)
-            exchange.watch_candles(shard, source.timeframe.text)
-            self._closing.forget(shard)
-            self._resuming.update(shard)
             async with asyncio.TaskGroup() as group:
-                for topic in _topics(exchange, shard, source.timeframe.text):
-                    group.create_task(_watch(exchange, topic))
+                while True:
+                    started_s = self._clock.monotonic()
+                    link = Connection(
+                        self._source, shard, self._rest, self._clock, self, interval_s
+                    )
+                    task = group.create_task(link.run())
+                    if old is not None:
+                        await self._within(_HANDOVER_S, link.complete)
+                        old.cancel()
+                    old = task
+                    if not await self._within(renew_s, link.deaf):
+                        self._metrics.feed_renewals.inc()
+                        interval_s = usual_s
+                        continue
+                    self._metrics.feed_silent.inc()
+                    task.cancel()
+                    old = None
+                    # Some exchanges speak less often than expected: they are given more time.
+                    lasted_s = self._clock.monotonic() - started_s
+                    lasting = lasted_s > _LASTING * interval_s
+                    interval_s = usual_s if lasting else min(2 * interval_s, _LONGEST_INTERVAL_S)
         except ExceptionGroup as group_error:
             raise expected(group_error, network_errors()) from None
-        finally:
-            await exchange.close()
+
+    async def _within(self, seconds: float, event: asyncio.Event) -> bool:
+        """Wait for ``event``, for ``seconds`` of the injected clock at most; whether it came."""
+        async with asyncio.TaskGroup() as group:
+            timer = group.create_task(self._clock.sleep(seconds))
+            came = group.create_task(event.wait())
+            await asyncio.wait((timer, came), return_when=asyncio.FIRST_COMPLETED)
+            timer.cancel()
+            came.cancel()
+        return event.is_set()
 
 
-def _shards(exchange: Any, symbols: Sequence[str]) -> list[list[str]]:  # noqa: ANN401
+def _shards(exchange: Any, source: Source) -> list[list[str]]:  # noqa: ANN401
     """Share symbols out among connections; spot and derivatives have addresses of their own."""
     kinds: dict[object, list[str]] = {}
-    for symbol in symbols:
+    for symbol in source.symbols:
         market = exchange.market(symbol)
         kinds.setdefault((market["type"], market["subType"]), []).append(symbol)
-    size = _SYMBOLS_PER_CONNECTION
+    size = streams_per_connection(source.name)
     return [kind[at : at + size] for kind in kinds.values() for at in range(0, len(kind), size)]
-
-
-def _topics(exchange: Any, shard: Sequence[str], timeframe: str) -> list[list[list[str]]]:  # noqa: ANN401
-    """How to subscribe: all in one call where the exchange can, else one call a symbol."""
-    pairs = [[symbol, timeframe] for symbol in shard]
-    return [pairs] if exchange.has.get("watchOHLCVForSymbols") else [[pair] for pair in pairs]
-
-
-async def _watch(exchange: Any, pairs: list[list[str]]) -> None:  # noqa: ANN401
-    """Subscribe and stay subscribed; what arrives goes through the tap, not through here."""
-    while True:
-        if exchange.has.get("watchOHLCVForSymbols"):
-            await exchange.watch_ohlcv_for_symbols(pairs)
-        else:
-            await exchange.watch_ohlcv(*pairs[0])

@@ -117,6 +117,31 @@ class Metrics:
         self.feed_refused = self._counter("feed_refused", "Impossible candles refused")
         self.feed_reconnects = self._counter("feed_reconnects", "Connections lost and renewed")
         self.feed_backfills = self._counter("feed_backfills", "Histories fetched to fill a gap")
+        self.feed_backfill_candles = self._counter(
+            "feed_backfill_candles", "Candles that those histories held"
+        )
+        self.feed_silent = self._counter(
+            "feed_silent_streams", "Connections replaced because they kept trades to themselves"
+        )
+        self.feed_renewals = self._counter(
+            "feed_renewals", "Connections replaced before the exchange closes them"
+        )
+        self.feed_bans = self._counter("feed_bans", "Answers by which the exchange banned us")
+        self.feed_ban_end = self._gauge(
+            "feed_ban_end_timestamp_seconds", "Until when the newest ban holds"
+        )
+        self.clock_offset = self._gauge(
+            "exchange_clock_offset_seconds",
+            "Exchange's clock minus this machine's wall clock; NaN while it was never measured",
+        )
+        self.clock_error = self._gauge(
+            "exchange_clock_error_seconds", "By how much the exchange's time may be misjudged"
+        )
+        self.clock_trusted = self._gauge(
+            "exchange_clock_trusted", "1 while candles may be closed by the exchange's time"
+        )
+        self.clock_offset.set(nan)
+        self.clock_error.set(nan)
         self.feed_stale_symbols = self._gauge(
             "feed_stale_symbols", "Symbols whose window is not whole or not up to date"
         )

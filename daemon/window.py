@@ -60,6 +60,7 @@ class Window:
         self._next_open_ms: int | None = None
         self._waiting: dict[int, Candle] = {}
         self._newest: Candle | None = None
+        self._traded_ms: int | None = None
 
     @property
     def next_open_ms(self) -> int | None:
@@ -70,6 +71,11 @@ class Window:
     def newest(self) -> Candle | None:
         """The last candle that came from the exchange; None before the first."""
         return self._newest
+
+    @property
+    def traded_ms(self) -> int | None:
+        """Opening time of the newest candle that the exchange has itself; None before the first."""
+        return self._traded_ms
 
     @property
     def gap(self) -> tuple[int, int] | None:
@@ -170,6 +176,8 @@ class Window:
     def _append(self, candle: Candle) -> None:
         self._next_open_ms = candle.open_ms
         self._newest = candle
+        if not candle.filled:
+            self._traded_ms = candle.open_ms
         self._push(candle.ohlcv, filled=candle.filled)
 
     def _push(self, ohlcv: Ohlcv, *, filled: bool) -> None:
@@ -191,6 +199,9 @@ class Window:
         if age > self._count:
             return Verdict.STALE
         at = self._end - age
+        # That nothing was traded is concluded, not told: what the exchange told stays.
+        if candle.filled and not self._filled[at]:
+            return Verdict.DUPLICATE
         if tuple(self._values[at]) == tuple(candle.ohlcv):
             return Verdict.DUPLICATE
         self._values[at] = candle.ohlcv

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 
-from daemon.closing import ClosingRule, final_by_rest
+from daemon.closing import ClosingRule, quiet_until_ms, read_rest, without_holes
 from model.candle import Candle, Timeframe
 from model.errors import BadCandle
 
@@ -46,12 +48,32 @@ def test_a_flagged_exchange_never_closes_by_successor() -> None:
 
 def test_without_a_flag_the_successor_makes_it_final_with_its_last_values() -> None:
     rule = ClosingRule(FRAME, 1_000)
+    update(rule, -1, closed=None)
     update(rule, 0, closed=None)
     update(rule, 0, closed=None, values=(100, 120, 99, 110, 4))
     final = update(rule, 1, closed=None)
     assert final is not None
     assert (final.final_by, final.open_ms, final.ohlcv) == ("successor", T0, (100, 120, 99, 110, 4))
     assert final.received_ms == T0 + 2 * FRAME.ms + 5
+
+
+def test_a_first_snapshot_may_be_a_partial_candle_so_without_a_flag_it_only_primes() -> None:
+    rule = ClosingRule(FRAME, 1_000)
+    update(rule, 0, closed=None)
+    update(rule, 0, closed=None)
+    assert update(rule, 1, closed=None) is None
+    final = update(rule, 2, closed=None)
+    assert final is not None
+    assert final.open_ms == T0 + FRAME.ms
+
+
+@pytest.mark.parametrize("closed", [None, False])
+def test_a_candle_that_has_not_begun_closes_none(closed: Literal[False] | None) -> None:
+    rule = ClosingRule(FRAME, 1_000)
+    update(rule, -1, closed=closed)
+    update(rule, 0, closed=closed)
+    with pytest.raises(BadCandle, match="said to begin 1001 ms from now"):
+        update(rule, 1, closed=closed, now_ms=T0 + FRAME.ms - 1_001)
 
 
 def test_an_older_update_changes_nothing() -> None:
@@ -61,13 +83,6 @@ def test_an_older_update_changes_nothing() -> None:
     forming = rule.forming("A/B")
     assert forming is not None
     assert forming.open_ms == T0 + FRAME.ms
-
-
-def test_after_a_reconnect_the_last_update_may_be_missing_so_it_is_forgotten() -> None:
-    rule = ClosingRule(FRAME, 1_000)
-    update(rule, 0, closed=None)
-    rule.forget(["A/B"])
-    assert update(rule, 1, closed=None) is None
 
 
 def test_a_candle_cannot_have_closed_in_the_future() -> None:
@@ -107,29 +122,70 @@ def test_impossible_times_are_refused(open_ms: object) -> None:
 ROWS: list[list[object]] = [[T0 + at * FRAME.ms, 100.0, 101.0, 99.0, 100.5, 3.0] for at in range(3)]
 
 
+NEVER = T0 + 99 * FRAME.ms
+"""Late enough for any candle of the test to have arrived."""
+
+
+def finals(rows: list[list[object]], earliest_ms: int | None) -> list[int]:
+    answer = read_rest("A/B", rows, FRAME, earliest_ms, (NEVER, 1.0))
+    assert {candle.final_by for candle in answer.final} <= {"rest"}
+    return [(candle.open_ms - T0) // FRAME.ms for candle in answer.final]
+
+
 def test_a_candle_that_closed_while_the_answer_was_under_way_is_not_final() -> None:
-    asked_ms = T0 + 3 * FRAME.ms - 1
-    final, impossible = final_by_rest("A/B", ROWS, FRAME, asked_ms, (asked_ms + 500, 1.0))
-    assert [candle.open_ms for candle in final] == [T0, T0 + FRAME.ms]
-    assert {candle.final_by for candle in final} == {"rest"}
-    assert not impossible
+    assert finals(ROWS, T0 + 3 * FRAME.ms - 1) == [0, 1]
 
 
 def test_history_may_lag_so_a_candle_is_final_only_some_time_after_its_close() -> None:
     close_ms = T0 + 3 * FRAME.ms
-    for asked_ms, count in ((close_ms + 249, 2), (close_ms + 250, 3)):
-        assert len(final_by_rest("A/B", ROWS, FRAME, asked_ms, (asked_ms, 1.0))[0]) == count
+    assert finals(ROWS, close_ms + 2_499) == [0, 1]
+    assert finals(ROWS, close_ms + 2_500) == [0, 1, 2]
 
 
-def test_impossible_rows_of_history_are_left_out_and_named() -> None:
-    rows: list[list[object]] = [
-        [],
-        [None, 1, 1, 1, 1, 1],
-        [T0, 1, 1, 1, None, 1],
-        [T0, 1, 1],
-        *ROWS,
-    ]
-    asked_ms = T0 + 9 * FRAME.ms
-    final, impossible = final_by_rest("A/B", rows, FRAME, asked_ms, (asked_ms, 1.0))
-    assert len(final) == 3
-    assert len(impossible) == 4
+def test_while_the_exchanges_time_is_unknown_only_a_later_candle_closes_one() -> None:
+    assert finals(ROWS, None) == [0, 1]
+    assert finals(ROWS[:1], None) == []
+    assert finals([], None) == []
+
+
+BAD: list[list[object]] = [[], [None, 1, 1, 1, 1, 1], [T0, 1, 1, 1, None, 1], [T0, 1, 1]]
+
+
+def test_impossible_rows_of_history_are_named() -> None:
+    answer = read_rest("A/B", [*BAD, *ROWS], FRAME, NEVER, (NEVER, 1.0))
+    assert len(answer.final) == 3
+    assert len(answer.impossible) == 4
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_behind_an_impossible_row_nothing_is_taken_lest_it_pass_for_a_quiet_period(
+    bad: list[object],
+) -> None:
+    assert finals([*ROWS[:2], bad, *ROWS[2:]], NEVER) == [0, 1]
+
+
+def test_zero_trade_periods_can_be_missing_altogether_and_are_filled_when_they_are_over() -> None:
+    """A later candle shows it at once, the exchange's clock only after some patience."""
+    pending_ms, closed_ms = T0 + 2 * FRAME.ms, T0 + 4 * FRAME.ms
+    assert quiet_until_ms(pending_ms, FRAME, None) == pending_ms
+    assert quiet_until_ms(pending_ms, FRAME, NEVER) == pending_ms
+    assert quiet_until_ms(None, FRAME, None) is None
+    assert quiet_until_ms(None, FRAME, closed_ms + 7_999) == closed_ms - FRAME.ms
+    assert quiet_until_ms(None, FRAME, closed_ms + 8_000) == closed_ms
+    first, last = read_rest("A/B", [ROWS[0], ROWS[2]], FRAME, NEVER, (NEVER, 1.0)).final
+    for until_ms, flat_at in ((None, [1]), (closed_ms, [1, 3])):
+        whole = without_holes([first, last], until_ms, FRAME)
+        assert [c.open_ms for c in whole] == [T0 + at * FRAME.ms for at in range(len(whole))]
+        flat = [c for c in whole if c.filled]
+        assert [(c.open_ms - T0) // FRAME.ms for c in flat] == flat_at
+        assert {c.ohlcv for c in flat} == {(100.5, 100.5, 100.5, 100.5, 0.0)}
+        assert all(c.close_ms - c.open_ms == FRAME.ms for c in whole)
+
+
+def test_a_candle_that_is_there_but_not_final_is_never_taken_for_a_period_without_trades() -> None:
+    close_ms = T0 + 2 * FRAME.ms
+    answer = read_rest("A/B", ROWS, FRAME, close_ms + 2_499, (NEVER, 1.0))
+    assert len(answer.final) == 1
+    assert answer.pending_ms == close_ms - FRAME.ms
+    until_ms = quiet_until_ms(answer.pending_ms, FRAME, close_ms + 2_499)
+    assert without_holes(answer.final, until_ms, FRAME) == answer.final

@@ -10,11 +10,16 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 
 from daemon import feed as feed_module
+from daemon import rest as rest_module
 from daemon.backfill import Backfill
 from daemon.clock import SystemClock
+from daemon.connection import Connection
+from daemon.offset import ExchangeClock
+from daemon.rest import Rest
 from daemon.sandbox.exchange import Behaviour, SandboxExchange
+from daemon.source import Source
 from daemon.window import Window
-from model.candle import Candle
+from model.candle import Candle, Timeframe
 from model.errors import ExchangeError
 from tests.daemon.handclock import HandClock
 from tests.replay.running import Heard, make_feed, nothing_left, running, until
@@ -23,6 +28,7 @@ from tests.servers import free_port
 
 FACTOR = 2.0
 CAPACITY = 30
+MINUTE = Timeframe.parse("1m")
 
 
 @pytest.fixture
@@ -125,7 +131,11 @@ async def test_a_closing_handshake_is_a_reconnect_too(
         before = len(heard.closed)
         await until(lambda: len(heard.closed) > before + 1)
     assert heard.count("feed_reconnects") == 1
-    lines = [r.getMessage() for r in caplog.records if r.name == "daemon.feed"]
+    lines = [
+        r.getMessage()
+        for r in caplog.records
+        if r.name == "daemon.feed" and r.levelno >= logging.WARNING
+    ]
     assert len(lines) == 1
     assert lines[0].startswith("lost the candle stream of 1 symbols: ")
 
@@ -140,7 +150,7 @@ async def test_history_in_pages_equals_the_tape(
     page: int,
 ) -> None:
     # The exchange gives at most 1,000 candles at once, whatever it is asked for.
-    monkeypatch.setattr(feed_module, "_PAGE", page)
+    monkeypatch.setattr(rest_module, "_PAGE", page)
     heard = feed_of(exchange, clock, "S03/USDT")
     await heard.feed.open()
     try:
@@ -204,7 +214,11 @@ async def test_an_exchange_whose_stream_is_away_is_asked_again(
     heard = make_feed((exchange.rest_url, away), ["S00/USDT"], clock, timeframe="1s")
     async with running(heard):
         await until(lambda: heard.count("feed_reconnects") >= 3)
-    lines = [r.getMessage() for r in caplog.records if r.name == "daemon.feed"]
+    lines = [
+        r.getMessage()
+        for r in caplog.records
+        if r.name == "daemon.feed" and r.levelno >= logging.WARNING
+    ]
     assert len(lines) == 1
     assert "lost the candle stream of 1 symbols" in lines[0]
 
@@ -217,7 +231,11 @@ async def test_a_refused_subscription_is_not_silence(
         heard = feed_of(exchange, clock)
         async with running(heard):
             await until(lambda: heard.count("feed_reconnects") >= 2)
-    lines = [r.getMessage() for r in caplog.records if r.name == "daemon.feed"]
+    lines = [
+        r.getMessage()
+        for r in caplog.records
+        if r.name == "daemon.feed" and r.levelno >= logging.WARNING
+    ]
     assert len(lines) == 1
     assert "Too many subscriptions" in lines[0]
 
@@ -225,7 +243,7 @@ async def test_a_refused_subscription_is_not_silence(
 async def test_several_connections_close_cleanly(
     exchange: SandboxExchange, clock: ScaledClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(feed_module, "_SYMBOLS_PER_CONNECTION", 2)
+    monkeypatch.setattr(feed_module, "streams_per_connection", lambda name: 2 if name else 0)
     heard = feed_of(exchange, clock)
     async with running(heard):
         await until(lambda: {c.symbol for c in heard.closed} == set(exchange.tape.symbols))
@@ -267,14 +285,18 @@ async def test_impossible_candles_are_counted_and_each_kind_is_logged_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     open_ms = 1_700_000_160_000
-    heard = make_feed((None, None), ["A/B"], HandClock(open_ms + 60_000))
+    clock = HandClock(open_ms + 60_000)
+    heard = make_feed((None, None), ["A/B"], clock)
+    source = Source("binance", None, None, ("A/B",), MINUTE)
+    rest = Rest(source, ExchangeClock(clock), heard.metrics, heard.feed.on_garbage)
+    link = Connection(source, ["A/B"], rest, clock, heard.feed, 45.0)
     good = ("1", "2", "0.5", "1.5", "3")
     for values in (("1", "0.5", "2", "1", "1"), ("nan",) * 5, ()):
-        heard.feed.on_raw("A/B", open_ms, values, closed=True)
-    heard.feed.on_raw("A/B", open_ms + 1, good, closed=True)
-    heard.feed.on_garbage(KeyError("x"))
-    heard.feed.on_garbage(KeyError("y"))
-    heard.feed.on_raw("A/B", open_ms, good, closed=True)
+        link.on_raw("A/B", open_ms, values, closed=True)
+    link.on_raw("A/B", open_ms + 1, good, closed=True)
+    link.on_garbage(KeyError("x"))
+    link.on_garbage(KeyError("y"))
+    link.on_raw("A/B", open_ms, good, closed=True)
     assert [candle.open_ms for candle in heard.closed] == [open_ms]
     assert heard.count("feed_refused") == 6
     assert len(caplog.records) == 2

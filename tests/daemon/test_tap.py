@@ -197,10 +197,13 @@ def received(shared_dir: Path, file: str) -> list[Any]:
 
 
 def closed_of(ear: Ear) -> list[Candle]:
+    """What is final, for somebody who has listened since the candle before the first."""
     rule = ClosingRule(MINUTE, 1_000)
+    first: list[Any] = list(ear.heard[:1])
+    earlier = [(s, at - MINUTE.ms, values, closed) for s, at, values, closed in first]
     finals = [
         rule.update(symbol, open_ms, values, closed=closed, now_ms=1_800_000_000_000, now_s=0.0)
-        for symbol, open_ms, values, closed in ear.heard
+        for symbol, open_ms, values, closed in earlier + ear.heard
     ]
     return [final for final in finals if final is not None]
 

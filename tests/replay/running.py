@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from daemon.clock import Clock
-from daemon.feed import Feed, Source
+from daemon.feed import Feed
 from daemon.metrics import Metrics
+from daemon.offset import ExchangeClock
+from daemon.source import Source
 from model.candle import Candle, Timeframe
 
 
@@ -49,7 +51,7 @@ def make_feed(
     source = Source(name, *urls, tuple(symbols), Timeframe.parse(timeframe))
     feed = Feed(
         source,
-        clock,
+        ExchangeClock(clock),
         metrics,
         on_closed or closed.append,
         lambda symbol, forming_ms: resumed.append((symbol, forming_ms)),

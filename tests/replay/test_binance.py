@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.daemon.handclock import HandClock
+from tests.daemon.handclock import RecordedClock
 from tests.replay.running import make_feed, running, until
 from tests.replay.wire import wire
 
@@ -49,7 +49,7 @@ async def test_the_recorded_closed_candles_come_out_each_once(
     messages = read(shared_dir / "fixtures" / "ws" / file)
     klines = [message["data"]["k"] for _, message in messages]
     pairs = sorted({pair(kline["s"]) for kline in klines})
-    clock = HandClock(messages[0][0])
+    clock = RecordedClock(messages[0][0])
     listed = {"linear": pairs} if settled else {"spot": pairs}
     async with wire(**listed) as exchange:
         heard = make_feed(
@@ -76,7 +76,7 @@ async def test_the_recorded_closed_candles_come_out_each_once(
 
 
 async def test_spot_and_swap_of_one_name_go_their_own_ways() -> None:
-    clock = HandClock(1_700_000_160_000)
+    clock = RecordedClock(1_700_000_160_000)
     symbols = ("BTC/USDT", "BTC/USDT:USDT")
     async with wire(spot=["BTC/USDT"], linear=["BTC/USDT"]) as exchange:
         heard = make_feed((exchange.rest_url, exchange.ws_url), symbols, clock)

@@ -17,7 +17,7 @@ from daemon.sandbox.exchange import DIALECTS
 from daemon.sandbox.market import Faults, Market
 from daemon.sandbox.rest import RestApi
 from daemon.sandbox.tape import Tape
-from tests.daemon.handclock import HandClock
+from tests.daemon.handclock import RecordedClock
 from tests.replay.running import make_feed, running, until
 from tests.replay.wire import HOST, NOTHING
 from tests.sandbox.scaled import MINUTE
@@ -42,7 +42,7 @@ def received(path: Path) -> list[dict[str, Any]]:
 
 @asynccontextmanager
 async def playing(
-    name: str, symbols: Sequence[str], messages: Sequence[dict[str, Any]], clock: HandClock
+    name: str, symbols: Sequence[str], messages: Sequence[dict[str, Any]], clock: RecordedClock
 ) -> AsyncIterator[tuple[str, str]]:
     """An exchange that lists ``symbols`` and answers the first request with ``messages``."""
     tape = Tape(NOTHING, MINUTE, MINUTE.floor(clock.wall_ms()), dict.fromkeys(symbols, 0), 1)
@@ -84,7 +84,7 @@ async def test_the_recorded_candles_come_in_and_the_flagged_ones_are_final(
     closing: int,
 ) -> None:
     messages = received(shared_dir / "fixtures" / "ws" / file)
-    clock = HandClock(now_ms)
+    clock = RecordedClock(now_ms)
     async with playing(name, symbols, messages, clock) as urls:
         heard = make_feed(urls, symbols, clock, name=name)
         async with running(heard):

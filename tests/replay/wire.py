@@ -47,7 +47,7 @@ class Wire:
     Attributes:
         rest_url: e.g. ``http://127.0.0.1:40001``.
         ws_url: e.g. ``ws://127.0.0.1:40002``.
-        asked: paths of the REST requests, in order.
+        asked: paths of the REST requests that it knows, in order; only markets can be had.
         subscribed: stream names by the path they were asked for on.
     """
 
@@ -65,8 +65,11 @@ class Wire:
 
     async def answer(self, request: web.Request) -> web.Response:
         """Answer a REST request."""
+        listed = self._listed.get(request.path)
+        if listed is None:
+            return web.json_response({"code": -1, "msg": "not on this wire"}, status=404)
         self.asked.append(request.path)
-        return web.json_response({"symbols": self._listed[request.path]})
+        return web.json_response({"symbols": listed})
 
     async def handle(self, connection: ServerConnection) -> None:
         """Serve one websocket until it ends."""

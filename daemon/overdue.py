@@ -1,0 +1,58 @@
+"""Which candles should have come by now, and when to ask the exchange for them. No I/O, no clock.
+
+An exchange may close a quiet market's candle only with the next trade, or leave it out altogether.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from daemon.closing import GRACE_MS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from daemon.window import Window
+    from model.candle import Timeframe
+
+_AGAIN_MS: Final = 2_000
+_SELDOM_MS: Final = 15_000
+
+
+class _Turn(NamedTuple):
+    """When a symbol's missing candle is asked for next, and how long to wait after that."""
+
+    open_ms: int
+    at_ms: int
+    pause_ms: int
+
+
+class Overdue:
+    """Names the symbols to ask for: soon after the boundary and grace, then ever more seldom."""
+
+    def __init__(self, timeframe: Timeframe) -> None:
+        """Start with nothing asked.
+
+        Args:
+            timeframe: the grid.
+        """
+        self._timeframe = timeframe
+        self._turns: dict[str, _Turn] = {}
+
+    def due(self, windows: Iterable[Window], now_ms: int) -> list[str]:
+        """Symbols to ask for at ``now_ms`` (the exchange's time, Unix milliseconds)."""
+        latest_ms = now_ms - self._timeframe.ms - GRACE_MS
+        asked = []
+        for window in windows:
+            open_ms = window.next_open_ms
+            if open_ms is None or open_ms > latest_ms:
+                continue
+            turn = self._turns.get(window.symbol)
+            if turn is None or turn.open_ms != open_ms:
+                turn = _Turn(open_ms, now_ms, _AGAIN_MS)
+            if turn.at_ms <= now_ms:
+                asked.append(window.symbol)
+                pause_ms = min(2 * turn.pause_ms, _SELDOM_MS)
+                turn = _Turn(open_ms, now_ms + turn.pause_ms, pause_ms)
+            self._turns[window.symbol] = turn
+        return asked

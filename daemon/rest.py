@@ -1,0 +1,272 @@
+"""The exchange by REST: markets, history, the time; one client, one budget, no word in a ban."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, Final
+
+from daemon.bans import BANNING, Banned, Bans, ban_s
+from daemon.closing import newest_traded, quiet_until_ms, read_rest, without_holes
+from daemon.exchange import check_market, make_exchange, network_errors, refusal
+from daemon.offset import ExchangeClock, Reading
+from model.errors import BadCandle, ExchangeError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from daemon.metrics import Metrics
+    from daemon.source import Source
+    from daemon.vigil import Seen
+    from model.candle import Candle
+
+log = logging.getLogger(__name__)
+
+_PAGE: Final = 1000
+_HOLE_ROWS: Final = 200
+"""How far to step over an empty page: less than any exchange's page, so that nothing is missed."""
+
+_UNREADABLE: Final = (TypeError, ValueError, LookupError, AttributeError)
+"""What comes out of ccxt for an answer of another shape than it expects."""
+
+_NEWEST: Final = 3
+"""Candles asked for to see whether anything was traded lately."""
+
+_READINGS: Final = 3
+_MEASURE_S: Final = 180.0
+_RETRY_S: Final = 10.0
+_LOOK_S: Final = 2.0
+_OFF_S: Final = 1.0
+"""A wall clock that is off by more is worth a line in the log."""
+
+_EARLIEST_MS: Final = 1_230_768_000_000
+_LATEST_MS: Final = 4_102_444_800_000
+"""2009 and 2100: an exchange's time outside is none."""
+
+
+class Rest:
+    """What is asked of the exchange by request and answer."""
+
+    def __init__(
+        self,
+        source: Source,
+        clock: ExchangeClock,
+        metrics: Metrics,
+        on_garbage: Callable[[Exception], None],
+    ) -> None:
+        """Prepare; nothing is opened yet.
+
+        Args:
+            source: exchange, symbols and timeframe.
+            clock: learns the exchange's time.
+            metrics: bans and the state of the clock.
+            on_garbage: told of what cannot be true.
+        """
+        self._source = source
+        self._clock = clock
+        self._metrics = metrics
+        self._on_garbage = on_garbage
+        self._bans = Bans()
+        self._free_s = 0.0
+        self._timing = 0.0, 0.0
+        self._trusted: bool | None = None
+        self._off = False
+        self.exchange: Any = None
+
+    async def open(self) -> None:
+        """Load the exchange's markets, check that it can do what is asked, ask for the time.
+
+        A ban is waited for: to end and be started again would be to ask again within it.
+
+        Raises:
+            ExchangeError: unreachable, or without the symbol, timeframe or candle stream.
+        """
+        source = self._source
+        self.exchange = make_exchange(
+            source.name,
+            source.endpoint_rest,
+            source.endpoint_ws,
+            symbols=source.symbols,
+            wrap=lambda base: _polite(base, self),
+        )
+        await self._load_markets()
+        check_market(self.exchange, source.symbols, source.timeframe.text, ability="watchOHLCV")
+        await self.measure()
+
+    async def _load_markets(self) -> None:
+        while True:
+            try:
+                await self.exchange.load_markets()
+            except Banned as ban:
+                await self._clock.sleep(ban.seconds)
+            except network_errors() as error:
+                raise refusal(self._source.name, "loading its markets", error) from None
+            else:
+                return
+
+    async def close(self) -> None:
+        """Close the client."""
+        if self.exchange is not None:
+            await self.exchange.close()
+
+    async def history(self, symbol: str, since_ms: int) -> list[Candle]:
+        """Fetch the closed candles of a symbol that opened at ``since_ms`` or later.
+
+        Periods that the exchange leaves out because nothing was traded are filled. A candle that
+        cannot be true is counted and ends the answer.
+
+        Raises:
+            ExchangeError: the exchange did not answer.
+        """
+        frame = self._source.timeframe
+        candles: list[Candle] = []
+        while True:
+            earliest_ms = self._clock.earliest_ms()
+            rows = await self._rows(symbol, since_ms, _PAGE)
+            arrived = self._clock.wall_ms(), self._clock.monotonic()
+            answer = read_rest(symbol, rows, frame, earliest_ms, arrived)
+            for reason in answer.impossible:
+                self._on_garbage(reason)
+            fresh = [candle for candle in answer.final if candle.open_ms >= since_ms]
+            candles += fresh
+            if answer.impossible and candles:
+                return without_holes(candles, None, frame)
+            # How long a page may be is the exchange's affair: a short one need not be the last.
+            since_ms = fresh[-1].close_ms if fresh else since_ms + _HOLE_ROWS * frame.ms
+            if since_ms + frame.ms > (arrived[0] if earliest_ms is None else earliest_ms):
+                until_ms = quiet_until_ms(answer.pending_ms, frame, earliest_ms)
+                return without_holes(candles, until_ms, frame)
+
+    async def newest(self, symbol: str) -> Seen | None:
+        """Opening time and volume of the newest candle that has trades; None if there is none.
+
+        Raises:
+            ExchangeError: the exchange did not answer.
+        """
+        frame = self._source.timeframe
+        since_ms = frame.floor(self._clock.wall_ms()) - frame.ms
+        rows = await self._rows(symbol, since_ms, _NEWEST)
+        return newest_traded(rows, frame, self._clock.wall_ms())
+
+    async def _rows(self, symbol: str, since_ms: int, limit: int) -> Sequence[Sequence[Any]]:
+        name, doing = self._source.name, f"fetching {symbol} candles"
+        try:
+            rows: Sequence[Sequence[Any]] = await self.exchange.fetch_ohlcv(
+                symbol, self._source.timeframe.text, since_ms, limit
+            )
+        except network_errors() as error:
+            raise refusal(name, doing, error) from None
+        except _UNREADABLE as error:
+            self._on_garbage(error)
+            msg = f"{name}: {doing}: the answer cannot be read ({error!r})"
+            raise ExchangeError(msg) from None
+        return rows
+
+    async def keep_time(self) -> None:
+        """Ask the exchange for the time every few minutes, and at once when a clock jumped."""
+        due_s = self._clock.monotonic() + _MEASURE_S
+        while True:
+            await self._clock.sleep(_LOOK_S)
+            now_s = self._clock.monotonic()
+            if now_s >= due_s or (self._clock.jumped and now_s >= due_s - _MEASURE_S + _RETRY_S):
+                due_s = now_s + (_MEASURE_S if await self.measure() else _RETRY_S)
+            self._show_time()
+
+    async def measure(self) -> bool:
+        """Ask the exchange for the time; whether it told."""
+        if not self.exchange.has.get("fetchTime"):
+            self._show_time()
+            return False
+        told = True
+        for _ in range(_READINGS):
+            told = told and await self._read_time()
+        self._show_time()
+        return told
+
+    async def _read_time(self) -> bool:
+        try:
+            exchange_ms = await self.exchange.fetch_time()
+        except network_errors():
+            return False
+        except (Banned, *_UNREADABLE):
+            return False
+        if isinstance(exchange_ms, int) and _EARLIEST_MS < exchange_ms < _LATEST_MS:
+            self._clock.take(Reading(*self._timing, exchange_ms))
+            return True
+        self._on_garbage(BadCandle(f"the exchange's time is said to be {exchange_ms!r}"))
+        return False
+
+    def _show_time(self) -> None:
+        clock, metrics, name = self._clock, self._metrics, self._source.name
+        trusted = clock.trusted
+        metrics.clock_trusted.set(trusted)
+        if clock.measured:
+            metrics.clock_offset.set(clock.offset_s)
+            metrics.clock_error.set(clock.error_ms / 1e3)
+        if trusted != self._trusted:
+            self._trusted = trusted
+            if trusted:
+                log.info("the time of %s is known to %.0f ms", name, clock.error_ms)
+            else:
+                log.warning("the time of %s is not known: no candle is closed by it", name)
+        off = clock.measured and abs(clock.offset_s) > _OFF_S
+        if off != self._off:
+            self._off = off
+            told = "%s is %.1f s ahead of this machine's clock%s"
+            log.warning(told, name, clock.offset_s, "; its time is used" if off else ", as it was")
+
+    async def _turn(self, cost: float | None) -> None:
+        """Wait for this request's turn; ccxt's own queue stands still when the wall clock jumps."""
+        now_s = self._clock.monotonic()
+        start_s = max(now_s, self._free_s)
+        self._free_s = start_s + self.exchange.rateLimit / 1e3 * (1.0 if cost is None else cost)
+        if start_s > now_s:
+            await self._clock.sleep(start_s - now_s)
+
+    def _check_ban(self) -> float:
+        """The time of sending a request.
+
+        Raises:
+            Banned: it must not be sent.
+        """
+        now_s = self._clock.monotonic()
+        if left_s := self._bans.left_s(now_s):
+            raise Banned(self._source.name, left_s)
+        return now_s
+
+    def _answered(self, sent_s: float) -> None:
+        self._timing = sent_s, self._clock.monotonic()
+
+    def _note_ban(self, headers: dict[str, Any], body: str) -> Banned:
+        seconds = ban_s(headers or {}, body or "", self._clock.wall_ms())
+        self._bans.begin(seconds, self._clock.monotonic())
+        self._metrics.feed_bans.inc()
+        self._metrics.feed_ban_end.set(self._clock.wall_ms() / 1e3 + seconds)
+        ban = Banned(self._source.name, seconds)
+        log.warning("%s", ban)
+        return ban
+
+
+def _polite(base: type[Any], rest: Rest) -> type[Any]:
+    """Make a subclass of a ccxt class that keeps to the budget and to bans."""
+    import ccxt
+
+    async def throttle(_exchange: Any, cost: float | None = None) -> None:  # noqa: ANN401
+        await rest._turn(cost)  # noqa: SLF001 - one thing in two classes
+
+    async def fetch(exchange: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        sent_s = rest._check_ban()  # noqa: SLF001
+        answer = await base.fetch(exchange, *args, **kwargs)
+        rest._answered(sent_s)  # noqa: SLF001
+        return answer
+
+    def handle_errors(exchange: Any, code: int, *details: Any) -> Any:  # noqa: ANN401
+        headers, body = details[3], details[4]
+        if code in BANNING:
+            raise rest._note_ban(headers, body)  # noqa: SLF001
+        try:
+            return base.handle_errors(exchange, code, *details)
+        except (ccxt.DDoSProtection, ccxt.RateLimitExceeded):
+            raise rest._note_ban(headers, body) from None  # noqa: SLF001
+
+    body = {"throttle": throttle, "fetch": fetch, "handle_errors": handle_errors}
+    return type(base.__name__, (base,), body)
