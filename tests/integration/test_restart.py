@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from model.features import Indicators
 from tests.integration.harness import (
@@ -157,6 +159,49 @@ def test_a_killed_daemon_starts_again_and_goes_on(place: Place) -> None:
     assert "Traceback" not in second.log
     one_wording(before + after)
     assert place.query("PRAGMA integrity_check") == [("ok",)]
+
+
+@pytest.mark.parametrize("how", ["stop", "kill"])
+def test_a_restart_goes_on_from_history_and_asks_only_for_the_rest(
+    place: Place, tmp_path: Path, how: str
+) -> None:
+    window = Indicators().warmup + 60
+    with place.running() as first:
+        place.until_forecasts(4)
+        assert fetched(first) >= 2 * window
+        getattr(first, how)()
+    before = place.query("SELECT count(*) FROM candle")[0][0]
+    fresh_port = free_port()
+    fresh = tmp_path / "fresh"
+    shutil.copytree(tmp_path / "state" / "registry", fresh / "state" / "registry")
+    chosen = yaml.safe_load(place.config.read_text())
+    chosen["http"]["port"], chosen["mqtt"]["instance"] = fresh_port, "fresh"
+    fresh_config = write_config(fresh, chosen)
+    with daemon(fresh_config, fresh_port) as other, place.running() as second:
+        other.wait_ready()
+        place.until_forecasts(16)
+        assert fetched(other) >= 2 * window
+        # What closed in between and some overlap, again and again while a window was not whole.
+        assert fetched(second) < window
+        assert "2 of 2 symbols go on from history" in second.log
+        assert "0 of 2 symbols go on from history" in other.log
+        assert second.stop() == 0
+        assert other.stop() == 0
+    time.sleep(0.3)
+    assert place.query("SELECT count(*) FROM candle")[0][0] > before
+    by_instance: dict[str, dict[tuple[str, int], float]] = {"tester": {}, "fresh": {}}
+    for forecast in place.forecasts():
+        key = forecast["symbol"], forecast["seq"]
+        by_instance[forecast["instance"]][key] = forecast["predicted_normalized"]
+    both = set(by_instance["tester"]) & set(by_instance["fresh"])
+    assert len(both) >= 4
+    for key in both:
+        assert by_instance["tester"][key] == pytest.approx(by_instance["fresh"][key], abs=1e-5)
+
+
+def fetched(process: Daemon) -> float:
+    """Candles that came by REST."""
+    return sample(process.get("/metrics")[1], "candlecast_feed_backfill_candles_total")
 
 
 def states(place: Place) -> list[str]:
