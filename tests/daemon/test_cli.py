@@ -152,11 +152,23 @@ async def test_fetch_prints_plain_lines_and_the_files(tape: Tape, config: Path) 
     assert Path(path).is_file()
 
 
-async def test_an_interrupted_fetch_says_so_without_traceback(tape: Tape, config: Path) -> None:
-    async with SandboxExchange(tape) as exchange:
-        process = await start(exchange, config, "fetch", "--days", "2")
-        while not exchange.rest.requests:
-            await asyncio.sleep(0.01)
+async def test_an_interrupted_fetch_says_so_without_traceback(config: Path) -> None:
+    asked = asyncio.Event()
+
+    async def never_answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+        asked.set()
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(never_answer, "127.0.0.1", 0) as server:
+        host, port = server.sockets[0].getsockname()
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "daemon", "fetch", "--config", str(config),
+            env=os.environ | {"CANDLECAST__EXCHANGE__ENDPOINT__REST": f"http://{host}:{port}"},
+            stderr=subprocess.PIPE,
+        )  # fmt: skip
+        await asked.wait()
         process.send_signal(signal.SIGINT)
         _, err = await process.communicate()
     assert (process.returncode, err.decode()) == (1, "candlecast: interrupted\n")
