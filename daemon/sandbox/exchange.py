@@ -196,7 +196,7 @@ class SandboxExchange:
 
     def _events(self, topic: str, open_ms: int, fraction: float, now_ms: int) -> list[bytes]:
         symbol = self._dialect.symbol_of_topic.get(topic)
-        if symbol is None or (key := (symbol, open_ms)) in self.faults.skipped:
+        if symbol is None or (key := (symbol, open_ms)) in self.faults.unsaid:
             return []
         closed = fraction >= 1.0
         versions = [False]
@@ -213,7 +213,7 @@ class SandboxExchange:
         """The candle after the one that opened at ``open_ms``, as far as it has come."""
         step = self.tape.timeframe.ms
         next_ms = open_ms + step
-        if (symbol, next_ms) in self.faults.skipped:
+        if (symbol, next_ms) in self.faults.unsaid:
             return None
         begun = min(max(now_ms - next_ms, 1), step - 1) / step
         return self._market.kline(symbol, next_ms, begun, revised=False)

@@ -28,6 +28,7 @@ class Faults:
         silent: connections live and answer, but no candle is streamed.
         close_delay_s: seconds added to the delay of every closing message.
         skipped: candles of which the stream says nothing; REST has them.
+        untraded: candles without a trade, which neither stream nor REST mentions.
         duplicated: candles whose closing message is streamed twice.
         revised: candles whose close changes after the closing message, to the given price.
         ban_status: HTTP status (418 or 429) of every REST answer until ``ban_until_ms``.
@@ -37,10 +38,16 @@ class Faults:
     silent: bool = False
     close_delay_s: float = 0.0
     skipped: set[tuple[str, int]] = field(default_factory=set)
+    untraded: set[tuple[str, int]] = field(default_factory=set)
     duplicated: set[tuple[str, int]] = field(default_factory=set)
     revised: dict[tuple[str, int], float] = field(default_factory=dict)
     ban_status: int = 429
     ban_until_ms: int = 0
+
+    @property
+    def unsaid(self) -> set[tuple[str, int]]:
+        """Candles of which the stream says nothing."""
+        return self.skipped | self.untraded if self.untraded else self.skipped
 
 
 class Kline(NamedTuple):
@@ -120,5 +127,7 @@ class Market:
             first = max(last - limit + 1, 0)
         opens = (origin + index * step for index in range(first, last + 1))
         return [
-            self.kline(symbol, t, (now_ms - t) / step, revised=now_ms - t >= step) for t in opens
+            self.kline(symbol, t, (now_ms - t) / step, revised=now_ms - t >= step)
+            for t in opens
+            if (symbol, t) not in self.faults.untraded
         ]

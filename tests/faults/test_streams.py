@@ -1,0 +1,232 @@
+"""Exchanges that fall silent, ban, leave candles out or end connections: windows stay exact."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from itertools import pairwise
+
+import pytest
+
+from daemon import feed as feed_module
+from daemon.backfill import Backfill
+from daemon.bans import Banned
+from daemon.sandbox.exchange import Behaviour, SandboxExchange
+from daemon.window import Verdict, Window
+from model.candle import Candle
+from tests.replay.running import Heard, make_feed, running, until
+from tests.sandbox.scaled import SECOND, ScaledClock, second_tape
+
+CAPACITY = 20
+FACTOR = 2.0
+
+
+class Site:
+    """A feed and windows against a sandbox, with everything that repairs them."""
+
+    def __init__(self, exchange: SandboxExchange, clock: ScaledClock) -> None:
+        self.exchange = exchange
+        self.clock = clock
+        self.candles: list[Candle] = []
+        urls = exchange.rest_url, exchange.ws_url
+        self.heard: Heard = make_feed(
+            urls, exchange.tape.symbols, clock, timeframe="1s", on_closed=self._closed
+        )
+        self.windows = {s: Window(s, SECOND, CAPACITY) for s in exchange.tape.symbols}
+        self.backfill = Backfill(
+            self.heard.feed,
+            self.windows.values(),
+            SECOND,
+            clock,
+            self.heard.metrics,
+            self._history,
+            CAPACITY,
+        )
+
+    def _closed(self, candle: Candle) -> None:
+        self.candles.append(candle)
+        if self.windows[candle.symbol].add(candle) is Verdict.GAP:
+            self.backfill.request(candle.symbol)
+
+    def _history(self, symbol: str, candles: Sequence[Candle]) -> None:
+        self.windows[symbol].repair(candles)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        async with running(self.heard), asyncio.TaskGroup() as group:
+            for symbol in self.windows:
+                self.backfill.request(symbol)
+            tasks = [
+                group.create_task(self.backfill.run()),
+                group.create_task(self.backfill.ask_for_overdue()),
+            ]
+            await until(lambda: all(w.whole for w in self.windows.values()))
+            yield
+            for task in tasks:
+                task.cancel()
+
+    def asked(self) -> int:
+        """REST requests so far."""
+        return sum(self.exchange.rest.requests.values())
+
+    def reached(self, symbol: str, open_ms: int) -> bool:
+        """Whether the candle that opened then is in the symbol's window."""
+        window = self.windows[symbol]
+        return window.whole and (window.next_open_ms or 0) > open_ms
+
+    def assert_exact(self) -> None:
+        """Every window holds what the exchange recorded."""
+        for symbol, window in self.windows.items():
+            end_ms = window.next_open_ms
+            assert end_ms is not None
+            _, truth = self.exchange.tape.history(symbol, end_ms - CAPACITY * SECOND.ms, end_ms)
+            assert window.ohlcv().tolist() == truth.tolist()
+
+
+@pytest.fixture
+async def site() -> AsyncIterator[Site]:
+    clock = ScaledClock(FACTOR)
+    tape = second_tape(3)
+    async with SandboxExchange(tape, clock=clock, behaviour=Behaviour(updates=2)) as exchange:
+        yield Site(exchange, clock)
+
+
+def coming(site: Site, symbol: str, first: int, count: int) -> list[tuple[str, int]]:
+    """Candles that have not opened yet, the first one ``first`` from now."""
+    now_ms = SECOND.floor(site.clock.wall_ms())
+    return [(symbol, now_ms + at * SECOND.ms) for at in range(first, first + count)]
+
+
+async def test_dead_peers_show_late_so_a_silent_stream_is_found_and_recreated(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with site.running():
+        site.exchange.faults.silent = True
+        began_s = site.clock.monotonic()
+        await until(lambda: site.heard.count("feed_silent_streams"))
+        # Twice the five seconds within which such a stream is expected to speak.
+        assert site.clock.monotonic() - began_s <= 10.0
+        site.exchange.faults.silent = False
+        before = len(site.candles)
+        await until(lambda: len(site.candles) > before + 6)
+        await until(lambda: site.exchange.streams.clients == 1)
+        now_ms = SECOND.floor(site.clock.wall_ms())
+        await until(lambda: all(site.reached(s, now_ms) for s in site.windows))
+    site.assert_exact()
+    assert site.heard.count("feed_reconnects") == 0
+    assert "keeps silent about" in caplog.text
+
+
+async def test_a_quiet_market_is_probed_by_rest_before_it_is_called_stale(site: Site) -> None:
+    async with site.running():
+        for symbol in site.windows:
+            site.exchange.faults.untraded.update(coming(site, symbol, 1, 30))
+        asked = site.asked()
+        await site.clock.sleep(15)
+        assert site.asked() > asked
+        assert site.heard.count("feed_silent_streams") == 0
+        assert site.exchange.streams.clients == 1
+
+
+async def test_sockets_are_renewed_before_24_hours_without_losing_a_candle(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed_module, "_RENEW_S", 4.0)
+    async with site.running():
+        await until(lambda: site.heard.has_counted("feed_renewals", 4))
+        await until(lambda: site.exchange.streams.clients == 1)
+    assert site.heard.count("feed_reconnects") == 0
+    for symbol in site.windows:
+        opens = sorted({c.open_ms for c in site.candles if c.symbol == symbol})
+        assert len(opens) > 10
+        assert {after - before for before, after in pairwise(opens)} == {SECOND.ms}
+    assert {candle.final_by for candle in site.candles} == {"exchange_flag"}
+    site.assert_exact()
+
+
+async def test_after_boundary_and_grace_without_flag_or_successor_rest_confirms(
+    site: Site,
+) -> None:
+    symbol = site.exchange.tape.symbols[1]
+    async with site.running():
+        missed = coming(site, symbol, 1, 6)
+        site.exchange.faults.skipped.update(missed)
+        await until(lambda: site.reached(symbol, missed[2][1]))
+        newest = site.windows[symbol].newest
+        assert newest is not None
+        assert newest.final_by == "rest"
+        assert not {(c.symbol, c.open_ms) for c in site.candles} & set(missed)
+    site.assert_exact()
+
+
+@pytest.mark.parametrize("count", [1, 6])
+async def test_zero_trade_periods_can_be_missing_altogether_and_are_filled(
+    site: Site, count: int
+) -> None:
+    symbol = site.exchange.tape.symbols[2]
+    async with site.running():
+        untraded = coming(site, symbol, 1, count)
+        site.exchange.faults.untraded.update(untraded)
+        window = site.windows[symbol]
+        if count > 3:
+            # The exchange's clock shows that they are over, though nothing has come since.
+            await until(lambda: site.reached(symbol, untraded[1][1]))
+            assert window.newest is not None
+            assert window.newest.filled
+        await until(lambda: site.reached(symbol, untraded[-1][1] + 2 * SECOND.ms))
+    assert window.filled(CAPACITY) == count
+    _, truth = site.exchange.tape.history(symbol, untraded[0][1] - SECOND.ms, untraded[0][1])
+    close = truth[-1][3]
+    end_ms = window.next_open_ms or 0
+    for _, open_ms in untraded:
+        row = window.ohlcv()[(open_ms - end_ms) // SECOND.ms].tolist()
+        assert row == [close, close, close, close, 0.0]
+
+
+@pytest.mark.parametrize("status", [418, 429])
+async def test_bans_are_honoured_to_the_second_and_nothing_is_asked_inside_one(
+    site: Site, status: int
+) -> None:
+    symbols = list(site.windows)
+    async with site.running():
+        site.exchange.ban(status, 6)
+        began_s, asked = site.clock.monotonic(), site.asked()
+        missed = [key for symbol in symbols for key in coming(site, symbol, 1, 2)]
+        site.exchange.faults.skipped.update(missed)
+        await until(lambda: site.asked() > asked)
+        banned_s = site.clock.monotonic()
+        with pytest.raises(Banned) as caught:
+            await site.heard.feed.history(symbols[0], missed[0][1])
+        assert caught.value.seconds <= 6.0
+        for symbol in symbols:
+            site.backfill.request(symbol)
+        while site.clock.monotonic() < began_s + 5.9:
+            assert site.asked() == asked + 1
+            await asyncio.sleep(0.01)
+        await until(lambda: all(site.reached(s, at) for s, at in missed))
+        assert site.clock.monotonic() - banned_s <= 9.0
+    assert site.heard.count("feed_bans") == 1
+    site.assert_exact()
+
+
+async def test_a_ban_at_the_start_is_waited_for(site: Site) -> None:
+    site.exchange.ban(418, 3)
+    began_s = site.clock.monotonic()
+    async with running(site.heard):
+        assert site.clock.monotonic() - began_s >= 3.0
+        await until(lambda: site.candles or site.heard.count("feed_messages"))
+    assert site.heard.count("feed_bans") == 1
+
+
+async def test_after_a_reconnect_the_missed_candles_never_come_so_rest_brings_them(
+    site: Site,
+) -> None:
+    async with site.running():
+        for _ in range(2):
+            site.exchange.streams.abort_all()
+            await site.clock.sleep(3.0)
+        now_ms = SECOND.floor(site.clock.wall_ms())
+        await until(lambda: all(site.reached(s, now_ms) for s in site.windows))
+    site.assert_exact()
+    assert site.heard.count("feed_reconnects") == 2
