@@ -36,6 +36,7 @@ class Archive:
         self.held.set()
         self.most_at_once = 0
         self.end_ms: int | None = None
+        self.begins_ms = 0
         self._clock = clock
         self._under_way: set[str] = set()
 
@@ -52,7 +53,8 @@ class Archive:
             msg = f"binance: fetching {symbol} candles: no answer in time"
             raise ExchangeError(msg)
         end_ms = self.end_ms or MINUTE.floor(self._clock.wall_ms())
-        return [candle(symbol, at) for at in range(since_ms, end_ms, MINUTE.ms)]
+        first_ms = max(since_ms, self.begins_ms)
+        return [candle(symbol, at) for at in range(first_ms, end_ms, MINUTE.ms)]
 
 
 class Bench:
@@ -290,3 +292,49 @@ async def test_an_end_in_the_middle_of_a_fetch() -> None:
     bench.backfill.request(SYMBOLS[0])
     async with bench.running():
         assert bench.asked == [SYMBOLS[0]]
+
+
+async def test_a_history_that_does_not_join_the_window_is_not_taken_for_a_quiet_market() -> None:
+    bench = Bench()
+    window = bench.windows[SYMBOLS[0]]
+    bench.backfill.request(SYMBOLS[0])
+    async with bench.running():
+        following_ms = window.next_open_ms
+        assert following_ms is not None
+        bench.clock.set_wall_ms(NOW_MS + 5 * MINUTE.ms)
+        bench.archive.begins_ms = following_ms + 2 * MINUTE.ms
+        bench.backfill.request(SYMBOLS[0])
+        await settle()
+        assert window.next_open_ms == following_ms
+        bench.archive.begins_ms = 0
+        await bench.clock.advance(0.5)
+        assert window.next_open_ms == following_ms + 5 * MINUTE.ms
+        assert window.filled(CAPACITY) == 0
+
+
+async def test_behind_filled_candles_the_last_known_one_is_asked_for_again() -> None:
+    bench = Bench()
+    window = bench.windows[SYMBOLS[0]]
+    bench.backfill.request(SYMBOLS[0])
+    async with bench.running():
+        last_ms = MINUTE.floor(NOW_MS) - MINUTE.ms
+        for at in range(1, 6):
+            window.add(candle(SYMBOLS[0], last_ms + at * MINUTE.ms)._replace(filled=True))
+        bench.archive.asked.clear()
+        bench.backfill.request(SYMBOLS[0])
+        await settle()
+        assert bench.archive.asked == [(SYMBOLS[0], last_ms)]
+
+
+async def test_a_window_left_far_behind_starts_over() -> None:
+    bench = Bench()
+    bench.backfill.request(SYMBOLS[0])
+    async with bench.running():
+        bench.clock.set_wall_ms(NOW_MS + 3 * CAPACITY * MINUTE.ms)
+        bench.archive.asked.clear()
+        bench.backfill.request(SYMBOLS[0])
+        await settle()
+        now_ms = MINUTE.floor(bench.clock.wall_ms())
+        assert bench.archive.asked == [(SYMBOLS[0], now_ms - (CAPACITY + 3) * MINUTE.ms)]
+        assert bench.windows[SYMBOLS[0]].whole
+        assert bench.windows[SYMBOLS[0]].filled(CAPACITY) == 0

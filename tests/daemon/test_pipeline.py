@@ -166,8 +166,12 @@ async def test_after_a_revision_the_next_forecast_is_that_of_a_fresh_window(
     else:
         path.close(market, "A/U", CAPACITY - 1 - age)
     await asyncio.sleep(0.01)
-    # What was published stays.
+    # What was published stays, what was revised is counted and written down.
     assert path.published.forecasts == before
+    assert path.sample("candlecast_feed_candles_total", verdict="revised") == 1
+    await path.recorder.flush()
+    stored = await path.recorder.read(lambda h: h.candles("binance", "A/U", "1m", CAPACITY))
+    assert stored[-1 - age].ohlcv == tuple(market.values["A/U"][CAPACITY - 1 - age])
     path.at(CAPACITY + 1)
     for symbol in SYMBOLS:
         path.close(market, symbol, CAPACITY)
