@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from math import inf
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from daemon.closing import ClosingRule
@@ -95,6 +96,8 @@ class Connection:
         exchange = make_exchange(
             source.name, source.endpoint_rest, source.endpoint_ws, wrap=lambda c: tapped(c, self)
         )
+        # ccxt counts missing pongs by the wall clock, which jumps; the vigil is kept here instead.
+        exchange.streaming = exchange.streaming | {"maxPingPongMisses": inf}
         try:
             exchange.set_markets_from_exchange(self._rest.exchange)
             exchange.watch_candles(self._shard, source.timeframe.text)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
+import ccxt
 import pytest
 
 from daemon import feed as feed_module
 from daemon.connection import _topics
+from daemon.exchange import make_exchange
 from daemon.readers import READERS
 from daemon.sandbox.exchange import Behaviour, SandboxExchange
 from daemon.source import Source, streams_per_connection
@@ -96,3 +99,30 @@ def test_where_one_call_cannot_watch_several_symbols_each_gets_its_own() -> None
     single = SimpleNamespace(has={"watchOHLCV": True})
     assert _topics(several, shard, "1m") == [[["A/B", "1m"], ["C/D", "1m"]]]
     assert _topics(single, shard, "1m") == [[["A/B", "1m"]], [["C/D", "1m"]]]
+
+
+@pytest.mark.parametrize("jump_ms", [3_600_000, -3_600_000])
+async def test_a_jump_of_the_wall_clock_breaks_no_connection(
+    monkeypatch: pytest.MonkeyPatch, jump_ms: int
+) -> None:
+    """ccxt counts keep-alives by the wall clock."""
+    jumped = {"ms": 0}
+    tell_ms = ccxt.Exchange.milliseconds
+
+    def impatient(*args: Any, **kwargs: Any) -> Any:
+        exchange = make_exchange(*args, **kwargs)
+        exchange.streaming = exchange.streaming | {"keepAlive": 50}
+        return exchange
+
+    monkeypatch.setattr("daemon.connection.make_exchange", impatient)
+    monkeypatch.setattr(ccxt.Exchange, "milliseconds", lambda: tell_ms() + jumped["ms"])
+    clock, tape = ScaledClock(FACTOR), second_tape(1)
+    async with SandboxExchange(tape, clock=clock) as exchange:
+        heard = make_feed((exchange.rest_url, exchange.ws_url), tape.symbols, clock, timeframe="1s")
+        async with running(heard):
+            await until(lambda: heard.closed)
+            jumped["ms"] = jump_ms
+            before = len(heard.closed)
+            await until(lambda: len(heard.closed) > before + 2)
+    assert heard.count("feed_reconnects") == 0
+    assert len({c.open_ms for c in heard.closed}) == len(heard.closed)
