@@ -35,6 +35,10 @@ _PREPARED_TOGETHER = 32
 
 _SENT_TOGETHER = 64
 
+_QUIET_S = 0.05
+"""A burst is over when so long nothing has closed; before that, preparing would take the cores
+from the exchange's messages and the broker's answers."""
+
 _DELIVERY_MS = 3_000
 """Exchanges deliver the close up to two seconds late; one more before that counts as silence."""
 
@@ -78,6 +82,7 @@ class Pipeline:
         self._unprepared: dict[int, None] = {}
         self._busy = False
         self._progress_s = 0.0
+        self._arrived_s = 0.0
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -102,7 +107,8 @@ class Pipeline:
         if verdict not in (Verdict.DUPLICATE, Verdict.STALE):
             self._books.recorder.candle(candle)
         metrics.count_candle(verdict.value)
-        metrics.stage("receive", self._clock.monotonic() - candle.received_s)
+        self._arrived_s = self._clock.monotonic()
+        metrics.stage("receive", self._arrived_s - candle.received_s)
 
     def on_resumed(self, symbol: str, forming_ms: int) -> None:
         """Note that the stream is back, with a candle that opened at ``forming_ms``."""
@@ -303,6 +309,10 @@ class Pipeline:
             if not self._unprepared:
                 self._idle.clear()
                 self._settled.set()
+                continue
+            quiet_s = self._clock.monotonic() - self._arrived_s
+            if quiet_s < _QUIET_S:
+                await self._clock.sleep(_QUIET_S - quiet_s)
                 continue
             most = min(_PREPARED_TOGETHER, len(self._unprepared))
             # The newest first: on mixed timetables they are the last to close again.
