@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
 
 from config.settings import Settings
 from daemon.accuracy import Accuracy
@@ -40,9 +39,6 @@ from model.registry import Registry
 from model.serving import ServedModel
 from model.volatility import WARMUP
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 log = logging.getLogger(__name__)
 
 _WATCH_S = 1.0
@@ -55,11 +51,6 @@ def indicators_of(settings: Settings) -> Indicators:
     return Indicators(**settings.indicators.model_dump())
 
 
-def registry_dir(settings: Settings) -> Path:
-    """Where the model bundles are kept."""
-    return settings.state_dir / "registry"
-
-
 def open_champion(settings: Settings) -> Bundle:
     """Open the promoted model, verified and fit for this configuration.
 
@@ -67,7 +58,7 @@ def open_champion(settings: Settings) -> Bundle:
         NoChampion: nothing was promoted yet.
         BundleError: the champion does not verify, or was trained for something else.
     """
-    registry = Registry(registry_dir(settings))
+    registry = Registry(settings.registry_dir)
     try:
         bundle = registry.open(registry.champion())
     except NoChampion:

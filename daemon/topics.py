@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-ROOT: Final = "candlecast/v1"
+from model.csvfiles import symbol_name
 
-_TO_DASH: Final = str.maketrans("/:", "--")
+ROOT: Final = "candlecast/v1"
 
 
 def _level(text: str) -> str:
@@ -18,7 +18,7 @@ def _level(text: str) -> str:
     if not text or any(reserved in text for reserved in "+#\0"):
         msg = f"{text!r} cannot be a level of an MQTT topic: it is empty or holds + # or NUL"
         raise ValueError(msg)
-    return text.translate(_TO_DASH)
+    return symbol_name(text)
 
 
 def prediction_topic(exchange: str, symbol: str, timeframe: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from itertools import count
 from typing import ClassVar, Final
 
 import orjson
@@ -19,7 +18,7 @@ from daemon.sandbox.dialect import (
     named,
     optional_int,
 )
-from daemon.sandbox.market import Kline, Market
+from daemon.sandbox.market import Kline
 
 _DEFAULT_LIMIT: Final = 200
 _MAX_LIMIT: Final = 1_000
@@ -36,11 +35,6 @@ class Bybit(Dialect):
     )
     goes_on = True
 
-    def __init__(self, market: Market, max_streams: int = 1_024) -> None:
-        """Speak about ``market``; Bybit limits the topics of a request, not of a connection."""
-        super().__init__(market, max_streams)
-        self._numbers = count(1)
-
     def market_id(self, symbol: str) -> str:
         """E.g. ``BTCUSDT``."""
         return symbol.replace("/", "")
@@ -53,7 +47,7 @@ class Bybit(Dialect):
         """A client of spot's public address."""
         if target != "/v5/public/spot":
             return None
-        return BybitSession(self, f"sandbox-{next(self._numbers):05x}")
+        return BybitSession(self, f"sandbox-{next(self.session_numbers):05x}")
 
     def events(self, symbol: str, update: Update) -> list[bytes]:
         """One message for each state; the last closed one brings the next candle along."""

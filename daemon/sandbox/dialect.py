@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from itertools import count
 from typing import ClassVar, Final, NamedTuple
 
 import orjson
@@ -81,6 +82,7 @@ class Dialect(ABC):
     Attributes:
         market: what it speaks about.
         max_streams: topics of one connection, where the exchange limits them.
+        session_numbers: for exchanges that number their connections.
         name: ccxt id of the exchange.
         intervals: its names of the timeframes that it has.
         heartbeat: what it sends every second to subscribed clients, if anything.
@@ -105,6 +107,7 @@ class Dialect(ABC):
         """
         self.market = market
         self.max_streams = max_streams
+        self.session_numbers = count(1)
         timeframe = market.tape.timeframe.text
         if timeframe not in self.intervals:
             allowed = ", ".join(self.intervals)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from itertools import count
 from typing import ClassVar, Final
 
 import orjson
@@ -35,11 +34,6 @@ class Kraken(Dialect):
     heartbeat = b'{"channel":"heartbeat"}'
     goes_on = True
 
-    def __init__(self, market: Market, max_streams: int = 1_024) -> None:
-        """Speak about ``market``; Kraken limits no connection's channels."""
-        super().__init__(market, max_streams)
-        self._numbers = count(1)
-
     def market_id(self, symbol: str) -> str:
         """The pair as REST names it, e.g. ``BTCUSDT``."""
         return symbol.replace("/", "")
@@ -50,7 +44,7 @@ class Kraken(Dialect):
 
     def session(self, target: str) -> Session | None:
         """A client of the second version's address."""
-        return KrakenSession(self, next(self._numbers)) if target == "/v2" else None
+        return KrakenSession(self, next(self.session_numbers)) if target == "/v2" else None
 
     def events(self, symbol: str, update: Update) -> list[bytes]:
         """One update for each trade that changed something; no trade, no update.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import count
 from typing import ClassVar, Final
 
 import orjson
@@ -19,7 +18,7 @@ from daemon.sandbox.dialect import (
     named,
     optional_int,
 )
-from daemon.sandbox.market import Kline, Market
+from daemon.sandbox.market import Kline
 
 _DEFAULT_LIMIT: Final = 100
 _MAX_LIMIT: Final = 300
@@ -35,11 +34,6 @@ class Okx(Dialect):
         "1m=1m 3m=3m 5m=5m 15m=15m 30m=30m 1h=1H 2h=2H 4h=4H 6h=6Hutc 12h=12Hutc 1d=1Dutc 1w=1Wutc"
     )
 
-    def __init__(self, market: Market, max_streams: int = 1_024) -> None:
-        """Speak about ``market``; OKX limits no connection's channels."""
-        super().__init__(market, max_streams)
-        self._numbers = count(1)
-
     def market_id(self, symbol: str) -> str:
         """E.g. ``BTC-USDT``."""
         return symbol.replace("/", "-")
@@ -52,7 +46,7 @@ class Okx(Dialect):
         """A client of the one address that has candles."""
         if target != "/ws/v5/business":
             return None
-        return OkxSession(self, f"{next(self._numbers):08x}")
+        return OkxSession(self, f"{next(self.session_numbers):08x}")
 
     def events(self, symbol: str, update: Update) -> list[bytes]:
         """One message for each state."""

@@ -28,6 +28,7 @@ from model.onnx_export import export_onnx
 from model.preprocess import DataPreprocessor, features_of
 from model.registry import Registry
 from model.scaler import ScalerSet
+from tests.models import promote
 from tests.servers import HOST, SandboxProcess
 
 SECOND = Timeframe.parse("1s")
@@ -97,6 +98,18 @@ def promote_model(config: Path, tape: Tape) -> LSTMPricePredictor:
     )
     registry.promote(version)
     return predictor
+
+
+def promote_drawn(folder: Path, tape: Tape) -> None:
+    """Make a champion with drawn weights for the tape's symbols, without Keras."""
+    until_ms = tape.origin_ms + HISTORY * SECOND.ms
+    promote(
+        folder / "state" / "registry",
+        {s: tape.history(s, tape.origin_ms, until_ms)[1] for s in tape.symbols},
+        timeframe=SECOND.text,
+        indicators=Indicators(),
+        lookback=60,
+    )
 
 
 class Daemon:

@@ -16,15 +16,14 @@ import yaml
 
 from model.features import Indicators
 from tests.integration.harness import (
-    SECOND,
     Daemon,
     daemon,
     predictions,
+    promote_drawn,
     sections,
     tape_of,
     write_config,
 )
-from tests.models import promote
 from tests.servers import (
     Mosquitto,
     Subscriber,
@@ -80,14 +79,7 @@ def place(tmp_path: Path) -> Iterator[Place]:
         mosquitto_sub(broker.port, "candlecast/#") as heard,
     ):
         tape = tape_of(exchange)
-        until_ms = tape.origin_ms + HISTORY * SECOND.ms
-        promote(
-            tmp_path / "state" / "registry",
-            {s: tape.history(s, tape.origin_ms, until_ms)[1] for s in tape.symbols},
-            timeframe=SECOND.text,
-            indicators=Indicators(),
-            lookback=60,
-        )
+        promote_drawn(tmp_path, tape)
         port = free_port()
         chosen = sections(exchange, broker.port, port, accuracy={"min_n": MIN_N})
         yield Place(write_config(tmp_path, chosen), port, broker, heard)

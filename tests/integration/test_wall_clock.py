@@ -9,16 +9,15 @@ from typing import Any
 
 import pytest
 
-from model.features import Indicators
 from tests.integration.harness import (
     SECOND,
     daemon,
     predictions,
+    promote_drawn,
     sections,
     tape_of,
     write_config,
 )
-from tests.models import promote
 from tests.servers import free_port, mosquitto, mosquitto_sub, sandbox_process
 
 HISTORY = 900
@@ -67,14 +66,7 @@ def test_a_jump_of_an_hour_makes_no_duplicate_no_skipped_and_no_false_closed_can
         mosquitto_sub(broker.port, "candlecast/#") as subscriber,
     ):
         tape = tape_of(exchange)
-        until_ms = tape.origin_ms + HISTORY * SECOND.ms
-        promote(
-            tmp_path / "state" / "registry",
-            {s: tape.history(s, tape.origin_ms, until_ms)[1] for s in tape.symbols},
-            timeframe=SECOND.text,
-            indicators=Indicators(),
-            lookback=60,
-        )
+        promote_drawn(tmp_path, tape)
         config = write_config(tmp_path, sections(exchange, broker.port, http_port))
         messages: list[dict[str, Any]] = []
         with daemon(config, http_port, **faked(rc)) as process:
