@@ -10,7 +10,7 @@ RIVALS := $(VENV)/rivals
 STAMP := $(VENV)/.installed
 CHECKED := config daemon model tests $(wildcard examples benchmarks)
 
-.PHONY: help demo test bench lint format lock clean
+.PHONY: help demo test soak bench lint format lock clean
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,6 +20,10 @@ demo: $(STAMP) ## live forecasts of recorded candles; Ctrl-C ends it
 
 test: lint ## lint, types and all tests
 	@$(BIN)/python -m pytest $(ARGS)
+
+soak: $(STAMP) ## the tests that can be repeated, for hours instead of seconds
+	@CANDLECAST_SOAK=1 $(BIN)/python -m pytest -m soak --timeout=14400 \
+		-o faulthandler_timeout=0 $(ARGS)
 
 bench: $(RIVALS)/.installed ## every benchmark, most of an hour; needs mosquitto and an idle machine
 	@set -e; for name in engine publishers receive pipeline soak; do \

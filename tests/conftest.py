@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ from blockbuster import BlockBuster
 REPOSITORY = Path(__file__).resolve().parents[1]
 CANDLES = REPOSITORY / "daemon" / "sandbox" / "data" / "slim_BTCUSDT-15m_2025-01_05.csv.gz"
 REQUIRE_ALL = "CANDLECAST_REQUIRE_ALL"
+SOAK = "CANDLECAST_SOAK"
 
 
 @pytest.fixture(scope="session")
@@ -34,6 +35,26 @@ def shared_dir() -> Path:
     if not (folder / "data").is_dir():
         pytest.skip(f"no recorded data at {folder}; set CANDLECAST_SHARED to its folder")
     return folder
+
+
+@pytest.fixture
+def rounds() -> Callable[[int, int], int]:
+    """How often to do it: the first number in `make test`, the second in `make soak`.
+
+    Whoever asks for this fixture is run by `make soak`.
+    """
+
+    def choose(test: int, soak: int) -> int:
+        return soak if os.environ.get(SOAK) else test
+
+    return choose
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what `make soak` runs."""
+    for item in items:
+        if "rounds" in getattr(item, "fixturenames", ()):
+            item.add_marker("soak")
 
 
 @pytest.fixture(autouse=True)
