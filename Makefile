@@ -10,7 +10,7 @@ RIVALS := $(VENV)/rivals
 STAMP := $(VENV)/.installed
 CHECKED := config daemon model tests $(wildcard examples benchmarks)
 
-.PHONY: help demo test soak bench lint format lock clean
+.PHONY: help demo test soak bench lint format docs lock clean
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ lint: $(STAMP) ## ruff and mypy
 format: $(STAMP) ## let ruff put the code into shape
 	@$(BIN)/ruff check --fix-only .
 	@$(BIN)/ruff format .
+
+docs: $(STAMP) ## write what the documentation takes from the code
+	@$(BIN)/python -m docs.render
 
 lock: ## renew both lock files (needs uv)
 	@command -v uv >/dev/null || { echo "make lock needs uv on PATH" >&2; exit 1; }

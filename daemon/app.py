@@ -181,6 +181,8 @@ class App:
         self._bundle = bundle
         self._engine = make_engine(settings, bundle, clock)
         self.metrics.latency_budget.set(settings.inference.latency_budget_ms / 1000)
+        self.metrics.timeframe.set(timeframe.ms / 1000)
+        self.metrics.interval_level.set(settings.calibration.level)
         self.metrics.show_model(ModelInfo(bundle.version, bundle.sha256, bundle.manifest.target))
         self._recorder = Recorder(
             history,

@@ -9,9 +9,12 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.registry import Collector
 
 from daemon.exposition import expose
-from daemon.histogram import Histograms
+from daemon.histogram import Histogram, Histograms
+from daemon.window import Verdict
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from daemon.accuracy import Accuracy, Realised
     from daemon.clock import Clock
     from model.forecast import Forecast, ModelInfo
@@ -28,8 +31,26 @@ STAGES: Final = (
     *("ready", "total"),
 )
 OUTCOMES: Final = ("published", "late", "dropped", "skipped")
+SKIPPED: Final = ("window", "expired", "not_a_price", "repeated")
+"""Known from the start, so that their first increase can be seen."""
 
 C = TypeVar("C", bound=Collector)
+
+
+class Series(NamedTuple):
+    """A series as it is declared.
+
+    Attributes:
+        name: as it is scraped, a histogram's without its suffixes.
+        kind: counter, gauge or histogram.
+        labels: the names of its labels.
+        meaning: its help line.
+    """
+
+    name: str
+    kind: str
+    labels: tuple[str, ...]
+    meaning: str
 
 
 class Metrics:
@@ -37,10 +58,15 @@ class Metrics:
 
     Args:
         max_symbols: how many symbols, the first to have a forecast, get series of their own.
+
+    Attributes:
+        registry: the collectors.
+        declared: every series, for the documentation.
     """
 
     def __init__(self, max_symbols: int = 100) -> None:
         self.registry = CollectorRegistry()
+        self.declared: list[Series] = []
         self._max_symbols = max_symbols
         self._collectors: list[Collector] = []
         self._declare_path()
@@ -49,26 +75,22 @@ class Metrics:
         self._declare_symbols()
 
     def _declare_path(self) -> None:
-        latency = Histograms(
-            "candlecast_latency_seconds",
+        self._stages = self._histograms(
+            "latency_seconds",
             "Time of each stage; ready: from the closing message to a message ready to send; "
             "total: on to the broker's acknowledgement",
             SECONDS,
             "stage",
             STAGES,
         )
-        delay = Histograms(
-            "candlecast_exchange_delay_seconds",
+        self.exchange_delay = self._histograms(
+            "exchange_delay_seconds",
             "From a candle's closing boundary to the arrival of its closing message",
             SECONDS,
-        )
-        sizes = Histograms("candlecast_batch_size", "Symbols forecast together", _SIZES)
-        for histograms in (latency, delay, sizes):
-            self._add(histograms)
-        self._stages = latency.by_value
-        self.exchange_delay = delay.by_value[""]
-        self.batch_size = sizes.by_value[""]
+        )[""]
+        self.batch_size = self._histograms("batch_size", "Symbols forecast together", _SIZES)[""]
         self.latency_budget = self._gauge("latency_budget_seconds", "Limit of the ready latency")
+        self.timeframe = self._gauge("timeframe_seconds", "Length of the candles")
         outcomes = self._counter(
             "predictions", "Forecasts by what became of them; late ones were published", "outcome"
         )
@@ -76,6 +98,8 @@ class Metrics:
         self._skipped = self._counter(
             "predictions_skipped", "Forecasts that were not made, by reason", "reason"
         )
+        for reason in SKIPPED:
+            self._skipped.labels(reason)
         self._unprepared = self._counter(
             "unprepared", "Forecasts that had to run their whole window, states not being ready"
         )
@@ -107,6 +131,7 @@ class Metrics:
         self._coverage = self._gauge("interval_coverage", f"Share inside the interval {over}")
         for gauge in (self._mae_ratio, self._mae_ratio_stderr, self._direction, self._coverage):
             gauge.set(nan)
+        self.interval_level = self._gauge("interval_level", "Share that the interval promises")
         self._unscored_before = 0
 
     def _declare_edges(self) -> None:
@@ -114,6 +139,8 @@ class Metrics:
         self._feed_candles = self._counter(
             "feed_candles", "Closed candles by what the window made of them", "verdict"
         )
+        for verdict in Verdict:
+            self._feed_candles.labels(verdict.value)
         self.feed_refused = self._counter("feed_refused", "Impossible candles refused")
         self.feed_reconnects = self._counter("feed_reconnects", "Connections lost and renewed")
         self.feed_backfills = self._counter("feed_backfills", "Histories fetched to fill a gap")
@@ -165,10 +192,25 @@ class Metrics:
         )
 
     def _counter(self, name: str, documentation: str, *labels: str) -> Counter:
+        self.declared.append(Series(f"candlecast_{name}_total", "counter", labels, documentation))
         return self._add(Counter(f"candlecast_{name}", documentation, labels, registry=None))
 
     def _gauge(self, name: str, documentation: str, *labels: str) -> Gauge:
+        self.declared.append(Series(f"candlecast_{name}", "gauge", labels, documentation))
         return self._add(Gauge(f"candlecast_{name}", documentation, labels, registry=None))
+
+    def _histograms(
+        self,
+        name: str,
+        documentation: str,
+        bounds: Sequence[float],
+        label: str = "",
+        values: Sequence[str] = ("",),
+    ) -> Mapping[str, Histogram]:
+        labels = (label,) if label else ()
+        self.declared.append(Series(f"candlecast_{name}", "histogram", labels, documentation))
+        family = Histograms(f"candlecast_{name}", documentation, bounds, label, values)
+        return self._add(family).by_value
 
     def _add(self, collector: C) -> C:
         self.registry.register(collector)

@@ -16,6 +16,7 @@ import pytest
 
 from config.settings import load
 from daemon.cli import build_parser, main
+from docs.render import rendered
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PAGES = sorted([REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("*.md")])
@@ -74,6 +75,11 @@ def test_check_config_accepts_what_the_project_ships(
     assert "1 symbol of binance at 1m" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("path", rendered(), ids=lambda path: path.name)
+def test_what_is_written_from_the_code_is_up_to_date(path: Path) -> None:
+    assert path.read_text(encoding="utf-8") == rendered()[path], "run: make docs"
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
@@ -83,7 +89,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 def modules_with_examples() -> list[str]:
     return sorted(
         ".".join(path.relative_to(REPOSITORY).with_suffix("").parts)
-        for room in ("config", "daemon", "model")
+        for room in ("config", "daemon", "docs", "model")
         for path in (REPOSITORY / room).rglob("*.py")
         if ">>> " in path.read_text(encoding="utf-8")
     )

@@ -18,7 +18,7 @@ ROOMS = ("config", "daemon", "model")
 SOURCES = sorted(path for room in ROOMS for path in (REPOSITORY / room).rglob("*.py"))
 EVERY_PYTHON = sorted(
     path
-    for folder in (*ROOMS, "tests", "examples", "benchmarks")
+    for folder in (*ROOMS, "tests", "examples", "benchmarks", "docs", "monitoring")
     for path in (REPOSITORY / folder).rglob("*.py")
 )
 EVERY_TEXT = sorted(
