@@ -113,8 +113,8 @@ def configuration() -> str:
         "Written by `make docs` from the settings and [config.yaml](../config/config.yaml).",
         "",
         "`--config PATH` names the file, by default `config/config.yaml`. A variable",
-        "`CANDLECAST__SECTION__KEY` overrides a key. Unknown keys and impossible values are refused;",
-        "`candlecast check-config` says what is wrong. Secrets never stand in the file.",
+        "`CANDLECAST__SECTION__KEY` overrides a key. Unknown keys and impossible values are",
+        "refused; `candlecast check-config` says what is wrong. Secrets never stand in the file.",
     ]
     section = ""
     for path, field in leaves(Settings):
