@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from monitoring.dashboard import panels
+from monitoring.panels import panels
 from tests.integration.harness import daemon, promote_drawn, sections, tape_of, write_config
 from tests.monitoring.test_rules import RULES, alerts
 from tests.servers import HOST, accepts, free_port, mosquitto, program, sandbox_process
