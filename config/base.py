@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+)
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=200)]
@@ -19,9 +26,10 @@ class Section(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _no_booleans(cls, value: object) -> object:
+    def _no_booleans(cls, value: object, info: ValidationInfo) -> object:
         """YAML reads yes, no, on and off as booleans, which Python takes for 1 and 0."""
-        if isinstance(value, bool):
+        asked_for = cls.model_fields[info.field_name or ""].annotation is bool
+        if isinstance(value, bool) and not asked_for:
             msg = "is a boolean (YAML reads yes, no, on and off so); quote it if text is meant"
-            raise ValueError(msg)  # noqa: TRY004 - pydantic collects ValueErrors
+            raise ValueError(msg)
         return value

@@ -50,6 +50,10 @@ class Inference(Section):
     )
     max_batch: int = Field(1024, ge=1, le=65_536, description="symbols per call, a power of two")
     threads: int = Field(1, ge=1, le=256, description="threads of ONNX Runtime")
+    forming: bool = Field(default=False, description="forecast from forming candles, too")
+    forming_interval_ms: float = Field(
+        250.0, ge=1, le=3_600_000, description="least time between two such forecasts of a symbol"
+    )
 
     @field_validator("max_batch")
     @classmethod

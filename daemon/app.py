@@ -13,6 +13,7 @@ from daemon.backfill import Backfill
 from daemon.batcher import Batcher
 from daemon.clock import Clock, SystemClock
 from daemon.feed import Feed
+from daemon.forming import Forming
 from daemon.groups import expected
 from daemon.http import Health, serve_http
 from daemon.issuer import Books, Issuer, Market
@@ -214,10 +215,23 @@ class App:
             self._request,
             capacity,
         )
+        self._forming = Forming(
+            market,
+            self._pipeline,
+            self._publisher,
+            self.metrics,
+            clock,
+            settings.inference.forming_interval_ms / 1000,
+        )
         endpoint = settings.exchange.endpoint
         source = Source(market.exchange, endpoint.rest, endpoint.ws, symbols, timeframe)
         self._feed = Feed(
-            source, clock, self.metrics, self._pipeline.on_closed, self._pipeline.on_resumed
+            source,
+            clock,
+            self.metrics,
+            self._pipeline.on_closed,
+            self._pipeline.on_resumed,
+            self._forming.on_forming if settings.inference.forming else None,
         )
         self._backfill = Backfill(
             self._feed,
@@ -273,6 +287,7 @@ class App:
             group.create_task(self._backfill.ask_for_overdue(), name="overdue")
             group.create_task(self._watch_over(), name="watch")
             group.create_task(self._keeper.run(self._served), name="keeper")
+            group.create_task(self._forming.run(), name="forming")
 
     async def _restore(self) -> None:
         """Take up the account where the last process left it."""

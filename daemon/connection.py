@@ -41,6 +41,9 @@ class Ear(Protocol):
     def on_final(self, candle: Candle) -> None:
         """A candle is final."""
 
+    def on_forming(self, candle: Candle) -> None:
+        """A candle that has not closed, as it is now."""
+
     def on_first(self, symbol: str, forming_ms: int) -> None:
         """A symbol is heard for the first time, its forming candle opened at ``forming_ms``."""
 
@@ -144,6 +147,8 @@ class Connection:
                 self.complete.set()
         if final is not None:
             self._ear.on_final(final)
+        if forming is not None:
+            self._ear.on_forming(forming)
 
     async def _keep_vigil(self) -> None:
         """Look for suspicious silence until it proves to be deafness."""

@@ -53,6 +53,7 @@ class Feed:
         metrics: Metrics,
         on_closed: Callable[[Candle], None],
         on_resumed: Callable[[str, int], None],
+        on_forming: Callable[[Candle], None] | None = None,
     ) -> None:
         """Prepare; nothing is opened yet.
 
@@ -63,11 +64,13 @@ class Feed:
             on_closed: receives each final candle.
             on_resumed: told of each symbol's first update on a new connection, with the opening
                 time of the candle that is forming: whatever closed before it may have been missed.
+            on_forming: receives each update of a candle that has not closed, if anybody wants it.
         """
         self._source = source
         self._clock = clock
         self._metrics = metrics
         self._on_closed = on_closed
+        self._on_forming = on_forming
         self._rest = Rest(source, clock, metrics, self.on_garbage)
         self._garbage_logged: set[type[Exception]] = set()
         self._failed = asyncio.Event()
@@ -103,6 +106,11 @@ class Feed:
         delay_ms = candle.received_ms - candle.close_ms
         self._metrics.exchange_delay.observe(max(0, delay_ms) / 1000)
         self._on_closed(candle)
+
+    def on_forming(self, candle: Candle) -> None:
+        """Hand on a candle as it is before its close."""
+        if self._on_forming is not None:
+            self._on_forming(candle)
 
     def on_garbage(self, error: Exception) -> None:
         """Count something from the exchange that cannot be used; log the first of a kind."""

@@ -103,6 +103,9 @@ class Metrics:
         self._unprepared = self._counter(
             "unprepared", "Forecasts that had to run their whole window, states not being ready"
         )
+        self._forming = self._counter(
+            "forming", "Updates of forming candles by what became of their forecast", "outcome"
+        )
         self._last_prediction = self._gauge(
             "last_prediction_timestamp_seconds", "When the newest forecast was made ready"
         )
@@ -249,6 +252,10 @@ class Metrics:
     def count_unprepared(self, forecasts: int) -> None:
         """Count forecasts that had to run their whole window."""
         self._unprepared.inc(forecasts)
+
+    def count_forming(self, outcome: str, updates: int = 1) -> None:
+        """Count updates of forming candles: published, conflated with a newer one, or skipped."""
+        self._forming.labels(outcome).inc(updates)
 
     def count_candle(self, verdict: str) -> None:
         """Count a closed candle by what its window made of it."""

@@ -71,6 +71,9 @@ class Outbox:
         """Put a message behind all others; returns the one that had to go for it, if any."""
         dropped = self._waiting.pop(message.key, None)
         if dropped is None and len(self._waiting) >= self._size:
+            if not message.qos:
+                # Nobody is promised it: it takes no other's place.
+                return message
             dropped = self._waiting.pop(next(iter(self._waiting)))
         self._waiting[message.key] = message
         return dropped

@@ -156,6 +156,18 @@ class Pipeline:
             self._books.metrics.count_dropped(1)
             self._issuer.score(ready.candle)
 
+    @property
+    def served(self) -> ServedModel:
+        """The model at work."""
+        return self._served
+
+    def awaits(self, candle: Candle) -> int | None:
+        """The symbol's slot, if its features are ready for just this candle to come next."""
+        slot = self._slots[candle.symbol]
+        window = self.windows[slot]
+        ready = window.whole and self._derived[slot] == window.revision
+        return slot if ready and window.next_open_ms == candle.open_ms else None
+
     async def settled(self) -> None:
         """Wait until nothing waits to be forecast or prepared."""
         await self._settled.wait()

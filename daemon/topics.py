@@ -30,6 +30,11 @@ def prediction_topic(exchange: str, symbol: str, timeframe: str) -> str:
     return f"{ROOT}/{_level(exchange)}/{_level(symbol)}/{_level(timeframe)}/prediction"
 
 
+def forming_topic(exchange: str, symbol: str, timeframe: str) -> str:
+    """Where forecasts from one symbol's forming candle are published."""
+    return f"{ROOT}/{_level(exchange)}/{_level(symbol)}/{_level(timeframe)}/forming"
+
+
 def batch_topic(exchange: str, timeframe: str) -> str:
     """Where the forecasts of one flush are published together."""
     return f"{ROOT}/{_level(exchange)}/{_level(timeframe)}/batch"

@@ -95,6 +95,19 @@ class ServedModel:
         """For which symbols all but the newest row has been run ahead of time, shape ``(k,)``."""
         return self._engine.prepared(idx, self._stamp[idx] - 1)
 
+    def prepared_ahead(self, idx: Index) -> npt.NDArray[np.bool_]:
+        """For which symbols the states wait for the candle that is forming, shape ``(k,)``."""
+        return self._engine.prepared(idx, self._stamp[idx])
+
+    def peek(self, idx: Index, ohlcv: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+        """Raw network output as if forming candles closed now, shape ``(k,)``; leaves no trace.
+
+        Args:
+            idx: positions of symbols that are `prepared_ahead`, shape ``(k,)``.
+            ohlcv: their forming candles, shape ``(k, 5)``.
+        """
+        return self._engine.step(idx, self._scaler.scale(idx, self._bank.peek(idx, ohlcv)))
+
     def step(self, idx: Index) -> npt.NDArray[np.float32]:
         """Raw network output for prepared symbols, shape ``(k,)``: one step each."""
         newest = (self._head[idx] - 1) % self.lookback

@@ -130,6 +130,11 @@ def test_symbol_stands_for_a_list_of_one(tmp_path: Path) -> None:
         ("model: {train_split: 0.9}", "leaves no rows to test on"),
         ("model: {learning_rate: .nan}", "model.learning_rate: nan must be"),
         ("indicators: {macd_fast: 26}", "macd_fast 26 must be below macd_slow 26"),
+        (
+            "inference: {forming: sometimes}",
+            "inference.forming: 'sometimes' must be a valid",
+        ),
+        ("inference: {forming_interval_ms: 0}", "inference.forming_interval_ms: 0 must be"),
         ("inference: {max_batch: 100}", "inference.max_batch: 100 must be a power of two"),
         ("mqtt: {port: 70000}", "mqtt.port: 70000 must be less than or equal to 65535"),
         ("mqtt: {version: 4}", "mqtt.version: '4' is not allowed; allowed: '5' or '3.1.1'"),

@@ -38,6 +38,18 @@ def test_a_full_box_gives_up_its_oldest() -> None:
     assert box.offer(message("c")) is first
 
 
+def test_what_nobody_is_promised_takes_no_others_place() -> None:
+    box = Outbox(2)
+    promised, provisional = message("a"), message("b")._replace(qos=0)
+    box.offer(promised)
+    box.offer(provisional)
+    late = message("c")._replace(qos=0)
+    assert box.offer(late) is late
+    newer = provisional._replace(payload=b"newer")
+    assert box.offer(newer) is provisional
+    assert box.take(0, 9)[0] == [promised, newer]
+
+
 def test_what_expired_while_waiting_is_never_handed_out() -> None:
     box = Outbox(8)
     stale, fresh = message("a", 1_000), message("b", 2_000)

@@ -7,13 +7,14 @@ import doctest
 import pytest
 
 import daemon.topics
-from daemon.topics import batch_topic, prediction_topic, status_topic
+from daemon.topics import batch_topic, forming_topic, prediction_topic, status_topic
 
 
 def test_topics_are_the_contract() -> None:
     assert prediction_topic("okx", "BTC/USDT:USDT", "1m") == (
         "candlecast/v1/okx/BTC-USDT-USDT/1m/prediction"
     )
+    assert forming_topic("okx", "BTC/USDT", "5m") == "candlecast/v1/okx/BTC-USDT/5m/forming"
     assert batch_topic("binance", "15m") == "candlecast/v1/binance/15m/batch"
     assert status_topic("trader-1") == "candlecast/v1/status/trader-1"
 

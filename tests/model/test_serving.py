@@ -166,3 +166,33 @@ def test_the_share_outside_the_fitted_range_leaves_with_its_rows(
     assert after[1:].tolist() == before[1:].tolist()
     model.rebuild(ALL, window(candles, ALL, CAPACITY))
     np.testing.assert_array_equal(model.out_of_range(ALL), before)
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(data=st.data())
+def test_a_forming_candle_gives_what_its_close_would_and_leaves_no_trace(
+    served: Make, candles: dict[str, Floats], data: st.DataObject
+) -> None:
+    model, undisturbed = served(), served()
+    for one in (model, undisturbed):
+        one.rebuild(ALL, window(candles, ALL, CAPACITY))
+    end = CAPACITY
+    for _ in range(data.draw(st.integers(1, 5))):
+        assert not model.prepared_ahead(ALL).any()
+        for one in (model, undisturbed):
+            prepare(one, ALL)
+        assert model.prepared_ahead(ALL).all()
+        for _ in range(data.draw(st.integers(0, 3))):
+            some = data.draw(st.lists(st.sampled_from(range(3)), min_size=1, unique=True))
+            factor = data.draw(st.floats(0.9, 1.1))
+            model.peek(np.array(some), newest(candles, some, end + 1) * factor)
+        end += 1
+        closing = newest(candles, ALL, end)
+        foreseen = model.peek(ALL, closing)
+        for one in (model, undisturbed):
+            one.advance(ALL, closing)
+        assert model.prepared(ALL).all()
+        np.testing.assert_array_equal(model.step(ALL), foreseen)
+        np.testing.assert_array_equal(model.step(ALL), undisturbed.step(ALL))
+        np.testing.assert_array_equal(model.windows(ALL), undisturbed.windows(ALL))
+        np.testing.assert_array_equal(model.out_of_range(ALL), undisturbed.out_of_range(ALL))

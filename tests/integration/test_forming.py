@@ -1,0 +1,100 @@
+"""Forming candles over real sockets: provisional forecasts beside the final ones, from one step."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pytest
+
+from daemon.sandbox.tape import Tape
+from model.bundle import Bundle
+from model.engine import Engine
+from model.features import FeatureBank
+from model.registry import Registry
+from tests.integration.harness import (
+    HISTORY,
+    SECOND,
+    daemon,
+    predictions,
+    promote_drawn,
+    sections,
+    tape_of,
+    write_config,
+)
+from tests.servers import free_port, mosquitto, mosquitto_sub, sandbox_process
+
+SYMBOLS = 5
+LIVE_S = 6
+OHLCV = ("open", "high", "low", "close", "volume")
+
+
+def from_scratch(bundle: Bundle, engine: Engine, tape: Tape, told: dict[str, Any]) -> float:
+    """What the network says of a forming candle behind the tape's own candles."""
+    candle = told["candle"]
+    _, closed = tape.history(told["symbol"], tape.origin_ms, candle["open_ms"])
+    ohlcv = np.concatenate([closed, [[candle[key] for key in OHLCV]]])
+    bank = FeatureBank(bundle.manifest.features, bundle.manifest.indicators, 1)
+    rows = bank.prime(np.array([0]), ohlcv[None])[0, -60:]
+    scaler = bundle.scalers.by_symbol[told["symbol"]]
+    scaled = (rows - scaler.feature_min) / (scaler.feature_max - scaler.feature_min)
+    return float(engine.full(scaled[None].astype(np.float32))[0])
+
+
+def test_every_update_is_priced_and_every_close_still_forecast(
+    tmp_path: Path, repository: Path
+) -> None:
+    http_port = free_port()
+    market = ("--symbols", str(SYMBOLS), "--history", str(HISTORY), "--updates", "3")
+    with (
+        sandbox_process(*market) as exchange,
+        mosquitto(tmp_path) as broker,
+        mosquitto_sub(broker.port, "candlecast/#") as subscriber,
+    ):
+        tape = tape_of(exchange)
+        inference = {"forming": True, "forming_interval_ms": 100}
+        config = write_config(
+            tmp_path, sections(exchange, broker.port, http_port, inference=inference)
+        )
+        promote_drawn(tmp_path, tape)
+        with daemon(config, http_port) as running:
+            running.wait_ready()
+            time.sleep(LIVE_S)
+            metrics = running.get("/metrics")[1]
+            assert running.stop() == 0, running.log
+            assert "Traceback" not in running.log
+        time.sleep(0.2)
+        messages = subscriber.received()
+
+    forming = [m for m in messages if m["topic"].endswith("/forming")]
+    assert len(forming) >= SYMBOLS * (LIVE_S - 2)
+    assert not any(m["retain"] or m["qos"] for m in forming)
+    schema = json.loads((repository / "docs" / "forming.schema.json").read_text())
+    registry = Registry(tmp_path / "state" / "registry")
+    bundle = registry.open(registry.champion())
+    engine = Engine(bundle.onnx, 1, 60, len(bundle.manifest.features))
+    opens: dict[str, set[int]] = defaultdict(set)
+    for told in (json.loads(m["payload"]) for m in forming):
+        jsonschema.Draft202012Validator(schema).validate(told)
+        candle = told["candle"]
+        opens[told["symbol"]].add(candle["open_ms"])
+        assert candle["close_ms"] - candle["open_ms"] == SECOND.ms
+        assert told["target_close_ms"] == candle["close_ms"] + SECOND.ms
+        raw = from_scratch(bundle, engine, tape, told)
+        assert told["predicted_normalized"] == pytest.approx(raw, abs=2e-6)
+    assert set(opens) == set(tape.symbols)
+    assert all(len(seen) >= LIVE_S - 2 for seen in opens.values())
+
+    closes: dict[str, set[int]] = defaultdict(set)
+    for forecast in predictions(messages):
+        closes[forecast["symbol"]].add(forecast["candle_close_ms"])
+    for symbol in tape.symbols:
+        times = sorted(closes[symbol])
+        assert np.all(np.diff(times) == SECOND.ms), f"{symbol} misses a candle"
+        assert len(times) >= LIVE_S - 1
+    assert 'candlecast_forming_total{outcome="published"}' in metrics
