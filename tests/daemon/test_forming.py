@@ -156,6 +156,7 @@ async def test_it_says_what_the_close_would_say_in_the_words_of_its_schema(
 
 
 def test_the_schemas_example_follows_it(schema: jsonschema.Draft202012Validator) -> None:
+    assert isinstance(schema.schema, dict)
     for example in schema.schema["examples"]:
         schema.validate(example)
         with pytest.raises(jsonschema.ValidationError):
