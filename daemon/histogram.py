@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar
+
+Bucket = tuple[str, float] | tuple[str, float, Exemplar]
 
 
 class Histogram:
@@ -19,11 +22,12 @@ class Histogram:
     ([('0.1', 1.0), ('1.0', 2.0), ('+Inf', 3.0)], 7.6)
     """
 
-    __slots__ = ("_bounds", "_counts", "sum")
+    __slots__ = ("_bounds", "_counts", "_examples", "sum")
 
     def __init__(self, bounds: Sequence[float]) -> None:
         self._bounds = tuple(map(float, bounds))
         self._counts = [0] * (len(bounds) + 1)
+        self._examples: dict[int, Exemplar] = {}
         self.sum = 0.0
 
     def observe(self, value: float) -> None:
@@ -31,14 +35,27 @@ class Histogram:
         self._counts[bisect_left(self._bounds, value)] += 1
         self.sum += value
 
-    def cumulative(self) -> list[tuple[str, float]]:
-        """Upper bounds as text, each with the number of values up to it."""
+    def point_out(self, value: float, labels: Mapping[str, str], at_s: float) -> None:
+        """Name an observed value, for whoever wants to know what it was.
+
+        Args:
+            value: as it was observed; the newest of each bucket is kept.
+            labels: 128 characters together at most, as OpenMetrics demands.
+            at_s: when it happened, Unix time.
+        """
+        self._examples[bisect_left(self._bounds, value)] = Exemplar(dict(labels), value, at_s)
+
+    def cumulative(self) -> list[Bucket]:
+        """Upper bounds as text, the number of values up to each, and the value pointed out."""
         names = [*map(str, self._bounds), "+Inf"]
-        total, pairs = 0, []
-        for name, count in zip(names, self._counts, strict=True):
+        total = 0
+        buckets: list[Bucket] = []
+        for index, (name, count) in enumerate(zip(names, self._counts, strict=True)):
             total += count
-            pairs.append((name, float(total)))
-        return pairs
+            example = self._examples.get(index)
+            pair = name, float(total)
+            buckets.append(pair if example is None else (*pair, example))
+        return buckets
 
 
 class Histograms(Collector):

@@ -226,7 +226,11 @@ class Metrics:
 
     def ready(self, forecast: Forecast) -> None:
         """Record a forecast that is about to be sent."""
-        self._stages["ready"].observe(forecast.latency.ready_ms / 1e3)
+        ready_s = forecast.latency.ready_ms / 1e3
+        self._stages["ready"].observe(ready_s)
+        if forecast.late:
+            labels = {"symbol": forecast.symbol, "seq": str(forecast.seq)}
+            self._stages["ready"].point_out(ready_s, labels, forecast.published_ms / 1e3)
         self._stages["queue"].observe(forecast.latency.queue_ms / 1e3)
         self._last_prediction.set(forecast.published_ms / 1e3)
         series = self._series_of(forecast.symbol)

@@ -134,6 +134,27 @@ async def test_openmetrics_ends_as_it_must() -> None:
     assert text.count(b"# EOF") == 1
 
 
+async def test_a_late_forecast_is_pointed_out() -> None:
+    metrics = Metrics()
+    late = forecast()._replace(latency=Latency(80.0, 0.2, 0.1), late=True)
+    metrics.ready(forecast())
+    metrics.ready(late)
+    text, _ = await metrics.render(OPENMETRICS, SystemClock())
+    parse = parse_openmetrics
+    pointed_out = [
+        (sample.labels["stage"], sample.labels["le"], sample.exemplar)
+        for family in parse(text.decode())  # type: ignore[no-untyped-call]
+        for sample in family.samples
+        if sample.exemplar is not None
+    ]
+    ((stage, bound, exemplar),) = pointed_out
+    assert (stage, bound) == ("ready", "0.1")
+    assert exemplar.labels == {"symbol": late.symbol, "seq": str(late.seq)}
+    assert (exemplar.value, float(exemplar.timestamp)) == (0.08, late.published_ms / 1e3)
+    plain, _ = await metrics.render("text/plain", SystemClock())
+    assert b" # {" not in plain
+
+
 async def test_rendering_lets_others_run() -> None:
     metrics = Metrics(max_symbols=1000)
     for number in range(1000):
