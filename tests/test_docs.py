@@ -112,11 +112,15 @@ def validator(of: dict[str, Any]) -> jsonschema.Draft202012Validator:
     return jsonschema.Draft202012Validator(of)
 
 
-def test_the_schema_is_one_and_its_examples_follow_it() -> None:
-    jsonschema.Draft202012Validator.check_schema(schema())
-    assert len(schema()["examples"]) >= 2
-    for example in schema()["examples"]:
-        validator(schema()).validate(example)
+@pytest.mark.parametrize(
+    "path", sorted((REPOSITORY / "docs").glob("*.schema.json")), ids=lambda path: path.name
+)
+def test_schemas_are_schemas_and_their_examples_follow_them(path: Path) -> None:
+    document = json.loads(path.read_text(encoding="utf-8"))
+    jsonschema.Draft202012Validator.check_schema(document)
+    assert document["examples"]
+    for example in document["examples"]:
+        validator(document).validate(example)
 
 
 def test_the_design_example_follows_the_schema(shared_dir: Path) -> None:

@@ -104,11 +104,15 @@ def test_every_published_forecast_is_what_the_model_class_predicts(
         time.sleep(0.2)
         messages = subscriber.received()
 
-    schema = json.loads((repository / "docs" / "prediction.schema.json").read_text())
-    validator = jsonschema.Draft202012Validator(schema)
+    prediction_schema, status_schema = (
+        jsonschema.Draft202012Validator(
+            json.loads((repository / "docs" / f"{name}.schema.json").read_text())
+        )
+        for name in ("prediction", "status")
+    )
     seen: dict[str, dict[int, dict[str, Any]]] = defaultdict(dict)
     for prediction in predictions(messages):
-        validator.validate(prediction)
+        prediction_schema.validate(prediction)
         closes = seen[prediction["symbol"]]
         # A retained message may arrive twice, but never in other words.
         assert closes.setdefault(prediction["candle_close_ms"], prediction) == prediction
@@ -126,7 +130,10 @@ def test_every_published_forecast_is_what_the_model_class_predicts(
             assert prediction["predicted_normalized"] == pytest.approx(raw, abs=2e-6)
             assert prediction["predicted_close"] == pytest.approx(price, rel=1e-6)
 
-    states = [json.loads(m["payload"])["state"] for m in messages if "/status/" in m["topic"]]
+    statuses = [json.loads(m["payload"]) for m in messages if "/status/" in m["topic"]]
+    for status in statuses:
+        status_schema.validate(status)
+    states = [status["state"] for status in statuses]
     assert states[0] == "starting"
     assert "online" in states
     assert states[-2:] == ["stopping", "offline"]
