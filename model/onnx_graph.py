@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import redirect_stdout
+from io import StringIO
 from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
@@ -101,12 +103,17 @@ def cuda_offered() -> bool:
 def _open(model: bytes, device: Device, threads: int) -> onnxruntime.InferenceSession:
     import onnxruntime
 
-    if device == "gpu" and not cuda_offered():
-        msg = (
-            "inference.device is gpu, but the installed ONNX Runtime has no CUDA: install "
-            "candlecast[gpu], or set inference.device to auto or cpu"
-        )
-        raise CandlecastError(msg)
+    if device == "gpu":
+        if not cuda_offered():
+            msg = (
+                "inference.device is gpu, but the installed ONNX Runtime has no CUDA: install "
+                "candlecast[gpu] (see docs/gpu.md), or set inference.device to auto or cpu"
+            )
+            raise CandlecastError(msg)
+        # The libraries of NVIDIA's Python packages lie where no loader looks for them. What is
+        # missing is printed, and told once more when CUDA does not start.
+        with redirect_stdout(StringIO()):
+            onnxruntime.preload_dlls(directory="")
     # Weights of a graph can be said to lie in another file, which no hash would cover; the key of
     # that file's name is spelled out in the graph.
     if b"location" in model:
@@ -125,12 +132,16 @@ def _open(model: bytes, device: Device, threads: int) -> onnxruntime.InferenceSe
         session = onnxruntime.InferenceSession(model, options, providers=providers)
     # ONNX Runtime raises a class of its own for each way a file can be broken.
     except Exception as error:
-        msg = f"ONNX Runtime refuses the graph: {str(error).splitlines()[0]}"
+        reason = str(error).partition("\n")[0]
+        if device == "gpu":
+            msg = f"inference.device is gpu, but CUDA does not run the graph: {reason}"
+            raise CandlecastError(msg) from error
+        msg = f"ONNX Runtime refuses the graph: {reason}"
         raise BundleError(msg) from error
     if device == "gpu" and session.get_providers()[0] != _CUDA:
         msg = (
-            "inference.device is gpu, but CUDA did not start (driver, CUDA or cuDNN is missing): "
-            "set inference.device to auto or cpu"
+            "inference.device is gpu, but CUDA did not start: the driver, CUDA or cuDNN is missing "
+            "(docs/gpu.md)"
         )
         raise CandlecastError(msg)
     return session

@@ -14,12 +14,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from model.engine import (
+    Device,
     Engine,
     LstmLayer,
     LstmWeights,
     OnnxPair,
     choose_device,
     export_onnx,
+    faster_device,
 )
 from model.errors import BundleError, CandlecastError
 from model.onnx_graph import cuda_offered
@@ -295,3 +297,37 @@ def test_the_device_is_chosen_with_a_reason() -> None:
         )
         with pytest.raises(CandlecastError, match="has no CUDA: install candlecast"):
             reference_engine(1, device="gpu")
+
+
+@pytest.mark.parametrize(("gpu_ms", "device"), [(0.4, "gpu"), (0.5, "cpu"), (3.0, "cpu")])
+def test_the_faster_device_is_taken(gpu_ms: float, device: str) -> None:
+    taken, why = faster_device(lambda of: {"cpu": 0.5, "gpu": gpu_ms}[of])
+    assert taken == device
+    assert why == f"took 0.500 ms on the cpu and {gpu_ms:.3f} ms on the gpu"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        CandlecastError("inference.device is gpu, but CUDA did not start"),
+        RuntimeError("CUDA failure 2: out of memory\nwith a stack of calls below"),
+    ],
+)
+def test_a_gpu_that_fails_is_none(error: Exception) -> None:
+    def step_ms(device: Device) -> float:
+        if device == "gpu":
+            raise error
+        return 0.5
+
+    device, why = faster_device(step_ms)
+    assert device == "cpu"
+    assert why.startswith("took 0.500 ms; ONNX Runtime offers a gpu, but: CUDA ")
+    assert "\n" not in why
+
+
+def test_a_broken_graph_is_no_question_of_the_device() -> None:
+    def step_ms(device: Device) -> float:
+        raise BundleError(device)
+
+    with pytest.raises(BundleError, match="cpu"):
+        faster_device(step_ms)
