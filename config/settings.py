@@ -16,6 +16,7 @@ from pydantic import Field, PrivateAttr, ValidationError, field_validator
 
 from config.base import Section
 from config.forecasting import Exchange, Indicators, Model, Trading
+from config.renewal import Registry, Retrain
 from config.serving import (
     Accuracy,
     Calibration,
@@ -49,6 +50,8 @@ class Settings(Section):
     calibration: Calibration = Field(Calibration(), description="intervals around a forecast")
     signal: Signal = Field(Signal(), description="probabilities short, neutral and long")
     history: History = Field(History(), description="candles and forecasts in SQLite")
+    registry: Registry = Field(Registry(), description="models kept, and what promotes one")
+    retrain: Retrain = Field(Retrain(), description="the nightly job")
     logging: Logging = Field(Logging(), description="logging")
     paths: Paths = Field(Paths(), description="folders")
 

@@ -202,6 +202,7 @@ def _train(args: argparse.Namespace) -> None:
 def _train_quietly(args: argparse.Namespace) -> None:
     settings = _load(args)
     from daemon.clock import SystemClock
+    from daemon.listing import models_command
     from model.candle import Timeframe
     from model.dataset import choose_candles
     from model.packing import pack_trained
@@ -214,9 +215,11 @@ def _train_quietly(args: argparse.Namespace) -> None:
     trained = train(args.config, candles, timeframe, models=paths.models, data=paths.data)
     registry = Registry(settings.registry_dir)
     version = registry.write(pack_trained(trained, paths.models, SystemClock().wall_ms()))
-    if args.promote:
-        registry.promote(version)
-    print(f"{'champion' if args.promote else 'model'}: {version}")
+    if not args.promote:
+        print(f"model: {version}")
+        return
+    for line in models_command(registry, "promote", version, SystemClock().wall_ms()):
+        print(line)
 
 
 def _evaluate_options(parser: argparse.ArgumentParser) -> None:
@@ -264,8 +267,8 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
 def _models_options(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     for name, text in (
-        ("list", "every model, oldest first"),
-        ("show", "one model's manifest (default: the champion's)"),
+        ("list", "every model, oldest first, and what was decided"),
+        ("show", "one model's manifest and story (default: the champion's)"),
         ("promote", "serve this model from now on"),
         ("rollback", "serve the previous champion again"),
     ):
@@ -279,20 +282,17 @@ def _models_options(parser: argparse.ArgumentParser) -> None:
 
 def _models(args: argparse.Namespace) -> None:
     settings = _load(args)
+    from daemon.clock import SystemClock
+    from daemon.listing import models_command
     from model.registry import Registry
 
-    registry = Registry(settings.registry_dir)
-    if args.action == "list":
-        from daemon.listing import model_lines
-
-        print(*model_lines(registry), sep="\n")
-    elif args.action == "show":
-        print(registry.open(args.version or registry.champion()).manifest.to_json(), end="")
-    elif args.action == "promote":
-        registry.promote(args.version)
-        print(f"champion: {args.version}")
-    else:
-        print(f"champion: {registry.rollback()}")
+    lines = models_command(
+        Registry(settings.registry_dir),
+        args.action,
+        getattr(args, "version", None),
+        SystemClock().wall_ms(),
+    )
+    print(*lines, sep="\n")
 
 
 def _check_config(args: argparse.Namespace) -> None:

@@ -1,45 +1,154 @@
-"""Models as `candlecast models list` shows them."""
+"""Models and what was decided about them, as `candlecast models` shows them."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from model.decisions import DECISIONS, Action, Entry
 from model.errors import BundleError, NoChampion
+from model.manifest import made_ms
 
 if TYPE_CHECKING:
     from model.registry import Registry
 
+_DAY_MS: Final = 86_400_000
+_SHOWN: Final = 20
+"""Decisions in a list; the file has them all."""
 
-def model_lines(registry: Registry) -> Iterator[str]:
-    """One line a model, oldest first, the served one marked; a damaged one says what is wrong.
+_DONE: Final = {"promote": "promoted", "keep": "not promoted", "rollback": "rolled back to"}
+_BY: Final = {"hand": "by hand", "retrain": "by the nightly gate", "shadow": "by the live trial"}
+
+
+def models_command(
+    registry: Registry, action: str, version: str | None, now_ms: int
+) -> Iterator[str]:
+    """What `candlecast models` does and says.
+
+    Args:
+        registry: where the models are.
+        action: list, show, promote or rollback.
+        version: of show (None: the champion) and promote.
+        now_ms: Unix milliseconds.
 
     Raises:
-        BundleError: a pointer of the registry is damaged.
+        BundleError: the registry refuses; nothing has changed.
     """
-    try:
-        champion: str | None = registry.champion()
-    except NoChampion:
-        champion = None
-    roles = {registry.previous(): "previous", champion: "champion"}
+    if action == "list":
+        yield from model_lines(registry, now_ms)
+        return
+    if action == "show":
+        yield model_story(registry, version or registry.champion(), now_ms)
+        return
+    before = _champion(registry)
+    if version is None:
+        version = registry.rollback()
+    else:
+        registry.promote(version)
+    done: Action = "promote" if action == "promote" else "rollback"
+    registry.record(Entry(now_ms, done, "hand", version, before))
+    yield f"{version}: {_skill(registry, version)}"
+    yield f"champion: {version}"
+
+
+def model_lines(registry: Registry, now_ms: int) -> Iterator[str]:
+    """One line a model, oldest first, then the newest decisions; of a damaged model what is wrong.
+
+    Args:
+        registry: where they are.
+        now_ms: Unix milliseconds.
+
+    Raises:
+        BundleError: a pointer of the registry or the file of decisions is damaged.
+    """
     versions = registry.list()
     if not versions:
         yield f"no models in {registry.root}; make one with candlecast train"
     for version in versions:
-        yield f"{version}  {roles.get(version, ''):8}  {_about(registry, version)}"
+        yield f"{version}  {_role(registry, version):8}  {_about(registry, version, now_ms)}"
+    decisions = registry.decisions()
+    if decisions:
+        yield ""
+        hidden = len(decisions) - _SHOWN
+        earlier = f" ({hidden} earlier ones in {registry.root / DECISIONS})" if hidden > 0 else ""
+        yield f"What was decided, newest last{earlier}:"
+        for entry in decisions[-_SHOWN:]:
+            yield decision_line(entry)
 
 
-def _about(registry: Registry, version: str) -> str:
+def decision_line(entry: Entry) -> str:
+    """When, what, by whom, and on which evidence."""
+    line = f"{_minute(entry.at_ms)}  {entry.version} {_DONE[entry.action]} {_BY[entry.by]}"
+    gate = entry.gate
+    if gate is None:
+        return f"{line} (champion before: {entry.champion or 'none'})"
+    return (
+        f"{line}: {gate.reason} ({gate.rule}; {gate.candles} candles, n {gate.n}, standard error "
+        f"{gate.standard_error:.4f}, detectable {gate.detectable:.4f}; champion then: "
+        f"{entry.champion or 'none'})"
+    )
+
+
+def model_story(registry: Registry, version: str, now_ms: int) -> str:
+    """The manifest of a model and everything decided about it, as JSON.
+
+    Raises:
+        BundleError: no such model, or it does not verify.
+    """
+    manifest = registry.open(version).manifest
+    report = registry.report(version)
+    story = json.loads(manifest.to_json()) | {
+        "role": _role(registry, version),
+        "age_days": round((now_ms - made_ms(version)) / _DAY_MS, 2),
+        "report": str(report) if report.exists() else None,
+        "decisions": [
+            asdict(entry)
+            for entry in registry.decisions()
+            if version in {entry.version, entry.champion}
+        ],
+    }
+    return json.dumps(story, indent=1)
+
+
+def _skill(registry: Registry, version: str) -> str:
+    """What is known of a model, for whoever promotes it by hand."""
+    ratio = registry.open(version).manifest.metrics.get("mae_ratio")
+    if ratio is None:
+        return "nothing is known of its skill"
+    verdict = "below 1 is skill" if ratio < 1 else "not below 1: it has shown no skill"
+    return f"error ÷ last value's on its test candles {ratio:.4f}, {verdict}"
+
+
+def _role(registry: Registry, version: str) -> str:
+    if version == _champion(registry):
+        return "champion"
+    return "previous" if version == registry.previous() else ""
+
+
+def _champion(registry: Registry) -> str | None:
+    try:
+        return registry.champion()
+    except NoChampion:
+        return None
+
+
+def _about(registry: Registry, version: str, now_ms: int) -> str:
     try:
         manifest = registry.open(version).manifest
     except BundleError as error:
         return str(error)
-    until = datetime.fromtimestamp(manifest.trained_to_ms / 1000, UTC)
     ratio = manifest.metrics.get("mae_ratio")
     score = "" if ratio is None else f", error ÷ last value's {ratio:.4f}"
     count = len(manifest.symbols)
+    days = (now_ms - made_ms(version)) / _DAY_MS
     return (
         f"{manifest.timeframe} {manifest.target}, {count} symbol{'s' if count > 1 else ''}, "
-        f"trained to {until:%Y-%m-%d %H:%M} UTC{score}"
+        f"trained to {_minute(manifest.trained_to_ms)}, {days:.1f} days old{score}"
     )
+
+
+def _minute(ms: int) -> str:
+    return f"{datetime.fromtimestamp(ms / 1000, UTC):%Y-%m-%d %H:%M} UTC"

@@ -13,6 +13,7 @@ Ask once per stretch of losses: who asks after every candle until the answer is 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
@@ -158,7 +159,11 @@ def _losses(challenger: Scored, champion: Scored | None) -> Losses:
 
 
 def decide(
-    losses: Losses, rules: GateRules, timeframe_ms: int, champion_age_days: float = 0.0
+    losses: Losses,
+    rules: GateRules,
+    timeframe_ms: int,
+    champion_age_days: float = 0.0,
+    names: Sequence[str] = (),
 ) -> Decision:
     """Weigh a challenger against the champion, or the first one against the last value.
 
@@ -167,6 +172,7 @@ def decide(
         rules: what the gate asks for.
         timeframe_ms: length of a candle.
         champion_age_days: days since the champion was made.
+        names: of the symbols by number, for the sentence; none are needed.
 
     Raises:
         ValueError: a loss that is not finite.
@@ -189,7 +195,7 @@ def decide(
         champion_ratio=champion_ratio,
         gain=found.gain,
         noise=critical * found.standard_error,
-        worse=worse,
+        worse=tuple(names[number] if names else str(number) for number in worse),
         age_days=champion_age_days,
     )
     rule, reason = _judge(case, rules)
@@ -221,7 +227,7 @@ class _Case(NamedTuple):
     champion_ratio: float | None
     gain: float
     noise: float
-    worse: tuple[int, ...]
+    worse: tuple[str, ...]
     age_days: float
 
 
@@ -237,10 +243,9 @@ def _judge(case: _Case, rules: GateRules) -> tuple[Rule, str]:
         return _judge_first(case, rules, not_inferior=not_inferior)
     versus = f"error ratio {case.ratio:.4f} against the champion's {case.champion_ratio:.4f}"
     if case.worse:
-        count = len(case.worse)
         return "symbol_worse", (
-            f"{versus}, but on {count} symbol{'s' if count > 1 else ''} worse than the last value "
-            "by more than the champion is"
+            f"{versus}, but on {', '.join(case.worse)} worse than the last value by more than the "
+            "champion is"
         )
     if case.gain > case.noise:
         return "better", f"{versus}: better by {case.gain:.4f}, noise reaches {case.noise:.4f}"

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from datetime import datetime
 from typing import Any, Final, Self, cast, get_args
 
 from model.candle import Timeframe
@@ -204,3 +205,9 @@ def _indicators(raw: Mapping[str, Any]) -> Indicators:
         return Indicators(**periods, bb_std=deviations)
     except ValueError as error:
         fail(_at("indicators"), str(error))
+
+
+def made_ms(version: str) -> int:
+    """When a version was made, Unix milliseconds, as its name says."""
+    made = datetime.strptime(version.partition("-")[0], "%Y%m%dT%H%M%S%z")
+    return round(made.timestamp() * 1000)

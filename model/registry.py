@@ -4,6 +4,8 @@
                                      calibration.json  manifest.json
     root/champion                    the version that is served
     root/previous                    the one before it, for `Registry.rollback`
+    root/decisions.jsonl             what was decided, by whom and why
+    root/reports/                    how each challenger did, one page a version
 
 A bundle appears by the rename of a finished, synced folder and a pointer by the rename of a synced
 file, so a crash at any point leaves the old state or the new one. A version never changes.
@@ -15,12 +17,13 @@ import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Literal
 
 from model.bundle import Bundle, BundleParts, open_bundle, pack
+from model.decisions import DECISIONS, Entry, decisions_with, read_decisions
 from model.errors import BundleError, NoChampion
 from model.manifest import MANIFEST, VERSION, Manifest, check_fit
 from model.safe_files import read_limited, sync_folder, write_synced
@@ -140,6 +143,23 @@ class Registry:
         self.promote(previous)
         return previous
 
+    def record(self, entry: Entry) -> None:
+        """Write down a decision; one before the pointer moves may be followed by a crash."""
+        with self._alone():
+            self._replace(self.root / DECISIONS, decisions_with(self.root, entry))
+
+    def decisions(self) -> Sequence[Entry]:
+        """What was decided, oldest first.
+
+        Raises:
+            BundleError: the file cannot be read.
+        """
+        return read_decisions(self.root)
+
+    def report(self, version: str) -> Path:
+        """Where the page about a version is, once there is one; its plot has the suffix .png."""
+        return self.root / "reports" / f"{version}.md"
+
     def prune(self, keep: int) -> tuple[str, ...]:
         """Delete all but the newest ``keep`` versions, never the champion or the previous one.
 
@@ -156,6 +176,8 @@ class Registry:
                 doomed = self.root / f"{_UNFINISHED}{version}"
                 (self.root / version).rename(doomed)
                 shutil.rmtree(doomed)
+                for suffix in (".md", ".png"):
+                    self.report(version).with_suffix(suffix).unlink(missing_ok=True)
         return gone
 
     def _read(self, pointer: Pointer) -> str | None:
@@ -168,11 +190,14 @@ class Registry:
         return text
 
     def _point(self, pointer: Pointer, version: str) -> None:
+        self._replace(self.root / pointer, f"{version}\n".encode())
+
+    def _replace(self, path: Path, data: bytes) -> None:
         handle, name = tempfile.mkstemp(prefix=_UNFINISHED, dir=self.root)
         os.close(handle)
         Path(name).chmod(0o644)
-        write_synced(Path(name), f"{version}\n".encode())
-        Path(name).rename(self.root / pointer)
+        write_synced(Path(name), data)
+        Path(name).rename(path)
         sync_folder(self.root)
 
     @contextmanager

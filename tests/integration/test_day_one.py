@@ -62,8 +62,9 @@ async def test_an_empty_machine_gets_a_model(tape: Tape, tmp_path: Path) -> None
         version = out.splitlines()[-1].removeprefix("champion: ")
 
         _, out, _ = await candlecast(tmp_path, url, "models", "list")
-        assert out.startswith(f"{version}  champion  1m log_return, 2 symbols, trained to ")
-        assert len(out.splitlines()) == 1
+        listed, _, _, decided = out.splitlines()
+        assert listed.startswith(f"{version}  champion  1m log_return, 2 symbols, trained to ")
+        assert f"{version} promoted by hand (champion before: none)" in decided
         _, out, _ = await candlecast(tmp_path, url, "models", "show")
         manifest = json.loads(out)
         assert manifest["symbols"] == ["S00/USDT", "S01/USDT"]

@@ -1,0 +1,77 @@
+"""What `candlecast models` says and does."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from daemon.listing import models_command
+from model.registry import Registry
+from tests.model.bundles import NOON_MS, parts
+from tests.model.test_decisions import ENTRY
+
+DAY_MS = 86_400_000
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Registry:
+    return Registry(tmp_path / "registry")
+
+
+def said(registry: Registry, action: str, version: str | None = None) -> str:
+    return "\n".join(models_command(registry, action, version, NOON_MS + 3 * DAY_MS))
+
+
+def test_promoting_by_hand_shows_the_skill_and_is_written_down(registry: Registry) -> None:
+    first, second = registry.write(parts(0)), registry.write(parts(1))
+    promoted = said(registry, "promote", first)
+    assert promoted.splitlines()[-1] == f"champion: {first}"
+    assert "error ÷ last value's on its test candles 1.0000, not below 1" in promoted
+    said(registry, "promote", second)
+    assert said(registry, "rollback").splitlines()[-1] == f"champion: {first}"
+    story = [(e.action, e.by, e.version, e.champion) for e in registry.decisions()]
+    assert story == [
+        ("promote", "hand", first, None),
+        ("promote", "hand", second, first),
+        ("rollback", "hand", first, second),
+    ]
+
+
+def test_the_list_tells_the_story(registry: Registry) -> None:
+    first, second = registry.write(parts(0)), registry.write(parts(1))
+    said(registry, "promote", first)
+    registry.record(replace(ENTRY, version=second, champion=first))
+    one, other, _, head, promoted, kept = said(registry, "list").splitlines()
+    assert one.startswith(f"{first}  champion  15m log_return, 1 symbol, trained to ")
+    assert one.endswith("3.0 days old, error ÷ last value's 1.0000")
+    assert other.startswith(f"{second}            15m")
+    assert head == "What was decided, newest last:"
+    assert promoted.endswith(f"{first} promoted by hand (champion before: none)")
+    assert f"{second} not promoted by the nightly gate: error ratio 0.9990 against" in kept
+    assert "(symbol_worse; 1000 candles, n 3000, standard error 0.0004, detectable 0.0010" in kept
+
+
+def test_a_long_story_names_the_file(registry: Registry) -> None:
+    version = registry.write(parts())
+    for _ in range(25):
+        registry.record(replace(ENTRY, version=version))
+    lines = said(registry, "list").splitlines()
+    assert len(lines) == 1 + 2 + 20
+    assert "(5 earlier ones in " in lines[2]
+    assert "decisions.jsonl)" in lines[2]
+
+
+def test_showing_a_model_shows_what_became_of_it(registry: Registry) -> None:
+    first, second = registry.write(parts(0)), registry.write(parts(1))
+    said(registry, "promote", first)
+    registry.record(replace(ENTRY, version=second, champion=first))
+    shown = json.loads(said(registry, "show"))
+    assert (shown["version"], shown["role"], shown["report"]) == (first, "champion", None)
+    assert shown["age_days"] == 3.0
+    assert [entry["action"] for entry in shown["decisions"]] == ["promote", "keep"]
+    other = json.loads(said(registry, "show", second))
+    assert (other["role"], len(other["decisions"])) == ("", 1)
+    assert other["decisions"][0]["gate"]["challenger_ratio"] == 0.999
