@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -11,6 +12,7 @@ from config.settings import Settings
 from daemon.accuracy import Accuracy
 from daemon.backfill import Backfill
 from daemon.batcher import Batcher
+from daemon.champion import Recipe, make_served, open_champion
 from daemon.clock import Clock, SystemClock
 from daemon.feed import Feed
 from daemon.forming import Forming
@@ -26,16 +28,15 @@ from daemon.publisher import Broker, Publisher
 from daemon.recorder import Recorder
 from daemon.resume import resume
 from daemon.source import Source
+from daemon.swap import Swapper
 from daemon.tidy import Tidy, collected_by_hand
 from model.bundle import Bundle
 from model.calibration import Rules
 from model.candle import Timeframe
-from model.engine import Engine, choose_device
-from model.errors import CandlecastError, Misfit, NoChampion
+from model.errors import CandlecastError
 from model.features import Indicators
 from model.forecast import ModelInfo
 from model.history import History
-from model.manifest import check_fit
 from model.registry import Registry
 from model.serving import ServedModel
 from model.volatility import WARMUP
@@ -52,40 +53,6 @@ def indicators_of(settings: Settings) -> Indicators:
     return Indicators(**settings.indicators.model_dump())
 
 
-def open_champion(settings: Settings) -> Bundle:
-    """Open the promoted model, verified and fit for this configuration.
-
-    Raises:
-        NoChampion: nothing was promoted yet.
-        BundleError: the champion does not verify, or was trained for something else.
-    """
-    registry = Registry(settings.registry_dir)
-    try:
-        bundle = registry.open(registry.champion())
-    except NoChampion:
-        msg = (
-            "no model has been promoted; "
-            "run: candlecast fetch && candlecast train --promote && candlecast run"
-        )
-        raise NoChampion(msg) from None
-    check_fit(
-        bundle.manifest,
-        timeframe=settings.trading.timeframe,
-        features=settings.model.feature_names,
-        indicators=indicators_of(settings),
-        target=settings.model.target,
-        lookback=settings.model.lookback_periods,
-    )
-    unknown = [s for s in settings.trading.symbols if s not in bundle.scalers.by_symbol]
-    if unknown:
-        msg = (
-            f"champion {bundle.version} was not trained on {', '.join(unknown)}; "
-            "remove them from trading.symbols or train a model with them"
-        )
-        raise Misfit(msg)
-    return bundle
-
-
 def rules_of(settings: Settings) -> Rules:
     """What intervals and probabilities shall be."""
     signal = settings.signal
@@ -98,21 +65,21 @@ def rules_of(settings: Settings) -> Rules:
     )
 
 
-def make_engine(settings: Settings, bundle: Bundle, clock: Clock) -> Engine:
-    """Compile the bundle's network for the configured symbols and device."""
-    manifest, inference = bundle.manifest, settings.inference
-    shape = len(settings.trading.symbols), manifest.lookback, len(manifest.features)
-    n_symbols, lookback, n_features = shape
-    device, why = choose_device(
-        inference.device, bundle.onnx, lookback, n_features, n_symbols, clock.monotonic
-    )
-    log.info("%s", why)
-    return Engine(
-        bundle.onnx,
-        *shape,
-        device=device,
+def recipe_of(settings: Settings) -> Recipe:
+    """What the champion must be for, and how it runs."""
+    inference = settings.inference
+    return Recipe(
+        registry=settings.registry_dir,
+        symbols=settings.trading.symbols,
+        timeframe=settings.trading.timeframe,
+        features=settings.model.feature_names,
+        indicators=indicators_of(settings),
+        target=settings.model.target,
+        lookback=settings.model.lookback_periods,
+        device=inference.device,
         threads=inference.threads,
         max_batch=inference.max_batch,
+        rules=rules_of(settings),
     )
 
 
@@ -132,7 +99,7 @@ async def opened(settings: Settings) -> AsyncIterator[tuple[Bundle, History]]:
         BundleError: no champion, or one that does not fit.
         HistoryError: the database is corrupt or foreign.
     """
-    bundle = await asyncio.to_thread(open_champion, settings)
+    bundle = await asyncio.to_thread(open_champion, recipe_of(settings))
     history = await asyncio.to_thread(History, settings.state_dir / "history.sqlite")
     try:
         yield bundle, history
@@ -147,13 +114,16 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         CandlecastError: one clear line.
     """
     async with opened(settings) as (bundle, history):
-        await App(settings, bundle, history, SystemClock()).run(stop)
+        app = App(settings, bundle, history, SystemClock())
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, app.hangup.set)
+        await app.run(stop)
 
 
 class App:
     """One daemon: built, run until told to stop, taken down in order.
 
     Attributes:
+        hangup: set it to have the champion looked at again, as a SIGHUP does.
         ready: set once every symbol's history has been asked for and worked up.
         metrics: every series of this process.
     """
@@ -173,14 +143,14 @@ class App:
         market = Market(settings.instance, settings.exchange.name, symbols, timeframe)
         manifest = bundle.manifest
         capacity = max(manifest.indicators.warmup + manifest.lookback, WARMUP)
+        self.hangup = asyncio.Event()
         self.ready = asyncio.Event()
         self.metrics = Metrics(settings.metrics.max_symbols)
         self._clock = clock
         self._capacity = capacity
         self._timeframe = timeframe
         self._settings = settings
-        self._bundle = bundle
-        self._engine = make_engine(settings, bundle, clock)
+        self._recipe = recipe_of(settings)
         self.metrics.latency_budget.set(settings.inference.latency_budget_ms / 1000)
         self.metrics.timeframe.set(timeframe.ms / 1000)
         self.metrics.interval_level.set(settings.calibration.level)
@@ -203,11 +173,10 @@ class App:
             self.metrics,
         )
         budget_s = settings.inference.latency_budget_ms / 1000
-        self._served = ServedModel(bundle, symbols, self._engine, rules_of(settings))
         self._keeper = Keeper(self._recorder, (market.exchange, timeframe.text), clock)
         self._pipeline = Pipeline(
             market,
-            self._served,
+            make_served(self._recipe, bundle, clock.monotonic),
             Batcher(settings.inference.max_batch),
             Issuer(market, self._publisher, books, clock, budget_s),
             books,
@@ -242,6 +211,27 @@ class App:
             self._pipeline.on_history,
             capacity,
         )
+        self._swapper = Swapper(
+            Registry(settings.registry_dir).champion,
+            self._load,
+            self._pipeline,
+            self._keeper,
+            clock,
+            self.metrics,
+        )
+
+    def _load(self) -> ServedModel:
+        """The champion, ready to serve; in a thread."""
+        served = make_served(self._recipe, open_champion(self._recipe), self._clock.monotonic)
+        served.warm()
+        return served
+
+    async def _reload(self) -> None:
+        """Do what each SIGHUP asks for, until cancelled."""
+        while True:
+            await self.hangup.wait()
+            self.hangup.clear()
+            await self._swapper.look(again=True)
 
     def _request(self, symbol: str) -> None:
         self._backfill.request(symbol)
@@ -273,7 +263,7 @@ class App:
         await self._feed.open()
         market = self._settings.exchange.name, self._timeframe
         await resume(self._pipeline, self._recorder, market, self._capacity, self._clock)
-        await asyncio.to_thread(self._engine.warm)
+        await asyncio.to_thread(self._pipeline.served.warm)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._pipeline.run(), name="pipeline")
             group.create_task(self._feed.run(), name="feed")
@@ -286,8 +276,10 @@ class App:
             group.create_task(self._backfill.run(), name="backfill")
             group.create_task(self._backfill.ask_for_overdue(), name="overdue")
             group.create_task(self._watch_over(), name="watch")
-            group.create_task(self._keeper.run(self._served), name="keeper")
             group.create_task(self._forming.run(), name="forming")
+            group.create_task(self._keeper.run(lambda: self._pipeline.served), name="keeper")
+            group.create_task(self._swapper.run(), name="swapper")
+            group.create_task(self._reload(), name="reload")
 
     async def _restore(self) -> None:
         """Take up the account where the last process left it."""
@@ -299,7 +291,7 @@ class App:
                 history.outcomes(settings.exchange.name, settings.trading.timeframe, limit)
             )
         )
-        await self._keeper.restore(self._served)
+        await self._keeper.restore(self._pipeline.served)
 
     async def _watch_over(self) -> None:
         """Once a second: say which symbols are stale, show the account, collect garbage."""
@@ -308,7 +300,7 @@ class App:
             while True:
                 stale = self._pipeline.stale_symbols(self._clock.wall_ms())
                 state = "degraded" if stale else "online"
-                self._publisher.announce(state, stale, self._bundle.version)
+                self._publisher.announce(state, stale, self._pipeline.served.version)
                 self.metrics.feed_stale_symbols.set(len(stale))
                 self.metrics.show_accuracy(self._accuracy)
                 tidy.collect(self._clock.monotonic(), idle=self._pipeline.is_idle)
@@ -319,7 +311,7 @@ class App:
         *edges, forecasts = tasks
         forecasts.cancel()
         await self._publisher.farewell(_FAREWELL_S)
-        await self._keeper.save(self._served)
+        await self._keeper.save(self._pipeline.served)
         for task in edges:
             task.cancel()
 
@@ -337,6 +329,6 @@ class App:
                 "symbols": len(self._pipeline.windows),
                 "stale_symbols": stale,
                 "broker_connected": connected,
-                "model": self._bundle.version,
+                "model": self._pipeline.served.version,
             },
         )

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Final
 from model.errors import HistoryError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from daemon.clock import Clock
     from daemon.recorder import Recorder
     from model.history import History
@@ -46,11 +48,11 @@ class Keeper:
         if refused:
             log.warning("calibration starts anew, its saved state does not fit: %s", refused)
 
-    async def run(self, served: ServedModel) -> None:
-        """Save now and then, until cancelled."""
+    async def run(self, served: Callable[[], ServedModel]) -> None:
+        """Save the model at work now and then, until cancelled."""
         while True:
             await self._clock.sleep(_SAVE_EVERY_S)
-            await self.save(served)
+            await self.save(served())
 
     async def save(self, served: ServedModel) -> None:
         """Write down what has been learnt; a history that fails costs nothing but this."""

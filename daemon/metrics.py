@@ -109,6 +109,16 @@ class Metrics:
         self._last_prediction = self._gauge(
             "last_prediction_timestamp_seconds", "When the newest forecast was made ready"
         )
+        self.model_swaps = self._counter(
+            "model_swaps",
+            "New champions that took over from a running model, or could not",
+            "outcome",
+        )
+        for outcome in ("done", "failed"):
+            self.model_swaps.labels(outcome)
+        self.model_swap_failing = self._gauge(
+            "model_swap_failing", "1 while the champion cannot be served and an older model is"
+        )
         self._model = self._gauge("model_info", "The model at work", "version", "sha256", "target")
 
     def _declare_accuracy(self) -> None:

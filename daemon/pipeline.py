@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import numpy as np
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     Slots = npt.NDArray[np.intp]
     Outlook = tuple[Interval, Probabilities] | tuple[None, None]
     Row = tuple[Ready, float, float, float, Outlook]
+
+T = TypeVar("T")
 
 _PREPARED_TOGETHER = 32
 """Some 2 ms of work: a closing candle never waits longer than 5 ms for the worker thread."""
@@ -75,7 +77,7 @@ class Pipeline:
         self._books = books
         self._clock = clock
         self._request_repair = request_repair
-        self._timeframe = market.timeframe
+        self.timeframe: Final = market.timeframe
         self._slots = {symbol: slot for slot, symbol in enumerate(market.symbols)}
         self.windows = [Window(s, market.timeframe, capacity) for s in market.symbols]
         self._derived = [-1] * len(market.symbols)
@@ -172,6 +174,25 @@ class Pipeline:
         """Wait until nothing waits to be forecast or prepared."""
         await self._settled.wait()
 
+    async def aside(self, work: Callable[[], T]) -> T:
+        """Do a slice of other work on the worker thread, begun when nothing else is to do.
+
+        Args:
+            work: some 2 ms, for a candle that closes meanwhile may have to wait for it.
+        """
+        await self._settled.wait()
+        return await asyncio.get_running_loop().run_in_executor(self._worker, work)
+
+    def take_over(self, served: ServedModel, derived: list[int]) -> None:
+        """Forecast by another model from the next batch on; call it when `settled` has returned.
+
+        Args:
+            served: for the same symbols, its states prepared.
+            derived: the revision of each window that it has taken in; -1: not this one.
+        """
+        assert self.is_idle  # noqa: S101 - a batch must be from one model
+        self._served, self._derived = served, derived
+
     def stuck_s(self, now_s: float) -> float:
         """For how long a candle has been waiting without any progress, seconds."""
         return now_s - self._progress_s if self._busy or len(self._batcher) else 0.0
@@ -186,7 +207,7 @@ class Pipeline:
         return [window.symbol for window in self.windows if self._is_stale(window, now_ms)]
 
     def _is_stale(self, window: Window, now_ms: int) -> bool:
-        due_ms = (window.next_open_ms or 0) + self._timeframe.ms + _DELIVERY_MS
+        due_ms = (window.next_open_ms or 0) + self.timeframe.ms + _DELIVERY_MS
         return not window.whole or now_ms > due_ms
 
     async def run(self) -> None:
@@ -320,7 +341,9 @@ class Pipeline:
             await self._idle.wait()
             if not self._unprepared:
                 self._idle.clear()
-                self._settled.set()
+                # A candle may have closed between the end of a flush and here.
+                if self.is_idle:
+                    self._settled.set()
                 continue
             quiet_s = self._clock.monotonic() - self._arrived_s
             if quiet_s < _QUIET_S:

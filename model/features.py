@@ -33,7 +33,7 @@ losses, and both EMAs of the MACD at the same row.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -215,14 +215,16 @@ class FeatureBank:
         Returns:
             ``[k, rows, F]`` features; NaN in the rows before a feature's first.
         """
+        return np.stack(list(self.priming(idx, ohlcv)), axis=1)
+
+    def priming(self, idx: IntArray, ohlcv: FloatArray) -> Iterator[FloatArray]:
+        """Do as `prime` does, a row whenever the next one is asked for: ``[k, F]`` features."""
         self._rows[idx] = 0
         self._previous[:, idx] = np.nan
         self._means.state[idx] = 0.0
         self._signal.state[idx] = 0.0
-        features = np.empty((*ohlcv.shape[:2], len(self.names)))
         for row in range(ohlcv.shape[1]):
-            features[:, row] = self.commit(idx, ohlcv[:, row])
-        return features
+            yield self.commit(idx, ohlcv[:, row])
 
     def commit(self, idx: IntArray, ohlcv: FloatArray) -> FloatArray:
         """Take one closed candle of each of k symbols, ``[k, 5]``.

@@ -10,7 +10,7 @@ from model.calibration import DEFAULT_RULES, Calibration, Rules
 from model.features import FeatureBank
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     import numpy.typing as npt
 
@@ -60,6 +60,10 @@ class ServedModel:
         self._stamp = np.zeros(n, dtype=np.int64)
         self._order = np.arange(lookback, dtype=np.intp)
 
+    def warm(self) -> None:
+        """Run the network once at every batch size; safe in a worker thread."""
+        self._engine.warm()
+
     def rebuild(self, idx: Index, ohlcv: npt.NDArray[np.float64]) -> None:
         """Derive rows from whole windows.
 
@@ -67,10 +71,20 @@ class ServedModel:
             idx: positions of the symbols, shape ``(k,)``.
             ohlcv: their windows, shape ``(k, warm-up + lookback, 5)``, newest last.
         """
+        for _ in self.rebuilding(idx, ohlcv):
+            pass
+
+    def rebuilding(self, idx: Index, ohlcv: npt.NDArray[np.float64]) -> Iterator[None]:
+        """Do as `rebuild` does, a row whenever the next one is asked for.
+
+        Until it has ended, the rows of these symbols are of no use.
+        """
         self.calibration.prime(idx, ohlcv)
-        features = self._bank.prime(idx, ohlcv)[:, -self.lookback :]
-        for position in range(self.lookback):
-            self._place(idx, position, features[:, position])
+        first = ohlcv.shape[1] - self.lookback
+        for row, features in enumerate(self._bank.priming(idx, ohlcv)):
+            if row >= first:
+                self._place(idx, row - first, features)
+            yield
         self._head[idx] = 0
         # Two steps, so that states prepared before can match neither this window nor its successor.
         self._stamp[idx] += 2

@@ -69,13 +69,17 @@ def promote(
     lookback: int = 8,
     units: tuple[int, ...] = (6, 4),
     trained_to_ms: int = 60_000,
+    seed: int = 7,
 ) -> Bundle:
-    """Write a bundle for these symbols into the registry at ``root`` and make it the champion."""
+    """Write a bundle for these symbols into the registry at ``root`` and make it the champion.
+
+    Another ``seed`` draws another network.
+    """
     registry = Registry(root)
     version = registry.write(
         BundleParts(
             keras=b"not needed to serve",
-            onnx=export_onnx(drawn_weights(len(features), units)),
+            onnx=export_onnx(drawn_weights(len(features), units, seed)),
             scalers=fitted_scalers(candles, features, indicators, target),
             timeframe=timeframe,
             indicators=indicators,

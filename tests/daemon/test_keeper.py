@@ -133,7 +133,7 @@ async def test_it_saves_now_and_then_and_a_failing_history_ends_nothing(
     async with process(history) as (keeper, clock, recorder):
         await keeper.restore(model)
         async with asyncio.TaskGroup() as group:
-            task = group.create_task(keeper.run(model))
+            task = group.create_task(keeper.run(lambda: model))
             await settle()
             await clock.advance(301.0)
             async with asyncio.timeout(10):

@@ -1,0 +1,109 @@
+"""From the promoted bundle to a model that can serve: open, verify, compare, compile, warm."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from model.calibration import Rules
+from model.engine import Engine, choose_device
+from model.errors import Misfit, NoChampion
+from model.features import Indicators
+from model.manifest import check_fit
+from model.registry import Registry
+from model.serving import ServedModel
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from model.bundle import Bundle
+
+log = logging.getLogger(__name__)
+
+
+class Recipe(NamedTuple):
+    """What a model must be for, and how it runs.
+
+    Attributes:
+        registry: folder of the bundles.
+        symbols: ccxt symbols; their order is the slot of every per-symbol array.
+        timeframe: ccxt timeframe.
+        features: names, in order.
+        indicators: periods.
+        target: what the network forecasts.
+        lookback: candles in a window.
+        device: where the network runs.
+        threads: of one run on the CPU.
+        max_batch: symbols of one run at most, a power of two.
+        rules: what intervals and probabilities shall be.
+    """
+
+    registry: Path
+    symbols: tuple[str, ...]
+    timeframe: str
+    features: tuple[str, ...]
+    indicators: Indicators
+    target: str
+    lookback: int
+    device: Literal["auto", "cpu", "gpu"]
+    threads: int
+    max_batch: int
+    rules: Rules
+
+
+def open_champion(recipe: Recipe) -> Bundle:
+    """Open the promoted model, verified and fit for what is asked.
+
+    Raises:
+        NoChampion: nothing was promoted yet.
+        BundleError: the champion does not verify, or was trained for something else.
+    """
+    registry = Registry(recipe.registry)
+    try:
+        bundle = registry.open(registry.champion())
+    except NoChampion:
+        msg = (
+            "no model has been promoted; "
+            "run: candlecast fetch && candlecast train --promote && candlecast run"
+        )
+        raise NoChampion(msg) from None
+    check_fit(
+        bundle.manifest,
+        timeframe=recipe.timeframe,
+        features=recipe.features,
+        indicators=recipe.indicators,
+        target=recipe.target,
+        lookback=recipe.lookback,
+    )
+    unknown = [s for s in recipe.symbols if s not in bundle.scalers.by_symbol]
+    if unknown:
+        msg = (
+            f"champion {bundle.version} was not trained on {', '.join(unknown)}; "
+            "remove them from trading.symbols or train a model with them"
+        )
+        raise Misfit(msg)
+    return bundle
+
+
+def make_served(recipe: Recipe, bundle: Bundle, now_s: Callable[[], float]) -> ServedModel:
+    """Compile a bundle's network for the recipe's symbols and device.
+
+    Args:
+        recipe: what is asked for.
+        bundle: opened and fit.
+        now_s: a monotonic clock, seconds.
+
+    Raises:
+        BundleError: graphs that are broken or of another shape.
+        CandlecastError: no GPU where one was asked for.
+    """
+    manifest = bundle.manifest
+    shape = len(recipe.symbols), manifest.lookback, len(manifest.features)
+    n_symbols, lookback, n_features = shape
+    device, why = choose_device(recipe.device, bundle.onnx, lookback, n_features, n_symbols, now_s)
+    log.info("%s", why)
+    engine = Engine(
+        bundle.onnx, *shape, device=device, threads=recipe.threads, max_batch=recipe.max_batch
+    )
+    return ServedModel(bundle, recipe.symbols, engine, recipe.rules)

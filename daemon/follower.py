@@ -1,0 +1,148 @@
+"""A model that is brought level with the windows while another one forecasts from them."""
+
+from __future__ import annotations
+
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from model.errors import BundleError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import numpy.typing as npt
+
+    from daemon.pipeline import Pipeline
+    from daemon.window import Window
+    from model.serving import ServedModel
+
+    Index = npt.NDArray[np.intp]
+
+_TOGETHER: Final = 256
+"""Symbols taken in together: a row of so many costs twice that of one."""
+
+_ROWS: Final = 16
+"""Rows in one slice of the worker thread, some 2 ms: longer ones would hold up closing candles."""
+
+_PREPARED_TOGETHER: Final = 32
+_MOST_MISSED: Final = 16
+"""Symbols that have missed more candles are taken in anew."""
+
+_UNSEEN: Final = (-1, 0)
+
+
+class Follower:
+    """Takes in what the windows hold, in slices, each while no candle waits for its forecast.
+
+    What closes meanwhile is caught up with, until there is a moment at which nothing is missing.
+
+    Args:
+        served: a model for the same symbols in the same order as the windows.
+        windows: the pipeline's.
+        pipeline: says when there is time, and lends its worker thread.
+    """
+
+    def __init__(self, served: ServedModel, windows: Sequence[Window], pipeline: Pipeline) -> None:
+        self.served: Final = served
+        self._windows = windows
+        self._pipeline = pipeline
+        self._timeframe_ms = pipeline.timeframe.ms
+        # Of each window: revision and end of what the model has taken in.
+        self._seen = [_UNSEEN] * len(windows)
+        self._unprepared: dict[int, None] = {}
+
+    async def level(self) -> None:
+        """Return at a moment at which every whole window is taken in and prepared, none waiting.
+
+        The moment lasts until the caller awaits something.
+        """
+        while True:
+            await self._pipeline.settled()
+            if behind := self._behind():
+                await self._take_in(behind)
+            elif self._unprepared:
+                await self._prepare()
+            else:
+                return
+
+    async def try_out(self) -> None:
+        """Forecast once from every window that was taken in, in slices.
+
+        Raises:
+            BundleError: a forecast is not a price.
+        """
+        slots = np.array([s for s, seen in enumerate(self._seen) if seen != _UNSEEN], dtype=np.intp)
+        wrong = 0
+        for start in range(0, len(slots), _PREPARED_TOGETHER):
+            part = slots[start : start + _PREPARED_TOGETHER]
+            windows = self.served.windows(part)
+            raw = await self._pipeline.aside(partial(self.served.full, windows))
+            last = np.array([self._windows[slot].ohlcv()[-1, 3] for slot in part])
+            with np.errstate(over="ignore", invalid="ignore"):
+                price = self.served.price(part, raw, last)
+            wrong += int(np.count_nonzero(~((price > 0.0) & (price < np.inf))))
+        if wrong:
+            msg = (
+                f"{wrong} of the first {len(slots)} forecasts of {self.served.version} are no price"
+            )
+            raise BundleError(msg)
+
+    def derived(self) -> list[int]:
+        """The revision of each window that the model has taken in, -1 where it has not."""
+        return [
+            revision if window.whole else -1
+            for (revision, _), window in zip(self._seen, self._windows, strict=True)
+        ]
+
+    def _behind(self) -> list[int]:
+        return [
+            slot
+            for slot, (window, seen) in enumerate(zip(self._windows, self._seen, strict=True))
+            if window.whole and _mark(window) != seen
+        ]
+
+    async def _take_in(self, behind: Sequence[int]) -> None:
+        """Catch up with some of the symbols that lack the same number of candles."""
+        missed = self._missed(behind[0])
+        slots = [slot for slot in behind if self._missed(slot) == missed][:_TOGETHER]
+        marks = [_mark(self._windows[slot]) for slot in slots]
+        idx = np.array(slots, dtype=np.intp)
+        # Copied here, since the windows go on changing while the worker thread computes.
+        ohlcv = np.stack([self._windows[slot].ohlcv()[-missed:] for slot in slots])
+        work = self.served.rebuilding(idx, ohlcv) if not missed else self._advancing(idx, ohlcv)
+        while await self._pipeline.aside(partial(_slice, work)):
+            pass
+        for slot, mark in zip(slots, marks, strict=True):
+            self._seen[slot] = mark
+        self._unprepared |= dict.fromkeys(slots)
+
+    def _missed(self, slot: int) -> int:
+        """Candles that were appended since; 0 where the whole window has to be taken in."""
+        revision, end_ms = self._seen[slot]
+        window = self._windows[slot]
+        following_ms = window.next_open_ms or 0
+        missed = (following_ms - end_ms) // self._timeframe_ms
+        return missed if window.revision == revision and missed <= _MOST_MISSED else 0
+
+    def _advancing(self, idx: Index, ohlcv: npt.NDArray[np.float64]) -> Iterator[None]:
+        for row in range(ohlcv.shape[1]):
+            self.served.advance(idx, ohlcv[:, row])
+            yield
+
+    async def _prepare(self) -> None:
+        most = min(_PREPARED_TOGETHER, len(self._unprepared))
+        slots = np.array([self._unprepared.popitem()[0] for _ in range(most)], dtype=np.intp)
+        rows, stamps = self.served.preparation(slots)
+        await self._pipeline.aside(partial(self.served.prepare, slots, rows, stamps))
+
+
+def _mark(window: Window) -> tuple[int, int]:
+    return window.revision, window.next_open_ms or 0
+
+
+def _slice(work: Iterator[None]) -> bool:
+    """Go on with ``work`` for a while; whether some may be left."""
+    return sum(1 for _ in islice(work, _ROWS)) == _ROWS

@@ -1,0 +1,132 @@
+"""The model at work is the promoted one: a new champion takes over while the daemon runs."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Final
+
+from daemon.follower import Follower
+from model.errors import CandlecastError
+from model.forecast import ModelInfo
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from daemon.clock import Clock
+    from daemon.keeper import Keeper
+    from daemon.metrics import Metrics
+    from daemon.pipeline import Pipeline
+    from model.serving import ServedModel
+
+log = logging.getLogger(__name__)
+
+_LOOK_S: Final = 1.0
+"""How often the champion's pointer is read, a file of 24 bytes."""
+
+_RETRY_S: Final = 300.0
+"""A champion that cannot be served is tried again so often: the fault may be the machine's."""
+
+
+class Swapper:
+    """Watches the champion's pointer and swaps between two batches.
+
+    The new model is loaded, verified and warmed in a thread and brought level with every window in
+    slices; then it takes over at once, for all symbols. Whatever fails keeps the old one.
+    """
+
+    def __init__(
+        self,
+        champion: Callable[[], str],
+        load: Callable[[], ServedModel],
+        pipeline: Pipeline,
+        keeper: Keeper,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> None:
+        """Prepare; `run` watches.
+
+        Args:
+            champion: reads the promoted version; called in a thread.
+            load: makes it ready to serve; called in a thread.
+            pipeline: where the model is at work.
+            keeper: saves and restores what the calibration has learnt.
+            clock: the injected clock.
+            metrics: which model is at work, and what became of swaps.
+        """
+        self._champion = champion
+        self._load = load
+        self._pipeline = pipeline
+        self._keeper = keeper
+        self._clock = clock
+        self._metrics = metrics
+        self._turn = asyncio.Lock()
+        self._refused: str | None = None
+        self._refused_s = 0.0
+        self._complaint = ""
+
+    async def run(self) -> None:
+        """Look every second until cancelled."""
+        while True:
+            await self.look()
+            await self._clock.sleep(_LOOK_S)
+
+    async def look(self, *, again: bool = False) -> None:
+        """Serve the champion if another model is at work.
+
+        Args:
+            again: also try one that was refused not long ago.
+        """
+        async with self._turn:
+            version = None
+            if again:
+                self._complaint = ""
+            try:
+                version = await asyncio.to_thread(self._champion)
+                if version == self._pipeline.served.version:
+                    self._settle()
+                elif again or self._is_due(version):
+                    await self._swap()
+                    self._metrics.model_swaps.labels("done").inc()
+                    self._settle()
+            except Exception as error:  # noqa: BLE001 - whatever it is, the old model goes on
+                self._refuse(version, error)
+
+    def _is_due(self, version: str) -> bool:
+        waited_s = self._clock.monotonic() - self._refused_s
+        return version != self._refused or waited_s >= _RETRY_S
+
+    async def _swap(self) -> None:
+        old = self._pipeline.served
+        # Loading is done in a moment; begun right after a burst it is over before the next one.
+        await self._pipeline.settled()
+        served = await asyncio.to_thread(self._load)
+        follower = Follower(served, self._pipeline.windows, self._pipeline)
+        await follower.level()
+        await follower.try_out()
+        await self._keeper.restore(served)
+        await follower.level()
+        self._pipeline.take_over(served, follower.derived())
+        self._metrics.show_model(ModelInfo(served.version, served.sha256, served.target))
+        log.info("model %s takes over from %s", served.version, old.version)
+        await self._keeper.save(old)
+
+    def _settle(self) -> None:
+        self._refused, self._complaint = None, ""
+        self._metrics.model_swap_failing.set(0)
+
+    def _refuse(self, version: str | None, error: Exception) -> None:
+        """Count a failure and say why, once for as long as it stays the same."""
+        known = isinstance(error, (CandlecastError, OSError))
+        complaint = str(error) if known else repr(error)
+        self._metrics.model_swap_failing.set(1)
+        self._refused_s = self._clock.monotonic()
+        if (version, complaint) != (self._refused, self._complaint):
+            self._refused, self._complaint = version, complaint
+            self._metrics.model_swaps.labels("failed").inc()
+            log.error(
+                "model %s goes on serving, the champion cannot: %s",
+                self._pipeline.served.version,
+                complaint,
+                exc_info=None if known else error,
+            )
