@@ -10,7 +10,7 @@ RIVALS := $(VENV)/rivals
 STAMP := $(VENV)/.installed
 CHECKED := config daemon model tests $(wildcard examples benchmarks)
 
-.PHONY: help demo test soak bench lint format docs lock clean
+.PHONY: help demo test soak chaos bench lint format docs lock clean
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,6 +23,11 @@ test: lint ## lint, types and all tests
 
 soak: $(STAMP) ## the tests that can be repeated, for hours instead of seconds
 	@CANDLECAST_SOAK=1 $(BIN)/python -m pytest -m soak --timeout=14400 \
+		-o faulthandler_timeout=0 $(ARGS)
+
+chaos: $(STAMP) ## random faults for MINUTES=10 from SEED; ends by comparing with the truth
+	@CANDLECAST_CHAOS_MINUTES=$(or $(MINUTES),10) CANDLECAST_CHAOS_SEED=$(SEED) \
+		$(BIN)/python -m pytest tests/faults/test_chaos.py -s --timeout=0 \
 		-o faulthandler_timeout=0 $(ARGS)
 
 bench: $(RIVALS)/.installed ## every benchmark, most of an hour; needs mosquitto and an idle machine

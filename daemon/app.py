@@ -252,6 +252,7 @@ class App:
                 ]
                 await stop.wait()
                 await self._farewell(tasks)
+                await asyncio.wait(tasks)
         except ExceptionGroup as group_error:
             raise expected(group_error, CandlecastError) from None
         finally:

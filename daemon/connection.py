@@ -105,9 +105,10 @@ class Connection:
             exchange.set_markets_from_exchange(self._rest.exchange)
             exchange.watch_candles(self._shard, source.timeframe.text)
             async with asyncio.TaskGroup() as group:
-                for topic in _topics(exchange, self._shard, source.timeframe.text):
-                    group.create_task(_watch(exchange, topic))
-                group.create_task(self._keep_vigil())
+                topics = _topics(exchange, self._shard, source.timeframe.text)
+                tasks = [group.create_task(_watch(exchange, topic)) for topic in topics]
+                tasks.append(group.create_task(self._keep_vigil()))
+                await asyncio.wait(tasks)
         except ExceptionGroup as group_error:
             raise expected(group_error, network_errors()) from None
         finally:

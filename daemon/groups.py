@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
+
 
 def expected(
     group: ExceptionGroup[Exception], kinds: type[Exception] | tuple[type[Exception], ...]
 ) -> Exception:
     """Return the first error of ``kinds`` in a group that holds nothing else.
 
+    The body of the task group must wait for the tasks itself: before Python 3.13 a failure while
+    the group waits at its end counts as a cancellation of the task around it.
+
     Raises:
         ExceptionGroup: what else the group holds.
+        CancelledError: the current task was told to end while the group came to its end.
     """
     known, other = group.split(kinds)
     if other is not None:
         raise other
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        # Before Python 3.13 a group forgets that over a child's error, and whoever tries again
+        # would outlive the daemon.
+        raise asyncio.CancelledError
     error: Exception | None = known
     while isinstance(error, ExceptionGroup):
         error = error.exceptions[0]

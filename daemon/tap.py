@@ -83,9 +83,9 @@ def _in_portions(base: type[Any]) -> Callable[..., Any]:
     async def watch_ohlcv_for_symbols(exchange: Any, pairs: list[list[str]]) -> None:  # noqa: ANN401
         try:
             async with asyncio.TaskGroup() as group:
-                for at in range(0, len(pairs), 10):
-                    portion = pairs[at : at + 10]
-                    group.create_task(base.watch_ohlcv_for_symbols(exchange, portion))
+                portions = [pairs[at : at + 10] for at in range(0, len(pairs), 10)]
+                ask = base.watch_ohlcv_for_symbols
+                await asyncio.wait([group.create_task(ask(exchange, p)) for p in portions])
         except ExceptionGroup as group_error:
             raise expected(group_error, network_errors()) from None
 
