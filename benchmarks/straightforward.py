@@ -6,7 +6,10 @@ It reads the same configuration, watches each symbol with ccxt's `watch_ohlcv`, 
 features with TA-Lib, calls `keras.Model.predict` on whatever has closed, and awaits an aiomqtt
 publish for every forecast. Where such a daemon could be slow for a reason that says nothing, it is
 given the quick way: uvloop, one batch for all that is ready, publishes awaited together, no rate
-limit while it fetches its history. Prints a line when it is ready.
+limit while it fetches its history. Each 200 symbols have a ccxt instance, and so a connection, of
+their own: ccxt puts all candles of an instance on one connection, Binance ends one that asks for
+more than 1,024 streams, and the sandbox one that asks for more than 256 before reading an answer.
+Prints a line when it is ready.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import aiomqtt
+import ccxt
 import numpy as np
 import uvloop
 import yaml
@@ -32,6 +36,8 @@ from daemon.exchange import make_exchange
 _ROWS: Final = 120
 _FEATURES: Final = 6
 _STEP_MS: Final = 1_000
+_SYMBOLS_OF_ONE: Final = 200
+_RETRY_S: Final = 1.0
 
 Row = list[float]
 
@@ -72,39 +78,61 @@ class Straightforward:
     """One process, one loop."""
 
     def __init__(self, config: dict[str, Any]) -> None:
-        endpoint = config["exchange"]["endpoint"]
         self.symbols: list[str] = config["trading"]["symbols"]
         self.port: int = config["mqtt"]["port"]
-        self.exchange = make_exchange("binance", endpoint["rest"], endpoint["ws"])
-        self.exchange.enableRateLimit = False
+        self.endpoint: dict[str, str] = config["exchange"]["endpoint"]
         self.rows: dict[str, list[Row]] = {}
         self.ready: asyncio.Queue[str] = asyncio.Queue()
         self.model = network()
 
+    def connect(self) -> Any:  # noqa: ANN401 - ccxt is untyped
+        """A ccxt instance that is pointed at the sandbox."""
+        exchange = make_exchange("binance", self.endpoint["rest"], self.endpoint["ws"])
+        exchange.enableRateLimit = False
+        return exchange
+
     async def run(self, stop: asyncio.Event) -> None:
         """Warm up, say so, forecast until told to stop."""
+        instances = [self.connect() for _ in range(0, len(self.symbols), _SYMBOLS_OF_ONE)]
+        first, *others = instances
         try:
-            await self.exchange.load_markets()
+            await first.load_markets()
+            for exchange in others:
+                exchange.set_markets_from_exchange(first)
             for symbol in self.symbols:
-                self.rows[symbol] = await self.exchange.fetch_ohlcv(symbol, "1s", limit=_ROWS)
-            async with aiomqtt.Client(
-                "127.0.0.1", self.port, protocol=aiomqtt.ProtocolVersion.V5
-            ) as client:
-                tasks = [asyncio.ensure_future(self.watch(s)) for s in self.symbols]
-                tasks.append(asyncio.ensure_future(self.forecast(client)))
-                print("ready", flush=True)
-                await stop.wait()
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
+                self.rows[symbol] = await first.fetch_ohlcv(symbol, "1s", limit=_ROWS)
+            await self.serve(instances, stop)
         finally:
-            await self.exchange.close()
+            for exchange in instances:
+                await exchange.close()
 
-    async def watch(self, symbol: str) -> None:
+    async def serve(self, instances: list[Any], stop: asyncio.Event) -> None:
+        """Watch all symbols and forecast."""
+        async with (
+            aiomqtt.Client("127.0.0.1", self.port, protocol=aiomqtt.ProtocolVersion.V5) as client,
+            asyncio.TaskGroup() as group,
+        ):
+            tasks = [
+                group.create_task(self.watch(instances[number // _SYMBOLS_OF_ONE], symbol))
+                for number, symbol in enumerate(self.symbols)
+            ]
+            tasks.append(group.create_task(self.forecast(client)))
+            print("ready", flush=True)
+            await stop.wait()
+            for task in tasks:
+                task.cancel()
+
+    async def watch(self, exchange: Any, symbol: str) -> None:  # noqa: ANN401
         """Keep one symbol's candles; ccxt hides the closed flag, so the clock decides."""
         rows = self.rows[symbol]
         while True:
-            for row in await self.exchange.watch_ohlcv(symbol, "1s"):
+            try:
+                update = await exchange.watch_ohlcv(symbol, "1s")
+            except ccxt.NetworkError as error:
+                print(f"{symbol}: {error}", file=sys.stderr, flush=True)
+                await asyncio.sleep(_RETRY_S)
+                continue
+            for row in update:
                 if row[0] + _STEP_MS > time.time() * 1e3 or row[0] < rows[-1][0]:
                     continue
                 if row[0] > rows[-1][0]:
