@@ -3,104 +3,184 @@
     python -m benchmarks.flamegraph docs/burst.svg
 
 Runs exchange, broker, subscriber and daemon like `benchmarks.pipeline` and samples the daemon's
-main thread with py-spy; the worker threads, which prepare the next candles, are left out.
+main thread from outside with Austin, while it has work; the worker threads, which prepare the next
+candles and write the history, are left out.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import subprocess
 import sys
 import tempfile
 import time
 from html import escape
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from benchmarks.market import HISTORY, prepare
 from benchmarks.pipeline_run import DAEMONS, wait_ready
 from benchmarks.processes import exchange, free_port, mosquitto, python, running
 
+_ROOMS: Final = ("config", "daemon", "model")
+_COLOURS: Final = {
+    "candlecast": "#f3b562",
+    "ccxt and the websocket": "#e98074",
+    "numpy and ONNX Runtime": "#8fb8de",
+    "other libraries": "#cfcfcf",
+}
+_PACKAGES: Final = {
+    "ccxt": "ccxt and the websocket",
+    "aiohttp": "ccxt and the websocket",
+    "numpy": "numpy and ONNX Runtime",
+    "onnxruntime": "numpy and ONNX Runtime",
+}
 _WIDTH: Final = 1_000
-_HEIGHT: Final = 16
-_LEAST: Final = 0.004
+_ROW: Final = 19
+_HEAD: Final = 44
+_CHAR: Final = 6.7
+_LEAST: Final = 0.003
 """Frames with a smaller share are not drawn."""
 
-_CHAR: Final = 6.2
+_LEAST_TEXT: Final = 4
+_TRUNK: Final = 0.9
+"""A function with so much of its caller's time is the way to the loop, not part of the picture."""
+
+_INTERVAL_US: Final = 250
 _SETTLE_S: Final = 5.0
+_ATTACH_S: Final = 30.0
+
+
+class Function(NamedTuple):
+    """What a frame runs: its name as drawn, and who wrote it."""
+
+    name: str
+    author: str
+
+
+_LOOP: Final = Function("uvloop: sockets and scheduling", "other libraries")
 
 
 class Frame:
-    """A function under its callers, with its samples and callees."""
+    """A function under its callers, with its time and callees."""
 
     def __init__(self) -> None:
-        self.samples = 0
-        self.callees: dict[str, Frame] = {}
+        self.time_us = 0
+        self.callees: dict[Function, Frame] = {}
 
-    def add(self, stack: list[str], samples: int) -> None:
-        """Count samples of a stack, outermost function first."""
+    def add(self, stack: list[Function], time_us: int) -> None:
+        """Count a sample of a stack, outermost function first."""
         frame = self
-        frame.samples += samples
-        for name in stack:
-            frame = frame.callees.setdefault(name, Frame())
-            frame.samples += samples
+        frame.time_us += time_us
+        for function in stack:
+            frame = frame.callees.setdefault(function, Frame())
+            frame.time_us += time_us
 
-    def depth(self, least: float) -> int:
+    def depth(self, least_us: float) -> int:
         """Levels that are drawn."""
-        drawn = [c.depth(least) for c in self.callees.values() if c.samples >= least]
+        drawn = [c.depth(least_us) for c in self.callees.values() if c.time_us >= least_us]
         return 1 + max(drawn, default=0)
 
 
-def read(raw: str) -> Frame:
-    """Stacks of the main thread, one a line: ``frame;frame;… samples``."""
+def read(text: str) -> Frame:
+    """Stacks of the main thread, one a line: ``Ppid;Tinterpreter:thread;file:function:line;… µs``.
+
+    What the whole program runs below, from the interpreter's start to the loop, is left out, and so
+    are the torn stacks that looking at a running thread from outside now and then gives. Time of
+    the loop in no Python function is its own: uvloop is compiled.
+    """
     root = Frame()
-    for line in raw.splitlines():
-        stack, _, samples = line.rpartition(" ")
-        thread, *names = stack.split(";")
-        if "MainThread" in thread:
-            root.add([_short(name) for name in names], int(samples))
+    for line in text.splitlines():
+        stack, _, time_us = line.rpartition(" ")
+        process, _, rest = stack.partition(";")
+        thread, _, frames = rest.partition(";")
+        if process.startswith("P") and thread.rpartition(":")[2] == process[1:] and frames:
+            root.add([_function(frame) for frame in frames.split(";")], int(time_us))
+    while root.callees:
+        largest = max(root.callees.values(), key=lambda frame: frame.time_us)
+        if largest.time_us < _TRUNK * root.time_us:
+            break
+        root = largest
+    own_us = root.time_us - sum(callee.time_us for callee in root.callees.values())
+    root.callees.setdefault(_LOOP, Frame()).time_us += own_us
     return root
 
 
-def _short(name: str) -> str:
-    """``function (path/file.py:7)`` as ``function file.py``."""
-    function, _, place = name.partition(" (")
-    return f"{function} {place.rpartition('/')[2].partition(':')[0].rstrip(')')}".strip()
+def _function(frame: str) -> Function:
+    path, name, _ = frame.rsplit(":", 2)
+    parts = Path(path).parts
+    author = "other libraries"
+    if "site-packages" in parts:
+        author = _PACKAGES.get(parts[parts.index("site-packages") + 1], author)
+    elif Path(path).is_absolute() and parts[-2:-1] and _is_ours(Path(path)):
+        author = "candlecast"
+    name = name.replace(".<locals>", "")
+    return Function(name if "." in name else f"{Path(path).stem}.{name}", author)
 
 
-def draw(root: Frame) -> str:
-    """The graph as SVG: callers above, callees below, width by samples."""
-    least = _LEAST * root.samples
-    height = _HEIGHT * (root.depth(least) + 1)
+def _is_ours(path: Path) -> bool:
+    repository = Path(__file__).parents[1]
+    return path.is_relative_to(repository) and path.relative_to(repository).parts[0] in _ROOMS
+
+
+def draw(root: Frame, title: str) -> str:
+    """The graph as SVG: callers above, callees below, width by time."""
+    least_us = _LEAST * root.time_us
+    height = _HEAD + _ROW * root.depth(least_us)
     boxes: list[str] = []
 
-    def box(name: str, frame: Frame, left: float, level: int) -> None:
-        width = _WIDTH * frame.samples / root.samples
-        share = f"{100 * frame.samples / root.samples:.1f} %"
-        hue = 20 + sum(map(ord, name)) % 35
-        top = level * _HEIGHT
-        text = escape(name[: int(width / _CHAR)]) if width > 4 * _CHAR else ""
+    def box(function: Function, frame: Frame, left: float, level: int) -> None:
+        width = _WIDTH * frame.time_us / root.time_us
+        top = _HEAD + level * _ROW
+        name = f"{function.name} {100 * frame.time_us / root.time_us:.1f} %"
+        room = int((width - 4) / _CHAR)
+        text = function.name
+        if len(text) > room:
+            text = text.rpartition(".")[2]
+        if len(text) > room:
+            text = text[: room - 1] + "…"
+        label = f'<text x="{left + 3:.1f}" y="{top + 13}">{escape(text)}</text>'
         boxes.append(
-            f'<g><title>{escape(name)}: {share}</title><rect x="{left:.1f}" y="{top}" '
-            f'width="{width:.1f}" height="{_HEIGHT - 1}" fill="hsl({hue},85%,66%)"/>'
-            f'<text x="{left + 2:.1f}" y="{top + 11}">{text}</text></g>'
+            f'<g><title>{escape(name)}</title><rect x="{left:.1f}" y="{top}" '
+            f'width="{max(0.5, width - 0.6):.1f}" height="{_ROW - 1}" '
+            f'fill="{_COLOURS[function.author]}"/>{label if room >= _LEAST_TEXT else ""}</g>'
         )
-        for callee, inner in sorted(frame.callees.items(), key=lambda item: -item[1].samples):
-            if inner.samples >= least:
-                box(callee, inner, left, level + 1)
-            left += _WIDTH * inner.samples / root.samples
+        below(frame, left, level + 1)
 
-    box("event loop", root, 0.0, 0)
-    style = "text{font:10px monospace}"
+    def below(frame: Frame, left: float, level: int) -> None:
+        for function, callee in sorted(frame.callees.items(), key=lambda pair: -pair[1].time_us):
+            if callee.time_us >= least_us:
+                box(function, callee, left, level)
+            left += _WIDTH * callee.time_us / root.time_us
+
+    below(root, 0.0, 0)
+    legend = "".join(
+        f'<rect x="{245 * number}" y="24" width="12" height="12" fill="{colour}"/>'
+        f'<text x="{245 * number + 17}" y="34">{who}</text>'
+        for number, (who, colour) in enumerate(_COLOURS.items())
+    )
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}">'
-        f"<style>{style}</style>\n" + "\n".join(boxes) + "\n</svg>\n"
+        "<style>text{font:11px monospace;fill:#111}</style>"
+        f'<rect width="{_WIDTH}" height="{height}" fill="#fff"/>'
+        f'<text x="0" y="13">{escape(title)}</text>{legend}\n' + "\n".join(boxes) + "\n</svg>\n"
     )
 
 
+def sampler() -> Path:
+    """Austin's program; one line and the end where it is not installed."""
+    for folder in (*map(Path, sys.path), Path(sys.executable).parent):
+        for program in (folder / "bin" / "austin", folder / "austin"):
+            if program.is_file() and os.access(program, os.X_OK):
+                return program
+    sys.exit("this benchmark needs austin-dist (benchmarks/requirements.in)")
+
+
 def record(symbols: int, seconds: int) -> str:
-    """Sample a daemon under bursts; py-spy's raw stacks."""
+    """Sample a daemon under bursts; Austin's stacks."""
+    austin = sampler()
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         folder = Path(name)
         market = stack.enter_context(exchange(folder, symbols, HISTORY))
@@ -112,22 +192,16 @@ def record(symbols: int, seconds: int) -> str:
         daemon = stack.enter_context(running(*command, log=folder / "daemon.log"))
         wait_ready(http_port, daemon)
         time.sleep(_SETTLE_S)
-        raw = folder / "raw"
-        options = {
-            "--pid": daemon.pid,
-            "--rate": 500,
-            "--duration": seconds,
-            "--format": "raw",
-            "--output": raw,
-        }
+        stacks = folder / "stacks"
+        options = {"-p": daemon.pid, "-i": _INTERVAL_US, "-x": seconds, "-o": stacks}
         arguments = [str(word) for pair in options.items() for word in pair]
-        spy = Path(sys.executable).with_name("py-spy")
         subprocess.run(  # noqa: S603 - a tool of these benchmarks
-            [spy, "record", "--threads", "--nonblocking", *arguments],
+            [austin, "-s", *arguments],
             check=True,
             capture_output=True,
+            timeout=seconds + _ATTACH_S,
         )
-        return raw.read_text(encoding="utf-8")
+        return stacks.read_text(encoding="utf-8")
 
 
 def main() -> None:
@@ -140,8 +214,14 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=30, help="of sampling")
     args = parser.parse_args()
     root = read(record(args.symbols, args.seconds))
-    args.svg.write_text(draw(root), encoding="utf-8")
-    print(f"{root.samples} samples: {args.svg}")
+    if not root.time_us:
+        sys.exit("Austin saw nothing of the daemon's main thread")
+    title = (
+        f"{args.symbols:,} symbols closing in the same instant, once a second, for "
+        f"{args.seconds} s: {root.time_us / 1e3 / args.seconds:.0f} ms of the event loop a second"
+    )
+    args.svg.write_text(draw(root, title), encoding="utf-8")
+    print(f"{args.svg}: {title}")
 
 
 if __name__ == "__main__":
