@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from benchmarks.market import HISTORY, prepare
-from benchmarks.pipeline_run import DAEMONS, wait_ready
+from benchmarks.pipeline_run import DAEMONS
 from benchmarks.processes import exchange, free_port, mosquitto, python, running
+from benchmarks.scraper import wait_ready
 
 _ROOMS: Final = ("config", "daemon", "model")
 _COLOURS: Final = {

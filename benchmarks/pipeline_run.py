@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import subprocess
-import threading
 import time
-import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -18,7 +15,6 @@ from numpy.typing import NDArray
 
 from benchmarks.market import prepare
 from benchmarks.processes import (
-    HOST,
     TUNED,
     Exchange,
     cpu_s,
@@ -28,11 +24,9 @@ from benchmarks.processes import (
     running,
     stop,
 )
+from benchmarks.scraper import Scraper, wait_ready
 
 _WARM_BURSTS: Final = 4
-_READY_S: Final = 240.0
-_SCRAPE_S: Final = 1.037
-_SERIES: Final = re.compile(r'candlecast_(\w+?)(?:\{\w+="(\w+)"\})? (\S+)')
 _STAGES: Final = ("receive", "features", "inference", "encode")
 
 Floats = NDArray[np.float64]
@@ -110,7 +104,7 @@ def measure(how: How, market: Exchange, bursts: int, folder: Path) -> Run:
         log = folder / "daemon.log"
         daemon = stack.enter_context(running(*how.command, str(config), log=log))
         try:
-            scraper = _Scraper(http_port) if how.scraped else None
+            scraper = Scraper(http_port) if how.scraped else None
             if scraper is None:
                 _first_line(daemon)
             else:
@@ -139,62 +133,16 @@ class _Reading(NamedTuple):
     series: dict[tuple[str, str], float]
 
     @classmethod
-    def take(cls, pid: int, scraper: _Scraper | None) -> _Reading:
+    def take(cls, pid: int, scraper: Scraper | None) -> _Reading:
         # Six tenths after the boundary: away from the bursts, which follow it.
         time.sleep((0.6 - time.time()) % 1.0)
         series = scraper.scrape() if scraper else {}
         return cls(time.monotonic_ns(), *cpu_s(pid), series)
 
 
-class _Scraper:
-    """Asks for the metrics as Prometheus would."""
-
-    def __init__(self, port: int) -> None:
-        self._url = f"http://{HOST}:{port}/metrics"
-
-    def scrape(self) -> dict[tuple[str, str], float]:
-        """Every series, by name and the value of its label."""
-        with urllib.request.urlopen(self._url, timeout=10) as answer:  # noqa: S310 - loopback
-            text = answer.read().decode()
-        return {
-            (found[1], found[2] or ""): float(found[3])
-            for line in text.splitlines()
-            if (found := _SERIES.fullmatch(line))
-        }
-
-    @contextlib.contextmanager
-    def scraping(self) -> Iterator[None]:
-        """Scrapes in a thread, about once a second, drifting over the bursts."""
-        ended = threading.Event()
-
-        def scrape() -> None:
-            while not ended.wait(_SCRAPE_S):
-                self.scrape()
-
-        thread = threading.Thread(target=scrape)
-        thread.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            thread.join()
-
-
 def _first_line(child: subprocess.Popen[str]) -> None:
     assert child.stdout is not None
     assert child.stdout.readline(), "ended before it was ready"
-
-
-def wait_ready(port: int, daemon: subprocess.Popen[str]) -> None:
-    """Wait until a daemon says that it forecasts."""
-    deadline = time.monotonic() + _READY_S
-    while True:
-        with contextlib.suppress(OSError):
-            urllib.request.urlopen(f"http://{HOST}:{port}/readyz", timeout=5).close()
-            return
-        assert daemon.poll() is None, "the daemon ended"
-        assert time.monotonic() < deadline, "the daemon did not get ready"
-        time.sleep(0.1)
 
 
 def _evaluate(received: Path, market: Exchange, before: _Reading, after: _Reading) -> Run:

@@ -148,6 +148,13 @@ def cpu_s(pid: int) -> tuple[float, float]:
     return used[pid], sum(used.values())
 
 
+def private_mb(pid: int) -> float:
+    """Resident memory of a process that belongs to no file, in MB."""
+    lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
+    (kib,) = (line.split()[1] for line in lines if line.startswith("RssAnon:"))
+    return int(kib) * 1024 / 1e6
+
+
 def rss_mb(pid: int) -> float:
     """Resident memory of a process in MB."""
     pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
