@@ -18,7 +18,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from benchmarks.market import HISTORY, prepare
 from benchmarks.pipeline_run import DAEMONS
@@ -41,9 +41,25 @@ _FEW: Final = 100
 """With more symbols the exchange's rate limit decides when all of their histories are in."""
 
 
+class _Prepared(NamedTuple):
+    """A configuration, the port of its pages, and a log."""
+
+    config: Path
+    http_port: int
+    log: Path
+
+
+def _prepare(folder: Path, market: Exchange, broker_port: int) -> _Prepared:
+    folder.mkdir()
+    http_port = free_port()
+    config = prepare(folder, market, broker_port, http_port)
+    return _Prepared(config, http_port, folder / "log")
+
+
 @contextlib.contextmanager
-def _started(config: Path, http_port: int, log: Path) -> Iterator[tuple[int, float]]:
+def _started(prepared: _Prepared) -> Iterator[tuple[int, float]]:
     """A ready daemon: its process id, and the seconds that it took."""
+    config, http_port, log = prepared
     began_s = time.monotonic()
     with running(*DAEMONS["ours"].command, str(config), log=log) as daemon:
         try:
@@ -60,21 +76,18 @@ def measure(market: Exchange, starts: int, folder: Path) -> dict[str, Any]:
     used_s: list[float] = []
     found: dict[str, Any] = {}
     with mosquitto(folder) as port:
-        for number in range(starts):
-            place = folder / f"start{number}"
-            place.mkdir()
-            http_port = free_port()
-            config = prepare(place, market, port, http_port)
-            with _started(config, http_port, place / "log") as (pid, took_s):
+        prepared = [_prepare(folder / f"start{n}", market, port) for n in range(starts)]
+        for number, one in enumerate(prepared):
+            with _started(one) as (pid, took_s):
                 ready_s.append(took_s)
                 used_s.append(cpu_s(pid)[1])
                 if number < starts - 1:
                     continue
                 found["rss_mb_when_ready"] = rss_mb(pid)
-                with Scraper(http_port).scraping():
+                with Scraper(one.http_port).scraping():
                     time.sleep(_SETTLE_S)
                 found["rss_mb"], found["private_mb"] = rss_mb(pid), private_mb(pid)
-        with _started(config, http_port, place / "log") as (_, took_s):
+        with _started(prepared[-1]) as (_, took_s):
             found["restart_s"] = took_s
     return {
         "starts": starts,
@@ -103,17 +116,9 @@ def main() -> None:
         ):
             starts = args.starts if symbols <= _FEW else 1
             report["sizes"][symbols] = measure(market, starts, Path(folder))
-    head = (
-        "ready after, s",
-        "longest",
-        "processor s",
-        "restart, s",
-        "resident MB",
-        "when ready",
-        "private",
-    )
+    head = ("symbols", "ready after, s", "longest", "processor s", "restart, s", "resident MB")
     print_table(
-        ("symbols", *head, "when ready", "private"),
+        (*head, "when ready", "private"),
         (
             (
                 symbols,
