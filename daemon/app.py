@@ -174,11 +174,13 @@ class App:
         )
         budget_s = settings.inference.latency_budget_ms / 1000
         self._keeper = Keeper(self._recorder, (market.exchange, timeframe.text), clock)
+        issuer = Issuer(market, self._publisher, books, clock, budget_s)
+        self._marks = issuer.marks
         self._pipeline = Pipeline(
             market,
             make_served(self._recipe, bundle, clock.monotonic),
             Batcher(settings.inference.max_batch),
-            Issuer(market, self._publisher, books, clock, budget_s),
+            issuer,
             books,
             clock,
             self._request,
@@ -293,6 +295,7 @@ class App:
             )
         )
         await self._keeper.restore(self._pipeline.served)
+        await asyncio.to_thread(self._marks.open, settings.state_dir / "last-published")
 
     async def _watch_over(self) -> None:
         """Once a second: say which symbols are stale, show the account, collect garbage."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
+from daemon.marks import Marks
 from daemon.outbox import Outgoing
 from daemon.topics import batch_topic, prediction_topic
 from model.forecast import (
@@ -81,7 +82,11 @@ class Result(NamedTuple):
 
 
 class Issuer:
-    """Publishes each forecast once, and writes down that it did."""
+    """Publishes each forecast once, and writes down that it did.
+
+    Attributes:
+        marks: the newest forecast of each symbol.
+    """
 
     def __init__(
         self, market: Market, publisher: Publisher, books: Books, clock: Clock, budget_s: float
@@ -105,6 +110,7 @@ class Issuer:
         frame = market.timeframe.text
         self._topics = [prediction_topic(market.exchange, s, frame) for s in market.symbols]
         self._batch_topic = batch_topic(market.exchange, frame)
+        self.marks = Marks(self._topics)
 
     def issue(self, ready: Ready, result: Result) -> bytes | None:
         """Publish one forecast; None when it is of no use: too old, not a price, or a repetition.
@@ -115,12 +121,13 @@ class Issuer:
             The message as it was published.
         """
         forecast = self._forecast(ready.candle, result)
-        reason = self._unfit(forecast)
+        reason = self._unfit(ready.slot, forecast)
         if reason is not None:
             self._books.metrics.count_skipped(reason, 1)
             return None
         encoded = payload(forecast, self._market.instance)
         topic = self._topics[ready.slot]
+        self.marks.note(ready.slot, forecast.target_close_ms)
         self._publisher.offer(
             Outgoing(
                 topic,
@@ -171,14 +178,14 @@ class Issuer:
         if realised is not None:
             self._books.metrics.realised(realised)
 
-    def _unfit(self, forecast: Forecast) -> str | None:
+    def _unfit(self, slot: int, forecast: Forecast) -> str | None:
         if forecast.published_ms >= forecast.valid_until_ms:
             return "expired"
         if not (math.isfinite(forecast.predicted_close) and forecast.predicted_close > 0.0):
             return "not_a_price"
         # What was published before a restart is never published in other words.
         known = self._books.accuracy.knows(forecast.symbol, forecast.candle_close_ms)
-        return "repeated" if known else None
+        return "repeated" if known or self.marks.left(slot, forecast.target_close_ms) else None
 
     def _forecast(self, candle: Candle, result: Result) -> Forecast:
         market = self._market

@@ -188,6 +188,12 @@ def sections(
     return chosen
 
 
+def sample(metrics: str, name: str) -> float:
+    """The value of a series without labels."""
+    (line,) = [line for line in metrics.splitlines() if line.startswith(name + " ")]
+    return float(line.split()[1])
+
+
 def predictions(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The decoded forecasts among the messages of a subscriber."""
     return [json.loads(m["payload"]) for m in messages if m["topic"].endswith("/prediction")]

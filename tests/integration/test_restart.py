@@ -20,6 +20,7 @@ from tests.integration.harness import (
     daemon,
     predictions,
     promote_drawn,
+    sample,
     sections,
     tape_of,
     write_config,
@@ -91,11 +92,6 @@ def one_wording(forecasts: list[dict[str, Any]]) -> None:
     for forecast in forecasts:
         key = forecast["symbol"], forecast["target_close_ms"]
         assert worded.setdefault(key, forecast) == forecast
-
-
-def sample(metrics: str, name: str) -> float:
-    (line,) = [line for line in metrics.splitlines() if line.startswith(name + " ")]
-    return float(line.split()[1])
 
 
 def test_a_forecast_of_before_is_scored_afterwards_and_the_figures_go_on(place: Place) -> None:

@@ -1,0 +1,80 @@
+"""Which forecast of each symbol left last, noted where a kill of the process does not reach.
+
+The history has every forecast, but learns of it a tenth of a second later. A process that starts
+in between must not publish the same forecast in other words. Pages of a mapped file outlive the
+process at the price of a store to memory; only the end of the whole machine can lose them.
+"""
+
+from __future__ import annotations
+
+import logging
+import mmap
+from hashlib import blake2b
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from model.safe_files import write_synced
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
+
+log = logging.getLogger(__name__)
+
+_RECORD: Final = np.dtype([("name", "<u8"), ("target_ms", "<i8")])
+
+
+class Marks:
+    """The newest target of each symbol, by slot; in memory alone until `open`."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        """Start without any mark.
+
+        Args:
+            names: what is forecast, e.g. topics; their order is the slot.
+        """
+        hashes = [int.from_bytes(blake2b(n.encode(), digest_size=8).digest()) for n in names]
+        self._records: npt.NDArray[np.void] = np.zeros(len(names), _RECORD)
+        self._records["name"] = hashes
+        self._targets_ms: npt.NDArray[np.int64] = self._records["target_ms"]
+
+    def open(self, path: Path) -> None:
+        """Take up the marks of the last process and keep them at ``path`` from now on.
+
+        Where that cannot be done, forecasting goes on with marks in memory. Blocks.
+        """
+        try:
+            self._take_up(path)
+            # Written in full: storing to a mapped page that the disk has no room for is fatal.
+            fresh = path.with_suffix(".new")
+            write_synced(fresh, self._records.tobytes())
+            fresh.replace(path)
+            with path.open("r+b") as file:
+                mapped = mmap.mmap(file.fileno(), 0)
+        except OSError as error:
+            log.warning(
+                "%s cannot be kept (%s); killed at the wrong moment, a forecast may be "
+                "published again in other words",
+                path,
+                error.strerror,
+            )
+            return
+        self._records = np.frombuffer(mapped, _RECORD)
+        self._targets_ms = self._records["target_ms"]
+
+    def _take_up(self, path: Path) -> None:
+        data = path.read_bytes() if path.exists() else b""
+        whole = len(data) // _RECORD.itemsize * _RECORD.itemsize
+        for name, target_ms in np.frombuffer(data[:whole], _RECORD).tolist():
+            self._targets_ms[self._records["name"] == name] = target_ms
+
+    def note(self, slot: int, target_ms: int) -> None:
+        """Note that the forecast for ``target_ms`` (Unix milliseconds) is about to leave."""
+        self._targets_ms[slot] = target_ms
+
+    def left(self, slot: int, target_ms: int) -> bool:
+        """Whether the forecast for ``target_ms`` was the last to leave."""
+        return bool(self._targets_ms[slot] == target_ms)
