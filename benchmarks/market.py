@@ -57,13 +57,13 @@ def fitted_scalers(symbols: Sequence[str], ohlcv: NDArray[np.float64]) -> Scaler
     return ScalerSet(LOG_RETURN_FEATURES, "log_return", scalers)
 
 
-def promote(state: Path, symbols: Sequence[str], ohlcv: NDArray[np.float64]) -> None:
-    """Write a champion for ``symbols`` into the registry of a state folder."""
+def promote(state: Path, symbols: Sequence[str], ohlcv: NDArray[np.float64], seed: int = 7) -> str:
+    """Write a champion for ``symbols`` into the registry of a state folder; its version."""
     registry = Registry(state / "registry")
     version = registry.write(
         BundleParts(
             keras=b"not needed to serve",
-            onnx=export_onnx(random_weights()),
+            onnx=export_onnx(random_weights(seed)),
             scalers=fitted_scalers(symbols, ohlcv),
             timeframe=_SECOND.text,
             indicators=Indicators(),
@@ -77,15 +77,21 @@ def promote(state: Path, symbols: Sequence[str], ohlcv: NDArray[np.float64]) -> 
         )
     )
     registry.promote(version)
+    return version
+
+
+def past(exchange: Exchange) -> NDArray[np.float64]:
+    """What every symbol traded before the exchange opened, ``[symbols, HISTORY, 5]``."""
+    symbols = exchange.symbols
+    tape = build_tape(len(symbols), _SECOND, exchange.origin_ms, slice_rows=exchange.slice_rows)
+    until_ms = exchange.origin_ms + HISTORY * _SECOND.ms
+    return np.stack([tape.history(s, exchange.origin_ms, until_ms)[1] for s in symbols])
 
 
 def prepare(folder: Path, exchange: Exchange, broker_port: int, http_port: int) -> Path:
     """Make ``folder`` ready for `candlecast run`: a champion, and the configuration's path."""
     symbols = exchange.symbols
-    tape = build_tape(len(symbols), _SECOND, exchange.origin_ms, slice_rows=exchange.slice_rows)
-    until_ms = exchange.origin_ms + HISTORY * _SECOND.ms
-    ohlcv = np.stack([tape.history(s, exchange.origin_ms, until_ms)[1] for s in symbols])
-    promote(folder / "state", symbols, ohlcv)
+    promote(folder / "state", symbols, past(exchange))
     sections = {
         "exchange": {
             "name": "binance",
