@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from config.settings import Settings
 from daemon.accuracy import Accuracy
 from daemon.backfill import Backfill
 from daemon.batcher import Batcher
-from daemon.champion import Recipe, make_served, open_champion
+from daemon.champion import make_served, open_champion
 from daemon.clock import Clock, SystemClock
 from daemon.feed import Feed
 from daemon.forming import Forming
@@ -24,17 +24,19 @@ from daemon.metrics import Metrics
 from daemon.offset import ExchangeClock
 from daemon.outbox import Outbox
 from daemon.pipeline import Pipeline
-from daemon.publisher import Broker, Publisher
+from daemon.publisher import Publisher
 from daemon.recorder import Recorder
+from daemon.reload import Reloader
 from daemon.resume import resume
+from daemon.roster import Roster
 from daemon.source import Source
 from daemon.swap import Swapper
 from daemon.tidy import Tidy, collected_by_hand
+from daemon.window import Window
+from daemon.wiring import broker_of, recipe_of
 from model.bundle import Bundle
-from model.calibration import Rules
 from model.candle import Timeframe
 from model.errors import CandlecastError
-from model.features import Indicators
 from model.forecast import ModelInfo
 from model.history import History
 from model.registry import Registry
@@ -46,49 +48,6 @@ log = logging.getLogger(__name__)
 _WATCH_S = 1.0
 _FAREWELL_S = 2.0
 _STUCK_S = 10.0
-
-
-def indicators_of(settings: Settings) -> Indicators:
-    """The indicator periods as the model room wants them."""
-    return Indicators(**settings.indicators.model_dump())
-
-
-def rules_of(settings: Settings) -> Rules:
-    """What intervals and probabilities shall be."""
-    signal = settings.signal
-    return Rules(
-        level=settings.calibration.level,
-        gamma=settings.calibration.gamma,
-        min_n=settings.accuracy.min_n,
-        threshold=None if signal.threshold == "auto" else signal.threshold,
-        multiple=signal.multiple,
-    )
-
-
-def recipe_of(settings: Settings) -> Recipe:
-    """What the champion must be for, and how it runs."""
-    inference = settings.inference
-    return Recipe(
-        registry=settings.registry_dir,
-        symbols=settings.trading.symbols,
-        timeframe=settings.trading.timeframe,
-        features=settings.model.feature_names,
-        indicators=indicators_of(settings),
-        target=settings.model.target,
-        lookback=settings.model.lookback_periods,
-        device=inference.device,
-        threads=inference.threads,
-        max_batch=inference.max_batch,
-        rules=rules_of(settings),
-    )
-
-
-def broker_of(settings: Settings) -> Broker:
-    """The broker of a configuration, its password read from where it is kept."""
-    mqtt = settings.mqtt
-    return Broker(
-        mqtt.host, mqtt.port, mqtt.version, mqtt.username, mqtt.read_password(), mqtt.keepalive_s
-    )
 
 
 @asynccontextmanager
@@ -107,14 +66,19 @@ async def opened(settings: Settings) -> AsyncIterator[tuple[Bundle, History]]:
         await asyncio.to_thread(history.close)
 
 
-async def serve(settings: Settings, stop: asyncio.Event) -> None:
+async def serve(settings: Settings, stop: asyncio.Event, reread: Callable[[], Settings]) -> None:
     """`candlecast run`: forecast until ``stop`` is set.
+
+    Args:
+        settings: the checked configuration.
+        stop: ends it.
+        reread: reads the configuration once more, for a SIGHUP.
 
     Raises:
         CandlecastError: one clear line.
     """
     async with opened(settings) as (bundle, history):
-        app = App(settings, bundle, history, SystemClock())
+        app = App(settings, bundle, history, SystemClock(), reread)
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, app.hangup.set)
         await app.run(stop)
 
@@ -123,12 +87,19 @@ class App:
     """One daemon: built, run until told to stop, taken down in order.
 
     Attributes:
-        hangup: set it to have the champion looked at again, as a SIGHUP does.
+        hangup: set it to have configuration and champion looked at again, as a SIGHUP does.
         ready: set once every symbol's history has been asked for and worked up.
         metrics: every series of this process.
     """
 
-    def __init__(self, settings: Settings, bundle: Bundle, history: History, clock: Clock) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        bundle: Bundle,
+        history: History,
+        clock: Clock,
+        reread: Callable[[], Settings] | None = None,
+    ) -> None:
         """Wire everything; nothing is opened yet.
 
         Args:
@@ -136,6 +107,7 @@ class App:
             bundle: the model to serve.
             history: the opened database.
             clock: the machine's; all that runs here goes by the exchange's time.
+            reread: reads the configuration once more; None: it never changes.
         """
         clock = ExchangeClock(clock)
         timeframe = Timeframe.parse(settings.trading.timeframe)
@@ -143,7 +115,6 @@ class App:
         market = Market(settings.instance, settings.exchange.name, symbols, timeframe)
         manifest = bundle.manifest
         capacity = max(manifest.indicators.warmup + manifest.lookback, WARMUP)
-        self.hangup = asyncio.Event()
         self.ready = asyncio.Event()
         self.metrics = Metrics(settings.metrics.max_symbols)
         self._clock = clock
@@ -215,25 +186,43 @@ class App:
         )
         self._swapper = Swapper(
             Registry(settings.registry_dir).champion,
+            self._examine,
             self._load,
             self._pipeline,
             self._keeper,
             clock,
             self.metrics,
         )
+        roster = Roster(
+            self._pipeline,
+            self._feed,
+            self._backfill,
+            self._swapper,
+            self._resume,
+            clock,
+            self.metrics,
+        )
+        read = reread or (lambda: settings)
+        self._reloader = Reloader(
+            settings.model_dump(), lambda: read().model_dump(), self._swapper, roster
+        )
+        self.hangup = self._reloader.hangup
 
-    def _load(self) -> ServedModel:
-        """The champion, ready to serve; in a thread."""
-        served = make_served(self._recipe, open_champion(self._recipe), self._clock.monotonic)
+    def _examine(self, symbols: tuple[str, ...]) -> Bundle:
+        """The champion, if it can serve these symbols; in a thread."""
+        return open_champion(self._recipe._replace(symbols=symbols))
+
+    def _load(self, symbols: tuple[str, ...]) -> ServedModel:
+        """The champion, ready to serve these symbols; in a thread."""
+        recipe = self._recipe._replace(symbols=symbols)
+        served = make_served(recipe, self._examine(symbols), self._clock.monotonic)
         served.warm()
         return served
 
-    async def _reload(self) -> None:
-        """Do what each SIGHUP asks for, until cancelled."""
-        while True:
-            await self.hangup.wait()
-            self.hangup.clear()
-            await self._swapper.look(again=True)
+    async def _resume(self, windows: Sequence[Window]) -> None:
+        """Prime windows from the history."""
+        market = self._settings.exchange.name, self._timeframe
+        await resume(windows, self._recorder, market, self._capacity, self._clock)
 
     def _request(self, symbol: str) -> None:
         self._backfill.request(symbol)
@@ -264,8 +253,7 @@ class App:
         """Connect to the exchange, warm up, and stay."""
         await self._restore()
         await self._feed.open()
-        market = self._settings.exchange.name, self._timeframe
-        await resume(self._pipeline, self._recorder, market, self._capacity, self._clock)
+        await self._resume(self._pipeline.windows)
         await asyncio.to_thread(self._pipeline.served.warm)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._pipeline.run(), name="pipeline")
@@ -282,7 +270,7 @@ class App:
             group.create_task(self._forming.run(), name="forming")
             group.create_task(self._keeper.run(lambda: self._pipeline.served), name="keeper")
             group.create_task(self._swapper.run(), name="swapper")
-            group.create_task(self._reload(), name="reload")
+            group.create_task(self._reloader.run(), name="reload")
 
     async def _restore(self) -> None:
         """Take up the account where the last process left it."""

@@ -84,8 +84,18 @@ class Backfill:
         self._ban_s = 0.0
         self._overdue = Overdue(timeframe)
 
+    def follow(self, windows: Iterable[Window]) -> None:
+        """Take care of these windows from now on, and of no others."""
+        self._windows = {window.symbol: window for window in windows}
+        for symbols in (self._wanted, self._failed):
+            for symbol in symbols.keys() - self._windows.keys():
+                del symbols[symbol]
+        self._unanswered &= self._windows.keys()
+
     def request(self, symbol: str) -> None:
         """Ask for a symbol's missing candles; asking twice is asking once."""
+        if symbol not in self._windows:
+            return
         self._wanted[symbol] = None
         if not self._down and symbol not in self._failed:
             self._work.set()
@@ -139,7 +149,7 @@ class Backfill:
                 whole = await self._fetch(symbol)
             finally:
                 self._under_way.discard(symbol)
-            if whole:
+            if whole or symbol not in self._windows:
                 self._failed.pop(symbol, None)
                 continue
             self._failed[symbol] = None

@@ -130,9 +130,10 @@ def _until_told(work: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> N
 
 def _run(args: argparse.Namespace) -> None:
     settings = _load(args)
+    from config.settings import load
     from daemon.app import serve
 
-    _until_told(lambda stop: serve(settings, stop))
+    _until_told(lambda stop: serve(settings, stop, lambda: load(args.config)))
 
 
 def _demo_options(parser: argparse.ArgumentParser) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from daemon.connection import Connection
 from daemon.exchange import network_errors
@@ -73,8 +73,9 @@ class Feed:
         self._on_forming = on_forming
         self._rest = Rest(source, clock, metrics, self.on_garbage)
         self._garbage_logged: set[type[Exception]] = set()
-        self._failed = asyncio.Event()
         self._failure: Exception | None = None
+        self._news = asyncio.Event()
+        self._shards: list[_Shard] = []
         self.on_first = on_resumed
 
     async def open(self) -> None:
@@ -122,55 +123,97 @@ class Feed:
     def on_bug(self, error: Exception) -> None:
         """End the feed with what a receiver raised."""
         self._failure = error
-        self._failed.set()
+        self._news.set()
 
     async def run(self) -> None:
         """Keep every subscription alive until cancelled; ends by raising what a receiver raised."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._rest.keep_time(), name="feed-time")
-            for number, shard in enumerate(_shards(self._rest.exchange, self._source)):
-                group.create_task(self._supervise(shard, number), name=f"feed-{number}")
-            await self._failed.wait()
-            assert self._failure is not None  # noqa: S101 - set before the event
+            self.watch(self._source.symbols)
+            number = 0
+            while self._failure is None:
+                self._news.clear()
+                for shard in self._shards[number:]:
+                    group.create_task(self._supervise(shard, number), name=f"feed-{number}")
+                    number += 1
+                await self._news.wait()
             raise self._failure
 
-    async def _supervise(self, shard: Sequence[str], number: int) -> None:
+    async def know(self, symbols: Sequence[str]) -> None:
+        """Check that the exchange offers further symbols.
+
+        Raises:
+            ExchangeError: unreachable, or without one of them.
+        """
+        await self._rest.know(symbols)
+
+    def watch(self, symbols: Sequence[str]) -> None:
+        """Subscribe to these symbols and to no others, from now on.
+
+        Connections whose symbols stay the same are left alone; the others are replaced one by one,
+        the old going when the new has been heard of all its symbols.
+        """
+        size = streams_per_connection(self._source.name)
+        before = [shard.symbols for shard in self._shards]
+        after = share_out(before, symbols, self._kind, size)
+        for shard, chosen in zip(self._shards, after, strict=False):
+            if shard.symbols != chosen:
+                shard.symbols = chosen
+                shard.changed.set()
+        self._shards += [_Shard(chosen) for chosen in after[len(before) :]]
+        self._news.set()
+
+    def _kind(self, symbol: str) -> object:
+        """Spot and derivatives have addresses of their own."""
+        market = self._rest.exchange.market(symbol)
+        return market["type"], market["subType"]
+
+    async def _supervise(self, shard: _Shard, number: int) -> None:
         """Connect again and again."""
         shortest, longest = _BACKOFF_S
         delay = shortest
         broken = False
         while True:
+            if not shard.symbols:
+                await shard.changed.wait()
             started = self._clock.monotonic()
             try:
                 await self._relay(shard, _RENEW_S - number * _APART_S)
             except network_errors() as error:
                 self._metrics.feed_reconnects.inc()
                 if not broken:
-                    log.warning("lost the candle stream of %d symbols: %s", len(shard), error)
+                    count = len(shard.symbols)
+                    log.warning("lost the candle stream of %d symbols: %s", count, error)
                     broken = True
             if self._clock.monotonic() - started > longest:
                 delay, broken = shortest, False
             await self._clock.sleep(delay)
             delay = min(delay * 2, longest)
 
-    async def _relay(self, shard: Sequence[str], renew_s: float) -> None:
-        """One connection after another, each replaced before it ends; ends only by raising."""
+    async def _relay(self, shard: _Shard, renew_s: float) -> None:
+        """One connection after another, each replaced before it ends.
+
+        Ends only by raising, or when the shard has no symbols any more.
+        """
         usual_s = interval_s = expected_interval_s(self._source.timeframe.ms)
         old: asyncio.Task[None] | None = None
         try:
             async with asyncio.TaskGroup() as group:
-                while True:
+                while shard.symbols:
                     started_s = self._clock.monotonic()
+                    shard.changed.clear()
                     link = Connection(
-                        self._source, shard, self._rest, self._clock, self, interval_s
+                        self._source, shard.symbols, self._rest, self._clock, self, interval_s
                     )
                     task = group.create_task(link.run())
                     if old is not None:
                         await self._within(_HANDOVER_S, link.complete)
                         old.cancel()
                     old = task
-                    if not await self._within(renew_s, link.deaf):
-                        self._metrics.feed_renewals.inc()
+                    await self._within(renew_s, link.deaf, shard.changed)
+                    if not link.deaf.is_set():
+                        if not shard.changed.is_set():
+                            self._metrics.feed_renewals.inc()
                         interval_s = usual_s
                         continue
                     self._metrics.feed_silent.inc()
@@ -180,25 +223,62 @@ class Feed:
                     lasted_s = self._clock.monotonic() - started_s
                     lasting = lasted_s > _LASTING * interval_s
                     interval_s = usual_s if lasting else min(2 * interval_s, _LONGEST_INTERVAL_S)
+                if old is not None:
+                    old.cancel()
         except ExceptionGroup as group_error:
             raise expected(group_error, network_errors()) from None
 
-    async def _within(self, seconds: float, event: asyncio.Event) -> bool:
-        """Wait for ``event``, for ``seconds`` of the injected clock at most; whether it came."""
+    async def _within(self, seconds: float, *events: asyncio.Event) -> None:
+        """Wait for one of ``events``, for ``seconds`` of the injected clock at most."""
         async with asyncio.TaskGroup() as group:
             timer = group.create_task(self._clock.sleep(seconds))
-            came = group.create_task(event.wait())
-            await asyncio.wait((timer, came), return_when=asyncio.FIRST_COMPLETED)
-            timer.cancel()
-            came.cancel()
-        return event.is_set()
+            waits = [group.create_task(event.wait()) for event in events]
+            await asyncio.wait((timer, *waits), return_when=asyncio.FIRST_COMPLETED)
+            for task in (timer, *waits):
+                task.cancel()
 
 
-def _shards(exchange: Any, source: Source) -> list[list[str]]:  # noqa: ANN401
-    """Share symbols out among connections; spot and derivatives have addresses of their own."""
-    kinds: dict[object, list[str]] = {}
-    for symbol in source.symbols:
-        market = exchange.market(symbol)
-        kinds.setdefault((market["type"], market["subType"]), []).append(symbol)
-    size = streams_per_connection(source.name)
-    return [kind[at : at + size] for kind in kinds.values() for at in range(0, len(kind), size)]
+class _Shard:
+    """The symbols of one connection after another; ``changed`` says that they are others."""
+
+    def __init__(self, symbols: Sequence[str]) -> None:
+        self.symbols = symbols
+        self.changed = asyncio.Event()
+
+
+def share_out(
+    before: Sequence[Sequence[str]],
+    symbols: Sequence[str],
+    kind: Callable[[str], object],
+    size: int,
+) -> list[list[str]]:
+    """Share symbols out among connections, changing as few as possible.
+
+    Args:
+        before: symbols of each connection that there is.
+        symbols: those wanted.
+        kind: symbols of different kinds cannot share a connection.
+        size: most symbols of a connection.
+
+    Returns:
+        Symbols of each connection there was, none perhaps, and then of new ones.
+    """
+    wanted = set(symbols)
+    after = [[symbol for symbol in shard if symbol in wanted] for shard in before]
+    kinds = {at: kind(shard[0]) for at, shard in enumerate(after) if shard}
+    placed = {symbol for shard in after for symbol in shard}
+    for symbol in symbols:
+        if symbol in placed:
+            continue
+        mine = kind(symbol)
+        fitting = (
+            at
+            for at, shard in enumerate(after)
+            if len(shard) < size and kinds.get(at, mine) == mine
+        )
+        at = next(fitting, len(after))
+        if at == len(after):
+            after.append([])
+        after[at].append(symbol)
+        kinds[at] = mine
+    return after

@@ -40,8 +40,8 @@ class Follower:
     What closes meanwhile is caught up with, until there is a moment at which nothing is missing.
 
     Args:
-        served: a model for the same symbols in the same order as the windows.
-        windows: the pipeline's.
+        served: a model that nobody else uses yet.
+        windows: of its symbols, in its order, out of the pipeline's.
         pipeline: says when there is time, and lends its worker thread.
     """
 

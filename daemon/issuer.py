@@ -39,7 +39,7 @@ class Market(NamedTuple):
     Attributes:
         instance: this daemon's name.
         exchange: ccxt exchange id.
-        symbols: ccxt symbols; their order is the slot of every per-symbol array.
+        symbols: ccxt symbols at the start; their order is the slot of every per-symbol array.
         timeframe: the grid.
     """
 
@@ -107,10 +107,16 @@ class Issuer:
         self._budget_s = budget_s
         self._flushes = 0
         self._unaccounted: list[Forecast] = []
-        frame = market.timeframe.text
-        self._topics = [prediction_topic(market.exchange, s, frame) for s in market.symbols]
-        self._batch_topic = batch_topic(market.exchange, frame)
-        self.marks = Marks(self._topics)
+        self._batch_topic = batch_topic(market.exchange, market.timeframe.text)
+        self._topics: list[str] = []
+        self.marks = Marks(())
+        self.address(market.symbols)
+
+    def address(self, symbols: Sequence[str]) -> None:
+        """Prepare the topics of symbols, in the order of their slots."""
+        market, frame = self._market, self._market.timeframe.text
+        self._topics = [prediction_topic(market.exchange, s, frame) for s in symbols]
+        self.marks.rename(self._topics)
 
     def issue(self, ready: Ready, result: Result) -> bytes | None:
         """Publish one forecast; None when it is of no use: too old, not a price, or a repetition.

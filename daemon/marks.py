@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 
 _RECORD: Final = np.dtype([("name", "<u8"), ("target_ms", "<i8")])
 
+_ROOM: Final = 4
+"""Times as many symbols as there are at the start can be added before the next one."""
+
 
 class Marks:
     """The newest target of each symbol, by slot; in memory alone until `open`."""
@@ -36,10 +39,25 @@ class Marks:
         Args:
             names: what is forecast, e.g. topics; their order is the slot.
         """
-        hashes = [int.from_bytes(blake2b(n.encode(), digest_size=8).digest()) for n in names]
-        self._records: npt.NDArray[np.void] = np.zeros(len(names), _RECORD)
-        self._records["name"] = hashes
+        self._records: npt.NDArray[np.void] = np.zeros(0, _RECORD)
         self._targets_ms: npt.NDArray[np.int64] = self._records["target_ms"]
+        self.rename(names)
+
+    def rename(self, names: Sequence[str]) -> None:
+        """Keep marks for these names from now on; those known before keep theirs.
+
+        Args:
+            names: their order is the slot.
+        """
+        known = dict(self._records.tolist())
+        hashes = [int.from_bytes(blake2b(n.encode(), digest_size=8).digest()) for n in names]
+        if len(names) > len(self._records):
+            # The file has no room for them: kept in memory until the next start.
+            self._records = np.zeros(_ROOM * len(names), _RECORD)
+            self._targets_ms = self._records["target_ms"]
+        self._records[:] = np.zeros((), _RECORD)
+        self._records["name"][: len(names)] = hashes
+        self._targets_ms[: len(names)] = [known.get(name, 0) for name in hashes]
 
     def open(self, path: Path) -> None:
         """Take up the marks of the last process and keep them at ``path`` from now on.

@@ -306,6 +306,12 @@ class Metrics:
         self._model.clear()
         self._model.labels(*model).set(1)
 
+    def forget(self, symbol: str) -> None:
+        """End the series of a symbol that is not forecast any more."""
+        if self._by_symbol.pop(symbol, None) is not None:
+            for family in self._symbol_families:
+                family.remove(symbol)
+
     def _series_of(self, symbol: str) -> _SymbolSeries | None:
         series = self._by_symbol.get(symbol)
         if series is None and len(self._by_symbol) < self._max_symbols:

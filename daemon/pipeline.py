@@ -78,8 +78,11 @@ class Pipeline:
         self._clock = clock
         self._request_repair = request_repair
         self.timeframe: Final = market.timeframe
-        self._slots = {symbol: slot for slot, symbol in enumerate(market.symbols)}
-        self.windows = [Window(s, market.timeframe, capacity) for s in market.symbols]
+        self._capacity = capacity
+        self._slots: dict[str, int] = {}
+        self.windows: list[Window] = []
+        self.invite(market.symbols)
+        # One entry for each window that is forecast from; those of guests come after them.
         self._derived = [-1] * len(market.symbols)
         self._unprepared: dict[int, None] = {}
         self._busy = False
@@ -94,7 +97,10 @@ class Pipeline:
     def on_closed(self, candle: Candle) -> None:
         """Take in a final candle from the live stream."""
         metrics = self._books.metrics
-        slot = self._slots[candle.symbol]
+        slot = self._slots.get(candle.symbol)
+        if slot is None:
+            # Of a symbol that was removed a moment ago.
+            return
         window = self.windows[slot]
         verdict = window.add(candle)
         if verdict is Verdict.APPENDED:
@@ -114,13 +120,18 @@ class Pipeline:
 
     def on_resumed(self, symbol: str, forming_ms: int) -> None:
         """Note that the stream is back, with a candle that opened at ``forming_ms``."""
-        following_ms = self.windows[self._slots[symbol]].next_open_ms
+        slot = self._slots.get(symbol)
+        if slot is None:
+            return
+        following_ms = self.windows[slot].next_open_ms
         if following_ms is None or forming_ms > following_ms:
             self._request_repair(symbol)
 
     def on_history(self, symbol: str, candles: Sequence[Candle]) -> None:
         """Take in closed candles from the exchange's history, ascending."""
-        slot = self._slots[symbol]
+        slot = self._slots.get(symbol)
+        if slot is None:
+            return
         window = self.windows[slot]
         following_ms = window.next_open_ms or 0
         for candle in candles:
@@ -136,11 +147,22 @@ class Pipeline:
         if window.whole:
             self._enqueue(slot)
 
-    def resume(self, symbol: str, candles: Sequence[Candle]) -> None:
-        """Take up the consecutive candles that the last process left, ascending."""
-        self.windows[self._slots[symbol]].repair(candles)
+    def invite(self, symbols: Sequence[str]) -> list[Window]:
+        """Fill windows of further symbols; nothing is forecast from them until `take_over`."""
+        first = len(self.windows)
+        self.windows = self.windows + [Window(s, self.timeframe, self._capacity) for s in symbols]
+        self._slots |= {symbol: slot for slot, symbol in enumerate(symbols, first)}
+        return self.windows[first:]
+
+    def dismiss(self) -> None:
+        """Forget the invited windows that nothing is forecast from."""
+        for window in self.windows[len(self._derived) :]:
+            del self._slots[window.symbol]
+        self.windows = self.windows[: len(self._derived)]
 
     def _enqueue(self, slot: int) -> None:
+        if slot >= len(self._derived):
+            return
         newest = self.windows[slot].newest
         assert newest is not None  # noqa: S101 - a candle was just appended
         if not len(self._batcher):
@@ -165,7 +187,9 @@ class Pipeline:
 
     def awaits(self, candle: Candle) -> int | None:
         """The symbol's slot, if its features are ready for just this candle to come next."""
-        slot = self._slots[candle.symbol]
+        slot = self._slots.get(candle.symbol)
+        if slot is None or slot >= len(self._derived):
+            return None
         window = self.windows[slot]
         ready = window.whole and self._derived[slot] == window.revision
         return slot if ready and window.next_open_ms == candle.open_ms else None
@@ -183,15 +207,19 @@ class Pipeline:
         await self._settled.wait()
         return await asyncio.get_running_loop().run_in_executor(self._worker, work)
 
-    def take_over(self, served: ServedModel, derived: list[int]) -> None:
+    def take_over(self, served: ServedModel, windows: Sequence[Window], derived: list[int]) -> None:
         """Forecast by another model from the next batch on; call it when `settled` has returned.
 
         Args:
-            served: for the same symbols, its states prepared.
+            served: its states prepared.
+            windows: of its symbols, in its order, out of these here; all others are forgotten.
             derived: the revision of each window that it has taken in; -1: not this one.
         """
         assert self.is_idle  # noqa: S101 - a batch must be from one model
-        self._served, self._derived = served, derived
+        self._served, self.windows, self._derived = served, list(windows), derived
+        symbols = [window.symbol for window in windows]
+        self._slots = {symbol: slot for slot, symbol in enumerate(symbols)}
+        self._issuer.address(symbols)
 
     def stuck_s(self, now_s: float) -> float:
         """For how long a candle has been waiting without any progress, seconds."""

@@ -88,14 +88,37 @@ class Rest:
             symbols=source.symbols,
             wrap=lambda base: _polite(base, self),
         )
-        await self._load_markets()
+        await self._load_markets(self.exchange)
         check_market(self.exchange, source.symbols, source.timeframe.text, ability="watchOHLCV")
         await self.measure()
 
-    async def _load_markets(self) -> None:
+    async def know(self, symbols: Sequence[str]) -> None:
+        """Check that the exchange offers further symbols, loading its markets anew if need be.
+
+        Raises:
+            ExchangeError: unreachable, or without one of them.
+        """
+        source = self._source
+        if any(symbol not in self.exchange.markets for symbol in symbols):
+            # New listings, or of a kind that was not loaded.
+            fresh = make_exchange(
+                source.name,
+                source.endpoint_rest,
+                source.endpoint_ws,
+                symbols=(*source.symbols, *symbols),
+                wrap=lambda base: _polite(base, self),
+            )
+            try:
+                await self._load_markets(fresh)
+                self.exchange.set_markets_from_exchange(fresh)
+            finally:
+                await fresh.close()
+        check_market(self.exchange, symbols, source.timeframe.text, ability="watchOHLCV")
+
+    async def _load_markets(self, exchange: Any) -> None:  # noqa: ANN401 - ccxt's
         while True:
             try:
-                await self.exchange.load_markets()
+                await exchange.load_markets()
             except Banned as ban:
                 await self._clock.sleep(ban.seconds)
             except network_errors() as error:

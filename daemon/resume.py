@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from daemon.clock import Clock
-    from daemon.pipeline import Pipeline
     from daemon.recorder import Recorder
+    from daemon.window import Window
     from model.candle import Candle, Timeframe
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ def resumable(
 
 
 async def resume(
-    pipeline: Pipeline,
+    windows: Sequence[Window],
     recorder: Recorder,
     market: tuple[str, Timeframe],
     capacity: int,
@@ -52,7 +52,7 @@ async def resume(
     """Prime every window that can be, from the history.
 
     Args:
-        pipeline: whose windows are empty.
+        windows: empty ones.
         recorder: the way to the history.
         market: ccxt exchange id and timeframe.
         capacity: candles that a window holds.
@@ -63,7 +63,7 @@ async def resume(
     """
     exchange, timeframe = market
     resumed = 0
-    for window in pipeline.windows:
+    for window in windows:
         symbol = window.symbol
         candles = await recorder.read(
             lambda history, symbol=symbol: history.candles(  # type: ignore[misc]
@@ -71,6 +71,6 @@ async def resume(
             )
         )
         if tail := resumable(candles, capacity, timeframe, clock.wall_ms()):
-            pipeline.resume(symbol, tail)
+            window.repair(tail)
             resumed += 1
-    log.info("%d of %d symbols go on from history", resumed, len(pipeline.windows))
+    log.info("%d of %d symbols go on from history", resumed, len(windows))

@@ -11,12 +11,13 @@ from model.errors import CandlecastError
 from model.forecast import ModelInfo
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from daemon.clock import Clock
     from daemon.keeper import Keeper
     from daemon.metrics import Metrics
     from daemon.pipeline import Pipeline
+    from daemon.window import Window
     from model.serving import ServedModel
 
 log = logging.getLogger(__name__)
@@ -38,7 +39,8 @@ class Swapper:
     def __init__(
         self,
         champion: Callable[[], str],
-        load: Callable[[], ServedModel],
+        examine: Callable[[tuple[str, ...]], object],
+        load: Callable[[tuple[str, ...]], ServedModel],
         pipeline: Pipeline,
         keeper: Keeper,
         clock: Clock,
@@ -48,13 +50,15 @@ class Swapper:
 
         Args:
             champion: reads the promoted version; called in a thread.
-            load: makes it ready to serve; called in a thread.
+            examine: raises what is wrong with it for these symbols; called in a thread.
+            load: makes it ready to serve these symbols; called in a thread.
             pipeline: where the model is at work.
             keeper: saves and restores what the calibration has learnt.
             clock: the injected clock.
             metrics: which model is at work, and what became of swaps.
         """
         self._champion = champion
+        self._examine = examine
         self._load = load
         self._pipeline = pipeline
         self._keeper = keeper
@@ -86,29 +90,50 @@ class Swapper:
                 if version == self._pipeline.served.version:
                     self._settle()
                 elif again or self._is_due(version):
-                    await self._swap()
+                    await self._swap(self._pipeline.windows)
                     self._metrics.model_swaps.labels("done").inc()
                     self._settle()
             except Exception as error:  # noqa: BLE001 - whatever it is, the old model goes on
                 self._refuse(version, error)
 
+    async def check(self, symbols: Sequence[str]) -> None:
+        """Require that the champion can serve these symbols.
+
+        Raises:
+            CandlecastError: it cannot, or there is none.
+        """
+        await asyncio.to_thread(self._examine, tuple(symbols))
+
+    async def seat(self, windows: Sequence[Window]) -> None:
+        """Forecast from these windows from now on, out of those that the pipeline fills.
+
+        Raises:
+            CandlecastError: the champion cannot serve them; nothing has changed.
+        """
+        async with self._turn:
+            await self._swap(windows)
+
     def _is_due(self, version: str) -> bool:
         waited_s = self._clock.monotonic() - self._refused_s
         return version != self._refused or waited_s >= _RETRY_S
 
-    async def _swap(self) -> None:
+    async def _swap(self, windows: Sequence[Window]) -> None:
         old = self._pipeline.served
         # Loading is done in a moment; begun right after a burst it is over before the next one.
         await self._pipeline.settled()
-        served = await asyncio.to_thread(self._load)
-        follower = Follower(served, self._pipeline.windows, self._pipeline)
+        symbols = tuple(window.symbol for window in windows)
+        served = await asyncio.to_thread(self._load, symbols)
+        follower = Follower(served, windows, self._pipeline)
         await follower.level()
         await follower.try_out()
         await self._keeper.restore(served)
         await follower.level()
-        self._pipeline.take_over(served, follower.derived())
-        self._metrics.show_model(ModelInfo(served.version, served.sha256, served.target))
-        log.info("model %s takes over from %s", served.version, old.version)
+        if served.sha256 == old.sha256:
+            served.calibration.adopt(old.calibration)
+        self._pipeline.take_over(served, windows, follower.derived())
+        if served.sha256 != old.sha256:
+            self._metrics.show_model(ModelInfo(served.version, served.sha256, served.target))
+            log.info("model %s takes over from %s", served.version, old.version)
         await self._keeper.save(old)
 
     def _settle(self) -> None:

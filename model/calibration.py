@@ -262,6 +262,14 @@ class Calibration:
             self._first.copy(),
         )
 
+    def adopt(self, other: Calibration) -> None:
+        """Go on from where another one of the same bundle is, for the symbols that both have."""
+        theirs = {symbol: slot for slot, symbol in enumerate(other._symbols)}
+        pairs = [(slot, theirs[s]) for slot, s in enumerate(self._symbols) if s in theirs]
+        mine, their = np.array(pairs, dtype=np.intp).reshape(-1, 2).T
+        for name in ("n", "alpha", "table", "first", "waits", "centre", "scale", "bounds"):
+            getattr(self, f"_{name}")[mine] = getattr(other, f"_{name}")[their]
+
     def restore(self, states: Mapping[str, bytes]) -> list[str]:
         """Go on from what an earlier process had learnt with the same bundle.
 

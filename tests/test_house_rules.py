@@ -34,6 +34,7 @@ READS_SETTINGS = {
     "daemon/app.py",
     "daemon/cli.py",
     "daemon/demo.py",
+    "daemon/wiring.py",
     "model/retrain.py",
     # What a reference class finds under its `config_path`.
     "model/training_config.py",

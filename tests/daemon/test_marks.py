@@ -44,3 +44,25 @@ def test_without_a_file_forecasting_goes_on(
     marks.note(0, 60_000)
     assert marks.left(0, 60_000)
     assert "cannot be kept (No such file or directory)" in caplog.text
+
+
+def test_symbols_that_are_added_and_removed_keep_their_marks(tmp_path: Path) -> None:
+    path = tmp_path / "last-published"
+    marks = Marks(["a", "b"])
+    marks.open(path)
+    for slot, target_ms in enumerate((1_000, 2_000)):
+        marks.note(slot, target_ms)
+    marks.rename(["b", "c"])
+    assert (marks.left(0, 2_000), marks.left(1, 0)) == (True, True)
+    marks.note(1, 3_000)
+    marks.rename(["c", "b", "a"])
+    assert [marks.left(slot, ms) for slot, ms in enumerate((3_000, 2_000, 0))] == [True] * 3
+    after = Marks(["b", "c"])
+    after.open(path)
+    assert (after.left(0, 2_000), after.left(1, 3_000)) == (True, True)
+    # More than the file has room for: in memory, and nothing is forgotten.
+    many = [f"s{number}" for number in range(100)]
+    after.rename(["c", *many])
+    assert after.left(0, 3_000)
+    after.note(100, 4_000)
+    assert after.left(100, 4_000)

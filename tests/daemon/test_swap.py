@@ -85,6 +85,7 @@ class Stage:
         self.keeper = Keeper(route.recorder, MARKET, route.clock)
         self.swapper = Swapper(
             lambda: self.champion.version,
+            lambda _: None,
             self._load,
             route.pipeline,
             self.keeper,
@@ -92,7 +93,8 @@ class Stage:
             route.metrics,
         )
 
-    def _load(self) -> ServedModel:
+    def _load(self, symbols: tuple[str, ...]) -> ServedModel:
+        assert symbols == SYMBOLS
         self.loads += 1
         return self.make(self.champion)
 

@@ -8,12 +8,12 @@ from typing import Any
 import ccxt
 import pytest
 
-from daemon import feed as feed_module
 from daemon.connection import _topics
 from daemon.exchange import make_exchange
+from daemon.feed import share_out
 from daemon.readers import READERS
 from daemon.sandbox.exchange import Behaviour, SandboxExchange
-from daemon.source import Source, streams_per_connection
+from daemon.source import streams_per_connection
 from tests.replay.running import make_feed, running, until
 from tests.sandbox.scaled import SECOND, ScaledClock, second_tape
 
@@ -81,16 +81,8 @@ def test_subscriptions_keep_to_each_exchanges_limit() -> None:
     assert limits == [200, 200, 300, 300, 30, 100, 100]
     spot = [f"S{number}/USDT" for number in range(250)]
     swaps = [f"S{number}/USDT:USDT" for number in range(50)]
-    source = Source("binance", None, None, (*spot, *swaps), SECOND)
-
-    def market(symbol: str) -> dict[str, str | None]:
-        return {"type": "swap", "subType": "linear"} if ":" in symbol else NEITHER
-
-    shards = feed_module._shards(SimpleNamespace(market=market), source)  # noqa: SLF001
+    shards = share_out([], [*spot, *swaps], lambda symbol: ":" in symbol, 200)
     assert shards == [spot[:200], spot[200:], swaps]
-
-
-NEITHER: dict[str, str | None] = {"type": "spot", "subType": None}
 
 
 def test_where_one_call_cannot_watch_several_symbols_each_gets_its_own() -> None:

@@ -1,0 +1,87 @@
+"""What a SIGHUP does: the configuration is read again, the champion looked at again."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any, Final
+
+from model.errors import CandlecastError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from daemon.roster import Roster
+    from daemon.swap import Swapper
+
+log = logging.getLogger(__name__)
+
+RELOADED: Final = frozenset({"trading.symbols"})
+"""Settings that take effect while the daemon runs; the others need a restart."""
+
+
+def differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
+    """Names of settings that are not what they were, as ``section.key``.
+
+    Args:
+        before: nested, with the same keys as ``after``.
+        after: the settings now.
+    """
+    for key, value in after.items():
+        was = before[key]
+        if isinstance(value, dict) and isinstance(was, dict):
+            yield from (f"{key}.{inner}" for inner in differing(was, value))
+        elif value != was:
+            yield key
+
+
+class Reloader:
+    """Reloads when told to.
+
+    Attributes:
+        hangup: set it to have everything reloaded, as a SIGHUP does.
+    """
+
+    def __init__(
+        self,
+        settings: Mapping[str, Any],
+        read: Callable[[], Mapping[str, Any]],
+        swapper: Swapper,
+        roster: Roster,
+    ) -> None:
+        """Wire; `run` waits for orders.
+
+        Args:
+            settings: by section and key, as the daemon was started with.
+            read: reads and checks the configuration; called in a thread.
+            swapper: looks at the champion again.
+            roster: changes the symbols.
+        """
+        self.hangup = asyncio.Event()
+        self._read = read
+        self._swapper = swapper
+        self._roster = roster
+        self._settings = settings
+
+    async def run(self) -> None:
+        """Reload at each hang-up, until cancelled."""
+        while True:
+            await self.hangup.wait()
+            self.hangup.clear()
+            await self.reload()
+
+    async def reload(self) -> None:
+        """Take up what has changed; whatever is wrong with it leaves everything as it was."""
+        try:
+            await self._take_up()
+        except CandlecastError as error:
+            for line in str(error).splitlines():
+                log.error("the configuration stays as it was: %s", line)  # noqa: TRY400 - the line says it all
+        await self._swapper.look(again=True)
+
+    async def _take_up(self) -> None:
+        settings = await asyncio.to_thread(self._read)
+        fixed = sorted(set(differing(self._settings, settings)) - RELOADED)
+        await self._roster.change(settings["trading"]["symbols"])
+        if fixed:
+            log.warning("changed, but only a restart takes it up: %s", ", ".join(fixed))

@@ -1,0 +1,52 @@
+"""Settings turned into the plain values that everything else takes."""
+
+from __future__ import annotations
+
+from config.settings import Settings
+from daemon.champion import Recipe
+from daemon.publisher import Broker
+from model.calibration import Rules
+from model.features import Indicators
+
+
+def indicators_of(settings: Settings) -> Indicators:
+    """The indicator periods as the model room wants them."""
+    return Indicators(**settings.indicators.model_dump())
+
+
+def rules_of(settings: Settings) -> Rules:
+    """What intervals and probabilities shall be."""
+    signal = settings.signal
+    return Rules(
+        level=settings.calibration.level,
+        gamma=settings.calibration.gamma,
+        min_n=settings.accuracy.min_n,
+        threshold=None if signal.threshold == "auto" else signal.threshold,
+        multiple=signal.multiple,
+    )
+
+
+def recipe_of(settings: Settings) -> Recipe:
+    """What the champion must be for, and how it runs."""
+    inference = settings.inference
+    return Recipe(
+        registry=settings.registry_dir,
+        symbols=settings.trading.symbols,
+        timeframe=settings.trading.timeframe,
+        features=settings.model.feature_names,
+        indicators=indicators_of(settings),
+        target=settings.model.target,
+        lookback=settings.model.lookback_periods,
+        device=inference.device,
+        threads=inference.threads,
+        max_batch=inference.max_batch,
+        rules=rules_of(settings),
+    )
+
+
+def broker_of(settings: Settings) -> Broker:
+    """The broker of a configuration, its password read from where it is kept."""
+    mqtt = settings.mqtt
+    return Broker(
+        mqtt.host, mqtt.port, mqtt.version, mqtt.username, mqtt.read_password(), mqtt.keepalive_s
+    )
