@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 
 from benchmarks.market import HISTORY, past, prepare, promote
-from benchmarks.pipeline_run import wait_ready
 from benchmarks.processes import (
     HOST,
     Exchange,
@@ -36,6 +35,7 @@ from benchmarks.processes import (
     stop,
 )
 from benchmarks.report import machine, print_machine, print_table, save, spread
+from benchmarks.scraper import wait_ready
 from model.registry import Registry
 
 if TYPE_CHECKING:
