@@ -20,6 +20,7 @@ from daemon.groups import expected
 from daemon.http import Health, serve_http
 from daemon.issuer import Books, Issuer, Market
 from daemon.keeper import Keeper
+from daemon.live import Page, View
 from daemon.metrics import Metrics
 from daemon.offset import ExchangeClock
 from daemon.outbox import Outbox
@@ -99,6 +100,7 @@ class App:
         history: History,
         clock: Clock,
         reread: Callable[[], Settings] | None = None,
+        on_listening: Callable[[str], None] | None = None,
     ) -> None:
         """Wire everything; nothing is opened yet.
 
@@ -108,7 +110,9 @@ class App:
             history: the opened database.
             clock: the machine's; all that runs here goes by the exchange's time.
             reread: reads the configuration once more; None: it never changes.
+            on_listening: told the status page's address once it answers.
         """
+        self._on_listening = on_listening
         clock = ExchangeClock(clock)
         timeframe = Timeframe.parse(settings.trading.timeframe)
         symbols = settings.trading.symbols
@@ -165,6 +169,8 @@ class App:
             clock,
             settings.inference.forming_interval_ms / 1000,
         )
+        view = View(market, self._pipeline, issuer, self._state)
+        self._page = Page(view, self._recorder, self.metrics, clock)
         endpoint = settings.exchange.endpoint
         source = Source(market.exchange, endpoint.rest, endpoint.ws, symbols, timeframe)
         self._feed = Feed(
@@ -309,7 +315,20 @@ class App:
 
     async def _serve_pages(self) -> None:
         http = self._settings.http
-        await serve_http(http.host, http.port, self.metrics, self._health, self._clock)
+        await serve_http(
+            http.host,
+            http.port,
+            self.metrics,
+            self._health,
+            self._clock,
+            self._on_listening,
+            self._page.add_to,
+        )
+
+    def _state(self) -> dict[str, object]:
+        """What the status page shows beside the symbols."""
+        health = self._health()
+        return {"ready": health.ready, **health.detail}
 
     def _health(self) -> Health:
         stale = self._pipeline.stale_symbols(self._clock.wall_ms())

@@ -146,7 +146,9 @@ async def _forecast(
     left_s = (_SLICE_ROWS - _TRAINED_ROWS) * frame.ms / 1000
     seconds = left_s if demo.duration_s is None else demo.duration_s
     async with opened(settings) as (bundle, history):
-        app = App(settings, bundle, history, clock)
+        app = App(
+            settings, bundle, history, clock, on_listening=lambda url: _announce(console, url)
+        )
         async with asyncio.TaskGroup() as group:
             running = group.create_task(app.run(stop), name="app")
             shown = group.create_task(
@@ -159,6 +161,11 @@ async def _forecast(
     if not console.is_terminal:
         # On a terminal it stands under the table already.
         console.print(board.summary(), highlight=False, soft_wrap=True)
+
+
+def _announce(console: Console, url: str) -> None:
+    # Printed above the live table, where there is one.
+    console.print(f"Status page: {url}", highlight=False, soft_wrap=True)
 
 
 async def _stop_after(

@@ -44,6 +44,7 @@ async def serve_http(
     health: Callable[[], Health],
     clock: Clock,
     on_listening: Callable[[str], None] | None = None,
+    extend: Callable[[web.Application], None] | None = None,
 ) -> None:
     """Serve until cancelled; what goes wrong in a page is its own 500, never the daemon's end.
 
@@ -54,12 +55,16 @@ async def serve_http(
         health: asked at every request to /healthz and /readyz.
         clock: yields while rendering.
         on_listening: told the URL once it answers.
+        extend: adds further pages.
 
     Raises:
         CandlecastError: the address is taken or not this machine's.
     """
+    application = _application(metrics, health, clock)
+    if extend is not None:
+        extend(application)
     runner = web.AppRunner(
-        _application(metrics, health, clock),
+        application,
         access_log=None,
         handle_signals=False,
         shutdown_timeout=_GRACE_S,
@@ -72,7 +77,7 @@ async def serve_http(
         except OSError as error:
             raise CandlecastError(_refusal(host, port, error)) from None
         url = f"http://{host}:{runner.addresses[0][1]}"
-        log.info("metrics and health at %s/metrics, /healthz, /readyz", url)
+        log.info("status page at %s, metrics and health at /metrics, /healthz, /readyz", url)
         if on_listening is not None:
             on_listening(url)
         await asyncio.Event().wait()

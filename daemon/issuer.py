@@ -85,7 +85,8 @@ class Issuer:
     """Publishes each forecast once, and writes down that it did.
 
     Attributes:
-        marks: the newest forecast of each symbol.
+        marks: the newest forecast of each symbol, as it is remembered over a restart.
+        newest: the last forecast of each symbol that this process made.
     """
 
     def __init__(
@@ -109,6 +110,7 @@ class Issuer:
         self._unaccounted: list[Forecast] = []
         self._batch_topic = batch_topic(market.exchange, market.timeframe.text)
         self._topics: list[str] = []
+        self.newest: dict[str, Forecast] = {}
         self.marks = Marks(())
         self.address(market.symbols)
 
@@ -117,6 +119,7 @@ class Issuer:
         market, frame = self._market, self._market.timeframe.text
         self._topics = [prediction_topic(market.exchange, s, frame) for s in symbols]
         self.marks.rename(self._topics)
+        self.newest = {s: f for s, f in self.newest.items() if s in symbols}
 
     def issue(self, ready: Ready, result: Result) -> bytes | None:
         """Publish one forecast; None when it is of no use: too old, not a price, or a repetition.
@@ -157,6 +160,7 @@ class Issuer:
             accuracy.add(forecast)
             recorder.forecast(forecast)
             metrics.ready(forecast)
+            self.newest[forecast.symbol] = forecast
         self._unaccounted.clear()
 
     def issue_batch(self, messages: Sequence[bytes]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import nan
+from math import isfinite, nan
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
@@ -191,6 +191,10 @@ class Metrics:
         self.history_rows = self._gauge("history_waiting_rows", "Rows that wait to be written")
         self.history_failing = self._gauge("history_failing", "1 while history cannot be written")
         self.history_lost = self._counter("history_lost_rows", "Rows that were never written")
+        self.page_watchers = self._gauge("page_watchers", "Browsers that show the status page")
+        self.page_skipped = self._counter(
+            "page_skipped_updates", "Updates that a slow browser was spared: it got the newest"
+        )
 
     def _declare_symbols(self) -> None:
         self._by_symbol: dict[str, _SymbolSeries] = {}
@@ -312,6 +316,29 @@ class Metrics:
             for family in self._symbol_families:
                 family.remove(symbol)
 
+    def glance(self) -> dict[str, float | None]:
+        """What a person looks at first; None where there is no evidence."""
+        ready = self._stages["ready"].cumulative()
+        most = 0.99 * ready[-1][1]
+        shown: dict[str, Collector] = {
+            **self._outcomes,
+            "mae_ratio": self._mae_ratio,
+            "mae_ratio_stderr": self._mae_ratio_stderr,
+            "direction": self._direction,
+            "coverage": self._coverage,
+            "budget_s": self.latency_budget,
+            "messages": self.feed_messages,
+            "reconnects": self.feed_reconnects,
+            "refused": self.feed_refused,
+            "clock_offset_s": self.clock_offset,
+            "connections": self.mqtt_connections,
+            "denied": self.mqtt_denied,
+            "history_failing": self.history_failing,
+        }
+        figures = {name: _value(collector) for name, collector in shown.items()}
+        bound = next(float(bucket[0]) for bucket in ready if bucket[1] >= most)
+        return figures | {"p99_below_s": bound if most and isfinite(bound) else None}
+
     def _series_of(self, symbol: str) -> _SymbolSeries | None:
         series = self._by_symbol.get(symbol)
         if series is None and len(self._by_symbol) < self._max_symbols:
@@ -322,6 +349,13 @@ class Metrics:
     async def render(self, accept: str, clock: Clock) -> tuple[bytes, str]:
         """The text of all series and its content type, see `daemon.exposition.expose`."""
         return await expose(self._collectors, accept, clock)
+
+
+def _value(collector: Collector) -> float | None:
+    """The first sample of a family; None for NaN."""
+    (metric,) = collector.collect()
+    value = metric.samples[0].value
+    return value if isfinite(value) else None
 
 
 class _SymbolSeries(NamedTuple):

@@ -49,6 +49,15 @@ FROM slot CROSS JOIN candle AS c
 ORDER BY c.open_s, c.delay_ms
 """
 
+_FORECASTS: Final = """
+WITH RECURSIVE slot(close_s) AS (
+    SELECT :newest_s UNION ALL SELECT close_s - :step_s FROM slot WHERE close_s > :oldest_s)
+SELECT f.close_s, f.last_close, f.predicted_close, f.lower, f.upper
+FROM slot CROSS JOIN forecast AS f
+    ON f.market = :market AND f.close_s = slot.close_s AND f.symbol = :symbol
+ORDER BY f.close_s
+"""
+
 _OUTCOMES: Final = """
 SELECT s.name, f.close_s, f.last_close, f.predicted_close, f.lower, f.upper, (
     SELECT c.close FROM candle AS c
@@ -179,6 +188,35 @@ class History:
             # Revisions come in the order of their receipt, so the newest one stays.
             newest = {row[0]: row for row in self._db.execute(_CANDLES, where)}
         return [_candle(symbol, step_s * 1000, row) for row in newest.values()]
+
+    def forecasts(
+        self, exchange: str, symbol: str, timeframe: str, limit: int
+    ) -> list[ForecastRow]:
+        """One symbol's forecasts among the market's last ``limit`` candles.
+
+        Returns:
+            Ascending by time, possibly with gaps.
+
+        Raises:
+            HistoryError: the file cannot be read.
+        """
+        step_s = Timeframe.parse(timeframe).ms // 1000
+        with errors(self._path):
+            market = self._find_market(exchange, timeframe)
+            newest_s = self._one("SELECT max(close_s) FROM forecast WHERE market = ?", market)
+            if newest_s is None:
+                return []
+            where = {
+                "market": market,
+                "symbol": self._one("SELECT id FROM symbol WHERE name = ?", symbol),
+                "newest_s": newest_s,
+                "oldest_s": newest_s - step_s * (limit - 1),
+                "step_s": step_s,
+            }
+            return [
+                ForecastRow(symbol, close_s * 1000, (close_s + step_s) * 1000, *rest)
+                for close_s, *rest in self._db.execute(_FORECASTS, where)
+            ]
 
     def outcomes(self, exchange: str, timeframe: str, limit: int) -> Iterator[Outcome]:
         """Forecasts of the market's last ``limit`` candles with the closes that came.

@@ -207,7 +207,11 @@ def test_the_wheel_holds_what_serves_and_no_tests(tmp_path: Path) -> None:
     assert {name for name in names if name.endswith(".py")} == modules
     data = {name for name in names if not name.endswith(".py")}
     assert "config/config.yaml" in data
-    assert {Path(name).parent.as_posix() for name in data} == {"config", "daemon/sandbox/data"}
+    assert {Path(name).parent.as_posix() for name in data} == {
+        "config",
+        "daemon/sandbox/data",
+        "daemon/static",
+    }
 
 
 def copy_of_sources(target: Path) -> Path:

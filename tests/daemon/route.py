@@ -112,15 +112,16 @@ class Route:
         self.wanted: list[str] = []
         self.accuracy = Accuracy(1440, 1)
         self.recorder = Recorder(history, ("binance", "1m"), 36_500, self.clock, self.metrics)
-        market = Market("tester", "binance", SYMBOLS, MINUTE)
+        self.market = market = Market("tester", "binance", SYMBOLS, MINUTE)
         books = Books(self.accuracy, self.recorder, self.metrics)
         engine = Engine(bundle.onnx, len(SYMBOLS), LOOKBACK, len(bundle.manifest.features))
         publisher = cast("Publisher", self.published)
+        self.issuer = Issuer(market, publisher, books, self.clock, 60.0)
         self.pipeline = Pipeline(
             market,
             ServedModel(bundle, SYMBOLS, engine),
             Batcher(max_batch),
-            Issuer(market, publisher, books, self.clock, 60.0),
+            self.issuer,
             books,
             self.clock,
             self.wanted.append,
