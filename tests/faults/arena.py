@@ -21,11 +21,8 @@ from tests.faults.frames import Publications
 from tests.faults.proxy import FaultProxy, Weather
 from tests.faults.schedule import WAYS, Fault
 from tests.integration.harness import promote_drawn, write_config
-from tests.sandbox.scaled import SECOND, ScaledClock
+from tests.sandbox.scaled import ScaledClock
 from tests.servers import HOST, Mosquitto
-
-FACTOR = 4.0
-"""The exchange's seconds in one of ours."""
 
 
 class Published(NamedTuple):
@@ -50,8 +47,19 @@ class Arena:
         ended: why the daemon ended, where it was not told to.
     """
 
-    def __init__(self, folder: Path, tape: Tape, clock: ScaledClock, seed: int) -> None:
-        self.clock = clock
+    def __init__(
+        self, folder: Path, tape: Tape, factor: float, seed: int = 0, **sections: dict[str, Any]
+    ) -> None:
+        """Prepare.
+
+        Args:
+            folder: empty, for everything that is written.
+            tape: what the exchange plays.
+            factor: the exchange's seconds in one of ours.
+            seed: of what is left to chance within the faults.
+            sections: of the configuration, beyond what the trial itself needs.
+        """
+        self.clock = clock = ScaledClock(factor)
         self.tape = tape
         self.exchange = SandboxExchange(tape, clock=clock, behaviour=Behaviour(updates=3))
         self.broker = Mosquitto(folder)
@@ -61,6 +69,8 @@ class Arena:
         self.ended: list[str] = []
         self.app: App | None = None
         self.folder = folder
+        self._factor = factor
+        self._sections = sections
         self._draw = random.Random(seed)
         self._publications = Publications()
         self._stop = asyncio.Event()
@@ -106,9 +116,18 @@ class Arena:
             self.folder,
             {
                 "exchange": {"name": "binance", "endpoint": endpoint},
-                "trading": {"symbols": list(self.tape.symbols), "timeframe": SECOND.text},
-                "mqtt": {"port": broker, "instance": "tester", "keepalive_s": 6},
+                "trading": {
+                    "symbols": list(self.tape.symbols),
+                    "timeframe": self.tape.timeframe.text,
+                },
+                "mqtt": {
+                    "port": broker,
+                    "instance": "tester",
+                    # Not so soon that by the trial's clock a busy machine seems dead.
+                    "keepalive_s": round(1.5 * self._factor),
+                },
                 "http": {"port": 0},
+                **self._sections,
             },
         )
         return load(config)
@@ -129,7 +148,7 @@ class Arena:
         while True:
             before_s = self.clock.monotonic()
             await asyncio.sleep(0.01)
-            behind_s = self.clock.monotonic() - before_s - 0.01 * FACTOR
+            behind_s = self.clock.monotonic() - before_s - 0.01 * self._factor
             self.behind_ms = max(self.behind_ms, behind_s * 1e3)
 
     def _note(self, connection: int, data: bytes) -> None:
@@ -174,8 +193,8 @@ class Arena:
             "half-open": ("half_open", True),
             "refuse": ("refuse", True),
             "garble": ("garble", 0.5 * fault.size),
-            "delay": ("delay_s", fault.size / FACTOR),
-            "throttle": ("bytes_per_s", FACTOR * (500 + 20_000 * fault.size)),
+            "delay": ("delay_s", fault.size / self._factor),
+            "throttle": ("bytes_per_s", self._factor * (500 + 20_000 * fault.size)),
         }
         name, value = bad[fault.what]
         setattr(proxy.weather, name, value)
@@ -204,8 +223,9 @@ class Arena:
     def _coming(self, fault: Fault) -> set[tuple[str, int]]:
         """Some candles of one symbol that have not opened yet."""
         symbol = self.tape.symbols[int(fault.size * len(self.tape.symbols))]
-        first_ms = SECOND.floor(self.clock.wall_ms()) + 2 * SECOND.ms
-        return {(symbol, first_ms + at * SECOND.ms) for at in range(int(1 + fault.lasts_s))}
+        frame = self.tape.timeframe
+        first_ms = frame.floor(self.clock.wall_ms()) + 2 * frame.ms
+        return {(symbol, first_ms + at * frame.ms) for at in range(int(1 + fault.lasts_s))}
 
     def is_current(self, since: int) -> bool:
         """Whether each symbol was forecast after publication ``since`` and no window has a gap."""

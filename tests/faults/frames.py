@@ -82,5 +82,6 @@ class Publications:
             rest = rest[length:]
             if isinstance(packet, mqtt5.PublishPacket):
                 found.append(packet)
-        self._rests[connection] = rest
+        if rest:
+            self._rests[connection] = rest
         return found

@@ -14,12 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.arena import FACTOR, Arena
+from tests.faults.arena import Arena
 from tests.faults.schedule import draw_schedule
 from tests.faults.verdict import check
 from tests.replay.running import nothing_left
-from tests.sandbox.scaled import ScaledClock, second_tape
+from tests.sandbox.scaled import second_tape
 
+FACTOR = 4.0
 SEED, MINUTES = "CANDLECAST_CHAOS_SEED", "CANDLECAST_CHAOS_MINUTES"
 
 
@@ -46,8 +47,8 @@ async def trial(folder: Path, seed: int, seconds: float) -> None:
     folder.mkdir()
     schedule = draw_schedule(seed, seconds * FACTOR)
     print(f"seed {seed}:", *schedule, sep="\n  ")  # noqa: T201 - shown when it fails
-    clock = ScaledClock(FACTOR)
-    arena = Arena(folder, second_tape(3), clock, seed)
+    arena = Arena(folder, second_tape(3), FACTOR, seed)
+    clock = arena.clock
     async with nothing_left(), arena.running():
         await arena.play(schedule)
         calm_s, since = clock.monotonic(), len(arena.published)

@@ -15,7 +15,6 @@ from model.history import History
 from model.registry import Registry
 from tests.faults.arena import Arena
 from tests.integration.harness import frame
-from tests.sandbox.scaled import SECOND
 
 _OHLCV = ["open", "high", "low", "close", "volume"]
 
@@ -37,7 +36,8 @@ def truth(tape: Tape, faults: Faults, until_ms: int) -> Truth:
 
 def check(arena: Arena) -> None:
     """Hold all that the daemon kept and published against the truth."""
-    until_ms = SECOND.floor(arena.clock.wall_ms()) + 5 * SECOND.ms
+    timeframe = arena.tape.timeframe
+    until_ms = timeframe.floor(arena.clock.wall_ms()) + 5 * timeframe.ms
     candles = truth(arena.tape, arena.exchange.faults, until_ms)
     _check_windows(arena, candles)
     _check_history(arena, candles)
@@ -57,7 +57,7 @@ def _check_history(arena: Arena, candles: Truth) -> None:
         for symbol, table in candles.items():
             rows = table[_OHLCV].to_numpy().tolist()
             true = dict(zip(table["timestamp"].tolist(), rows, strict=True))
-            for candle in history.candles("binance", symbol, SECOND.text, 10_000):
+            for candle in history.candles("binance", symbol, arena.tape.timeframe.text, 10_000):
                 assert list(candle.ohlcv) == true[candle.open_ms], candle
     finally:
         history.close()

@@ -102,11 +102,11 @@ def promote_model(config: Path, tape: Tape) -> LSTMPricePredictor:
 
 def promote_drawn(folder: Path, tape: Tape) -> None:
     """Make a champion with drawn weights for the tape's symbols, without Keras."""
-    until_ms = tape.origin_ms + HISTORY * SECOND.ms
+    until_ms = tape.origin_ms + HISTORY * tape.timeframe.ms
     promote(
         folder / "state" / "registry",
         {s: tape.history(s, tape.origin_ms, until_ms)[1] for s in tape.symbols},
-        timeframe=SECOND.text,
+        timeframe=tape.timeframe.text,
         indicators=Indicators(),
         lookback=60,
     )

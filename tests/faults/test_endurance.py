@@ -1,0 +1,115 @@
+"""Reconnecting a thousand times and running for a week leave the process as it was."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import statistics
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from daemon import feed as feed_module
+from daemon import publisher as publisher_module
+from tests.faults import verdict
+from tests.faults.arena import Arena
+from tests.replay.running import nothing_left
+from tests.sandbox.scaled import minute_tape, second_tape
+
+Rounds = Callable[[int, int], int]
+
+
+class Footprint(NamedTuple):
+    """What a process holds at a moment, after a collection."""
+
+    tasks: int
+    descriptors: int
+    objects: int
+    resident_kb: int
+
+
+def footprint() -> Footprint:
+    gc.collect()
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return Footprint(
+        len(asyncio.all_tasks()),
+        sum(1 for _ in Path("/proc/self/fd").iterdir()),
+        len(gc.get_objects()),
+        pages * os.sysconf("SC_PAGE_SIZE") // 1024,
+    )
+
+
+def growth(held: Sequence[Footprint]) -> Footprint:
+    """From the first third to the last one, medians."""
+    third = len(held) // 3
+    earlier, later = (zip(*part, strict=True) for part in (held[:third], held[-third:]))
+    medians = zip(earlier, later, strict=True)
+    return Footprint(*(round(statistics.median(b) - statistics.median(a)) for a, b in medians))
+
+
+@pytest.fixture(autouse=True)
+async def _nothing_noted() -> AsyncIterator[None]:
+    """What debugging notes of each task, and each captured line of log, would pass for growth."""
+    asyncio.get_running_loop().set_debug(False)
+    logging.disable(logging.ERROR)
+    yield
+    logging.disable(logging.NOTSET)
+
+
+async def test_reconnects_leave_tasks_descriptors_and_memory_where_they_were(
+    tmp_path: Path, rounds: Rounds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Pauses between attempts would take hours.
+    monkeypatch.setattr(feed_module, "_BACKOFF_S", (0.1, 0.1))
+    monkeypatch.setattr(publisher_module, "_BACKOFF_S", (0.1, 0.1))
+    arena = Arena(tmp_path, second_tape(3), 6.0)
+    held = []
+    async with nothing_left(), arena.running():
+        for number in range(rounds(15, 1_000)):
+            await reconnected(arena, politely=bool(number % 2))
+            held.append(footprint())
+    check(held, len(held))
+
+
+async def reconnected(arena: Arena, *, politely: bool) -> None:
+    """Lose every connection, and wait until forecasts go over new ones."""
+    ways = [arena.ways[way] for way in ("stream", "broker")]
+    before = [way.accepted for way in ways]
+    for way in arena.ways.values():
+        way.cut(politely=politely)
+    await arena.until(lambda: all(w.accepted > b for w, b in zip(ways, before, strict=True)))
+    arena.published.clear()
+    await arena.until(lambda: arena.is_current(0))
+
+
+async def test_a_week_leaves_the_process_as_it_was(tmp_path: Path, rounds: Rounds) -> None:
+    now_ms = int(time.time() * 1e3)
+    # What fills up shall be full soon.
+    accuracy, history = {"window": 30, "min_n": 10}, {"keep_days": 1}
+    tape = minute_tape(3, now_ms)
+    arena = Arena(tmp_path, tape, 300.0, accuracy=accuracy, history=history)
+    held = []
+    async with nothing_left(), arena.running():
+        start_s = arena.clock.monotonic()
+        for sample in range(1, rounds(6, 7 * 24 * 12) + 1):
+            await arena.clock.sleep(start_s + 300.0 * sample - arena.clock.monotonic())
+            arena.published.clear()
+            held.append(footprint())
+        await arena.until(lambda: arena.is_current(0))
+    check(held, len(held))
+    await asyncio.to_thread(verdict.check, arena)
+
+
+def check(held: Sequence[Footprint], times: int) -> None:
+    """Nothing may grow with how often or how long."""
+    grown = growth(held)
+    story = "\n".join(map(str, held))
+    # Some come and go; whatever leaks does so every time.
+    assert max(grown.tasks, grown.descriptors) <= 3, story
+    assert grown.objects < 500 + 2 * times, story
+    assert grown.resident_kb < 4_000 + 10 * times, story
