@@ -10,10 +10,22 @@ RIVALS := $(VENV)/rivals
 STAMP := $(VENV)/.installed
 CHECKED := config daemon model tests $(wildcard examples benchmarks)
 
-.PHONY: help demo test soak chaos bench lint format docs lock clean
+# The first Python on PATH that runs, is new enough and brings venv and pip. Asking it beats looking for
+# its name: version managers put names on PATH that run nothing.
+define find_python
+set -eu; python=; \
+for name in python3 python3.11 python3.12 python3.13 python3.14 python; do \
+	if $$name -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; \
+	then python=$$name; break; fi; \
+done; \
+if [ -z "$$python" ]; then \
+	echo "candlecast needs Python 3.11 or newer with venv; none is on PATH" >&2; exit 1; fi
+endef
+
+.PHONY: help demo test soak chaos bench lint format docs install uninstall lock clean
 
 help: ## what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(STAMP) ## live forecasts of recorded candles; Ctrl-C ends it
 	@$(BIN)/candlecast demo $(ARGS)
@@ -46,7 +58,13 @@ format: $(STAMP) ## let ruff put the code into shape
 docs: $(STAMP) ## write what the documentation takes from the code
 	@$(BIN)/python -m docs.render
 
-lock: ## renew both lock files (needs uv)
+install: ## the daemon as a systemd service in /opt/candlecast; as root
+	@$(find_python); PYTHON=$$python systemd/install.sh install
+
+uninstall: ## remove the service; configuration and state stay
+	@systemd/install.sh uninstall
+
+lock: ## renew all lock files (needs uv)
 	@command -v uv >/dev/null || { echo "make lock needs uv on PATH" >&2; exit 1; }
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--no-emit-find-links --no-annotate --no-header --extra demo --extra jax --group dev \
@@ -54,6 +72,9 @@ lock: ## renew both lock files (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--no-emit-find-links --no-annotate --no-header -c requirements.lock \
 		benchmarks/requirements.in -o benchmarks/requirements.lock
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--no-emit-find-links --no-annotate --no-header -c requirements.lock --extra train \
+		--group build pyproject.toml -o systemd/requirements.lock
 
 # In a folder of their own: some bring packages called `tests` that would hide ours.
 $(RIVALS)/.installed: benchmarks/requirements.lock $(STAMP)
@@ -65,16 +86,8 @@ clean: ## remove .venv and everything built
 	rm -rf $(VENV) build dist *.egg-info .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# The first Python on PATH that runs, is new enough and brings venv and pip. Asking it beats looking for
-# its name: version managers put names on PATH that run nothing.
 $(STAMP): requirements.lock pyproject.toml
-	@set -eu; python=; \
-	for name in python3 python3.11 python3.12 python3.13 python3.14 python; do \
-		if $$name -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; \
-		then python=$$name; break; fi; \
-	done; \
-	if [ -z "$$python" ]; then \
-		echo "candlecast needs Python 3.11 or newer with venv; none is on PATH" >&2; exit 1; fi; \
+	@$(find_python); \
 	echo "Setting up $(VENV) with $$($$python --version) (once; some minutes)"; \
 	test -x $(BIN)/python || $$python -m venv $(VENV); \
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes \

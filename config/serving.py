@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import math
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
@@ -16,7 +17,7 @@ from pydantic import (
 )
 
 from config.base import Port, Section, Text
-from model.errors import ConfigError
+from config.files import SYSTEM, read_secret
 
 _MOST_THRESHOLD: Final = 0.5
 
@@ -26,6 +27,30 @@ def _topic_level(text: str) -> str:
         msg = "is one level of an MQTT topic and may not hold / + # or NUL"
         raise ValueError(msg)
     return text
+
+
+def _pair(certificate: Path | None, key: Path | None) -> None:
+    if (certificate is None) != (key is None):
+        msg = "needs certificate_file and key_file, or none of them"
+        raise ValueError(msg)
+
+
+def _secret(value: SecretStr | None, file: Path | None, setting: str) -> str | None:
+    if value is not None:
+        return value.get_secret_value()
+    return None if file is None else read_secret(file, setting)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches a server on ``host``; of names, only localhost is known.
+
+    >>> [is_loopback(host) for host in ("127.0.0.1", "::1", "localhost", "0.0.0.0", "here.lan")]
+    [True, True, True, False, False]
+    """
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _threshold(value: object) -> Literal["auto"] | float:
@@ -64,6 +89,29 @@ class Inference(Section):
         return value
 
 
+class MqttTls(Section):
+    """Encryption towards the broker, and who it is."""
+
+    ca_file: Path | None = Field(
+        None, description="authority's certificate (PEM); `system`: this machine's authorities"
+    )
+    certificate_file: Path | None = Field(None, description="our own certificate (PEM)")
+    key_file: Path | None = Field(None, description="its key (PEM, without a passphrase)")
+
+    @property
+    def trusts_machine(self) -> bool:
+        """Whether the authorities are those of this machine."""
+        return self.ca_file == Path(SYSTEM)
+
+    @model_validator(mode="after")
+    def _in_pairs(self) -> Self:
+        _pair(self.certificate_file, self.key_file)
+        if self.certificate_file is not None and self.ca_file is None:
+            msg = "has a certificate_file but no ca_file, without which there is no TLS"
+            raise ValueError(msg)
+        return self
+
+
 class Mqtt(Section):
     """The broker that carries forecasts."""
 
@@ -76,6 +124,7 @@ class Mqtt(Section):
     username: Text | None = Field(None, description="user name")
     password: SecretStr | None = Field(None, description="password; from the environment alone")
     password_file: Path | None = Field(None, description="file that holds the password")
+    tls: MqttTls = Field(MqttTls(), description="encryption")
     keepalive_s: int = Field(30, ge=1, le=65_535, description="seconds between signs of life")
     outbox_size: int = Field(
         4096, ge=1, le=1_000_000, description="forecasts kept while the broker is away"
@@ -99,23 +148,54 @@ class Mqtt(Section):
         Raises:
             ConfigError: the file cannot be read.
         """
-        if self.password is not None:
-            return self.password.get_secret_value()
-        if self.password_file is None:
-            return None
-        try:
-            return self.password_file.read_text(encoding="utf-8").rstrip("\r\n")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-            msg = f"mqtt.password_file: cannot read {self.password_file}: {reason}"
-            raise ConfigError(msg) from None
+        return _secret(self.password, self.password_file, "mqtt.password_file")
+
+
+class HttpTls(Section):
+    """Encryption of the pages."""
+
+    certificate_file: Path | None = Field(None, description="the server's certificate (PEM)")
+    key_file: Path | None = Field(None, description="its key (PEM, without a passphrase)")
+
+    @model_validator(mode="after")
+    def _in_pairs(self) -> Self:
+        _pair(self.certificate_file, self.key_file)
+        return self
 
 
 class Http(Section):
-    """Metrics and health pages."""
+    """Metrics, health and status pages."""
 
     host: Text = Field("127.0.0.1", description="address to listen on")
     port: int = Field(9108, ge=0, le=65_535, description="port; 0: one that is free")
+    username: Text | None = Field(None, description="user name; null: no login")
+    password: SecretStr | None = Field(None, description="password; from the environment alone")
+    password_file: Path | None = Field(None, description="file that holds the password")
+    tls: HttpTls = Field(HttpTls(), description="encryption")
+
+    @model_validator(mode="after")
+    def _not_open_to_the_world(self) -> Self:
+        secrets = (self.password is not None) + (self.password_file is not None)
+        if secrets != (self.username is not None):
+            msg = "needs username and one of password and password_file, or none of them"
+            raise ValueError(msg)
+        shut = self.username is not None and self.tls.certificate_file is not None
+        if not shut and not is_loopback(self.host):
+            msg = (
+                f"host {self.host} can be reached from other machines: set username, password_file "
+                "and tls, or host 127.0.0.1"
+            )
+            raise ValueError(msg)
+        return self
+
+    def read_login(self) -> tuple[str, str] | None:
+        """User name and password, None where no login is asked for.
+
+        Raises:
+            ConfigError: the password's file cannot be read.
+        """
+        password = _secret(self.password, self.password_file, "http.password_file")
+        return None if self.username is None or password is None else (self.username, password)
 
 
 class Metrics(Section):

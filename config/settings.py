@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import Field, PrivateAttr, ValidationError, field_validator
 
 from config.base import Section
+from config.files import finder, with_files_found
 from config.forecasting import Exchange, Indicators, Model, Trading
 from config.renewal import Registry, Retrain
 from config.serving import (
@@ -98,14 +99,17 @@ def load(path: str | Path, environ: Mapping[str, str] = os.environ) -> Settings:
     """
     path = Path(path)
     raw = read_mapping(path)
-    if isinstance(raw.get("mqtt"), dict) and raw["mqtt"].get("password") is not None:
-        msg = (
-            f"{path}: mqtt.password: a secret does not belong into this file; "
-            "set CANDLECAST__MQTT__PASSWORD or mqtt.password_file"
-        )
-        raise ConfigError(msg)
+    for section in ("mqtt", "http"):
+        if isinstance(raw.get(section), dict) and raw[section].get("password") is not None:
+            msg = (
+                f"{path}: {section}.password: a secret does not belong into this file; "
+                f"set CANDLECAST__{section.upper()}__PASSWORD or {section}.password_file"
+            )
+            raise ConfigError(msg)
+    find = finder(path.resolve().parent, environ)
+    raw = with_files_found(overlay(raw, Settings, environ), Settings, find)
     try:
-        settings = Settings.model_validate(overlay(raw, Settings, environ))
+        settings = Settings.model_validate(raw)
     except ValidationError as error:
         raise ConfigError(explain(error, Settings, path, environ)) from None
     settings._state_dir = _state_dir(settings.paths.state, path, environ)  # noqa: SLF001

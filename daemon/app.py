@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -22,6 +23,7 @@ from daemon.issuer import Books, Issuer, Market
 from daemon.keeper import Keeper
 from daemon.live import Page, View
 from daemon.metrics import Metrics
+from daemon.notify import Notifier, tell_progress
 from daemon.offset import ExchangeClock
 from daemon.outbox import Outbox
 from daemon.pipeline import Pipeline
@@ -34,7 +36,7 @@ from daemon.source import Source
 from daemon.swap import Swapper
 from daemon.tidy import Tidy, collected_by_hand
 from daemon.window import Window
-from daemon.wiring import broker_of, recipe_of
+from daemon.wiring import broker_of, guard_of, recipe_of
 from model.bundle import Bundle
 from model.candle import Timeframe
 from model.errors import CandlecastError
@@ -78,8 +80,9 @@ async def serve(settings: Settings, stop: asyncio.Event, reread: Callable[[], Se
     Raises:
         CandlecastError: one clear line.
     """
+    notifier = Notifier(os.environ)
     async with opened(settings) as (bundle, history):
-        app = App(settings, bundle, history, SystemClock(), reread)
+        app = App(settings, bundle, history, SystemClock(), reread, notifier=notifier)
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, app.hangup.set)
         await app.run(stop)
 
@@ -101,6 +104,7 @@ class App:
         clock: Clock,
         reread: Callable[[], Settings] | None = None,
         on_listening: Callable[[str], None] | None = None,
+        notifier: Notifier | None = None,
     ) -> None:
         """Wire everything; nothing is opened yet.
 
@@ -111,6 +115,7 @@ class App:
             clock: the machine's; all that runs here goes by the exchange's time.
             reread: reads the configuration once more; None: it never changes.
             on_listening: told the status page's address once it answers.
+            notifier: the way to the service manager, if there is one.
         """
         self._on_listening = on_listening
         clock = ExchangeClock(clock)
@@ -126,6 +131,8 @@ class App:
         self._timeframe = timeframe
         self._settings = settings
         self._recipe = recipe_of(settings)
+        self._notifier = notifier or Notifier({})
+        self._guard = guard_of(settings)
         self.metrics.latency_budget.set(settings.inference.latency_budget_ms / 1000)
         self.metrics.timeframe.set(timeframe.ms / 1000)
         self.metrics.interval_level.set(settings.calibration.level)
@@ -210,7 +217,11 @@ class App:
         )
         read = reread or (lambda: settings)
         self._reloader = Reloader(
-            settings.model_dump(), lambda: read().model_dump(), self._swapper, roster
+            settings.model_dump(),
+            lambda: read().model_dump(),
+            self._swapper,
+            roster,
+            lambda: self._notifier.reloading(self._clock),
         )
         self.hangup = self._reloader.hangup
 
@@ -269,6 +280,7 @@ class App:
             await self._backfill.fetch_requested()
             await self._pipeline.settled()
             self.ready.set()
+            self._notifier.ready()
             log.info("ready: %d symbols", len(self._settings.trading.symbols))
             group.create_task(self._backfill.run(), name="backfill")
             group.create_task(self._backfill.ask_for_overdue(), name="overdue")
@@ -277,6 +289,8 @@ class App:
             group.create_task(self._keeper.run(lambda: self._pipeline.served), name="keeper")
             group.create_task(self._swapper.run(), name="swapper")
             group.create_task(self._reloader.run(), name="reload")
+            if self._notifier.is_heard:
+                group.create_task(self._tell_progress(), name="notify")
 
     async def _restore(self) -> None:
         """Take up the account where the last process left it."""
@@ -304,8 +318,22 @@ class App:
                 tidy.collect(self._clock.monotonic(), idle=self._pipeline.is_idle)
                 await self._clock.sleep(_WATCH_S)
 
+    async def _tell_progress(self) -> None:
+        pipeline = self._pipeline
+        await tell_progress(
+            self._notifier, self._clock, pipeline.ping, pipeline.stuck_s, self._summary
+        )
+
+    def _summary(self) -> str:
+        """How it goes, in one line for `systemctl status`."""
+        stale = len(self._pipeline.stale_symbols(self._clock.wall_ms()))
+        symbols = f"{len(self._pipeline.windows)} symbols" + (f", {stale} stale" if stale else "")
+        broker = "connected" if self._publisher.connected.is_set() else "away"
+        return f"{symbols}; broker {broker}; model {self._pipeline.served.version}"
+
     async def _farewell(self, tasks: list[asyncio.Task[None]]) -> None:
         """Stop taking in candles, hand out what is ready, say goodbye."""
+        self._notifier.stopping()
         *edges, forecasts = tasks
         forecasts.cancel()
         await self._publisher.farewell(_FAREWELL_S)
@@ -323,6 +351,7 @@ class App:
             self._clock,
             self._on_listening,
             self._page.add_to,
+            self._guard,
         )
 
     def _state(self) -> dict[str, object]:

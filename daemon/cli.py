@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import faulthandler
 import logging
 import signal
 import sys
@@ -130,6 +131,8 @@ def _until_told(work: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> N
 
 def _run(args: argparse.Namespace) -> None:
     settings = _load(args)
+    # A watchdog ends what hangs by SIGABRT; what every thread was doing then goes to the journal.
+    faulthandler.enable()
     from config.settings import load
     from daemon.app import serve
 
@@ -301,7 +304,10 @@ def _check_config(args: argparse.Namespace) -> None:
     from daemon.exchange import check_ability, make_exchange
 
     check_ability(make_exchange(settings.exchange.name), settings.trading.timeframe, "watchOHLCV")
-    settings.mqtt.read_password()
+    from daemon.wiring import broker_of, guard_of
+
+    broker_of(settings)
+    guard_of(settings)
     count = len(settings.trading.symbols)
     print(
         f"{args.config}: fine: {count} symbol{'s' if count > 1 else ''} of "

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import orjson
 from aiohttp import web
 
+from daemon.guard import OPEN, Guard
 from model.errors import CandlecastError
 
 if TYPE_CHECKING:
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from daemon.metrics import Metrics
 
 log = logging.getLogger(__name__)
+
+_LARGEST_BODY: Final = 1 << 10
+"""Nothing here takes a body."""
 
 _GRACE_S: Final = 1.0
 """How long a scrape may go on once the daemon stops."""
@@ -45,6 +49,7 @@ async def serve_http(
     clock: Clock,
     on_listening: Callable[[str], None] | None = None,
     extend: Callable[[web.Application], None] | None = None,
+    guard: Guard = OPEN,
 ) -> None:
     """Serve until cancelled; what goes wrong in a page is its own 500, never the daemon's end.
 
@@ -56,11 +61,12 @@ async def serve_http(
         clock: yields while rendering.
         on_listening: told the URL once it answers.
         extend: adds further pages.
+        guard: login and TLS.
 
     Raises:
         CandlecastError: the address is taken or not this machine's.
     """
-    application = _application(metrics, health, clock)
+    application = _application(metrics, health, clock, guard)
     if extend is not None:
         extend(application)
     runner = web.AppRunner(
@@ -71,12 +77,12 @@ async def serve_http(
     )
     await runner.setup()
     try:
-        site = web.TCPSite(runner, host, port)
+        site = web.TCPSite(runner, host, port, ssl_context=guard.tls)
         try:
             await site.start()
         except OSError as error:
             raise CandlecastError(_refusal(host, port, error)) from None
-        url = f"http://{host}:{runner.addresses[0][1]}"
+        url = f"{'https' if guard.tls else 'http'}://{host}:{runner.addresses[0][1]}"
         log.info("status page at %s, metrics and health at /metrics, /healthz, /readyz", url)
         if on_listening is not None:
             on_listening(url)
@@ -97,7 +103,9 @@ def _refusal(host: str, port: int, error: OSError) -> str:
     )
 
 
-def _application(metrics: Metrics, health: Callable[[], Health], clock: Clock) -> web.Application:
+def _application(
+    metrics: Metrics, health: Callable[[], Health], clock: Clock, guard: Guard
+) -> web.Application:
     async def exposition(request: web.Request) -> web.Response:
         text, content_type = await metrics.render(request.headers.get("Accept", ""), clock)
         return web.Response(body=text, headers={"Content-Type": content_type})
@@ -110,7 +118,7 @@ def _application(metrics: Metrics, health: Callable[[], Health], clock: Clock) -
         now = health()
         return _answer(now, good=now.ready)
 
-    application = web.Application()
+    application = web.Application(middlewares=guard.middlewares, client_max_size=_LARGEST_BODY)
     application.router.add_get("/metrics", exposition)
     application.router.add_get("/healthz", healthz)
     application.router.add_get("/readyz", readyz)

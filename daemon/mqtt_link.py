@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from typing import TYPE_CHECKING, cast
 
 from daemon.mqtt_codec import DISCONNECT, PING, Accepted, Acked, Codec, Login, Refused
+from daemon.tls import in_words
 from model.errors import BrokerError
 
 if TYPE_CHECKING:
@@ -16,10 +18,18 @@ if TYPE_CHECKING:
 _CONNECT_S = 10.0
 _WRITE_LIMIT = 1 << 20
 _PACKET_IDS = 65_535
+_WANTED = {
+    False: "TLS (mqtt.tls.ca_file)",
+    True: "a certificate of ours (mqtt.tls.certificate_file)",
+}
 
 
 class LinkLostError(Exception):
     """The connection is gone; the message says why."""
+
+
+class HungUpError(LinkLostError):
+    """The broker closed the connection and did not say why."""
 
 
 class LoginRefusedError(BrokerError):
@@ -172,7 +182,10 @@ class Link(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the event loop."""
-        self._fail(LinkLostError(str(exc) if exc else "the broker closed the connection"))
+        if isinstance(exc, ssl.SSLError):
+            self._fail(LinkLostError(in_words(exc)))
+        else:
+            self._fail(HungUpError(str(exc) if exc else "the broker closed the connection"))
 
     def _fail(self, error: Exception) -> None:
         for future in (self._accepted, self.lost):
@@ -186,7 +199,9 @@ class Link(asyncio.Protocol):
             self._transport = None
 
 
-async def open_link(address: tuple[str, int], login: Login, link: Link) -> None:
+async def open_link(
+    address: tuple[str, int], login: Login, link: Link, tls: ssl.SSLContext | None = None
+) -> None:
     """Connect ``link`` and log in.
 
     Raises:
@@ -195,11 +210,16 @@ async def open_link(address: tuple[str, int], login: Login, link: Link) -> None:
     """
     try:
         async with asyncio.timeout(_CONNECT_S):
-            await asyncio.get_running_loop().create_connection(lambda: link, *address)
+            await asyncio.get_running_loop().create_connection(lambda: link, *address, ssl=tls)
             await link.login(login)
     except TimeoutError:
         link.abort("no answer")
         msg = f"no answer within {_CONNECT_S:g} s"
         raise LinkLostError(msg) from None
+    except HungUpError as error:
+        msg = f"{error} before it had let us in; does it want {_WANTED[tls is not None]}?"
+        raise LinkLostError(msg) from None
+    except ssl.SSLError as error:
+        raise LinkLostError(in_words(error)) from None
     except OSError as error:
         raise LinkLostError(error.strerror or str(error)) from None

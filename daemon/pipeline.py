@@ -45,6 +45,10 @@ _DELIVERY_MS = 3_000
 """Exchanges deliver the close up to two seconds late; one more before that counts as silence."""
 
 
+def _nothing() -> None:
+    """What a ping asks of the inference thread."""
+
+
 class Pipeline:
     """Windows, features and inference of all symbols."""
 
@@ -193,6 +197,10 @@ class Pipeline:
         window = self.windows[slot]
         ready = window.whole and self._derived[slot] == window.revision
         return slot if ready and window.next_open_ms == candle.open_ms else None
+
+    async def ping(self) -> None:
+        """Wait until the inference thread gets round to doing nothing; for ever if it is stuck."""
+        await asyncio.get_running_loop().run_in_executor(self._worker, _nothing)
 
     async def settled(self) -> None:
         """Wait until nothing waits to be forecast or prepared."""

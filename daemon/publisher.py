@@ -16,6 +16,7 @@ from daemon.topics import ROOT, status_topic
 from model.errors import BrokerError
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Sequence
 
     from daemon.clock import Clock
@@ -38,6 +39,7 @@ class Broker(NamedTuple):
         username: None for anonymous.
         password: None for none.
         keepalive_s: seconds between keep-alive packets.
+        tls: whom to trust and who we are; None for no TLS.
     """
 
     host: str
@@ -46,6 +48,7 @@ class Broker(NamedTuple):
     username: str | None
     password: str | None
     keepalive_s: int
+    tls: ssl.SSLContext | None = None
 
 
 class Publisher:
@@ -145,12 +148,12 @@ class Publisher:
         """
         shortest_s, longest_s = _BACKOFF_S
         delay_s = shortest_s
-        address = f"{self._broker.host}:{self._broker.port}"
+        address, tls = f"{self._broker.host}:{self._broker.port}", self._broker.tls
         while True:
             started_s = self._clock.monotonic()
             link = Link(self._codec, self._acked, self._ready.set)
             try:
-                await open_link((self._broker.host, self._broker.port), self._login(), link)
+                await open_link((self._broker.host, self._broker.port), self._login(), link, tls)
                 await self._serve(link)
             except LinkLostError as error:
                 if self._fatal is not None:

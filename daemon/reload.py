@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Final
 
 from model.errors import CandlecastError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from contextlib import AbstractContextManager
 
     from daemon.roster import Roster
     from daemon.swap import Swapper
@@ -48,6 +50,7 @@ class Reloader:
         read: Callable[[], Mapping[str, Any]],
         swapper: Swapper,
         roster: Roster,
+        notice: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         """Wire; `run` waits for orders.
 
@@ -56,19 +59,22 @@ class Reloader:
             read: reads and checks the configuration; called in a thread.
             swapper: looks at the champion again.
             roster: changes the symbols.
+            notice: what each reload happens in, such as a notice to the service manager.
         """
         self.hangup = asyncio.Event()
         self._read = read
         self._swapper = swapper
         self._roster = roster
         self._settings = settings
+        self._notice = notice
 
     async def run(self) -> None:
         """Reload at each hang-up, until cancelled."""
         while True:
             await self.hangup.wait()
             self.hangup.clear()
-            await self.reload()
+            with self._notice():
+                await self.reload()
 
     async def reload(self) -> None:
         """Take up what has changed; whatever is wrong with it leaves everything as it was."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from config.settings import Settings
 from daemon.champion import Recipe
+from daemon.guard import Guard
 from daemon.publisher import Broker
+from daemon.tls import client_context, server_context
 from model.calibration import Rules
 from model.features import Indicators
 
@@ -45,8 +47,31 @@ def recipe_of(settings: Settings) -> Recipe:
 
 
 def broker_of(settings: Settings) -> Broker:
-    """The broker of a configuration, its password read from where it is kept."""
-    mqtt = settings.mqtt
-    return Broker(
-        mqtt.host, mqtt.port, mqtt.version, mqtt.username, mqtt.read_password(), mqtt.keepalive_s
+    """The broker of a configuration, its password read from where it is kept.
+
+    Raises:
+        ConfigError: a file cannot be used.
+    """
+    mqtt, tls = settings.mqtt, settings.mqtt.tls
+    authority = None if tls.trusts_machine else tls.ca_file
+    context = (
+        None
+        if tls.ca_file is None
+        else client_context(authority, tls.certificate_file, tls.key_file)
     )
+    password = mqtt.read_password()
+    return Broker(
+        mqtt.host, mqtt.port, mqtt.version, mqtt.username, password, mqtt.keepalive_s, context
+    )
+
+
+def guard_of(settings: Settings) -> Guard:
+    """Login and TLS of the pages.
+
+    Raises:
+        ConfigError: a file cannot be used.
+    """
+    http = settings.http
+    certificate, key = http.tls.certificate_file, http.tls.key_file
+    tls = None if certificate is None or key is None else server_context(certificate, key)
+    return Guard(http.read_login(), tls)

@@ -59,7 +59,7 @@ def test_config_yaml_holds_every_setting_at_its_default(repository: Path) -> Non
     assert written <= known | optional
     # A password has no place in the file, and sections are not leaves.
     sections = {key for key in optional if any(other.startswith(f"{key}.") for other in written)}
-    assert optional - sections - written == {"mqtt.password"}
+    assert optional - sections - written == {"mqtt.password", "http.password"}
 
 
 def test_every_setting_is_described() -> None:
@@ -187,6 +187,8 @@ def test_a_refused_variable_is_named(tmp_path: Path) -> None:
         ("mqtt: {password: hunter2}", {}),
         ("mqtt: {passwrd: hunter2}", {}),
         ("mqtt: hunter2", {}),
+        ("http: {username: me, password: hunter2}", {}),
+        ("http: {username: ''}", {"CANDLECAST__HTTP__PASSWORD": "hunter2"}),
         ("exchange: {endpoint: {rest: 'http://me:hunter2@host'}}", {}),
         ("mqtt: {password_file: /x}", {"CANDLECAST__MQTT__PASSWORD": "hunter2"}),
         ("mqtt: {host: ''}", {"CANDLECAST__MQTT__PASSWORD": "hunter2"}),
@@ -199,6 +201,72 @@ def test_no_refusal_prints_a_secret(tmp_path: Path, text: str, environ: dict[str
 def test_no_dump_prints_a_secret(tmp_path: Path) -> None:
     settings = load(write(tmp_path, ""), {"CANDLECAST__MQTT__PASSWORD": "hunter2"})
     assert "hunter2" not in f"{settings!r} {settings.model_dump_json()}"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("http: {host: 0.0.0.0}", "http: host 0.0.0.0 can be reached from other machines"),
+        ("http: {host: '::'}", "http: host :: can be reached from other machines"),
+        (
+            "http: {host: 192.0.2.7, username: me, password_file: x}",
+            "set username, password_file and tls, or host 127.0.0.1",
+        ),
+        (
+            "http: {host: 192.0.2.7, tls: {certificate_file: x, key_file: x}}",
+            "set username, password_file and tls, or host 127.0.0.1",
+        ),
+        ("http: {username: me}", "http: needs username and one of password and password_file"),
+        ("http: {password_file: x}", "http: needs username and one of"),
+        ("http: {tls: {key_file: x}}", "http.tls: needs certificate_file and key_file"),
+        ("mqtt: {tls: {certificate_file: x}}", "mqtt.tls: needs certificate_file and key_file"),
+        (
+            "mqtt: {tls: {certificate_file: x, key_file: x}}",
+            "mqtt.tls: has a certificate_file but no ca_file",
+        ),
+    ],
+)
+def test_half_a_lock_is_refused(tmp_path: Path, text: str, words: str) -> None:
+    assert words in refusal(tmp_path, text)
+
+
+def test_a_server_with_login_and_tls_may_be_reached(tmp_path: Path) -> None:
+    tls = "tls: {certificate_file: cert.pem, key_file: key.pem}"
+    text = f"http: {{host: 0.0.0.0, username: me, password_file: secret, {tls}}}"
+    http = load(write(tmp_path, text), {}).http
+    (tmp_path / "secret").write_text("hunter2\n", encoding="utf-8")
+    assert http.read_login() == ("me", "hunter2")
+    assert http.tls.certificate_file == tmp_path / "cert.pem"
+
+
+def test_files_are_found_among_credentials_and_beside_the_configuration(tmp_path: Path) -> None:
+    credentials = tmp_path / "credentials"
+    credentials.mkdir()
+    (credentials / "secret").touch()
+    path = write(
+        tmp_path,
+        "mqtt: {password_file: secret, tls: {ca_file: system}}\n"
+        "http: {tls: {certificate_file: c.pem, key_file: /k.pem}}\n",
+    )
+    settings = load(path, {"CREDENTIALS_DIRECTORY": str(credentials)})
+    assert settings.mqtt.password_file == credentials / "secret"
+    assert settings.mqtt.tls.ca_file == Path("system")
+    assert settings.http.tls.certificate_file == tmp_path / "c.pem"
+    assert settings.http.tls.key_file == Path("/k.pem")
+    assert load(path, {}).mqtt.password_file == tmp_path / "secret"
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [(b"\n", "it is empty"), (b"\xff", "not UTF-8 text"), (b"x" * 70_000, "it is too large")],
+)
+def test_a_password_file_that_holds_no_password(
+    tmp_path: Path, content: bytes, reason: str
+) -> None:
+    (tmp_path / "secret").write_bytes(content)
+    settings = load(write(tmp_path, "mqtt: {password_file: secret}"), {})
+    with pytest.raises(ConfigError, match=f"mqtt.password_file: cannot read .*: {reason}"):
+        settings.mqtt.read_password()
 
 
 def test_the_password_file(tmp_path: Path) -> None:

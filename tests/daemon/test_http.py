@@ -3,31 +3,46 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import logging
 import socket
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import aiohttp
 import pytest
 
 from daemon.clock import SystemClock
+from daemon.guard import Guard
 from daemon.http import Health, serve_http
 from daemon.metrics import Metrics
+from daemon.tls import server_context
 from model.errors import CandlecastError
+from tests.certificates import Authority
 
 WELL = Health(alive=True, ready=True, detail={"symbols": 20, "stale_symbols": []})
 
 
 @asynccontextmanager
 async def serving(
-    health: Callable[[], Health] = lambda: WELL, metrics: Metrics | None = None, port: int = 0
+    health: Callable[[], Health] = lambda: WELL,
+    metrics: Metrics | None = None,
+    port: int = 0,
+    guard: Guard | None = None,
 ) -> AsyncIterator[str]:
     listening: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     async with asyncio.TaskGroup() as group:
         task = group.create_task(
             serve_http(
-                "127.0.0.1", port, metrics or Metrics(), health, SystemClock(), listening.set_result
+                "127.0.0.1",
+                port,
+                metrics or Metrics(),
+                health,
+                SystemClock(),
+                listening.set_result,
+                guard=guard or Guard(),
             )
         )
         yield await listening
@@ -116,3 +131,59 @@ async def test_a_scraper_that_leaves_is_no_error(caplog: pytest.LogCaptureFixtur
     # On a busy machine asyncio's debug mode complains of slow steps.
     said = [r for r in caplog.records if r.levelno >= logging.WARNING and r.name != "asyncio"]
     assert said == []
+
+
+def basic(text: str) -> str:
+    return "Basic " + base64.b64encode(text.encode()).decode()
+
+
+@pytest.mark.parametrize("page", ["metrics", "healthz", "readyz", "nowhere"])
+async def test_without_the_right_login_nothing_is_shown(page: str) -> None:
+    guard = Guard(("me", "gehëim:with colon"))
+    wrong = (
+        *("", "Basic", "Basic !!!", "Bearer x", basic(""), basic(":"), basic("me:")),
+        *(basic("me:gehëim"), basic("you:gehëim:with colon"), basic("me:gehëim:with colon ")),
+    )
+    async with serving(guard=guard) as url, aiohttp.ClientSession() as session:
+        for value in wrong:
+            async with session.get(f"{url}/{page}", headers={"Authorization": value}) as answer:
+                assert answer.status == 401, value
+                assert answer.headers["WWW-Authenticate"].startswith("Basic realm=")
+                assert "candlecast_" not in await answer.text()
+        right = {"Authorization": basic("me:gehëim:with colon")}
+        async with session.get(f"{url}/{page}", headers=right) as answer:
+            assert answer.status == (404 if page == "nowhere" else 200)
+
+
+async def test_pages_by_tls(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    pair = authority.issue("server")
+    guard = Guard(None, server_context(pair.certificate, pair.key))
+    trusting = ssl.create_default_context(cafile=str(authority.ca))
+    async with serving(guard=guard) as url, aiohttp.ClientSession() as session:
+        assert url.startswith("https://127.0.0.1:")
+        async with session.get(f"{url}/readyz", ssl=trusting) as answer:
+            assert answer.status == 200
+        with pytest.raises(aiohttp.ClientError):
+            await session.get(url.replace("https", "http") + "/readyz")
+
+
+@pytest.mark.parametrize(
+    "request_line",
+    [
+        b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /readyz HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 20_000 + b"\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01" + b"\0" * 600,
+    ],
+    ids=["path", "header", "tls"],
+)
+async def test_what_is_too_long_or_no_http_is_refused(request_line: bytes) -> None:
+    async with serving() as url:
+        host, port = url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(request_line)
+        answer = await reader.readline()
+        assert answer.split(b" ")[1] == b"400"
+        writer.close()
+        await writer.wait_closed()
+        assert (await get(f"{url}/readyz"))[0] == 200

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -41,11 +42,18 @@ class Wall:
 class Trial:
     """A running publisher and everything around it."""
 
-    def __init__(self, port: int, *, version: str = "5", username: str | None = None) -> None:
+    def __init__(
+        self,
+        port: int,
+        *,
+        version: str = "5",
+        username: str | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self.clock = Wall()
         self.metrics = Metrics(10)
         self.outbox = Outbox(100)
-        broker = Broker(HOST, port, version, username, username and PASSWORD, 30)
+        broker = Broker(HOST, port, version, username, username and PASSWORD, 30, tls)
         self.publisher = Publisher(broker, "tester", self.outbox, self.clock, self.metrics)
 
     def forecast(self, symbol: str, text: str, valid_ms: int = 60_000) -> Outgoing:

@@ -1,0 +1,96 @@
+"""TLS on both sides: as a client of the broker, as the server of the pages."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+from typing import Final
+
+from model.errors import ConfigError
+
+_ADVICE: Final = {
+    "certificate has expired": "renew it, or set the clock",
+    "certificate is not yet valid": "set the clock",
+    "unable to get local issuer certificate": "check mqtt.tls.ca_file",
+    "self-signed certificate": "check mqtt.tls.ca_file",
+    "self-signed certificate in certificate chain": "check mqtt.tls.ca_file",
+}
+_WANTS_OURS: Final = ("CERTIFICATE_REQUIRED", "HANDSHAKE_FAILURE")
+_REFUSES_OURS: Final = ("UNKNOWN_CA", "BAD_CERTIFICATE", "CERTIFICATE_EXPIRED", "DECRYPT_ERROR")
+
+
+def client_context(
+    ca_file: Path | None, certificate_file: Path | None, key_file: Path | None
+) -> ssl.SSLContext:
+    """What a client needs to know whom it talks to, and to say who it is itself.
+
+    Args:
+        ca_file: certificate of the authority to trust (PEM); None trusts the machine's.
+        certificate_file: our own certificate (PEM), None for none.
+        key_file: its key.
+
+    Raises:
+        ConfigError: a file cannot be used.
+    """
+    context = _loaded(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), certificate_file, key_file, "mqtt")
+    if ca_file is None:
+        context.load_default_certs()
+        return context
+    try:
+        context.load_verify_locations(ca_file)
+    except (OSError, ssl.SSLError) as error:
+        msg = f"mqtt.tls.ca_file: cannot use {ca_file}: {_reason(error)}"
+        raise ConfigError(msg) from None
+    return context
+
+
+def server_context(certificate_file: Path, key_file: Path) -> ssl.SSLContext:
+    """What a server needs to say who it is.
+
+    Raises:
+        ConfigError: a file cannot be used.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    return _loaded(context, certificate_file, key_file, "http")
+
+
+def _loaded(
+    context: ssl.SSLContext, certificate: Path | None, key: Path | None, section: str
+) -> ssl.SSLContext:
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if certificate is None or key is None:
+        return context
+    for setting, path in (("certificate_file", certificate), ("key_file", key)):
+        try:
+            path.open("rb").close()
+        except OSError as error:
+            msg = f"{section}.tls.{setting}: cannot read {path}: {error.strerror}"
+            raise ConfigError(msg) from None
+    try:
+        # Without a function that answers, OpenSSL would ask the terminal for a passphrase.
+        context.load_cert_chain(certificate, key, password=lambda: b"")
+    except (OSError, ValueError) as error:
+        msg = f"{section}.tls: cannot use {certificate} with {key}: {_reason(error)}"
+        raise ConfigError(msg) from None
+    return context
+
+
+def _reason(error: OSError | ValueError) -> str:
+    if isinstance(error, ssl.SSLError):
+        words = str(error.reason or "not PEM").replace("_", " ").lower()
+        return "the key belongs to another certificate" if "mismatch" in words else words
+    return error.strerror or str(error) if isinstance(error, OSError) else str(error)
+
+
+def in_words(error: ssl.SSLError) -> str:
+    """What went wrong between us and a server, and what to do about it."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        words = error.verify_message
+        advice = next((text for start, text in _ADVICE.items() if words.startswith(start)), None)
+        return f"its certificate is refused: {words}" + (f"; {advice}" if advice else "")
+    reason = str(error.reason or error)
+    if any(part in reason for part in _WANTS_OURS):
+        return "it wants a certificate of ours (mqtt.tls.certificate_file)"
+    if any(part in reason for part in _REFUSES_OURS):
+        return f"it refuses our certificate ({reason.replace('_', ' ').lower()})"
+    return f"no TLS with it: {reason.replace('_', ' ').lower()}; does mqtt.port speak TLS?"

@@ -1,0 +1,82 @@
+#!/bin/sh
+# Puts candlecast where its units expect it, or removes it again; `make install` and `make uninstall`.
+# With DESTDIR nothing is started or reloaded, so that a package can be built from the result.
+set -eu
+cd "$(dirname "$0")/.."
+destdir=${DESTDIR:-}
+prefix=${PREFIX:-/opt/candlecast}
+etc=$destdir/etc/candlecast
+units=$destdir/usr/local/lib/systemd/system
+sysusers=$destdir/usr/local/lib/sysusers.d
+names="candlecast.service candlecast@.service candlecast-retrain.service candlecast-retrain.timer"
+
+fail() {
+    echo "candlecast: $1" >&2
+    exit 1
+}
+
+is_live() {
+    [ -z "$destdir" ] && [ -d /run/systemd/system ]
+}
+
+install_all() {
+    home=$(readlink -f "$("$PYTHON" -c 'import sys; print(sys.base_prefix)')")
+    case $home in
+    /home/* | /root/* | /tmp/*)
+        # The units hide home directories from the daemon, and with them such a Python.
+        [ -n "$destdir" ] ||
+            fail "$home is hidden from services; put a system-wide Python 3.11 or newer first on PATH" ;;
+    esac
+    venv=$destdir$prefix/venv
+    "$PYTHON" -m venv --clear "$venv"
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes \
+        -r "${LOCK:-systemd/requirements.lock}"
+    # Built from a copy, or setuptools would leave its build folder beside the sources.
+    copy=$(mktemp -d)
+    trap 'rm -rf "$copy"' EXIT
+    cp -r config daemon model pyproject.toml README.md LICENSE "$copy"
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-index --no-deps \
+        --no-build-isolation "$copy"
+    # Scripts name their interpreter, which will not be found under DESTDIR.
+    [ -z "$destdir" ] || sed -i "1s|^#!$destdir|#!|" "$venv"/bin/*
+
+    install -d "$units" "$sysusers" "$etc"
+    install -d -m 0700 "$etc/credentials"
+    for name in $names; do
+        sed "s|/opt/candlecast/|$prefix/|" "systemd/$name" >"$units/$name"
+        chmod 0644 "$units/$name"
+    done
+    install -m 0644 systemd/candlecast.sysusers "$sysusers/candlecast.conf"
+    [ -e "$etc/config.yaml" ] || install -m 0644 config/config.yaml "$etc/config.yaml"
+    if is_live; then
+        systemd-sysusers "$sysusers/candlecast.conf"
+        systemctl daemon-reload
+    fi
+    echo "candlecast is in $prefix. Next: edit /etc/candlecast/config.yaml, then"
+    echo "  systemctl start candlecast-retrain.service    # the first model; takes a while"
+    echo "  systemctl enable --now candlecast.service candlecast-retrain.timer"
+}
+
+uninstall_all() {
+    if is_live; then
+        systemctl disable --now --quiet candlecast.service candlecast-retrain.timer \
+            candlecast-retrain.service 2>/dev/null || true
+        systemctl stop 'candlecast@*.service'
+    fi
+    for name in $names; do
+        rm -f "$units/$name"
+    done
+    rm -f "$sysusers/candlecast.conf"
+    rm -rf "$destdir${prefix:?}/venv"
+    rmdir --ignore-fail-on-non-empty "$destdir$prefix"
+    if is_live; then
+        systemctl daemon-reload
+    fi
+    echo "candlecast is gone; /etc/candlecast, /var/lib/candlecast and the user candlecast are left."
+}
+
+case ${1:-} in
+install) install_all ;;
+uninstall) uninstall_all ;;
+*) fail "usage: install.sh install | uninstall" ;;
+esac

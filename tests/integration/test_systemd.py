@@ -1,0 +1,311 @@
+"""The installed units under a real systemd: what an operator relies on, and what is shut."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from model.features import Indicators
+from tests.integration.harness import sections, tape_of, write_config
+from tests.integration.machine import Machine, machine
+from tests.models import promote
+from tests.servers import (
+    Mosquitto,
+    free_port,
+    mosquitto,
+    mosquitto_sub,
+    password_file,
+    sandbox_process,
+)
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+UNITS = REPOSITORY / "systemd"
+SERVICE = "candlecast.service"
+STATE = Path("/var/lib/candlecast")
+WATCHDOG_S = 2.0
+SECRET = "planted-into-a-credential"
+MONOTONIC = "ExecMainStartTimestampMonotonic"
+HANGS = """\
+import gc
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+
+def hang_loop(*_):
+    time.sleep(600)
+
+
+def hang_thread(*_):
+    gc.unfreeze()
+    for pool in gc.get_objects():
+        if isinstance(pool, ThreadPoolExecutor) and pool._thread_name_prefix == "engine":
+            pool.submit(time.sleep, 600)
+
+
+signal.signal(signal.SIGUSR1, hang_loop)
+signal.signal(signal.SIGUSR2, hang_thread)
+"""
+"""Two ways to hang, which the daemon itself has no use for: read by Python as it starts."""
+
+
+def until(condition: Callable[[], bool], within_s: float, what: Callable[[], str]) -> None:
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline, what()
+        time.sleep(0.05)
+
+
+def installed(work: Path) -> Path:
+    """What `make install DESTDIR=…` makes, its libraries being those of this environment."""
+    lock = work / "requirements.lock"
+    lock.touch()
+    root = work / "root"
+    subprocess.run(
+        ["make", "install", f"DESTDIR={root}"],
+        cwd=REPOSITORY, check=True, timeout=120, stdout=subprocess.DEVNULL,
+        env=os.environ | {"LOCK": str(lock), "PYTHONPATH": sysconfig.get_path("purelib")},
+    )  # fmt: skip
+    return root
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with candlecast installed under ``root``."""
+    folder = tmp_path_factory.mktemp("machine")
+    folder.chmod(0o755)
+    installed(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def inside(work: Path) -> Iterator[Machine]:
+    """A booted machine on which candlecast is installed but not configured."""
+    hooks = work / "hooks"
+    hooks.mkdir()
+    (hooks / "sitecustomize.py").write_text(HANGS)
+    libraries = sysconfig.get_path("purelib")
+    for name in (SERVICE, "candlecast@.service", "candlecast-retrain.service"):
+        drop_in = work / "units" / f"{name}.d" / "test.conf"
+        drop_in.parent.mkdir(parents=True)
+        drop_in.write_text(
+            "[Service]\nProtectHome=tmpfs\n"
+            f"Environment=PYTHONPATH={libraries}:{hooks}\n"
+            f"BindReadOnlyPaths={sys.prefix} {sys.base_prefix} {hooks}\n"
+            + ("" if "retrain" in name else f"WatchdogSec={WATCHDOG_S}\n")
+        )
+    with machine(work, [Path(sys.prefix), Path(sys.base_prefix)]) as booted:
+        yield booted
+
+
+@pytest.fixture(scope="module")
+def broker(inside: Machine, work: Path) -> Iterator[Mosquitto]:
+    folder = work / "broker"
+    folder.mkdir()
+    passwords = password_file(folder, "trader", SECRET)
+    with inside.network(), mosquitto(folder, f"password_file {passwords}") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def configured(inside: Machine, broker: Mosquitto, work: Path) -> Iterator[Machine]:
+    """Exchange, broker, model, configuration and secret are there; nothing is started."""
+    with (
+        inside.network(),
+        sandbox_process("--symbols", "2", "--slice-rows", "3600", "--history", "900") as exchange,
+    ):
+        state = work / "lib" / "candlecast"
+        state.mkdir()
+        tape = tape_of(exchange)
+        past = (tape.origin_ms, tape.origin_ms + 900_000)
+        for promoted_last in (False, True):
+            promote(
+                state / "registry",
+                {symbol: tape.history(symbol, *past)[1] for symbol in tape.symbols},
+                timeframe=exchange.timeframe,
+                indicators=Indicators(),
+                lookback=60,
+                trained_to_ms=tape.origin_ms + promoted_last,
+            )
+        write_config(
+            work / "etc" / "candlecast",
+            sections(
+                exchange,
+                broker.port,
+                free_port(),
+                mqtt={"username": "trader", "password_file": "candlecast_mqtt-password"},
+            ),
+        )
+        secret = work / "etc" / "candlecast" / "credentials" / "mqtt-password"
+        secret.write_text(SECRET)
+        secret.chmod(0o600)
+        yield inside
+
+
+@pytest.fixture
+def started(configured: Machine) -> Machine:
+    done = configured.systemctl("start", SERVICE, check=False)
+    assert done.returncode == 0, configured.text(SERVICE)
+    return configured
+
+
+def test_it_is_ready_once_it_forecasts(started: Machine, broker: Mosquitto) -> None:
+    with started.network(), mosquitto_sub(broker.port, "candlecast/v1/+/+/+/prediction") as live:
+        first = json.loads(live.next(20)["payload"])
+    assert first["symbol"] in {"S00/USDT", "S01/USDT"}
+    until(
+        lambda: status(started).startswith("2 symbols; broker connected; model "),
+        10,
+        lambda: status(started),
+    )
+
+
+def status(machine: Machine) -> str:
+    return machine.show(SERVICE, "StatusText")["StatusText"]
+
+
+def test_it_may_write_its_state_and_nothing_else(started: Machine) -> None:
+    pid = started.pid_of(SERVICE)
+    (owner,) = {line.split()[1] for line in proc(started, pid, "status") if "Uid:" in line}
+    assert owner != "0"
+
+    def may_write(folder: str) -> bool:
+        command = ("touch", f"{folder}/probe")
+        return as_service(started, pid, owner, *command).returncode == 0
+
+    assert may_write(str(STATE))
+    for folder in ("/", "/etc", "/etc/candlecast", "/usr", "/opt/candlecast", "/var", "/var/lib"):
+        assert not may_write(folder), folder
+    for folder in ("/etc/candlecast/credentials", "/var/lib/private", "/var/log/journal"):
+        assert as_service(started, pid, owner, "ls", folder).returncode != 0, folder
+    for line in proc(started, pid, "status"):
+        if line.startswith("Cap"):
+            assert int(line.split()[1], 16) == 0, line
+        if line.startswith("NoNewPrivs"):
+            assert line.split()[1] == "1"
+
+
+def proc(machine: Machine, pid: str, name: str) -> list[str]:
+    return machine.run("cat", f"/proc/{pid}/{name}").stdout.splitlines()
+
+
+def as_service(
+    machine: Machine, pid: str, owner: str, *command: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a command where the service runs, as its user."""
+    where = ("nsenter", "--target", pid, "--mount", "--setuid", owner, "--setgid", owner)
+    return machine.run(*where, *command, check=False)
+
+
+def test_a_reload_looks_at_the_champion_and_says_when_it_is_done(started: Machine) -> None:
+    before = started.pid_of(SERVICE)
+    started.systemctl("reload", SERVICE)
+    assert started.show(SERVICE, "ActiveState", "MainPID") == {
+        "ActiveState": "active",
+        "MainPID": before,
+    }
+    assert f"Reloaded {SERVICE}" in started.text(SERVICE)
+
+
+def test_a_champion_that_changes_is_swapped_in(started: Machine) -> None:
+    served = status(started).rpartition(" ")[2]
+    pid = started.pid_of(SERVICE)
+    (owner,) = {line.split()[1] for line in proc(started, pid, "status") if "Uid:" in line}
+    libraries = f"PYTHONPATH={sysconfig.get_path('purelib')}"
+    rollback = ("/opt/candlecast/venv/bin/candlecast", "models", "rollback")
+    state = f"STATE_DIRECTORY={STATE}"
+    config = ("--config", "/etc/candlecast/config.yaml")
+    done = as_service(started, pid, owner, "env", libraries, state, *rollback, *config)
+    champion = done.stdout.rpartition("champion: ")[2].strip()
+    assert champion not in {"", served}, done.stderr
+    until(lambda: status(started).endswith(champion), 20, lambda: status(started) + " " + champion)
+    assert started.pid_of(SERVICE) == pid
+
+
+def test_the_secret_is_in_its_credential_alone(started: Machine) -> None:
+    pid = started.pid_of(SERVICE)
+    assert SECRET not in started.text(SERVICE)
+    for name in ("cmdline", "environ"):
+        assert SECRET not in "".join(proc(started, pid, name))
+    shown = started.systemctl("show", SERVICE).stdout + started.systemctl("status", SERVICE).stdout
+    assert SECRET not in shown
+
+
+@pytest.mark.parametrize("number", ["SIGUSR1", "SIGUSR2"], ids=["loop", "inference-thread"])
+def test_what_hangs_is_restarted_in_time(started: Machine, number: str) -> None:
+    before, earlier = restarts(started), started.text(SERVICE)
+    hung_s = time.monotonic()
+    started.signal(SERVICE, number)
+
+    def again() -> bool:
+        state = started.show(SERVICE, "ActiveState")["ActiveState"]
+        return restarts(started) > before and state == "active"
+
+    until(again, 60, lambda: started.text(SERVICE))
+    started_s = int(started.show(SERVICE, MONOTONIC)[MONOTONIC]) / 1e6
+    assert started_s - hung_s < WATCHDOG_S + 2.0
+    assert restarts(started) == before + 1
+    said = started.text(SERVICE).removeprefix(earlier)
+    assert f"{SERVICE}: Watchdog timeout (limit 2s)!" in said
+    # What every thread was doing goes to the journal.
+    assert "Fatal Python error: Aborted" in said
+    assert "in hang_loop" in said if number == "SIGUSR1" else "in _worker" in said
+
+
+def restarts(machine: Machine) -> int:
+    return int(machine.show(SERVICE, "NRestarts")["NRestarts"])
+
+
+def test_it_stops_cleanly(started: Machine, broker: Mosquitto) -> None:
+    with started.network(), mosquitto_sub(broker.port, "candlecast/v1/status/tester") as live:
+        started.systemctl("stop", SERVICE)
+        states = [json.loads(live.next(10)["payload"])["state"]]
+        while states[-1] != "offline":
+            states.append(json.loads(live.next(10)["payload"])["state"])
+    assert states[-2:] == ["stopping", "offline"]
+    shown = started.show(SERVICE, "ActiveState", "Result", "ExecMainStatus", "NRestarts")
+    assert shown["ActiveState"] == "inactive"
+    assert shown["Result"] == "success"
+    assert shown["ExecMainStatus"] == "0"
+
+
+def test_a_wrong_configuration_is_not_tried_again(configured: Machine, work: Path) -> None:
+    (work / "etc" / "candlecast" / "broken.yaml").write_text("mqtt: {prot: 1}\n")
+    done = configured.systemctl("start", "candlecast@broken.service", check=False)
+    assert done.returncode != 0
+    shown = configured.show("candlecast@broken.service", "NRestarts", "ExecMainStatus", "SubState")
+    assert shown == {"NRestarts": "0", "ExecMainStatus": "2", "SubState": "failed"}
+    lines = [m["MESSAGE"] for m in configured.journal("candlecast@broken.service")]
+    (line,) = [text for text in lines if text.startswith("candlecast: ")]
+    assert "mqtt.prot: unknown key; did you mean port?" in line
+
+
+def test_the_installed_units_are_in_order(inside: Machine, work: Path) -> None:
+    folder = work / "root/usr/local/lib/systemd/system"
+    names = {path.name for path in folder.iterdir()}
+    assert names == {path.name for path in UNITS.iterdir() if path.suffix in {".service", ".timer"}}
+    done = inside.run("systemd-analyze", "verify", *(str(folder / name) for name in sorted(names)))
+    assert done.stderr == ""
+
+
+def test_what_is_installed_can_be_removed(work: Path, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    shutil.copytree(work / "root", root, symlinks=True)
+    script = root / "opt/candlecast/venv/bin/candlecast"
+    assert script.read_text().startswith("#!/opt/candlecast/venv/bin/python")
+    assert (root / "etc/candlecast/credentials").stat().st_mode & 0o777 == 0o700
+    subprocess.run(
+        ["make", "uninstall", f"DESTDIR={root}"],
+        cwd=REPOSITORY, check=True, timeout=60, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    left = {str(path.relative_to(root)) for path in root.rglob("*") if not path.is_dir()}
+    assert left == {"etc/candlecast/config.yaml"}
