@@ -61,11 +61,11 @@ done
 mount -o bind "$work/etc" /etc
 mount -o bind "$work/lib" /var/lib
 mkdir -p /opt/candlecast
-mount -o bind,ro "$work/root/opt/candlecast" /opt/candlecast
-systemd-sysusers "$work/root/usr/local/lib/sysusers.d/candlecast.conf"
+mount -o bind,ro "$work/installed/opt/candlecast" /opt/candlecast
+systemd-sysusers "$work/installed/usr/local/lib/sysusers.d/candlecast.conf"
 mount --make-rshared /
 export container=unshare
-export SYSTEMD_UNIT_PATH="$work/units:$work/root/usr/local/lib/systemd/system"
+export SYSTEMD_UNIT_PATH="$work/units:$work/installed/usr/local/lib/systemd/system"
 export SYSTEMD_GENERATOR_PATH="$work/none" SYSTEMD_ENVIRONMENT_GENERATOR_PATH="$work/none"
 exec /usr/lib/systemd/systemd --system --unit=machine.target --show-status=no --log-target=journal
 """
@@ -145,7 +145,7 @@ def _setns(descriptor: int) -> None:
 
 @contextmanager
 def machine(work: Path, needed: Sequence[Path]) -> Iterator[Machine]:
-    """Boot systemd with what `make install` has put under ``work/root``.
+    """Boot systemd with what `make install` has put under ``work/installed``.
 
     Args:
         work: a folder of the test's own; ``units`` in it may hold further units and drop-ins.
@@ -174,7 +174,7 @@ def _furnish(work: Path) -> None:
     for folder in (units, work / "lib", work / "none"):
         folder.mkdir(exist_ok=True)
     shutil.copytree("/etc", work / "etc", symlinks=True, dirs_exist_ok=True)
-    shutil.copytree(work / "root" / "etc", work / "etc", dirs_exist_ok=True)
+    shutil.copytree(work / "installed" / "etc", work / "etc", dirs_exist_ok=True)
     for name in _TARGETS:
         (units / f"{name}.target").write_text("[Unit]\nDefaultDependencies=no\n")
     for name in _JOURNAL:

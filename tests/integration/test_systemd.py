@@ -69,7 +69,7 @@ def installed(work: Path) -> Path:
     """What `make install DESTDIR=…` makes, its libraries being those of this environment."""
     lock = work / "requirements.lock"
     lock.touch()
-    root = work / "root"
+    root = work / "installed"
     subprocess.run(
         ["make", "install", f"DESTDIR={root}"],
         cwd=REPOSITORY, check=True, timeout=120, stdout=subprocess.DEVNULL,
@@ -80,7 +80,7 @@ def installed(work: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with candlecast installed under ``root``."""
+    """A folder with candlecast installed under ``installed``."""
     folder = tmp_path_factory.mktemp("machine")
     folder.chmod(0o755)
     installed(folder)
@@ -290,7 +290,7 @@ def test_a_wrong_configuration_is_not_tried_again(configured: Machine, work: Pat
 
 
 def test_the_installed_units_are_in_order(inside: Machine, work: Path) -> None:
-    folder = work / "root/usr/local/lib/systemd/system"
+    folder = work / "installed/usr/local/lib/systemd/system"
     names = {path.name for path in folder.iterdir()}
     assert names == {path.name for path in UNITS.iterdir() if path.suffix in {".service", ".timer"}}
     done = inside.run("systemd-analyze", "verify", *(str(folder / name) for name in sorted(names)))
@@ -299,7 +299,7 @@ def test_the_installed_units_are_in_order(inside: Machine, work: Path) -> None:
 
 def test_what_is_installed_can_be_removed(work: Path, tmp_path: Path) -> None:
     root = tmp_path / "root"
-    shutil.copytree(work / "root", root, symlinks=True)
+    shutil.copytree(work / "installed", root, symlinks=True)
     script = root / "opt/candlecast/venv/bin/candlecast"
     assert script.read_text().startswith("#!/opt/candlecast/venv/bin/python")
     assert (root / "etc/candlecast/credentials").stat().st_mode & 0o777 == 0o700
