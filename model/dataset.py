@@ -113,6 +113,19 @@ def read_candles(path: Path, timeframe: Timeframe) -> pd.DataFrame:
     if fault:
         msg = f"{path}: {fault}"
         raise CandlecastError(msg)
+    return on_grid(frame, timeframe)
+
+
+def on_grid(frame: pd.DataFrame, timeframe: Timeframe) -> pd.DataFrame:
+    """One row per boundary of the timeframe, as `read_candles` gives them.
+
+    Args:
+        frame: `timestamp, open, high, low, close, volume` of candles that can be true, in any
+            order, the last of several for one boundary being the one that counts.
+        timeframe: length of the candles.
+    """
+    import pandas as pd
+
     frame = frame[list(_REQUIRED)].drop_duplicates("timestamp", keep="last")
     frame = frame.astype({"timestamp": np.int64}).set_index("timestamp").sort_index()
     grid = np.arange(frame.index[0], frame.index[-1] + 1, timeframe.ms)
@@ -195,7 +208,11 @@ def _fault(frame: pd.DataFrame, timeframe: Timeframe) -> str:
     return ""
 
 
-def build_dataset(config_path: str | Path, candles: Mapping[str, pd.DataFrame]) -> Dataset:
+def build_dataset(
+    config_path: str | Path,
+    candles: Mapping[str, pd.DataFrame],
+    splits: tuple[float, float] | None = None,
+) -> Dataset:
     """Cut candles into samples.
 
     The parts are separated in time, at the same instants for all symbols: markets move together, so
@@ -204,12 +221,14 @@ def build_dataset(config_path: str | Path, candles: Mapping[str, pd.DataFrame]) 
     Args:
         config_path: the configuration; its `model` section says shares, lookback and features.
         candles: frames as `read_candles` gives them, by ccxt symbol.
+        splits: shares of training and validation instead of the configuration's.
 
     Raises:
         CandlecastError: a symbol has too few candles for one sample in each part.
     """
     config = DataPreprocessor(config_path).config
-    cuts = _cut_times(candles, config["model"]["train_split"], config["model"]["val_split"])
+    settings = config["model"]
+    cuts = _cut_times(candles, *(splits or (settings["train_split"], settings["val_split"])))
     lookback = int(config["model"]["lookback_periods"])
     parts: list[list[Samples]] = [[] for _ in _PARTS]
     scalers: dict[str, SymbolScaler] = {}

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from model.onnx_export import LstmWeights
+    from model.training_checkpoint import Standing, TrainingCheckpoint
 
 _log = logging.getLogger(__name__)
 
@@ -47,6 +48,8 @@ class LSTMPricePredictor:
         model: the Keras model, None until built or loaded.
         history: the Keras training history, None until trained.
         checkpoint_path: where `train` keeps the best model so far.
+        resume: where `train` notes after every epoch how far it is, to go on from there after a
+            kill; None: nowhere.
 
     Args:
         config_path: YAML configuration file.
@@ -61,6 +64,7 @@ class LSTMPricePredictor:
         self.model: keras.Model | None = None
         self.history: keras.callbacks.History | None = None
         self.checkpoint_path = Path("models/checkpoints/best_model.keras")
+        self.resume: TrainingCheckpoint | None = None
 
     def build_model(self, input_shape: tuple[int, int]) -> keras.Model:
         """Build and compile the network, keep it as `model` and print its summary.
@@ -128,23 +132,32 @@ class LSTMPricePredictor:
         if X_val is not None and y_val is not None:
             _check_pair("validation", X_val, y_val)
             validation = (X_val, y_val)
+        standing = None if self.resume is None else self.resume.load()
+        if standing:
+            self.load_model(standing.model)
         model = self.model or self.build_model((X_train.shape[1], X_train.shape[2]))
         self.checkpoint_path.parent.mkdir(parents=True, exist_ok=True)
-        print(f"Training model for up to {settings['epochs']} epochs...")
-        _seed(keras, settings["seed"])
+        first = standing.epoch if standing else 0
+        print(f"Training model for up to {settings['epochs']} epochs..." + _from(first))
+        _seed(keras, settings["seed"] + first)
+        watching = self.callbacks("loss" if validation is None else "val_loss")
         self.history = model.fit(
             X_train,
             y_train,
             validation_data=validation,
             epochs=settings["epochs"],
+            initial_epoch=first,
             batch_size=settings["batch_size"],
             validation_batch_size=_PREDICT_BATCH,
             callbacks=[
-                *self.callbacks("loss" if validation is None else "val_loss"),
+                *watching,
+                *self._resuming(watching, standing),
                 self._progress(len(X_train)),
             ],
             verbose=0,
         )
+        if self.resume is not None:
+            self.history.history = self.resume.losses
         return self.history
 
     def callbacks(self, monitor: str) -> list[keras.callbacks.Callback]:
@@ -165,6 +178,20 @@ class LSTMPricePredictor:
                 str(self.checkpoint_path), monitor=monitor, save_best_only=True
             ),
         ]
+
+    def _resuming(
+        self, watching: Sequence[keras.callbacks.Callback], standing: Standing | None
+    ) -> list[keras.callbacks.Callback]:
+        """Behind the others: these forget all when training begins, and are up to date by then."""
+        resume = self.resume
+        if resume is None:
+            return []
+
+        callback: keras.callbacks.LambdaCallback = _keras().callbacks.LambdaCallback(
+            on_train_begin=lambda _: resume.watch(watching, standing),
+            on_epoch_end=lambda epoch, losses: resume.save(epoch + 1, callback.model, losses),
+        )
+        return [callback]
 
     def _progress(self, n_samples: int) -> keras.callbacks.Callback:
         from model.training_progress import TrainingProgress
@@ -290,6 +317,10 @@ class LSTMPricePredictor:
             dense_kernel=kernel,
             dense_bias=bias,
         )
+
+
+def _from(epoch: int) -> str:
+    return f" going on after epoch {epoch}" if epoch else ""
 
 
 def _print_last_value(last: NDArray[Any], y: NDArray[Any], mae: float) -> None:

@@ -6,6 +6,8 @@ As a script it trains on the newest candle file of `data/`: `python -m model.tra
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +25,7 @@ from model.features import OHLCV
 from model.lstm_model import LSTMPricePredictor
 from model.preprocess import indicators_of
 from model.residuals import Residuals, fit_residuals
+from model.training_checkpoint import TrainingCheckpoint
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -77,6 +80,8 @@ def train(
     *,
     models: Path = Path("models"),
     data: Path = Path("data"),
+    splits: tuple[float, float] | None = None,
+    resume: Path | None = None,
 ) -> Trained:
     """Train one network on the candles of all symbols and evaluate it on their last part.
 
@@ -90,13 +95,17 @@ def train(
         timeframe: length of the candles.
         models: folder for model and plot; created when missing.
         data: folder for the predictions; created when missing.
+        splits: shares of training and validation instead of the configuration's.
+        resume: folder that says how far training is, to go on from there after a kill.
 
     Raises:
         CandlecastError: too few candles.
     """
-    dataset = build_dataset(config_path, candles)
+    dataset = build_dataset(config_path, candles, splits)
     predictor = LSTMPricePredictor(config_path)
     predictor.checkpoint_path = models / "checkpoints" / "best_model.keras"
+    if resume is not None:
+        predictor.resume = TrainingCheckpoint(resume, _key(dataset, predictor))
     _print_split(dataset)
     print("\nModel Architecture:")
     predictor.train(dataset.train.X, dataset.train.y, dataset.validation.X, dataset.validation.y)
@@ -137,6 +146,13 @@ def train(
         test=test,
         residuals=_residuals(candles, dataset, validation),
     )
+
+
+def _key(dataset: Dataset, predictor: LSTMPricePredictor) -> str:
+    """Says which training it is: the same one has the same candles, cuts and settings."""
+    settings = {name: predictor.config[name] for name in ("model", "indicators")}
+    what = [dataset.sha256, len(dataset.train.y), len(dataset.validation.y), settings]
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
 
 
 def _scored(dataset: Dataset, samples: Samples, raw: NDArray[np.float32]) -> Scored:

@@ -1,0 +1,144 @@
+"""A training that is killed goes on from its last whole epoch."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from model.lstm_model import LSTMPricePredictor
+from model.training_checkpoint import TrainingCheckpoint
+
+Configure = Callable[..., Path]
+EPOCHS = 6
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def data() -> tuple[NDArray[Any], ...]:
+    rng = np.random.default_rng(1)
+    X = rng.normal(size=(64, 5, 2)).astype(np.float32)
+    y = X[:, -1, 0] + 0.1 * rng.normal(size=64).astype(np.float32)
+    return X[:48], y[:48], X[48:], y[48:]
+
+
+def predictor(config: Path, folder: Path, key: str = "one") -> LSTMPricePredictor:
+    made = LSTMPricePredictor(config)
+    made.resume = TrainingCheckpoint(folder / "resume", key)
+    return made
+
+
+CUT = """
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[3])
+from tests.model.test_training_checkpoint import data, predictor
+made = predictor(Path(sys.argv[1]), Path(sys.argv[2]))
+save = made.resume.save
+
+def die_while_saving(epochs, model, losses):
+    if epochs == 3:
+        # Some of its files are there, and it does not count yet.
+        model.save(Path(sys.argv[2]) / "resume" / "epoch-0003.keras")
+        os.kill(os.getpid(), signal.SIGKILL)
+    save(epochs, model, losses)
+
+made.resume.save = die_while_saving
+made.train(*data())
+"""
+
+
+def test_a_killed_training_goes_on(
+    configure: Configure, tmp_path: Path, repository: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = configure(epochs=EPOCHS, lstm_units=[3], batch_size=16, dropout_rate=0.0)
+    arguments = [str(config), str(tmp_path), str(repository)]
+    killed = subprocess.run(
+        [sys.executable, "-c", CUT, *arguments], check=False, capture_output=True, text=True
+    )
+    assert killed.returncode == -9, killed.stderr
+    standing = TrainingCheckpoint(tmp_path / "resume", "one").load()
+    assert standing is not None
+    assert standing.epoch == 2
+    again = predictor(config, tmp_path)
+    history = again.train(*data())
+    out = capsys.readouterr().out
+    assert "going on after epoch 2" in out
+    assert "Epoch 3/6" in out
+    assert "Epoch 2/6" not in out
+    assert len(history.history["loss"]) == len(history.history["val_loss"]) == EPOCHS
+    # What was learnt before the kill is not lost: the first loss afterwards goes on from it.
+    losses = history.history["loss"]
+    assert losses[2] < losses[0]
+    assert min(losses) == min(losses[2:])
+    left = sorted(path.name for path in (tmp_path / "resume").iterdir())
+    assert left == ["epoch-0006.keras", "epoch-0006.npz", "standing.json"]
+
+
+def test_what_was_best_before_the_kill_still_counts_after_it(
+    configure: Configure, tmp_path: Path
+) -> None:
+    config = configure(epochs=2, lstm_units=[3], batch_size=16)
+    X, y, X_val, y_val = data()
+    first = predictor(config, tmp_path)
+    first.train(X, y, X_val, y_val)
+    (standing,) = [TrainingCheckpoint(tmp_path / "resume", "one").load()]
+    assert standing is not None
+    assert standing.best_weights is not None
+    # Never reached again: every later epoch is worse, so this is what training must end with.
+    path = tmp_path / "resume" / "standing.json"
+    raw = json.loads(path.read_text())
+    for remembered in raw["callbacks"]:
+        remembered["best"] = 0.0
+    path.write_text(json.dumps(raw))
+    longer = configure(epochs=30, lstm_units=[3], batch_size=16)
+    again = predictor(longer, tmp_path)
+    history = again.train(X, y, X_val, y_val)
+    # Ten epochs without a better one, counted from before the kill.
+    assert len(history.history["loss"]) <= 2 + 10
+    assert again.model is not None
+    for ours, best in zip(again.model.get_weights(), standing.best_weights, strict=True):
+        assert np.array_equal(ours, best)
+    # The rate was halved on the way, and is part of what was saved.
+    assert history.history["learning_rate"][-1] < history.history["learning_rate"][0]
+
+
+def test_a_finished_training_is_not_repeated_and_a_damaged_one_begun_anew(
+    configure: Configure, tmp_path: Path
+) -> None:
+    config = configure(epochs=1, lstm_units=[2], batch_size=16)
+    first, again = predictor(config, tmp_path), predictor(config, tmp_path)
+    losses = first.train(*data()).history["val_loss"]
+    assert again.train(*data()).history["val_loss"] == losses
+    X = data()[2]
+    assert again.predict(X) == pytest.approx(first.predict(X), abs=1e-6)
+
+    folder = tmp_path / "resume"
+
+    def taken_up(key: str = "one") -> bool:
+        return TrainingCheckpoint(folder, key).load() is not None
+
+    assert taken_up()
+    assert not taken_up("another")
+    for name in ("epoch-0001.npz", "epoch-0001.keras"):
+        whole = (folder / name).read_bytes()
+        for damaged in (b"", whole[:-10], b"else"):
+            (folder / name).write_bytes(damaged)
+            assert not taken_up()
+        (folder / name).write_bytes(whole)
+        assert taken_up()
+    for text in ("", "[]", '{"key": "one"}', '{"key": "one", "epoch": []}'):
+        (folder / "standing.json").write_text(text)
+        assert not taken_up()
+    (folder / "standing.json").unlink()
+    assert not taken_up()
