@@ -10,31 +10,20 @@ import asyncio
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
-from daemon.exchange import (
-    check_market,
-    is_transient,
-    make_exchange,
-    network_errors,
-    refusal,
-)
-from model.candle import Ohlcv, Timeframe, check_ohlcv, check_open_ms
+from daemon.pages import SETTLING_MS, opened_pages
 from model.csvfiles import HEADER, csv_name, csv_row
-from model.errors import BadCandle, CandlecastError
+from model.errors import CandlecastError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from daemon.clock import Clock
+    from daemon.pages import Pages, Row
+    from model.candle import Timeframe
 
 _DAY_MS: Final = 86_400_000
-_PAGE: Final = 1000
-_HOLE_ROWS: Final = 200
-"""How far to step over an empty page: less than any exchange's page, so that nothing is missed."""
-
-_SETTLING_MS: Final = 5_000
-"""A clock may be off by seconds: a candle that closed so recently could still be open there."""
-
-_RETRIES_S: Final = (1.0, 4.0, 15.0)
 
 
 class Progress(Protocol):
@@ -75,30 +64,25 @@ async def fetch(job: FetchJob, clock: Clock, progress: Progress) -> list[Path]:
         ExchangeError: unreachable, or without the symbol or timeframe; what came is kept.
         CandlecastError: a file cannot be written, or there are no candles.
     """
-    exchange = make_exchange(job.exchange, job.endpoint_rest, symbols=job.symbols)
+    again = "run again to go on from here"
     try:
-        try:
-            await exchange.load_markets()
-        except network_errors() as error:
-            raise refusal(job.exchange, "loading its markets", error) from None
-        check_market(exchange, job.symbols, job.timeframe.text, ability="fetchOHLCV")
-        run = _Run(job, exchange, clock, progress)
-        return [await run.symbol(symbol) for symbol in job.symbols]
+        async with opened_pages(
+            job.exchange, job.endpoint_rest, job.symbols, job.timeframe, clock, again
+        ) as pages:
+            run = _Run(job, pages, clock, progress)
+            return [await run.symbol(symbol) for symbol in job.symbols]
     except OSError as error:
         msg = f"cannot write {error.filename or job.folder}: {error.strerror}"
         raise CandlecastError(msg) from None
-    finally:
-        await exchange.close()
 
 
 class _Run:
     """One run: the same span of time for every symbol."""
 
-    def __init__(self, job: FetchJob, exchange: Any, clock: Clock, progress: Progress) -> None:  # noqa: ANN401 - ccxt is untyped
+    def __init__(self, job: FetchJob, pages: Pages, clock: Clock, progress: Progress) -> None:
         self._frame = job.timeframe
         self._folder = job.folder
-        self._exchange = exchange
-        self._clock = clock
+        self._pages = pages
         self._progress = progress
         now_ms = clock.wall_ms()
         start_ms = now_ms - round(job.days * _DAY_MS)
@@ -106,7 +90,7 @@ class _Run:
             # The file is named by its first day, so another run on the same day goes on with it.
             start_ms -= start_ms % _DAY_MS
         self._first_ms = job.timeframe.floor(start_ms + job.timeframe.ms - 1)
-        self._end_ms = job.timeframe.floor(now_ms - _SETTLING_MS)
+        self._end_ms = job.timeframe.floor(now_ms - SETTLING_MS)
 
     async def symbol(self, symbol: str) -> Path:
         """Fetch one symbol, or what is missing of it."""
@@ -114,46 +98,12 @@ class _Run:
         partial = _PartialFile(self._folder, symbol, frame, first_ms)
         since_ms = max(first_ms, await asyncio.to_thread(partial.resume) + frame.ms)
         total = max(1, (end_ms - first_ms) // frame.ms)
-        while since_ms < end_ms:
-            self._progress.update(symbol, (since_ms - first_ms) // frame.ms, total)
-            rows = _closed(await self._page(symbol, since_ms), frame, since_ms, end_ms)
+        self._progress.update(symbol, (since_ms - first_ms) // frame.ms, total)
+        async for read_ms, rows in self._pages.rows(symbol, since_ms, end_ms):
             await asyncio.to_thread(partial.append, rows)
-            # A page without a usable candle is a hole, or lies before the first trade.
-            since_ms = rows[-1][0] + frame.ms if rows else since_ms + _HOLE_ROWS * frame.ms
+            self._progress.update(symbol, (read_ms - first_ms) // frame.ms, total)
         self._progress.update(symbol, total, total)
         return await asyncio.to_thread(partial.finish)
-
-    async def _page(self, symbol: str, since_ms: int) -> list[list[Any]]:
-        """One page of candles; a network that stumbles is given more chances, a ban is not."""
-        delays_s = iter(_RETRIES_S)
-        while True:
-            try:
-                page: list[list[Any]] = await self._exchange.fetch_ohlcv(
-                    symbol, self._frame.text, since_ms, _PAGE
-                )
-            except network_errors() as error:
-                delay_s = next(delays_s, None)
-                if delay_s is None or not is_transient(error):
-                    doing = f"fetching {symbol} (run again to go on from here)"
-                    raise refusal(self._exchange.id, doing, error) from None
-            else:
-                return page
-            await self._clock.sleep(delay_s)
-
-
-def _closed(
-    page: list[list[Any]], frame: Timeframe, since_ms: int, end_ms: int
-) -> list[tuple[int, Ohlcv]]:
-    """The usable closed candles of a page, ascending, each once."""
-    rows: dict[int, Ohlcv] = {}
-    for open_ms, *values in page:
-        try:
-            opened, ohlcv = check_open_ms(open_ms, frame, end_ms), check_ohlcv(values)
-        except BadCandle:
-            continue
-        if since_ms <= opened < end_ms:
-            rows[opened] = ohlcv
-    return sorted(rows.items())
 
 
 class _PartialFile:
@@ -183,7 +133,7 @@ class _PartialFile:
             self._first_ms, self._last_ms = (int(lines[i].split(",")[0]) for i in (1, -1))
         return self._last_ms
 
-    def append(self, rows: list[tuple[int, Ohlcv]]) -> None:
+    def append(self, rows: Sequence[Row]) -> None:
         """Add rows that follow the last one."""
         if not rows:
             return
