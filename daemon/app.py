@@ -23,6 +23,7 @@ from daemon.issuer import Books, Issuer, Market
 from daemon.keeper import Keeper
 from daemon.live import Page, View
 from daemon.metrics import Metrics
+from daemon.nightly import show_nightly
 from daemon.notify import Notifier, tell_progress
 from daemon.offset import ExchangeClock
 from daemon.outbox import Outbox
@@ -256,6 +257,7 @@ class App:
                     group.create_task(self._recorder.run(), name="recorder"),
                     group.create_task(self._publisher.run(), name="publisher"),
                     group.create_task(self._serve_pages(), name="pages"),
+                    group.create_task(self._show_nightly(), name="nightly"),
                     group.create_task(self._serve_forecasts(), name="forecasts"),
                 ]
                 await stop.wait()
@@ -340,6 +342,9 @@ class App:
         await self._keeper.save(self._pipeline.served)
         for task in edges:
             task.cancel()
+
+    async def _show_nightly(self) -> None:
+        await show_nightly(self._settings.state_dir, self.metrics, self._clock)
 
     async def _serve_pages(self) -> None:
         http = self._settings.http

@@ -226,6 +226,17 @@ def _train_quietly(args: argparse.Namespace) -> None:
         print(line)
 
 
+def _retrain(args: argparse.Namespace) -> None:
+    from daemon.quiet import native_notes_hidden
+
+    with native_notes_hidden():
+        settings = _load(args)
+        from daemon.wiring import rules_of
+        from daemon.work import run_retrain
+
+        print(run_retrain(settings, args.config, rules_of(settings)))
+
+
 def _evaluate_options(parser: argparse.ArgumentParser) -> None:
     _add_data(parser)
     parser.add_argument(
@@ -334,6 +345,7 @@ _COMMANDS = (
     ),
     _Command("fetch", "fetch candle history to CSV files", _fetch, _fetch_options),
     _Command("train", "train a model on the fetched candles", _train, _train_options),
+    _Command("retrain", "train a challenger, judge it, promote it if it has earned that", _retrain),
     _Command(
         "evaluate", "judge a model by candles it has not learnt from", _evaluate, _evaluate_options
     ),

@@ -187,7 +187,7 @@ class History:
             }
             # Revisions come in the order of their receipt, so the newest one stays.
             newest = {row[0]: row for row in self._db.execute(_CANDLES, where)}
-        return [_candle(symbol, step_s * 1000, row) for row in newest.values()]
+        return [candle_of(symbol, step_s * 1000, row) for row in newest.values()]
 
     def forecasts(
         self, exchange: str, symbol: str, timeframe: str, limit: int
@@ -368,7 +368,8 @@ def _forecast_row(market: int, model: int, symbol: int, forecast: Forecast) -> t
     )
 
 
-def _candle(symbol: str, step_ms: int, row: tuple[Any, ...]) -> Candle:
+def candle_of(symbol: str, step_ms: int, row: tuple[Any, ...]) -> Candle:
+    """A row `open_s, delay_ms, open … volume, final_by, filled` as a candle."""
     open_s, delay_ms, *ohlcv, final_by, filled = row
     open_ms = open_s * 1000
     close_ms = open_ms + step_ms

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from model.evaluation import Scored
+    from model.reliability import Bin
 
 _CANDLES: Final = 200
 _SYMBOLS: Final = 6
@@ -65,6 +66,72 @@ def plot_forecasts(scored: Scored, symbols: Sequence[str], title: str, path: Pat
         _draw_closes(left, one, symbol)
         _draw_returns(right, one)
     figure.savefig(path, dpi=110)
+
+
+def plot_report(
+    challenger: Scored,
+    champion: Scored | None,
+    bins: Mapping[str, Sequence[Bin]],
+    title: str,
+    path: Path,
+) -> None:
+    """Draw how a challenger did, and save the figure.
+
+    Left the error ratio so far, over the candles that judged it; right how often what was given a
+    chance came true: what is on the diagonal came true as often as was said.
+
+    Args:
+        challenger: its forecasts.
+        champion: the champion's of the same candles, None where there was none.
+        bins: of each side, what was given and what came.
+        title: over the whole figure.
+        path: where to; its format is that of the suffix.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 4.5), layout="constrained")
+    figure.suptitle(title)
+    left, right = figure.subplots(1, 2, width_ratios=(2, 1))
+    _draw_ratio(left, challenger, "challenger", _FORECAST)
+    if champion is not None and len(champion.open_ms):
+        _draw_ratio(left, champion, "champion", _TRUTH)
+    left.axhline(1.0, color="black", linewidth=0.8, linestyle=":")
+    left.set_title("Error ÷ last value's, all candles so far")
+    left.set_xlabel("Opening time (UTC)")
+    left.grid(visible=True, alpha=0.3)
+    left.legend()
+    _draw_reliability(right, bins)
+    figure.savefig(path, dpi=110)
+
+
+def _draw_ratio(axes: Axes, scored: Scored, label: str, color: str) -> None:
+    from matplotlib import rc_context
+
+    order = np.argsort(scored.open_ms, kind="stable")
+    error = (np.abs(scored.predicted - scored.close) / scored.last_close)[order]
+    last_value = (np.abs(scored.last_close - scored.close) / scored.last_close)[order]
+    # The first hours say nothing, and would set the scale.
+    shown = slice(len(order) // 10, None)
+    with np.errstate(invalid="ignore"), rc_context({"date.converter": "concise"}):
+        ratio = np.cumsum(error) / np.cumsum(last_value)
+        times = scored.open_ms[order].astype("datetime64[ms]")
+        axes.plot(times[shown], ratio[shown], color=color, label=label, linewidth=1.2)
+
+
+def _draw_reliability(axes: Axes, bins: Mapping[str, Sequence[Bin]]) -> None:
+    axes.axline((0, 0), slope=1, color=_TRUTH, linewidth=1)
+    for side, found in bins.items():
+        sizes = [10 + 60 * (one.n / max(b.n for b in found)) for one in found]
+        axes.scatter([b.given for b in found], [b.came for b in found], s=sizes, label=side)
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1)
+    axes.set_aspect("equal")
+    axes.set_title("Probabilities")
+    axes.set_xlabel("Given")
+    axes.set_ylabel("Came true")
+    axes.grid(visible=True, alpha=0.3)
+    if bins:
+        axes.legend(loc="upper left")
 
 
 def _draw_closes(axes: Axes, scored: Scored, symbol: str) -> None:

@@ -1,0 +1,323 @@
+"""`candlecast retrain`: bring history up to date, train a challenger, judge it, promote it or not.
+
+What a run has decided to do stands in `plan.json`, so that one that was killed goes on with it: the
+same candles, the same training, from its last whole epoch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from daemon.pages import SETTLING_MS, opened_pages
+from daemon.supply import Span, Supply
+from model.archive import Archive, newest_known
+from model.decisions import Entry
+from model.errors import CandlecastError, ConfigError, NoChampion
+from model.packing import pack_trained
+from model.registry import Registry
+from model.report import Page, write_report
+from model.retrain import cut_for_gate, frame_of, judge, train_challenger
+from model.retrain_status import RetrainStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import pandas as pd
+
+    from daemon.clock import Clock
+    from daemon.fetch import Progress
+    from model.calibration import Rules
+    from model.candle import Candle, Timeframe
+    from model.gate import Decision, GateRules
+    from model.registry import Bundle
+
+_DAY_MS: Final = 86_400_000
+_PLAN: Final = "plan.json"
+_STALE_MS: Final = _DAY_MS
+"""A run that was cut longer ago starts over: newer candles are worth more than old work."""
+
+
+@dataclass(frozen=True)
+class RetrainJob:
+    """What a run is to do.
+
+    Attributes:
+        config: the configuration file, whose `model` and `indicators` sections train.
+        key: hash of every setting that the result depends on.
+        state: folder of registry and history.
+        exchange: ccxt id.
+        endpoint_rest: scheme, host and port instead of the exchange's own; None keeps them.
+        symbols: ccxt symbols.
+        timeframe: candle length.
+        days: span of candles, the gate's included.
+        lookback: candles of a window.
+        splits: configured shares of training and validation.
+        gate: what a challenger must show.
+        calibration: what intervals and probabilities shall be, for the report.
+        keep: models that stay in the registry.
+    """
+
+    config: Path
+    key: str
+    state: Path
+    exchange: str
+    endpoint_rest: str | None
+    symbols: tuple[str, ...]
+    timeframe: Timeframe
+    days: float
+    lookback: int
+    splits: tuple[float, float]
+    gate: GateRules
+    calibration: Rules
+    keep: int
+
+    @property
+    def folder(self) -> Path:
+        """Where a run keeps what it needs to go on."""
+        return self.state / "retrain"
+
+    @property
+    def history(self) -> Path:
+        """The database of candles."""
+        return self.state / "history.sqlite"
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What a run has decided; a later one goes on with it.
+
+    Attributes:
+        key: of the job.
+        started_ms: when it began, Unix milliseconds.
+        from_ms: opening of the first candle.
+        until_ms: closing of the last one.
+        known_ms: candles that had come by then are used; None while some are missing.
+        version: the challenger, once it is in the registry.
+    """
+
+    key: str
+    started_ms: int
+    from_ms: int
+    until_ms: int
+    known_ms: int | None = None
+    version: str | None = None
+
+    def write(self, folder: Path) -> None:
+        fresh = folder / f"{_PLAN}.new"
+        fresh.write_text(json.dumps(asdict(self)), encoding="utf-8")
+        fresh.replace(folder / _PLAN)
+
+
+def be_modest(nice: int, threads: int) -> None:
+    """Stand back for everything else on this machine, and use no more than so many cores.
+
+    Whatever library computes asks the system how many cores there are, so that bounding these
+    bounds all of them.
+    """
+    os.nice(nice)
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, cores[-threads:])
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder; whoever ends, however, lets it go.
+
+    Raises:
+        CandlecastError: another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            msg = f"another retrain is at work (process {lock.read(20).strip() or 'unknown'})"
+            raise CandlecastError(msg) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+def retrain(job: RetrainJob, clock: Clock, progress: Progress) -> RetrainStatus:
+    """Run the nightly job to its decision.
+
+    Returns:
+        What was written to `retrain.json`.
+
+    Raises:
+        CandlecastError: one clear line, which `retrain.json` holds too.
+    """
+    with alone(job.folder):
+        begun_s = clock.monotonic()
+        before = RetrainStatus.read(job.state)
+        success_ms = None if before is None else before.success_ms
+        try:
+            status = _Run(job, clock, progress).run()
+        except CandlecastError as error:
+            spent_s = clock.monotonic() - begun_s
+            RetrainStatus(clock.wall_ms(), spent_s, success_ms, str(error)).write(job.state)
+            raise
+        status = replace(status, duration_s=clock.monotonic() - begun_s)
+        status.write(job.state)
+        for leftover in job.folder.iterdir():
+            if leftover.name != ".lock":
+                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        return status
+
+
+class _Run:
+    """One run, step by step."""
+
+    def __init__(self, job: RetrainJob, clock: Clock, progress: Progress) -> None:
+        self._job = job
+        self._clock = clock
+        self._progress = progress
+        self._registry = Registry(job.state / "registry")
+
+    def run(self) -> RetrainStatus:
+        plan = self._plan()
+        plan.write(self._job.folder)
+        if plan.known_ms is None:
+            asyncio.run(self._complete(plan))
+            plan = replace(plan, known_ms=self._clock.wall_ms())
+            plan.write(self._job.folder)
+        candles = self._candles(plan)
+        if plan.version is None:
+            plan = replace(plan, version=self._train(plan, candles))
+            plan.write(self._job.folder)
+        assert plan.version is not None  # noqa: S101 - trained just now, or before a kill
+        return self._judge(plan.version, candles)
+
+    def _plan(self) -> _Plan:
+        """That of a run that was cut not long ago, or a new one."""
+        job, now_ms = self._job, self._clock.wall_ms()
+        try:
+            raw = json.loads((job.folder / _PLAN).read_text(encoding="utf-8"))
+            plan = _Plan(**raw)
+            fresh = plan.key == job.key and 0 <= now_ms - plan.started_ms < _STALE_MS
+        except (OSError, ValueError, TypeError):
+            fresh = False
+        else:
+            if fresh and (plan.version is None or plan.version in self._registry.list()):
+                return plan
+        until_ms = job.timeframe.floor(now_ms - SETTLING_MS)
+        rows = int(job.days * _DAY_MS) // job.timeframe.ms
+        return _Plan(job.key, now_ms, until_ms - rows * job.timeframe.ms, until_ms)
+
+    async def _complete(self, plan: _Plan) -> None:
+        job = self._job
+        again = "run candlecast retrain again to go on from here"
+        supply = Supply(job.history, (job.exchange, job.timeframe), self._clock, self._progress)
+        async with opened_pages(
+            job.exchange, job.endpoint_rest, job.symbols, job.timeframe, self._clock, again
+        ) as pages:
+            await supply.complete(pages, job.symbols, Span(plan.from_ms, plan.until_ms))
+
+    def _candles(self, plan: _Plan) -> dict[str, pd.DataFrame]:
+        archive = Archive(self._job.history, (self._job.exchange, self._job.timeframe.text))
+        try:
+            found = {symbol: self._known(archive, symbol, plan) for symbol in self._job.symbols}
+        finally:
+            archive.close()
+        return {symbol: frame_of(found[symbol], self._job.timeframe) for symbol in found}
+
+    def _known(self, archive: Archive, symbol: str, plan: _Plan) -> list[Candle]:
+        revisions = archive.revisions(symbol, plan.from_ms, plan.until_ms)
+        candles = newest_known(revisions, plan.known_ms)
+        if not candles:
+            msg = f"there are no {self._job.timeframe.text} candles of {symbol} in that time"
+            raise CandlecastError(msg)
+        return candles
+
+    def _train(self, plan: _Plan, candles: Mapping[str, pd.DataFrame]) -> str:
+        job = self._job
+        rows = (plan.until_ms - plan.from_ms) // job.timeframe.ms
+        gate_rows = -(-int(job.gate.gate_days * _DAY_MS) // job.timeframe.ms)
+        cut = cut_for_gate(rows, gate_rows, job.lookback, *job.splits)
+        trained = train_challenger(job.config, candles, job.timeframe, cut, job.folder)
+        return self._registry.write(pack_trained(trained, job.folder, plan.started_ms))
+
+    def _judge(self, version: str, candles: Mapping[str, pd.DataFrame]) -> RetrainStatus:
+        job, registry = self._job, self._registry
+        challenger, champion = registry.open(version), self._champion()
+        now_ms = self._clock.wall_ms()
+        if champion is not None and champion.version == version:
+            # A run that was cut after promoting it left no more to be done than to say so.
+            return _status(now_ms, version, self._decided(version))
+        judged = judge(challenger, champion, candles, job.gate, now_ms, self._progress.update)
+        page = Page(challenger, champion, judged, candles, job.gate, job.calibration)
+        write_report(page, registry.report(version))
+        # Written down first: a crash before the promotion is made good by the next run.
+        registry.record(_entry(now_ms, version, champion, judged.decision))
+        if judged.decision.promote:
+            registry.promote(version)
+        registry.prune(job.keep)
+        return _status(now_ms, version, judged.decision)
+
+    def _decided(self, version: str) -> Decision:
+        made = [entry.gate for entry in self._registry.decisions() if entry.version == version]
+        gate = made[-1] if made else None
+        if gate is None:
+            msg = f"model {version} was promoted by hand while it was being judged"
+            raise CandlecastError(msg)
+        return gate
+
+    def _champion(self) -> Bundle | None:
+        try:
+            return self._registry.open(self._registry.champion())
+        except NoChampion:
+            return None
+
+
+def _entry(now_ms: int, version: str, champion: Bundle | None, decision: Decision) -> Entry:
+    return Entry(
+        at_ms=now_ms,
+        action="promote" if decision.promote else "keep",
+        by="retrain",
+        version=version,
+        champion=None if champion is None else champion.version,
+        gate=decision,
+    )
+
+
+def _status(now_ms: int, version: str, decision: Decision) -> RetrainStatus:
+    return RetrainStatus(
+        finished_ms=now_ms,
+        duration_s=0.0,
+        success_ms=now_ms,
+        error=None,
+        version=version,
+        promoted=decision.promote,
+        rule=decision.rule,
+        reason=decision.reason,
+        candles=decision.candles,
+        challenger_ratio=decision.challenger_ratio,
+        champion_ratio=decision.champion_ratio,
+        gain=decision.gain,
+        standard_error=decision.standard_error,
+    )
+
+
+def check_span(days: float, gate_days: float, keep_days: float) -> None:
+    """Refuse spans that cannot hold what they must.
+
+    Raises:
+        ConfigError: naming the settings.
+    """
+    if not gate_days < days <= keep_days:
+        msg = (
+            f"retrain.days {days:g} must be more than registry.gate_days {gate_days:g} and at most "
+            f"history.keep_days {keep_days:g}"
+        )
+        raise ConfigError(msg)

@@ -1,0 +1,187 @@
+"""The nightly job's own steps: cut, train a challenger, judge it beside the champion.
+
+Every night is one step of a walk forward: the span rolls on by a day, the network learns from its
+first part, is stopped by the second, and is judged by the third, which neither it nor the champion
+has seen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from model.candle import Timeframe
+from model.dataset import on_grid
+from model.errors import CandlecastError
+from model.evaluation import Scored
+from model.gate import Decision, GateRules, decide, paired_losses
+from model.hindcast import hindcast
+from model.manifest import made_ms
+from model.train_lstm import train
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    import pandas as pd
+
+    from model.candle import Candle
+    from model.registry import Bundle
+    from model.train_lstm import Trained
+
+    Candles = Mapping[str, pd.DataFrame]
+    Progress = Callable[[str, int, int], None]
+
+_DAY_MS = 86_400_000
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How a span is shared out.
+
+    Attributes:
+        train: share of rows for training.
+        validation: share of rows that end it; the rest is for the gate.
+    """
+
+    train: float
+    validation: float
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A decision and the forecasts behind it.
+
+    Attributes:
+        decision: promote or keep.
+        symbols: ccxt symbols by the number that the forecasts use.
+        challenger: its forecasts of what neither model had seen.
+        champion: the champion's, None where there was none to compare with.
+    """
+
+    decision: Decision
+    symbols: tuple[str, ...]
+    challenger: Scored
+    champion: Scored | None
+
+
+def cut_for_gate(
+    rows: int, gate_rows: int, lookback: int, train_split: float, val_split: float
+) -> Cut:
+    """Leave the newest candles to the gate, and share the rest as training does.
+
+    Args:
+        rows: candles of the whole span.
+        gate_rows: candles that the gate needs forecasts of.
+        lookback: candles before the first of them, which its window is made of.
+        train_split: configured share of training.
+        val_split: configured share of validation.
+
+    Raises:
+        CandlecastError: hardly anything would be left to learn from.
+    """
+    left = rows - gate_rows - lookback
+    if left < gate_rows + lookback:
+        msg = (
+            f"{rows} candles are too few: {gate_rows + lookback} are kept to judge by, and as many "
+            "at least must be left to learn from; raise retrain.days or lower registry.gate_days"
+        )
+        raise CandlecastError(msg)
+    share = left / rows
+    train = share * train_split / (train_split + val_split)
+    return Cut(train, share - train)
+
+
+def frame_of(candles: Sequence[Candle], timeframe: Timeframe) -> pd.DataFrame:
+    """Candles as `model.dataset.read_candles` gives them; there must be one."""
+    import pandas as pd
+
+    rows = [(candle.open_ms, *candle.ohlcv) for candle in candles]
+    names = ["timestamp", "open", "high", "low", "close", "volume"]
+    return on_grid(pd.DataFrame(rows, columns=names), timeframe)
+
+
+def train_challenger(
+    config_path: Path, candles: Candles, timeframe: Timeframe, cut: Cut, folder: Path
+) -> Trained:
+    """Train a network with the configuration's settings; goes on where a killed one was.
+
+    Args:
+        config_path: the configuration.
+        candles: frames by ccxt symbol.
+        timeframe: length of the candles.
+        cut: how they are shared out.
+        folder: for what training leaves, and for what it needs to go on.
+
+    Raises:
+        CandlecastError: too few candles.
+    """
+    return train(
+        config_path,
+        candles,
+        timeframe,
+        models=folder,
+        data=folder,
+        splits=(cut.train, cut.validation),
+        resume=folder / "resume",
+    )
+
+
+def judge(
+    challenger: Bundle,
+    champion: Bundle | None,
+    candles: Candles,
+    rules: GateRules,
+    now_ms: int,
+    progress: Progress,
+) -> Judged:
+    """Let both forecast what neither has seen, and decide.
+
+    Args:
+        challenger: the new model.
+        champion: the served one, None where there is none.
+        candles: frames by ccxt symbol, reaching to the newest candle.
+        rules: what the gate asks for.
+        now_ms: Unix milliseconds.
+        progress: told how far the forecasts are, by symbol.
+    """
+    timeframe = Timeframe.parse(challenger.manifest.timeframe)
+    if champion is not None and champion.manifest.timeframe != timeframe.text:
+        # It could not be served under this configuration, so there is nothing to defend.
+        champion = None
+    both = [challenger] if champion is None else [challenger, champion]
+    symbols = tuple(s for s in candles if all(s in b.scalers.by_symbol for b in both))
+    chosen = {symbol: candles[symbol] for symbol in symbols}
+    mine, *theirs = (_unseen(bundle, both, chosen, progress) for bundle in both)
+    rival = theirs[0] if theirs else None
+    age_days = 0.0 if champion is None else (now_ms - made_ms(champion.version)) / _DAY_MS
+    decision = decide(paired_losses(mine, rival), rules, timeframe.ms, age_days, symbols)
+    return Judged(decision, symbols, mine, rival)
+
+
+_NOTHING = Scored(
+    np.array([], np.int64), np.array([], np.int64), np.array([]), np.array([]), np.array([])
+)
+
+
+def _unseen(bundle: Bundle, both: Sequence[Bundle], candles: Candles, progress: Progress) -> Scored:
+    """Forecasts of the candles whose window no model has learnt from; perhaps none."""
+    manifest = bundle.manifest
+    step_ms = Timeframe.parse(manifest.timeframe).ms
+    after_ms = max(b.manifest.trained_to_ms + b.manifest.lookback * step_ms for b in both)
+    needed_ms = (manifest.indicators.warmup + manifest.lookback) * step_ms
+    cropped = {}
+    for symbol, frame in candles.items():
+        if int(frame["timestamp"].iloc[-1]) <= after_ms:
+            continue
+        # What lies further back would be forecast for nothing.
+        recent = frame["timestamp"] >= after_ms - needed_ms
+        cropped[symbol] = frame[recent].reset_index(drop=True)
+    if not cropped:
+        return _NOTHING
+    found = hindcast(bundle, cropped, progress)
+    numbers = np.array([list(candles).index(symbol) for symbol in cropped])
+    found = found._replace(symbol=numbers[found.symbol])
+    return Scored._make(array[found.open_ms > after_ms] for array in found)

@@ -1,0 +1,163 @@
+"""`candlecast retrain` as a timer runs it: killed, gone on with, locked, interrupted, told of."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from daemon.clock import SystemClock
+from daemon.sandbox.exchange import SandboxExchange
+from daemon.sandbox.tape import Tape, build_tape
+from model.archive import Archive
+from model.candle import Timeframe
+from model.registry import Registry
+from model.retrain_status import RetrainStatus
+
+MINUTE = Timeframe.parse("1m")
+SYMBOLS = ["S00/USDT", "S01/USDT"]
+SECTIONS: dict[str, dict[str, Any]] = {
+    "trading": {"symbols": SYMBOLS, "timeframe": "1m"},
+    "model": {"epochs": 8, "batch_size": 256, "lookback_periods": 8, "lstm_units": [4, 3]},
+    "registry": {"gate_days": 0.25, "margin": 0.5},
+    "retrain": {"days": 0.75, "nice": 1},
+}
+
+
+@pytest.fixture
+def tape() -> Tape:
+    return build_tape(2, MINUTE, MINUTE.floor(SystemClock().wall_ms()) - 1_300 * MINUTE.ms)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(SECTIONS), encoding="utf-8")
+    return tmp_path
+
+
+@asynccontextmanager
+async def candlecast(
+    folder: Path, url: str, *argv: str
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "daemon", *argv, "--config", "config.yaml", cwd=folder,
+        env=os.environ | {"CANDLECAST__EXCHANGE__ENDPOINT__REST": url},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def outcome(folder: Path, url: str, *argv: str) -> tuple[int | None, str, str]:
+    async with candlecast(folder, url, *argv) as process:
+        out, err = await process.communicate()
+    return process.returncode, out.decode(), err.decode()
+
+
+@pytest.mark.may_block("the test looks into the registry and the history")
+async def test_a_killed_night_goes_on_and_comes_to_its_decision(tape: Tape, folder: Path) -> None:
+    state = folder / "state"
+    standing = state / "retrain" / "resume" / "standing.json"
+    async with SandboxExchange(tape) as exchange:
+        async with candlecast(folder, exchange.rest_url, "retrain") as night:
+            while not standing.exists():
+                assert night.returncode is None, await night.communicate()
+                await asyncio.sleep(0.005)
+            night.kill()
+            await night.communicate()
+        assert json.loads((state / "retrain" / "plan.json").read_text())["version"] is None
+        assert Registry(state / "registry").list() == []
+
+        code, out, err = await outcome(folder, exchange.rest_url, "retrain")
+        assert code == 0, err
+    assert all(" model." in line for line in err.splitlines()), err
+    assert "going on after epoch" in out
+    version = Registry(state / "registry").champion()
+    *_, last = out.splitlines()
+    assert last.startswith(f"champion: {version}: error ratio ")
+    status = RetrainStatus.read(state)
+    assert status is not None
+    assert (status.version, status.promoted, status.rule) == (version, True, "first")
+    assert status.error is None
+    assert status.success_ms == status.finished_ms
+    assert 350 <= (status.candles or 0) <= 365
+    assert sorted(path.name for path in (state / "retrain").iterdir()) == [".lock"]
+
+    _, out, _ = await outcome(folder, "http://127.0.0.1:9", "models", "list")
+    assert f"{version} promoted by the nightly gate: error ratio" in out
+    report = state / "registry" / "reports" / f"{version}.md"
+    assert f"# Model {version}\n\n**Promoted** (`first`): error ratio" in report.read_text()
+    assert report.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+
+    archive = Archive(state / "history.sqlite", ("binance", "1m"))
+    found = archive.revisions("S01/USDT", 0 + tape.origin_ms, status.finished_ms)
+    archive.close()
+    opens = [candle.open_ms for candle in found]
+    assert len(opens) == 1080
+    assert opens == list(range(opens[0], opens[-1] + 1, MINUTE.ms))
+
+
+@pytest.mark.may_block("the test looks into what was written")
+async def test_a_second_night_at_once_is_refused_in_one_line(folder: Path) -> None:
+    lock = folder / "state" / "retrain" / ".lock"
+    lock.parent.mkdir(parents=True)
+    with lock.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        held.write("4711")
+        held.flush()
+        code, out, err = await outcome(folder, "http://127.0.0.1:9", "retrain")
+    assert (code, out) == (1, "")
+    assert err == "candlecast: another retrain is at work (process 4711)\n"
+    assert RetrainStatus.read(folder / "state") is None
+
+    code, out, err = await outcome(folder, "http://127.0.0.1:9", "retrain")
+    assert (code, len(err.splitlines())) == (1, 1)
+    assert "it cannot be reached" in err
+    status = RetrainStatus.read(folder / "state")
+    assert status is not None
+    assert status.success_ms is None
+    assert "it cannot be reached" in (status.error or "")
+
+
+async def test_an_interrupted_night_says_how_to_go_on(folder: Path) -> None:
+    asked = asyncio.Event()
+
+    async def never_answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+        asked.set()
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(never_answer, "127.0.0.1", 0) as server:
+        host, port = server.sockets[0].getsockname()
+        async with candlecast(folder, f"http://{host}:{port}", "retrain") as night:
+            await asked.wait()
+            night.send_signal(signal.SIGINT)
+            _, err = await night.communicate()
+    assert night.returncode == 1
+    assert err.decode() == (
+        "candlecast: interrupted; run candlecast retrain again to go on from here\n"
+    )
+
+
+async def test_spans_that_cannot_hold_the_gate_are_refused(folder: Path) -> None:
+    text = yaml.safe_dump(SECTIONS | {"registry": {"gate_days": 3}})
+    (folder / "config.yaml").write_text(text, encoding="utf-8")
+    code, _, err = await outcome(folder, "http://127.0.0.1:9", "retrain")
+    assert code == 2
+    assert "retrain.days 0.75 must be more than registry.gate_days 3" in err
