@@ -10,6 +10,7 @@ from prometheus_client.registry import Collector
 
 from daemon.exposition import expose
 from daemon.histogram import Histogram, Histograms
+from daemon.nightly import RetrainSeries
 from daemon.window import Verdict
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from daemon.accuracy import Accuracy, Realised
     from daemon.clock import Clock
     from model.forecast import Forecast, ModelInfo
-    from model.retrain_status import RetrainStatus
 
 SECONDS: Final = (
     *(5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01),
@@ -73,7 +73,7 @@ class Metrics:
         self._declare_path()
         self._declare_accuracy()
         self._declare_edges()
-        self._declare_retrain()
+        self.retrain = RetrainSeries(self._gauge)
         self._declare_symbols()
 
     def _declare_path(self) -> None:
@@ -197,38 +197,6 @@ class Metrics:
         self.page_skipped = self._counter(
             "page_skipped_updates", "Updates that a slow browser was spared: it got the newest"
         )
-
-    def _declare_retrain(self) -> None:
-        of_last = "of the last nightly job; NaN while it is not known"
-        self._retrain = {
-            "finished_ms": self._gauge(
-                "retrain_last_run_timestamp_seconds", "When the last nightly job ended"
-            ),
-            "success_ms": self._gauge(
-                "retrain_last_success_timestamp_seconds",
-                "When a nightly job last came to a decision",
-            ),
-            "duration_s": self._gauge("retrain_duration_seconds", f"Time {of_last}"),
-            "gain": self._gauge(
-                "retrain_gain", f"Champion's error ratio minus the challenger's, {of_last}"
-            ),
-            "standard_error": self._gauge(
-                "retrain_gain_stderr", f"Standard error of candlecast_retrain_gain, {of_last}"
-            ),
-        }
-        ratio = self._gauge(
-            "retrain_mae_ratio", f"Model error ÷ last-value error {of_last}", "model"
-        )
-        for name in ("challenger", "champion"):
-            self._retrain[f"{name}_ratio"] = ratio.labels(name)
-        self._retrain_failed = self._gauge(
-            "retrain_failed", "1 while the last nightly job came to no decision"
-        )
-        self._retrain_promoted = self._gauge(
-            "retrain_promoted", "1 while the last nightly job's challenger was promoted"
-        )
-        for gauge in self._retrain.values():
-            gauge.set(nan)
 
     def _declare_symbols(self) -> None:
         self._by_symbol: dict[str, _SymbolSeries] = {}
@@ -372,15 +340,6 @@ class Metrics:
         figures = {name: _value(collector) for name, collector in shown.items()}
         bound = next(float(bucket[0]) for bucket in ready if bucket[1] >= most)
         return figures | {"p99_below_s": bound if most and isfinite(bound) else None}
-
-    def show_retrain(self, status: RetrainStatus) -> None:
-        """Copy how the last nightly job went."""
-        for name, gauge in self._retrain.items():
-            value = getattr(status, name)
-            scale = 1e3 if name.endswith("_ms") else 1.0
-            gauge.set(nan if value is None else value / scale)
-        self._retrain_failed.set(status.error is not None)
-        self._retrain_promoted.set(status.promoted)
 
     def _series_of(self, symbol: str) -> _SymbolSeries | None:
         series = self._by_symbol.get(symbol)

@@ -3,17 +3,66 @@
 from __future__ import annotations
 
 import asyncio
+from math import nan
 from typing import TYPE_CHECKING, Final
 
 from model.retrain_status import RetrainStatus
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+
+    from prometheus_client import Gauge
 
     from daemon.clock import Clock
     from daemon.metrics import Metrics
 
 _LOOK_S: Final = 15.0
+
+
+class RetrainSeries:
+    """The series about the nightly job.
+
+    Args:
+        gauge: declares one, by name (without prefix), meaning and labels.
+    """
+
+    def __init__(self, gauge: Callable[..., Gauge]) -> None:
+        of_last = "of the last nightly job; NaN while it is not known"
+        ratio = gauge("retrain_mae_ratio", f"Model error ÷ last-value error {of_last}", "model")
+        self._numbers = {
+            "finished_ms": gauge(
+                "retrain_last_run_timestamp_seconds", "When the last nightly job ended"
+            ),
+            "success_ms": gauge(
+                "retrain_last_success_timestamp_seconds",
+                "When a nightly job last came to a decision",
+            ),
+            "duration_s": gauge("retrain_duration_seconds", f"Time {of_last}"),
+            "challenger_ratio": ratio.labels("challenger"),
+            "champion_ratio": ratio.labels("champion"),
+            "gain": gauge(
+                "retrain_gain", f"Champion's error ratio minus the challenger's {of_last}"
+            ),
+            "standard_error": gauge(
+                "retrain_gain_stderr", f"Standard error of candlecast_retrain_gain {of_last}"
+            ),
+        }
+        self._failed = gauge("retrain_failed", "1 while the last nightly job came to no decision")
+        self._promoted = gauge(
+            "retrain_promoted", "1 while the last nightly job's challenger was promoted"
+        )
+        for number in self._numbers.values():
+            number.set(nan)
+
+    def show(self, status: RetrainStatus) -> None:
+        """Copy how the last nightly job went."""
+        for name, gauge in self._numbers.items():
+            value = getattr(status, name)
+            scale = 1e3 if name.endswith("_ms") else 1.0
+            gauge.set(nan if value is None else value / scale)
+        self._failed.set(status.error is not None)
+        self._promoted.set(status.promoted)
 
 
 async def show_nightly(state: Path, metrics: Metrics, clock: Clock) -> None:
@@ -27,5 +76,5 @@ async def show_nightly(state: Path, metrics: Metrics, clock: Clock) -> None:
     while True:
         status = await asyncio.to_thread(RetrainStatus.read, state)
         if status is not None:
-            metrics.show_retrain(status)
+            metrics.retrain.show(status)
         await clock.sleep(_LOOK_S)
