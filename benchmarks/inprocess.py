@@ -42,12 +42,14 @@ from model.serving import ServedModel
 
 FRAME: Final = Timeframe.parse("1m")
 _ORIGIN_MS: Final = 1_776_859_560_000
+_BUDGET_S: Final = 0.05
 
 
 class HandClock:
-    """Wall time set by hand, monotonic time and waiting as they are."""
+    """Wall time set by hand; monotonic time and waiting as they are, or so many times as fast."""
 
-    def __init__(self) -> None:
+    def __init__(self, speed: float) -> None:
+        self._speed = speed
         self.now_ms = _ORIGIN_MS
 
     def wall_ms(self) -> int:
@@ -55,12 +57,12 @@ class HandClock:
         return self.now_ms
 
     def monotonic(self) -> float:
-        """Seconds of the machine's clock."""
-        return time.monotonic()
+        """Seconds that pass ``speed`` times as fast as the machine's."""
+        return time.monotonic() * self._speed
 
     async def sleep(self, seconds: float) -> None:
-        """Wait for real seconds."""
-        await asyncio.sleep(seconds)
+        """Wait for such seconds."""
+        await asyncio.sleep(seconds / self._speed)
 
 
 class Path1m:
@@ -70,20 +72,23 @@ class Path1m:
         symbols: how many.
         folder: for registry and history.
         port: of the broker; None where nothing needs to leave.
+        speed: how many times as fast as the machine's the path's monotonic clock runs.
 
     Attributes:
         exchange: ccxt instance with our tap; it is never connected.
         plain: the same without the tap.
         pipeline: windows to messages.
+        served: the model.
+        recorder: writes the history.
         metrics: of the whole path.
         clock: what the path takes for the time.
     """
 
-    def __init__(self, symbols: int, folder: Path, port: int | None) -> None:
+    def __init__(self, symbols: int, folder: Path, port: int | None, speed: float = 1.0) -> None:
         tape = build_tape(symbols, FRAME, _ORIGIN_MS)
         self._tape, self._port = tape, port
         self._listing = Listing(tape, Faults())
-        self.clock = HandClock()
+        self.clock = HandClock(speed)
         self.metrics = Metrics()
         ohlcv = np.stack([self._history(s) for s in tape.symbols])
         promote(folder / "state", tape.symbols, ohlcv)
@@ -100,11 +105,12 @@ class Path1m:
         engine = Engine(bundle.onnx, symbols, LOOKBACK, len(bundle.manifest.features))
         engine.warm()
         capacity = Indicators().warmup + LOOKBACK
+        self.served = ServedModel(bundle, tape.symbols, engine)
         self.pipeline = Pipeline(
             market,
-            ServedModel(bundle, tape.symbols, engine),
+            self.served,
             Batcher(1_024),
-            Issuer(market, self.publisher, books, self.clock, 0.05),
+            Issuer(market, self.publisher, books, self.clock, _BUDGET_S * speed),
             books,
             self.clock,
             lambda symbol: None,  # noqa: ARG005 - nothing is ever missing
