@@ -1,6 +1,6 @@
 """From the closing message of the exchange to the forecast in a subscriber's hands.
 
-    python -m benchmarks.pipeline                              all sizes, some fifteen minutes
+    python -m benchmarks.pipeline                              all sizes, some half an hour
     python -m benchmarks.pipeline --sizes 1,200 --bursts 10 --rounds 1 --without straightforward
 
 Exchange, broker, subscriber and daemon are processes of their own on this machine. All symbols
@@ -10,13 +10,15 @@ turns, several rounds; metrics are scraped once a second, at no fixed distance f
 
 ours             `candlecast run`
 constant         the same with a constant instead of a model: the floor
-straightforward  ccxt `watch_ohlcv`, TA-Lib, `keras.Model.predict`, awaited aiomqtt publishes
-ours/defaults    `candlecast run` on a Mosquitto with its default limits
+straightforward  ccxt `watch_ohlcv`, TA-Lib, `keras.Model.predict`, awaited aiomqtt publishes;
+                 from 1,000 symbols up a burst every three seconds, since it cannot do with one
+ours/defaults    `candlecast run` on a Mosquitto with its default limits, at 1,000 symbols alone
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 from collections import defaultdict
 from pathlib import Path
@@ -28,6 +30,10 @@ from benchmarks.market import HISTORY
 from benchmarks.pipeline_run import DAEMONS, Run, measure
 from benchmarks.processes import exchange
 from benchmarks.report import machine, print_machine, print_table, save, spread
+
+_MANY: Final = 1_000
+_SAID: Final = 300
+"""Characters of what a daemon that failed said last."""
 
 _PACKAGES: Final = ("ccxt", "onnxruntime", "keras", "aiomqtt", "mqtt5", "uvloop", "orjson")
 
@@ -57,21 +63,31 @@ def _mean(tables: list[dict[str, float]]) -> dict[str, float]:
 def measure_size(
     symbols: int, rounds: int, bursts: int, without: list[str], folder: Path
 ) -> dict[str, Any]:
-    """All daemons at one size, in turns."""
+    """All daemons at one size, in turns; one that fails says why in its place."""
     runs: dict[str, list[Run]] = defaultdict(list)
-    with exchange(folder, symbols, HISTORY) as market:
-        for number in range(rounds):
-            for name, how in DAEMONS.items():
-                if name in without or number >= how.most_rounds:
-                    continue
-                place = folder / f"{name.replace('/', '-')}-{number}"
-                place.mkdir()
-                runs[name].append(measure(how, market, bursts, place))
-    return {name: summarize(done) for name, done in runs.items()}
+    failed: dict[str, str] = {}
+    for number in range(rounds):
+        for name, how in DAEMONS.items():
+            elsewhere = how.only_at not in (None, symbols)
+            if name in without or elsewhere or number >= how.most_rounds:
+                continue
+            place = folder / f"{name.replace('/', '-')}-{number}"
+            place.mkdir()
+            every = how.every_of_many if symbols >= _MANY else 1
+            try:
+                with exchange(place, symbols, HISTORY, every) as market:
+                    runs[name].append(measure(how, market, min(bursts, how.most_bursts), place))
+            except (AssertionError, OSError) as error:
+                failed[name] = " ".join([str(error), *getattr(error, "__notes__", ())])[-_SAID:]
+                print(f"{symbols} symbols, {name}: {failed[name]}", file=sys.stderr, flush=True)
+    return {name: summarize(done) for name, done in runs.items()} | {
+        name: {"failed": why} for name, why in failed.items() if name not in runs
+    }
 
 
 def print_size(symbols: int, daemons: dict[str, Any]) -> None:
     """The tables of one size."""
+    measured = {name: row for name, row in daemons.items() if "failed" not in row}
     print(f"{symbols} symbols closing in the same instant\n")
     head = ("daemon", "p50 ms", "p99 ms", "max ms", "end p50", "end p99", "CPU ms a burst")
     print_table(
@@ -88,10 +104,10 @@ def print_size(symbols: int, daemons: dict[str, Any]) -> None:
                 row["late"],
                 row["bursts"],
             )
-            for name, row in daemons.items()
+            for name, row in measured.items()
         ),
     )
-    staged = {name: row for name, row in daemons.items() if row["where_ms"]}
+    staged = {name: row for name, row in measured.items() if row["where_ms"]}
     for title, key in (
         ("where a forecast's time goes, mean ms", "where_ms"),
         ("stages, µs per candle", "stage_us_per_candle"),
@@ -110,8 +126,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--sizes", default="1,20,200,1000,2000", help="symbols, by comma")
-    parser.add_argument("--bursts", type=int, default=20, help="of one round, once a second")
-    parser.add_argument("--rounds", type=int, default=3, help="turns of each daemon")
+    parser.add_argument("--bursts", type=int, default=30, help="of one round")
+    parser.add_argument("--rounds", type=int, default=2, help="turns of each daemon")
     parser.add_argument("--without", default="", help="daemons to leave out, by comma")
     args = parser.parse_args()
     report: dict[str, Any] = {"machine": machine(*_PACKAGES), "sizes": {}}
@@ -123,7 +139,7 @@ def main() -> None:
             )
         report["sizes"][symbols] = found
         print_size(symbols, found)
-    save("pipeline", report)
+        save("pipeline", report)
 
 
 if __name__ == "__main__":

@@ -40,20 +40,36 @@ class How(NamedTuple):
         scraped: whether it has metrics; else it prints a line when it is ready.
         broker: configuration lines of the Mosquitto it publishes to.
         most_rounds: a slow one need not be measured as often.
+        most_bursts: nor so long.
+        every_of_many: seconds from burst to burst where it could not keep up with one a second.
+        only_at: the one size it is measured at; None for all.
     """
 
     command: tuple[str, ...]
     scraped: bool
     broker: Sequence[str] = TUNED
     most_rounds: int = 99
+    most_bursts: int = 999
+    every_of_many: int = 1
+    only_at: int | None = None
 
 
 DAEMONS: Final = {
     "ours": How(python("daemon", "run", "--config"), scraped=True),
     "constant": How(python("benchmarks.constant"), scraped=True),
-    "straightforward": How(python("benchmarks.straightforward"), scraped=False, most_rounds=1),
+    "straightforward": How(
+        python("benchmarks.straightforward"),
+        scraped=False,
+        most_rounds=1,
+        most_bursts=15,
+        every_of_many=3,
+    ),
     "ours/defaults": How(
-        python("daemon", "run", "--config"), scraped=True, broker=(), most_rounds=1
+        python("daemon", "run", "--config"),
+        scraped=True,
+        broker=(),
+        most_rounds=1,
+        only_at=1_000,
     ),
 }
 
@@ -109,16 +125,16 @@ def measure(how: How, market: Exchange, bursts: int, folder: Path) -> Run:
                 _first_line(daemon)
             else:
                 wait_ready(http_port, daemon)
-            time.sleep(_WARM_BURSTS)
+            time.sleep(_WARM_BURSTS * market.every)
             before = _Reading.take(daemon.pid, scraper)
             with scraper.scraping() if scraper else contextlib.nullcontext():
-                time.sleep(bursts)
+                time.sleep(bursts * market.every)
             after = _Reading.take(daemon.pid, scraper)
         except AssertionError as error:
             error.add_note(log.read_text(encoding="utf-8", errors="replace"))
             raise
         # What is under way may arrive.
-        time.sleep(1.5)
+        time.sleep(1.5 * market.every)
         stop(daemon)
         stop(subscriber)
     return _evaluate(received, market, before, after)

@@ -103,6 +103,7 @@ class Exchange:
         origin_ms: opening of every symbol's first candle, Unix ms.
         slice_rows: candles until a symbol's recording starts over.
         symbols: ccxt symbols.
+        every: candles, of which one is streamed.
         bursts: file with a line per closing burst: candle open (ms), monotonic ns of its start.
     """
 
@@ -112,6 +113,7 @@ class Exchange:
     origin_ms: int
     slice_rows: int
     symbols: list[str]
+    every: int
     bursts: Path
 
     def burst_starts(self) -> dict[int, int]:
@@ -122,13 +124,14 @@ class Exchange:
 
 
 @contextmanager
-def exchange(folder: Path, symbols: int, history: int) -> Iterator[Exchange]:
+def exchange(folder: Path, symbols: int, history: int, every: int = 1) -> Iterator[Exchange]:
     """A sandbox exchange on the 1 s grid; every symbol closes in the same instant."""
     bursts = folder / "bursts"
     options = {
         "--symbols": symbols,
         "--history": history,
         "--updates": 0,
+        "--every": every,
         "--bursts": bursts,
     }
     words = [str(word) for pair in options.items() for word in pair]
@@ -136,7 +139,7 @@ def exchange(folder: Path, symbols: int, history: int) -> Iterator[Exchange]:
         assert child.stdout is not None
         line = child.stdout.readline()
         assert line, (folder / "exchange.log").read_text(encoding="utf-8")
-        yield Exchange(**json.loads(line), bursts=bursts)
+        yield Exchange(**json.loads(line), every=every, bursts=bursts)
 
 
 def cpu_s(pid: int) -> tuple[float, float]:

@@ -18,6 +18,7 @@ import orjson
 from daemon.clock import SystemClock
 from daemon.sandbox import EXCHANGES
 from daemon.sandbox.exchange import Behaviour, SandboxExchange, finest
+from daemon.sandbox.market import Faults
 from daemon.sandbox.tape import RECORDING_15M, Tape, build_tape, load_recording
 from model.candle import Timeframe
 from model.errors import CandlecastError
@@ -38,6 +39,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--close-jitter-ms", type=float, default=default.close_jitter_s * 1e3)
     parser.add_argument("--seed", type=int, default=default.seed)
     parser.add_argument("--max-streams", type=int, default=default.max_streams)
+    parser.add_argument("--every", type=int, default=1, help="candles, of which one is streamed")
     parser.add_argument("--ping-interval-s", type=float, default=default.ping_interval_s)
     parser.add_argument("--rest-port", type=int, default=0)
     parser.add_argument("--ws-port", type=int, default=0)
@@ -59,6 +61,19 @@ def _tape(args: argparse.Namespace) -> Tape:
         recording=load_recording(args.data),
         slice_rows=args.slice_rows,
     )
+
+
+def _sparing(
+    faults: Faults, note: Callable[[int], None], step_ms: int, every: int
+) -> Callable[[int], None]:
+    """Notes the candles that are streamed, and keeps the exchange silent between them."""
+
+    def on_closing(open_ms: int) -> None:
+        if not faults.silent:
+            note(open_ms)
+        faults.silent = (open_ms // step_ms + 1) % every > 0
+
+    return on_closing
 
 
 @contextmanager
@@ -87,9 +102,15 @@ async def _run(args: argparse.Namespace, tape: Tape) -> None:
         ws_port=args.ws_port,
     )
     async with AsyncExitStack() as stack:
-        on_closing = stack.enter_context(_noting(args.bursts))
+        faults, note = Faults(), stack.enter_context(_noting(args.bursts))
         exchange = await stack.enter_async_context(
-            SandboxExchange(tape, name=args.exchange, behaviour=behaviour, on_closing=on_closing)
+            SandboxExchange(
+                tape,
+                name=args.exchange,
+                behaviour=behaviour,
+                faults=faults,
+                on_closing=_sparing(faults, note, tape.timeframe.ms, args.every),
+            )
         )
         ready = {
             "rest_url": exchange.rest_url,
