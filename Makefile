@@ -42,9 +42,8 @@ chaos: $(STAMP) ## random faults for MINUTES=10 from SEED; ends by comparing wit
 		$(BIN)/python -m pytest tests/faults/test_chaos.py -s --timeout=0 \
 		-o faulthandler_timeout=0 $(ARGS)
 
-bench: $(RIVALS)/.installed ## every benchmark, most of an hour; needs mosquitto and an idle machine
-	@set -e; for name in engine publishers receive pipeline soak; do \
-		echo "== $$name"; PYTHONPATH=$(RIVALS) $(BIN)/python -m benchmarks.$$name; done
+bench: $(RIVALS)/.installed ## every benchmark, some 50 minutes; needs mosquitto and an idle machine
+	@PYTHONPATH=$(RIVALS) $(BIN)/python -m benchmarks $(ARGS)
 
 lint: $(STAMP) ## ruff and mypy
 	@$(BIN)/ruff check .

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-import daemon.app as wiring
 from daemon.cli import main
 from model.serving import ServedModel
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     Index = NDArray[np.intp]
@@ -26,8 +27,10 @@ if TYPE_CHECKING:
 class Constant(ServedModel):
     """Answers everything at once."""
 
-    def rebuild(self, idx: Index, ohlcv: NDArray[np.float64]) -> None:
+    def rebuilding(self, idx: Index, ohlcv: NDArray[np.float64]) -> Iterator[None]:
         """Derive nothing."""
+        del idx, ohlcv
+        return iter(())
 
     def advance(self, idx: Index, ohlcv: NDArray[np.float64]) -> None:
         """Derive nothing."""
@@ -59,6 +62,14 @@ class Constant(ServedModel):
         return np.zeros(len(idx))
 
 
+def replace() -> None:
+    """Give the methods above to the class itself, wherever it is made."""
+    for name, method in vars(Constant).items():
+        if not name.startswith("__"):
+            getattr(ServedModel, name)
+            setattr(ServedModel, name, method)
+
+
 if __name__ == "__main__":
-    vars(wiring)["ServedModel"] = Constant
+    replace()
     sys.exit(main(["run", "--config", sys.argv[1]]))

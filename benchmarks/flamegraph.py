@@ -1,6 +1,7 @@
 """Where the event loop's time goes while bursts of closing candles pass, as a flame graph.
 
-    python -m benchmarks.flamegraph docs/burst.svg
+    python -m benchmarks.flamegraph
+    python -m benchmarks.flamegraph --symbols 200 --seconds 5
 
 Runs exchange, broker, subscriber and daemon like `benchmarks.pipeline` and samples the daemon's
 main thread from outside with Austin, while it has work; the worker threads, which prepare the next
@@ -23,6 +24,7 @@ from typing import Final, NamedTuple
 from benchmarks.market import HISTORY, prepare
 from benchmarks.pipeline_run import DAEMONS
 from benchmarks.processes import exchange, free_port, mosquitto, python, running
+from benchmarks.report import save_text
 from benchmarks.scraper import wait_ready
 
 _ROOMS: Final = ("config", "daemon", "model")
@@ -210,7 +212,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("svg", type=Path, help="where to draw")
     parser.add_argument("--symbols", type=int, default=1_000, help="closing at once")
     parser.add_argument("--seconds", type=int, default=30, help="of sampling")
     args = parser.parse_args()
@@ -221,8 +222,7 @@ def main() -> None:
         f"{args.symbols:,} symbols closing in the same instant, once a second, for "
         f"{args.seconds} s: {root.time_us / 1e3 / args.seconds:.0f} ms of the event loop a second"
     )
-    args.svg.write_text(draw(root, title), encoding="utf-8")
-    print(f"{args.svg}: {title}")
+    save_text("burst.svg", draw(root, title))
 
 
 if __name__ == "__main__":

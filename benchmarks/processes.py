@@ -61,14 +61,19 @@ def python(module: str, *arguments: str) -> tuple[str, ...]:
     return (sys.executable, "-m", module, *arguments)
 
 
+def mosquitto_program() -> str | None:
+    """Where Mosquitto is; None without it."""
+    # Debian keeps daemons where an ordinary user's PATH does not look.
+    return shutil.which("mosquitto", path=os.pathsep.join((os.environ["PATH"], "/usr/sbin")))
+
+
 @contextmanager
 def mosquitto(folder: Path, lines: Sequence[str] = TUNED) -> Iterator[int]:
     """A Mosquitto with further configuration ``lines``; its port."""
     port = free_port()
-    # Debian keeps daemons where an ordinary user's PATH does not look.
-    program = shutil.which("mosquitto", path=os.pathsep.join((os.environ["PATH"], "/usr/sbin")))
+    program = mosquitto_program()
     if program is None:
-        sys.exit("this benchmark needs mosquitto")
+        sys.exit("this benchmark needs mosquitto; install it first")
     config = [f"listener {port} {HOST}", "log_type error", *lines]
     if not any(line.startswith("allow_anonymous") for line in lines):
         config.append("allow_anonymous true")

@@ -12,7 +12,8 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-RESULTS: Final = Path(__file__).parent / "results"
+RESULTS_VARIABLE: Final = "CANDLECAST_BENCHMARK_RESULTS"
+RESULTS: Final = Path(os.environ.get(RESULTS_VARIABLE, Path(__file__).parent / "results"))
 
 
 class Spread(NamedTuple):
@@ -59,9 +60,14 @@ def print_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
 
 def save(name: str, report: dict[str, Any]) -> None:
     """Write ``results/NAME.json``."""
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
-    path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    save_text(f"{name}.json", json.dumps(report, indent=1) + "\n")
+
+
+def save_text(name: str, text: str) -> None:
+    """Write ``results/NAME``."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    path = RESULTS / name
+    path.write_text(text, encoding="utf-8")
     print(f"written: {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}")
 
 

@@ -143,7 +143,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--symbols", type=int, default=1_000)
-    parser.add_argument("--swaps", type=int, default=40)
+    parser.add_argument("--swaps", type=int, default=20)
     args = parser.parse_args()
     of = machine("onnxruntime", "numpy", "uvloop")
     print_machine(of)
