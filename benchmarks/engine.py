@@ -21,6 +21,7 @@ from typing import Any, Final, Self
 
 import numpy as np
 
+from benchmarks.goals import fastest_other
 from benchmarks.report import machine, print_machine, print_table, save, spread
 
 _STEP: Final = "our step, 1"
@@ -147,13 +148,8 @@ def _cell(found: object) -> str:
 
 
 def _times(row: dict[str, Any]) -> str:
-    others = {
-        name: found["p50"]
-        for name, found in row.items()
-        if isinstance(found, dict) and name not in _OURS and _INEXACT not in name
-    }
-    fastest = min(others, key=lambda name: others[name])
-    return f"{others[fastest] / row[_STEP]['p50']:.1f} ({fastest})"
+    name, fastest_ms = fastest_other(row)
+    return f"{fastest_ms / row[_STEP]['p50']:.1f} ({name})"
 
 
 if __name__ == "__main__":

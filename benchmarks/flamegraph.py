@@ -63,7 +63,7 @@ class Function(NamedTuple):
     author: str
 
 
-_LOOP: Final = Function("uvloop: sockets and scheduling", "other libraries")
+LOOP: Final = Function("uvloop: sockets and scheduling", "other libraries")
 
 
 class Frame:
@@ -107,7 +107,7 @@ def read(text: str) -> Frame:
             break
         root = largest
     own_us = root.time_us - sum(callee.time_us for callee in root.callees.values())
-    root.callees.setdefault(_LOOP, Frame()).time_us += own_us
+    root.callees.setdefault(LOOP, Frame()).time_us += own_us
     return root
 
 

@@ -49,13 +49,20 @@ def print_machine(of: dict[str, Any]) -> None:
     print(f"{of['processor']}, {of['cpus']} CPUs, load {of['load']} at the start; {versions}\n")
 
 
-def print_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print a table in Markdown, so that it can be quoted as it is."""
+def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A table in Markdown."""
     text = [[_cell(value) for value in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(head, *text, strict=True)]
-    for row in (head, ["-" * width for width in widths], *text):
-        print("| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |")
-    print(flush=True)
+    lines = (head, ["-" * width for width in widths], *text)
+    return "\n".join(
+        "| " + " | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + " |"
+        for line in lines
+    )
+
+
+def print_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print a table in Markdown, so that it can be quoted as it is."""
+    print(table(head, rows) + "\n", flush=True)
 
 
 def save(name: str, report: dict[str, Any]) -> None:
@@ -75,8 +82,11 @@ _DIGITS: Final = 3
 
 
 def _cell(value: object) -> str:
-    if not isinstance(value, float):
-        return str(value)
+    return number(value) if isinstance(value, float) else str(value)
+
+
+def number(value: float) -> str:
+    """A measured number as it is shown."""
     if np.isnan(value):
         return "–"
     # Three significant digits, never fewer before the point than there are.

@@ -1,0 +1,132 @@
+"""What candlecast is meant to reach, beside what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+from benchmarks.report import number, table
+
+Result = dict[str, Any]
+
+
+class Goal(NamedTuple):
+    """A bound on a number of a result.
+
+    Attributes:
+        what: in words.
+        bound: sign, number and unit, such as ``≤ 3 ms``.
+        source: the result that the number is read from.
+        value: reads it; a KeyError where that was not measured.
+    """
+
+    what: str
+    bound: str
+    source: str
+    value: Callable[[Result], float]
+
+
+def _symbols(n: int) -> str:
+    return f"{n:,} symbol" if n == 1 else f"{n:,} symbols"
+
+
+def _p99(symbols: int, daemon: str = "ours") -> Callable[[Result], float]:
+    return lambda of: float(of["sizes"][str(symbols)][daemon]["message_ms"]["p99"])
+
+
+def _ratio(symbols: int, above: str, below: str) -> Callable[[Result], float]:
+    return lambda of: _p99(symbols, above)(of) / _p99(symbols, below)(of)
+
+
+def fastest_other(row: Result) -> tuple[str, float]:
+    """Name and median (ms) of the fastest engine that is not ours and gives the same outputs."""
+    medians = {
+        name: found["p50"]
+        for name, found in row.items()
+        if isinstance(found, dict) and not name.startswith("our ") and "bf16" not in name
+    }
+    name = min(medians, key=lambda one: medians[one])
+    return name, medians[name]
+
+
+def _faster(windows: int) -> Callable[[Result], float]:
+    def value(of: Result) -> float:
+        row = of["ms"][str(windows)]
+        return fastest_other(row)[1] / float(row["our step, 1"]["p50"])
+
+    return value
+
+
+def _path_us(of: Result) -> float:
+    stages = of["sizes"]["1000"]["ours"]["stage_us_per_candle"]
+    return float(stages["features"] + stages["inference"] + stages["encode"])
+
+
+def _late(of: Result) -> float:
+    return float(of["sizes"]["1000"]["ours"]["late"])
+
+
+def _rss_mb(symbols: int) -> Callable[[Result], float]:
+    return lambda of: float(of["sizes"][str(symbols)]["rss_mb"])
+
+
+def _ready_s(of: Result) -> float:
+    return float(of["sizes"]["20"]["ready_s"]["p50"])
+
+
+def _received_us(of: Result) -> float:
+    return float(of["us_per_candle"]["our whole receive path"]["p50"])
+
+
+def _published_us(of: Result) -> float:
+    return float(of["clients"]["daemon/publisher.py"]["cpu_us_per_message"]["p50"])
+
+
+GOALS: Final = (
+    Goal("step at 1 window, against the fastest other engine", "≥ 3 ×", "engine", _faster(1)),
+    Goal("step at 1,024 windows, against it", "≥ 40 ×", "engine", _faster(1_024)),
+    *(
+        Goal(f"close to subscriber, p99, {_symbols(n)}", f"≤ {most} ms", "pipeline", _p99(n))
+        for n, most in ((1, 3), (1_000, 50), (2_000, 100))
+    ),
+    *(
+        Goal(
+            f"straightforward daemon ÷ candlecast, p99, {_symbols(n)}",
+            "≥ 10 ×",
+            "pipeline",
+            _ratio(n, "straightforward", "ours"),
+        )
+        for n in (1, 20, 200, 1_000, 2_000)
+    ),
+    *(
+        Goal(
+            f"candlecast ÷ constant, p99, {_symbols(n)}",
+            f"≤ {most} ×",
+            "pipeline",
+            _ratio(n, "ours", "constant"),
+        )
+        for n, most in ((1, 1.5), (200, 1.15), (1_000, 1.15), (2_000, 1.15))
+    ),
+    Goal("features, inference, encode, 1,000 symbols", "≤ 10 µs a candle", "pipeline", _path_us),
+    Goal("forecasts later than 50 ms, 1,000 symbols", "≤ 0 of all", "pipeline", _late),
+    Goal("receive path of a closing candle", "≤ 15 µs", "receive", _received_us),
+    Goal("publishing with its acknowledgement", "≤ 30 µs a message", "publishers", _published_us),
+    Goal("start to ready, 20 symbols", "≤ 2 s", "startup", _ready_s),
+    Goal("resident memory, 100 symbols", "≤ 220 MB", "startup", _rss_mb(100)),
+    Goal("resident memory, 2,000 symbols", "≤ 450 MB", "startup", _rss_mb(2_000)),
+)
+
+
+def goals(results: dict[str, Result]) -> str:
+    """All of them as a table, by the results there are."""
+    return table(("", "goal", "measured", "reached"), (_row(goal, results) for goal in GOALS))
+
+
+def _row(goal: Goal, results: dict[str, Result]) -> tuple[str, str, str, str]:
+    sign, limit, unit = goal.bound.split(" ", 2)
+    try:
+        value = goal.value(results[goal.source])
+    except KeyError:
+        return goal.what, goal.bound, "–", "not measured"
+    reached = value <= float(limit) if sign == "≤" else value >= float(limit)
+    return goal.what, goal.bound, f"{number(value)} {unit}", "yes" if reached else "**no**"
