@@ -112,7 +112,7 @@ class Connection:
         except ExceptionGroup as group_error:
             raise expected(group_error, network_errors()) from None
         finally:
-            await exchange.close()
+            await _close(exchange)
 
     def on_raw(
         self, symbol: str, open_ms: object, values: tuple[object, ...], *, closed: bool | None
@@ -178,6 +178,17 @@ def _topics(exchange: Any, shard: Sequence[str], timeframe: str) -> list[list[li
     """How to subscribe: all in one call where the exchange can, else one call a symbol."""
     pairs = [[symbol, timeframe] for symbol in shard]
     return [pairs] if exchange.has.get("watchOHLCVForSymbols") else [[pair] for pair in pairs]
+
+
+async def _close(exchange: Any) -> None:  # noqa: ANN401
+    """Close ccxt's client, all of it, even when cancelled meanwhile."""
+    try:
+        await exchange.close()
+    except asyncio.CancelledError:
+        # The goodbye to a peer that does not answer takes seconds. The second attempt does not wait
+        # for it; without one the sockets would stay.
+        await exchange.close()
+        raise
 
 
 async def _watch(exchange: Any, pairs: list[list[str]]) -> None:  # noqa: ANN401

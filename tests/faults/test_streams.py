@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from itertools import pairwise
 
 import pytest
+from aiohttp import ClientSession
 
 from daemon import feed as feed_module
 from daemon.backfill import Backfill
@@ -15,8 +18,11 @@ from daemon.bans import Banned
 from daemon.sandbox.exchange import Behaviour, SandboxExchange
 from daemon.window import Verdict, Window
 from model.candle import Candle
-from tests.replay.running import Heard, make_feed, running, until
+from tests.faults.arena import port_of
+from tests.faults.proxy import FaultProxy
+from tests.replay.running import Heard, make_feed, nothing_left, running, until
 from tests.sandbox.scaled import SECOND, ScaledClock, second_tape
+from tests.servers import HOST
 
 CAPACITY = 20
 FACTOR = 2.0
@@ -230,3 +236,25 @@ async def test_after_a_reconnect_the_missed_candles_never_come_so_rest_brings_th
         await until(lambda: all(site.reached(s, now_ms) for s in site.windows))
     site.assert_exact()
     assert site.heard.count("feed_reconnects") == 2
+
+
+async def test_a_dead_connection_leaves_no_socket_when_the_daemon_stops_while_it_closes(
+    site: Site,
+) -> None:
+    draw = random.Random(0)
+    proxy = FaultProxy(port_of(site.exchange.ws_url), draw, websocket=True)
+    async with nothing_left(), proxy as way, asyncio.TaskGroup() as group:
+        urls = site.exchange.rest_url, f"ws://{HOST}:{way.port}"
+        heard = make_feed(urls, site.exchange.tape.symbols, site.clock, timeframe="1s")
+        await heard.feed.open()
+        task = group.create_task(heard.feed.run())
+        await until(lambda: heard.closed)
+        way.weather.half_open = True
+        # Its goodbye waits for an answer; meanwhile everything ends.
+        await until(lambda: heard.count("feed_silent_streams"))
+        await asyncio.sleep(0.05)
+        task.cancel()
+        await asyncio.wait([task])
+        await heard.feed.close()
+    sessions = [o for o in gc.get_objects() if isinstance(o, ClientSession)]
+    assert all(session.closed for session in sessions)
