@@ -123,6 +123,9 @@ class Model(Section):
     loss: Literal["mse", "mae"] | None = Field(
         None, description="training loss; null: mse for close, mae for log_return"
     )
+    unknown_symbols: Literal["refuse", "fit_on_warmup"] = Field(
+        "refuse", description="what to do with symbols that the model was not trained on"
+    )
     seed: int = Field(42, ge=0, lt=2**32, description="seed of weights, dropout and shuffling")
 
     @model_validator(mode="after")

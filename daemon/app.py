@@ -8,6 +8,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 from config.settings import Settings
 from daemon.accuracy import Accuracy
@@ -216,15 +217,21 @@ class App:
             clock,
             self.metrics,
         )
-        read = reread or (lambda: settings)
+        self._reread = reread or (lambda: settings)
         self._reloader = Reloader(
             settings.model_dump(),
-            lambda: read().model_dump(),
+            self._read,
             self._swapper,
             roster,
             lambda: self._notifier.reloading(self._clock),
         )
         self.hangup = self._reloader.hangup
+
+    def _read(self) -> dict[str, Any]:
+        """The configuration as it is now; in a thread."""
+        settings = self._reread()
+        self._recipe = self._recipe._replace(fit_unknown=recipe_of(settings).fit_unknown)
+        return settings.model_dump()
 
     def _examine(self, symbols: tuple[str, ...]) -> Bundle:
         """The champion, if it can serve these symbols; in a thread."""
@@ -317,6 +324,7 @@ class App:
                 self._publisher.announce(state, stale, self._pipeline.served.version)
                 self.metrics.feed_stale_symbols.set(len(stale))
                 self.metrics.show_accuracy(self._accuracy)
+                self.metrics.out_of_range.set(self._pipeline.served.mean_out_of_range())
                 tidy.collect(self._clock.monotonic(), idle=self._pipeline.is_idle)
                 await self._clock.sleep(_WATCH_S)
 

@@ -37,6 +37,8 @@ class Recipe(NamedTuple):
         threads: of one run on the CPU.
         max_batch: symbols of one run at most, a power of two.
         rules: what intervals and probabilities shall be.
+        fit_unknown: serve symbols too that the model was not trained on, by a scaler fitted to
+            their first window.
     """
 
     registry: Path
@@ -50,6 +52,7 @@ class Recipe(NamedTuple):
     threads: int
     max_batch: int
     rules: Rules
+    fit_unknown: bool
 
 
 def open_champion(recipe: Recipe) -> Bundle:
@@ -77,10 +80,10 @@ def open_champion(recipe: Recipe) -> Bundle:
         lookback=recipe.lookback,
     )
     unknown = [s for s in recipe.symbols if s not in bundle.scalers.by_symbol]
-    if unknown:
+    if unknown and not recipe.fit_unknown:
         msg = (
-            f"champion {bundle.version} was not trained on {', '.join(unknown)}; "
-            "remove them from trading.symbols or train a model with them"
+            f"champion {bundle.version} was not trained on {', '.join(unknown)}; remove them from "
+            "trading.symbols, train a model with them, or set model.unknown_symbols: fit_on_warmup"
         )
         raise Misfit(msg)
     return bundle
@@ -106,4 +109,4 @@ def make_served(recipe: Recipe, bundle: Bundle, now_s: Callable[[], float]) -> S
     engine = Engine(
         bundle.onnx, *shape, device=device, threads=recipe.threads, max_batch=recipe.max_batch
     )
-    return ServedModel(bundle, recipe.symbols, engine, recipe.rules)
+    return ServedModel(bundle, recipe.symbols, engine, recipe.rules, fit_unknown=recipe.fit_unknown)

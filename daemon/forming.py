@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from daemon.pipeline import Pipeline
     from daemon.publisher import Publisher
     from model.candle import Candle
+    from model.forecast import ModelInfo
 
 SCHEMA: Final = 1
 """Version of the published JSON, described by ``docs/forming.schema.json``."""
@@ -142,8 +143,8 @@ class Forming:
         ohlcv = np.array([candle.ohlcv for _, candle in ready], dtype=np.float64)
         raw = served.peek(idx, ohlcv)
         prices = served.price(idx, raw, ohlcv[:, 3]).tolist()
-        for (_, candle), value, price in zip(ready, raw.tolist(), prices, strict=True):
-            self._publish(candle, value, price)
+        for (slot, candle), value, price in zip(ready, raw.tolist(), prices, strict=True):
+            self._publish(candle, value, price, served.infos[slot])
 
     def _ready(self, candles: Sequence[Candle]) -> list[tuple[int, Candle]]:
         """Those whose window ends where they begin and whose states are prepared, with slots."""
@@ -158,7 +159,7 @@ class Forming:
         prepared = self._pipeline.served.prepared_ahead(np.array([s for s, _ in known], np.intp))
         return [pair for pair, is_prepared in zip(known, prepared, strict=True) if is_prepared]
 
-    def _publish(self, candle: Candle, raw: float, price: float) -> None:
+    def _publish(self, candle: Candle, raw: float, price: float, model: ModelInfo) -> None:
         if not (math.isfinite(price) and price > 0.0):
             self._metrics.count_forming("skipped")
             return
@@ -167,7 +168,7 @@ class Forming:
             Outgoing(
                 topic,
                 topic,
-                self._payload(candle, raw, price),
+                self._payload(candle, raw, price, model),
                 qos=0,
                 retain=False,
                 valid_until_ms=candle.close_ms,
@@ -175,9 +176,9 @@ class Forming:
         )
         self._metrics.count_forming("published")
 
-    def _payload(self, candle: Candle, raw: float, price: float) -> bytes:
+    def _payload(self, candle: Candle, raw: float, price: float, model: ModelInfo) -> bytes:
         """The JSON of ``docs/forming.schema.json``."""
-        market, served = self._market, self._pipeline.served
+        market = self._market
         ready_s = self._clock.monotonic() - candle.received_s
         return orjson.dumps(
             {
@@ -198,11 +199,7 @@ class Forming:
                 "predicted_close": price,
                 "predicted_normalized": raw,
                 "predicted_return": price / candle.ohlcv.close - 1.0,
-                "model": {
-                    "version": served.version,
-                    "sha256": served.sha256,
-                    "target": served.target,
-                },
+                "model": model.as_json(),
                 "latency_ms": {"ready": round(ready_s * 1e3, 3)},
             }
         )

@@ -121,6 +121,11 @@ class Metrics:
         self.model_swap_failing = self._gauge(
             "model_swap_failing", "1 while the champion cannot be served and an older model is"
         )
+        self.out_of_range = self._gauge(
+            "out_of_range_ratio",
+            "Share of the windows' values outside the range the scalers were fitted on",
+        )
+        self.out_of_range.set(nan)
         self._model = self._gauge("model_info", "The model at work", "version", "sha256", "target")
 
     def _declare_accuracy(self) -> None:
@@ -310,7 +315,7 @@ class Metrics:
     def show_model(self, model: ModelInfo) -> None:
         """Name the model at work."""
         self._model.clear()
-        self._model.labels(*model).set(1)
+        self._model.labels(*model[:3]).set(1)
 
     def forget(self, symbol: str) -> None:
         """End the series of a symbol that is not forecast any more."""

@@ -12,7 +12,7 @@ from daemon.batcher import Batcher, Ready
 from daemon.issuer import Issuer, Result
 from daemon.window import Verdict, Window
 from model.candle import Ohlcv
-from model.forecast import ModelInfo, WindowInfo
+from model.forecast import WindowInfo
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -339,7 +339,6 @@ class Pipeline:
         opens = np.array([ready.candle.close_ms for ready in batch], dtype=np.int64)
         outlooks = served.calibration.outlook(slots, prices, last, opens).messages()
         outside = served.out_of_range(slots).tolist()
-        model = ModelInfo(served.version, served.sha256, served.target)
         messages = []
         encode_s = clock.monotonic() - inferred_s
         rows = list(zip(batch, raw.tolist(), prices.tolist(), outside, outlooks, strict=True))
@@ -347,7 +346,7 @@ class Pipeline:
         for start in range(0, len(rows), _SENT_TOGETHER):
             encoding_s = clock.monotonic()
             part = rows[start : start + _SENT_TOGETHER]
-            messages += self._issue(part, model, started_s, inference_s)
+            messages += self._issue(part, started_s, inference_s)
             encode_s += clock.monotonic() - encoding_s
             # The publisher sends these while the next are made.
             await clock.sleep(0)
@@ -355,15 +354,14 @@ class Pipeline:
         metrics.stage("encode", encode_s)
         return messages
 
-    def _issue(
-        self, rows: Sequence[Row], model: ModelInfo, started_s: float, inference_s: float
-    ) -> list[bytes]:
+    def _issue(self, rows: Sequence[Row], started_s: float, inference_s: float) -> list[bytes]:
         messages = []
-        lookback = self._served.lookback
+        lookback, infos = self._served.lookback, self._served.infos
         for ready, raw_value, price, out, outlook in rows:
             filled = self.windows[ready.slot].filled(lookback)
             window = WindowInfo(lookback, filled, out, ready.candle.final_by or "rest")
             queue_s = started_s - ready.candle.received_s
+            model = infos[ready.slot]
             result = Result(raw_value, price, window, model, queue_s, inference_s, *outlook)
             message = self._issuer.issue(ready, result)
             if message is not None:

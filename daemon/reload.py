@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-RELOADED: Final = frozenset({"trading.symbols"})
+RELOADED: Final = frozenset({"trading.symbols", "model.unknown_symbols"})
 """Settings that take effect while the daemon runs; the others need a restart."""
 
 

@@ -123,15 +123,18 @@ class Swapper:
         await self._pipeline.settled()
         symbols = tuple(window.symbol for window in windows)
         served = await asyncio.to_thread(self._load, symbols)
+        same = served.sha256 == old.sha256
+        if same:
+            served.adopt_scalers(old)
         follower = Follower(served, windows, self._pipeline)
         await follower.level()
         await follower.try_out()
         await self._keeper.restore(served)
         await follower.level()
-        if served.sha256 == old.sha256:
+        if same:
             served.calibration.adopt(old.calibration)
         self._pipeline.take_over(served, windows, follower.derived())
-        if served.sha256 != old.sha256:
+        if not same:
             self._metrics.show_model(ModelInfo(served.version, served.sha256, served.target))
             log.info("model %s takes over from %s", served.version, old.version)
         await self._keeper.save(old)

@@ -43,6 +43,7 @@ def recipe_of(settings: Settings) -> Recipe:
         threads=inference.threads,
         max_batch=inference.max_batch,
         rules=rules_of(settings),
+        fit_unknown=settings.model.unknown_symbols == "fit_on_warmup",
     )
 
 

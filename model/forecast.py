@@ -60,11 +60,25 @@ class Skill(NamedTuple):
 
 
 class ModelInfo(NamedTuple):
-    """Which model spoke: bundle version, SHA-256 of its manifest, and what it predicts."""
+    """Which model spoke.
+
+    Attributes:
+        version: of the bundle.
+        sha256: of its manifest.
+        target: what it predicts.
+        fitted_on_warmup: whether the symbol's scaler is not the bundle's, which does not know it,
+            but was fitted to the first window.
+    """
 
     version: str
     sha256: str
     target: str
+    fitted_on_warmup: bool = False
+
+    def as_json(self) -> dict[str, str]:
+        """As it stands in a message."""
+        told = {"version": self.version, "sha256": self.sha256, "target": self.target}
+        return told | {"scaler": "warmup"} if self.fitted_on_warmup else told
 
 
 class Latency(NamedTuple):
@@ -192,7 +206,7 @@ def payload(forecast: Forecast, instance: str) -> bytes:
             "final_by": window.final_by,
         },
         "skill": None if skill is None else skill._asdict(),
-        "model": {"version": model.version, "sha256": model.sha256, "target": model.target},
+        "model": model.as_json(),
         "latency_ms": {
             "ready": round(latency.ready_ms, 3),
             "queue": round(latency.queue_ms, 3),

@@ -24,6 +24,9 @@ IntArray = NDArray[np.int64]
 
 _FILE: Final = "scaler.json"
 
+_LEAST_RETURN: Final = 1e-6
+"""What 1 of the network is worth at least: a market may have stood still."""
+
 
 @dataclass(frozen=True, eq=False)
 class SymbolScaler:
@@ -115,33 +118,68 @@ class ScalerSet:
             {symbol: _symbol_scaler(value, symbol) for symbol, value in symbols.items()},
         )
 
-    def bind(self, symbols: Sequence[str]) -> BoundScaler:
+    def bind(self, symbols: Sequence[str], *, fit_unknown: bool = False) -> BoundScaler:
         """Number the symbols by their place in ``symbols`` and scale them by number.
+
+        Args:
+            symbols: ccxt symbols.
+            fit_unknown: accept symbols the model was not trained for; `BoundScaler.fit` them.
 
         Raises:
             BundleError: a symbol the model was not trained for.
         """
         unknown = [symbol for symbol in symbols if symbol not in self.by_symbol]
-        if unknown:
+        if unknown and not fit_unknown:
             msg = (
                 f"the model was not trained for {', '.join(unknown)}, only for "
                 f"{', '.join(self.by_symbol)}: change trading.symbols or train again"
             )
             raise BundleError(msg)
-        return BoundScaler([self.by_symbol[symbol] for symbol in symbols])
+        blank = SymbolScaler(np.zeros(len(self.features)), np.ones(len(self.features)), 0.0, 1.0)
+        bound = BoundScaler([self.by_symbol.get(symbol, blank) for symbol in symbols])
+        bound.fitted[:] = [symbol in self.by_symbol for symbol in symbols]
+        return bound
 
 
 class BoundScaler:
-    """Scalers of numbered symbols in contiguous arrays."""
+    """Scalers of numbered symbols in contiguous arrays.
+
+    Attributes:
+        fitted: which of them may be used, ``[n]``.
+    """
 
     def __init__(self, scalers: Sequence[SymbolScaler]) -> None:
+        self.fitted: Final = np.ones(len(scalers), dtype=np.bool_)
         self._low = np.stack([scaler.feature_min for scaler in scalers])
         self._high = np.stack([scaler.feature_max for scaler in scalers])
-        width = self._high - self._low
-        self._factor = 1.0 / np.where(width < 10 * np.finfo(np.float64).eps, 1.0, width)
-        self._summand = -self._low * self._factor
+        self._factor, self._summand = _line(self._low, self._high)
         self._offset = np.array([scaler.target_offset for scaler in scalers], dtype=np.float64)
         self._scale = np.array([scaler.target_scale for scaler in scalers], dtype=np.float64)
+
+    def fit(self, idx: IntArray, rows: FloatArray, close: FloatArray, target: Target) -> None:
+        """Fit symbols to what has been seen of them, as training does it.
+
+        Args:
+            idx: ``[k]`` their numbers.
+            rows: ``[k, rows, F]`` features; NaN where there is none yet.
+            close: ``[k, rows]`` closes.
+            target: what the network forecasts.
+        """
+        self._low[idx], self._high[idx] = np.nanmin(rows, axis=1), np.nanmax(rows, axis=1)
+        self._factor[idx], self._summand[idx] = _line(self._low[idx], self._high[idx])
+        if target == "close":
+            self._offset[idx] = close.min(axis=1)
+            self._scale[idx] = np.maximum(np.ptp(close, axis=1), _LEAST_RETURN * close[:, -1])
+        else:
+            self._offset[idx] = 0.0
+            returns = np.diff(np.log(close), axis=1)
+            self._scale[idx] = np.maximum(returns.std(axis=1), _LEAST_RETURN)
+        self.fitted[idx] = True
+
+    def adopt(self, idx: IntArray, other: BoundScaler, theirs: IntArray) -> None:
+        """Scale the symbols ``idx [k]`` as another one scales those that it calls ``theirs``."""
+        for name in ("fitted", "_low", "_high", "_factor", "_summand", "_offset", "_scale"):
+            getattr(self, name)[idx] = getattr(other, name)[theirs]
 
     def scale(self, idx: IntArray, rows: FloatArray) -> NDArray[np.float32]:
         """Scale the rows ``[k, F]`` of the symbols ``idx [k]``; 0 … 1 inside the fitted range."""
@@ -156,6 +194,13 @@ class BoundScaler:
     def out_of_range(self, idx: IntArray, rows: FloatArray) -> NDArray[np.bool_]:
         """Which of the values ``[k, F]`` lie outside the fitted range."""
         return (rows < self._low.take(idx, axis=0)) | (rows > self._high.take(idx, axis=0))
+
+
+def _line(low: FloatArray, high: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Factor and summand that take ``low … high`` to 0 … 1."""
+    width = high - low
+    factor = 1.0 / np.where(width < 10 * np.finfo(np.float64).eps, 1.0, width)
+    return factor, -low * factor
 
 
 def _symbol_scaler(value: object, symbol: str) -> SymbolScaler:

@@ -8,6 +8,7 @@ import numpy as np
 
 from model.calibration import DEFAULT_RULES, Calibration, Rules
 from model.features import FeatureBank
+from model.forecast import ModelInfo
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -34,6 +35,8 @@ class ServedModel:
         symbols: Sequence[str],
         engine: Engine,
         rules: Rules = DEFAULT_RULES,
+        *,
+        fit_unknown: bool = False,
     ) -> None:
         """Bind a verified bundle to symbols that its scalers know.
 
@@ -42,6 +45,11 @@ class ServedModel:
             symbols: ccxt symbols; their order is the index of every other method.
             engine: the compiled network of the same bundle, sized for ``len(symbols)``.
             rules: what intervals and probabilities shall be.
+            fit_unknown: accept other symbols too; their scalers are fitted to the first window
+                that they are rebuilt from, and stay.
+
+        Raises:
+            BundleError: a symbol that the bundle does not know, without ``fit_unknown``.
         """
         manifest = bundle.manifest
         self.version = bundle.version
@@ -50,7 +58,10 @@ class ServedModel:
         self.lookback = manifest.lookback
         self._bank = FeatureBank(manifest.features, manifest.indicators, len(symbols))
         self.calibration = Calibration(bundle.residuals, symbols, rules)
-        self._scaler = bundle.scalers.bind(symbols)
+        self._scaler = bundle.scalers.bind(symbols, fit_unknown=fit_unknown)
+        self._slots = {symbol: slot for slot, symbol in enumerate(symbols)}
+        told = bundle.version, bundle.sha256, manifest.target
+        self.infos = [ModelInfo(*told, not known) for known in self._scaler.fitted.tolist()]
         self._engine = engine
         n, lookback, n_features = len(symbols), manifest.lookback, len(manifest.features)
         # Rings: row `head` is the oldest and the next to be overwritten.
@@ -79,6 +90,7 @@ class ServedModel:
 
         Until it has ended, the rows of these symbols are of no use.
         """
+        yield from self._fitting(idx, ohlcv)
         self.calibration.prime(idx, ohlcv)
         first = ohlcv.shape[1] - self.lookback
         for row, features in enumerate(self._bank.priming(idx, ohlcv)):
@@ -88,6 +100,23 @@ class ServedModel:
         self._head[idx] = 0
         # Two steps, so that states prepared before can match neither this window nor its successor.
         self._stamp[idx] += 2
+
+    def _fitting(self, idx: Index, ohlcv: npt.NDArray[np.float64]) -> Iterator[None]:
+        """Fit the scalers of symbols that have none, a row whenever the next one is asked for."""
+        new = ~self._scaler.fitted[idx]
+        if not new.any():
+            return
+        rows = []
+        for features in self._bank.priming(idx[new], ohlcv[new]):
+            rows.append(features)
+            yield
+        self._scaler.fit(idx[new], np.stack(rows, axis=1), ohlcv[new, :, 3], self.target)
+
+    def adopt_scalers(self, other: ServedModel) -> None:
+        """Scale as another one of the same bundle does, for the symbols that both have."""
+        pairs = [(slot, other._slots[s]) for s, slot in self._slots.items() if s in other._slots]
+        mine, theirs = np.array(pairs, dtype=np.intp).reshape(-1, 2).T
+        self._scaler.adopt(mine, other._scaler, theirs)
 
     def advance(self, idx: Index, ohlcv: npt.NDArray[np.float64]) -> None:
         """Append one closed candle to each symbol; ``idx`` holds no symbol twice.
@@ -167,6 +196,11 @@ class ServedModel:
         """
         value = self._scaler.unscale_target(idx, raw)
         return value if self.target == "close" else last_close * np.exp(value)
+
+    def mean_out_of_range(self) -> float:
+        """The mean of `out_of_range` over the symbols that have been derived; NaN without any."""
+        seen = np.flatnonzero(self._stamp)
+        return float(self.out_of_range(seen).mean()) if len(seen) else float("nan")
 
     def out_of_range(self, idx: Index) -> npt.NDArray[np.float64]:
         """Share of each window's values outside the range the scaler was fitted on, ``(k,)``."""

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from model.engine import Engine
+from model.errors import BundleError
 from model.features import CLOSE_FEATURES, LOG_RETURN_FEATURES
 from model.scaler import Target
 from model.serving import ServedModel
@@ -196,3 +197,61 @@ def test_a_forming_candle_gives_what_its_close_would_and_leaves_no_trace(
         np.testing.assert_array_equal(model.step(ALL), undisturbed.step(ALL))
         np.testing.assert_array_equal(model.windows(ALL), undisturbed.windows(ALL))
         np.testing.assert_array_equal(model.out_of_range(ALL), undisturbed.out_of_range(ALL))
+
+
+@pytest.mark.parametrize("target", ["close", "log_return"])
+def test_a_symbol_that_the_bundle_does_not_know_keeps_the_scaler_of_its_first_window(
+    served: Make, candles: dict[str, Floats], target: Target
+) -> None:
+    bundle = served.bundles[target]
+    symbols = ("NEW/U", "B/U")
+    both = np.arange(2)
+
+    def make(*, fit_unknown: bool = True) -> ServedModel:
+        engine = Engine(bundle.onnx, 2, LOOKBACK, len(bundle.manifest.features))
+        return ServedModel(bundle, symbols, engine, fit_unknown=fit_unknown)
+
+    def at(end: int) -> Floats:
+        return np.stack([candles[symbol][end - CAPACITY : end] for symbol in ("A/U", "B/U")])
+
+    with pytest.raises(BundleError, match="NEW/U"):
+        make(fit_unknown=False)
+    model = make()
+    assert [info.as_json().get("scaler") for info in model.infos] == ["warmup", None]
+    model.rebuild(both, at(CAPACITY))
+    assert model.out_of_range(both)[0] == 0.0
+    first = model.windows(both)[0]
+    assert first.min() >= 0.0
+    assert first.max() <= 1.0
+    # Whatever comes later changes the rows, never the scaler.
+    for end in range(CAPACITY + 1, CAPACITY + 30):
+        model.advance(both, at(end)[:, -1])
+    moved = model.windows(both)
+    model.rebuild(both, at(CAPACITY + 29))
+    np.testing.assert_allclose(model.windows(both), moved, atol=1e-6)
+    assert model.out_of_range(both)[0] > 0.0
+    other = make()
+    other.adopt_scalers(model)
+    other.rebuild(both, at(CAPACITY + 29))
+    np.testing.assert_array_equal(other.windows(both), model.windows(both))
+    # The price moves as much as the symbol itself has moved.
+    last = at(CAPACITY + 29)[:, -1, 3]
+    price = model.price(both, np.ones(2, dtype=np.float32), last)[0]
+    closes = at(CAPACITY)[0, :, 3]
+    expected = {
+        "close": closes.max(),
+        "log_return": last[0] * np.exp(np.diff(np.log(closes)).std()),
+    }
+    assert price == pytest.approx(expected[target], rel=1e-6)
+    assert model.mean_out_of_range() == pytest.approx(model.out_of_range(both).mean())
+
+
+def test_a_market_that_stood_still_is_served_without_dividing_by_zero(served: Make) -> None:
+    bundle = served.bundles["log_return"]
+    engine = Engine(bundle.onnx, 1, LOOKBACK, len(bundle.manifest.features))
+    model = ServedModel(bundle, ["NEW/U"], engine, fit_unknown=True)
+    one = np.array([0])
+    flat = np.tile([7.0, 7.0, 7.0, 7.0, 0.0], (1, CAPACITY, 1))
+    model.rebuild(one, flat)
+    raw = model.full(model.windows(one))
+    assert model.price(one, raw, np.array([7.0]))[0] == pytest.approx(7.0, rel=1e-4)
