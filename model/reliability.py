@@ -23,10 +23,9 @@ if TYPE_CHECKING:
 
 SIDES: Final = ("short", "neutral", "long")
 _SYMBOLS: Final = 20
-"""Each takes a second or two for a week of minutes."""
+"""More say nothing new."""
 
 _BINS: Final = np.linspace(0.0, 1.0, 11)
-_ONE: Final = np.array([0])
 
 
 class Told(NamedTuple):
@@ -81,38 +80,55 @@ def told(
     Returns:
         None where there was not enough evidence to say anything; of many symbols the first 20.
     """
+    # As in the daemon, what closes together is taken together: calls cost more than numbers.
+    together: dict[bytes, list[int]] = {}
+    for number in range(min(len(symbols), _SYMBOLS)):
+        open_ms = scored.of(number).open_ms
+        if len(open_ms):
+            together.setdefault(open_ms.tobytes(), []).append(number)
     parts = []
-    for number, symbol in enumerate(symbols[:_SYMBOLS]):
-        one = scored.of(number)
-        if len(one.open_ms):
-            calibration = Calibration(bundle.residuals, [symbol], rules)
-            parts.append(_told_of(calibration, candles[symbol], one))
+    for numbers in together.values():
+        names = [symbols[number] for number in numbers]
+        calibration = Calibration(bundle.residuals, names, rules)
+        made = [scored.of(number) for number in numbers]
+        parts.append(_told_of(calibration, [candles[name] for name in names], made))
     if not parts:
         return None
     found = Told._make(map(np.concatenate, zip(*parts, strict=True)))
     return found if len(found.came) else None
 
 
-def _told_of(calibration: Calibration, frame: pd.DataFrame, scored: Scored) -> Told:
-    ohlcv = frame[list(OHLCV)].to_numpy(np.float64)
-    rows = np.searchsorted(frame["timestamp"].to_numpy(np.int64), scored.open_ms)
-    first = int(rows[0])
-    calibration.prime(_ONE, ohlcv[None, max(0, first - 1 - WARMUP) : first - 1])
-    chances, came, inside = [], [], []
-    for at, row in enumerate(rows):
-        calibration.observe(_ONE, ohlcv[row - 1][None])
-        here = slice(at, at + 1)
-        outlook = calibration.outlook(
-            _ONE, scored.predicted[here], scored.last_close[here], scored.open_ms[here]
-        )
-        if not outlook.known[0]:
-            continue
-        close, last = scored.close[at], scored.last_close[at]
-        threshold = outlook.threshold[0]
-        chances.append((outlook.short[0], outlook.neutral[0], outlook.long[0]))
-        came.append(1 + int(close / last - 1 > threshold) - int(close / last - 1 < -threshold))
-        inside.append(bool(outlook.lower[0] <= close <= outlook.upper[0]))
-    return Told(np.array(chances).reshape(-1, 3), np.array(came, int), np.array(inside, bool))
+def _told_of(
+    calibration: Calibration, frames: Sequence[pd.DataFrame], scored: Sequence[Scored]
+) -> Told:
+    """Of k symbols with n forecasts each, of the same candles."""
+    idx = np.arange(len(frames))
+    before, steps = _candles(frames, scored[0].open_ms)
+    calibration.prime(idx, before)
+    predicted, last, close = (
+        np.stack([getattr(one, name) for one in scored])
+        for name in ("predicted", "last_close", "close")
+    )
+    parts = []
+    for at, open_ms in enumerate(scored[0].open_ms):
+        calibration.observe(idx, steps[:, at])
+        now = np.full(len(idx), open_ms)
+        outlook = calibration.outlook(idx, predicted[:, at], last[:, at], now)
+        moved, known = close[:, at] / last[:, at] - 1, outlook.known
+        came = 1 + (moved > outlook.threshold) - (moved < -outlook.threshold).astype(int)
+        inside = (outlook.lower <= close[:, at]) & (close[:, at] <= outlook.upper)
+        chances = np.stack([outlook.short, outlook.neutral, outlook.long], axis=1)
+        parts.append(Told(chances[known], came[known], inside[known]))
+    return Told._make(map(np.concatenate, zip(*parts, strict=True)))
+
+
+def _candles(frames: Sequence[pd.DataFrame], open_ms: NDArray[np.int64]) -> tuple[Floats, Floats]:
+    """Before the first forecast ``[k, rows, 5]``, and what each was made from, ``[k, n, 5]``."""
+    ohlcv = [frame[list(OHLCV)].to_numpy(np.float64) for frame in frames]
+    rows = [np.searchsorted(f["timestamp"].to_numpy(np.int64), open_ms) - 1 for f in frames]
+    warm = min(WARMUP, *(int(row[0]) for row in rows))
+    before = [one[row[0] - warm : row[0]] for one, row in zip(ohlcv, rows, strict=True)]
+    return np.stack(before), np.stack([one[row] for one, row in zip(ohlcv, rows, strict=True)])
 
 
 def reliability(told: Told, side: int) -> list[Bin]:
