@@ -19,7 +19,8 @@ from daemon.batcher import Batcher
 from daemon.connection import Connection
 from daemon.exchange import make_exchange
 from daemon.feed import Feed
-from daemon.issuer import Books, Issuer, Market
+from daemon.issuer import Issuer
+from daemon.ledger import Books
 from daemon.metrics import Metrics
 from daemon.offset import ExchangeClock
 from daemon.outbox import Outbox
@@ -36,6 +37,7 @@ from daemon.tap import tapped
 from model.candle import Candle, Ohlcv, Timeframe
 from model.engine import Engine
 from model.features import Indicators
+from model.forecast import Market
 from model.history import History
 from model.registry import Registry
 from model.serving import ServedModel

@@ -20,8 +20,9 @@ from daemon.feed import Feed
 from daemon.forming import Forming
 from daemon.groups import expected
 from daemon.http import Health, serve_http
-from daemon.issuer import Books, Issuer, Market
+from daemon.issuer import Issuer
 from daemon.keeper import Keeper
+from daemon.ledger import Books
 from daemon.live import Page, View
 from daemon.metrics import Metrics
 from daemon.nightly import show_nightly
@@ -42,7 +43,7 @@ from daemon.wiring import broker_of, guard_of, recipe_of
 from model.bundle import Bundle
 from model.candle import Timeframe
 from model.errors import CandlecastError
-from model.forecast import ModelInfo
+from model.forecast import Market, ModelInfo
 from model.history import History
 from model.registry import Registry
 from model.serving import ServedModel

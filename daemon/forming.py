@@ -21,12 +21,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from daemon.clock import Clock
-    from daemon.issuer import Market
     from daemon.metrics import Metrics
     from daemon.pipeline import Pipeline
     from daemon.publisher import Publisher
     from model.candle import Candle
-    from model.forecast import ModelInfo
+    from model.forecast import Market, ModelInfo
 
 SCHEMA: Final = 1
 """Version of the published JSON, described by ``docs/forming.schema.json``."""

@@ -1,96 +1,94 @@
-"""The last step of the path: a number becomes a forecast, a message and an entry in the books."""
+"""The last step of the path: numbers become forecasts, messages and notes for the books."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
+import numpy as np
+
+from daemon.ledger import Ledger
 from daemon.marks import Marks
 from daemon.outbox import Outgoing
 from daemon.topics import batch_topic, prediction_topic
-from model.forecast import (
-    Forecast,
-    Interval,
-    Latency,
-    ModelInfo,
-    Probabilities,
-    WindowInfo,
-    batch_payload,
-    payload,
-)
+from model.forecast import batch_payload
+from model.forecasts import Common, Forecasts, Writer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from daemon.accuracy import Accuracy
+    import numpy.typing as npt
+
     from daemon.batcher import Ready
     from daemon.clock import Clock
-    from daemon.metrics import Metrics
+    from daemon.ledger import Books
     from daemon.publisher import Publisher
-    from daemon.recorder import Recorder
-    from model.candle import Candle, Timeframe
+    from model.calibration import Outlook
+    from model.candle import Candle
+    from model.forecast import Market, ModelInfo, Skill
+
+    Floats = npt.NDArray[np.float64]
 
 _BATCH_PART = 100
 
 
-class Market(NamedTuple):
-    """What this daemon forecasts, and under which name.
+class Run(NamedTuple):
+    """What the network made of k candles that it ran together.
 
     Attributes:
-        instance: this daemon's name.
-        exchange: ccxt exchange id.
-        symbols: ccxt symbols at the start; their order is the slot of every per-symbol array.
-        timeframe: the grid.
+        models: which model spoke of each.
+        filled: candles of each window that had no trade.
+        lookback: candles in a window.
+        started_s: when their flush began, monotonic.
+        inference_s: how long the network ran.
+        raw: its output, ``[k]``.
+        price: the next close that it means, ``[k]``.
+        last: the close that it starts from, ``[k]``.
+        outlook: what may happen around it.
+        out_of_range: share of scaled values outside what the scaler was fitted on, ``[k]``.
     """
 
-    instance: str
-    exchange: str
-    symbols: tuple[str, ...]
-    timeframe: Timeframe
-
-
-class Books(NamedTuple):
-    """Where the accounts are kept."""
-
-    accuracy: Accuracy
-    recorder: Recorder
-    metrics: Metrics
-
-
-class Result(NamedTuple):
-    """What the network made of one candle.
-
-    Attributes:
-        raw: the network's output.
-        price: the next close that it means.
-        window: what it was made from.
-        model: which model spoke.
-        queue_s: from the candle's arrival to the beginning of its flush.
-        inference_s: of the batch it was in.
-        interval: None until there is enough evidence.
-        probabilities: None until there is enough evidence.
-    """
-
-    raw: float
-    price: float
-    window: WindowInfo
-    model: ModelInfo
-    queue_s: float
+    models: Sequence[ModelInfo]
+    filled: Sequence[int]
+    lookback: int
+    started_s: float
     inference_s: float
-    interval: Interval | None = None
-    probabilities: Probabilities | None = None
+    raw: npt.NDArray[np.float32]
+    price: Floats
+    last: Floats
+    outlook: Outlook
+    out_of_range: Floats
+
+    def part(self, which: slice | list[int]) -> Run:
+        """Some of the candles."""
+        at = range(len(self.raw))[which] if isinstance(which, slice) else which
+        return Run(
+            [self.models[i] for i in at],
+            [self.filled[i] for i in at],
+            *self[2:5],
+            self.raw[which],
+            self.price[which],
+            self.last[which],
+            self.outlook.part(which),
+            self.out_of_range[which],
+        )
 
 
 class Issuer:
-    """Publishes each forecast once, and writes down that it did.
+    """Publishes each forecast once, and notes that it did.
 
     Attributes:
+        ledger: where it is noted for the books.
         marks: the newest forecast of each symbol, as it is remembered over a restart.
-        newest: the last forecast of each symbol that this process made.
     """
 
     def __init__(
-        self, market: Market, publisher: Publisher, books: Books, clock: Clock, budget_s: float
+        self,
+        market: Market,
+        publisher: Publisher,
+        books: Books,
+        clock: Clock,
+        budget_s: float,
     ) -> None:
         """Prepare the topics of all symbols.
 
@@ -106,62 +104,43 @@ class Issuer:
         self._books = books
         self._clock = clock
         self._budget_s = budget_s
+        self.ledger: Final = Ledger(books)
         self._flushes = 0
-        self._unaccounted: list[Forecast] = []
         self._batch_topic = batch_topic(market.exchange, market.timeframe.text)
         self._topics: list[str] = []
-        self.newest: dict[str, Forecast] = {}
-        self.marks = Marks(())
+        self.marks: Final = Marks(())
         self.address(market.symbols)
 
     def address(self, symbols: Sequence[str]) -> None:
         """Prepare the topics of symbols, in the order of their slots."""
         market, frame = self._market, self._market.timeframe.text
         self._topics = [prediction_topic(market.exchange, s, frame) for s in symbols]
+        self._writer = Writer(market._replace(symbols=tuple(symbols)))
         self.marks.rename(self._topics)
-        self.newest = {s: f for s, f in self.newest.items() if s in symbols}
+        self.ledger.forget_all_but(symbols)
 
-    def issue(self, ready: Ready, result: Result) -> bytes | None:
-        """Publish one forecast; None when it is of no use: too old, not a price, or a repetition.
+    def issue(self, batch: Sequence[Ready], run: Run) -> list[bytes]:
+        """Publish forecasts, but none that is of no use: too old, not a price, or a repetition.
 
-        It is entered in the books by the next `account`, which must come before the next flush.
+        Nothing of these symbols may be owed to the books.
+
+        Args:
+            batch: the candles.
+            run: what the network made of them.
 
         Returns:
-            The message as it was published.
+            The messages as they were published.
         """
-        forecast = self._forecast(ready.candle, result)
-        reason = self._unfit(ready.slot, forecast)
-        if reason is not None:
-            self._books.metrics.count_skipped(reason, 1)
-            return None
-        encoded = payload(forecast, self._market.instance)
-        topic = self._topics[ready.slot]
-        self.marks.note(ready.slot, forecast.target_close_ms)
-        self._publisher.offer(
-            Outgoing(
-                topic,
-                topic,
-                encoded,
-                qos=1,
-                retain=self._publisher.retains,
-                valid_until_ms=forecast.valid_until_ms,
-                received_s=ready.candle.received_s,
-                late=forecast.late,
-                is_forecast=True,
-            )
-        )
-        self._unaccounted.append(forecast)
-        return encoded
-
-    def account(self) -> None:
-        """Enter what was issued since the last call in the books."""
-        accuracy, recorder, metrics = self._books
-        for forecast in self._unaccounted:
-            accuracy.add(forecast)
-            recorder.forecast(forecast)
-            metrics.ready(forecast)
-            self.newest[forecast.symbol] = forecast
-        self._unaccounted.clear()
+        now_ms = self._clock.wall_ms()
+        fit = self._fit(batch, run, now_ms)
+        if len(fit) < len(batch):
+            batch, run = [batch[at] for at in fit], run.part(fit)
+        forecasts = self._forecasts(batch, run, now_ms)
+        payloads = self._writer.write(forecasts)
+        self.marks.note([ready.slot for ready in batch], self._targets_ms(batch))
+        self._publish(batch, forecasts, payloads)
+        self.ledger.published(forecasts)
+        return payloads
 
     def issue_batch(self, messages: Sequence[bytes]) -> None:
         """Publish the forecasts of a flush once more, together, for whoever wants them all."""
@@ -182,45 +161,81 @@ class Issuer:
                 )
             )
 
-    def score(self, candle: Candle) -> None:
-        """Hold the forecast that was made of this candle against it."""
-        realised = self._books.accuracy.on_candle(candle)
-        if realised is not None:
-            self._books.metrics.realised(realised)
+    def _fit(self, batch: Sequence[Ready], run: Run, now_ms: int) -> list[int]:
+        """The positions of those that are of use; the others are counted."""
+        left = self.marks.left([ready.slot for ready in batch], self._targets_ms(batch))
+        fit = []
+        for at, (ready, price, has_left) in enumerate(
+            zip(batch, run.price.tolist(), left, strict=True)
+        ):
+            reason = self._unfit(ready.candle, price, now_ms, has_left=has_left)
+            if reason is None:
+                fit.append(at)
+            else:
+                self._books.metrics.count_skipped(reason, 1)
+        return fit
 
-    def _unfit(self, slot: int, forecast: Forecast) -> str | None:
-        if forecast.published_ms >= forecast.valid_until_ms:
+    def _unfit(self, candle: Candle, price: float, now_ms: int, *, has_left: bool) -> str | None:
+        if now_ms >= candle.close_ms + self._market.timeframe.ms:
             return "expired"
-        if not (math.isfinite(forecast.predicted_close) and forecast.predicted_close > 0.0):
+        if not 0.0 < price < math.inf:
             return "not_a_price"
         # What was published before a restart is never published in other words.
-        known = self._books.accuracy.knows(forecast.symbol, forecast.candle_close_ms)
-        return "repeated" if known or self.marks.left(slot, forecast.target_close_ms) else None
+        known = has_left or self._books.accuracy.knows(candle.symbol, candle.close_ms)
+        return "repeated" if known else None
 
-    def _forecast(self, candle: Candle, result: Result) -> Forecast:
-        market = self._market
-        ready_s = self._clock.monotonic() - candle.received_s
-        target_close_ms = candle.close_ms + market.timeframe.ms
-        last = candle.ohlcv.close
-        return Forecast(
-            exchange=market.exchange,
-            symbol=candle.symbol,
-            timeframe=market.timeframe.text,
-            seq=candle.close_ms // market.timeframe.ms,
-            candle_open_ms=candle.open_ms,
-            candle_close_ms=candle.close_ms,
-            target_close_ms=target_close_ms,
-            valid_until_ms=target_close_ms,
-            published_ms=self._clock.wall_ms(),
-            last_close=last,
-            predicted_close=result.price,
-            predicted_normalized=result.raw,
-            predicted_return=result.price / last - 1.0,
-            interval=result.interval,
-            probabilities=result.probabilities,
-            window=result.window,
-            skill=self._books.accuracy.skill(candle.symbol),
-            model=result.model,
-            latency=Latency(ready_s * 1e3, result.queue_s * 1e3, result.inference_s * 1e3),
-            late=ready_s > self._budget_s,
+    def _targets_ms(self, batch: Sequence[Ready]) -> list[int]:
+        step_ms = self._market.timeframe.ms
+        return [ready.candle.close_ms + step_ms for ready in batch]
+
+    def _forecasts(self, batch: Sequence[Ready], run: Run, now_ms: int) -> Forecasts:
+        candles = [ready.candle for ready in batch]
+        skills = [self._books.accuracy.skill(candle.symbol) for candle in candles]
+        received_s = np.array([candle.received_s for candle in candles])
+        ready_s = self._clock.monotonic() - received_s
+        numbers = np.column_stack(
+            [
+                *(run.last, run.price, run.raw, run.price / run.last - 1.0),
+                *(np.where(run.outlook.known, told, 0.0) for told in run.outlook[2:]),
+                run.out_of_range,
+                _columns(skills),
+                np.round(1e3 * ready_s, 3),
+                np.round(1e3 * (run.started_s - received_s), 3),
+            ]
         )
+        return Forecasts(
+            self._market,
+            Common(run.lookback, run.outlook.level, round(1e3 * run.inference_s, 3), now_ms),
+            candles,
+            numbers,
+            run.outlook.known.tolist(),
+            run.models,
+            run.filled,
+            skills,
+            (ready_s > self._budget_s).tolist(),
+        )
+
+    def _publish(
+        self, batch: Sequence[Ready], forecasts: Forecasts, payloads: Sequence[bytes]
+    ) -> None:
+        retains, step_ms = self._publisher.retains, self._market.timeframe.ms
+        for ready, payload, late in zip(batch, payloads, forecasts.late, strict=True):
+            topic, candle = self._topics[ready.slot], ready.candle
+            self._publisher.offer(
+                Outgoing(
+                    topic,
+                    topic,
+                    payload,
+                    1,
+                    retains,
+                    candle.close_ms + step_ms,
+                    candle.received_s,
+                    late,
+                    is_forecast=True,
+                )
+            )
+
+
+def _columns(skills: Sequence[Skill | None]) -> Floats:
+    """Ratio and standard error of each, ``[k, 2]``; 0 where there is none."""
+    return np.array([(0.0, 0.0) if skill is None else skill[:2] for skill in skills]).reshape(-1, 2)

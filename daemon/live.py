@@ -18,12 +18,12 @@ from model.errors import HistoryError
 
 if TYPE_CHECKING:
     from daemon.clock import Clock
-    from daemon.issuer import Issuer, Market
+    from daemon.issuer import Issuer
     from daemon.metrics import Metrics
     from daemon.pipeline import Pipeline
     from daemon.recorder import Recorder
     from daemon.window import Window
-    from model.forecast import ForecastRow
+    from model.forecast import ForecastRow, Market
     from model.history import History
 
 MOST_WATCHERS: Final = 16
@@ -159,7 +159,7 @@ class Page:
 
     async def _look(self) -> None:
         """Bring the rows up to date, in slices, when no candle waits for its forecast."""
-        pipeline, newest = self._view.pipeline, self._view.issuer.newest
+        pipeline, newest = self._view.pipeline, self._view.issuer.ledger.newest
         async with self._turn:
             now_s = self._clock.monotonic()
             due = now_s - self._told_s >= _STATE_S

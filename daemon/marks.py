@@ -89,10 +89,13 @@ class Marks:
         for name, target_ms in np.frombuffer(data[:whole], _RECORD).tolist():
             self._targets_ms[self._records["name"] == name] = target_ms
 
-    def note(self, slot: int, target_ms: int) -> None:
-        """Note that the forecast for ``target_ms`` (Unix milliseconds) is about to leave."""
-        self._targets_ms[slot] = target_ms
+    def note(self, slots: Sequence[int], targets_ms: Sequence[int]) -> None:
+        """Note that the forecasts for ``targets_ms`` (Unix milliseconds) are about to leave."""
+        self._targets_ms[slots] = targets_ms
 
-    def left(self, slot: int, target_ms: int) -> bool:
-        """Whether the forecast for ``target_ms`` was the last to leave."""
-        return bool(self._targets_ms[slot] == target_ms)
+    def left(self, slots: Sequence[int], targets_ms: Sequence[int]) -> list[bool]:
+        """Whether each forecast for ``targets_ms`` was its symbol's last to leave."""
+        return [
+            held == ms
+            for held, ms in zip(self._targets_ms[slots].tolist(), targets_ms, strict=True)
+        ]

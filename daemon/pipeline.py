@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import numpy as np
 
 from daemon.batcher import Batcher, Ready
-from daemon.issuer import Issuer, Result
+from daemon.issuer import Issuer, Run
 from daemon.window import Verdict, Window
 from model.candle import Ohlcv
-from model.forecast import WindowInfo
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -20,14 +19,12 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from daemon.clock import Clock
-    from daemon.issuer import Books, Market
+    from daemon.ledger import Books
     from model.candle import Candle
-    from model.forecast import Interval, Probabilities
+    from model.forecast import Market
     from model.serving import ServedModel
 
     Slots = npt.NDArray[np.intp]
-    Outlook = tuple[Interval, Probabilities] | tuple[None, None]
-    Row = tuple[Ready, float, float, float, Outlook]
 
 T = TypeVar("T")
 
@@ -37,9 +34,15 @@ _PREPARED_TOGETHER = 32
 
 _SENT_TOGETHER = 64
 
+_ENTERED_TOGETHER = 64
+"""Some 0.5 ms of work."""
+
 _QUIET_S = 0.05
 """A burst is over when so long nothing has closed; before that, preparing would take the cores
 from the exchange's messages and the broker's answers."""
+
+_PATIENCE_S = 0.5
+"""A market in which something closes all the time is never quiet: what can wait, waits so long."""
 
 _DELIVERY_MS = 3_000
 """Exchanges deliver the close up to two seconds late; one more before that counts as silence."""
@@ -78,6 +81,7 @@ class Pipeline:
         self._served = served
         self._batcher = batcher
         self._issuer = issuer
+        self._ledger = issuer.ledger
         self._books = books
         self._clock = clock
         self._request_repair = request_repair
@@ -92,6 +96,7 @@ class Pipeline:
         self._busy = False
         self._progress_s = 0.0
         self._arrived_s = 0.0
+        self._put_off_s = 0.0
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -111,11 +116,11 @@ class Pipeline:
             self._enqueue(slot)
             if window.newest is not candle:
                 # It closed a gap: candles that had waited behind it are forecast from, not it.
-                self._issuer.score(candle)
+                self._ledger.score(candle)
         elif verdict is Verdict.GAP:
             self._drop(self._batcher.discard(slot))
             self._request_repair(candle.symbol)
-            self._issuer.score(candle)
+            self._ledger.score(candle)
         if verdict not in (Verdict.DUPLICATE, Verdict.STALE):
             self._books.recorder.candle(candle)
         metrics.count_candle(verdict.value)
@@ -147,7 +152,7 @@ class Pipeline:
             return
         for candle in new:
             self._books.recorder.candle(candle)
-            self._issuer.score(candle)
+            self._ledger.score(candle)
         if window.whole:
             self._enqueue(slot)
 
@@ -182,7 +187,7 @@ class Pipeline:
             # The features never saw it, so they start over from the window.
             self._derived[ready.slot] = -1
             self._books.metrics.count_dropped(1)
-            self._issuer.score(ready.candle)
+            self._ledger.score(ready.candle)
 
     @property
     def served(self) -> ServedModel:
@@ -251,8 +256,9 @@ class Pipeline:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._forecast(), name="forecast")
-                group.create_task(self._prepare(), name="prepare")
+                group.create_task(self._catch_up(), name="catch-up")
         finally:
+            self._ledger.settle()
             self._worker.shutdown(wait=False, cancel_futures=True)
 
     async def _forecast(self) -> None:
@@ -270,6 +276,10 @@ class Pipeline:
 
     async def _flush(self, batch: Sequence[Ready]) -> None:
         """Everything between candles that closed together and their forecasts."""
+        if self._ledger.owes(batch):
+            self._ledger.settle()
+        if not self._is_behind:
+            self._put_off_s = self._clock.monotonic()
         started_s = self._clock.monotonic()
         metrics = self._books.metrics
         metrics.batch_size.observe(len(batch))
@@ -279,21 +289,15 @@ class Pipeline:
         metrics.stage("features", self._clock.monotonic() - started_s)
         prepared = self._served.prepared(slots)
         messages: list[bytes] = []
-        try:
-            # Prepared symbols first: they need a single step, the others their whole window.
-            for quick in (True, False):
-                part = [r for r, is_quick in zip(whole, prepared, strict=True) if is_quick == quick]
-                if part:
-                    messages += await self._infer(part, started_s, quick=quick)
-            self._issuer.issue_batch(messages)
-            # Everything is on its way before the books are kept.
-            await self._clock.sleep(0)
-        finally:
-            self._issuer.account()
+        # Prepared symbols first: they need a single step, the others their whole window.
+        for quick in (True, False):
+            part = [r for r, is_quick in zip(whole, prepared, strict=True) if is_quick == quick]
+            if part:
+                messages += await self._infer(part, started_s, quick=quick)
+        self._issuer.issue_batch(messages)
         metrics.count_unprepared(len(whole) - int(np.count_nonzero(prepared)))
-        for ready in batch:
-            self._issuer.score(ready.candle)
-        self._unprepared |= dict.fromkeys(ready.slot for ready in whole)
+        self._ledger.closed(batch)
+        self._unprepared |= dict.fromkeys(slots.tolist())
 
     def _as_known(self, ready: Ready) -> Ready:
         """The candle with the values that its window holds: it may have been revised since."""
@@ -337,54 +341,62 @@ class Pipeline:
         last = np.array([ready.candle.ohlcv.close for ready in batch], dtype=np.float64)
         prices = served.price(slots, raw, last)
         opens = np.array([ready.candle.close_ms for ready in batch], dtype=np.int64)
-        outlooks = served.calibration.outlook(slots, prices, last, opens).messages()
-        outside = served.out_of_range(slots).tolist()
-        messages = []
+        run = Run(
+            [served.infos[ready.slot] for ready in batch],
+            [self.windows[ready.slot].filled(served.lookback) for ready in batch],
+            served.lookback,
+            started_s,
+            inferred_s - inferring_s,
+            raw,
+            prices,
+            last,
+            served.calibration.outlook(slots, prices, last, opens),
+            served.out_of_range(slots),
+        )
+        messages: list[bytes] = []
         encode_s = clock.monotonic() - inferred_s
-        rows = list(zip(batch, raw.tolist(), prices.tolist(), outside, outlooks, strict=True))
-        inference_s = inferred_s - inferring_s
-        for start in range(0, len(rows), _SENT_TOGETHER):
+        for start in range(0, len(batch), _SENT_TOGETHER):
             encoding_s = clock.monotonic()
-            part = rows[start : start + _SENT_TOGETHER]
-            messages += self._issue(part, started_s, inference_s)
+            part = slice(start, start + _SENT_TOGETHER)
+            messages += self._issuer.issue(batch[part], run.part(part))
             encode_s += clock.monotonic() - encoding_s
             # The publisher sends these while the next are made.
             await clock.sleep(0)
-        metrics.stage("inference", inference_s)
+        metrics.stage("inference", run.inference_s)
         metrics.stage("encode", encode_s)
         return messages
 
-    def _issue(self, rows: Sequence[Row], started_s: float, inference_s: float) -> list[bytes]:
-        messages = []
-        lookback, infos = self._served.lookback, self._served.infos
-        for ready, raw_value, price, out, outlook in rows:
-            filled = self.windows[ready.slot].filled(lookback)
-            window = WindowInfo(lookback, filled, out, ready.candle.final_by or "rest")
-            queue_s = started_s - ready.candle.received_s
-            model = infos[ready.slot]
-            result = Result(raw_value, price, window, model, queue_s, inference_s, *outlook)
-            message = self._issuer.issue(ready, result)
-            if message is not None:
-                messages.append(message)
-        return messages
+    @property
+    def _is_behind(self) -> bool:
+        """Whether something is left to do that can wait."""
+        return bool(self._unprepared) or len(self._ledger) > 0
 
-    async def _prepare(self) -> None:
-        """Run ahead of time what the next forecasts share, whenever nothing else is to do."""
-        loop = asyncio.get_running_loop()
+    async def _catch_up(self) -> None:
+        """Do what can wait, whenever nothing else is to do: keep the books, then prepare."""
         while True:
             await self._idle.wait()
-            if not self._unprepared:
+            if not self._is_behind:
                 self._idle.clear()
                 # A candle may have closed between the end of a flush and here.
                 if self.is_idle:
                     self._settled.set()
                 continue
-            quiet_s = self._clock.monotonic() - self._arrived_s
-            if quiet_s < _QUIET_S:
-                await self._clock.sleep(_QUIET_S - quiet_s)
-                continue
-            most = min(_PREPARED_TOGETHER, len(self._unprepared))
-            # The newest first: on mixed timetables they are the last to close again.
-            slots = np.array([self._unprepared.popitem()[0] for _ in range(most)], dtype=np.intp)
-            rows, stamps = self._served.preparation(slots)
-            await loop.run_in_executor(self._worker, self._served.prepare, slots, rows, stamps)
+            begin_s = min(self._arrived_s + _QUIET_S, self._put_off_s + _PATIENCE_S)
+            now_s = self._clock.monotonic()
+            if now_s < begin_s:
+                await self._clock.sleep(begin_s - now_s)
+            elif len(self._ledger):
+                self._ledger.settle(_ENTERED_TOGETHER)
+                await self._clock.sleep(0)
+            else:
+                await self._prepare()
+
+    async def _prepare(self) -> None:
+        """Run ahead of time what the next forecasts of some symbols share."""
+        most = min(_PREPARED_TOGETHER, len(self._unprepared))
+        # The newest first: on mixed timetables they are the last to close again.
+        slots = np.array([self._unprepared.popitem()[0] for _ in range(most)], dtype=np.intp)
+        rows, stamps = self._served.preparation(slots)
+        await asyncio.get_running_loop().run_in_executor(
+            self._worker, self._served.prepare, slots, rows, stamps
+        )

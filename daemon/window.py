@@ -55,6 +55,8 @@ class Window:
         slack = max(16, capacity // 4)
         self._values = np.empty((capacity + slack, 5), dtype=np.float64)
         self._filled = np.zeros(capacity + slack, dtype=bool)
+        # Candles behind the last one that stands in for a period without a trade.
+        self._since_filled = 0
         self._end = 0
         self._count = 0
         self._next_open_ms: int | None = None
@@ -103,6 +105,8 @@ class Window:
 
     def filled(self, last: int) -> int:
         """How many of the ``last`` candles stand in for periods without a trade."""
+        if self._since_filled >= last:
+            return 0
         return int(np.count_nonzero(self._filled[max(0, self._end - last) : self._end]))
 
     def add(self, candle: Candle) -> Verdict:
@@ -188,6 +192,7 @@ class Window:
             self._end = kept
         self._values[self._end] = ohlcv
         self._filled[self._end] = filled
+        self._since_filled = 0 if filled else self._since_filled + 1
         self._end += 1
         self._count = min(self._count + 1, self._capacity)
         assert self._next_open_ms is not None  # noqa: S101 - every caller has set it

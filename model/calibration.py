@@ -91,6 +91,10 @@ class Outlook(NamedTuple):
     neutral: Floats
     long: Floats
 
+    def part(self, which: slice | list[int]) -> Outlook:
+        """Around some of the forecasts."""
+        return Outlook(self.known[which], self.level, *(told[which] for told in self[2:]))
+
     def messages(self) -> list[tuple[Interval, Probabilities] | tuple[None, None]]:
         """As they are published, one pair per forecast."""
         columns = (column.tolist() for column in (self.known, *self[2:]))

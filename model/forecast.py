@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import isfinite
-from typing import Any, Final, NamedTuple, Self
+from typing import Final, NamedTuple, Self
 
 import orjson
 
+from model.candle import Timeframe
+
 SCHEMA: Final = 1
 """Version of the published JSON, described by ``docs/prediction.schema.json``."""
+
+
+class Market(NamedTuple):
+    """What this daemon forecasts, and under which name.
+
+    Attributes:
+        instance: this daemon's name.
+        exchange: ccxt exchange id.
+        symbols: ccxt symbols at the start; their order is the slot of every per-symbol array.
+        timeframe: the grid.
+    """
+
+    instance: str
+    exchange: str
+    symbols: tuple[str, ...]
+    timeframe: Timeframe
 
 
 class Interval(NamedTuple):
@@ -168,57 +185,8 @@ class ForecastRow(NamedTuple):
         )
 
 
-def payload(forecast: Forecast, instance: str) -> bytes:
-    """The JSON of ``docs/prediction.schema.json``, compact, fields in the contract's order.
-
-    Args:
-        forecast: its floats are plain ``float``, not numpy scalars.
-        instance: name of the daemon that publishes.
-
-    Raises:
-        ValueError: a number is not finite; JSON has no such thing.
-    """
-    _require_finite(forecast)
-    interval, chances, skill = forecast.interval, forecast.probabilities, forecast.skill
-    window, model, latency = forecast.window, forecast.model, forecast.latency
-    document: dict[str, Any] = {
-        "schema": SCHEMA,
-        "instance": instance,
-        "exchange": forecast.exchange,
-        "symbol": forecast.symbol,
-        "timeframe": forecast.timeframe,
-        "seq": forecast.seq,
-        "candle_open_ms": forecast.candle_open_ms,
-        "candle_close_ms": forecast.candle_close_ms,
-        "target_close_ms": forecast.target_close_ms,
-        "valid_until_ms": forecast.valid_until_ms,
-        "published_ms": forecast.published_ms,
-        "last_close": forecast.last_close,
-        "predicted_close": forecast.predicted_close,
-        "predicted_normalized": forecast.predicted_normalized,
-        "predicted_return": forecast.predicted_return,
-        "interval": None if interval is None else interval._asdict(),
-        "probabilities": None if chances is None else chances._asdict(),
-        "window": {
-            "length": window.length,
-            "filled": window.filled,
-            "out_of_range": window.out_of_range,
-            "final_by": window.final_by,
-        },
-        "skill": None if skill is None else skill._asdict(),
-        "model": model.as_json(),
-        "latency_ms": {
-            "ready": round(latency.ready_ms, 3),
-            "queue": round(latency.queue_ms, 3),
-            "inference": round(latency.inference_ms, 3),
-        },
-        "late": forecast.late,
-    }
-    return orjson.dumps(document)
-
-
 def batch_payload(batch_id: str, part: tuple[int, int], payloads: Sequence[bytes]) -> bytes:
-    """Join forecasts of one flush, already encoded by `payload`, into one message.
+    """Join forecasts of one flush, as `model.forecasts` writes them, into one message.
 
     Args:
         batch_id: the same for all parts of a flush.
@@ -228,22 +196,3 @@ def batch_payload(batch_id: str, part: tuple[int, int], payloads: Sequence[bytes
     number, parts = part
     head = orjson.dumps({"schema": SCHEMA, "batch_id": batch_id, "part": number, "parts": parts})
     return head[:-1] + b',"predictions":[' + b",".join(payloads) + b"]}"
-
-
-def _require_finite(forecast: Forecast) -> None:
-    # orjson writes NaN as null, which would read as "not enough evidence". A sum is finite only
-    # if every number in it is; none of these comes near the largest float.
-    total = (
-        forecast.last_close
-        + forecast.predicted_close
-        + forecast.predicted_normalized
-        + forecast.predicted_return
-        + forecast.window.out_of_range
-        + sum(forecast.latency)
-    )
-    for group in (forecast.interval, forecast.probabilities, forecast.skill):
-        if group is not None:
-            total += sum(group)
-    if not isfinite(total):
-        msg = f"forecast {forecast.identity} holds a number that is not finite"
-        raise ValueError(msg)

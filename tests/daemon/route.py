@@ -14,7 +14,8 @@ import pytest
 
 from daemon.accuracy import Accuracy
 from daemon.batcher import Batcher
-from daemon.issuer import Books, Issuer, Market
+from daemon.issuer import Issuer
+from daemon.ledger import Books
 from daemon.metrics import Metrics
 from daemon.outbox import Outgoing
 from daemon.pipeline import Pipeline
@@ -24,6 +25,7 @@ from model.bundle import Bundle
 from model.candle import Candle, Ohlcv, Timeframe
 from model.engine import Engine, OnnxPair
 from model.features import FeatureBank
+from model.forecast import Market
 from model.history import History
 from model.serving import ServedModel
 from tests.models import SHORT, Floats

@@ -15,11 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon.forming import Forming, Newest
-from daemon.issuer import Market
 from daemon.outbox import Outgoing
 from daemon.publisher import Publisher
 from model.bundle import Bundle
 from model.candle import Candle, Ohlcv
+from model.forecast import Market
 from model.history import History
 from tests.daemon.route import CAPACITY, MINUTE, ROWS, SYMBOLS, T0, Route, Tape, network, running
 from tests.models import Floats, promote, random_candles

@@ -8,17 +8,20 @@ from pathlib import Path
 from typing import Any, cast
 
 import jsonschema
+import numpy as np
 import pytest
 
 from daemon.accuracy import Accuracy
 from daemon.batcher import Ready
-from daemon.issuer import Books, Issuer, Market, Result
+from daemon.issuer import Issuer, Run
+from daemon.ledger import Books
 from daemon.metrics import Metrics
 from daemon.outbox import Outgoing
 from daemon.publisher import Publisher
 from daemon.recorder import Recorder
+from model.calibration import Outlook
 from model.candle import Candle, Ohlcv, Timeframe
-from model.forecast import Forecast, ModelInfo, WindowInfo
+from model.forecast import Forecast, Market, ModelInfo
 
 T0 = 1_776_859_560_000
 MINUTE = Timeframe.parse("1m")
@@ -60,13 +63,26 @@ class Desk:
         self.recorded.append(forecast)
 
     def issue(self, slot: int = 0, at: int = 0, price: float = 101.0) -> bytes | None:
-        made = candle(at, ("A/U", "B/U:U")[slot])
-        window = WindowInfo(60, 0, 0.25, "exchange_flag")
-        model = ModelInfo("20261123T020000Z-3f9a1c", "a" * 64, "log_return")
-        result = Result(0.5, price, window, model, 2e-4, 1e-4)
-        message = self.issuer.issue(Ready(slot, made), result)
-        self.issuer.account()
-        return message
+        messages = self.issue_all([Ready(slot, candle(at, ("A/U", "B/U:U")[slot]))], [price])
+        return messages[0] if messages else None
+
+    def issue_all(self, batch: list[Ready], prices: list[float]) -> list[bytes]:
+        k = len(batch)
+        unknown = np.full((6, k), np.nan)
+        run = Run(
+            ModelInfo("20261123T020000Z-3f9a1c", "a" * 64, "log_return"),
+            60,
+            99.9902,
+            1e-4,
+            np.full(k, 0.5, np.float32),
+            np.array(prices),
+            np.array([ready.candle.ohlcv.close for ready in batch]),
+            Outlook(np.zeros(k, np.bool_), 0.9, *unknown),
+            np.full(k, 0.25),
+        )
+        messages = self.issuer.issue(batch, run, [0] * k)
+        self.issuer.ledger.settle()
+        return messages
 
     def skipped(self, reason: str) -> float:
         return self.sample("candlecast_predictions_skipped_total", reason=reason)
@@ -148,10 +164,21 @@ def test_no_identity_is_published_twice() -> None:
     desk = Desk()
     assert desk.issue(price=101.0) is not None
     assert desk.issue(price=102.0) is None
-    desk.issuer.score(candle(1))
+    desk.issuer.ledger.score(candle(1))
     assert desk.issue(price=102.0) is None
     assert desk.skipped("repeated") == 2
     assert len(desk.sent) == len(desk.recorded) == 1
+
+
+def test_what_is_of_no_use_takes_nothing_of_its_batch_with_it() -> None:
+    desk = Desk()
+    batch = [Ready(0, candle(0, "A/U")), Ready(1, candle(0, "B/U:U"))]
+    (payload,) = desk.issue_all(batch, [math.nan, 103.0])
+    told = json.loads(payload)
+    assert (told["symbol"], told["predicted_close"]) == ("B/U:U", 103.0)
+    assert desk.skipped("not_a_price") == 1
+    assert [m.topic for m in desk.sent] == ["candlecast/v1/binance/B-U-U/1m/prediction"]
+    assert desk.issue_all(batch, [math.inf, 104.0]) == []
 
 
 def test_skill_is_told_once_there_is_evidence(schema: jsonschema.Draft202012Validator) -> None:
@@ -164,7 +191,7 @@ def test_skill_is_told_once_there_is_evidence(schema: jsonschema.Draft202012Vali
         told = json.loads(payload)
         schema.validate(told)
         skills.append(told["skill"])
-        desk.issuer.score(candle(at + 1, close=102.0))
+        desk.issuer.ledger.score(candle(at + 1, close=102.0))
     assert skills[:2] == [None, None]
     assert [skill["n"] for skill in skills[2:]] == [2, 3]
     # Half of the move was foreseen each time.

@@ -12,15 +12,15 @@ from daemon.marks import Marks
 def test_marks_are_there_again_without_being_saved(tmp_path: Path) -> None:
     first = Marks(["a", "b", "c"])
     first.open(tmp_path / "marks")
-    first.note(1, 60_000)
-    first.note(2, 120_000)
+    first.note([1], [60_000])
+    first.note([2], [120_000])
     # Neither closed nor flushed; symbols come, go and change places.
     second = Marks(["c", "d", "b"])
     second.open(tmp_path / "marks")
-    assert second.left(0, 120_000)
-    assert not second.left(0, 60_000)
-    assert not second.left(1, 60_000)
-    assert second.left(2, 60_000)
+    assert second.left([0], [120_000]) == [True]
+    assert second.left([0], [60_000]) == [False]
+    assert second.left([1], [60_000]) == [False]
+    assert second.left([2], [60_000]) == [True]
 
 
 @pytest.mark.parametrize("content", [b"", b"half a record", bytes(16), bytes(range(40))])
@@ -29,11 +29,11 @@ def test_a_damaged_file_says_nothing_and_is_replaced(tmp_path: Path, content: by
     path.write_bytes(content)
     marks = Marks(["a"])
     marks.open(path)
-    assert not marks.left(0, 60_000)
-    marks.note(0, 60_000)
+    assert marks.left([0], [60_000]) == [False]
+    marks.note([0], [60_000])
     again = Marks(["a"])
     again.open(path)
-    assert again.left(0, 60_000)
+    assert again.left([0], [60_000]) == [True]
 
 
 def test_without_a_file_forecasting_goes_on(
@@ -41,8 +41,8 @@ def test_without_a_file_forecasting_goes_on(
 ) -> None:
     marks = Marks(["a"])
     marks.open(tmp_path / "no such folder" / "marks")
-    marks.note(0, 60_000)
-    assert marks.left(0, 60_000)
+    marks.note([0], [60_000])
+    assert marks.left([0], [60_000]) == [True]
     assert "cannot be kept (No such file or directory)" in caplog.text
 
 
@@ -50,19 +50,18 @@ def test_symbols_that_are_added_and_removed_keep_their_marks(tmp_path: Path) -> 
     path = tmp_path / "last-published"
     marks = Marks(["a", "b"])
     marks.open(path)
-    for slot, target_ms in enumerate((1_000, 2_000)):
-        marks.note(slot, target_ms)
+    marks.note([0, 1], [1_000, 2_000])
     marks.rename(["b", "c"])
-    assert (marks.left(0, 2_000), marks.left(1, 0)) == (True, True)
-    marks.note(1, 3_000)
+    assert marks.left([0, 1], [2_000, 0]) == [True, True]
+    marks.note([1], [3_000])
     marks.rename(["c", "b", "a"])
-    assert [marks.left(slot, ms) for slot, ms in enumerate((3_000, 2_000, 0))] == [True] * 3
+    assert marks.left([0, 1, 2], [3_000, 2_000, 0]) == [True] * 3
     after = Marks(["b", "c"])
     after.open(path)
-    assert (after.left(0, 2_000), after.left(1, 3_000)) == (True, True)
+    assert after.left([0, 1], [2_000, 3_000]) == [True, True]
     # More than the file has room for: in memory, and nothing is forgotten.
     many = [f"s{number}" for number in range(100)]
     after.rename(["c", *many])
-    assert after.left(0, 3_000)
-    after.note(100, 4_000)
-    assert after.left(100, 4_000)
+    assert after.left([0], [3_000]) == [True]
+    after.note([100], [4_000])
+    assert after.left([100], [4_000]) == [True]

@@ -306,6 +306,36 @@ async def test_a_flush_is_also_published_as_a_batch_of_the_same_messages(
     assert batch["batch_id"].startswith("tester-")
 
 
+async def test_states_are_prepared_even_where_something_closes_all_the_time(
+    path: Route, bundle: Bundle, market: Tape
+) -> None:
+    path.warm(market, CAPACITY)
+    await path.pipeline.settled()
+    for end in range(CAPACITY + 1, ROWS):
+        path.at(end)
+        for symbol in SYMBOLS:
+            path.close(market, symbol, end - 1)
+            # Far less than what counts as quiet.
+            await asyncio.sleep(0.005)
+    await path.pipeline.settled()
+    made = len(path.published.forecasts)
+    prepared = made - path.sample("candlecast_unprepared_total")
+    # More than those that were prepared in the quiet before.
+    assert prepared > len(SYMBOLS)
+    assert path.scored() >= made - 2 * len(SYMBOLS)
+    check(bundle, market, path.published.forecasts[-1])
+
+
+async def test_what_was_published_is_in_the_books_when_the_path_ends(
+    bundle: Bundle, market: Tape, history: History
+) -> None:
+    async with running(Route(bundle, history)) as path:
+        path.warm(market, CAPACITY)
+        while len(path.published.forecasts) < len(SYMBOLS):
+            await asyncio.sleep(0)
+    assert path.accuracy.pending == len(SYMBOLS)
+
+
 @pytest.mark.parametrize("seed", range(3))
 async def test_whatever_the_market_does_each_forecast_equals_one_from_scratch(
     bundle: Bundle, market: Tape, history: History, seed: int

@@ -14,12 +14,12 @@ import pytest
 
 from daemon.clock import SystemClock
 from daemon.http import Health, serve_http
-from daemon.issuer import Market
 from daemon.live import Page, View
 from daemon.metrics import Metrics
 from daemon.recorder import Recorder
 from daemon.window import Window
 from model.candle import Candle, Ohlcv, Timeframe
+from model.forecast import Market
 from model.history import History
 from tests.browser import Tab, browser
 from tests.integration.harness import (

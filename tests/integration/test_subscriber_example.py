@@ -17,7 +17,8 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
 from daemon.topics import prediction_topic, status_topic
-from model.forecast import Forecast, Latency, ModelInfo, WindowInfo, payload
+from model.forecast import Forecast, Latency, ModelInfo, WindowInfo
+from tests.forecasts import payload
 from tests.servers import mosquitto
 
 NOW_MS = 1_776_859_620_012

@@ -1,0 +1,100 @@
+"""The books behind the forecasts, kept when there is time for it."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, NamedTuple
+
+from model.forecasts import Forecasts
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from daemon.accuracy import Accuracy
+    from daemon.batcher import Ready
+    from daemon.metrics import Metrics
+    from daemon.recorder import Recorder
+    from model.candle import Candle
+    from model.forecast import Forecast
+
+
+class Books(NamedTuple):
+    """Where the accounts are kept."""
+
+    accuracy: Accuracy
+    recorder: Recorder
+    metrics: Metrics
+
+
+class Ledger:
+    """Notes what was published and what closed; enters it in the books afterwards.
+
+    An entry costs about as much as making the forecast, and in the middle of a burst the next
+    candles would wait for it. Bounded: before a symbol is forecast again it must not be `owed`, so
+    there is at most one forecast and one candle of each.
+
+    Attributes:
+        newest: the last forecast of each symbol that this process made.
+    """
+
+    def __init__(self, books: Books) -> None:
+        """Begin with nothing owed."""
+        self._books = books
+        self._entries: deque[Forecasts | Candle] = deque()
+        self._symbols: set[str] = set()
+        self.newest: dict[str, Forecast] = {}
+
+    def __len__(self) -> int:
+        """Entries that are owed; forecasts that were published together are one."""
+        return len(self._entries)
+
+    def published(self, forecasts: Forecasts) -> None:
+        """Note forecasts that are on their way."""
+        self._entries.append(forecasts)
+        self._symbols.update(candle.symbol for candle in forecasts.candles)
+
+    def closed(self, batch: Sequence[Ready]) -> None:
+        """Note candles that were forecast from: they answer the forecasts before."""
+        self._entries.extend(ready.candle for ready in batch)
+        self._symbols.update(ready.candle.symbol for ready in batch)
+
+    def owes(self, batch: Sequence[Ready]) -> bool:
+        """Whether something of these symbols is not yet entered."""
+        return any(ready.candle.symbol in self._symbols for ready in batch)
+
+    def settle(self, enough: int | None = None) -> None:
+        """Enter what is owed, oldest first, until it was so many forecasts and candles."""
+        done = 0
+        while self._entries and (enough is None or done < enough):
+            entry = self._entries.popleft()
+            if isinstance(entry, Forecasts):
+                self._enter(entry)
+                done += len(entry)
+            else:
+                self._score(entry)
+                done += 1
+        if not self._entries:
+            self._symbols.clear()
+
+    def score(self, candle: Candle) -> None:
+        """Hold the forecast that was made of this candle against it, at once."""
+        self.settle()
+        self._score(candle)
+
+    def forget_all_but(self, symbols: Sequence[str]) -> None:
+        """Keep the newest forecasts of these symbols alone."""
+        kept = set(symbols)
+        self.newest = {s: f for s, f in self.newest.items() if s in kept}
+
+    def _enter(self, forecasts: Forecasts) -> None:
+        accuracy, recorder, metrics = self._books
+        for forecast in forecasts:
+            accuracy.add(forecast)
+            recorder.forecast(forecast)
+            metrics.ready(forecast)
+            self.newest[forecast.symbol] = forecast
+
+    def _score(self, candle: Candle) -> None:
+        realised = self._books.accuracy.on_candle(candle)
+        if realised is not None:
+            self._books.metrics.realised(realised)

@@ -1,0 +1,222 @@
+"""Forecasts that are published together: kept column by column, written as JSON in one go.
+
+What they have in common is written once and all numbers are formatted by one call, which costs a
+quarter of what encoding document after document does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from model.candle import Candle
+from model.forecast import (
+    SCHEMA,
+    Forecast,
+    Interval,
+    Latency,
+    Market,
+    ModelInfo,
+    Probabilities,
+    Skill,
+    WindowInfo,
+)
+
+Floats = NDArray[np.float64]
+
+COLUMNS: Final = (
+    *("last_close", "predicted_close", "predicted_normalized", "predicted_return"),
+    *("lower", "upper", "threshold", "short", "neutral", "long"),
+    *("out_of_range", "mae_ratio", "stderr", "ready_ms", "queue_ms"),
+)
+"""Of the table of numbers that a batch of forecasts has."""
+
+_OUTLOOK: Final = slice(4, 10)
+_TIMES: Final = (
+    b'"seq":%d,"candle_open_ms":%d,"candle_close_ms":%d,"target_close_ms":%d,"valid_until_ms":%d'
+)
+_KNOWN: Final = (
+    b'%b,%b,%b,"last_close":%b,"predicted_close":%b,"predicted_normalized":%b,"predicted_return":%b,'
+    b'"interval":{"level":%b,"lower":%b,"upper":%b},'
+    b'"probabilities":{"threshold":%b,"short":%b,"neutral":%b,"long":%b},%b'
+)
+_UNKNOWN: Final = (
+    b'%b,%b,%b,"last_close":%b,"predicted_close":%b,"predicted_normalized":%b,"predicted_return":%b,'
+    b'"interval":null,"probabilities":null,%b'
+)
+_REST: Final = (
+    b'"window":{"length":%d,"filled":%d,"out_of_range":%b,"final_by":"%b"},"skill":%b,"model":%b,'
+    b'"latency_ms":{"ready":%b,"queue":%b,"inference":%b},"late":%b}'
+)
+_SKILL: Final = b'{"mae_ratio":%b,"stderr":%b,"n":%d}'
+_BOOLEANS: Final = (b"false", b"true")
+
+
+class Common(NamedTuple):
+    """What the forecasts of one run of the network share.
+
+    Attributes:
+        lookback: candles in a window.
+        level: of the intervals.
+        inference_ms: of the run.
+        published_ms: wall clock when they were made ready.
+    """
+
+    lookback: int
+    level: float
+    inference_ms: float
+    published_ms: int
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Forecasts:
+    """k forecasts of one market.
+
+    Attributes:
+        market: what is forecast.
+        common: what they share.
+        candles: the newest candle of each.
+        numbers: finite, one row each, see `COLUMNS`, ``[k, 15]``.
+        known: whether there is evidence for interval and probabilities; else those are 0.
+        models: which model spoke of each.
+        filled: candles of each window that had no trade.
+        skills: None where there is not enough evidence.
+        late: whether each was over the budget.
+
+    Raises:
+        ValueError: a number is not finite; JSON has no such thing.
+    """
+
+    market: Market
+    common: Common
+    candles: Sequence[Candle]
+    numbers: Floats
+    known: Sequence[bool]
+    models: Sequence[ModelInfo]
+    filled: Sequence[int]
+    skills: Sequence[Skill | None]
+    late: Sequence[bool]
+
+    def __post_init__(self) -> None:
+        """Refuse what would be written as null, which reads as "not enough evidence"."""
+        fine = np.isfinite(self.numbers)
+        if not fine.all():
+            row, column = np.argwhere(~fine)[0]
+            msg = f"forecast of {self.candles[row]}: {COLUMNS[column]} is not finite"
+            raise ValueError(msg)
+
+    def __len__(self) -> int:
+        """How many."""
+        return len(self.candles)
+
+    def __iter__(self) -> Iterator[Forecast]:
+        """One by one, for the books."""
+        market, common = self.market, self.common
+        step_ms = market.timeframe.ms
+        columns = self.candles, self.numbers.tolist(), self.known, self.models, self.filled
+        for candle, numbers, known, model, filled, skill, late in zip(
+            *columns, self.skills, self.late, strict=True
+        ):
+            last, price, raw, change, lower, upper, *chances, out, _, _, ready, queue = numbers
+            target_close_ms = candle.close_ms + step_ms
+            yield Forecast(
+                exchange=market.exchange,
+                symbol=candle.symbol,
+                timeframe=market.timeframe.text,
+                seq=candle.close_ms // step_ms,
+                candle_open_ms=candle.open_ms,
+                candle_close_ms=candle.close_ms,
+                target_close_ms=target_close_ms,
+                valid_until_ms=target_close_ms,
+                published_ms=common.published_ms,
+                last_close=last,
+                predicted_close=price,
+                predicted_normalized=raw,
+                predicted_return=change,
+                interval=Interval(common.level, lower, upper) if known else None,
+                probabilities=Probabilities(*chances) if known else None,
+                window=WindowInfo(common.lookback, filled, out, candle.final_by or "rest"),
+                skill=skill,
+                model=model,
+                latency=Latency(ready, queue, common.inference_ms),
+                late=late,
+            )
+
+
+class Writer:
+    """Writes forecasts of one market as the JSON of ``docs/prediction.schema.json``.
+
+    Compact, fields in the contract's order.
+    """
+
+    def __init__(self, market: Market) -> None:
+        """Write down what never changes.
+
+        Args:
+            market: what is forecast.
+        """
+        self._step_ms = market.timeframe.ms
+        self._heads = {
+            symbol: orjson.dumps(
+                {
+                    "schema": SCHEMA,
+                    "instance": market.instance,
+                    "exchange": market.exchange,
+                    "symbol": symbol,
+                    "timeframe": market.timeframe.text,
+                }
+            )[:-1]
+            for symbol in market.symbols
+        }
+
+    def write(self, forecasts: Forecasts) -> list[bytes]:
+        """One document each."""
+        if not len(forecasts):
+            return []
+        common = forecasts.common
+        published = b'"published_ms":%d' % common.published_ms
+        level, inference = orjson.dumps(common.level), orjson.dumps(common.inference_ms)
+        models = {model: orjson.dumps(model.as_json()) for model in set(forecasts.models)}
+        times: dict[int, bytes] = {}
+        documents: list[bytes] = []
+        for candle, numbers, known, model, filled, skill, late in zip(
+            forecasts.candles,
+            _formatted(forecasts.numbers),
+            forecasts.known,
+            forecasts.models,
+            forecasts.filled,
+            forecasts.skills,
+            forecasts.late,
+            strict=True,
+        ):
+            *prices, out, ratio, stderr, ready, queue = numbers
+            if candle.close_ms not in times:
+                times[candle.close_ms] = self._times(candle)
+            head = self._heads[candle.symbol], times[candle.close_ms], published
+            told = b"null" if skill is None else _SKILL % (ratio, stderr, skill.n)
+            rest = _REST % (
+                *(common.lookback, filled, out, (candle.final_by or "rest").encode(), told),
+                *(models[model], ready, queue, inference, _BOOLEANS[late]),
+            )
+            if known:
+                documents.append(_KNOWN % (*head, *prices[:4], level, *prices[4:], rest))
+            else:
+                documents.append(_UNKNOWN % (*head, *prices[:4], rest))
+        return documents
+
+    def _times(self, candle: Candle) -> bytes:
+        close_ms, step_ms = candle.close_ms, self._step_ms
+        target_close_ms = close_ms + step_ms
+        seq = close_ms // step_ms
+        return _TIMES % (seq, candle.open_ms, close_ms, target_close_ms, target_close_ms)
+
+
+def _formatted(numbers: Floats) -> list[list[bytes]]:
+    """Every number as JSON writes it."""
+    text = orjson.dumps(np.ascontiguousarray(numbers), option=orjson.OPT_SERIALIZE_NUMPY)
+    return [row.split(b",") for row in text[2:-2].split(b"],[")]
