@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import jsonschema
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from daemon.forming import Forming, Newest
@@ -240,6 +240,7 @@ def candle_of(symbol: str, number: int, now_s: float) -> Candle:
     return Candle(symbol, T0, T0 + MINUTE.ms, Ohlcv(*[price] * 5), T0, now_s)
 
 
+@settings(deadline=None)
 @given(data=st.data())
 def test_whatever_is_told_the_newest_of_each_comes_out_at_most_once_per_interval(
     data: st.DataObject,

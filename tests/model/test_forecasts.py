@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator, ValidationError
 
@@ -121,6 +121,7 @@ def test_nothing_is_written_of_nothing() -> None:
 finite = st.floats(allow_nan=False, allow_infinity=False)
 
 
+@settings(deadline=None)
 @given(data=st.data())
 def test_however_many_each_is_written_as_if_it_were_alone(data: st.DataObject) -> None:
     k = data.draw(st.integers(1, 5))
