@@ -106,9 +106,11 @@ class Tape:
 class Route:
     """A whole path with everything real but the broker."""
 
-    def __init__(self, bundle: Bundle, history: History, *, max_batch: int = 4) -> None:
+    def __init__(
+        self, bundle: Bundle, history: History, *, max_batch: int = 4, clock: Hand | None = None
+    ) -> None:
         self.bundle = bundle
-        self.clock = Hand()
+        self.clock = clock or Hand()
         self.metrics = Metrics(10)
         self.published = Boundary()
         self.wanted: list[str] = []

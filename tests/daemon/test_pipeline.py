@@ -20,6 +20,7 @@ from tests.daemon.route import (
     ROWS,
     SYMBOLS,
     T0,
+    Hand,
     Route,
     Tape,
     check,
@@ -306,24 +307,39 @@ async def test_a_flush_is_also_published_as_a_batch_of_the_same_messages(
     assert batch["batch_id"].startswith("tester-")
 
 
+class Steps(Hand):
+    """A clock that goes on by 5 ms with each candle that closes, and stands still between."""
+
+    now_s = 1.0
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(min(seconds, 0.001))
+
+
 async def test_states_are_prepared_even_where_something_closes_all_the_time(
-    path: Route, bundle: Bundle, market: Tape
+    bundle: Bundle, market: Tape, history: History
 ) -> None:
-    path.warm(market, CAPACITY)
-    await path.pipeline.settled()
-    for end in range(CAPACITY + 1, ROWS):
-        path.at(end)
-        for symbol in SYMBOLS:
-            made = len(path.published.forecasts)
-            path.close(market, symbol, end - 1)
-            while len(path.published.forecasts) == made:
-                # Far less than what counts as quiet.
-                await asyncio.sleep(0.005)
-    prepared = made + 1 - path.sample("candlecast_unprepared_total")
-    # More than those that were prepared in the quiet before.
-    assert prepared > len(SYMBOLS)
-    await path.pipeline.settled()
-    assert path.scored() == made + 1 - len(SYMBOLS)
+    clock = Steps()
+    async with running(Route(bundle, history, clock=clock)) as path:
+        path.warm(market, CAPACITY)
+        await path.pipeline.settled()
+        for end in range(CAPACITY + 1, ROWS):
+            path.at(end)
+            for symbol in SYMBOLS:
+                made = len(path.published.forecasts)
+                clock.now_s += 0.005
+                path.close(market, symbol, end - 1)
+                while len(path.published.forecasts) == made:
+                    await asyncio.sleep(0.001)
+        clock.now_s += 1.0
+        await path.pipeline.settled()
+        made = len(path.published.forecasts)
+        # More than those that were prepared in the quiet before.
+        assert made - path.sample("candlecast_unprepared_total") > len(SYMBOLS)
+        assert path.scored() == made - len(SYMBOLS)
     check(bundle, market, path.published.forecasts[-1])
 
 
