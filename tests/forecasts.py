@@ -21,7 +21,7 @@ def document(forecast: Forecast, instance: str = "trader-1") -> dict[str, Any]:
         "probabilities": None if chances is None else chances._asdict(),
         "window": forecast.window._asdict(),
         "skill": None if skill is None else skill._asdict(),
-        "model": forecast.model._asdict(),
+        "model": forecast.model.as_json(),
         "latency_ms": {
             "ready": latency.ready_ms,
             "queue": latency.queue_ms,

@@ -70,7 +70,8 @@ class Desk:
         k = len(batch)
         unknown = np.full((6, k), np.nan)
         run = Run(
-            ModelInfo("20261123T020000Z-3f9a1c", "a" * 64, "log_return"),
+            [ModelInfo("20261123T020000Z-3f9a1c", "a" * 64, "log_return")] * k,
+            [0] * k,
             60,
             99.9902,
             1e-4,
@@ -80,7 +81,7 @@ class Desk:
             Outlook(np.zeros(k, np.bool_), 0.9, *unknown),
             np.full(k, 0.25),
         )
-        messages = self.issuer.issue(batch, run, [0] * k)
+        messages = self.issuer.issue(batch, run)
         self.issuer.ledger.settle()
         return messages
 

@@ -19,9 +19,8 @@ from model.forecasts import COLUMNS, Common, Forecasts, Writer
 from tests.forecasts import document, payload
 
 MARKET = Market("trader-1", "binance", ("BTC/USDT", "ÄÖ/USDT:USDT"), Timeframe.parse("1m"))
-COMMON = Common(
-    ModelInfo("20261123T020000Z-3f9a1c", "ab" * 32, "log_return"), 60, 0.9, 0.1, 1776859620012
-)
+COMMON = Common(60, 0.9, 0.1, 1776859620012)
+MODEL = ModelInfo("20261123T020000Z-3f9a1c", "ab" * 32, "log_return")
 OPEN_MS = 1776859560000
 ROW = {
     "last_close": 78123.4, "predicted_close": 78130.1, "predicted_normalized": 0.0858,
@@ -60,6 +59,7 @@ def forecasts(*, evidence: bool = True, late: bool = False, **changes: float) ->
         [candle("BTC/USDT")],
         np.array([list(numbers.values())]),
         [evidence],
+        [MODEL],
         [0],
         [skill],
         [late],
@@ -114,7 +114,7 @@ def test_what_is_not_finite_is_refused(column: str, number: float) -> None:
 
 
 def test_nothing_is_written_of_nothing() -> None:
-    none = Forecasts(MARKET, COMMON, [], np.empty((0, len(COLUMNS))), [], [], [], [])
+    none = Forecasts(MARKET, COMMON, [], np.empty((0, len(COLUMNS))), [], [], [], [], [])
     assert (Writer(MARKET).write(none), list(none), len(none)) == ([], [], 0)
 
 
@@ -145,9 +145,10 @@ def test_however_many_each_is_written_as_if_it_were_alone(data: st.DataObject) -
             strict=True,
         )
     ]
+    models = [MODEL._replace(fitted_on_warmup=fitted) for fitted in draw(st.booleans())]
     common = COMMON._replace(level=data.draw(st.floats(0.5, 0.99)), inference_ms=data.draw(finite))
     batch = Forecasts(
-        MARKET, common, candles, numbers, known, draw(st.integers(0, 60)), skills,
+        MARKET, common, candles, numbers, known, models, draw(st.integers(0, 60)), skills,
         draw(st.booleans()),
     )  # fmt: skip
     texts = Writer(MARKET).write(batch)
