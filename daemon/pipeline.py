@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import numpy as np
 
 from daemon.batcher import Batcher, Ready
+from daemon.catchup import CatchUp
 from daemon.issuer import Issuer, Run
 from daemon.window import Verdict, Window
 from model.candle import Ohlcv
@@ -28,21 +29,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_PREPARED_TOGETHER = 32
-"""Some 2 ms of work: a closing candle never waits longer than 5 ms for the worker thread."""
-
-
 _SENT_TOGETHER = 64
-
-_ENTERED_TOGETHER = 64
-"""Some 0.5 ms of work."""
-
-_QUIET_S = 0.05
-"""A burst is over when so long nothing has closed; before that, preparing would take the cores
-from the exchange's messages and the broker's answers."""
-
-_PATIENCE_S = 0.5
-"""A market in which something closes all the time is never quiet: what can wait, waits so long."""
 
 _DELIVERY_MS = 3_000
 """Exchanges deliver the close up to two seconds late; one more before that counts as silence."""
@@ -92,16 +79,13 @@ class Pipeline:
         self.invite(market.symbols)
         # One entry for each window that is forecast from; those of guests come after them.
         self._derived = [-1] * len(market.symbols)
-        self._unprepared: dict[int, None] = {}
         self._busy = False
         self._progress_s = 0.0
-        self._arrived_s = 0.0
-        self._put_off_s = 0.0
         self._wake = asyncio.Event()
-        self._idle = asyncio.Event()
-        self._idle.set()
-        self._settled = asyncio.Event()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="engine")
+        self._catch_up = CatchUp(
+            self._ledger, self._worker, clock, lambda: self._served, lambda: self.is_idle
+        )
 
     def on_closed(self, candle: Candle) -> None:
         """Take in a final candle from the live stream."""
@@ -124,8 +108,9 @@ class Pipeline:
         if verdict not in (Verdict.DUPLICATE, Verdict.STALE):
             self._books.recorder.candle(candle)
         metrics.count_candle(verdict.value)
-        self._arrived_s = self._clock.monotonic()
-        metrics.stage("receive", self._arrived_s - candle.received_s)
+        now_s = self._clock.monotonic()
+        self._catch_up.arrived(now_s)
+        metrics.stage("receive", now_s - candle.received_s)
 
     def on_resumed(self, symbol: str, forming_ms: int) -> None:
         """Note that the stream is back, with a candle that opened at ``forming_ms``."""
@@ -177,8 +162,7 @@ class Pipeline:
         if not len(self._batcher):
             self._progress_s = self._clock.monotonic()
         self._drop(self._batcher.add(slot, newest))
-        self._idle.clear()
-        self._settled.clear()
+        self._catch_up.stand_back()
         self._wake.set()
 
     def _drop(self, ready: Ready | None) -> None:
@@ -208,8 +192,8 @@ class Pipeline:
         await asyncio.get_running_loop().run_in_executor(self._worker, _nothing)
 
     async def settled(self) -> None:
-        """Wait until nothing waits to be forecast or prepared."""
-        await self._settled.wait()
+        """Wait until nothing waits to be forecast, entered in the books or prepared."""
+        await self._catch_up.settled()
 
     async def aside(self, work: Callable[[], T]) -> T:
         """Do a slice of other work on the worker thread, begun when nothing else is to do.
@@ -217,7 +201,7 @@ class Pipeline:
         Args:
             work: some 2 ms, for a candle that closes meanwhile may have to wait for it.
         """
-        await self._settled.wait()
+        await self._catch_up.settled()
         return await asyncio.get_running_loop().run_in_executor(self._worker, work)
 
     def take_over(self, served: ServedModel, windows: Sequence[Window], derived: list[int]) -> None:
@@ -256,7 +240,7 @@ class Pipeline:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._forecast(), name="forecast")
-                group.create_task(self._catch_up(), name="catch-up")
+                group.create_task(self._catch_up.run(), name="catch-up")
         finally:
             self._ledger.settle()
             self._worker.shutdown(wait=False, cancel_futures=True)
@@ -272,14 +256,12 @@ class Pipeline:
                 self._progress_s = self._clock.monotonic()
                 # Lets what arrived meanwhile into the next batch.
                 await self._clock.sleep(0)
-            self._idle.set()
+            self._catch_up.go_on()
 
     async def _flush(self, batch: Sequence[Ready]) -> None:
         """Everything between candles that closed together and their forecasts."""
         if self._ledger.owes(batch):
             self._ledger.settle()
-        if not self._is_behind:
-            self._put_off_s = self._clock.monotonic()
         started_s = self._clock.monotonic()
         metrics = self._books.metrics
         metrics.batch_size.observe(len(batch))
@@ -297,7 +279,7 @@ class Pipeline:
         self._issuer.issue_batch(messages)
         metrics.count_unprepared(len(whole) - int(np.count_nonzero(prepared)))
         self._ledger.closed(batch)
-        self._unprepared |= dict.fromkeys(slots.tolist())
+        self._catch_up.put_off(slots.tolist())
 
     def _as_known(self, ready: Ready) -> Ready:
         """The candle with the values that its window holds: it may have been revised since."""
@@ -365,38 +347,3 @@ class Pipeline:
         metrics.stage("inference", run.inference_s)
         metrics.stage("encode", encode_s)
         return messages
-
-    @property
-    def _is_behind(self) -> bool:
-        """Whether something is left to do that can wait."""
-        return bool(self._unprepared) or len(self._ledger) > 0
-
-    async def _catch_up(self) -> None:
-        """Do what can wait, whenever nothing else is to do: keep the books, then prepare."""
-        while True:
-            await self._idle.wait()
-            if not self._is_behind:
-                self._idle.clear()
-                # A candle may have closed between the end of a flush and here.
-                if self.is_idle:
-                    self._settled.set()
-                continue
-            begin_s = min(self._arrived_s + _QUIET_S, self._put_off_s + _PATIENCE_S)
-            now_s = self._clock.monotonic()
-            if now_s < begin_s:
-                await self._clock.sleep(begin_s - now_s)
-            elif len(self._ledger):
-                self._ledger.settle(_ENTERED_TOGETHER)
-                await self._clock.sleep(0)
-            else:
-                await self._prepare()
-
-    async def _prepare(self) -> None:
-        """Run ahead of time what the next forecasts of some symbols share."""
-        most = min(_PREPARED_TOGETHER, len(self._unprepared))
-        # The newest first: on mixed timetables they are the last to close again.
-        slots = np.array([self._unprepared.popitem()[0] for _ in range(most)], dtype=np.intp)
-        rows, stamps = self._served.preparation(slots)
-        await asyncio.get_running_loop().run_in_executor(
-            self._worker, self._served.prepare, slots, rows, stamps
-        )

@@ -1,0 +1,118 @@
+"""What can wait until a burst of closing candles is over."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from concurrent.futures import Executor
+
+    from daemon.clock import Clock
+    from daemon.ledger import Ledger
+    from model.serving import ServedModel
+
+_PREPARED_TOGETHER: Final = 32
+"""Some 2 ms of work: a closing candle never waits longer than 5 ms for the worker thread."""
+
+_ENTERED_TOGETHER: Final = 64
+"""Some 0.5 ms of work."""
+
+_QUIET_S: Final = 0.05
+"""A burst is over when so long nothing has closed; before that, this would take the cores from the
+exchange's messages and the broker's answers."""
+
+_PATIENCE_S: Final = 0.5
+"""A market in which something closes all the time is never quiet: what can wait, waits so long."""
+
+
+class CatchUp:
+    """Keeps the books, then runs ahead of time what the next forecasts share."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        worker: Executor,
+        clock: Clock,
+        served: Callable[[], ServedModel],
+        is_idle: Callable[[], bool],
+    ) -> None:
+        """Begin with nothing to do.
+
+        Args:
+            ledger: what it owes to the books is entered.
+            worker: the thread that runs the network.
+            clock: the injected clock.
+            served: the model at work.
+            is_idle: whether no candle waits for its forecast.
+        """
+        self._ledger = ledger
+        self._worker = worker
+        self._clock = clock
+        self._served = served
+        self._is_idle = is_idle
+        self._unprepared: dict[int, None] = {}
+        self._arrived_s = 0.0
+        self._put_off_s = 0.0
+        self._free = asyncio.Event()
+        self._free.set()
+        self._settled = asyncio.Event()
+
+    def stand_back(self) -> None:
+        """Let a candle that waits for its forecast go first."""
+        self._free.clear()
+        self._settled.clear()
+
+    def arrived(self, now_s: float) -> None:
+        """Note that a candle has closed, monotonic seconds."""
+        self._arrived_s = now_s
+
+    def go_on(self) -> None:
+        """Nothing waits for its forecast any more."""
+        self._free.set()
+
+    def put_off(self, slots: Iterable[int]) -> None:
+        """Note that the states of these symbols are to be prepared."""
+        if not self._unprepared:
+            self._put_off_s = self._clock.monotonic()
+        self._unprepared |= dict.fromkeys(slots)
+
+    async def settled(self) -> None:
+        """Wait until nothing waits to be forecast, entered or prepared."""
+        await self._settled.wait()
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        while True:
+            await self._free.wait()
+            await self._work()
+
+    async def _work(self) -> None:
+        if not self._unprepared and not len(self._ledger):
+            self._free.clear()
+            # A candle may have closed between the end of a flush and here.
+            if self._is_idle():
+                self._settled.set()
+            return
+        begin_s = min(self._arrived_s + _QUIET_S, self._put_off_s + _PATIENCE_S)
+        now_s = self._clock.monotonic()
+        if now_s < begin_s:
+            await self._clock.sleep(begin_s - now_s)
+        elif len(self._ledger):
+            self._ledger.settle(_ENTERED_TOGETHER)
+            await self._clock.sleep(0)
+        else:
+            await self._prepare()
+
+    async def _prepare(self) -> None:
+        most = min(_PREPARED_TOGETHER, len(self._unprepared))
+        # The newest first: on mixed timetables they are the last to close again.
+        slots = np.array([self._unprepared.popitem()[0] for _ in range(most)], dtype=np.intp)
+        served = self._served()
+        rows, stamps = served.preparation(slots)
+        await asyncio.get_running_loop().run_in_executor(
+            self._worker, served.prepare, slots, rows, stamps
+        )
