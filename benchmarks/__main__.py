@@ -45,6 +45,7 @@ PARTS: Final = {
     "publishers": Part(5, "--messages 200 --rounds 2"),
     "receive": Part(5, "--bursts 5"),
     "swap": Part(20, "--symbols 20 --swaps 3"),
+    "beside": Part(15, "--symbols 20 --pairs 1"),
     "soak": Part(15, "--days 0.1 --bursts 5"),
     "flamegraph": Part(5, "--seconds 5 --symbols 200"),
 }

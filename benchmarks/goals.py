@@ -66,6 +66,10 @@ def _late(of: Result) -> float:
     return float(of["sizes"]["1000"]["ours"]["late"])
 
 
+def _beside(of: Result) -> float:
+    return float(of["message_ms_p99_ratio"])
+
+
 def _rss_mb(symbols: int) -> Callable[[Result], float]:
     return lambda of: float(of["sizes"][str(symbols)]["rss_mb"])
 
@@ -111,6 +115,7 @@ GOALS: Final = (
     Goal("forecasts later than 50 ms, 1,000 symbols", "≤ 0 of all", "pipeline", _late),
     Goal("receive path of a closing candle", "≤ 15 µs", "receive", _received_us),
     Goal("publishing with its acknowledgement", "≤ 30 µs a message", "publishers", _published_us),
+    Goal("p99 beside a training ÷ without, 200 symbols", "≤ 1.2 ×", "beside", _beside),
     Goal("start to ready, 20 symbols", "≤ 2 s", "startup", _ready_s),
     Goal("resident memory, 100 symbols", "≤ 220 MB", "startup", _rss_mb(100)),
     Goal("resident memory, 2,000 symbols", "≤ 450 MB", "startup", _rss_mb(2_000)),

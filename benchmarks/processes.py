@@ -31,12 +31,14 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(*command: str, log: Path) -> Iterator[subprocess.Popen[str]]:
+def running(
+    *command: str, log: Path, output: int = subprocess.PIPE
+) -> Iterator[subprocess.Popen[str]]:
     """A child process whose output can be read, ended by SIGTERM afterwards."""
     with (
         log.open("ab") as errors,
         subprocess.Popen(  # noqa: S603 - this project's own programs and the broker
-            command, stdout=subprocess.PIPE, stderr=errors, text=True
+            command, stdout=output, stderr=errors, text=True
         ) as child,
     ):
         try:

@@ -206,6 +206,24 @@ def swap(of: Result) -> str:
     )
 
 
+def beside(of: Result) -> str:
+    """What the nightly training costs."""
+    return table(
+        ("retrain", "bursts", "p50 ms", "p99 ms", "ready p99 ms"),
+        (
+            (
+                what,
+                row["bursts"],
+                row["message_ms"]["p50"],
+                row["message_ms"]["p99"],
+                row["ready_ms"]["p99"],
+            )
+            for what, row in of.items()
+            if what.startswith("while ")
+        ),
+    )
+
+
 TABLES: Final[dict[str, tuple[str, Callable[[Result], str]]]] = {
     "machine": ("pipeline", machine),
     "pipeline": ("pipeline", pipeline),
@@ -217,6 +235,7 @@ TABLES: Final[dict[str, tuple[str, Callable[[Result], str]]]] = {
     "startup": ("startup", startup),
     "soak": ("soak", soak),
     "swap": ("swap", swap),
+    "beside": ("beside", beside),
 }
 """By the name of the block: the result it is made from, and how."""
 
