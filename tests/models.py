@@ -45,16 +45,18 @@ def random_candles(rows: int, seed: int) -> Floats:
 def fitted_scalers(
     candles: Mapping[str, Floats], features: tuple[str, ...], indicators: Indicators, target: Target
 ) -> ScalerSet:
-    scalers = {}
-    for symbol, ohlcv in candles.items():
-        rows = FeatureBank(features, indicators, 1).prime(np.array([0]), ohlcv[None])[0]
-        rows = rows[indicators.warmup :]
-        close = ohlcv[:, 3]
-        moves = (close if target == "close" else np.diff(np.log(close))).astype(np.float64)
-        low, high = float(moves.min()), float(moves.max())
-        # Narrower than the data, so that some of it lies outside, and none on the border.
-        least, most = np.quantile(rows, (0.033, 0.967), axis=0)
-        scalers[symbol] = SymbolScaler(least, most, low, high - low)
+    ohlcv = np.stack(list(candles.values()))
+    bank = FeatureBank(features, indicators, len(ohlcv))
+    rows = bank.prime(np.arange(len(ohlcv)), ohlcv)[:, indicators.warmup :]
+    # Narrower than the data, so that some of it lies outside, and none on the border.
+    least, most = np.quantile(rows, (0.033, 0.967), axis=1)
+    close = ohlcv[:, :, 3]
+    moves = (close if target == "close" else np.diff(np.log(close), axis=1)).astype(np.float64)
+    low, high = moves.min(axis=1).tolist(), moves.max(axis=1).tolist()
+    scalers = {
+        symbol: SymbolScaler(least[i], most[i], low[i], high[i] - low[i])
+        for i, symbol in enumerate(candles)
+    }
     return ScalerSet(features, target, scalers)
 
 

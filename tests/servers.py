@@ -228,10 +228,10 @@ class SandboxProcess:
 
 
 @contextmanager
-def sandbox_process(*arguments: str) -> Iterator[SandboxProcess]:
+def sandbox_process(*arguments: str, module: str = "daemon.sandbox") -> Iterator[SandboxProcess]:
     """The sandbox exchange in a process of its own; ended, if it still runs, afterwards."""
     with subprocess.Popen(
-        [sys.executable, "-m", "daemon.sandbox", *arguments],
+        [sys.executable, "-m", module, *arguments],
         stdout=subprocess.PIPE,
         text=True,
         cwd=Path(__file__).resolve().parents[1],

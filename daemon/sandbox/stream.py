@@ -45,6 +45,11 @@ class StreamServer:
         """Connections that are open now."""
         return len(self._clients)
 
+    @property
+    def backlog(self) -> int:
+        """Bursts that wait for the slowest client."""
+        return max((queue.qsize() for _, queue in self._clients.values()), default=0)
+
     def refuse_path(self, connection: ServerConnection, request: Request) -> Response | None:
         """Answer 404 to a handshake at an address that the exchange does not have."""
         if self._dialect.session(request.path) is None:

@@ -1,0 +1,89 @@
+"""As many forming updates as a second core can send: no close is lost, and nothing piles up."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple
+
+from daemon.sandbox.tape import Tape, build_tape
+from model.candle import Timeframe
+from model.history import History
+from tests.integration.harness import (
+    HISTORY,
+    Daemon,
+    daemon,
+    promote_drawn,
+    sample,
+    sections,
+    write_config,
+)
+from tests.servers import SandboxProcess, free_port, mosquitto, sandbox_process
+
+MESSAGES = "candlecast_feed_messages_total"
+
+
+class Load(NamedTuple):
+    """How much, and for how long."""
+
+    symbols: int
+    timeframe: Timeframe
+    seconds: float
+
+
+def resident_mb(process: Daemon) -> float:
+    pages = int(Path(f"/proc/{process.process.pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def tape_of(ready: SandboxProcess, timeframe: Timeframe) -> Tape:
+    count = len(ready.symbols)
+    return build_tape(count, timeframe, ready.origin_ms, slice_rows=ready.slice_rows)
+
+
+def test_a_flood_of_forming_updates_loses_no_closing_candle_and_fills_no_memory(
+    tmp_path: Path, rounds: Callable[[int, int], int]
+) -> None:
+    if rounds(0, 1):
+        load = Load(2_000, Timeframe.parse("1m"), 240.0)
+    else:
+        load = Load(40, Timeframe.parse("1s"), 4.0)
+    arguments = "--symbols", str(load.symbols), "--history", str(HISTORY)
+    frame = "--timeframe", load.timeframe.text
+    http_port = free_port()
+    with (
+        sandbox_process(*arguments, *frame, module="tests.faults.firehose") as exchange,
+        mosquitto(tmp_path) as broker,
+    ):
+        tape = tape_of(exchange, load.timeframe)
+        promote_drawn(tmp_path, tape)
+        config = write_config(tmp_path, sections(exchange, broker.port, http_port))
+        with daemon(config, http_port) as process:
+            process.wait_ready(600.0)
+            first_ms = load.timeframe.floor(int(time.time() * 1e3))
+            before = process.get("/metrics")[1]
+            resident = []
+            for _ in range(20):
+                time.sleep(load.seconds / 20)
+                resident.append(resident_mb(process))
+            after = process.get("/metrics")[1]
+            assert process.stop() == 0, process.log
+    forming = sample(after, MESSAGES) - sample(before, MESSAGES)
+    print(f"{forming / load.seconds:.0f} updates/s, MB:", *map(round, resident))  # noqa: T201
+    last_ms = load.timeframe.floor(first_ms + load.seconds * 1e3) - load.timeframe.ms
+    check_history(tmp_path, tape, range(first_ms, last_ms, load.timeframe.ms))
+    assert max(resident) < resident[0] + 30, resident
+    assert sample(after, "candlecast_feed_reconnects_total") == 0
+
+
+def check_history(folder: Path, tape: Tape, opens: range) -> None:
+    """Each candle of that time was closed by the exchange's message, and is the right one."""
+    with closing(History(folder / "state" / "history.sqlite")) as history:
+        for symbol in tape.symbols:
+            found = history.candles("binance", symbol, tape.timeframe.text, 10_000)
+            closed = {c.open_ms: c.ohlcv for c in found if c.final_by == "exchange_flag"}
+            for open_ms in opens:
+                assert closed[open_ms] == tape.candle(symbol, open_ms), (symbol, open_ms)
