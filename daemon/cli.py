@@ -237,6 +237,22 @@ def _retrain(args: argparse.Namespace) -> None:
         print(run_retrain(settings, args.config, rules_of(settings)))
 
 
+def _replay_options(parser: argparse.ArgumentParser) -> None:
+    for name, text in (("from", "the first moment"), ("to", "the moment after the last")):
+        parser.add_argument(
+            f"--{name}", required=True, metavar="TIME", dest=name,
+            help=f"{text}: 2026-11-23 or 2026-11-23T02:00, UTC",
+        )  # fmt: skip
+
+
+def _replay(args: argparse.Namespace) -> None:
+    settings = _load(args)
+    from daemon.work import run_replay
+
+    for line in run_replay(settings, getattr(args, "from"), args.to):
+        print(line)
+
+
 def _evaluate_options(parser: argparse.ArgumentParser) -> None:
     _add_data(parser)
     parser.add_argument(
@@ -349,6 +365,7 @@ _COMMANDS = (
     _Command(
         "evaluate", "judge a model by candles it has not learnt from", _evaluate, _evaluate_options
     ),
+    _Command("replay", "compute again what was published, and compare", _replay, _replay_options),
     _Command("models", "list, show, promote or roll back models", _models, _models_options),
     _Command("check-config", "check the configuration without connecting", _check_config),
 )

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
 
 from daemon.clock import SystemClock
 from daemon.progress import candles_progress
 from daemon.retrain import RetrainJob, be_modest, check_span, retrain
+from model.archive import Archive
 from model.calibration import Rules
 from model.candle import Timeframe
-from model.errors import CandlecastError
+from model.errors import CandlecastError, ConfigError
 from model.gate import GateRules
+from model.registry import Registry
+from model.replay import TOLERANCE, Replayed, replay
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from config.settings import Settings
 
-_KEY_SECTIONS = {"exchange", "trading", "model", "indicators", "retrain", "registry"}
+_SHOWN: Final = 20
+_KEY_SECTIONS: Final = {"exchange", "trading", "model", "indicators", "retrain", "registry"}
 
 
 def run_retrain(settings: Settings, config: Path, rules: Rules) -> str:
@@ -45,6 +51,68 @@ def run_retrain(settings: Settings, config: Path, rules: Rules) -> str:
         msg = "interrupted; run candlecast retrain again to go on from here"
         raise CandlecastError(msg) from None
     return f"{'champion' if status.promoted else 'not promoted'}: {status.version}: {status.reason}"
+
+
+def run_replay(settings: Settings, start: str, end: str) -> Iterator[str]:
+    """`candlecast replay`: compute again what was published, from history as it was known then.
+
+    Args:
+        settings: the checked configuration.
+        start: the first moment, as `moment_ms` reads it.
+        end: the moment after the last.
+
+    Yields:
+        What was compared and what was different, line by line.
+
+    Raises:
+        CandlecastError: something was different, or there was nothing to compare.
+    """
+    span = moment_ms(start), moment_ms(end)
+    timeframe = Timeframe.parse(settings.trading.timeframe)
+    archive = Archive(
+        settings.state_dir / "history.sqlite", (settings.exchange.name, timeframe.text)
+    )
+    try:
+        with candles_progress() as progress:
+            registry = Registry(settings.registry_dir)
+            found = replay(archive, registry, timeframe.ms, *span, progress.update)
+    finally:
+        archive.close()
+    yield from _replayed_lines(found)
+    if found.differences:
+        msg = f"{len(found.differences)} values differ by more than {TOLERANCE:g}"
+        raise CandlecastError(msg)
+    if not found.compared:
+        msg = "nothing could be compared: history holds no such forecast of this market"
+        raise CandlecastError(msg)
+
+
+def moment_ms(text: str) -> int:
+    """A day or a moment in ISO 8601, UTC unless it says otherwise, in Unix milliseconds.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        msg = f"{text!r} is no moment; write 2026-11-23 or 2026-11-23T02:00 (UTC)"
+        raise ConfigError(msg) from None
+    return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+
+
+def _replayed_lines(found: Replayed) -> Iterator[str]:
+    yield f"{found.compared} forecasts computed again, from history as it was known then"
+    for field, by in found.largest.items():
+        yield f"{field}: largest difference {by:.1e}"
+    for reason, count in found.skipped.items():
+        yield f"{count} not compared: {reason}"
+    for one in found.differences[:_SHOWN]:
+        at = datetime.fromtimestamp(one.forecast.candle_close_ms / 1000, UTC)
+        yield (
+            f"{one.forecast.symbol} {at:%Y-%m-%d %H:%M:%S} UTC: {one.field} was "
+            f"{one.published!r}, is {one.computed!r}"
+        )
 
 
 def _retrain_job(settings: Settings, config: Path, rules: Rules) -> RetrainJob:

@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 
 from model.candle import Candle, Timeframe
 from model.database import errors, open_database
+from model.errors import HistoryError
 from model.history import MarketKey, candle_of
 
 _MARKET: Final = "SELECT id FROM market WHERE exchange = ? AND timeframe = ?"
@@ -59,10 +60,14 @@ class Archive:
         market: exchange (ccxt id) and timeframe.
 
     Raises:
-        HistoryError: the file is not candlecast's, of another schema, or damaged.
+        HistoryError: there is no such file, or it is not candlecast's, of another schema, or
+            damaged.
     """
 
     def __init__(self, path: Path, market: MarketKey) -> None:
+        if not path.exists():
+            msg = f"there is no history at {path}; candlecast run and candlecast retrain write it"
+            raise HistoryError(msg)
         self._path = path
         self._market = market
         self._step_ms = Timeframe.parse(market[1]).ms

@@ -1,0 +1,94 @@
+"""What a daemon published comes out again from its history, over a kill and a restart."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from daemon.cli import main
+from tests.integration.test_restart import Place, place
+
+__all__ = ["place"]
+
+SPAN = ("--from", "2020-01-01", "--to", "2100-01-01T00:00")
+
+
+def replayed(
+    place: Place, capsys: pytest.CaptureFixture[str], *span: str
+) -> tuple[int, list[str], str]:
+    capsys.readouterr()
+    code = main(["replay", "--config", str(place.config), *(span or SPAN)])
+    out, err = capsys.readouterr()
+    return code, out.splitlines(), err
+
+
+def change(place: Place, statement: str, *values: object) -> None:
+    path: Path = place.config.parent / "state" / "history.sqlite"
+    with closing(sqlite3.connect(path)) as database, database:
+        assert database.execute(statement, values).rowcount == 1
+
+
+def test_what_was_published_comes_out_again(
+    place: Place,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with place.running() as first:
+        place.until_forecasts(12)
+        first.kill()
+    with place.running() as second:
+        place.until_forecasts(12)
+        assert second.stop() == 0, second.log
+    time.sleep(0.3)
+    stored = place.query("SELECT count(*) FROM forecast")[0][0]
+    assert stored >= 20
+
+    code, lines, err = replayed(place, capsys)
+    assert (code, err) == (0, ""), lines
+    assert f"{stored} forecasts computed again, from history as it was known then" in lines
+    differences = dict(re.findall(r"(\w+): largest difference (\S+)", "\n".join(lines)))
+    assert set(differences) == {"last_close", "predicted_close", "predicted_normalized"}
+    assert max(map(float, differences.values())) <= 1e-6
+    assert not any("not compared" in line for line in lines)
+
+    # A revision that came after the forecast changes nothing: it was not known then.
+    newest = "SELECT * FROM candle WHERE open_s = (SELECT max(close_s) - 5 FROM forecast) LIMIT 1"
+    (row,) = place.query(newest)
+    *key, delay_ms, opened, high, low, close, volume, by, filled = row
+    late = (*key, delay_ms + 60_000, opened, high, low, close * 0.9999, volume, by, filled)
+    change(place, "INSERT INTO candle VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", *late)
+    assert replayed(place, capsys)[0] == 0
+
+    # One that is said to have been known then does.
+    revise = "UPDATE candle SET close = ? WHERE (market, open_s, symbol, delay_ms) = (?, ?, ?, ?)"
+    change(place, revise, close * 1.001, *key, delay_ms)
+    code, lines, err = replayed(place, capsys)
+    assert code == 1
+    assert re.fullmatch(r"candlecast: \d+ values differ by more than 1e-06\n", err)
+    assert re.search(r"S0\d/USDT .* UTC: predicted_close was [\d.]+, is [\d.]+", "\n".join(lines))
+
+
+def test_what_cannot_be_compared_is_said(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = replayed(place, capsys)
+    assert code == 1
+    assert err.startswith("candlecast: there is no history at ")
+    assert replayed(place, capsys, "--from", "yesterday", "--to", "now")[0] == 2
+    with place.running() as daemon:
+        place.until_forecasts(6)
+        assert daemon.stop() == 0, daemon.log
+    code, _, err = replayed(place, capsys, "--from", "2020-01-01", "--to", "2020-01-02")
+    assert code == 1
+    assert "nothing could be compared" in err
+    older = "SELECT open_s, symbol FROM candle ORDER BY open_s DESC LIMIT 1 OFFSET 40"
+    gone = place.query(older)[0]
+    change(place, "DELETE FROM candle WHERE (open_s, symbol) = (?, ?)", *gone)
+    code, lines, _ = replayed(place, capsys)
+    assert any("not compared: candles are missing in history" in line for line in lines)
+    change(place, "UPDATE model SET sha256 = 'other'")
+    code, lines, _ = replayed(place, capsys)
+    assert code == 1
+    assert any("not compared: its model is not in the registry any more" in line for line in lines)
