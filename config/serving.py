@@ -248,6 +248,7 @@ class Logging(Section):
     """What the daemon says about itself."""
 
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="least level")
+    format: Literal["text", "json"] = Field("text", description="lines for people or for machines")
 
 
 class Paths(Section):

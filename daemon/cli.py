@@ -10,9 +10,11 @@ import argparse
 import asyncio
 import faulthandler
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -49,23 +51,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = build_parser().parse_args(argv)
     try:
-        args.command(args)
+        with ExitStack() as args.closing:
+            args.command(args)
     except CandlecastError as error:
         for line in str(error).splitlines():
-            print(f"candlecast: {line}", file=sys.stderr)
+            _complain(line)
         return error.exit_code
     except ModuleNotFoundError as error:
         if str(error.name).partition(".")[0] not in _OPTIONAL:
             raise
-        print(
-            f"candlecast: this needs {error.name}; install candlecast[demo] to have everything",
-            file=sys.stderr,
-        )
+        _complain(f"this needs {error.name}; install candlecast[demo] to have everything")
         return 1
     except KeyboardInterrupt:
-        print("candlecast: interrupted", file=sys.stderr)
+        _complain("interrupted")
         return 1
     return 0
+
+
+def _complain(text: str) -> None:
+    from daemon.logs import mark
+
+    print(f"{mark(sys.stderr, logging.ERROR, os.environ)}candlecast: {text}", file=sys.stderr)
 
 
 @dataclass(frozen=True)
@@ -109,8 +115,12 @@ def _load(args: argparse.Namespace) -> Settings:
     from config.settings import load
 
     settings = load(args.config)
-    logging.basicConfig(
-        level=settings.logging.level, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    from daemon.clock import SystemClock
+    from daemon.logs import logging_to
+
+    said = settings.logging
+    args.closing.enter_context(
+        logging_to(sys.stderr, said.level, said.format, os.environ, SystemClock().monotonic)
     )
     return settings
 

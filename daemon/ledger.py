@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,12 +19,25 @@ if TYPE_CHECKING:
     from model.forecast import Forecast
 
 
+log = logging.getLogger(__name__)
+
+
 class Books(NamedTuple):
     """Where the accounts are kept."""
 
     accuracy: Accuracy
     recorder: Recorder
     metrics: Metrics
+
+
+def _identity(forecast: Forecast) -> dict[str, object]:
+    """What finds a forecast's message, log and metric."""
+    return {
+        "exchange": forecast.exchange,
+        "symbol": forecast.symbol,
+        "timeframe": forecast.timeframe,
+        "seq": forecast.seq,
+    }
 
 
 class Ledger:
@@ -88,11 +102,30 @@ class Ledger:
 
     def _enter(self, forecasts: Forecasts) -> None:
         accuracy, recorder, metrics = self._books
+        late: list[Forecast] = []
         for forecast in forecasts:
             accuracy.add(forecast)
             recorder.forecast(forecast)
             metrics.ready(forecast)
             self.newest[forecast.symbol] = forecast
+            if forecast.late:
+                late.append(forecast)
+            if log.isEnabledFor(logging.DEBUG):
+                log.debug("forecast", extra={"fields": _identity(forecast)})
+        if late:
+            self._tell(late, len(forecasts))
+
+    def _tell(self, late: Sequence[Forecast], count: int) -> None:
+        """Name the slowest of a flush in log and metrics, so that one leads to the other."""
+        slowest = max(late, key=lambda forecast: forecast.latency.ready_ms)
+        self._books.metrics.point_out(slowest)
+        log.warning(
+            "%d of %d forecasts were late, the slowest was ready after %.1f ms",
+            len(late),
+            count,
+            slowest.latency.ready_ms,
+            extra={"fields": _identity(slowest)},
+        )
 
     def _score(self, candle: Candle) -> None:
         realised = self._books.accuracy.on_candle(candle)

@@ -249,14 +249,17 @@ class Metrics:
         """Record a forecast that is about to be sent."""
         ready_s = forecast.latency.ready_ms / 1e3
         self._stages["ready"].observe(ready_s)
-        if forecast.late:
-            labels = {"symbol": forecast.symbol, "seq": str(forecast.seq)}
-            self._stages["ready"].point_out(ready_s, labels, forecast.published_ms / 1e3)
         self._stages["queue"].observe(forecast.latency.queue_ms / 1e3)
         self._last_prediction.set(forecast.published_ms / 1e3)
         series = self._series_of(forecast.symbol)
         if series is not None:
             series.last_prediction.set(forecast.published_ms / 1e3)
+
+    def point_out(self, forecast: Forecast) -> None:
+        """Name a late forecast in the histogram that counts it, as its log line does."""
+        labels = {"symbol": forecast.symbol, "seq": str(forecast.seq)}
+        ready_s = forecast.latency.ready_ms / 1e3
+        self._stages["ready"].point_out(ready_s, labels, forecast.published_ms / 1e3)
 
     def published(self, publish_s: float, total_s: float, late: bool) -> None:  # noqa: FBT001 - a value
         """Record a forecast that the broker has: ``late`` if it was ready over the budget."""

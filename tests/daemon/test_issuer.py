@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from pathlib import Path
 from typing import Any, cast
@@ -13,6 +14,7 @@ import pytest
 
 from daemon.accuracy import Accuracy
 from daemon.batcher import Ready
+from daemon.clock import SystemClock
 from daemon.issuer import Issuer, Run
 from daemon.ledger import Books
 from daemon.metrics import Metrics
@@ -128,6 +130,34 @@ def test_where_nothing_expires_nothing_is_retained() -> None:
     desk = Desk(retains=False)
     desk.issue()
     assert not desk.sent[0].retain
+
+
+async def test_log_message_and_metric_of_a_late_forecast_carry_the_same_identity(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    desk = Desk()
+    desk.now_s = 100.08
+    slower = candle(0, "B/U:U")._replace(received_s=99.98)
+    desk.issue_all([Ready(0, candle(0)), Ready(1, slower)], [101.0, 101.0])
+    (record,) = [r for r in caplog.records if r.levelno == logging.WARNING]
+    assert record.getMessage() == (
+        "2 of 2 forecasts were late, the slowest was ready after 100.0 ms"
+    )
+    fields = vars(record)["fields"]
+    told = json.loads(desk.sent[1].payload)
+    assert fields == {name: told[name] for name in ("exchange", "symbol", "timeframe", "seq")}
+    text, _ = await desk.metrics.render("application/openmetrics-text;version=1.0.0", SystemClock())
+    exemplar = f'# {{seq="{fields["seq"]}",symbol="{fields["symbol"]}"}}'
+    assert exemplar in text.decode()
+
+
+def test_every_forecast_is_logged_for_whoever_debugs(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "daemon.ledger")
+    desk = Desk()
+    desk.issue(0)
+    desk.issue(1)
+    said = [vars(r)["fields"]["symbol"] for r in caplog.records if r.getMessage() == "forecast"]
+    assert said == ["A/U", "B/U:U"]
 
 
 @pytest.mark.parametrize(("ready_s", "late"), [(0.0499, False), (0.0501, True)])

@@ -139,6 +139,7 @@ async def test_a_late_forecast_is_pointed_out() -> None:
     late = forecast()._replace(latency=Latency(80.0, 0.2, 0.1), late=True)
     metrics.ready(forecast())
     metrics.ready(late)
+    metrics.point_out(late)
     text, _ = await metrics.render(OPENMETRICS, SystemClock())
     parse = parse_openmetrics
     pointed_out = [

@@ -60,7 +60,12 @@ class Place:
         self.http_port = free_port()
         self.tape = tape_of(exchange)
         self.sections = sections(
-            exchange, broker.port, self.http_port, logging={"level": "WARNING"}
+            exchange,
+            broker.port,
+            self.http_port,
+            logging={"level": "WARNING"},
+            # On a busy machine some forecast would be late, and the log would say so.
+            inference={"latency_budget_ms": 60_000},
         )
 
     def promote(self, **how: Any) -> None:

@@ -168,6 +168,9 @@ def test_it_is_ready_once_it_forecasts(started: Machine, broker: Mosquitto) -> N
         lambda: status(started),
     )
 
+    (entry,) = [e for e in started.journal(SERVICE) if "ready: 2 symbols" in e["MESSAGE"]]
+    assert (entry["PRIORITY"], entry["MESSAGE"]) == ("6", "daemon.app: ready: 2 symbols")
+
 
 def status(machine: Machine) -> str:
     return machine.show(SERVICE, "StatusText")["StatusText"]
@@ -284,9 +287,10 @@ def test_a_wrong_configuration_is_not_tried_again(configured: Machine, work: Pat
     assert done.returncode != 0
     shown = configured.show("candlecast@broken.service", "NRestarts", "ExecMainStatus", "SubState")
     assert shown == {"NRestarts": "0", "ExecMainStatus": "2", "SubState": "failed"}
-    lines = [m["MESSAGE"] for m in configured.journal("candlecast@broken.service")]
-    (line,) = [text for text in lines if text.startswith("candlecast: ")]
-    assert "mqtt.prot: unknown key; did you mean port?" in line
+    entries = configured.journal("candlecast@broken.service")
+    (entry,) = [e for e in entries if e["MESSAGE"].startswith("candlecast: ")]
+    assert "mqtt.prot: unknown key; did you mean port?" in entry["MESSAGE"]
+    assert entry["PRIORITY"] == "3"
 
 
 def test_the_installed_units_are_in_order(inside: Machine, work: Path) -> None:
