@@ -170,6 +170,9 @@ CLIENTS: Final[dict[str, Callable[[int], AbstractAsyncContextManager[Client]]]] 
 async def measure(port: int, messages: int, rounds: int) -> dict[str, dict[str, Any]]:
     """All clients in turns; the first round is not counted."""
     topics = [f"candlecast/v1/binance/S{i:04}-USDT/1m/prediction" for i in range(messages)]
+    # What they say about the connections that the broker ends for the denial.
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)  # noqa: ARG005
+    logging.getLogger("gmqtt").setLevel(logging.CRITICAL)
     cpu_us: dict[str, list[float]] = {name: [] for name in CLIENTS}
     wall_ms: dict[str, list[float]] = {name: [] for name in CLIENTS}
     sees: dict[str, object] = {}
