@@ -32,6 +32,9 @@ from benchmarks.processes import exchange
 from benchmarks.report import machine, print_machine, print_table, save, spread
 
 _MANY: Final = 1_000
+_FEW: Final = 20
+"""Below, twice as many bursts are watched, since each gives so few measurements."""
+
 _SAID: Final = 300
 """Characters of what a daemon that failed said last."""
 
@@ -74,9 +77,10 @@ def measure_size(
             place = folder / f"{name.replace('/', '-')}-{number}"
             place.mkdir()
             every = how.every_of_many if symbols >= _MANY else 1
+            counted = 2 * bursts if symbols < _FEW else bursts if every == 1 else bursts // 2
             try:
                 with exchange(place, symbols, HISTORY, every) as market:
-                    runs[name].append(measure(how, market, min(bursts, how.most_bursts), place))
+                    runs[name].append(measure(how, market, counted, place))
             except (AssertionError, OSError) as error:
                 failed[name] = " ".join([str(error), *getattr(error, "__notes__", ())])[-_SAID:]
                 print(f"{symbols} symbols, {name}: {failed[name]}", file=sys.stderr, flush=True)

@@ -40,7 +40,6 @@ class How(NamedTuple):
         scraped: whether it has metrics; else it prints a line when it is ready.
         broker: configuration lines of the Mosquitto it publishes to.
         most_rounds: a slow one need not be measured as often.
-        most_bursts: nor so long.
         every_of_many: seconds from burst to burst where it could not keep up with one a second.
         only_at: the one size it is measured at; None for all.
     """
@@ -49,7 +48,6 @@ class How(NamedTuple):
     scraped: bool
     broker: Sequence[str] = TUNED
     most_rounds: int = 99
-    most_bursts: int = 999
     every_of_many: int = 1
     only_at: int | None = None
 
@@ -61,7 +59,6 @@ DAEMONS: Final = {
         python("benchmarks.straightforward"),
         scraped=False,
         most_rounds=1,
-        most_bursts=15,
         every_of_many=3,
     ),
     "ours/defaults": How(

@@ -66,9 +66,13 @@ def _against(row: Result, daemons: dict[str, Any]) -> str:
     return f"{row['message_ms']['p99'] / daemons[_OURS]['message_ms']['p99']:.2f} ×"
 
 
+def _ours(of: Result) -> list[tuple[str, dict[str, Any]]]:
+    return [(symbols, daemons[_OURS]) for symbols, daemons in _sizes(of) if _OURS in daemons]
+
+
 def where(of: Result) -> str:
     """The parts of a forecast's way, at all sizes."""
-    found = [(symbols, daemons[_OURS]) for symbols, daemons in _sizes(of) if _OURS in daemons]
+    found = _ours(of)
     parts = [name for name in found[0][1]["where_ms"] if name != "sent to acknowledged"]
     return table(
         ("symbols", *parts, "last of a burst"),
@@ -81,7 +85,7 @@ def where(of: Result) -> str:
 
 def stages(of: Result) -> str:
     """The daemon's own stages, at all sizes."""
-    found = [(symbols, daemons[_OURS]) for symbols, daemons in _sizes(of) if _OURS in daemons]
+    found = _ours(of)
     names = list(found[0][1]["stage_us_per_candle"])
     return table(
         ("symbols", *names, "processor of the loop", "all threads", "candles a flush"),
@@ -251,10 +255,11 @@ def main() -> None:
         if name == "goals":
             return f"{begin}{goals(results)}\n{end}"
         source, render = TABLES[name]
-        if source not in results:
-            print(f"{name}: kept; run python -m benchmarks {source}")
+        try:
+            return f"{begin}{render(results[source])}\n{end}"
+        except LookupError:
+            print(f"{name}: kept; python -m benchmarks {source} has left nothing to show")
             return found[0]
-        return f"{begin}{render(results[source])}\n{end}"
 
     page = _DOCS / "performance.md"
     page.write_text(_BLOCK.sub(block, page.read_text(encoding="utf-8")), encoding="utf-8")
