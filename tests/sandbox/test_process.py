@@ -27,6 +27,22 @@ async def test_the_process_plays_what_it_announces() -> None:
     assert len(rows) == 50
 
 
+async def test_candles_may_be_streamed_now_and_then(tmp_path: Path) -> None:
+    noted = tmp_path / "bursts"
+    arguments = ("--symbols", "1", "--updates", "0", "--every", "2", "--bursts", str(noted))
+    with sandbox_process(*arguments) as sandbox:
+        options = {"fetchMarkets": {"types": ["spot"]}}
+        async with binance(sandbox.rest_url, sandbox.ws_url, **options) as client:
+            seen = []
+            while len(seen) < 3:
+                rows = await client.watch_ohlcv("S00/USDT", "1s")
+                seen += [row[0] for row in rows if row[0] not in seen]
+    opens = [int(line.split()[0]) for line in noted.read_text(encoding="ascii").splitlines()]
+    assert set(seen) <= set(opens)
+    # The first candle may be any.
+    assert [opened - opens[1] for opened in opens[1:3]] == [0, 2 * SECOND.ms]
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_it_ends_cleanly_on_a_signal(number: signal.Signals) -> None:
     with sandbox_process("--symbols", "1") as sandbox:
