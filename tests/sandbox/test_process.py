@@ -33,7 +33,7 @@ async def test_candles_may_be_streamed_now_and_then(tmp_path: Path) -> None:
     with sandbox_process(*arguments) as sandbox:
         options = {"fetchMarkets": {"types": ["spot"]}}
         async with binance(sandbox.rest_url, sandbox.ws_url, **options) as client:
-            seen = []
+            seen: list[int] = []
             while len(seen) < 3:
                 rows = await client.watch_ohlcv("S00/USDT", "1s")
                 seen += [row[0] for row in rows if row[0] not in seen]
