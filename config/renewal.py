@@ -30,4 +30,7 @@ class Retrain(Section):
 
     days: float = Field(30.0, gt=0, le=3_650, description="span of candles, the gate's included")
     threads: int = Field(1, ge=1, le=256, description="cores that training may use")
+    on_drift: bool = Field(
+        default=True, description="whether the daemon asks for a retrain when drift is seen"
+    )
     nice: int = Field(15, ge=0, le=19, description="how far training stands back for others")

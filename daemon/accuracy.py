@@ -183,6 +183,10 @@ class Accuracy:
             self._enough(*self._pool.coverage()),
         )
 
+    def errors(self, after_ms: int) -> list[tuple[int, float, float]]:
+        """See `RollingPool.errors`."""
+        return self._pool.errors(after_ms)
+
     def _enough(self, share: float | None, n: int) -> float | None:
         return share if n >= self._min_n else None
 

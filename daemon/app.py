@@ -16,10 +16,11 @@ from daemon.backfill import Backfill
 from daemon.batcher import Batcher
 from daemon.champion import make_served, open_champion
 from daemon.clock import Clock, SystemClock
+from daemon.drift import DriftWatch
 from daemon.feed import Feed
 from daemon.forming import Forming
 from daemon.groups import expected
-from daemon.http import Health, serve_http
+from daemon.http import serve_http
 from daemon.issuer import Issuer
 from daemon.keeper import Keeper
 from daemon.ledger import Books
@@ -29,6 +30,7 @@ from daemon.nightly import show_nightly
 from daemon.notify import Notifier, tell_progress
 from daemon.offset import ExchangeClock
 from daemon.outbox import Outbox
+from daemon.overseer import Overseen, Overseer
 from daemon.pipeline import Pipeline
 from daemon.publisher import Publisher
 from daemon.recorder import Recorder
@@ -37,7 +39,6 @@ from daemon.resume import resume
 from daemon.roster import Roster
 from daemon.source import Source
 from daemon.swap import Swapper
-from daemon.tidy import Tidy, collected_by_hand
 from daemon.window import Window
 from daemon.wiring import broker_of, guard_of, recipe_of
 from model.bundle import Bundle
@@ -51,9 +52,7 @@ from model.volatility import WARMUP
 
 log = logging.getLogger(__name__)
 
-_WATCH_S = 1.0
 _FAREWELL_S = 2.0
-_STUCK_S = 10.0
 
 
 @asynccontextmanager
@@ -139,7 +138,7 @@ class App:
         self.metrics.latency_budget.set(settings.inference.latency_budget_ms / 1000)
         self.metrics.timeframe.set(timeframe.ms / 1000)
         self.metrics.interval_level.set(settings.calibration.level)
-        self.metrics.show_model(ModelInfo(bundle.version, bundle.sha256, bundle.manifest.target))
+        self.metrics.model.show(ModelInfo(bundle.version, bundle.sha256, bundle.manifest.target))
         self._recorder = Recorder(
             history,
             (market.exchange, timeframe.text),
@@ -158,6 +157,8 @@ class App:
             self.metrics,
         )
         budget_s = settings.inference.latency_budget_ms / 1000
+        asked = settings.state_dir if settings.retrain.on_drift else None
+        drift = DriftWatch(self.metrics, asked)
         self._keeper = Keeper(self._recorder, (market.exchange, timeframe.text), clock)
         issuer = Issuer(market, self._publisher, books, clock, budget_s)
         self._marks = issuer.marks
@@ -179,7 +180,9 @@ class App:
             clock,
             settings.inference.forming_interval_ms / 1000,
         )
-        view = View(market, self._pipeline, issuer, self._state)
+        overseen = Overseen(self._pipeline, self._publisher, accuracy, drift, self.metrics)
+        self._overseer = Overseer(overseen, self.ready, clock)
+        view = View(market, self._pipeline, issuer, self._overseer.state)
         self._page = Page(view, self._recorder, self.metrics, clock)
         endpoint = settings.exchange.endpoint
         source = Source(market.exchange, endpoint.rest, endpoint.ws, symbols, timeframe)
@@ -294,7 +297,7 @@ class App:
             log.info("ready: %d symbols", len(self._settings.trading.symbols))
             group.create_task(self._backfill.run(), name="backfill")
             group.create_task(self._backfill.ask_for_overdue(), name="overdue")
-            group.create_task(self._watch_over(), name="watch")
+            group.create_task(self._overseer.run(), name="watch")
             group.create_task(self._forming.run(), name="forming")
             group.create_task(self._keeper.run(lambda: self._pipeline.served), name="keeper")
             group.create_task(self._swapper.run(), name="swapper")
@@ -315,32 +318,11 @@ class App:
         await self._keeper.restore(self._pipeline.served)
         await asyncio.to_thread(self._marks.open, settings.state_dir / "last-published")
 
-    async def _watch_over(self) -> None:
-        """Once a second: say which symbols are stale, show the account, collect garbage."""
-        tidy = Tidy(self._clock.monotonic())
-        with collected_by_hand():
-            while True:
-                stale = self._pipeline.stale_symbols(self._clock.wall_ms())
-                state = "degraded" if stale else "online"
-                self._publisher.announce(state, stale, self._pipeline.served.version)
-                self.metrics.feed_stale_symbols.set(len(stale))
-                self.metrics.show_accuracy(self._accuracy)
-                self.metrics.out_of_range.set(self._pipeline.served.mean_out_of_range())
-                tidy.collect(self._clock.monotonic(), idle=self._pipeline.is_idle)
-                await self._clock.sleep(_WATCH_S)
-
     async def _tell_progress(self) -> None:
         pipeline = self._pipeline
         await tell_progress(
-            self._notifier, self._clock, pipeline.ping, pipeline.stuck_s, self._summary
+            self._notifier, self._clock, pipeline.ping, pipeline.stuck_s, self._overseer.summary
         )
-
-    def _summary(self) -> str:
-        """How it goes, in one line for `systemctl status`."""
-        stale = len(self._pipeline.stale_symbols(self._clock.wall_ms()))
-        symbols = f"{len(self._pipeline.windows)} symbols" + (f", {stale} stale" if stale else "")
-        broker = "connected" if self._publisher.connected.is_set() else "away"
-        return f"{symbols}; broker {broker}; model {self._pipeline.served.version}"
 
     async def _farewell(self, tasks: list[asyncio.Task[None]]) -> None:
         """Stop taking in candles, hand out what is ready, say goodbye."""
@@ -361,28 +343,9 @@ class App:
             http.host,
             http.port,
             self.metrics,
-            self._health,
+            self._overseer.health,
             self._clock,
             self._on_listening,
             self._page.add_to,
             self._guard,
-        )
-
-    def _state(self) -> dict[str, object]:
-        """What the status page shows beside the symbols."""
-        health = self._health()
-        return {"ready": health.ready, **health.detail}
-
-    def _health(self) -> Health:
-        stale = self._pipeline.stale_symbols(self._clock.wall_ms())
-        connected = self._publisher.connected.is_set()
-        return Health(
-            alive=self._pipeline.stuck_s(self._clock.monotonic()) < _STUCK_S,
-            ready=self.ready.is_set() and connected and len(stale) < len(self._pipeline.windows),
-            detail={
-                "symbols": len(self._pipeline.windows),
-                "stale_symbols": stale,
-                "broker_connected": connected,
-                "model": self._pipeline.served.version,
-            },
         )

@@ -10,6 +10,7 @@ from prometheus_client.registry import Collector
 
 from daemon.exposition import expose
 from daemon.histogram import Histogram, Histograms
+from daemon.model_series import ModelSeries
 from daemon.nightly import RetrainSeries
 from daemon.window import Verdict
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from daemon.accuracy import Accuracy, Realised
     from daemon.clock import Clock
-    from model.forecast import Forecast, ModelInfo
+    from model.forecast import Forecast
 
 SECONDS: Final = (
     *(5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01),
@@ -73,6 +74,7 @@ class Metrics:
         self._declare_path()
         self._declare_accuracy()
         self._declare_edges()
+        self.model = ModelSeries(self._gauge, self._counter)
         self.retrain = RetrainSeries(self._gauge)
         self._declare_symbols()
 
@@ -111,22 +113,6 @@ class Metrics:
         self._last_prediction = self._gauge(
             "last_prediction_timestamp_seconds", "When the newest forecast was made ready"
         )
-        self.model_swaps = self._counter(
-            "model_swaps",
-            "New champions that took over from a running model, or could not",
-            "outcome",
-        )
-        for outcome in ("done", "failed"):
-            self.model_swaps.labels(outcome)
-        self.model_swap_failing = self._gauge(
-            "model_swap_failing", "1 while the champion cannot be served and an older model is"
-        )
-        self.out_of_range = self._gauge(
-            "out_of_range_ratio",
-            "Share of the windows' values outside the range the scalers were fitted on",
-        )
-        self.out_of_range.set(nan)
-        self._model = self._gauge("model_info", "The model at work", "version", "sha256", "target")
 
     def _declare_accuracy(self) -> None:
         errors = self._counter(
@@ -314,11 +300,6 @@ class Metrics:
             series.mae_ratio.set(ratio)
             hits = summary.direction_accuracy
             series.direction_accuracy.set(nan if hits is None else hits)
-
-    def show_model(self, model: ModelInfo) -> None:
-        """Name the model at work."""
-        self._model.clear()
-        self._model.labels(*model[:3]).set(1)
 
     def forget(self, symbol: str) -> None:
         """End the series of a symbol that is not forecast any more."""

@@ -26,6 +26,7 @@ from model.packing import pack_trained
 from model.registry import Registry
 from model.report import Page, write_report
 from model.retrain import cut_for_gate, frame_of, judge, train_challenger
+from model.retrain_request import take_request
 from model.retrain_status import RetrainStatus
 
 if TYPE_CHECKING:
@@ -159,6 +160,7 @@ def retrain(job: RetrainJob, clock: Clock, progress: Progress) -> RetrainStatus:
         CandlecastError: one clear line, which `retrain.json` holds too.
     """
     with alone(job.folder):
+        take_request(job.state)
         begun_s = clock.monotonic()
         before = RetrainStatus.read(job.state)
         success_ms = None if before is None else before.success_ms

@@ -210,6 +210,20 @@ class RollingPool:
         self._row_of[candle_ms] = row
         return row
 
+    def errors(self, after_ms: int) -> list[tuple[int, float, float]]:
+        """Candle, mean model error and mean last-value error of candles that are done with.
+
+        Args:
+            after_ms: only later ones. The newest is left out: some symbols may be missing in it.
+        """
+        newest_ms = max(self._row_of, default=0)
+        return [
+            (candle_ms, model / n, last_value / n)
+            for candle_ms, row in sorted(self._row_of.items())
+            if after_ms < candle_ms < newest_ms
+            for model, last_value, n in [self._table[row, :3].tolist()]
+        ]
+
     def skill(self) -> Skill | None:
         """Ratio of the per-candle averages, its standard error, and the candles it rests on."""
         filled = self._table[: len(self._row_of)]

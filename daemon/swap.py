@@ -91,7 +91,7 @@ class Swapper:
                     self._settle()
                 elif again or self._is_due(version):
                     await self._swap(self._pipeline.windows)
-                    self._metrics.model_swaps.labels("done").inc()
+                    self._metrics.model.swaps.labels("done").inc()
                     self._settle()
             except Exception as error:  # noqa: BLE001 - whatever it is, the old model goes on
                 self._refuse(version, error)
@@ -135,23 +135,23 @@ class Swapper:
             served.calibration.adopt(old.calibration)
         self._pipeline.take_over(served, windows, follower.derived())
         if not same:
-            self._metrics.show_model(ModelInfo(served.version, served.sha256, served.target))
+            self._metrics.model.show(ModelInfo(served.version, served.sha256, served.target))
             log.info("model %s takes over from %s", served.version, old.version)
         await self._keeper.save(old)
 
     def _settle(self) -> None:
         self._refused, self._complaint = None, ""
-        self._metrics.model_swap_failing.set(0)
+        self._metrics.model.swap_failing.set(0)
 
     def _refuse(self, version: str | None, error: Exception) -> None:
         """Count a failure and say why, once for as long as it stays the same."""
         known = isinstance(error, (CandlecastError, OSError))
         complaint = str(error) if known else repr(error)
-        self._metrics.model_swap_failing.set(1)
+        self._metrics.model.swap_failing.set(1)
         self._refused_s = self._clock.monotonic()
         if (version, complaint) != (self._refused, self._complaint):
             self._refused, self._complaint = version, complaint
-            self._metrics.model_swaps.labels("failed").inc()
+            self._metrics.model.swaps.labels("failed").inc()
             log.error(
                 "model %s goes on serving, the champion cannot: %s",
                 self._pipeline.served.version,

@@ -197,6 +197,22 @@ class ServedModel:
         value = self._scaler.unscale_target(idx, raw)
         return value if self.target == "close" else last_close * np.exp(value)
 
+    def fresh_rows(
+        self, stamps: npt.NDArray[np.int64]
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+        """The newest scaled row of each symbol that has moved since.
+
+        Args:
+            stamps: what this returned last; of any other shape: nothing has been seen yet.
+
+        Returns:
+            Rows ``[k, n_features]``, and the stamps for the next time.
+        """
+        now = self._stamp.copy()
+        seen = stamps if stamps.shape == now.shape else np.zeros_like(now)
+        moved = np.flatnonzero(now != seen)
+        return self._rows[moved, (self._head[moved] - 1) % self.lookback], now
+
     def mean_out_of_range(self) -> float:
         """The mean of `out_of_range` over the symbols that have been derived; NaN without any."""
         seen = np.flatnonzero(self._stamp)

@@ -8,7 +8,8 @@ prefix=${PREFIX:-/opt/candlecast}
 etc=$destdir/etc/candlecast
 units=$destdir/usr/local/lib/systemd/system
 sysusers=$destdir/usr/local/lib/sysusers.d
-names="candlecast.service candlecast@.service candlecast-retrain.service candlecast-retrain.timer"
+names="candlecast.service candlecast@.service candlecast-retrain.service candlecast-retrain.timer
+candlecast-retrain.path"
 
 fail() {
     echo "candlecast: $1" >&2
@@ -54,13 +55,13 @@ install_all() {
     fi
     echo "candlecast is in $prefix. Next: edit /etc/candlecast/config.yaml, then"
     echo "  systemctl start candlecast-retrain.service    # the first model; takes a while"
-    echo "  systemctl enable --now candlecast.service candlecast-retrain.timer"
+    echo "  systemctl enable --now candlecast.service candlecast-retrain.timer candlecast-retrain.path"
 }
 
 uninstall_all() {
     if is_live; then
         systemctl disable --now --quiet candlecast.service candlecast-retrain.timer \
-            candlecast-retrain.service 2>/dev/null || true
+            candlecast-retrain.path candlecast-retrain.service 2>/dev/null || true
         systemctl stop 'candlecast@*.service'
     fi
     for name in $names; do

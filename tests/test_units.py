@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from model.retrain_request import REQUEST
 from tests.servers import program
 
 UNITS = Path(__file__).resolve().parents[1] / "systemd"
@@ -63,3 +64,14 @@ def test_the_timer_rings_once_a_night_whatever_the_clocks_do() -> None:
         assert len({day for day, _ in rings}) == 4
     assert re.search(r"^Persistent=yes$", timer, re.MULTILINE)
     assert re.search(r"^RandomizedDelaySec=", timer, re.MULTILINE)
+
+
+def test_a_wish_for_a_retrain_starts_the_job_that_takes_it_away(tmp_path: Path) -> None:
+    for name in ("candlecast-retrain.path", "candlecast-retrain.service"):
+        text = (UNITS / name).read_text()
+        # What it would start is not installed where this is checked.
+        (tmp_path / name).write_text(re.sub(r"(?m)^ExecStart=.*$", "ExecStart=/bin/true", text))
+    done = analyze("verify", str(tmp_path / "candlecast-retrain.path"))
+    assert (done.returncode, done.stderr) == (0, "")
+    path = (UNITS / "candlecast-retrain.path").read_text()
+    assert re.findall(r"^Path\w+=(.+)$", path, re.MULTILINE) == [f"%S/candlecast/{REQUEST}"]

@@ -64,7 +64,7 @@ def busy() -> Metrics:
     """Metrics in which every series has been used."""
     metrics = Metrics(max_symbols=3)
     accuracy = Accuracy(min_n=2)
-    metrics.show_model(MODEL)
+    metrics.model.show(MODEL)
     metrics.latency_budget.set(0.05)
     for stage in STAGES:
         metrics.stage(stage, 0.001)
@@ -235,7 +235,7 @@ def test_only_the_first_symbols_have_series_of_their_own() -> None:
 
 def test_a_new_model_replaces_the_old_one() -> None:
     metrics = busy()
-    metrics.show_model(MODEL._replace(version="next"))
+    metrics.model.show(MODEL._replace(version="next"))
     (family,) = (f for f in metrics.registry.collect() if f.name == "candlecast_model_info")
     assert [sample.labels["version"] for sample in family.samples] == ["next"]
 

@@ -1,0 +1,96 @@
+"""Looks over everything once a second, and says how it is when asked."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from daemon.http import Health
+from daemon.tidy import Tidy, collected_by_hand
+
+if TYPE_CHECKING:
+    from daemon.accuracy import Accuracy
+    from daemon.clock import Clock
+    from daemon.drift import DriftWatch
+    from daemon.metrics import Metrics
+    from daemon.pipeline import Pipeline
+    from daemon.publisher import Publisher
+
+_LOOK_S: Final = 1.0
+_STUCK_S: Final = 10.0
+
+
+class Overseen(NamedTuple):
+    """What is looked over."""
+
+    pipeline: Pipeline
+    publisher: Publisher
+    accuracy: Accuracy
+    drift: DriftWatch
+    metrics: Metrics
+
+
+class Overseer:
+    """Keeps the status topic, the metrics and the memory up to date.
+
+    Args:
+        overseen: what is looked over.
+        ready: set once every symbol's history has been asked for and worked up.
+        clock: the injected clock.
+    """
+
+    def __init__(self, overseen: Overseen, ready: asyncio.Event, clock: Clock) -> None:
+        self._overseen = overseen
+        self._ready = ready
+        self._clock = clock
+
+    async def run(self) -> None:
+        """Look over it until cancelled."""
+        pipeline, publisher, accuracy, _, metrics = self._overseen
+        tidy = Tidy(self._clock.monotonic())
+        with collected_by_hand():
+            while True:
+                stale = pipeline.stale_symbols(self._clock.wall_ms())
+                state = "degraded" if stale else "online"
+                publisher.announce(state, stale, pipeline.served.version)
+                metrics.feed_stale_symbols.set(len(stale))
+                metrics.show_accuracy(accuracy)
+                metrics.model.out_of_range.set(pipeline.served.mean_out_of_range())
+                await self._look_for_drift()
+                tidy.collect(self._clock.monotonic(), idle=pipeline.is_idle)
+                await self._clock.sleep(_LOOK_S)
+
+    async def _look_for_drift(self) -> None:
+        pipeline, _, accuracy, drift, _ = self._overseen
+        alarms = drift.look(pipeline.served, accuracy, self._clock.monotonic())
+        if alarms:
+            await asyncio.to_thread(drift.request, alarms, self._clock.wall_ms())
+
+    def summary(self) -> str:
+        """How it goes, in one line for `systemctl status`."""
+        pipeline, publisher, *_ = self._overseen
+        stale = len(pipeline.stale_symbols(self._clock.wall_ms()))
+        symbols = f"{len(pipeline.windows)} symbols" + (f", {stale} stale" if stale else "")
+        broker = "connected" if publisher.connected.is_set() else "away"
+        return f"{symbols}; broker {broker}; model {pipeline.served.version}"
+
+    def state(self) -> dict[str, object]:
+        """What the status page shows beside the symbols."""
+        health = self.health()
+        return {"ready": health.ready, **health.detail}
+
+    def health(self) -> Health:
+        """For `/healthz` and `/readyz`."""
+        pipeline, publisher, *_ = self._overseen
+        stale = pipeline.stale_symbols(self._clock.wall_ms())
+        connected = publisher.connected.is_set()
+        return Health(
+            alive=pipeline.stuck_s(self._clock.monotonic()) < _STUCK_S,
+            ready=self._ready.is_set() and connected and len(stale) < len(pipeline.windows),
+            detail={
+                "symbols": len(pipeline.windows),
+                "stale_symbols": stale,
+                "broker_connected": connected,
+                "model": pipeline.served.version,
+            },
+        )
