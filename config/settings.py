@@ -80,6 +80,11 @@ class Settings(Section):
         return self.mqtt.instance or socket.gethostname() or "candlecast"
 
 
+def shipped() -> Path:
+    """The configuration that comes with the program: every setting at its default."""
+    return Path(__file__).with_name("config.yaml")
+
+
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """The configuration as a plain dictionary, the environment's overrides included.
 

@@ -62,6 +62,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         _complain(f"this needs {error.name}; install candlecast[demo] to have everything")
         return 1
+    except BrokenPipeError:
+        # Whoever read along has left, as `head` does; what is still buffered has no reader either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         _complain("interrupted")
         return 1
@@ -336,6 +340,36 @@ def _models(args: argparse.Namespace) -> None:
     print(*lines, sep="\n")
 
 
+def _watch_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--host", help="broker to read from, instead of the configuration's")
+    parser.add_argument("--port", metavar="PORT", help="its port")
+    parser.add_argument("--username", metavar="NAME", help="user to log in as")
+    parser.add_argument(
+        "--password-file", metavar="FILE", help="holds the password (or CANDLECAST__MQTT__PASSWORD)"
+    )
+
+
+def _watch(args: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from config.settings import load, shipped
+    from daemon.board import Board
+    from daemon.clock import SystemClock
+    from daemon.watch import watch_until
+    from daemon.wiring import broker_of
+
+    asked = {
+        f"CANDLECAST__MQTT__{name.upper()}": getattr(args, name)
+        for name in ("host", "port", "username", "password_file")
+        if getattr(args, name) is not None
+    }
+    # With a host of its own it needs no configuration, and may run on any machine.
+    path = args.config if args.host is None else shipped()
+    broker = broker_of(load(path, os.environ | asked))
+    board = Board(f"candlecast watch · {broker.host}:{broker.port}")
+    _until_told(lambda stop: watch_until(stop, broker, board, Console(), SystemClock()))
+
+
 def _check_config(args: argparse.Namespace) -> None:
     settings = _load(args)
     from daemon.exchange import check_ability, make_exchange
@@ -377,5 +411,8 @@ _COMMANDS = (
     ),
     _Command("replay", "compute again what was published, and compare", _replay, _replay_options),
     _Command("models", "list, show, promote or roll back models", _models, _models_options),
+    _Command(
+        "watch", "see a broker's forecasts as they come, from any machine", _watch, _watch_options
+    ),
     _Command("check-config", "check the configuration without connecting", _check_config),
 )

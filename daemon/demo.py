@@ -19,6 +19,7 @@ from daemon.sandbox.broker import EmbeddedBroker
 from daemon.sandbox.exchange import SandboxExchange, finest
 from daemon.sandbox.tape import RECORDING_15M, Tape, build_tape, load_recording
 from daemon.watch import watch
+from daemon.wiring import broker_of
 from model.candle import Timeframe
 from model.errors import CandlecastError, ConfigError
 
@@ -152,7 +153,7 @@ async def _forecast(
         async with asyncio.TaskGroup() as group:
             running = group.create_task(app.run(stop), name="app")
             shown = group.create_task(
-                watch(settings.mqtt.host, settings.mqtt.port, board, console), name="watch"
+                watch(broker_of(settings), board, console, clock, stop.set), name="watch"
             )
             timer = group.create_task(_stop_after(clock, seconds, app.ready, stop), name="timer")
             await running

@@ -2,49 +2,212 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import asyncio
+import math
+from typing import TYPE_CHECKING, Any, Final
 
 import aiomqtt
 import orjson
 from rich.live import Live
 
+from daemon.board_table import render
+from daemon.groups import expected
+from daemon.keys import Look, pressed
 from daemon.topics import ROOT
+from model.errors import BrokerError, CandlecastError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import Callable, Mapping
 
-    from rich.console import Console
+    from rich.console import Console, ConsoleRenderable
 
     from daemon.board import Board, Row
+    from daemon.clock import Clock
+    from daemon.publisher import Broker
 
-_REFRESH_PER_S = 4
+_REFRESH_PER_S: Final = 4
+_BACKOFF_S: Final = (0.5, 5.0)
+_PREDICTIONS: Final = f"{ROOT}/+/+/+/prediction"
+_STATES: Final = f"{ROOT}/status/+"
+_LONGEST_BYTES: Final = 65_536
+_LONGEST_TEXT: Final = 80
+_QUEUED: Final = 10_000
+"""Messages that wait to be shown; what comes on top is dropped, since newer ones follow."""
+
+_KEYS: Final = "q quits · / filters · s sorts · ↑ ↓ scroll"
+
+_TEXTS: Final = ("symbol", "exchange", "timeframe")
+_NUMBERS: Final = ("seq", "candle_close_ms", "target_close_ms", "valid_until_ms")
+_PRICES: Final = ("last_close", "predicted_close")
 
 
-async def forecasts(host: str, port: int) -> AsyncIterator[Mapping[str, Any]]:
-    """Subscribe to every forecast of a broker.
+def forecast_of(payload: bytes) -> dict[str, Any] | None:
+    """Decode a published forecast; None for what cannot be shown: anybody may write to a broker."""
+    message = _mapping(payload)
+    if message is None:
+        return None
+    interval, latency = message.get("interval"), message.get("latency_ms")
+    good = (
+        all(_is_text(message.get(name)) for name in _TEXTS)
+        and all(_is_number(message.get(name)) for name in (*_NUMBERS, "predicted_return"))
+        and all(_is_price(message.get(name)) for name in _PRICES)
+        and (interval is None or _is_interval(interval))
+        and isinstance(latency, dict)
+        and _is_number(latency.get("ready"))
+        and isinstance(message.get("late"), bool)
+    )
+    return message if good else None
+
+
+def status_of(payload: bytes) -> dict[str, Any] | None:
+    """Decode the state of an instance; None for what cannot be shown."""
+    status = _mapping(payload)
+    if status is None or not all(_is_text(status.get(name)) for name in ("instance", "state")):
+        return None
+    return status
+
+
+def _mapping(payload: bytes) -> dict[str, Any] | None:
+    if len(payload) > _LONGEST_BYTES:
+        return None
+    try:
+        document = orjson.loads(payload)
+    except orjson.JSONDecodeError:
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def _is_text(value: object) -> bool:
+    # A control character would reach the terminal.
+    return isinstance(value, str) and value.isprintable() and 0 < len(value) <= _LONGEST_TEXT
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
+
+
+def _is_price(value: object) -> bool:
+    return _is_number(value) and isinstance(value, int | float) and value > 0
+
+
+def _is_interval(value: object) -> bool:
+    return isinstance(value, dict) and all(_is_price(value.get(end)) for end in ("lower", "upper"))
+
+
+async def watch(
+    broker: Broker,
+    board: Board,
+    console: Console,
+    clock: Clock,
+    on_quit: Callable[[], None],
+) -> None:
+    """Show forecasts until cancelled: a live table on a terminal, plain lines elsewhere.
+
+    Args:
+        broker: any broker that carries forecasts.
+        board: filled with what is heard.
+        console: where it is shown.
+        clock: tells what has expired.
+        on_quit: called when somebody presses q.
 
     Raises:
-        aiomqtt.MqttError: the broker cannot be reached or was lost.
+        BrokerError: the broker cannot be reached at first; later it is waited for.
     """
-    async with aiomqtt.Client(host, port, protocol=aiomqtt.ProtocolVersion.V5) as client:
-        await client.subscribe(f"{ROOT}/+/+/+/prediction", qos=1)
-        async for message in client.messages:
-            yield orjson.loads(message.payload)
-
-
-async def watch(host: str, port: int, board: Board, console: Console) -> None:
-    """Show forecasts until cancelled: a live table on a terminal, plain lines elsewhere."""
     if not console.is_terminal:
-        async for message in forecasts(host, port):
-            console.print(line(message, board.update(message)), soft_wrap=True, highlight=False)
+
+        def tell(message: Mapping[str, Any], row: Row) -> None:
+            # Rich would end the process when the reader of a pipe has left.
+            console.file.write(f"{line(message, row)}\n")
+            console.file.flush()
+
+        await _follow(broker, board, clock, tell)
         return
-    with Live(
-        get_renderable=lambda: board.render(console.width, console.height),
-        console=console,
-        refresh_per_second=_REFRESH_PER_S,
-    ):
-        async for message in forecasts(host, port):
-            board.update(message)
+    look = Look()
+
+    def drawn() -> ConsoleRenderable:
+        return render(board, (console.width, console.height), clock.wall_ms(), look, _KEYS)
+
+    with Live(get_renderable=drawn, console=console, refresh_per_second=_REFRESH_PER_S) as live:
+
+        def on_key(key: str) -> None:
+            if look.press(key):
+                on_quit()
+            live.refresh()
+
+        with pressed(asyncio.get_running_loop(), on_key):
+            await _follow(broker, board, clock, lambda message, row: None)  # noqa: ARG005
+
+
+async def watch_until(
+    stop: asyncio.Event, broker: Broker, board: Board, console: Console, clock: Clock
+) -> None:
+    """`candlecast watch`: show forecasts until ``stop`` is set.
+
+    Raises:
+        BrokerError: the broker cannot be reached.
+        BrokenPipeError: whoever read along has left.
+    """
+    try:
+        async with asyncio.TaskGroup() as group:
+            shown = group.create_task(watch(broker, board, console, clock, stop.set))
+            await stop.wait()
+            shown.cancel()
+    except ExceptionGroup as group_error:
+        raise expected(group_error, (CandlecastError, BrokenPipeError)) from None
+
+
+async def _follow(
+    broker: Broker, board: Board, clock: Clock, tell: Callable[[Mapping[str, Any], Row], None]
+) -> None:
+    """Connect again and again, but not if the first time fails."""
+    shortest_s, longest_s = _BACKOFF_S
+    delay_s, met = shortest_s, False
+    address = f"{broker.host}:{broker.port}"
+    while True:
+        try:
+            async with _client(broker) as client:
+                for topic in (_STATES, _PREDICTIONS):
+                    await client.subscribe(topic, qos=1)
+                board.trouble, met, delay_s = None, True, shortest_s
+                async for message in client.messages:
+                    _take(message, board, tell)
+        except aiomqtt.MqttError as error:
+            if not met:
+                msg = f"cannot read from the MQTT broker at {address}: {error}"
+                raise BrokerError(msg) from None
+            board.trouble = f"no broker at {address} ({error}); trying again"
+        await clock.sleep(delay_s)
+        delay_s = min(2 * delay_s, longest_s)
+
+
+def _client(broker: Broker) -> aiomqtt.Client:
+    version = aiomqtt.ProtocolVersion.V5 if broker.version == "5" else aiomqtt.ProtocolVersion.V311
+    return aiomqtt.Client(
+        broker.host,
+        broker.port,
+        username=broker.username,
+        password=broker.password,
+        keepalive=broker.keepalive_s,
+        protocol=version,
+        max_queued_incoming_messages=_QUEUED,
+    )
+
+
+def _take(
+    message: aiomqtt.Message, board: Board, tell: Callable[[Mapping[str, Any], Row], None]
+) -> None:
+    payload = message.payload
+    if message.topic.matches(_STATES):
+        status = status_of(payload)
+        if status is not None:
+            board.hear(status)
+        return
+    forecast = forecast_of(payload)
+    # An empty message is how a retained one is taken back.
+    if forecast is not None:
+        tell(forecast, board.update(forecast))
+    elif payload:
+        board.refused += 1
 
 
 def line(message: Mapping[str, Any], row: Row) -> str:

@@ -1,0 +1,251 @@
+"""`candlecast watch` as a person uses it: on a real terminal, in a pipe, with a real broker."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.servers import HOST, Mosquitto, free_port, mosquitto, password_file, program
+
+START_MS = int(time.time()) * 1_000
+WATCH = [sys.executable, "-m", "daemon", "watch"]
+
+
+def forecast(symbol: str, at: int, valid_s: float = 60.0) -> dict[str, Any]:
+    """A forecast as the daemon publishes it, as far as it is shown."""
+    now_ms = int(time.time() * 1_000)
+    close_ms = START_MS + at * 1_000
+    return {
+        "symbol": symbol,
+        "exchange": "binance",
+        "timeframe": "1s",
+        "seq": close_ms // 1_000,
+        "candle_close_ms": close_ms,
+        "target_close_ms": close_ms + 1_000,
+        "valid_until_ms": now_ms + int(valid_s * 1_000),
+        "last_close": 97_000.0 + at,
+        "predicted_close": 97_012.5,
+        "predicted_return": 0.000129,
+        "interval": None,
+        "latency_ms": {"ready": 0.5},
+        "late": False,
+    }
+
+
+def publish(broker: Mosquitto, message: dict[str, Any] | str, *options: str) -> None:
+    text = message if isinstance(message, str) else json.dumps(message)
+    name = "X" if isinstance(message, str) else message["symbol"].replace("/", "-")
+    topic = f"candlecast/v1/binance/{name}/1s/prediction"
+    where = ["-h", HOST, "-p", str(broker.port), "-t", topic, *options]
+    subprocess.run([program("mosquitto_pub"), *where, "-m", text], check=True, timeout=10)
+
+
+class Terminal:
+    """A program on a terminal of its own."""
+
+    def __init__(self, command: list[str]) -> None:
+        self._ours, theirs = pty.openpty()
+        termios.tcsetwinsize(theirs, (24, 120))
+        self.before = termios.tcgetattr(theirs)
+        self._theirs = theirs
+        self.seen = ""
+        # setsid makes it the controlling terminal, so that Ctrl-C is a signal.
+        self.process = subprocess.Popen(
+            [program("setsid"), "--ctty", "--wait", *command],
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            env={k: v for k, v in os.environ.items() if k not in {"COLUMNS", "LINES"}}
+            | {"TERM": "xterm-256color"},
+        )
+
+    def until(self, pattern: str, within_s: float = 20.0) -> None:
+        """Read until what is shown, colours left out, matches; forget what came before."""
+        deadline = time.monotonic() + within_s
+        while not (found := re.search(pattern, self._plain())):
+            assert time.monotonic() < deadline, f"never saw {pattern!r} in:\n{self._plain()}"
+            if select.select([self._ours], [], [], 0.1)[0]:
+                self.seen += os.read(self._ours, 65_536).decode(errors="replace")
+        self.seen = self._plain()[found.end() :]
+
+    def _plain(self) -> str:
+        return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", self.seen)
+
+    def type(self, text: str) -> None:
+        os.write(self._ours, text.encode())
+
+    def end(self) -> int:
+        """Its exit code, while what it still says is read."""
+        deadline = time.monotonic() + 20
+        while self.process.poll() is None:
+            assert time.monotonic() < deadline, self._plain()
+            if select.select([self._ours], [], [], 0.1)[0]:
+                self.seen += os.read(self._ours, 65_536).decode(errors="replace")
+        return self.process.wait()
+
+    def attributes(self) -> list[Any]:
+        return termios.tcgetattr(self._theirs)
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait(10)
+        os.close(self._ours)
+        os.close(self._theirs)
+
+
+@contextmanager
+def terminal(*command: str) -> Iterator[Terminal]:
+    made = Terminal([*command])
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@contextmanager
+def piped(*options: str) -> Iterator[subprocess.Popen[str]]:
+    """A watch that writes into pipes."""
+    process = subprocess.Popen(
+        [*WATCH, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait(10)
+        for stream in (process.stdout, process.stderr):
+            assert stream is not None
+            stream.close()
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Mosquitto]:
+    with mosquitto(tmp_path) as running:
+        yield running
+
+
+def test_on_a_terminal(broker: Mosquitto) -> None:
+    publish(broker, forecast("BTC/USDT", 0), "-r")
+    publish(broker, forecast("ETH/USDT", 0, valid_s=2.0), "-r")
+    with terminal(*WATCH, "--host", HOST, "--port", str(broker.port)) as shown:
+        shown.until(r"BTC/USDT +\S+ +97000.00 +97012.50 ")
+        publish(broker, forecast("BTC/USDT", 1))
+        shown.until(r"BTC/USDT +\S+ +97001.00 +97012.50 .*\+0\.001%")
+        shown.until(r"ETH/USDT +\S+ +97000.00 +no forecast")
+        publish(broker, "{]")
+        shown.until("3 forecasts, 0 late, 1 unreadable")
+        shown.type("/eth\r")
+        shown.until(r"filter: eth\s")
+        shown.until("ETH/USDT")
+        shown.type("\x1b")
+        shown.until("BTC/USDT")
+        broker.stop()
+        shown.until(rf"no broker at {HOST}:{broker.port} .*trying again")
+        broker.start()
+        shown.until(r"candlecast watch[^\n]*\n\s*\n")
+        shown.type("q")
+        assert shown.end() == 0
+        # The keys are the shell's again.
+        assert shown.attributes() == shown.before
+
+
+def test_ctrl_c_is_a_clean_end(broker: Mosquitto) -> None:
+    with terminal(*WATCH, "--host", HOST, "--port", str(broker.port)) as shown:
+        shown.until("no forecast yet")
+        shown.type("\x03")
+        assert shown.end() == 0
+        assert "Traceback" not in shown.seen
+        assert shown.attributes() == shown.before
+
+
+def test_in_a_pipe_a_forecast_is_a_line_and_a_restarted_broker_goes_on(broker: Mosquitto) -> None:
+    with piped("--host", HOST, "--port", str(broker.port)) as run:
+        assert run.stdout is not None
+        assert run.stderr is not None
+        publish(broker, forecast("BTC/USDT", 0), "-r")
+        assert run.stdout.readline().startswith("BTC/USDT seq ")
+        broker.restart()
+        publish(broker, forecast("BTC/USDT", 1), "-r")
+        # The broker forgot what it had retained, so this is the new one.
+        line = run.stdout.readline()
+        assert "close 97001 → 97012.5" in line
+        assert "before: +0.001%" in line
+        run.send_signal(signal.SIGINT)
+        assert run.wait(20) == 0
+        assert run.stderr.read() == ""
+
+
+def test_a_reader_that_leaves_is_no_error(broker: Mosquitto) -> None:
+    with piped("--host", HOST, "--port", str(broker.port)) as run:
+        assert run.stdout is not None
+        assert run.stderr is not None
+        publish(broker, forecast("BTC/USDT", 0), "-r")
+        run.stdout.readline()
+        run.stdout.close()
+        publish(broker, forecast("BTC/USDT", 1))
+        assert run.wait(20) == 0
+        assert run.stderr.read() == ""
+
+
+def test_no_broker_is_one_clear_line() -> None:
+    port = free_port()
+    command = [*WATCH, "--host", HOST, "--port", str(port)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith(
+        f"candlecast: cannot read from the MQTT broker at {HOST}:{port}: "
+    )
+    assert done.stderr.count("\n") == 1
+
+
+def test_it_logs_in(tmp_path: Path) -> None:
+    secret = "correct horse battery"
+    lines = ["allow_anonymous false", f"password_file {password_file(tmp_path, 'eve', secret)}"]
+    (tmp_path / "good").write_text(f"{secret}\n")
+    (tmp_path / "bad").write_text("wrong\n")
+    with mosquitto(tmp_path, *lines) as broker:
+        login = ["--host", HOST, "--port", str(broker.port), "--username", "eve"]
+        command = [*WATCH, *login, "--password-file", str(tmp_path / "bad")]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 1
+        assert "ot authorized" in done.stderr or "Bad user name" in done.stderr
+        with terminal(*WATCH, *login, "--password-file", str(tmp_path / "good")) as shown:
+            publish(broker, forecast("BTC/USDT", 0), "-r", "-u", "eve", "-P", secret)
+            shown.until("BTC/USDT")
+            shown.type("q")
+            assert shown.end() == 0
+
+
+def test_without_a_host_the_configuration_says_where(broker: Mosquitto, tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(f"mqtt: {{port: {broker.port}}}\n")
+    with terminal(*WATCH, "--config", str(config)) as shown:
+        shown.until(f"candlecast watch · {HOST}:{broker.port}")
+        shown.type("q")
+        assert shown.end() == 0
+
+
+@pytest.mark.parametrize(
+    "options", [["--host", HOST, "--port", "x"], ["--config", "/nowhere.yaml"]]
+)
+def test_a_wrong_setting_is_wrong_usage(options: list[str]) -> None:
+    done = subprocess.run(
+        [*WATCH, *options], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
