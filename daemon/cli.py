@@ -9,21 +9,18 @@ from __future__ import annotations
 import argparse
 import asyncio
 import faulthandler
-import logging
 import os
-import signal
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
+from daemon.cli_base import load as _load
+from daemon.cli_base import until_told as _until_told
+from daemon.cli_look import check_config, watch, watch_options
 from model.errors import CandlecastError
-
-if TYPE_CHECKING:
-    from config.settings import Settings
 
 DEFAULT_CONFIG = Path("config/config.yaml")
 _DAYS = 30.0
@@ -113,34 +110,6 @@ def _add_config(parser: argparse.ArgumentParser, default: object) -> None:
         default=default,
         help=f"configuration file (default: {DEFAULT_CONFIG})",
     )
-
-
-def _load(args: argparse.Namespace) -> Settings:
-    from config.settings import load
-
-    settings = load(args.config)
-    from daemon.clock import SystemClock
-    from daemon.logs import logging_to
-
-    said = settings.logging
-    args.closing.enter_context(
-        logging_to(sys.stderr, said.level, said.format, os.environ, SystemClock().monotonic)
-    )
-    return settings
-
-
-def _until_told(work: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
-    """Run ``work`` with an event that SIGINT and SIGTERM set: both are a clean end."""
-
-    async def supervised() -> None:
-        stop = asyncio.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        await work(stop)
-
-    import uvloop
-
-    uvloop.run(supervised())
 
 
 def _run(args: argparse.Namespace) -> None:
@@ -340,53 +309,6 @@ def _models(args: argparse.Namespace) -> None:
     print(*lines, sep="\n")
 
 
-def _watch_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--host", help="broker to read from, instead of the configuration's")
-    parser.add_argument("--port", metavar="PORT", help="its port")
-    parser.add_argument("--username", metavar="NAME", help="user to log in as")
-    parser.add_argument(
-        "--password-file", metavar="FILE", help="holds the password (or CANDLECAST__MQTT__PASSWORD)"
-    )
-
-
-def _watch(args: argparse.Namespace) -> None:
-    from rich.console import Console
-
-    from config.settings import load, shipped
-    from daemon.board import Board
-    from daemon.clock import SystemClock
-    from daemon.watch import watch_until
-    from daemon.wiring import broker_of
-
-    asked = {
-        f"CANDLECAST__MQTT__{name.upper()}": getattr(args, name)
-        for name in ("host", "port", "username", "password_file")
-        if getattr(args, name) is not None
-    }
-    # With a host of its own it needs no configuration, and may run on any machine.
-    path = args.config if args.host is None else shipped()
-    broker = broker_of(load(path, os.environ | asked))
-    board = Board(f"candlecast watch · {broker.host}:{broker.port}")
-    _until_told(lambda stop: watch_until(stop, broker, board, Console(), SystemClock()))
-
-
-def _check_config(args: argparse.Namespace) -> None:
-    settings = _load(args)
-    from daemon.exchange import check_ability, make_exchange
-
-    check_ability(make_exchange(settings.exchange.name), settings.trading.timeframe, "watchOHLCV")
-    from daemon.wiring import broker_of, guard_of
-
-    broker_of(settings)
-    guard_of(settings)
-    count = len(settings.trading.symbols)
-    print(
-        f"{args.config}: fine: {count} symbol{'s' if count > 1 else ''} of "
-        f"{settings.exchange.name} at {settings.trading.timeframe}, target "
-        f"{settings.model.target}, state in {settings.state_dir}"
-    )
-
-
 def _positive(text: str) -> float:
     try:
         value = float(text)
@@ -412,7 +334,7 @@ _COMMANDS = (
     _Command("replay", "compute again what was published, and compare", _replay, _replay_options),
     _Command("models", "list, show, promote or roll back models", _models, _models_options),
     _Command(
-        "watch", "see a broker's forecasts as they come, from any machine", _watch, _watch_options
+        "watch", "see a broker's forecasts as they come, from any machine", watch, watch_options
     ),
-    _Command("check-config", "check the configuration without connecting", _check_config),
+    _Command("check-config", "check the configuration without connecting", check_config),
 )

@@ -189,6 +189,7 @@ def _client(broker: Broker) -> aiomqtt.Client:
         password=broker.password,
         keepalive=broker.keepalive_s,
         protocol=version,
+        tls_context=broker.tls,
         max_queued_incoming_messages=_QUEUED,
     )
 

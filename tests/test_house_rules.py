@@ -33,6 +33,8 @@ EVERY_TEXT = sorted(
 READS_SETTINGS = {
     "daemon/app.py",
     "daemon/cli.py",
+    "daemon/cli_base.py",
+    "daemon/cli_look.py",
     "daemon/demo.py",
     "daemon/wiring.py",
     "model/retrain.py",

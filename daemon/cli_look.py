@@ -1,0 +1,58 @@
+"""Commands that look and change nothing."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from daemon.cli_base import load, until_told
+
+
+def watch_options(parser: argparse.ArgumentParser) -> None:
+    """Options of `candlecast watch`."""
+    parser.add_argument("--host", help="broker to read from, instead of the configuration's")
+    parser.add_argument("--port", metavar="PORT", help="its port")
+    parser.add_argument("--username", metavar="NAME", help="user to log in as")
+    parser.add_argument(
+        "--password-file", metavar="FILE", help="holds the password (or CANDLECAST__MQTT__PASSWORD)"
+    )
+
+
+def watch(args: argparse.Namespace) -> None:
+    """Show a broker's forecasts until told to stop."""
+    from rich.console import Console
+
+    from config import settings as configuration
+    from daemon.board import Board
+    from daemon.clock import SystemClock
+    from daemon.watch import watch_until
+    from daemon.wiring import broker_of
+
+    asked = {
+        f"CANDLECAST__MQTT__{name.upper()}": getattr(args, name)
+        for name in ("host", "port", "username", "password_file")
+        if getattr(args, name) is not None
+    }
+    # With a host of its own it needs no configuration, and may run on any machine.
+    path = args.config if args.host is None else configuration.shipped()
+    broker = broker_of(configuration.load(path, os.environ | asked))
+    board = Board(f"candlecast watch · {broker.host}:{broker.port}")
+    until_told(lambda stop: watch_until(stop, broker, board, Console(), SystemClock()))
+
+
+def check_config(args: argparse.Namespace) -> None:
+    """Check the configuration without connecting."""
+    settings = load(args)
+    from daemon.exchange import check_ability, make_exchange
+
+    check_ability(make_exchange(settings.exchange.name), settings.trading.timeframe, "watchOHLCV")
+    from daemon.wiring import broker_of, guard_of
+
+    broker_of(settings)
+    guard_of(settings)
+    count = len(settings.trading.symbols)
+    print(
+        f"{args.config}: fine: {count} symbol{'s' if count > 1 else ''} of "
+        f"{settings.exchange.name} at {settings.trading.timeframe}, target "
+        f"{settings.model.target}, state in {settings.state_dir}"
+    )
