@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from tests.certificates import Authority
 from tests.servers import HOST, Mosquitto, free_port, mosquitto, password_file, program
 
 START_MS = int(time.time()) * 1_000
@@ -226,6 +227,20 @@ def test_it_logs_in(tmp_path: Path) -> None:
         assert "ot authorized" in done.stderr or "Bad user name" in done.stderr
         with terminal(*WATCH, *login, "--password-file", str(tmp_path / "good")) as shown:
             publish(broker, forecast("BTC/USDT", 0), "-r", "-u", "eve", "-P", secret)
+            shown.until("BTC/USDT")
+            shown.type("q")
+            assert shown.end() == 0
+
+
+def test_it_reads_by_tls_with_the_settings_of_the_daemon(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    server = authority.issue("broker")
+    lines = [f"certfile {server.certificate}", f"keyfile {server.key}"]
+    with mosquitto(tmp_path, *lines) as broker:
+        config = tmp_path / "config.yaml"
+        config.write_text(f"mqtt: {{port: {broker.port}, tls: {{ca_file: {authority.ca}}}}}\n")
+        publish(broker, forecast("BTC/USDT", 0), "-r", "--cafile", str(authority.ca))
+        with terminal(*WATCH, "--config", str(config)) as shown:
             shown.until("BTC/USDT")
             shown.type("q")
             assert shown.end() == 0
