@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import json
+import logging
 import os
 import shutil
 from collections.abc import Iterator
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from model.candle import Candle, Timeframe
     from model.gate import Decision, GateRules
     from model.registry import Bundle
+
+log = logging.getLogger(__name__)
 
 _DAY_MS: Final = 86_400_000
 _PLAN: Final = "plan.json"
@@ -122,11 +125,14 @@ def be_modest(nice: int, threads: int) -> None:
     """Stand back for everything else on this machine, and use no more than so many cores.
 
     Whatever library computes asks the system how many cores there are, so that bounding these
-    bounds all of them.
+    bounds all of them. A service manager that forbids either has its own bounds.
     """
-    os.nice(nice)
     cores = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, cores[-threads:])
+    try:
+        os.nice(nice)
+        os.sched_setaffinity(0, cores[-threads:])
+    except OSError as error:
+        log.info("priority and cores stay as they are: %s", error.strerror)
 
 
 @contextmanager
