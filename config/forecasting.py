@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, StringConstraints, field_validator, 
 
 from config.base import Section, Text
 from model.candle import Timeframe
+from model.csvfiles import symbol_name
 from model.errors import ConfigError
 from model.features import CLOSE_FEATURES, FEATURES, LOG_RETURN_FEATURES
 
@@ -98,6 +99,21 @@ class Trading(Section):
         if twins:
             msg = f"lists {', '.join(twins)} more than once"
             raise ValueError(msg)
+        return symbols
+
+    @field_validator("symbols")
+    @classmethod
+    def _no_namesakes(cls, symbols: tuple[str, ...]) -> tuple[str, ...]:
+        """Topics and file names spell ``/``, ``:`` and ``-`` alike."""
+        known: dict[str, str] = {}
+        for symbol in symbols:
+            other = known.setdefault(symbol_name(symbol), symbol)
+            if other != symbol:
+                msg = (
+                    f"lists {other} and {symbol}, which would share one MQTT topic "
+                    f"({symbol_name(symbol)}); keep one of them"
+                )
+                raise ValueError(msg)
         return symbols
 
 

@@ -174,6 +174,11 @@ class ClosingRule:
         """The latest state of the symbol's unfinished candle."""
         return self._forming.get(symbol)
 
+    def is_priming(self, symbol: str) -> bool:
+        """Whether the symbol's unfinished candle is the first that was seen."""
+        forming = self._forming.get(symbol)
+        return forming is None or forming.open_ms <= self._primed_ms[symbol]
+
     def update(
         self,
         symbol: str,

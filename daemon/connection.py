@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from daemon.closing import ClosingRule
 from daemon.exchange import make_exchange, network_errors
 from daemon.groups import expected
+from daemon.pace import Pace
 from daemon.tap import tapped
 from daemon.vigil import Vigil
 from model.errors import BadCandle, ExchangeError
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from daemon.rest import Rest
     from daemon.source import Source
     from model.candle import Candle
-
-log = logging.getLogger(__name__)
 
 _MAX_SKEW_MS: Final = 1_000
 _LOOKS: Final = 10
@@ -58,8 +56,14 @@ class Connection:
     """Candles of some symbols; `run` it once.
 
     Attributes:
-        complete: set when every symbol has been heard of.
+        heard: set when the first symbol has been heard of.
+        complete: set when it could do without its predecessor: of every symbol, what closes next
+            will be told by this connection.
         deaf: set when the exchange knows of trades that this connection has not told.
+        silence: says about what, once it is deaf.
+        ended: set when the connection is lost.
+        error: one of `network_errors`, which ended it.
+        subscribing_s: how long asking for all symbols takes at the exchange's pace.
     """
 
     def __init__(
@@ -81,20 +85,34 @@ class Connection:
             ear: told of everything.
             interval_s: how often a symbol should be heard of.
         """
+        self.heard = asyncio.Event()
         self.complete = asyncio.Event()
         self.deaf = asyncio.Event()
+        self.silence = ""
+        self.ended = asyncio.Event()
+        self.error: Exception | None = None
         self._source = source
         self._shard = shard
         self._rest = rest
         self._clock = clock
         self._ear = ear
         self._closing = ClosingRule(source.timeframe, _MAX_SKEW_MS)
-        self._new = set(shard)
+        self._unheard = set(shard)
+        self._incomplete = set(shard)
         self._interval_s = interval_s
-        self._vigil = Vigil(shard, interval_s, clock.monotonic())
+        self._pace = Pace(rest.pause_s)
+        self.subscribing_s = rest.pause_s * len(shard)
+        self._vigil = Vigil(shard, interval_s, clock.monotonic(), rest.pause_s)
 
     async def run(self) -> None:
-        """Subscribe and stay; ends only by raising one of `network_errors` or cancelled."""
+        """Subscribe and stay until the connection is lost or this is cancelled."""
+        try:
+            await self._stay()
+        except network_errors() as error:
+            self.error = error
+            self.ended.set()
+
+    async def _stay(self) -> None:
         source = self._source
         exchange = make_exchange(
             source.name, source.endpoint_rest, source.endpoint_ws, wrap=lambda c: tapped(c, self)
@@ -125,6 +143,10 @@ class Connection:
         except Exception as error:  # noqa: BLE001 - the tap would take a bug of ours for garbage
             self._ear.on_bug(error)
 
+    async def turn(self, cost: float | None = None) -> None:
+        """Wait until the next subscription may be asked for."""
+        await self._clock.sleep(self._pace.wait_s(self._clock.monotonic(), cost))
+
     def on_garbage(self, error: Exception) -> None:
         """Take in what the tap could not read."""
         self._ear.on_garbage(error)
@@ -141,15 +163,25 @@ class Connection:
         newest = forming or final
         if newest is not None:
             self._vigil.heard(symbol, newest.open_ms, now_s)
-        if symbol in self._new and forming is not None:
-            self._new.discard(symbol)
-            self._ear.on_first(symbol, forming.open_ms)
-            if not self._new:
-                self.complete.set()
+        if self._incomplete:
+            self._note_heard(symbol, forming, flagged=closed is not None)
         if final is not None:
             self._ear.on_final(final)
         if forming is not None:
             self._ear.on_forming(forming)
+
+    def _note_heard(self, symbol: str, forming: Candle | None, *, flagged: bool) -> None:
+        if forming is None:
+            return
+        if symbol in self._unheard:
+            self._unheard.discard(symbol)
+            self.heard.set()
+            self._ear.on_first(symbol, forming.open_ms)
+        # Without a flag the first candle only primes: its close is for the predecessor to tell.
+        if flagged or not self._closing.is_priming(symbol):
+            self._incomplete.discard(symbol)
+            if not self._incomplete:
+                self.complete.set()
 
     async def _keep_vigil(self) -> None:
         """Look for suspicious silence until it proves to be deafness."""
@@ -158,7 +190,7 @@ class Connection:
             for symbol in self._vigil.suspects(self._clock.monotonic()):
                 if await self._is_deaf_to(symbol):
                     silent_s = self._clock.monotonic() - self._vigil.heard_s(symbol)
-                    log.warning("the stream keeps silent about %s since %.0f s", symbol, silent_s)
+                    self.silence = f"the stream keeps silent about {symbol} since {silent_s:.0f} s"
                     self.deaf.set()
                     break
 

@@ -6,12 +6,9 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Final
 
-from daemon.connection import Connection
-from daemon.exchange import network_errors
-from daemon.groups import expected
 from daemon.rest import Rest
 from daemon.source import Source, streams_per_connection
-from daemon.vigil import expected_interval_s
+from daemon.stream import Stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -22,21 +19,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_BACKOFF_S: Final = (0.5, 30.0)
-
 _RENEW_S: Final = 23 * 3_600.0
 """Exchanges close every connection after 24 hours."""
 
 _APART_S: Final = 60.0
 """Connections are renewed one after the other."""
-
-_HANDOVER_S: Final = 30.0
-"""A new connection has so long to be heard of all its symbols before the old one goes."""
-
-_LASTING: Final = 10
-"""Expected intervals after which a connection that went deaf was none that is born deaf."""
-
-_LONGEST_INTERVAL_S: Final = 6 * 3_600.0
 
 
 class Feed:
@@ -75,8 +62,9 @@ class Feed:
         self._garbage_logged: set[type[Exception]] = set()
         self._failure: Exception | None = None
         self._news = asyncio.Event()
-        self._shards: list[_Shard] = []
-        self.on_first = on_resumed
+        self._streams: list[Stream] = []
+        self._on_resumed = on_resumed
+        self._refused: set[str] = set()
 
     async def open(self) -> None:
         """Load the exchange's markets and check that it can do what is asked.
@@ -91,12 +79,14 @@ class Feed:
         await self._rest.close()
 
     async def history(self, symbol: str, since_ms: int) -> list[Candle]:
-        """Fetch the closed candles of a symbol, see `Rest.history`.
+        """Fetch the closed candles of a symbol, see `Rest.history`; none of a refused one.
 
         Raises:
             ExchangeError: the exchange did not answer.
         """
-        return await self._rest.history(symbol, since_ms)
+        # What an exchange does not trade any more stands still in its history: that would pass
+        # for a market without trades, and be forecast.
+        return [] if symbol in self._refused else await self._rest.history(symbol, since_ms)
 
     def on_message(self) -> None:
         """Count an update."""
@@ -112,6 +102,13 @@ class Feed:
         """Hand on a candle as it is before its close."""
         if self._on_forming is not None:
             self._on_forming(candle)
+
+    def on_first(self, symbol: str, forming_ms: int) -> None:
+        """Hand on that a symbol is heard on a new connection."""
+        if symbol in self._refused:
+            log.info("%s streams %s again", self._source.name, symbol)
+            self._refused.discard(symbol)
+        self._on_resumed(symbol, forming_ms)
 
     def on_garbage(self, error: Exception) -> None:
         """Count something from the exchange that cannot be used; log the first of a kind."""
@@ -133,8 +130,8 @@ class Feed:
             number = 0
             while self._failure is None:
                 self._news.clear()
-                for shard in self._shards[number:]:
-                    group.create_task(self._supervise(shard, number), name=f"feed-{number}")
+                for stream in self._streams[number:]:
+                    group.create_task(stream.run(), name=f"feed-{number}")
                     number += 1
                 await self._news.wait()
             raise self._failure
@@ -154,96 +151,41 @@ class Feed:
         the old going when the new has been heard of all its symbols.
         """
         size = streams_per_connection(self._source.name)
-        before = [shard.symbols for shard in self._shards]
+        self._refused.intersection_update(symbols)
+        before = [stream.symbols for stream in self._streams]
         after = share_out(before, symbols, self._kind, size)
-        for shard, chosen in zip(self._shards, after, strict=False):
-            if shard.symbols != chosen:
-                shard.symbols = chosen
-                shard.changed.set()
-        self._shards += [_Shard(chosen) for chosen in after[len(before) :]]
+        for stream, chosen in zip(self._streams, after, strict=False):
+            stream.watch(chosen)
+        for chosen in after[len(before) :]:
+            self._add_stream(chosen)
+        self._news.set()
+
+    def _add_stream(self, symbols: Sequence[str]) -> None:
+        renew_s = _RENEW_S - len(self._streams) * _APART_S
+        self._streams.append(
+            Stream(self._source, symbols, self._rest, self._clock, self._metrics, self, renew_s)
+        )
+
+    def on_refused(self, symbols: Sequence[str]) -> None:
+        """Go on without symbols that the exchange does not stream; each is asked for by itself."""
+        name, told = self._source.name, [s for s in symbols if s not in self._refused]
+        if told:
+            log.warning("%s refuses to stream %s; no forecasts of it", name, ", ".join(told))
+        self._refused.update(symbols)
+        for stream in self._streams:
+            rest = [symbol for symbol in stream.symbols if symbol not in symbols]
+            if rest and len(rest) < len(stream.symbols):
+                stream.watch(rest)
+                for symbol in symbols:
+                    self._add_stream([symbol])
+                break
         self._news.set()
 
     def _kind(self, symbol: str) -> object:
         """Spot and derivatives have addresses of their own."""
         market = self._rest.exchange.market(symbol)
-        return market["type"], market["subType"]
-
-    async def _supervise(self, shard: _Shard, number: int) -> None:
-        """Connect again and again."""
-        shortest, longest = _BACKOFF_S
-        delay = shortest
-        broken = False
-        while True:
-            if not shard.symbols:
-                await shard.changed.wait()
-            started = self._clock.monotonic()
-            try:
-                await self._relay(shard, _RENEW_S - number * _APART_S)
-            except network_errors() as error:
-                self._metrics.feed_reconnects.inc()
-                if not broken:
-                    count = len(shard.symbols)
-                    log.warning("lost the candle stream of %d symbols: %s", count, error)
-                    broken = True
-            if self._clock.monotonic() - started > longest:
-                delay, broken = shortest, False
-            await self._clock.sleep(delay)
-            delay = min(delay * 2, longest)
-
-    async def _relay(self, shard: _Shard, renew_s: float) -> None:
-        """One connection after another, each replaced before it ends.
-
-        Ends only by raising, or when the shard has no symbols any more.
-        """
-        usual_s = interval_s = expected_interval_s(self._source.timeframe.ms)
-        old: asyncio.Task[None] | None = None
-        try:
-            async with asyncio.TaskGroup() as group:
-                while shard.symbols:
-                    started_s = self._clock.monotonic()
-                    shard.changed.clear()
-                    link = Connection(
-                        self._source, shard.symbols, self._rest, self._clock, self, interval_s
-                    )
-                    task = group.create_task(link.run())
-                    if old is not None:
-                        await self._within(_HANDOVER_S, link.complete)
-                        old.cancel()
-                    old = task
-                    await self._within(renew_s, link.deaf, shard.changed)
-                    if not link.deaf.is_set():
-                        if not shard.changed.is_set():
-                            self._metrics.feed_renewals.inc()
-                        interval_s = usual_s
-                        continue
-                    self._metrics.feed_silent.inc()
-                    task.cancel()
-                    old = None
-                    # Some exchanges speak less often than expected: they are given more time.
-                    lasted_s = self._clock.monotonic() - started_s
-                    lasting = lasted_s > _LASTING * interval_s
-                    interval_s = usual_s if lasting else min(2 * interval_s, _LONGEST_INTERVAL_S)
-                if old is not None:
-                    old.cancel()
-        except ExceptionGroup as group_error:
-            raise expected(group_error, network_errors()) from None
-
-    async def _within(self, seconds: float, *events: asyncio.Event) -> None:
-        """Wait for one of ``events``, for ``seconds`` of the injected clock at most."""
-        async with asyncio.TaskGroup() as group:
-            timer = group.create_task(self._clock.sleep(seconds))
-            waits = [group.create_task(event.wait()) for event in events]
-            await asyncio.wait((timer, *waits), return_when=asyncio.FIRST_COMPLETED)
-            for task in (timer, *waits):
-                task.cancel()
-
-
-class _Shard:
-    """The symbols of one connection after another; ``changed`` says that they are others."""
-
-    def __init__(self, symbols: Sequence[str]) -> None:
-        self.symbols = symbols
-        self.changed = asyncio.Event()
+        # A refused symbol would take along those that share its connection.
+        return market["type"], market["subType"], symbol if symbol in self._refused else None
 
 
 def share_out(

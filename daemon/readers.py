@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     Message = dict[str, Any]
 
 
+class RefusedMarket(Exception):  # noqa: N818 - an answer of the protocol, not a mishap
+    """The exchange does not stream a market; the message names it and says why."""
+
+
 class RawCandle(NamedTuple):
     """A candle as the exchange sent it; nothing in it is checked yet.
 
@@ -121,9 +125,8 @@ def read_kraken(message: Message, channel: Channel) -> Iterable[RawCandle] | Non
         newest = {candle.market_id: candle._replace(closed=False) for candle in ascending}
         return newest.values()
     if message.get("method") == "subscribe" and message.get("success") is False:
-        # ccxt hands it to nobody: without a line here the symbol would stay silent unnoticed.
-        msg = f"a subscription was refused: {message.get('error')}"
-        raise BadCandle(msg)
+        msg = f"{message.get('symbol')}: {message.get('error')}"
+        raise RefusedMarket(msg)
     return None
 
 

@@ -9,10 +9,11 @@ from daemon.bans import BANNING, Banned, Bans, ban_s
 from daemon.closing import newest_traded, quiet_until_ms, read_rest, without_holes
 from daemon.exchange import check_market, make_exchange, network_errors, refusal
 from daemon.offset import ExchangeClock, Reading
+from daemon.pace import Pace
 from model.errors import BadCandle, ExchangeError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from daemon.metrics import Metrics
     from daemon.source import Source
@@ -66,7 +67,7 @@ class Rest:
         self._metrics = metrics
         self._on_garbage = on_garbage
         self._bans = Bans()
-        self._free_s = 0.0
+        self._pace = Pace(0.0)
         self._timing = 0.0, 0.0
         self._trusted: bool | None = None
         self._off = False
@@ -88,6 +89,7 @@ class Rest:
             symbols=source.symbols,
             wrap=lambda base: _polite(base, self),
         )
+        self._pace = Pace(self.exchange.rateLimit / 1e3)
         await self._load_markets(self.exchange)
         check_market(self.exchange, source.symbols, source.timeframe.text, ability="watchOHLCV")
         await self.measure()
@@ -197,6 +199,8 @@ class Rest:
     async def measure(self) -> bool:
         """Ask the exchange for the time; whether it told."""
         if not self.exchange.has.get("fetchTime"):
+            if self._trusted is None:
+                log.warning("%s does not tell its time", self._source.name)
             self._show_time()
             return False
         told = True
@@ -238,12 +242,9 @@ class Rest:
             log.warning(told, name, clock.offset_s, "; its time is used" if off else ", as it was")
 
     async def _turn(self, cost: float | None) -> None:
-        """Wait for this request's turn; ccxt's own queue stands still when the wall clock jumps."""
-        now_s = self._clock.monotonic()
-        start_s = max(now_s, self._free_s)
-        self._free_s = start_s + self.exchange.rateLimit / 1e3 * (1.0 if cost is None else cost)
-        if start_s > now_s:
-            await self._clock.sleep(start_s - now_s)
+        """Wait for this request's turn."""
+        if wait_s := self._pace.wait_s(self._clock.monotonic(), cost):
+            await self._clock.sleep(wait_s)
 
     def _check_ban(self) -> float:
         """The time of sending a request.
@@ -251,15 +252,24 @@ class Rest:
         Raises:
             Banned: it must not be sent.
         """
-        now_s = self._clock.monotonic()
-        if left_s := self._bans.left_s(now_s):
+        if left_s := self.ban_left_s():
             raise Banned(self._source.name, left_s)
-        return now_s
+        return self._clock.monotonic()
+
+    @property
+    def pause_s(self) -> float:
+        """Between two requests of ordinary cost, as ccxt knows the exchange's limit, seconds."""
+        return self._pace.pause_s
+
+    def ban_left_s(self) -> float:
+        """Seconds until the exchange may be asked; 0 when it may now."""
+        return self._bans.left_s(self._clock.monotonic())
 
     def _answered(self, sent_s: float) -> None:
         self._timing = sent_s, self._clock.monotonic()
 
-    def _note_ban(self, headers: dict[str, Any], body: str) -> Banned:
+    def note_ban(self, headers: Mapping[str, Any], body: str) -> Banned:
+        """Ask nothing for as long as an answer with one of the `BANNING` codes demands."""
         seconds = ban_s(headers or {}, body or "", self._clock.wall_ms())
         self._bans.begin(seconds, self._clock.monotonic())
         self._metrics.feed_bans.inc()
@@ -285,11 +295,11 @@ def _polite(base: type[Any], rest: Rest) -> type[Any]:
     def handle_errors(exchange: Any, code: int, *details: Any) -> Any:  # noqa: ANN401
         headers, body = details[3], details[4]
         if code in BANNING:
-            raise rest._note_ban(headers, body)  # noqa: SLF001
+            raise rest.note_ban(headers, body)
         try:
             return base.handle_errors(exchange, code, *details)
         except (ccxt.DDoSProtection, ccxt.RateLimitExceeded):
-            raise rest._note_ban(headers, body) from None  # noqa: SLF001
+            raise rest.note_ban(headers, body) from None
 
     body = {"throttle": throttle, "fetch": fetch, "handle_errors": handle_errors}
     return type(base.__name__, (base,), body)

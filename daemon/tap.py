@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from daemon.exchange import network_errors
 from daemon.groups import expected
-from daemon.readers import READERS, Channel
+from daemon.readers import READERS, Channel, RefusedMarket
 
 if TYPE_CHECKING:
     from daemon.readers import Reader
@@ -30,6 +30,9 @@ class Listener(Protocol):
 
     def on_garbage(self, error: Exception) -> None:
         """A message that could not be read."""
+
+    async def turn(self, cost: float | None = None) -> None:
+        """Wait until the next request may be sent."""
 
 
 def tapped(base: type[Any], listener: Listener) -> type[Any]:
@@ -118,6 +121,7 @@ _WATCH_MANY: Final[dict[str, Callable[[type[Any]], Callable[..., Any]]]] = {
 
 def _direct(base: type[Any], reader: Reader, listener: Listener) -> Callable[..., None]:
     """A `handle_message` that reads candles itself and leaves the rest to ccxt."""
+    import ccxt
 
     def handle_message(exchange: Any, client: Any, message: Any) -> None:  # noqa: ANN401
         # An exception would end ccxt's receive loop silently, with the socket open.
@@ -130,6 +134,9 @@ def _direct(base: type[Any], reader: Reader, listener: Listener) -> Callable[...
             for raw in candles:
                 symbol = channel.symbols[raw.market_id]
                 listener.on_raw(symbol, raw.open_ms, raw.values, closed=raw.closed)
+        except RefusedMarket as error:
+            # ccxt would hand it to nobody, and the market would stay silent unnoticed.
+            client.reject(ccxt.ExchangeError(str(error)))
         except Exception as error:  # noqa: BLE001
             listener.on_garbage(error)
 
@@ -198,7 +205,7 @@ def _watch_cache(exchange: Any, symbols: Iterable[str], timeframe: str) -> None:
 
 
 def _guarded_client(base: type[Any], listener: Listener) -> Callable[..., Any]:
-    """A `client` whose connections survive frames that cannot be decoded."""
+    """A `client` whose connections keep to our pace and survive frames that cannot be decoded."""
 
     def client(exchange: Any, url: str) -> Any:  # noqa: ANN401
         connection = base.client(exchange, url)
@@ -212,6 +219,7 @@ def _guarded_client(base: type[Any], listener: Listener) -> Callable[..., Any]:
                     listener.on_garbage(error)
 
             connection.handle_message = handle_message
+            connection.throttle = listener.turn
         return connection
 
     return client

@@ -35,16 +35,19 @@ def expected_interval_s(timeframe_ms: int) -> float:
 class Vigil:
     """Listens for silence on one connection."""
 
-    def __init__(self, symbols: Iterable[str], interval_s: float, now_s: float) -> None:
+    def __init__(
+        self, symbols: Iterable[str], interval_s: float, now_s: float, apart_s: float = 0.0
+    ) -> None:
         """Begin to listen.
 
         Args:
-            symbols: what is subscribed.
+            symbols: what is subscribed, in that order.
             interval_s: how often each should be heard of.
             now_s: monotonic clock.
+            apart_s: pause between two subscriptions: what was not asked for yet is not silent.
         """
         self._interval_s = interval_s
-        self._heard_s = dict.fromkeys(symbols, now_s)
+        self._heard_s = {symbol: now_s + at * apart_s for at, symbol in enumerate(symbols)}
         self._opened_ms: dict[str, int] = {}
         self._asked: dict[str, Seen | None] = {}
         self._quiet_s: dict[str, float] = {}

@@ -137,8 +137,7 @@ class BybitSession(Session):
             return [self._answer(request, "error:invalid op", success=False)]
         if len(args) > MAX_ARGS:
             return [self._answer(request, f"args size >{MAX_ARGS}", success=False)]
-        known = self._dialect.symbol_of_topic
-        if unknown := [topic for topic in args if not isinstance(topic, str) or topic not in known]:
+        if unknown := [topic for topic in args if self._dialect.subscribable(topic) is None]:
             return [self._answer(request, f"Invalid symbol :[{unknown[0]}]", success=False)]
         done = self._answer(request, str(op))
         if op == "unsubscribe":

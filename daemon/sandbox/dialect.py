@@ -144,6 +144,11 @@ class Dialect(ABC):
     def banned(self, status: int, until_ms: int) -> object:
         """The body of every REST answer during a ban."""
 
+    def subscribable(self, topic: object) -> str | None:
+        """The ccxt symbol of a topic that clients may subscribe to; None of another."""
+        symbol = self.symbol_of_topic.get(topic) if isinstance(topic, str) else None
+        return None if symbol in self.market.faults.delisted else symbol
+
     def now(self, symbol: str, now_ms: int) -> Kline:
         """A market's forming candle."""
         frame = self.market.tape.timeframe

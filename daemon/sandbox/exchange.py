@@ -124,8 +124,12 @@ class SandboxExchange:
         """Stop the candles, close every connection and both ports."""
         await self._stack.aclose()
 
-    def ban(self, status: int, seconds: float) -> None:
-        """Answer every REST request with ``status`` (418 or 429) for ``seconds``."""
+    def ban(self, status: int, seconds: float, *, handshakes: bool = False) -> None:
+        """Answer every REST request with ``status`` (418 or 429) for ``seconds``.
+
+        With ``handshakes``, new websocket connections too; those that are open live on.
+        """
+        self.faults.no_handshakes = handshakes
         self.faults.ban_status = status
         self.faults.ban_until_ms = self._clock.wall_ms() + round(seconds * 1_000)
 
@@ -195,7 +199,7 @@ class SandboxExchange:
         return messages
 
     def _events(self, topic: str, open_ms: int, fraction: float, now_ms: int) -> list[bytes]:
-        symbol = self._dialect.symbol_of_topic.get(topic)
+        symbol = self._dialect.subscribable(topic)
         if symbol is None or (key := (symbol, open_ms)) in self.faults.unsaid:
             return []
         closed = fraction >= 1.0

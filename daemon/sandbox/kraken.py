@@ -155,7 +155,7 @@ class KrakenSession(Session):
     def _carry_out(self, request: dict[str, object], symbol: str, now_ms: int) -> list[bytes]:
         dialect, method = self._dialect, request["method"]
         topic = dialect.topic(dialect.market_id(symbol))
-        if dialect.symbol_of_topic.get(topic) != symbol:
+        if dialect.subscribable(topic) != symbol:
             return [_failed(request, f"Currency pair not supported {symbol}", now_ms, symbol)]
         subscribed = method == "subscribe"
         result = {

@@ -33,6 +33,8 @@ class Faults:
         revised: candles whose close changes after the closing message, to the given price.
         ban_status: HTTP status (418 or 429) of every REST answer until ``ban_until_ms``.
         ban_until_ms: end of that ban, Unix milliseconds.
+        no_handshakes: the ban answers new websocket connections too.
+        delisted: symbols that cannot be subscribed to and of which nothing more is told.
     """
 
     silent: bool = False
@@ -43,11 +45,17 @@ class Faults:
     revised: dict[tuple[str, int], float] = field(default_factory=dict)
     ban_status: int = 429
     ban_until_ms: int = 0
+    no_handshakes: bool = False
+    delisted: set[str] = field(default_factory=set)
 
     @property
     def unsaid(self) -> set[tuple[str, int]]:
         """Candles of which the stream says nothing."""
         return self.skipped | self.untraded if self.untraded else self.skipped
+
+    def retry_after_s(self, now_ms: int) -> str:
+        """The rest of the ban as its header tells it, whole seconds."""
+        return str(-(-(self.ban_until_ms - now_ms) // 1_000))
 
 
 class Kline(NamedTuple):

@@ -136,7 +136,7 @@ class OkxSession(Session):
         if not isinstance(arg, dict) or not {"channel", "instId"} <= arg.keys():
             return [self._illegal(text)]
         topic = f"{arg['channel']}:{arg['instId']}"
-        symbol = self._dialect.symbol_of_topic.get(topic)
+        symbol = self._dialect.subscribable(topic)
         if symbol is None:
             msg = f"Wrong URL or channel:{arg['channel']},instId:{arg['instId']} doesn't exist."
             return [self._error("60018", msg)]

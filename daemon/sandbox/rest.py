@@ -50,9 +50,8 @@ class RestApi:
         faults, now_ms = self._dialect.market.faults, self._clock.wall_ms()
         if now_ms >= faults.ban_until_ms:
             return await handler(request)
-        retry_after_s = -(-(faults.ban_until_ms - now_ms) // 1_000)
         body = self._dialect.banned(faults.ban_status, faults.ban_until_ms)
-        headers = {"Retry-After": str(retry_after_s)}
+        headers = {"Retry-After": faults.retry_after_s(now_ms)}
         return _answer(body, status=faults.ban_status, headers=headers)
 
 

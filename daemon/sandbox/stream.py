@@ -31,6 +31,7 @@ class StreamServer:
 
     Attributes:
         cut_off: clients that were too slow and lost their connection.
+        handshakes: connections that were asked for, refused ones included.
     """
 
     def __init__(self, dialect: Dialect, clock: Clock) -> None:
@@ -39,6 +40,7 @@ class StreamServer:
         self._clock = clock
         self._clients: dict[ServerConnection, tuple[Session, _Queue]] = {}
         self.cut_off = 0
+        self.handshakes = 0
 
     @property
     def clients(self) -> int:
@@ -51,7 +53,13 @@ class StreamServer:
         return max((queue.qsize() for _, queue in self._clients.values()), default=0)
 
     def refuse_path(self, connection: ServerConnection, request: Request) -> Response | None:
-        """Answer 404 to a handshake at an address that the exchange does not have."""
+        """Answer 404 at an address that the exchange does not have, and what a ban demands."""
+        self.handshakes += 1
+        faults, now_ms = self._dialect.market.faults, self._clock.wall_ms()
+        if faults.no_handshakes and now_ms < faults.ban_until_ms:
+            refusal = connection.respond(HTTPStatus(faults.ban_status), "slow down\n")
+            refusal.headers["Retry-After"] = faults.retry_after_s(now_ms)
+            return refusal
         if self._dialect.session(request.path) is None:
             return connection.respond(HTTPStatus.NOT_FOUND, "no such stream path\n")
         return None

@@ -120,6 +120,10 @@ def test_symbol_stands_for_a_list_of_one(tmp_path: Path) -> None:
         ("trading: {symbols: []}", "trading.symbols: [] must have at least 1 item"),
         ("trading: {symbols: [BTCUSDT]}", "trading.symbols[0]: 'BTCUSDT' is not of the form BASE"),
         ("trading: {symbols: [A/B, A/B]}", "more than once"),
+        (
+            "trading: {symbols: ['A/B:C', A/B-C]}",
+            "A/B:C and A/B-C, which would share one MQTT topic",
+        ),
         ("trading: {symbol: A/B, symbols: [A/B]}", "has both symbol and symbols"),
         ("trading: 5", "trading: must be a section"),
         ("model: {target: price}", "'price' is not allowed; allowed: 'close' or 'log_return'"),

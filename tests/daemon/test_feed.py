@@ -134,7 +134,7 @@ async def test_a_closing_handshake_is_a_reconnect_too(
     lines = [
         r.getMessage()
         for r in caplog.records
-        if r.name == "daemon.feed" and r.levelno >= logging.WARNING
+        if r.name == "daemon.stream" and r.levelno >= logging.WARNING
     ]
     assert len(lines) == 1
     assert lines[0].startswith("lost the candle stream of 1 symbols: ")
@@ -217,7 +217,7 @@ async def test_an_exchange_whose_stream_is_away_is_asked_again(
     lines = [
         r.getMessage()
         for r in caplog.records
-        if r.name == "daemon.feed" and r.levelno >= logging.WARNING
+        if r.name == "daemon.stream" and r.levelno >= logging.WARNING
     ]
     assert len(lines) == 1
     assert "lost the candle stream of 1 symbols" in lines[0]
@@ -234,7 +234,7 @@ async def test_a_refused_subscription_is_not_silence(
     lines = [
         r.getMessage()
         for r in caplog.records
-        if r.name == "daemon.feed" and r.levelno >= logging.WARNING
+        if r.name == "daemon.stream" and r.levelno >= logging.WARNING
     ]
     assert len(lines) == 1
     assert "Too many subscriptions" in lines[0]

@@ -17,6 +17,7 @@ from daemon.readers import (
     Channel,
     RawCandle,
     Reader,
+    RefusedMarket,
     read_binance,
     read_bybit,
     read_kraken,
@@ -214,7 +215,7 @@ def test_a_time_that_could_mean_several_is_refused(begin: object) -> None:
 
 def test_a_refused_subscription_of_kraken_is_not_silence() -> None:
     message = {"method": "subscribe", "success": False, "error": "Currency pair not supported"}
-    with pytest.raises(BadCandle, match="refused: Currency pair not supported"):
+    with pytest.raises(RefusedMarket, match="Currency pair not supported"):
         read_kraken(message, BYBIT)
 
 

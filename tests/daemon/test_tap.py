@@ -44,6 +44,9 @@ class Ear:
     def on_garbage(self, error: Exception) -> None:
         self.garbage.append(error)
 
+    async def turn(self, cost: float | None = None) -> None:
+        """Nothing is asked for."""
+
 
 class Line:
     """The side of a connection that ccxt's message handlers touch."""

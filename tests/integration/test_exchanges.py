@@ -10,7 +10,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import ccxt.pro
 import pytest
 
 from config import settings as configuration
@@ -118,15 +117,6 @@ async def test_what_the_tap_does_not_know_goes_through_ccxts_own_parser(
 ) -> None:
     # Kraken's class watches one symbol a call, the others many; its first message is a snapshot.
     monkeypatch.setattr(tap, "READERS", {})
-    base = getattr(ccxt.pro, name)
-    described = base.describe
-
-    def faster(exchange: Any) -> Any:
-        """Pauses between requests go by the machine's clock, not by the test's faster one."""
-        theirs = described(exchange)
-        return theirs | {"rateLimit": theirs["rateLimit"] / FACTOR}
-
-    monkeypatch.setattr(base, "describe", faster)
     async with market(name, 5) as (exchange, heard, _), running(heard):
         await until(lambda: len(heard.closed) >= 3 * 5)
         exchange.streams.abort_all()

@@ -1,0 +1,224 @@
+"""Subscriptions that are refused, slow or forbidden: the others go on, and nothing is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import ccxt
+import ccxt.pro
+import pytest
+
+from daemon import feed as feed_module
+from daemon import tap
+from daemon.sandbox.exchange import Behaviour, SandboxExchange
+from daemon.stream import handshake_ban, refused_symbols
+from daemon.vigil import Vigil
+from tests.replay.running import Heard, make_feed, running, until
+from tests.sandbox.scaled import MINUTE, SECOND, ScaledClock, minute_tape, second_tape
+
+FACTOR = 60.0
+
+
+@asynccontextmanager
+async def market(
+    name: str, symbols: int
+) -> AsyncIterator[tuple[SandboxExchange, Heard, ScaledClock]]:
+    """An exchange whose minutes pass in a second, and a feed that is not opened yet."""
+    clock = ScaledClock(FACTOR)
+    tape = minute_tape(symbols, clock.wall_ms())
+    behaviour = Behaviour(updates=2, close_delay_s=0.6)
+    async with SandboxExchange(tape, name=name, clock=clock, behaviour=behaviour) as exchange:
+        urls = exchange.rest_url, exchange.ws_url
+        yield exchange, make_feed(urls, tape.symbols, clock, name=name), clock
+
+
+def lines(caplog: pytest.LogCaptureFixture, part: str) -> list[str]:
+    return [r.getMessage() for r in caplog.records if part in r.getMessage()]
+
+
+@pytest.mark.parametrize("name", ["okx", "bybit", "kraken"])
+async def test_a_delisted_symbol_is_reported_alone_and_the_others_go_on(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "daemon")
+    # Bybit takes ten symbols in a request and refuses all of them for one.
+    async with market(name, 12) as (exchange, heard, clock), running(heard):
+        gone, *others = exchange.tape.symbols
+        await until(lambda: {c.symbol for c in heard.closed} == {gone, *others})
+        exchange.faults.delisted.add(gone)
+        exchange.streams.abort_all()
+        await until(lambda: lines(caplog, f"refuses to stream {gone};"))
+        before = len(heard.closed)
+        await until(lambda: len(heard.closed) >= before + 3 * len(others))
+        assert {candle.symbol for candle in heard.closed[before:]} == set(others)
+        # What its history says would pass for a market without trades.
+        assert await heard.feed.history(gone, MINUTE.floor(clock.wall_ms()) - 5 * MINUTE.ms) == []
+        exchange.faults.delisted.clear()
+        await until(lambda: lines(caplog, f"{name} streams {gone} again"), 30)
+        assert await heard.feed.history(gone, MINUTE.floor(clock.wall_ms()) - 5 * MINUTE.ms)
+    assert len(lines(caplog, "refuses to stream")) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "refused"),
+    [
+        ("channel:candle1m,instId:A-B doesn't exist.", ["A/B"]),
+        ("Invalid symbol :[kline.1.A-B]", ["A/B"]),
+        ("A/B: Currency pair not supported", ["A/B"]),
+        ("instId:A-B-SWAP doesn't exist", ["A/B:B"]),
+        ("instId:XA-B-SWAP or A-BX or A-B-C", []),
+        ("Too many subscriptions", []),
+    ],
+)
+def test_a_symbol_is_blamed_only_by_its_whole_name(text: str, refused: list[str]) -> None:
+    names = {"A/B": ("A/B", "A-B"), "A/B:B": ("A/B:B", "A-B-SWAP"), "C/D": ("C/D", "C-D")}
+    assert refused_symbols(ccxt.BadRequest(text), names) == refused
+    assert refused_symbols(ccxt.NetworkError(text), names) == []
+
+
+async def test_a_single_refused_symbol_is_asked_for_ever_more_seldom(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with market("okx", 1) as (exchange, heard, clock):
+        exchange.faults.delisted.update(exchange.tape.symbols)
+        async with running(heard):
+            await clock.sleep(120)
+            # After 0.5, 1, 2, 4 … 64 seconds, and the time that each refusal takes.
+            assert 5 <= exchange.streams.handshakes <= 9
+            exchange.faults.delisted.clear()
+            await until(lambda: heard.closed, 30)
+    assert len(lines(caplog, "lost the candle stream of 1 symbols")) == 1
+
+
+@pytest.mark.parametrize("status", [418, 429])
+async def test_a_ban_of_new_connections_is_honoured_to_the_second(
+    status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock, tape = ScaledClock(2.0), second_tape(2)
+    async with SandboxExchange(tape, clock=clock) as exchange:
+        heard = make_feed((exchange.rest_url, exchange.ws_url), tape.symbols, clock, timeframe="1s")
+        async with running(heard):
+            await until(lambda: heard.closed)
+            exchange.ban(status, 4, handshakes=True)
+            until_ms = exchange.faults.ban_until_ms
+            before, asked = exchange.streams.handshakes, sum(exchange.rest.requests.values())
+            exchange.streams.abort_all()
+            while clock.wall_ms() < until_ms:
+                assert exchange.streams.handshakes <= before + 1
+                assert sum(exchange.rest.requests.values()) == asked
+                await asyncio.sleep(0.01)
+            await until(lambda: exchange.streams.handshakes == before + 2)
+            closed = len(heard.closed)
+            await until(lambda: len(heard.closed) > closed)
+    assert heard.count("feed_bans") == 1
+    assert len(lines(caplog, "it asks to slow down")) == 1
+
+
+def test_other_refusals_of_a_connection_are_no_bans() -> None:
+    assert handshake_ban(ccxt.NetworkError("closed")) is None
+    assert handshake_ban(OSError()) is None
+
+
+async def test_a_lost_stream_is_said_once_and_so_is_its_return(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "daemon.stream")
+    clock, tape = ScaledClock(4.0), second_tape(2)
+    async with SandboxExchange(tape, clock=clock) as exchange:
+        heard = make_feed((exchange.rest_url, exchange.ws_url), tape.symbols, clock, timeframe="1s")
+        async with running(heard):
+            for _ in range(2):
+                before = len(heard.resumed)
+                await until(lambda before=before: len(heard.resumed) > before)  # type: ignore[misc]
+                exchange.streams.abort_all()
+            await until(lambda: lines(caplog, "is back"))
+            exchange.streams.abort_all()
+            await until(lambda: len(lines(caplog, "is back")) == 2)
+    told = [r.getMessage() for r in caplog.records if r.name == "daemon.stream"]
+    assert [line.partition(" of ")[0] for line in told] == [
+        "lost the candle stream",
+        "the candle stream",
+    ] * 2
+
+
+async def test_a_renewal_that_fails_costs_nothing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(feed_module, "_RENEW_S", 3.0)
+    clock, tape = ScaledClock(2.0), second_tape(2)
+    async with SandboxExchange(tape, clock=clock) as exchange:
+        heard = make_feed((exchange.rest_url, exchange.ws_url), tape.symbols, clock, timeframe="1s")
+        async with running(heard):
+            await until(lambda: heard.closed)
+            exchange.ban(429, 6, handshakes=True)
+            await until(lambda: lines(caplog, "the old one goes on"))
+            before = len(heard.closed)
+            await until(lambda: len(heard.closed) > before + 6)
+            assert exchange.streams.clients == 1
+    assert heard.count("feed_reconnects") == 0
+    for symbol in tape.symbols:
+        opens = [c.open_ms for c in heard.closed if c.symbol == symbol]
+        assert opens == list(range(opens[0], opens[0] + len(opens) * SECOND.ms, SECOND.ms))
+
+
+async def test_pauses_between_subscriptions_are_no_silence_and_no_reason_to_hang_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Kraken's class watches one symbol a call; with a quarter of a minute between two."""
+    monkeypatch.setattr(tap, "READERS", {})
+    monkeypatch.setattr(feed_module, "_RENEW_S", 240.0)
+    described = ccxt.pro.kraken.describe
+
+    def slower(exchange: Any) -> Any:
+        return described(exchange) | {"rateLimit": 15_000}
+
+    monkeypatch.setattr(ccxt.pro.kraken, "describe", slower)
+    async with market("kraken", 5) as (exchange, heard, _), running(heard):
+        await until(lambda: {c.symbol for c in heard.closed} == set(exchange.tape.symbols), 30)
+        await until(lambda: heard.count("feed_renewals"), 30)
+        await until(lambda: exchange.streams.clients == 1)
+        before = len(heard.closed)
+        await until(lambda: len(heard.closed) > before + 10)
+    assert heard.count("feed_silent_streams") == 0
+    assert heard.count("feed_reconnects") == 0
+    assert max(Counter((c.symbol, c.open_ms) for c in heard.closed).values()) <= 2
+    for symbol in exchange.tape.symbols:
+        opens = sorted({c.open_ms for c in heard.closed if c.symbol == symbol})
+        assert opens == list(range(opens[0], opens[0] + len(opens) * MINUTE.ms, MINUTE.ms))
+
+
+def test_what_was_not_asked_for_yet_is_not_suspected() -> None:
+    vigil = Vigil(["A", "B", "C"], 10.0, 100.0, apart_s=20.0)
+    assert vigil.suspects(105.0) == ["A"]
+    assert vigil.suspects(124.9) == ["A"]
+    assert vigil.suspects(145.0) == ["C", "B"]
+
+
+async def test_an_exchange_that_does_not_tell_its_time_closes_no_candle_by_it(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    described = ccxt.pro.okx.describe
+
+    def mute(exchange: Any) -> Any:
+        return exchange.deep_extend(described(exchange), {"has": {"fetchTime": False}})
+
+    monkeypatch.setattr(ccxt.pro.okx, "describe", mute)
+    async with market("okx", 1) as (exchange, heard, clock), running(heard):
+        (symbol,) = exchange.tape.symbols
+        await until(lambda: len(heard.closed) >= 3)
+        await clock.sleep(30)
+        candles = await heard.feed.history(symbol, MINUTE.floor(clock.wall_ms()) - 5 * MINUTE.ms)
+        sample = heard.metrics.registry.get_sample_value
+        assert sample("candlecast_exchange_clock_trusted") == 0
+    assert "/api/v5/public/time" not in exchange.rest.requests
+    # Of what the answer held, only what had a successor.
+    assert [c.open_ms for c in candles] == sorted(c.open_ms for c in candles)
+    for candle in [*candles, *heard.closed]:
+        assert candle.ohlcv == exchange.tape.candle(symbol, candle.open_ms)
+    told = lines(caplog, "does not tell its time")
+    assert len(told) == 1
