@@ -22,7 +22,7 @@ if [ -z "$$python" ]; then \
 	echo "candlecast needs Python 3.11 or newer with venv; none is on PATH" >&2; exit 1; fi
 endef
 
-.PHONY: help demo test soak chaos bench lint format docs install uninstall lock clean
+.PHONY: help demo test soak chaos fuzz bench lint format docs install uninstall lock clean
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,13 @@ chaos: $(STAMP) ## random faults for MINUTES=10 from SEED; ends by comparing wit
 	@CANDLECAST_CHAOS_MINUTES=$(or $(MINUTES),10) CANDLECAST_CHAOS_SEED=$(SEED) \
 		$(BIN)/python -m pytest tests/faults/test_chaos.py -s --timeout=0 \
 		-o faulthandler_timeout=0 $(ARGS)
+
+fuzz: $(STAMP) ## every fuzzer for SECONDS=60 each, or those of FUZZERS="okx mqtt5"
+	@set -e; mkdir -p build/fuzz; names="$(FUZZERS)"; \
+	: $${names:=$$($(BIN)/python -c 'from tests.fuzz.targets import TARGETS; print(*TARGETS)')}; \
+	for name in $$names; do echo "== $$name"; \
+		$(BIN)/python -m tests.fuzz.run $$name -max_total_time=$(or $(SECONDS),60) \
+			-timeout=20 -artifact_prefix=build/fuzz/; done
 
 bench: $(RIVALS)/.installed ## every benchmark, some 50 minutes; needs mosquitto and an idle machine
 	@PYTHONPATH=$(RIVALS) $(BIN)/python -m benchmarks $(ARGS)

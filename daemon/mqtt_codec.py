@@ -14,7 +14,8 @@ import mqtt5
 
 from model.errors import BrokerError
 
-_CONNACK, _PUBACK = 2, 4
+_CONNACK, _PUBACK, _PINGRESP, _DISCONNECT, _AUTH = 2, 4, 13, 14, 15
+_FOR_PUBLISHERS: Final = (_CONNACK, _PUBACK, _PINGRESP, _DISCONNECT, _AUTH)
 _LARGEST: Final = 65_536
 """Nothing that a broker sends to a mere publisher is longer."""
 
@@ -167,9 +168,14 @@ class Codec5:
 
     def read(self, buffer: memoryview) -> tuple[Event, int]:
         """See `Codec`."""
+        length = _whole_packet(buffer, "5")[1]
+        # The library would end the process over some packets that no publisher is sent.
+        if buffer[0] >> 4 not in _FOR_PUBLISHERS:
+            msg = "the MQTT broker sends what nobody asked for"
+            raise BrokerError(msg)
         try:
-            packet, length = mqtt5.read(buffer)
-        except ValueError as error:
+            packet, _ = mqtt5.read(buffer[:length])
+        except (ValueError, IndexError) as error:
             msg = f"the MQTT broker sends what is not MQTT 5: {error}"
             raise BrokerError(msg) from None
         return self._event(packet), length
@@ -224,13 +230,10 @@ class Codec311:
 
     def read(self, buffer: memoryview) -> tuple[Event, int]:
         """See `Codec`."""
-        length, start = _remaining_length(buffer)
-        body = bytes(buffer[start : start + length])
-        if len(body) < length:
-            msg = "not enough bytes"
-            raise IndexError(msg)
+        start, end = _whole_packet(buffer, "3.1.1")
+        body = bytes(buffer[start:end])
         kind = buffer[0] >> 4
-        if kind in (_CONNACK, _PUBACK) and length < 2:  # noqa: PLR2004 - both carry two bytes
+        if kind in (_CONNACK, _PUBACK) and len(body) < 2:  # noqa: PLR2004 - both carry two bytes
             msg = "the MQTT broker sends what is not MQTT 3.1.1: a packet is too short"
             raise BrokerError(msg)
         event: Event = None
@@ -240,7 +243,7 @@ class Codec311:
             code = body[1]
             reason = _REFUSALS_311.get(code, f"code {code}")
             event = Refused(reason, code in _FINAL_311) if code else Accepted(65_535, None)
-        return event, start + length
+        return event, end
 
 
 def _words(code: IntEnum) -> str:
@@ -261,14 +264,23 @@ def _packet(first: int, *parts: bytes) -> bytes:
             return bytes((first,)) + bytes(length) + body
 
 
-def _remaining_length(buffer: memoryview) -> tuple[int, int]:
-    """The length that the fixed header announces, and where the body begins."""
+def _whole_packet(buffer: memoryview, version: str) -> tuple[int, int]:
+    """Where the first packet's body begins and ends, by its fixed header.
+
+    Raises:
+        IndexError: the buffer ends before it does.
+        BrokerError: it is longer than anything a publisher is sent.
+    """
     value = 0
     for at in range(1, 5):
         value |= (buffer[at] & 0x7F) << 7 * (at - 1)
         if not buffer[at] & 0x80:
+            end = at + 1 + value
             if value > _LARGEST:
                 break
-            return value, at + 1
-    msg = "the MQTT broker sends what is not MQTT 3.1.1: a packet is too long"
+            if end > len(buffer):
+                msg = "not enough bytes"
+                raise IndexError(msg)
+            return at + 1, end
+    msg = f"the MQTT broker sends what is not MQTT {version}: a packet is too long"
     raise BrokerError(msg)

@@ -170,7 +170,8 @@ def errors(path: Path) -> Iterator[None]:
     except sqlite3.OperationalError as error:
         msg = f"history {path} cannot be used now: {error}"
         raise HistoryError(msg) from error
-    except sqlite3.DatabaseError as error:
+    # What SQLite quotes of a damaged file need not be text.
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
         msg = (
             f"history {path} is damaged ({error}); it was left as it is: "
             "restore a copy or move it away"

@@ -27,6 +27,12 @@ if TYPE_CHECKING:
     Integers = NDArray[np.int64]
 
 _PARTS: Final = ("training", "validation", "test")
+_LATEST_MS: Final = 4_102_444_800_000
+"""The year 2100."""
+
+_MOST_PERIODS: Final = 20_000_000
+"""Periods without a trade are filled: 38 years of minutes are the most that is written out."""
+
 _REQUIRED: Final = ("timestamp", *OHLCV)
 
 
@@ -200,11 +206,15 @@ def _fault(frame: pd.DataFrame, timeframe: Timeframe) -> str:
         & (volume >= 0.0)
         & (volume < np.inf)
     )
+    possible &= (at >= 0) & (at < _LATEST_MS)
     on_grid = (at - timeframe.origin_ms) % timeframe.ms == 0
     for good, what in ((possible, "impossible"), (on_grid, f"off the {timeframe.text} grid")):
         if not good.all():
             row = int(np.argmin(good))
             return f"candle {row + 1} ({at[row]:.0f}) is {what}"
+    periods = np.ptp(at) // timeframe.ms
+    if periods > _MOST_PERIODS:
+        return f"spans {periods:.0f} candles of {timeframe.text}; check the timestamps"
     return ""
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import pickletools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -149,15 +150,30 @@ class _ScalerUnpickler(pickle.Unpickler):
         return _ALLOWED[module, name]
 
 
+def _refuse_bombs(data: bytes) -> None:
+    """Refuse to number a thing by more than there can be: room would be made for all before it."""
+    for opcode, argument, _ in pickletools.genops(data):
+        if opcode.name.endswith("PUT") and not 0 <= int(argument or 0) < len(data):
+            _refuse(f"it has no {argument} parts")
+
+
 def _state_of_pickle(data: bytes) -> Mapping[str, Any]:
+    _refuse_bombs(data)
     state: object = _ScalerUnpickler(io.BytesIO(data)).load()
     if not isinstance(state, _State):
         _refuse("it holds something else")
     return state.values
 
 
+def _array(state: Mapping[str, Any], name: str) -> np.ndarray[Any, Any]:
+    """An array of the state; lists within lists would grow without bound when they are copied."""
+    if not isinstance(state[name], np.ndarray):
+        _refuse(f"{name} is no array")
+    return state[name]
+
+
 def _rebuild(state: Mapping[str, Any]) -> MinMaxScaler:
-    low, high = (np.array(state[name], dtype=np.float64) for name in ("data_min_", "data_max_"))
+    low, high = (_array(state, name).astype(np.float64) for name in ("data_min_", "data_max_"))
     if low.ndim != 1 or low.shape != high.shape or not low.size:
         _refuse("its ranges differ in length")
     if not np.isfinite([low, high]).all() or (low > high).any():
@@ -166,12 +182,16 @@ def _rebuild(state: Mapping[str, Any]) -> MinMaxScaler:
         _refuse("it scales to another range than 0 … 1, or clips")
     scaler = new_scaler(low, high)
     if "feature_names_in_" in state:
-        names = np.array([str(name) for name in state["feature_names_in_"]], dtype=object)
+        names = _array(state, "feature_names_in_").astype(object)
+        if not all(isinstance(name, str) for name in names.flat):
+            _refuse("its features are named by something else than text")
         if names.shape != low.shape:
             _refuse("it names another number of features")
         scaler.feature_names_in_ = names
     if "target_name_" in state:
-        scaler.target_name_ = str(state["target_name_"])
+        if not isinstance(state["target_name_"], str):
+            _refuse("its target is named by something else than text")
+        scaler.target_name_ = state["target_name_"]
         scaler.target_offset_ = float(state["target_offset_"])
         scaler.target_scale_ = float(state["target_scale_"])
         symbol_scaler(scaler)

@@ -245,6 +245,9 @@ class Ear:
     def on_garbage(self, _error: Exception) -> None:
         self.garbage += 1
 
+    async def turn(self, cost: float | None = None) -> None:
+        """Nothing is asked for."""
+
 
 class Line:
     """The side of a connection that ccxt's message handlers touch."""

@@ -264,6 +264,11 @@ def _overwritten_in_the_middle(path: Path) -> None:
         file.write(random.Random(1).randbytes(5000))
 
 
+def _schema_that_is_no_text(path: Path) -> None:
+    _filled_database(path)
+    path.write_bytes(path.read_bytes().replace(b"CREATE TABLE symbol", b"CREATE TABLE\xabsymbol"))
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -272,6 +277,7 @@ def _overwritten_in_the_middle(path: Path) -> None:
         (_newer_schema, "has schema 9, this version of candlecast needs 2"),
         (_truncated, "is damaged"),
         (_overwritten_in_the_middle, "is damaged"),
+        (_schema_that_is_no_text, "is damaged"),
         (Path.mkdir, "cannot be read: Is a directory"),
     ],
 )

@@ -125,6 +125,14 @@ def _scaler_with(**state: object) -> MinMaxScaler:
     return scaler
 
 
+def _bomb() -> object:
+    """A few hundred bytes that are billions of numbers once written out."""
+    part: object = 1.0
+    for _ in range(31):
+        part = (part, part)
+    return part
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -143,12 +151,18 @@ def _scaler_with(**state: object) -> MinMaxScaler:
         pickle.dumps(MinMaxScaler().fit(np.eye(6)))[:-40],
         # numpy.ndarray((2**40,)): allocates a terabyte if it is really called.
         b"cnumpy\nndarray\n(I1099511627776\ntR.",
+        # Its one part is called number 268435455: room would be made for all before it.
+        b"\x80\x03Nr\xff\xff\xff\x0f.",
+        pickle.dumps(_scaler_with(data_min_=_bomb())),
+        pickle.dumps(_scaler_with(data_max_=_bomb())),
+        pickle.dumps(_scaler_with(feature_names_in_=_bomb())),
+        pickle.dumps(_scaler_with(target_name_=_bomb(), target_offset_=0.0, target_scale_=1.0)),
         b"\x80\x04P1\n.",
         b"not a pickle",
         b"",
         b"\x00" * ((1 << 20) + 1),
     ],
-    ids=range(18),
+    ids=range(23),
 )
 def test_hostile_pickles_are_refused(
     configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes

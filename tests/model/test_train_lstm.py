@@ -70,6 +70,9 @@ def test_missing_periods_are_filled_as_the_daemon_does(
         ("close", np.nan, "candle 4 .* is impossible"),
         ("volume", -1.0, "candle 4 .* is impossible"),
         ("timestamp", 1_735_689_600_001, "candle 4 .* is off the 15m grid"),
+        ("timestamp", 4_102_444_800_000, "candle 4 .* is impossible"),
+        ("timestamp", -900_000, "candle 4 .* is impossible"),
+        ("timestamp", 9e99, "candle 4 .* is impossible"),
         ("open", "dear", "something else than numbers"),
     ],
 )
@@ -82,6 +85,14 @@ def test_impossible_candles_are_named(
     frame.to_csv(path, index=False)
     with pytest.raises(CandlecastError, match=message):
         read_candles(path, QUARTER)
+
+
+def test_a_span_that_nobody_could_fill_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    rows = (f"{ms},1,1,1,1,1" for ms in (0, 4_000_000_000_000))
+    path.write_text("\n".join(["timestamp,open,high,low,close,volume", *rows]), encoding="utf-8")
+    with pytest.raises(CandlecastError, match="spans 4000000000 candles of 1s; check"):
+        read_candles(path, Timeframe.parse("1s"))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,193 @@
+"""Files: configuration, candles, bundles, scalers, the history and a saved calibration."""
+
+from __future__ import annotations
+
+import pickle
+import sqlite3
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from config.settings import load
+from daemon.sandbox.tape import load_recording
+from model.calibration import Calibration, Rules
+from model.candle import Candle, Ohlcv, Timeframe
+from model.csvfiles import HEADER, csv_row
+from model.dataset import read_candles
+from model.errors import BundleError, CandlecastError, ConfigError, HistoryError
+from model.features import FEATURES, Indicators
+from model.history import History
+from model.manifest import Manifest
+from model.residuals import Residuals
+from model.scaler import ScalerSet, SymbolScaler
+from model.scaler_file import load_pickle
+from tests.fuzz.target import Target
+
+MINUTE = Timeframe.parse("1m")
+T = 1_700_000_040_000
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - ten thousand small files a second
+
+
+def file_of(parse: Callable[[Path], Any], name: str) -> Callable[[bytes], None]:
+    """Parse the input as a file of that name."""
+    folder: list[tempfile.TemporaryDirectory[str]] = []
+
+    def one_input(data: bytes) -> None:
+        if not folder:
+            where = SHARED_MEMORY if SHARED_MEMORY.is_dir() else None
+            folder.append(tempfile.TemporaryDirectory(prefix="candlecast-fuzz-", dir=where))
+        path = Path(folder[0].name) / name
+        path.write_bytes(data)
+        parse(path)
+
+    return one_input
+
+
+@contextmanager
+def refusing(kind: type[CandlecastError], where: object) -> Iterator[None]:
+    """Accept one kind of error, which must say where."""
+    try:
+        yield
+    except kind as error:
+        if str(where) not in str(error):
+            raise AssertionError(error) from error
+
+
+def configuration(path: Path) -> None:
+    """`config.yaml`, and values of the environment."""
+    with refusing(ConfigError, path):
+        load(path, {})
+    text = path.read_bytes().decode(errors="replace")
+    path.write_bytes(b"")
+    with refusing(ConfigError, "CANDLECAST__TRADING__SYMBOLS"):
+        load(path, {"CANDLECAST__TRADING__SYMBOLS": text})
+
+
+def candle_csv(path: Path) -> None:
+    """A file of candles, as training and as the sandbox read it."""
+    with refusing(CandlecastError, path):
+        read_candles(path, MINUTE)
+    with refusing(CandlecastError, path):
+        load_recording(path)
+
+
+def manifest(data: bytes) -> None:
+    """`manifest.json` of a bundle; what is taken comes back the same."""
+    try:
+        read = Manifest.from_json(data)
+    except BundleError:
+        return
+    assert Manifest.from_json(read.to_json()) == read
+
+
+def scaler(data: bytes) -> None:
+    """`scaler.json` of a bundle."""
+    try:
+        read = ScalerSet.from_json(data)
+    except BundleError:
+        return
+    assert ScalerSet.from_json(read.to_json()).to_json() == read.to_json()
+
+
+def calibration(data: bytes) -> None:
+    """`calibration.json` of a bundle."""
+    try:
+        read = Residuals.from_json(data)
+    except BundleError:
+        return
+    assert Residuals.from_json(read.to_json()) == read
+
+
+def scaler_pickle(path: Path) -> None:
+    """The reference's pickled scaler."""
+    with refusing(BundleError, path):
+        assert np.isfinite(load_pickle(path).data_min_).all()
+
+
+def saved_state(data: bytes) -> None:
+    """What a calibration had learnt, as the history keeps it."""
+    served = Calibration(Residuals(), ("A/B",), Rules(0.9, 0.005, 20, 0.001, 1.0))
+    served.restore({"A/B": data})
+    index = np.zeros(1, dtype=np.intp)
+    price = np.ones(1)
+    (bounds, chances) = served.outlook(index, price, price, np.array([T])).messages()[0]
+    if bounds is not None and chances is not None:
+        assert np.isfinite([bounds.lower, bounds.upper, *chances[1:]]).all()
+
+
+def history(path: Path) -> None:
+    """A database that was tampered with."""
+    for beside in path.parent.glob(f"{path.name}-*"):
+        beside.unlink()
+    with refusing(HistoryError, path), closing(History(path)) as opened:
+        candles = opened.candles("binance", "A/B", "1m", 10)
+        assert all(a.open_ms < b.open_ms for a, b in pairwise(candles))
+        list(opened.outcomes("binance", "1m", 10))
+        opened.calibration(("binance", "1m"), "0" * 64)
+
+
+def _candle(at: int) -> Candle:
+    open_ms = T + at * MINUTE.ms
+    ohlcv = Ohlcv(1.0, 2.0, 0.5, 1.5, 3.0)
+    return Candle("A/B", open_ms, open_ms + MINUTE.ms, ohlcv, open_ms + 60_010, 0.0, "rest")
+
+
+def _database() -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "history.sqlite"
+        opened = History(path)
+        opened.add_candles("binance", "1m", [_candle(0), _candle(1)])
+        opened.close()
+        with sqlite3.connect(path) as plain:
+            plain.execute("VACUUM")
+        plain.close()
+        return path.read_bytes()
+
+
+def _manifest() -> bytes:
+    return (
+        Manifest(
+            version="20261123T020000Z-3f9a1c", timeframe="1m", features=FEATURES[:2],
+            indicators=Indicators(), target="log_return", lookback=60, units=(64, 32),
+            symbols=("A/B",), metrics={"mae": 0.1}, trained_from_ms=T, trained_to_ms=T,
+            data_sha256="0" * 64, libraries={"numpy": "2"}, files={"step.onnx": "0" * 64},
+        )
+        .to_json()
+        .encode()
+    )  # fmt: skip
+
+
+def _scaler() -> bytes:
+    ranges = SymbolScaler(np.array([1.0, 2.0]), np.array([2.0, 3.0]), 0.0, 1.0)
+    return ScalerSet(FEATURES[:2], "log_return", {"A/B": ranges}).to_json().encode()
+
+
+def _pickles() -> tuple[bytes, ...]:
+    from sklearn.preprocessing import MinMaxScaler
+
+    fitted = MinMaxScaler().fit(np.array([[1.0, 2.0], [2.0, 3.0]]))
+    return tuple(pickle.dumps(fitted, protocol) for protocol in (3, 4, 5))
+
+
+_CSV = "\n".join([HEADER, *(csv_row(T + at * MINUTE.ms, _candle(at).ohlcv) for at in (0, 1, 4))])
+_YAML = (
+    b"trading: {symbols: [BTC/USDT, 'A/B:C'], timeframe: 1m}\n",
+    b"exchange:\n  name: okx\n  endpoint: {rest: 'http://127.0.0.1:1', ws: null}\n",
+    b"mqtt: &a\n  port: 1883\nhttp:\n  <<: *a\nmodel: {lstm_units: [64, 32]}\n",
+)
+
+TARGETS = {
+    "config": Target(file_of(configuration, "config.yaml"), _YAML),
+    "csv": Target(file_of(candle_csv, "candles.csv"), (_CSV.encode(),)),
+    "manifest": Target(manifest, (_manifest(),)),
+    "scaler": Target(scaler, (_scaler(),)),
+    "calibration": Target(calibration, (Residuals().to_json().encode(),)),
+    "pickle": Target(file_of(scaler_pickle, "scaler.pkl"), _pickles()),
+    "state": Target(saved_state, (np.array([0.0, 2.0, 0.1, 0.5, 0.7]).tobytes(),)),
+    "history": Target(file_of(history, "history.sqlite"), (_database(),)),
+}

@@ -1,0 +1,7 @@
+"""Every fuzzer by its name."""
+
+from __future__ import annotations
+
+from tests.fuzz import fuzz_files, fuzz_frames, fuzz_mqtt, fuzz_rest
+
+TARGETS = fuzz_frames.TARGETS | fuzz_rest.TARGETS | fuzz_mqtt.TARGETS | fuzz_files.TARGETS
