@@ -41,6 +41,9 @@ class _Nobody:
         """Never in this benchmark."""
         raise error
 
+    async def turn(self, cost: float | None = None) -> None:
+        """Nothing is asked for."""
+
 
 async def measure(symbols: int, bursts: int, folder: Path) -> dict[str, list[float]]:
     """Microseconds per candle of each way, a value per burst."""

@@ -167,9 +167,10 @@ def _state_of_pickle(data: bytes) -> Mapping[str, Any]:
 
 def _array(state: Mapping[str, Any], name: str) -> np.ndarray[Any, Any]:
     """An array of the state; lists within lists would grow without bound when they are copied."""
-    if not isinstance(state[name], np.ndarray):
+    found: object = state[name]
+    if not isinstance(found, np.ndarray):
         _refuse(f"{name} is no array")
-    return state[name]
+    return found
 
 
 def _rebuild(state: Mapping[str, Any]) -> MinMaxScaler:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, ClassVar
+from unittest.mock import patch
 
 import ccxt.pro
 
-from daemon import tap
 from daemon.closing import ClosingRule
 from daemon.readers import READERS
+from daemon.tap import tapped
 from model.candle import Timeframe, check_ohlcv
 from model.errors import BadCandle
 from tests.fuzz.target import Target, as_json
@@ -117,10 +118,8 @@ def frames(name: str, *, direct: bool = True) -> Callable[[bytes], None]:
     made: list[tuple[Any, Any]] = []
 
     def make() -> None:
-        known = tap.READERS
-        tap.READERS = READERS if direct else {}  # type: ignore[misc]
-        exchange = tap.tapped(getattr(ccxt.pro, name), ear)()
-        tap.READERS = known  # type: ignore[misc]
+        with patch("daemon.tap.READERS", READERS if direct else {}):
+            exchange = tapped(getattr(ccxt.pro, name), ear)()
         market = {"id": MARKET_IDS[name], "symbol": "A/B", "base": "A", "quote": "B"}
         spot = {"type": "spot", "spot": True, "active": True}
         exchange.set_markets([exchange.safe_market_structure(market | spot)])
