@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_BACKOFF_S = (0.25, 5.0)
+_BACKOFF_S = (0.25, 2.5)
+"""A broker that is back has the latest forecasts again within five seconds."""
+
 _STEADY_S = 1.0
 _MUTED_S = 60.0
 

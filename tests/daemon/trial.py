@@ -23,10 +23,15 @@ PASSWORD = "wrong-and-secret"
 
 
 class Wall:
-    """The loop's own clock; the wall can be set."""
+    """The loop's own clock; the wall can be set.
+
+    Attributes:
+        longest_s: the longest that anybody wanted to sleep.
+    """
 
     def __init__(self) -> None:
         self.now_ms = 1_776_859_620_000
+        self.longest_s = 0.0
 
     def wall_ms(self) -> int:
         return self.now_ms
@@ -35,6 +40,7 @@ class Wall:
         return asyncio.get_running_loop().time()
 
     async def sleep(self, seconds: float) -> None:
+        self.longest_s = max(self.longest_s, seconds)
         # Ten times faster, so that reconnecting does not take the tests' time.
         await asyncio.sleep(seconds / 10)
 
@@ -49,11 +55,12 @@ class Trial:
         version: str = "5",
         username: str | None = None,
         tls: ssl.SSLContext | None = None,
+        keepalive_s: int = 30,
     ) -> None:
         self.clock = Wall()
         self.metrics = Metrics(10)
         self.outbox = Outbox(100)
-        broker = Broker(HOST, port, version, username, username and PASSWORD, 30, tls)
+        broker = Broker(HOST, port, version, username, username and PASSWORD, keepalive_s, tls)
         self.publisher = Publisher(broker, "tester", self.outbox, self.clock, self.metrics)
 
     def forecast(self, symbol: str, text: str, valid_ms: int = 60_000) -> Outgoing:

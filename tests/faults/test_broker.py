@@ -1,0 +1,208 @@
+"""What becomes of forecasts and of the status when the way to a real mosquitto is bad."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import queue
+import random
+import socket
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import mqtt5
+import pytest
+
+from tests.daemon.trial import STATUS, Trial, arrives, connected, running, state, until
+from tests.faults.proxy import FaultProxy
+from tests.servers import HOST, Mosquitto, mosquitto, mosquitto_sub
+
+KEEPALIVE_S = 3
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Mosquitto]:
+    with mosquitto(tmp_path) as server:
+        yield server
+
+
+@pytest.fixture
+async def proxy(broker: Mosquitto) -> AsyncIterator[FaultProxy]:
+    async with FaultProxy(broker.port, random.Random(1)) as opened:
+        yield opened
+
+
+async def test_a_half_open_socket_is_noticed_on_both_sides(
+    broker: Mosquitto, proxy: FaultProxy
+) -> None:
+    with mosquitto_sub(broker.port, STATUS) as live:
+        async with running(Trial(proxy.port, keepalive_s=KEEPALIVE_S)) as trial:
+            assert await state(live) == "starting"
+            trial.publisher.announce("online", (), "v1")
+            assert await state(live) == "online"
+            began_s = time.monotonic()
+            proxy.weather.half_open = True
+            await until(lambda: not trial.publisher.connected.is_set())
+            # The trial's clock is ten times as fast, so this is generous.
+            assert time.monotonic() - began_s <= 2 * KEEPALIVE_S
+            # The broker looks after its clients' keep-alives every few seconds.
+            assert await state(live) == "offline"
+            gone_s = time.monotonic() - began_s
+            assert KEEPALIVE_S <= gone_s <= 1.5 * KEEPALIVE_S + 6.0
+            proxy.weather.half_open = False
+            assert await state(live) == "online"
+            trial.publisher.offer(trial.forecast("A/B", "again"))
+            await until(lambda: trial.outcome("published") == 1)
+
+
+async def test_the_will_comes_within_a_second_of_a_reset(
+    broker: Mosquitto, proxy: FaultProxy
+) -> None:
+    with mosquitto_sub(broker.port, STATUS) as live:
+        async with running(Trial(proxy.port)):
+            assert await state(live) == "starting"
+            proxy.weather.refuse = True
+            began_s = time.monotonic()
+            proxy.cut()
+            assert await state(live) == "offline"
+            assert time.monotonic() - began_s < 1.0
+            proxy.weather.refuse = False
+            assert await state(live) == "starting"
+
+
+async def test_after_a_kill_birth_and_latest_forecasts_are_back_within_5_s(
+    broker: Mosquitto,
+) -> None:
+    trial = Trial(broker.port)
+    async with running(trial):
+        trial.publisher.announce("online", (), "v1")
+        await connected(trial)
+        for symbol in ("A/B", "C/D"):
+            for text in ("older", "newest"):
+                trial.publisher.offer(trial.forecast(symbol, text))
+        await until(lambda: trial.outcome("published") + trial.outcome("dropped") == 4)
+        broker.kill()
+        await until(lambda: not trial.publisher.connected.is_set())
+        # Long enough, at ten times the speed, for the pauses to have become as long as they get.
+        trial.clock.longest_s = 0.0
+        await asyncio.sleep(2.0)
+        assert trial.clock.longest_s <= 3.0
+        trial.publisher.offer(trial.forecast("A/B", "made meanwhile"))
+        broker.start()
+        returned_s = time.monotonic()
+        with mosquitto_sub(broker.port, "candlecast/#") as live:
+            got: dict[str, str] = {}
+            while len(got) < 3:
+                message = await arrives(live)
+                got[message["topic"]] = message["payload"]
+        assert time.monotonic() - returned_s <= 5.0
+    assert json.loads(got.pop(STATUS))["state"] == "online"
+    assert sorted(got.values()) == ["made meanwhile", "newest"]
+
+
+async def test_a_slow_way_to_the_broker_keeps_the_newest_and_makes_nobody_wait(
+    broker: Mosquitto, proxy: FaultProxy
+) -> None:
+    proxy.weather.bytes_per_s = 20_000.0
+    trial = Trial(proxy.port)
+    symbols = [f"S{number}/U" for number in range(60)]
+    text = "x" * 4_000
+    with mosquitto_sub(broker.port, "candlecast/v1/binance/#") as live:
+        async with running(trial):
+            await connected(trial)
+            waited_s = 0.0
+            for turn in range(6):
+                for symbol in symbols:
+                    began_s = time.monotonic()
+                    trial.publisher.offer(trial.forecast(symbol, f"{turn} {text}"))
+                    waited_s = max(waited_s, time.monotonic() - began_s)
+                assert len(trial.outbox) <= 100
+                await asyncio.sleep(0.1)
+            proxy.weather.bytes_per_s = 1e9
+            every = 6 * len(symbols)
+            await until(lambda: trial.outcome("published") + trial.outcome("dropped") == every)
+            assert trial.outcome("dropped") > 0
+        newest: dict[str, str] = {}
+        while len(newest) < len(symbols) or {text[0] for text in newest.values()} != {"5"}:
+            message = await arrives(live)
+            newest[message["topic"]] = message["payload"]
+    # Of all the offers together not one waited for the broker.
+    assert waited_s < 0.5
+
+
+async def test_a_consumer_that_does_not_read_costs_the_others_nothing(broker: Mosquitto) -> None:
+    with (
+        closing(deaf_subscriber(broker.port)),
+        mosquitto_sub(broker.port, "candlecast/v1/#") as live,
+    ):
+        trial = Trial(broker.port)
+        async with running(trial):
+            await connected(trial)
+            for number in range(1_500):
+                trial.publisher.offer(
+                    trial.forecast(f"S{number % 90}/U", f"{number} {'x' * 4_000}")
+                )
+                if number % 30 == 0:
+                    await until(lambda: trial.outbox.is_settled)
+            await until(lambda: trial.outcome("published") == 1_500)
+        got = [m["payload"] for m in live.received() if m["topic"] != STATUS]
+    assert [int(payload.partition(" ")[0]) for payload in got] == list(range(1_500))
+
+
+def deaf_subscriber(port: int) -> socket.socket:
+    """Subscribed to everything, reading nothing more."""
+    client = socket.create_connection((HOST, port))
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+    client.sendall(mqtt5.ConnectPacket("deaf").write())
+    client.recv(1_024)
+    # SUBSCRIBE, packet 1, no properties, candlecast/# at QoS 0.
+    client.sendall(b"\x82\x12\x00\x01\x00\x00\x0ccandlecast/#\x00")
+    client.recv(1_024)
+    return client
+
+
+async def test_a_broker_that_refuses_for_now_is_asked_again(tmp_path: Path) -> None:
+    broker = Mosquitto(tmp_path)
+    asked = 0
+
+    async def busy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        asked += 1
+        await reader.read(1_024)
+        # CONNACK, server busy.
+        writer.write(b"\x20\x03\x00\x89\x00")
+        writer.close()
+
+    trial = Trial(broker.port)
+    async with running(trial):
+        trial.publisher.offer(trial.forecast("A/B", "waits"))
+        async with await asyncio.start_server(busy, HOST, broker.port):
+            await until(lambda: asked >= 3)
+        assert not trial.publisher.connected.is_set()
+        broker.start()
+        try:
+            await until(lambda: trial.outcome("published") == 1)
+        finally:
+            broker.kill()
+
+
+async def test_a_stale_forecast_is_never_sent_late_as_if_it_were_new(
+    broker: Mosquitto, proxy: FaultProxy
+) -> None:
+    trial = Trial(proxy.port)
+    with mosquitto_sub(broker.port, "candlecast/v1/binance/#") as live:
+        async with running(trial):
+            await connected(trial)
+            proxy.weather.refuse = True
+            proxy.cut()
+            await until(lambda: not trial.publisher.connected.is_set())
+            trial.publisher.offer(trial.forecast("A/B", "stale", 1_000))
+            trial.publisher.offer(trial.forecast("C/D", "valid", 60_000))
+            trial.clock.now_ms += 2_000
+            proxy.weather.refuse = False
+            assert (await arrives(live))["payload"] == "valid"
+            with pytest.raises(queue.Empty):
+                await arrives(live, 0.3)
+        assert (trial.outcome("published"), trial.outcome("dropped")) == (1, 1)
