@@ -5,9 +5,10 @@ from __future__ import annotations
 from math import isfinite, nan
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import CollectorRegistry, Gauge
 from prometheus_client.registry import Collector
 
+from daemon.counter import Count, Counter
 from daemon.exposition import expose
 from daemon.histogram import Histogram, Histograms
 from daemon.model_series import ModelSeries
@@ -201,9 +202,10 @@ class Metrics:
             ),
         )
 
-    def _counter(self, name: str, documentation: str, *labels: str) -> Counter:
+    def _counter(self, name: str, documentation: str, label: str = "") -> Counter:
+        labels = (label,) if label else ()
         self.declared.append(Series(f"candlecast_{name}_total", "counter", labels, documentation))
-        return self._add(Counter(f"candlecast_{name}", documentation, labels, registry=None))
+        return self._add(Counter(f"candlecast_{name}", documentation, label))
 
     def _gauge(self, name: str, documentation: str, *labels: str) -> Gauge:
         self.declared.append(Series(f"candlecast_{name}", "gauge", labels, documentation))
@@ -311,7 +313,7 @@ class Metrics:
         """What a person looks at first; None where there is no evidence."""
         ready = self._stages["ready"].cumulative()
         most = 0.99 * ready[-1][1]
-        shown: dict[str, Collector] = {
+        shown: dict[str, Count | Gauge] = {
             **self._outcomes,
             "mae_ratio": self._mae_ratio,
             "mae_ratio_stderr": self._mae_ratio_stderr,
@@ -326,7 +328,7 @@ class Metrics:
             "denied": self.mqtt_denied,
             "history_failing": self.history_failing,
         }
-        figures = {name: _value(collector) for name, collector in shown.items()}
+        figures = {name: _value(series) for name, series in shown.items()}
         bound = next(float(bucket[0]) for bucket in ready if bucket[1] >= most)
         return figures | {"p99_below_s": bound if most and isfinite(bound) else None}
 
@@ -342,9 +344,11 @@ class Metrics:
         return await expose(self._collectors, accept, clock)
 
 
-def _value(collector: Collector) -> float | None:
-    """The first sample of a family; None for NaN."""
-    (metric,) = collector.collect()
+def _value(series: Count | Gauge) -> float | None:
+    """Its value; None for NaN."""
+    if isinstance(series, Count):
+        return series.value
+    (metric,) = series.collect()
     value = metric.samples[0].value
     return value if isfinite(value) else None
 

@@ -128,6 +128,25 @@ DISCONNECT: Final = b"\xe0\x00"
 """DISCONNECT with normal reason, alike in both versions: the will is discarded."""
 
 
+PLAIN_ACK_SIZE: Final = 4
+
+
+def plain_acks(buffer: memoryview) -> list[int]:
+    """The packet ids of the acknowledgements at the beginning that say nothing but success.
+
+    Alike in both versions: type 0x40, length 2, packet id. Whatever the broker took is answered
+    so, hundreds at a time, four bytes each.
+
+    >>> plain_acks(memoryview(bytes.fromhex("40020001 40020102 4003000387 4002")))
+    [1, 258]
+    """
+    ids, at = [], 0
+    while at + PLAIN_ACK_SIZE <= len(buffer) and buffer[at] == 0x40 and buffer[at + 1] == 2:  # noqa: PLR2004
+        ids.append(buffer[at + 2] << 8 | buffer[at + 3])
+        at += PLAIN_ACK_SIZE
+    return ids
+
+
 class Codec5:
     """MQTT 5."""
 

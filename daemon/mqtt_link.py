@@ -6,12 +6,22 @@ import asyncio
 import ssl
 from typing import TYPE_CHECKING, cast
 
-from daemon.mqtt_codec import DISCONNECT, PING, Accepted, Acked, Codec, Login, Refused
+from daemon.mqtt_codec import (
+    DISCONNECT,
+    PING,
+    PLAIN_ACK_SIZE,
+    Accepted,
+    Acked,
+    Codec,
+    Login,
+    Refused,
+    plain_acks,
+)
 from daemon.tls import in_words
 from model.errors import BrokerError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from daemon.outbox import Outgoing
 
@@ -51,22 +61,24 @@ class Link(asyncio.Protocol):
     def __init__(
         self,
         codec: Codec,
-        on_acked: Callable[[Outgoing, float, str | None], None],
+        on_taken: Callable[[Sequence[tuple[Outgoing, float]]], None],
+        on_denied: Callable[[Outgoing, str], None],
         on_room: Callable[[], None],
     ) -> None:
         """Prepare; `open_link` connects.
 
         Args:
             codec: the protocol version.
-            on_acked: told of each QoS 1 message that was answered, when it was sent, and why it was
-                denied (None if it was taken).
+            on_taken: told of the QoS 1 messages that the broker has, and when each was sent.
+            on_denied: told of one that it denies, and why.
             on_room: told when messages may be sent again after `room` was 0.
         """
         self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.keepalive_s = 0
         self.heard = True
         self._codec = codec
-        self._on_acked = on_acked
+        self._on_taken = on_taken
+        self._on_denied = on_denied
         self._on_room = on_room
         self._accepted: asyncio.Future[Accepted] = asyncio.get_running_loop().create_future()
         self._transport: asyncio.WriteTransport | None = None
@@ -149,6 +161,10 @@ class Link(asyncio.Protocol):
         at = 0
         try:
             while at < len(buffer):
+                if ids := plain_acks(buffer[at:]):
+                    at += len(ids) * PLAIN_ACK_SIZE
+                    self._taken(ids)
+                    continue
                 event, length = self._codec.read(buffer[at:])
                 at += length
                 self._take(event)
@@ -162,14 +178,19 @@ class Link(asyncio.Protocol):
 
     def _take(self, event: Accepted | Refused | Acked | None) -> None:
         if isinstance(event, Acked):
-            known = self._under_way.pop(event.packet_id, None)
-            if known is not None:
-                self._on_acked(*known, event.denied)
+            if event.denied is None:
+                self._taken([event.packet_id])
+            elif (known := self._under_way.pop(event.packet_id, None)) is not None:
+                self._on_denied(known[0], event.denied)
         elif isinstance(event, Accepted):
             if not self._accepted.done():
                 self._accepted.set_result(event)
         elif isinstance(event, Refused):
             self._fail((LoginRefusedError if event.final else LinkLostError)(event.reason))
+
+    def _taken(self, packet_ids: Iterable[int]) -> None:
+        answers = (self._under_way.pop(packet_id, None) for packet_id in packet_ids)
+        self._on_taken([known for known in answers if known is not None])
 
     def pause_writing(self) -> None:
         """Called by the event loop: the broker reads more slowly than we write."""

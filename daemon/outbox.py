@@ -86,13 +86,17 @@ class Outbox:
         """
         valid: list[Outgoing] = []
         expired: list[Outgoing] = []
-        while self._waiting and len(valid) < most:
-            message = self._waiting.pop(next(iter(self._waiting)))
-            if message.is_valid(now_ms):
-                valid.append(message)
-                self._on_its_way[message.key] = message
-            else:
-                expired.append(message)
+        # Found first, removed afterwards: a dict's first key is the dearer, the more went before.
+        for message in self._waiting.values():
+            if len(valid) == most:
+                break
+            (valid if message.is_valid(now_ms) else expired).append(message)
+        if len(valid) + len(expired) == len(self._waiting):
+            self._waiting.clear()
+        else:
+            for message in (*valid, *expired):
+                del self._waiting[message.key]
+        self._on_its_way |= {message.key: message for message in valid}
         return valid, expired
 
     def arrived(self, message: Outgoing, *, taken: bool = True) -> None:
@@ -101,8 +105,7 @@ class Outbox:
         if known is None or not message.retain or not taken:
             return
         self._last.pop(message.key, None)
-        # Its fate is settled: what becomes of a repetition is not a forecast's.
-        self._last[message.key] = message._replace(is_forecast=False)
+        self._last[message.key] = message
         if len(self._last) > self._size:
             del self._last[next(iter(self._last))]
 
@@ -123,5 +126,6 @@ class Outbox:
         self._last = {key: m for key, m in self._last.items() if m.is_valid(now_ms)}
         for key, message in self._last.items():
             if len(self._waiting) < self._size:
-                self._waiting.setdefault(key, message)
+                # Its fate is settled: what becomes of a repetition is not a forecast's.
+                self._waiting.setdefault(key, message._replace(is_forecast=False))
         return dropped

@@ -153,7 +153,7 @@ class Publisher:
         address, tls = f"{self._broker.host}:{self._broker.port}", self._broker.tls
         while True:
             started_s = self._clock.monotonic()
-            link = Link(self._codec, self._acked, self._ready.set)
+            link = Link(self._codec, self._taken, self._denied, self._ready.set)
             try:
                 await open_link((self._broker.host, self._broker.port), self._login(), link, tls)
                 await self._serve(link)
@@ -233,17 +233,17 @@ class Publisher:
         self._count_dropped(expired)
         return messages
 
-    def _acked(self, message: Outgoing, sent_s: float, denied: str | None) -> None:
-        self._outbox.arrived(message, taken=denied is None)
-        if denied is not None:
-            self._mute(message, denied)
-        elif message.is_forecast:
-            now_s = self._clock.monotonic()
-            self._metrics.published(now_s - sent_s, now_s - message.received_s, message.late)
+    def _taken(self, messages: Sequence[tuple[Outgoing, float]]) -> None:
+        now_s = self._clock.monotonic()
+        for message, sent_s in messages:
+            self._outbox.arrived(message)
+            if message.is_forecast:
+                self._metrics.published(now_s - sent_s, now_s - message.received_s, message.late)
         self._note_drained()
 
-    def _mute(self, message: Outgoing, reason: str) -> None:
+    def _denied(self, message: Outgoing, reason: str) -> None:
         """Spare the broker a denied topic for a while; some end the connection over it."""
+        self._outbox.arrived(message, taken=False)
         self._metrics.mqtt_denied.inc()
         self._count_dropped([message])
         line = (
@@ -255,6 +255,7 @@ class Publisher:
         elif not self._muted:
             log.error("%s", line)
         self._muted[message.topic] = self._clock.monotonic() + _MUTED_S
+        self._note_drained()
 
     def _note_drained(self) -> None:
         if self._outbox.is_settled and not self._status_is_due:
