@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from prometheus_client import Counter, Gauge
+    from prometheus_client import Gauge
+
+    from daemon.counter import Counter
 
     from model.forecast import ModelInfo
 

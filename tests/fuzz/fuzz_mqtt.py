@@ -29,7 +29,7 @@ def packets(make: Callable[[], Codec]) -> Callable[[bytes], None]:
     async def feed(data: bytes) -> None:
         codec = make()
         acked: list[Any] = []
-        link = Link(codec, lambda *what: acked.append(what), lambda: None)
+        link = Link(codec, acked.extend, lambda *what: acked.append(what), lambda: None)
         link._most = 20  # noqa: SLF001 - as if logged in
         link.send([(MESSAGE, None)] * 3, 0.0)
         size = data[0] % 16 + 1 if data else 1
