@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from prometheus_client import Gauge
 
     from daemon.counter import Counter
-
     from model.forecast import ModelInfo
 
 
