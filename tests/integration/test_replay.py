@@ -1,16 +1,21 @@
-"""What a daemon published comes out again from its history, over a kill and a restart."""
+"""What a daemon published comes out again from its history: over a kill, a night, a new model."""
 
 from __future__ import annotations
 
 import re
 import sqlite3
+import subprocess
+import sys
 import time
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+import yaml
 
 from daemon.cli import main
+from model.registry import Registry
+from tests.integration.harness import sample
 from tests.integration.test_restart import Place, place
 
 __all__ = ["place"]
@@ -33,6 +38,28 @@ def change(place: Place, statement: str, *values: object) -> None:
         assert database.execute(statement, values).rowcount == 1
 
 
+def night(place: Place) -> int:
+    """Run the nightly job beside the daemon; drawn weights are easily beaten."""
+    config = yaml.safe_load(place.config.read_text())
+    config["model"] = {"epochs": 2, "lstm_units": [4], "batch_size": 64}
+    config["registry"], config["retrain"] = {"gate_days": 0.0025}, {"days": 0.0092, "nice": 5}
+    command = [sys.executable, "-m", "daemon", "retrain", "--config"]
+    # Beside the other one, so that both have the same state.
+    beside = place.config.with_name("night.yaml")
+    beside.write_text(yaml.safe_dump(config))
+    return subprocess.run([*command, str(beside)], check=False, timeout=150).returncode
+
+
+def no_candle_without_a_forecast(place: Place) -> None:
+    """Of the newest daemon, the moment included at which the model changed."""
+    versions = [f["model"]["version"] for f in place.forecasts()]
+    changed = versions.index(versions[-1])
+    for symbol in ("S00/USDT", "S01/USDT"):
+        around = [f["seq"] for f in place.forecasts()[changed - 8 :] if f["symbol"] == symbol]
+        assert around == list(range(around[0], around[-1] + 1))
+
+
+@pytest.mark.timeout(400)
 def test_what_was_published_comes_out_again(
     place: Place,
     capsys: pytest.CaptureFixture[str],
@@ -41,15 +68,26 @@ def test_what_was_published_comes_out_again(
         place.until_forecasts(12)
         first.kill()
     with place.running() as second:
-        place.until_forecasts(12)
+        place.until_forecasts(4)
+        assert night(place) == 0
+        promoted = Registry(place.config.parent / "state" / "registry").champion()
+        place.until_forecasts(4)
+        while place.forecasts()[-1]["model"]["version"] != promoted:
+            place.until_forecasts(2)
+        place.until_forecasts(8)
+        metrics = second.get("/metrics")[1]
         assert second.stop() == 0, second.log
+    assert sample(metrics, "candlecast_retrain_promoted") == 1.0
     time.sleep(0.3)
+    no_candle_without_a_forecast(place)
     stored = place.query("SELECT count(*) FROM forecast")[0][0]
     assert stored >= 20
 
     code, lines, err = replayed(place, capsys)
     assert (code, err) == (0, ""), lines
     assert f"{stored} forecasts computed again, from history as it was known then" in lines
+    spoken = place.query("SELECT count(DISTINCT model) FROM forecast")
+    assert spoken == [(2,)]
     differences = dict(re.findall(r"(\w+): largest difference (\S+)", "\n".join(lines)))
     assert set(differences) == {"last_close", "predicted_close", "predicted_normalized"}
     assert max(map(float, differences.values())) <= 1e-6
