@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -89,6 +90,8 @@ class Path1m:
     def __init__(self, symbols: int, folder: Path, port: int | None, speed: float = 1.0) -> None:
         tape = build_tape(symbols, FRAME, _ORIGIN_MS)
         self._tape, self._port = tape, port
+        # Late forecasts are counted; a line about each flush of them says nothing more.
+        logging.getLogger("daemon").setLevel(logging.ERROR)
         self._listing = Listing(tape, Faults())
         self.clock = HandClock(speed)
         self.metrics = Metrics()

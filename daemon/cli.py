@@ -21,6 +21,7 @@ from pathlib import Path
 from daemon.cli_base import load as _load
 from daemon.cli_base import until_told as _until_told
 from daemon.cli_look import check_config, watch, watch_options
+from daemon.tidy import uncollected
 from model.errors import CandlecastError
 
 DEFAULT_CONFIG = Path("config/config.yaml")
@@ -114,11 +115,12 @@ def _add_config(parser: argparse.ArgumentParser, default: object) -> None:
 
 
 def _run(args: argparse.Namespace) -> None:
-    settings = _load(args)
     # A watchdog ends what hangs by SIGABRT; what every thread was doing then goes to the journal.
     faulthandler.enable()
-    from config.settings import load
-    from daemon.app import serve
+    with uncollected():
+        settings = _load(args)
+        from config.settings import load
+        from daemon.app import serve
 
     _until_told(lambda stop: serve(settings, stop, lambda: load(args.config)))
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
+from daemon.tidy import uncollected
 from model.errors import ConfigError, ExchangeError, NotOffered
 
 _ORIGIN: Final = re.compile(r"^(https?|wss?)://[^/?#]*", re.IGNORECASE)
@@ -36,7 +37,7 @@ def make_exchange(
         ConfigError: ccxt.pro knows no such exchange.
     """
     check_exchange(name)
-    import ccxt.pro  # takes more than a second to import
+    import ccxt.pro
 
     base = getattr(ccxt.pro, name)
     exchange = (wrap(base) if wrap else base)({"enableRateLimit": True})
@@ -74,7 +75,8 @@ def check_exchange(name: str) -> None:
     Raises:
         ConfigError: it cannot; near names are listed.
     """
-    import ccxt.pro
+    with uncollected():
+        import ccxt.pro  # takes a second
 
     if name not in ccxt.pro.exchanges:
         near = _near(name, ccxt.pro.exchanges) or f"one of {', '.join(ccxt.pro.exchanges)}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 
-from daemon.tidy import Tidy, collected_by_hand
+from daemon.tidy import Tidy, collected_by_hand, uncollected
 
 
 def test_young_garbage_goes_every_second_and_old_every_minute() -> None:
@@ -31,5 +31,18 @@ def test_collection_is_by_hand_only_within() -> None:
         before = gc.get_freeze_count()
         Tidy(0.0).collect(100.0, idle=True)
         assert gc.get_freeze_count() == before > 0
+    assert gc.isenabled()
+    assert gc.get_freeze_count() == 0
+
+
+def test_imports_are_not_searched_for_garbage_then_or_later() -> None:
+    with uncollected():
+        assert not gc.isenabled()
+        kept = [[number] for number in range(1_000)]
+    assert gc.isenabled()
+    assert gc.get_freeze_count() >= len(kept)
+    assert not any(element is kept[0] for element in gc.get_objects())
+    with collected_by_hand(), uncollected():
+        pass
     assert gc.isenabled()
     assert gc.get_freeze_count() == 0
