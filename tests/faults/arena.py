@@ -124,7 +124,7 @@ class Arena:
                     "port": broker,
                     "instance": "tester",
                     # Not so soon that by the trial's clock a busy machine seems dead.
-                    "keepalive_s": round(1.5 * self._factor),
+                    "keepalive_s": round(4 * self._factor),
                 },
                 "http": {"port": 0},
                 **self._sections,
