@@ -121,7 +121,7 @@ def configured(inside: Machine, broker: Mosquitto, work: Path) -> Iterator[Machi
     """Exchange, broker, model, configuration and secret are there; nothing is started."""
     with (
         inside.network(),
-        sandbox_process("--symbols", "2", "--slice-rows", "3600", "--history", "900") as exchange,
+        sandbox_process("--symbols", "2", "--slice-rows", "3600", "--history", "1800") as exchange,
     ):
         state = work / "lib" / "candlecast"
         state.mkdir()
@@ -143,6 +143,9 @@ def configured(inside: Machine, broker: Mosquitto, work: Path) -> Iterator[Machi
                 broker.port,
                 free_port(),
                 mqtt={"username": "trader", "password_file": "candlecast_mqtt-password"},
+                model={"epochs": 1, "batch_size": 256},
+                registry={"gate_days": 300 / 86_400},
+                retrain={"days": 1_500 / 86_400},
             ),
         )
         secret = work / "etc" / "candlecast" / "credentials" / "mqtt-password"
@@ -234,6 +237,27 @@ def test_a_champion_that_changes_is_swapped_in(started: Machine) -> None:
     assert started.pid_of(SERVICE) == pid
 
 
+def test_the_timer_runs_the_nightly_job(started: Machine, work: Path) -> None:
+    timer, job = "candlecast-retrain.timer", "candlecast-retrain.service"
+    drop_in = work / "units" / f"{timer}.d" / "now.conf"
+    drop_in.parent.mkdir()
+    drop_in.write_text("[Timer]\nOnCalendar=\nOnActiveSec=0\nRandomizedDelaySec=0\n")
+    started.systemctl("daemon-reload")
+    before = started.pid_of(SERVICE)
+    started.systemctl("start", timer)
+
+    def ended() -> bool:
+        return started.show(job, "ExecMainExitTimestamp")["ExecMainExitTimestamp"] != ""
+
+    until(ended, 90, lambda: started.text(job))
+    shown = started.show(job, "Result", "ExecMainStatus", "Nice")
+    assert shown == {"Result": "success", "ExecMainStatus": "0", "Nice": "19"}, started.text(job)
+    told = json.loads((work / "lib" / "candlecast" / "retrain.json").read_text())
+    assert told["error"] is None
+    assert told["version"]
+    assert started.pid_of(SERVICE) == before
+
+
 def test_the_secret_is_in_its_credential_alone(started: Machine) -> None:
     pid = started.pid_of(SERVICE)
     assert SECRET not in started.text(SERVICE)
@@ -276,7 +300,7 @@ def test_it_stops_cleanly(started: Machine, broker: Mosquitto) -> None:
             states.append(json.loads(live.next(10)["payload"])["state"])
     assert states[-2:] == ["stopping", "offline"]
     shown = started.show(SERVICE, "ActiveState", "Result", "ExecMainStatus", "NRestarts")
-    assert shown["ActiveState"] == "inactive"
+    assert shown["ActiveState"] == "inactive", started.text(SERVICE)[-6000:]
     assert shown["Result"] == "success"
     assert shown["ExecMainStatus"] == "0"
 
