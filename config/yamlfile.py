@@ -23,6 +23,7 @@ _TWINS: Final = {("trading", "symbol"): "symbols", ("trading", "symbols"): "symb
 """Two spellings of one setting: the environment's replaces the file's."""
 
 _SHOWN_CHARS: Final = 60
+_LARGEST: Final = 1 << 20
 
 
 class _Loader(yaml.SafeLoader):
@@ -51,7 +52,8 @@ def read_mapping(path: Path) -> dict[str, Any]:
         ConfigError: missing, unreadable, broken (with line and column) or not a mapping.
     """
     try:
-        loaded = yaml.load(path.read_bytes(), _Loader)  # noqa: S506 - a SafeLoader
+        with path.open("rb") as file:
+            text = file.read(_LARGEST + 1)
     except FileNotFoundError:
         example = Path(__file__).with_name("config.yaml")
         msg = f"{path}: no such file; name one with --config, or copy {example} there"
@@ -59,6 +61,21 @@ def read_mapping(path: Path) -> dict[str, Any]:
     except OSError as error:
         msg = f"{path}: cannot read it: {error.strerror}"
         raise ConfigError(msg) from None
+    if len(text) > _LARGEST:
+        msg = f"{path}: has more than {_LARGEST} bytes, which no configuration needs"
+        raise ConfigError(msg)
+    loaded = _parsed(path, text)
+    if loaded is None:
+        return {}
+    if not isinstance(loaded, dict) or not all(isinstance(key, str) for key in loaded):
+        msg = f"{path}: must be a mapping of sections such as exchange: and trading:"
+        raise ConfigError(msg)
+    return loaded
+
+
+def _parsed(path: Path, text: bytes) -> object:
+    try:
+        return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
@@ -67,12 +84,6 @@ def read_mapping(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
         msg = f"{path}: not valid YAML: {' '.join(str(error).split())[:200]}"
         raise ConfigError(msg) from None
-    if loaded is None:
-        return {}
-    if not isinstance(loaded, dict) or not all(isinstance(key, str) for key in loaded):
-        msg = f"{path}: must be a mapping of sections such as exchange: and trading:"
-        raise ConfigError(msg)
-    return loaded
 
 
 def overlay(

@@ -39,7 +39,9 @@ def make_exchange(
     check_exchange(name)
     import ccxt.pro
 
-    base = getattr(ccxt.pro, name)
+    from daemon.bounded import bounded
+
+    base = bounded(getattr(ccxt.pro, name))
     exchange = (wrap(base) if wrap else base)({"enableRateLimit": True})
     exchange.urls = repoint(exchange.urls, endpoint_rest, endpoint_ws)
     _choose_markets(exchange, set(symbols))

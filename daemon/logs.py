@@ -28,6 +28,7 @@ _WINDOW_S: Final = 60.0
 _KNOWN: Final = 1_000
 """Lines of the program that are remembered; the one longest silent is forgotten first."""
 
+_ROOMS: Final = ("config", "daemon", "model")
 _FAREWELL_S: Final = 2.0
 _PRIORITIES: Final = {
     logging.DEBUG: 7,
@@ -233,12 +234,17 @@ def logging_to(
     when = "" if journal else "%(asctime)s %(levelname)s "
     handler.setFormatter(Objects() if style == "json" else Lines(f"{when}%(name)s: %(message)s"))
     root = logging.getLogger()
-    before = root.level
+    levels = dict.fromkeys(_ROOMS, level) if level == "DEBUG" else {}
+    # Libraries debug by writing down all that they send and receive.
+    levels[""] = "INFO" if levels else level
+    before = {name: logging.getLogger(name or None).level for name in levels}
     root.addHandler(handler)
-    root.setLevel(level)
+    for name, value in levels.items():
+        logging.getLogger(name or None).setLevel(value)
     try:
         yield
     finally:
         root.removeHandler(handler)
-        root.setLevel(before)
+        for name, number in before.items():
+            logging.getLogger(name or None).setLevel(number)
         handler.close()

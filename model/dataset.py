@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     Integers = NDArray[np.int64]
 
 _PARTS: Final = ("training", "validation", "test")
+_LARGEST_CSV: Final = 2 << 30
+"""Bytes; some twenty million candles. Read by pandas it takes several times as much memory."""
+
 _LATEST_MS: Final = 4_102_444_800_000
 """The year 2100."""
 
@@ -104,6 +107,9 @@ def read_candles(path: Path, timeframe: Timeframe) -> pd.DataFrame:
     import pandas as pd
 
     try:
+        if path.stat().st_size > _LARGEST_CSV:
+            msg = f"{path}: has more than {_LARGEST_CSV >> 20} MiB; train on fewer candles"
+            raise CandlecastError(msg)
         frame = pd.read_csv(path)
     except FileNotFoundError:
         msg = f"{path}: no such file"

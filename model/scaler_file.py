@@ -71,7 +71,12 @@ def load_json(path: Path) -> MinMaxScaler:
         FileNotFoundError: there is no such file.
         BundleError: it is anything else.
     """
-    scalers = ScalerSet.from_json(path.read_bytes())
+    with path.open("rb") as file:
+        data = file.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        msg = f"{path} is larger than {MAX_BYTES} bytes"
+        raise BundleError(msg)
+    scalers = ScalerSet.from_json(data)
     if len(scalers.by_symbol) != 1:
         msg = f"{path} holds {len(scalers.by_symbol)} symbols; a preprocessor serves one"
         raise BundleError(msg)

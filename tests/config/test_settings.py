@@ -273,6 +273,10 @@ def test_a_password_file_that_holds_no_password(
         settings.mqtt.read_password()
 
 
+def test_a_file_that_is_too_long_for_a_configuration(tmp_path: Path) -> None:
+    assert "has more than 1048576 bytes" in refusal(tmp_path, "# comment\n" * 110_000)
+
+
 def test_the_password_file(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     settings = load(write(tmp_path, f"mqtt: {{password_file: {secret}}}"), {})

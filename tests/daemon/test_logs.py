@@ -156,8 +156,11 @@ def test_the_journal_is_recognised_by_its_stream(tmp_path: Path) -> None:
 def test_nothing_is_left_behind() -> None:
     root = logging.getLogger()
     before = root.level, list(root.handlers), threading.active_count()
-    with logged("json", "DEBUG"):
-        assert root.level == logging.DEBUG
+    with logged("json", "DEBUG") as lines:
+        log.debug("ours")
+        logging.getLogger("ccxt.base.exchange").debug("theirs, with all that was sent")
+        logging.getLogger("ccxt.base.exchange").info("worth knowing")
+    assert [json.loads(line)["message"] for line in lines] == ["ours", "worth knowing"]
     assert (root.level, list(root.handlers), threading.active_count()) == before
 
 

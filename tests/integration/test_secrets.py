@@ -1,0 +1,199 @@
+"""Secrets are planted wherever the daemon takes some, and looked for wherever it speaks."""
+
+from __future__ import annotations
+
+import base64
+import json
+import ssl
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.certificates import Authority
+from tests.integration.harness import (
+    Daemon,
+    daemon,
+    promote_drawn,
+    sections,
+    tape_of,
+    write_config,
+)
+from tests.servers import (
+    HOST,
+    Mosquitto,
+    free_port,
+    mosquitto,
+    password_file,
+    program,
+    sandbox_process,
+)
+
+BROKER_SECRET = "planted-for-the-broker"
+PAGE_SECRET = "planted-for-the-pages"
+SECRETS = (BROKER_SECRET, PAGE_SECRET)
+
+
+def shapes(key: Path) -> list[str]:
+    """A secret as it is, and as it travels."""
+    coded = [base64.b64encode(f"me:{PAGE_SECRET}".encode()).decode()]
+    return [*SECRETS, *coded, *key.read_text().splitlines()[1:-1]]
+
+
+class Place:
+    """A daemon that needs a secret for everything."""
+
+    def __init__(self, folder: Path, authority: Authority, broker: Mosquitto) -> None:
+        self.folder = folder
+        self.authority = authority
+        self.broker = broker
+        self.key = folder / "pages.key"
+        self.process: Daemon | None = None
+
+    def get(self, url: str, login: str | None = f"me:{PAGE_SECRET}") -> tuple[int, str]:
+        headers = {}
+        if login is not None:
+            headers["Authorization"] = "Basic " + base64.b64encode(login.encode()).decode()
+        trusting = ssl.create_default_context(cafile=str(self.authority.ca))
+        request = urllib.request.Request(url, headers=headers)  # noqa: S310 - its own server
+        try:
+            with urllib.request.urlopen(request, timeout=10, context=trusting) as answer:  # noqa: S310
+                # The stream of events has no end.
+                return int(answer.status), answer.read1(1 << 20).decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+        except OSError as error:
+            return 0, str(error)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    folder = tmp_path_factory.mktemp("secrets")
+    authority = Authority(folder)
+    broker_pair, pages = authority.issue("broker"), authority.issue("pages")
+    passwords = password_file(folder, "trader", BROKER_SECRET)
+    lines = (
+        *(f"cafile {authority.ca}", f"certfile {broker_pair.certificate}"),
+        *(f"keyfile {broker_pair.key}", f"password_file {passwords}", "allow_anonymous false"),
+    )
+    (folder / "page-password").write_text(PAGE_SECRET)
+    with (
+        mosquitto(folder, *lines) as broker,
+        sandbox_process("--symbols", "2", "--slice-rows", "3600", "--history", "900") as exchange,
+    ):
+        promote_drawn(folder, tape_of(exchange))
+        http_port = free_port()
+        config = write_config(
+            folder,
+            sections(
+                exchange,
+                broker.port,
+                http_port,
+                mqtt={"username": "trader", "tls": {"ca_file": authority.ca.name}},
+                http={
+                    "host": HOST,
+                    "username": "me",
+                    "password_file": "page-password",
+                    "tls": {
+                        "certificate_file": pages.certificate.name,
+                        "key_file": pages.key.name,
+                    },
+                },
+                logging={"level": "DEBUG", "format": "json"},
+            ),
+        )
+        found = Place(folder, authority, broker)
+        with daemon(config, http_port, CANDLECAST__MQTT__PASSWORD=BROKER_SECRET) as process:
+            found.process = process
+            deadline = time.monotonic() + 60
+            while found.get(f"https://{HOST}:{http_port}/readyz")[0] != 200:
+                assert process.process.poll() is None, process.log
+                assert time.monotonic() < deadline, process.log
+                time.sleep(0.1)
+            time.sleep(2.0)
+            yield found
+
+
+def running(place: Place) -> Daemon:
+    assert place.process is not None
+    return place.process
+
+
+def clean(text: str, place: Place) -> None:
+    assert text
+    for secret in shapes(place.key):
+        assert secret not in text
+
+
+def test_pages_and_metrics(place: Place) -> None:
+    url = f"https://{HOST}:{running(place).http_port}"
+    for page in ("", "metrics", "healthz", "readyz", "events", "nowhere"):
+        for login, codes in (
+            (f"me:{PAGE_SECRET}", {200, 404}),
+            (None, {401}),
+            ("me:wrong", {401}),
+        ):
+            status, text = place.get(f"{url}/{page}", login)
+            assert status in codes, (page, status)
+            clean(text, place)
+
+
+def test_messages(place: Place) -> None:
+    done = subprocess.run(
+        [program("mosquitto_sub"), "-h", HOST, "-p", str(place.broker.port), "-V", "5",
+         "--cafile", str(place.authority.ca), "-u", "trader", "-P", BROKER_SECRET,
+         "-t", "#", "-C", "6", "-W", "10", "-F", "%j"],
+        capture_output=True, text=True, check=True, timeout=20,
+    )  # fmt: skip
+    assert len(done.stdout.splitlines()) == 6
+    clean(done.stdout, place)
+
+
+def test_process_list(place: Place) -> None:
+    clean(Path(f"/proc/{running(place).process.pid}/cmdline").read_text(), place)
+
+
+def test_what_is_left_on_disk(place: Place) -> None:
+    written = [path for path in (place.folder / "state").rglob("*") if path.is_file()]
+    assert any(path.name == "history.sqlite" for path in written)
+    for path in written:
+        clean(path.read_bytes().decode("latin-1"), place) if path.stat().st_size else None
+
+
+def test_the_log_in_every_detail(place: Place) -> None:
+    records = [json.loads(line) for line in running(place).log.splitlines()]
+    assert {"DEBUG", "INFO"} <= {record["level"] for record in records}
+    assert any(record["message"] == "forecast" and record["seq"] for record in records)
+    clean(running(place).log, place)
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({}, 0),
+        ({"CANDLECAST__MQTT__PORT": "x"}, 2),
+        ({"CANDLECAST__HTTP__PASSWORD": PAGE_SECRET}, 2),
+        ({"CANDLECAST__MQTT__PASSWORD_FILE": "page-password"}, 2),
+        ({"CANDLECAST__MQTT__PASSWORT": BROKER_SECRET}, 2),
+        ({"CANDLECAST__HTTP__TLS__KEY_FILE": "page-password"}, 2),
+    ],
+)
+def test_findings_about_the_configuration(
+    place: Place, changes: dict[str, str], code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CANDLECAST__MQTT__PASSWORD", BROKER_SECRET)
+    for name, value in changes.items():
+        monkeypatch.setenv(name, value)
+    done = subprocess.run(
+        [sys.executable, "-m", "daemon", "check-config",
+         "--config", str(place.folder / "config.yaml")],
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == code, done.stderr
+    clean(done.stdout + done.stderr, place)
+    assert "Traceback" not in done.stderr
