@@ -54,7 +54,7 @@ class Summary(NamedTuple):
 
 
 class _Symbol:
-    __slots__ = ("coverage", "direction", "pending", "ratio", "scored_ms")
+    __slots__ = ("coverage", "direction", "pending", "ratio", "scored_ms", "skill")
 
     def __init__(self, window: int) -> None:
         self.ratio = RollingRatio(window)
@@ -62,6 +62,7 @@ class _Symbol:
         self.coverage = RollingShare(window)
         self.pending: dict[int, ForecastRow] = {}
         self.scored_ms = 0
+        self.skill: Skill | None = None
 
 
 class Accuracy:
@@ -128,7 +129,15 @@ class Accuracy:
         row = symbol.pending.pop(candle.open_ms, None)
         patience_ms = PATIENCE * (candle.close_ms - candle.open_ms)
         self._give_up(symbol, candle.open_ms - patience_ms)
-        return None if row is None else self._score(symbol, row, candle.ohlcv.close)
+        if row is None:
+            return None
+        realised = self._score(symbol, row, candle.ohlcv.close)
+        self._judge(symbol)
+        return realised
+
+    def _judge(self, symbol: _Symbol) -> None:
+        """Bring the skill up to date, so that the next forecast finds it ready."""
+        symbol.skill = symbol.ratio.get() if symbol.ratio.n >= self._min_n else None
 
     def _give_up(self, symbol: _Symbol, before_ms: int) -> None:
         overdue = [close_ms for close_ms in symbol.pending if close_ms <= before_ms]
@@ -157,13 +166,13 @@ class Accuracy:
             if self._add(row) and close is not None:
                 symbol = self._symbols[row.symbol]
                 self._score(symbol, symbol.pending.pop(row.candle_close_ms), close)
+        for symbol in self._symbols.values():
+            self._judge(symbol)
 
     def skill(self, name: str) -> Skill | None:
         """One symbol's error as a ratio to the last-value forecast's; None below ``min_n``."""
         symbol = self._symbols.get(name)
-        if symbol is None or symbol.ratio.n < self._min_n:
-            return None
-        return symbol.ratio.get()
+        return None if symbol is None else symbol.skill
 
     def summary(self, name: str) -> Summary:
         """One symbol's figures."""

@@ -12,7 +12,7 @@ from daemon.marks import Marks
 from daemon.outbox import Outgoing
 from daemon.topics import batch_topic, prediction_topic
 from model.forecast import batch_payload
-from model.forecasts import Common, Forecasts, Writer
+from model.forecasts import COLUMNS, Common, Forecasts, Writer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from daemon.publisher import Publisher
     from model.calibration import Outlook
     from model.candle import Candle
-    from model.forecast import Market, ModelInfo, Skill
+    from model.forecast import Market, ModelInfo
 
     Floats = npt.NDArray[np.float64]
 
@@ -193,16 +193,18 @@ class Issuer:
         skills = [self._books.accuracy.skill(candle.symbol) for candle in candles]
         received_s = np.array([candle.received_s for candle in candles])
         ready_s = self._clock.monotonic() - received_s
-        numbers = np.column_stack(
-            [
-                *(run.last, run.price, run.raw, run.price / run.last - 1.0),
-                *(np.where(run.outlook.known, told, 0.0) for told in run.outlook[2:]),
-                run.out_of_range,
-                _columns(skills),
-                np.round(1e3 * ready_s, 3),
-                np.round(1e3 * (run.started_s - received_s), 3),
-            ]
+        numbers = np.empty((len(batch), len(COLUMNS)))
+        columns = (
+            *(run.last, run.price, run.raw, run.price / run.last - 1.0),
+            *(np.where(run.outlook.known, told, 0.0) for told in run.outlook[2:]),
+            run.out_of_range,
+            np.array([0.0 if skill is None else skill.mae_ratio for skill in skills]),
+            np.array([0.0 if skill is None else skill.stderr for skill in skills]),
+            np.round(1e3 * ready_s, 3),
+            np.round(1e3 * (run.started_s - received_s), 3),
         )
+        for at, column in enumerate(columns):
+            numbers[:, at] = column
         return Forecasts(
             self._market,
             Common(run.lookback, run.outlook.level, round(1e3 * run.inference_s, 3), now_ms),
@@ -234,8 +236,3 @@ class Issuer:
                     is_forecast=True,
                 )
             )
-
-
-def _columns(skills: Sequence[Skill | None]) -> Floats:
-    """Ratio and standard error of each, ``[k, 2]``; 0 where there is none."""
-    return np.array([(0.0, 0.0) if skill is None else skill[:2] for skill in skills]).reshape(-1, 2)

@@ -56,6 +56,8 @@ class Ledger:
         self._books = books
         self._entries: deque[Forecasts | Candle] = deque()
         self._symbols: set[str] = set()
+        self._late: list[Forecast] = []
+        self._entered = 0
         self.newest: dict[str, Forecast] = {}
 
     def __len__(self) -> int:
@@ -64,6 +66,8 @@ class Ledger:
 
     def published(self, forecasts: Forecasts) -> None:
         """Note forecasts that are on their way."""
+        if not len(forecasts):
+            return
         self._entries.append(forecasts)
         self._symbols.update(candle.symbol for candle in forecasts.candles)
 
@@ -89,6 +93,7 @@ class Ledger:
                 done += 1
         if not self._entries:
             self._symbols.clear()
+            self._tell_late()
 
     def score(self, candle: Candle) -> None:
         """Hold the forecast that was made of this candle against it, at once."""
@@ -102,27 +107,31 @@ class Ledger:
 
     def _enter(self, forecasts: Forecasts) -> None:
         accuracy, recorder, metrics = self._books
-        late: list[Forecast] = []
+        told = log.isEnabledFor(logging.DEBUG)
         for forecast in forecasts:
             accuracy.add(forecast)
             recorder.forecast(forecast)
             metrics.ready(forecast)
             self.newest[forecast.symbol] = forecast
             if forecast.late:
-                late.append(forecast)
-            if log.isEnabledFor(logging.DEBUG):
+                self._late.append(forecast)
+            if told:
                 log.debug("forecast", extra={"fields": _identity(forecast)})
-        if late:
-            self._tell(late, len(forecasts))
+        self._entered += len(forecasts)
+        metrics.made_ready(forecasts.common.published_ms)
 
-    def _tell(self, late: Sequence[Forecast], count: int) -> None:
-        """Name the slowest of a flush in log and metrics, so that one leads to the other."""
+    def _tell_late(self) -> None:
+        """Name the slowest of a burst in log and metrics, so that one leads to the other."""
+        late, self._late = self._late, []
+        entered, self._entered = self._entered, 0
+        if not late:
+            return
         slowest = max(late, key=lambda forecast: forecast.latency.ready_ms)
         self._books.metrics.point_out(slowest)
         log.warning(
             "%d of %d forecasts were late, the slowest was ready after %.1f ms",
             len(late),
-            count,
+            entered,
             slowest.latency.ready_ms,
             extra={"fields": _identity(slowest)},
         )

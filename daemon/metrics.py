@@ -238,7 +238,6 @@ class Metrics:
         ready_s = forecast.latency.ready_ms / 1e3
         self._stages["ready"].observe(ready_s)
         self._stages["queue"].observe(forecast.latency.queue_ms / 1e3)
-        self._last_prediction.set(forecast.published_ms / 1e3)
         series = self._series_of(forecast.symbol)
         if series is not None:
             series.last_prediction.set(forecast.published_ms / 1e3)
@@ -248,6 +247,10 @@ class Metrics:
         labels = {"symbol": forecast.symbol, "seq": str(forecast.seq)}
         ready_s = forecast.latency.ready_ms / 1e3
         self._stages["ready"].point_out(ready_s, labels, forecast.published_ms / 1e3)
+
+    def made_ready(self, published_ms: int) -> None:
+        """Record when the newest forecasts were made ready."""
+        self._last_prediction.set(published_ms / 1e3)
 
     def published(self, publish_s: float, total_s: float, late: bool) -> None:  # noqa: FBT001 - a value
         """Record a forecast that the broker has: ``late`` if it was ready over the budget."""

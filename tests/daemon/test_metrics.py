@@ -72,6 +72,7 @@ def busy() -> Metrics:
     metrics.batch_size.observe(20)
     for slot in range(3):
         metrics.ready(forecast(slot))
+        metrics.made_ready(forecast(slot).published_ms)
         metrics.published(0.002, 0.004, late=slot == 2)
         accuracy.add(forecast(slot))
         open_ms = T0 + slot * MINUTE
