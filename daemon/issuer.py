@@ -194,7 +194,7 @@ class Issuer:
         received_s = np.array([candle.received_s for candle in candles])
         ready_s = self._clock.monotonic() - received_s
         numbers = np.empty((len(batch), len(COLUMNS)))
-        columns = (
+        columns: list[npt.NDArray[np.floating]] = [
             *(run.last, run.price, run.raw, run.price / run.last - 1.0),
             *(np.where(run.outlook.known, told, 0.0) for told in run.outlook[2:]),
             run.out_of_range,
@@ -202,7 +202,7 @@ class Issuer:
             np.array([0.0 if skill is None else skill.stderr for skill in skills]),
             np.round(1e3 * ready_s, 3),
             np.round(1e3 * (run.started_s - received_s), 3),
-        )
+        ]
         for at, column in enumerate(columns):
             numbers[:, at] = column
         return Forecasts(

@@ -212,6 +212,12 @@ def test_rolling_figures_are_not_made_up() -> None:
     assert value(metrics, "symbol_direction_accuracy", symbol="BTC/USDT") == 1.0
 
 
+def test_the_newest_forecast_is_told_by_its_time() -> None:
+    metrics = Metrics()
+    metrics.made_ready(T0 + 12)
+    assert value(metrics, "last_prediction_timestamp_seconds") == (T0 + 12) / 1000
+
+
 def test_forecasts_given_up_are_counted_once() -> None:
     metrics, accuracy = Metrics(), Accuracy()
     for slot in range(PATIENCE + 2):
@@ -231,7 +237,6 @@ def test_only_the_first_symbols_have_series_of_their_own() -> None:
         if "symbol" in sample.labels
     ]
     assert sorted(per_symbol) == ["A/USDT"] * 3 + ["B/USDT"] * 3
-    assert value(metrics, "last_prediction_timestamp_seconds") == (T0 + 12) / 1000
 
 
 def test_a_new_model_replaces_the_old_one() -> None:
