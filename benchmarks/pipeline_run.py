@@ -184,25 +184,30 @@ def _evaluate(received: Path, market: Exchange, before: _Reading, after: _Readin
         payload_bytes=sum(int(rest[2]) for rest in arrivals.values()) / max(1, len(arrivals)),
         cpu_s=after.cpu_s - before.cpu_s,
         loop_cpu_s=after.loop_cpu_s - before.loop_cpu_s,
-        where_ms=_where(arrivals, starts, _publish_ms(moved)) if flushes and arrivals else {},
+        where_ms=_where(arrivals, starts, _ahead_ms(before, after)) | _publish_ms(moved)
+        if flushes and arrivals
+        else {},
         stage_us=_stages(moved) if flushes else {},
         batch_size=moved[("batch_size_sum", "")] / flushes if flushes else float("nan"),
     )
 
 
-def _where(
-    arrivals: dict[tuple[str, int], list[str]], starts: dict[int, int], publish_ms: float
-) -> dict[str, float]:
-    """A mean forecast's way in parts, from what it says of itself.
+def _ahead_ms(before: _Reading, after: _Reading) -> float:
+    """By how much the daemon's idea of the exchange's time is ahead of this machine's."""
+    name = "exchange_clock_offset_seconds", ""
+    # It is told against a wall clock that cuts off fractions of a millisecond: half of one.
+    return 500.0 * (before.series[name] + after.series[name]) - 0.5
 
-    The parts up to ``sum`` add up to it; the acknowledgement comes beside the last of them.
-    """
+
+def _where(
+    arrivals: dict[tuple[str, int], list[str]], starts: dict[int, int], ahead_ms: float
+) -> dict[str, float]:
+    """A mean forecast's way in parts, from what it says of itself; they add up to the sum."""
     wall_ns = time.time_ns() - time.monotonic_ns()
     parts = []
     for (_, close_ms), (arrived_ns, _, _, published_ms, ready, queue, _) in arrivals.items():
         total_ms = (int(arrived_ns) - starts[close_ms]) / 1e6
-        # Published in whole milliseconds, cut off: half of one more is right on average.
-        made_ms = float(published_ms) + 0.5 - (starts[close_ms] + wall_ns) / 1e6
+        made_ms = float(published_ms) - ahead_ms - (starts[close_ms] + wall_ns) / 1e6
         in_daemon_ms, queue_ms = float(ready), float(queue)
         way_in_ms = made_ms - in_daemon_ms
         way_out_ms = total_ms - made_ms
@@ -211,13 +216,12 @@ def _where(
         *("exchange to daemon", "receive, queue", "features, inference, encode"),
         *("ready to subscriber", "sum"),
     )
-    means = dict(zip(names, np.mean(parts, axis=0).tolist(), strict=True))
-    return means | {"sent to acknowledged": publish_ms}
+    return dict(zip(names, np.mean(parts, axis=0).tolist(), strict=True))
 
 
-def _publish_ms(moved: dict[tuple[str, str], float]) -> float:
+def _publish_ms(moved: dict[tuple[str, str], float]) -> dict[str, float]:
     total, count = (moved[(f"latency_seconds_{what}", "publish")] for what in ("sum", "count"))
-    return 1e3 * total / count
+    return {"sent to acknowledged": 1e3 * total / count}
 
 
 def _stages(moved: dict[tuple[str, str], float]) -> dict[str, float]:
