@@ -55,7 +55,8 @@ class Link(asyncio.Protocol):
     Attributes:
         lost: done, with a `LinkLostError`, when the connection is gone.
         keepalive_s: after so many silent seconds a `ping` is due.
-        heard: whether anything has come from the broker since it was last cleared.
+        heard: whether anything has come from the broker since the last `ping`.
+        stuck: whether messages were under way at the last `ping` and none was answered since.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Link(asyncio.Protocol):
         self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.keepalive_s = 0
         self.heard = True
+        self.stuck = False
         self._codec = codec
         self._on_taken = on_taken
         self._on_denied = on_denied
@@ -124,6 +126,7 @@ class Link(asyncio.Protocol):
     def ping(self) -> None:
         """Show the broker that we are alive, and ask the same of it."""
         self.heard = False
+        self.stuck = bool(self._under_way)
         self._write(PING)
 
     def close(self) -> None:
@@ -181,6 +184,7 @@ class Link(asyncio.Protocol):
             if event.denied is None:
                 self._taken([event.packet_id])
             elif (known := self._under_way.pop(event.packet_id, None)) is not None:
+                self.stuck = False
                 self._on_denied(known[0], event.denied)
         elif isinstance(event, Accepted):
             if not self._accepted.done():
@@ -191,6 +195,7 @@ class Link(asyncio.Protocol):
     def _taken(self, packet_ids: Iterable[int]) -> None:
         answers = (self._under_way.pop(packet_id, None) for packet_id in packet_ids)
         self._on_taken([known for known in answers if known is not None])
+        self.stuck = False
 
     def pause_writing(self) -> None:
         """Called by the event loop: the broker reads more slowly than we write."""

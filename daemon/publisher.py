@@ -206,11 +206,16 @@ class Publisher:
         self._broken = False
 
     async def _keep_alive(self, link: Link) -> None:
-        """Ask for a sign of life twice per keep-alive interval; a silent broker is a lost one."""
+        """Ask for a sign of life twice per keep-alive interval; a silent broker is a lost one.
+
+        So is one that answers pings alone: what it never acknowledges would fill `Link.room`.
+        """
         while True:
             await self._clock.sleep(link.keepalive_s / 2)
             if not link.heard:
                 link.abort("it does not answer any more")
+            elif link.stuck:
+                link.abort("it acknowledges nothing any more")
             link.ping()
 
     async def _drain(self, link: Link) -> None:

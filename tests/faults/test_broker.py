@@ -206,3 +206,24 @@ async def test_a_stale_forecast_is_never_sent_late_as_if_it_were_new(
             with pytest.raises(queue.Empty):
                 await arrives(live, 0.3)
         assert (trial.outcome("published"), trial.outcome("dropped")) == (1, 1)
+
+
+async def _mute(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Lets everybody in, answers pings, and acknowledges nothing."""
+    with closing(writer):
+        await reader.read(65_536)
+        writer.write(mqtt5.ConnAckPacket().write())
+        while sent := await reader.read(65_536):
+            writer.write(mqtt5.PingRespPacket().write() * sent.count(b"\xc0\x00"))
+
+
+async def test_a_broker_that_lives_but_acknowledges_nothing_is_a_lost_one(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with await asyncio.start_server(_mute, HOST) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with running(Trial(port, keepalive_s=KEEPALIVE_S)) as trial:
+            await connected(trial)
+            await until(lambda: not trial.publisher.connected.is_set())
+            await connected(trial)
+    assert "it acknowledges nothing any more" in caplog.text
