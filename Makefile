@@ -22,7 +22,7 @@ if [ -z "$$python" ]; then \
 	echo "candlecast needs Python 3.11 or newer with venv; none is on PATH" >&2; exit 1; fi
 endef
 
-.PHONY: help demo test soak chaos fuzz bench lint format docs install uninstall lock clean
+.PHONY: help demo test soak chaos fuzz bench lint format docs install uninstall sbom lock clean
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,6 +69,10 @@ install: ## the daemon as a systemd service in /opt/candlecast; as root
 
 uninstall: ## remove the service; configuration and state stay
 	@systemd/install.sh uninstall
+
+sbom: $(STAMP) ## what the service consists of: build/sbom.json, CycloneDX
+	@mkdir -p build
+	@$(BIN)/python systemd/sbom.py build/sbom.json
 
 lock: ## renew all lock files (needs uv)
 	@command -v uv >/dev/null || { echo "make lock needs uv on PATH" >&2; exit 1; }
