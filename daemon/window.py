@@ -119,7 +119,7 @@ class Window:
             # A candle that waits behind an earlier gap may sit here already.
             self._waiting.pop(candle.open_ms, None)
             self._append(candle)
-            if self._drain():
+            if self._waiting and self._drain():
                 self.revision += 1
             return Verdict.APPENDED
         return self._revise(candle)
@@ -157,8 +157,15 @@ class Window:
 
     def _drain(self) -> int:
         drained = 0
-        while self._waiting and self._next_open_ms in self._waiting:
-            self._append(self._waiting.pop(self._next_open_ms))
+        for open_ms in sorted(self._waiting):
+            if self._next_open_ms is None or open_ms > self._next_open_ms:
+                break
+            candle = self._waiting.pop(open_ms)
+            if open_ms < self._next_open_ms:
+                # It waited for a beginning that turned out to be later, or for a filled period.
+                self._revise(candle)
+                continue
+            self._append(candle)
             drained += 1
         return drained
 

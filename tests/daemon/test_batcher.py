@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from daemon.batcher import Batcher, Ready
 from model.candle import Candle, Ohlcv
@@ -37,30 +37,52 @@ def test_a_newer_candle_displaces_the_one_that_it_outdates() -> None:
     assert batcher.take() == [Ready(0, candle(8))]
 
 
-_STEP = st.one_of(
-    st.tuples(st.just("add"), st.integers(0, 5)),
-    st.tuples(st.just("discard"), st.integers(0, 5)),
-    st.tuples(st.just("take"), st.just(0)),
-)
+class BatcherAgainstList(RuleBasedStateMachine):
+    """Oracle: a list in the order of arrival; every candle leaves exactly once, or is named."""
+
+    @initialize(most=st.integers(1, 4))
+    def start(self, most: int) -> None:
+        self.most = most
+        self.batcher = Batcher(most)
+        self.waiting: list[Ready] = []
+        self.offered: list[Ready] = []
+        self.left: list[Ready] = []
+
+    def known(self, slot: int) -> Ready | None:
+        return next((ready for ready in self.waiting if ready.slot == slot), None)
+
+    def leave(self, *gone: Ready) -> None:
+        self.left += gone
+        self.waiting = [ready for ready in self.waiting if ready not in gone]
+
+    @rule(slot=st.integers(0, 5))
+    def a_candle_closes(self, slot: int) -> None:
+        older, ready = self.known(slot), Ready(slot, candle(len(self.offered)))
+        assert self.batcher.add(slot, ready.candle) == older
+        if older is not None:
+            self.leave(older)
+        self.offered.append(ready)
+        self.waiting.append(ready)
+
+    @rule(slot=st.integers(0, 5))
+    def a_window_gets_a_gap(self, slot: int) -> None:
+        known = self.known(slot)
+        assert self.batcher.discard(slot) == known
+        if known is not None:
+            self.leave(known)
+
+    @rule()
+    def the_pipeline_is_free(self) -> None:
+        batch = self.batcher.take()
+        assert batch == self.waiting[: self.most]
+        self.leave(*batch)
+
+    @invariant()
+    def nothing_is_lost_and_nothing_twice(self) -> None:
+        if not hasattr(self, "batcher"):
+            return
+        assert len(self.batcher) == len(self.waiting)
+        assert sorted(self.left + self.waiting) == sorted(self.offered)
 
 
-@given(st.lists(_STEP, max_size=60), st.integers(1, 4))
-def test_every_candle_leaves_exactly_once(steps: list[tuple[str, int]], most: int) -> None:
-    batcher = Batcher(most)
-    waiting: list[Ready] = []
-    for seq, (step, index) in enumerate(steps):
-        if step == "add":
-            ready = Ready(index, candle(seq))
-            displaced = batcher.add(index, ready.candle)
-            older = [r for r in waiting if r.slot == index]
-            assert older == ([] if displaced is None else [displaced])
-            waiting = [r for r in waiting if r.slot != index] + [ready]
-        elif step == "discard":
-            discarded = batcher.discard(index)
-            assert discarded == next((r for r in waiting if r.slot == index), None)
-            waiting = [r for r in waiting if r.slot != index]
-        else:
-            batch = batcher.take()
-            assert batch == waiting[:most]
-            waiting = waiting[most:]
-        assert len(batcher) == len(waiting)
+TestBatcherAgainstList = BatcherAgainstList.TestCase

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from daemon.window import Verdict, Window
 from model.candle import Candle, Ohlcv, Timeframe
@@ -74,6 +74,19 @@ def test_a_candle_from_before_the_window_is_stale() -> None:
     assert primed().add(candle(-1)) is Verdict.STALE
 
 
+@pytest.mark.parametrize("at", [-400_000, -1, 3])
+def test_what_waited_and_turns_out_to_be_old_blocks_nothing(at: int) -> None:
+    window = Window("A/B", FRAME, CAPACITY)
+    assert window.add(candle(at, 77.0)) is Verdict.GAP
+    # The history does not know it, or knows better.
+    window.repair(candle(k, 100.0 + k) for k in range(CAPACITY) if k != at)
+    assert window.gap is None
+    assert window.whole
+    assert window.add(candle(CAPACITY, 105.0)) is Verdict.APPENDED
+    kept = 77.0 if at == 3 else 103.0
+    assert closes(window) == [101.0, 102.0, kept, 104.0, 105.0]
+
+
 def test_a_gap_is_repaired_in_place() -> None:
     window = primed()
     assert window.add(candle(7, 107.0)) is Verdict.GAP
@@ -136,13 +149,13 @@ def test_any_order_of_arrival_ends_in_the_same_window(order: list[int]) -> None:
 
 
 class WindowAgainstSortedList(RuleBasedStateMachine):
-    """Oracle: a dictionary of all closes ever given, read in order."""
+    """Oracle: all closes ever told or in the exchange's history, read in the order of time."""
 
     def __init__(self) -> None:
         super().__init__()
         self.window = Window("A/B", FRAME, CAPACITY)
-        self.window.repair(candle(at, 50.0) for at in range(CAPACITY))
         self.truth = dict.fromkeys(range(CAPACITY), 50.0)
+        self.untold: dict[int, float] = {}
         self.live = CAPACITY
 
     @rule(close=st.floats(2, 1e6))
@@ -153,28 +166,54 @@ class WindowAgainstSortedList(RuleBasedStateMachine):
 
     @rule(close=st.floats(2, 1e6))
     def lose_a_candle(self, close: float) -> None:
-        self.truth[self.live] = close
+        self.truth[self.live] = self.untold[self.live] = close
         self.live += 1
+
+    @precondition(lambda self: self.untold)
+    @rule(data=st.data())
+    def a_lost_candle_comes_late(self, data: st.DataObject) -> None:
+        at = data.draw(st.sampled_from(sorted(self.untold)))
+        self.window.add(candle(at, self.untold.pop(at)))
+
+    @rule(back=st.integers(1, 2 * CAPACITY))
+    def a_candle_comes_twice(self, back: int) -> None:
+        at = self.live - back
+        if at in self.truth and at not in self.untold:
+            revision = self.window.revision
+            verdict = self.window.add(candle(at, self.truth[at]))
+            assert verdict in {Verdict.DUPLICATE, Verdict.STALE, Verdict.GAP}
+            assert self.window.revision == revision
+
+    @rule(years=st.integers(1, 3))
+    def a_candle_from_years_ago(self, years: int) -> None:
+        verdict = self.window.add(candle(-years * 525_600, 7.0))
+        assert verdict is (Verdict.GAP if self.window.next_open_ms is None else Verdict.STALE)
 
     @rule(back=st.integers(1, 2 * CAPACITY), close=st.floats(2, 1e6))
     def revise(self, back: int, close: float) -> None:
         at = self.live - back
         if at in self.truth:
             self.truth[at] = close
+            self.untold.pop(at, None)
             self.window.add(candle(at, close))
 
     @rule(overlap=st.integers(1, 3))
     def backfill(self, overlap: int) -> None:
         following = self.window.next_open_ms
-        assert following is not None
-        first = (following - START_MS) // FRAME.ms - overlap
+        end = self.live if following is None else (following - START_MS) // FRAME.ms
+        first = end - (2 * CAPACITY if following is None else overlap)
         span = range(max(0, first), self.live)
         self.window.repair(candle(at, self.truth[at], "rest") for at in span)
+        for at in span:
+            self.untold.pop(at, None)
+        assert self.window.whole
 
     @invariant()
     def holds_the_newest_consecutive_truth(self) -> None:
         following = self.window.next_open_ms
-        assert following is not None
+        if following is None:
+            assert len(self.window) == 0
+            return
         end = (following - START_MS) // FRAME.ms
         expected = [self.truth[at] for at in range(end - CAPACITY, end)]
         assert np.array_equal(self.window.ohlcv()[:, 3], expected)
