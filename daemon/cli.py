@@ -20,7 +20,7 @@ from pathlib import Path
 
 from daemon.cli_base import load as _load
 from daemon.cli_base import until_told as _until_told
-from daemon.cli_look import check_config, watch, watch_options
+from daemon.cli_look import check_config, doctor, watch, watch_options
 from daemon.tidy import uncollected
 from model.errors import CandlecastError
 
@@ -339,5 +339,6 @@ _COMMANDS = (
     _Command(
         "watch", "see a broker's forecasts as they come, from any machine", watch, watch_options
     ),
+    _Command("doctor", "try everything that the daemon needs, and say what to do", doctor),
     _Command("check-config", "check the configuration without connecting", check_config),
 )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import os
 
 from daemon.cli_base import load, until_told
+from model.errors import CandlecastError
 
 
 def watch_options(parser: argparse.ArgumentParser) -> None:
@@ -38,6 +40,52 @@ def watch(args: argparse.Namespace) -> None:
     broker = broker_of(configuration.load(path, os.environ | asked))
     board = Board(f"candlecast watch · {broker.host}:{broker.port}")
     until_told(lambda stop: watch_until(stop, broker, board, Console(), SystemClock()))
+
+
+def doctor(args: argparse.Namespace) -> None:
+    """Examine everything that the daemon needs."""
+    settings = load(args)
+    from daemon.clock import SystemClock
+    from daemon.doctor import Patient, examine, quiet
+    from daemon.findings import ill, line, verdict, well
+    from daemon.source import Source
+    from daemon.wiring import broker_of, guard_of, recipe_of
+    from model.candle import Timeframe
+
+    trading, endpoint = settings.trading, settings.exchange.endpoint
+    frame = Timeframe.parse(trading.timeframe)
+    patient = Patient(
+        Source(settings.exchange.name, endpoint.rest, endpoint.ws, trading.symbols, frame),
+        broker_of(settings),
+        settings.instance,
+        recipe_of(settings),
+        settings.state_dir,
+        settings.history.keep_days,
+        (settings.http.host, settings.http.port),
+        guard_of(settings).tls is not None,
+    )
+    quiet()
+    findings = [well("config", f"{args.config} is valid")]
+    print(line(findings[0]))
+
+    async def examined(stop: asyncio.Event) -> None:
+        async for finding in examine(patient, SystemClock()):
+            findings.append(finding)
+            print(line(finding), flush=True)
+        stop.set()
+
+    async def unless_told(stop: asyncio.Event) -> None:
+        async with asyncio.TaskGroup() as group:
+            work = group.create_task(examined(stop))
+            await stop.wait()
+            if work.cancel():
+                findings.append(ill("doctor", "was interrupted", "let it end"))
+
+    until_told(unless_told)
+    good, last = verdict(findings)
+    if not good:
+        raise CandlecastError(last)
+    print(last)
 
 
 def check_config(args: argparse.Namespace) -> None:

@@ -43,3 +43,8 @@ def batch_topic(exchange: str, timeframe: str) -> str:
 def status_topic(instance: str) -> str:
     """Where one daemon says how it is; its will says ``offline``."""
     return f"{ROOT}/status/{_level(instance)}"
+
+
+def doctor_topic(instance: str) -> str:
+    """Where `candlecast doctor` tries whether the broker takes and hands out messages."""
+    return f"{ROOT}/doctor/{_level(instance)}"

@@ -165,7 +165,7 @@ async def _follow(
     address = f"{broker.host}:{broker.port}"
     while True:
         try:
-            async with _client(broker) as client:
+            async with connect(broker) as client:
                 for topic in (_STATES, _PREDICTIONS):
                     await client.subscribe(topic, qos=1)
                 board.trouble, met, delay_s = None, True, shortest_s
@@ -180,7 +180,8 @@ async def _follow(
         delay_s = min(2 * delay_s, longest_s)
 
 
-def _client(broker: Broker) -> aiomqtt.Client:
+def connect(broker: Broker) -> aiomqtt.Client:
+    """A consumer's client, to be entered."""
     version = aiomqtt.ProtocolVersion.V5 if broker.version == "5" else aiomqtt.ProtocolVersion.V311
     return aiomqtt.Client(
         broker.host,

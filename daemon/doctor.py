@@ -1,0 +1,249 @@
+"""`candlecast doctor`: try everything that a daemon needs, by the daemon's own means."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import aiohttp
+
+from daemon.champion import open_champion
+from daemon.connection import Connection
+from daemon.doctor_broker import examine_broker
+from daemon.exchange import network_errors
+from daemon.findings import (
+    Finding,
+    ill,
+    judge_clock,
+    judge_disk,
+    judge_health,
+    judge_unit,
+    unclear,
+    well,
+)
+from daemon.groups import expected
+from daemon.metrics import Metrics
+from daemon.offset import ExchangeClock
+from daemon.rest import Rest
+from daemon.vigil import expected_interval_s
+from model.errors import BundleError, CandlecastError
+
+if TYPE_CHECKING:
+    from daemon.champion import Recipe
+    from daemon.clock import Clock
+    from daemon.publisher import Broker
+    from daemon.source import Source
+    from model.candle import Candle
+
+_REST_S: Final = 60.0
+_STREAM_S: Final = 20.0
+_HTTP_S: Final = 5.0
+_UNITS: Final = ("candlecast.service", "candlecast-retrain.timer")
+_SHOWN: Final = "LoadState,ActiveState,UnitFileState,Result"
+_SYSTEMD: Final = Path("/run/systemd/system")
+
+
+class Patient(NamedTuple):
+    """What is to be examined.
+
+    Attributes:
+        source: exchange, symbols and timeframe.
+        broker: where forecasts go.
+        instance: the daemon's name.
+        recipe: what the champion must be for.
+        state_dir: folder of registry and history.
+        keep_days: `history.keep_days`.
+        http: host and port of the status page.
+        https: whether it is served by TLS.
+    """
+
+    source: Source
+    broker: Broker
+    instance: str
+    recipe: Recipe
+    state_dir: Path
+    keep_days: float
+    http: tuple[str, int]
+    https: bool
+
+
+async def examine(patient: Patient, clock: Clock) -> AsyncIterator[Finding]:
+    """Look at everything, one after the other; nothing that lasts is changed."""
+    async for finding in _examine_exchange(patient.source, clock):
+        yield finding
+    yield await examine_broker(patient.broker, patient.instance, clock)
+    yield await asyncio.to_thread(_examine_model, patient.recipe)
+    for finding in await asyncio.to_thread(_examine_state, patient):
+        yield finding
+    yield await _examine_http(*patient.http, https=patient.https)
+    async for finding in _examine_systemd():
+        yield finding
+
+
+class _Ear:
+    """Keeps what a connection tells of."""
+
+    def __init__(self) -> None:
+        self.heard = 0
+        self.trouble: Exception | None = None
+
+    def on_message(self) -> None:
+        self.heard += 1
+
+    def on_final(self, candle: Candle) -> None:
+        """Nobody forecasts here."""
+
+    def on_forming(self, candle: Candle) -> None:
+        """The same."""
+
+    def on_first(self, symbol: str, forming_ms: int) -> None:
+        """That it came is enough."""
+
+    def on_garbage(self, error: Exception) -> None:
+        self.trouble = error
+
+    def on_bug(self, error: Exception) -> None:
+        self.trouble = error
+
+
+async def _examine_exchange(source: Source, clock: Clock) -> AsyncIterator[Finding]:
+    ear, time = _Ear(), ExchangeClock(clock)
+    rest = Rest(source, time, Metrics(1), ear.on_garbage)
+    started_s = clock.monotonic()
+    try:
+        try:
+            async with asyncio.timeout(_REST_S):
+                await rest.open()
+                await rest.newest(source.symbols[0])
+        except TimeoutError:
+            text = f"{source.name} did not answer within {_REST_S:g} s; is this address banned?"
+            yield ill("exchange", text, "wait, then try again with fewer symbols")
+            return
+        except CandlecastError as error:
+            advice = "check the network, a proxy (exchange.endpoint), exchange and trading"
+            yield ill("exchange", str(error), advice)
+            return
+        took_s = clock.monotonic() - started_s
+        count = len(source.symbols)
+        text = f"{source.name} answers and has {_symbols(count)} at {source.timeframe.text}"
+        yield well("exchange", f"{text} ({took_s:.1f} s)")
+        yield judge_clock(time.offset_s if time.measured else None, time.error_ms / 1e3)
+        yield await _examine_stream(source, rest, time, ear)
+    finally:
+        await rest.close()
+
+
+def _symbols(count: int) -> str:
+    return "the symbol" if count == 1 else f"all {count} symbols"
+
+
+async def _examine_stream(source: Source, rest: Rest, time: ExchangeClock, ear: _Ear) -> Finding:
+    symbol = source.symbols[0]
+    interval_s = expected_interval_s(source.timeframe.ms)
+    link = Connection(source, [symbol], rest, time, ear, interval_s)
+    advice = "check that websockets pass the firewall or the proxy (exchange.endpoint.ws)"
+    try:
+        async with asyncio.TaskGroup() as group:
+            running = group.create_task(link.run())
+            heard = group.create_task(link.complete.wait())
+            await asyncio.wait((heard,), timeout=_STREAM_S)
+            heard.cancel()
+            running.cancel()
+    except ExceptionGroup as group_error:
+        reason = expected(group_error, network_errors())
+        return ill("stream", f"{source.name}'s stream fails: {reason}", advice)
+    if link.complete.is_set():
+        return well("stream", f"candles of {symbol} come by websocket")
+    if ear.trouble is not None:
+        return ill("stream", f"cannot read {source.name}: {ear.trouble!r}", advice)
+    text = f"nothing about {symbol} within {_STREAM_S:g} s; a quiet market, or"
+    return unclear("stream", text, advice)
+
+
+def _examine_model(recipe: Recipe) -> Finding:
+    try:
+        bundle = open_champion(recipe)
+    except BundleError as error:
+        return ill("model", str(error), "candlecast models list tells what there is")
+    return well("model", f"champion {bundle.version} verifies and fits")
+
+
+def _examine_state(patient: Patient) -> list[Finding]:
+    folder = patient.state_dir
+    there = next(path for path in (folder, *folder.parents) if path.is_dir())
+    history = folder / "history.sqlite"
+    try:
+        held = history.stat().st_size if history.exists() else 0
+        with tempfile.TemporaryFile(dir=there):
+            pass
+        if held and not os.access(history, os.W_OK):
+            raise PermissionError(errno.EACCES, "the history may only be read", str(history))
+    except OSError as error:
+        text = f"{folder}: cannot be written to ({error.strerror})"
+        advice = f"give it to who runs the daemon (chown), or run this as that user: {there}"
+        return [ill("state", text, advice)]
+    made = "is writable" if there == folder else "will be made"
+    disk = judge_disk(
+        shutil.disk_usage(there).free,
+        held,
+        len(patient.source.symbols),
+        patient.source.timeframe.ms,
+        patient.keep_days,
+    )
+    return [well("state", f"{folder} {made}"), disk]
+
+
+async def _examine_http(host: str, port: int, *, https: bool) -> Finding:
+    address = f"{host}:{port}"
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            return judge_health(address, *await _health(host, port, https=https))
+        text = f"cannot listen on {address} ({error.strerror})"
+        return ill("http", text, "set http.host to an address of this machine")
+    return well("http", f"{address} is free")
+
+
+async def _health(host: str, port: int, *, https: bool) -> tuple[int, dict[str, Any] | None]:
+    url = f"{'https' if https else 'http'}://{'[' + host + ']' if ':' in host else host}:{port}"
+    timeout = aiohttp.ClientTimeout(total=_HTTP_S)
+    try:
+        # Whoever it is, it is asked nothing that is secret.
+        async with (
+            aiohttp.ClientSession(timeout=timeout) as session,
+            session.get(f"{url}/healthz", ssl=False) as answer,
+        ):
+            document = await answer.json(content_type=None)
+            return answer.status, document if isinstance(document, dict) else None
+    except (aiohttp.ClientError, TimeoutError, ValueError):
+        return 0, None
+
+
+async def _examine_systemd() -> AsyncIterator[Finding]:
+    systemctl = shutil.which("systemctl")
+    if systemctl is None or not await asyncio.to_thread(_SYSTEMD.is_dir):
+        yield unclear("systemd", "does not run this machine")
+        return
+    for name in _UNITS:
+        process = await asyncio.create_subprocess_exec(
+            systemctl, "show", f"--property={_SHOWN}", name, stdout=asyncio.subprocess.PIPE
+        )
+        said, _ = await process.communicate()
+        lines = said.decode(errors="replace").splitlines()
+        yield judge_unit(name, dict(text.split("=", 1) for text in lines if "=" in text))
+
+
+def quiet() -> None:
+    """Keep the log out of the findings: they say it all."""
+    logging.getLogger().setLevel(logging.CRITICAL)

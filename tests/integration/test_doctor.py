@@ -1,0 +1,260 @@
+"""`candlecast doctor` finds what is wrong with real parts, and says what to do about each."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from config.settings import load
+from daemon.cli import main
+from daemon.clock import SystemClock
+from daemon.doctor_broker import examine_broker
+from daemon.findings import Finding
+from daemon.wiring import broker_of
+from tests.certificates import Authority
+from tests.integration.harness import daemon, promote_drawn, sections, tape_of, write_config
+from tests.integration.test_wall_clock import faked, set_clock
+from tests.servers import (
+    HOST,
+    Mosquitto,
+    SandboxProcess,
+    free_port,
+    mosquitto,
+    password_file,
+    sandbox_process,
+)
+
+
+class Place(NamedTuple):
+    """Where everything is as it should be."""
+
+    folder: Path
+    exchange: SandboxProcess
+    broker: Mosquitto
+    http_port: int
+
+    def config(self, folder: Path, **more: Any) -> Path:
+        """A configuration with some sections changed; its state is the place's."""
+        paths = {"paths": {"state": str(self.folder / "state")}}
+        exchange = more.pop("exchange", {})
+        chosen = sections(self.exchange, self.broker.port, self.http_port, **(paths | more))
+        chosen["exchange"] |= exchange
+        return write_config(folder, chosen)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    folder = tmp_path_factory.mktemp("place")
+    with (
+        mosquitto(folder) as broker,
+        sandbox_process("--symbols", "2", "--history", "900") as exchange,
+    ):
+        promote_drawn(folder, tape_of(exchange))
+        yield Place(folder, exchange, broker, free_port())
+
+
+def findings(config: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[str, str]]:
+    """The exit code, and each topic's line with its advice."""
+    code = main(["doctor", "--config", str(config)])
+    shown: dict[str, str] = {}
+    topic = ""
+    said = capsys.readouterr()
+    shown["verdict"] = said.err
+    for line in said.out.splitlines():
+        if line[0] in "✓✗–":
+            topic = line.split()[1]
+        shown[topic] = f"{shown.get(topic, '')}{line}\n"
+    return code, shown
+
+
+def test_all_is_well(place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, shown = findings(place.config(tmp_path), capsys)
+    assert code == 0, shown
+    for topic in ("config", "exchange", "clock", "stream", "broker", "model", "state", "http"):
+        assert shown[topic].startswith("✓"), shown[topic]
+    assert "binance answers and has all 2 symbols at 1s" in shown["exchange"]
+    assert f"{HOST}:{place.http_port} is free" in shown["http"]
+
+
+def test_a_running_daemon_is_recognised(
+    place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = place.config(tmp_path)
+    with daemon(config, place.http_port) as running:
+        running.wait_ready()
+        code, shown = findings(config, capsys)
+        assert (code, running.process.poll()) == (0, None)
+        assert f"the daemon runs on {HOST}:{place.http_port} and is ready" in shown["http"]
+        assert running.stop() == 0
+
+
+def test_each_thing_that_is_wrong_is_found(
+    place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Several at once: none hides another."""
+    with socket.create_server((HOST, 0)) as other:
+        port = other.getsockname()[1]
+        config = place.config(
+            tmp_path,
+            exchange={
+                "endpoint": {
+                    "rest": place.exchange.rest_url,
+                    "ws": f"ws://{HOST}:{free_port()}",
+                }
+            },
+            mqtt={"port": free_port()},
+            http={"port": port},
+            history={"keep_days": 36_000},
+            paths={"state": str(tmp_path / "none")},
+        )
+        code, shown = findings(config, capsys)
+    assert code == 1
+    assert shown["exchange"].startswith("✓")
+    expected = {
+        "stream": "check that websockets pass",
+        "broker": "start it, or check mqtt.host",
+        "model": "candlecast train --promote",
+        "disk": "history.keep_days",
+        "http": "set another http.port",
+    }
+    for topic, advice in expected.items():
+        assert shown[topic].startswith("✗"), shown
+        assert advice in shown[topic]
+    assert shown["verdict"] == f"candlecast: {len(expected)} findings to see to.\n"
+    # What it looks at stays as it was.
+    assert not (tmp_path / "none").exists()
+
+
+def test_an_exchange_that_is_away(
+    place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dead = f"http://{HOST}:{free_port()}"
+    config = place.config(tmp_path, exchange={"endpoint": {"rest": dead, "ws": None}})
+    code, shown = findings(config, capsys)
+    assert code == 1
+    assert "cannot be reached" in shown["exchange"]
+    assert "→ check the network" in shown["exchange"]
+    assert "stream" not in shown
+
+
+def test_a_symbol_that_it_lacks(
+    place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = place.config(tmp_path, trading={"symbols": ["S00/USDT", "NONE/USDT"]})
+    code, shown = findings(config, capsys)
+    assert code == 1
+    assert "NONE/USDT" in shown["exchange"]
+    assert shown["exchange"].startswith("✗")
+    assert "was not trained on NONE/USDT" in shown["model"]
+
+
+def test_a_folder_that_cannot_be_written_and_a_foreign_address(
+    place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pair = Authority(tmp_path).issue("pages")
+    (tmp_path / "secret").write_text("secret")
+    config = place.config(
+        tmp_path,
+        paths={"state": "/proc/candlecast"},
+        http={
+            "host": "192.0.2.1",
+            "username": "eve",
+            "password_file": str(tmp_path / "secret"),
+            "tls": {"certificate_file": str(pair.certificate), "key_file": str(pair.key)},
+        },
+    )
+    code, shown = findings(config, capsys)
+    assert code == 1
+    assert "/proc/candlecast: cannot be written to" in shown["state"]
+    assert "disk" not in shown
+    assert "set http.host to an address of this machine" in shown["http"]
+
+
+def test_a_damaged_model(place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    promote_drawn(tmp_path, tape_of(place.exchange))
+    (step,) = (tmp_path / "state" / "registry").rglob("step.onnx")
+    step.chmod(0o600)
+    step.write_bytes(step.read_bytes()[:-1] + b"?")
+    config = place.config(tmp_path, paths={"state": str(tmp_path / "state")})
+    code, shown = findings(config, capsys)
+    assert code == 1
+    assert shown["model"].startswith("✗")
+    assert "step.onnx" in shown["model"]
+
+
+def test_a_clock_that_is_off(place: Place, tmp_path: Path) -> None:
+    rc = tmp_path / "clock"
+    set_clock(rc, "-90")
+    done = subprocess.run(
+        [sys.executable, "-m", "daemon", "doctor", "--config", str(place.config(tmp_path))],
+        capture_output=True, text=True, timeout=60, check=False, env=os.environ | faked(rc),
+    )  # fmt: skip
+    assert done.returncode == 1, done.stdout + done.stderr
+    (clock,) = [line for line in done.stdout.splitlines() if line.startswith("✗ clock")]
+    assert "this machine's is 90.0" in clock or "this machine's is 89.9" in clock
+    assert "timedatectl set-ntp true" in done.stdout
+
+
+def test_a_wrong_configuration_is_exit_code_2(tmp_path: Path) -> None:
+    config = write_config(tmp_path, {"mqtt": {"prot": 1}})
+    assert main(["doctor", "--config", str(config)]) == 2
+
+
+async def asked(tmp_path: Path, version: str, *acl: str, right: bool = True) -> Finding:
+    """What is found at a broker with a password and an access list."""
+    (tmp_path / "acl").write_text("user eve\n" + "".join(f"{line}\n" for line in acl))
+    (tmp_path / "secret").write_text("right" if right else "wrong")
+    lines = (
+        "allow_anonymous false",
+        f"password_file {password_file(tmp_path, 'eve', 'right')}",
+        f"acl_file {tmp_path / 'acl'}",
+    )
+    with mosquitto(tmp_path, *lines) as broker:
+        login = {"username": "eve", "password_file": str(tmp_path / "secret")}
+        mqtt = {"port": broker.port, "version": version, "instance": "tester", **login}
+        settings = load(write_config(tmp_path, {"mqtt": mqtt}), {})
+        return await examine_broker(broker_of(settings), "tester", SystemClock())
+
+
+ALL = "topic readwrite candlecast/v1/#"
+WRITE = "topic write candlecast/v1/#"
+OTHER = "topic readwrite elsewhere/#"
+
+
+@pytest.mark.may_block(reason="starts a broker")
+@pytest.mark.parametrize("version", ["5", "3.1.1"])
+async def test_a_broker_that_gives_every_right(tmp_path: Path, version: str) -> None:
+    finding = await asked(tmp_path, version, ALL)
+    assert finding.good is True
+    assert finding.text.endswith("takes messages and hands them out")
+
+
+@pytest.mark.may_block(reason="starts a broker")
+@pytest.mark.parametrize("version", ["5", "3.1.1"])
+async def test_a_broker_that_denies_publishing(tmp_path: Path, version: str) -> None:
+    finding = await asked(tmp_path, version, OTHER)
+    assert finding.good is False
+    assert finding.advice.startswith("let user 'eve' write to candlecast/v1/#")
+
+
+@pytest.mark.may_block(reason="starts a broker")
+async def test_a_broker_that_lets_us_write_only(tmp_path: Path) -> None:
+    finding = await asked(tmp_path, "5", WRITE)
+    assert finding.good is None
+    assert "user 'eve' may not read them, and need not" in finding.text
+
+
+@pytest.mark.may_block(reason="starts a broker")
+@pytest.mark.parametrize("version", ["5", "3.1.1"])
+async def test_a_broker_that_refuses_the_password(tmp_path: Path, version: str) -> None:
+    finding = await asked(tmp_path, version, ALL, right=False)
+    assert finding.good is False
+    assert "wrong" not in finding.text
+    assert "login" in finding.advice or "password" in finding.advice
