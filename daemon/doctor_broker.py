@@ -60,11 +60,13 @@ async def _publish(broker: Broker, instance: str, payload: bytes, clock: Clock) 
     """Send one message; why the broker denied it, None if it took it."""
     answer: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
 
-    def acked(_message: Outgoing, _sent_s: float, denied: str | None) -> None:
-        answer.set_result(denied)
-
     codec = Codec5() if broker.version == "5" else Codec311()
-    link = Link(codec, acked, lambda: None)
+    link = Link(
+        codec,
+        lambda taken: answer.set_result(None) if taken else None,
+        lambda message, reason: answer.set_result(reason),  # noqa: ARG005
+        lambda: None,
+    )
     topic = doctor_topic(instance)
     login = Login(
         client_id=f"candlecast-{instance}-doctor",

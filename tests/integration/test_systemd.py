@@ -292,6 +292,27 @@ def restarts(machine: Machine) -> int:
     return int(machine.show(SERVICE, "NRestarts")["NRestarts"])
 
 
+def test_doctor_sees_the_units(started: Machine) -> None:
+    done = started.run(
+        *("env", f"STATE_DIRECTORY={STATE}", f"PYTHONPATH={sysconfig.get_path('purelib')}"),
+        "CANDLECAST__MQTT__PASSWORD_FILE=/etc/candlecast/credentials/mqtt-password",
+        *("/opt/candlecast/venv/bin/candlecast", "doctor"),
+        "--config=/etc/candlecast/config.yaml",
+        check=False,
+    )
+    said = done.stdout.splitlines()
+    for line in (
+        f"✗ systemd   {SERVICE} is active, but would not be after a restart of the machine",
+        "✓ state     /var/lib/candlecast is writable",
+        "✗ systemd   candlecast-retrain.timer is inactive",
+    ):
+        assert line in said, done.stdout + done.stderr
+    for topic in ("exchange", "clock", "stream", "broker", "model", "http"):
+        assert any(line.startswith(f"✓ {topic} ") for line in said), done.stdout + done.stderr
+    assert done.returncode == 1
+    assert "systemctl enable --now candlecast-retrain.timer" in done.stdout
+
+
 def test_it_stops_cleanly(started: Machine, broker: Mosquitto) -> None:
     with started.network(), mosquitto_sub(broker.port, "candlecast/v1/status/tester") as live:
         started.systemctl("stop", SERVICE)
