@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+
+from config.serving import is_loopback
 from config.settings import Settings
 from daemon.champion import Recipe
 from daemon.guard import Guard
@@ -9,6 +12,8 @@ from daemon.publisher import Broker
 from daemon.tls import client_context, server_context
 from model.calibration import Rules
 from model.features import Indicators
+
+log = logging.getLogger(__name__)
 
 
 def indicators_of(settings: Settings) -> Indicators:
@@ -61,6 +66,11 @@ def broker_of(settings: Settings) -> Broker:
         else client_context(authority, tls.certificate_file, tls.key_file)
     )
     password = mqtt.read_password()
+    if password is not None and context is None and not is_loopback(mqtt.host):
+        log.warning(
+            "the password for %s travels unencrypted; mqtt.tls.ca_file changes that",
+            mqtt.host,
+        )
     return Broker(
         mqtt.host, mqtt.port, mqtt.version, mqtt.username, password, mqtt.keepalive_s, context
     )

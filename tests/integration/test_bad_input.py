@@ -276,10 +276,19 @@ def test_a_missing_configuration(tmp_path: Path) -> None:
         ("mqtt:\n  prot: 1883\n", ("mqtt.prot",)),
         ("mqtt: {port: 99999}", ("mqtt.port", "99999")),
         ("trading: {timeframe: 1x}", ("trading.timeframe", "1x")),
+        ("http: {host: 0.0.0.0}", ("http: host 0.0.0.0", "username, password_file and tls")),
         ("- 1", ("config.yaml",)),
         ("exchange: &a [*a]", ("exchange",)),
     ],
-    ids=["broken", "unknown-key", "impossible", "timeframe", "no-mapping", "loop"],
+    ids=[
+        "broken",
+        "unknown-key",
+        "impossible",
+        "timeframe",
+        "open-to-the-world",
+        "no-mapping",
+        "loop",
+    ],
 )
 def test_a_configuration_that_makes_no_sense(
     tmp_path: Path, text: str, words: tuple[str, ...]
