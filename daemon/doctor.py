@@ -18,7 +18,6 @@ import aiohttp
 from daemon.champion import open_champion
 from daemon.connection import Connection
 from daemon.doctor_broker import examine_broker
-from daemon.exchange import network_errors
 from daemon.findings import (
     Finding,
     ill,
@@ -29,7 +28,6 @@ from daemon.findings import (
     unclear,
     well,
 )
-from daemon.groups import expected
 from daemon.metrics import Metrics
 from daemon.offset import ExchangeClock
 from daemon.rest import Rest
@@ -150,18 +148,16 @@ async def _examine_stream(source: Source, rest: Rest, time: ExchangeClock, ear: 
     interval_s = expected_interval_s(source.timeframe.ms)
     link = Connection(source, [symbol], rest, time, ear, interval_s)
     advice = "check that websockets pass the firewall or the proxy (exchange.endpoint.ws)"
-    try:
-        async with asyncio.TaskGroup() as group:
-            running = group.create_task(link.run())
-            heard = group.create_task(link.complete.wait())
-            await asyncio.wait((heard,), timeout=_STREAM_S)
-            heard.cancel()
-            running.cancel()
-    except ExceptionGroup as group_error:
-        reason = expected(group_error, network_errors())
-        return ill("stream", f"{source.name}'s stream fails: {reason}", advice)
-    if link.complete.is_set():
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(link.run())
+        heard = group.create_task(link.heard.wait())
+        await asyncio.wait((heard, running), timeout=_STREAM_S, return_when=asyncio.FIRST_COMPLETED)
+        heard.cancel()
+        running.cancel()
+    if link.heard.is_set():
         return well("stream", f"candles of {symbol} come by websocket")
+    if link.error is not None:
+        return ill("stream", f"{source.name}'s stream fails: {link.error}", advice)
     if ear.trouble is not None:
         return ill("stream", f"cannot read {source.name}: {ear.trouble!r}", advice)
     text = f"nothing about {symbol} within {_STREAM_S:g} s; a quiet market, or"
