@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import reprlib
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -33,6 +34,9 @@ class _Loader(yaml.SafeLoader):
         """Build a mapping; a second spelling of a key would silently win otherwise."""
         seen: set[str] = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                problem = "a key must be text"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
             if key.value in seen:
                 problem = f"key {key.value!r} is written twice"
                 raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
@@ -146,7 +150,7 @@ def _value(name: str, text: str, annotation: object) -> object:
         return text
     try:
         return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
-    except (yaml.YAMLError, ValueError):
+    except (yaml.YAMLError, RecursionError, ValueError):
         msg = f"{name}: not a valid value; lists are written [BTC/USDT, ETH/USDT]"
         raise ConfigError(msg) from None
 
@@ -224,9 +228,15 @@ _FORMS: Final = {
 }
 
 
+# Lists that hold each other through YAML's aliases are endless when written out in full; texts are
+# not cut here, or what hides a password in an address would not find it.
+_BRIEF: Final = reprlib.Repr()
+_BRIEF.maxstring = _BRIEF.maxother = 100_000
+
+
 def _shown(value: object) -> str:
     """The offending value; sections stay unsaid, for they may hold a secret."""
     if isinstance(value, (dict, BaseModel, SecretStr)):
         return ""
-    text = re.sub(r"//[^/@]*@", "//***@", repr(value))
+    text = re.sub(r"//[^/@]*@", "//***@", _BRIEF.repr(value))
     return f"{text if len(text) <= _SHOWN_CHARS else text[:_SHOWN_CHARS] + '…'} "

@@ -156,6 +156,9 @@ def test_symbol_stands_for_a_list_of_one(tmp_path: Path) -> None:
         ("a: [", "line 1, column 5: not valid YAML"),
         ("mqtt: {}\nmqtt: {}", "line 2, column 1: not valid YAML: key 'mqtt' is written twice"),
         ("- a", "must be a mapping of sections"),
+        ("mqtt: {[a]: 1}", "line 1, column 8: not valid YAML: a key must be text"),
+        ("? {a: 1}\n: 2", "line 1, column 3: not valid YAML: a key must be text"),
+        ("mqtt: " + "[" * 20_000, "not valid YAML"),
         ("a: !!python/object:os.system {}", "not valid YAML"),
         ("\x00", "not valid YAML"),
     ],
@@ -172,6 +175,22 @@ def test_refusals_name_key_value_and_what_is_allowed(
 def test_each_finding_has_its_line(tmp_path: Path) -> None:
     lines = refusal(tmp_path, "mqtt: {port: 0}\nmodel: {epochs: 0}\nfoo: 1\n").splitlines()
     assert len(lines) == 3
+
+
+def test_lists_that_hold_each_other_are_refused_briefly(tmp_path: Path) -> None:
+    names = [f"l{level}" for level in range(40)]
+    levels = [
+        f"{name}: &{name} [{f'*{before}, *{before}' if before else 'A/B'}]"
+        for before, name in zip([None, *names], names, strict=False)
+    ]
+    text = "\n".join([*levels, f"trading: {{symbols: [*{names[-1]}]}}"])
+    assert "trading.symbols[0]: [[[" in refusal(tmp_path, text)
+
+
+def test_a_variable_of_endless_brackets_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path, "")
+    with pytest.raises(ConfigError, match="CANDLECAST__TRADING__SYMBOLS: not a valid value"):
+        load(path, {"CANDLECAST__TRADING__SYMBOLS": "[" * 20_000})
 
 
 def test_a_refused_variable_is_named(tmp_path: Path) -> None:
