@@ -23,6 +23,9 @@ class Registry(Section):
         le=36_500,
         description="days before a champion may be replaced without being beaten",
     )
+    shadow: bool = Field(
+        default=False, description="whether the newest challenger is tried on live candles"
+    )
 
 
 class Retrain(Section):

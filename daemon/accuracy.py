@@ -105,6 +105,11 @@ class Accuracy:
             candle_close_ms in symbol.pending or candle_close_ms <= symbol.scored_ms
         )
 
+    def waiting(self, name: str, candle_close_ms: int) -> ForecastRow | None:
+        """The forecast made at ``candle_close_ms`` that waits for its candle; None without one."""
+        symbol = self._symbols.get(name)
+        return None if symbol is None else symbol.pending.get(candle_close_ms)
+
     def _add(self, row: ForecastRow) -> bool:
         symbol = self._symbol(row.symbol)
         if self.knows(row.symbol, row.candle_close_ms):

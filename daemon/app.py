@@ -14,7 +14,7 @@ from config.settings import Settings
 from daemon.accuracy import Accuracy
 from daemon.backfill import Backfill
 from daemon.batcher import Batcher
-from daemon.champion import make_served, open_champion
+from daemon.champion import make_served, open_champion, open_model
 from daemon.clock import Clock, SystemClock
 from daemon.drift import DriftWatch
 from daemon.feed import Feed
@@ -37,15 +37,17 @@ from daemon.recorder import Recorder
 from daemon.reload import Reloader
 from daemon.resume import resume
 from daemon.roster import Roster
+from daemon.shadow import Shadow
 from daemon.source import Source
 from daemon.swap import Swapper
 from daemon.window import Window
-from daemon.wiring import broker_of, guard_of, recipe_of
+from daemon.wiring import broker_of, gate_of, guard_of, recipe_of
 from model.bundle import Bundle
 from model.candle import Timeframe
 from model.errors import CandlecastError
 from model.forecast import Market, ModelInfo
 from model.history import History
+from model.live_trial import TrialFiles
 from model.registry import Registry
 from model.serving import ServedModel
 from model.volatility import WARMUP
@@ -203,8 +205,19 @@ class App:
             self._pipeline.on_history,
             capacity,
         )
+        registry = Registry(settings.registry_dir)
+        self._shadow = Shadow(
+            registry,
+            self._load_version,
+            TrialFiles(settings.state_dir / "trial"),
+            gate_of(settings),
+            self._pipeline,
+            accuracy,
+            clock,
+            self.metrics,
+        )
         self._swapper = Swapper(
-            Registry(settings.registry_dir).champion,
+            registry.champion,
             self._examine,
             self._load,
             self._pipeline,
@@ -243,8 +256,16 @@ class App:
 
     def _load(self, symbols: tuple[str, ...]) -> ServedModel:
         """The champion, ready to serve these symbols; in a thread."""
+        return self._make(self._examine(symbols), symbols)
+
+    def _load_version(self, version: str, symbols: tuple[str, ...]) -> ServedModel:
+        """Any model, ready to serve these symbols; in a thread."""
         recipe = self._recipe._replace(symbols=symbols)
-        served = make_served(recipe, self._examine(symbols), self._clock.monotonic)
+        return self._make(open_model(recipe, version), symbols)
+
+    def _make(self, bundle: Bundle, symbols: tuple[str, ...]) -> ServedModel:
+        recipe = self._recipe._replace(symbols=symbols)
+        served = make_served(recipe, bundle, self._clock.monotonic)
         served.warm()
         return served
 
@@ -302,6 +323,8 @@ class App:
             group.create_task(self._keeper.run(lambda: self._pipeline.served), name="keeper")
             group.create_task(self._swapper.run(), name="swapper")
             group.create_task(self._reloader.run(), name="reload")
+            if self._settings.registry.shadow:
+                group.create_task(self._shadow.run(), name="shadow")
             if self._notifier.is_heard:
                 group.create_task(self._tell_progress(), name="notify")
 

@@ -62,15 +62,24 @@ def open_champion(recipe: Recipe) -> Bundle:
         NoChampion: nothing was promoted yet.
         BundleError: the champion does not verify, or was trained for something else.
     """
-    registry = Registry(recipe.registry)
     try:
-        bundle = registry.open(registry.champion())
+        version = Registry(recipe.registry).champion()
     except NoChampion:
         msg = (
             "no model has been promoted; "
             "run: candlecast fetch && candlecast train --promote && candlecast run"
         )
         raise NoChampion(msg) from None
+    return open_model(recipe, version)
+
+
+def open_model(recipe: Recipe, version: str) -> Bundle:
+    """Open any model, verified and fit for what is asked.
+
+    Raises:
+        BundleError: it does not verify, or was trained for something else.
+    """
+    bundle = Registry(recipe.registry).open(version)
     check_fit(
         bundle.manifest,
         timeframe=recipe.timeframe,
@@ -82,7 +91,7 @@ def open_champion(recipe: Recipe) -> Bundle:
     unknown = [s for s in recipe.symbols if s not in bundle.scalers.by_symbol]
     if unknown and not recipe.fit_unknown:
         msg = (
-            f"champion {bundle.version} was not trained on {', '.join(unknown)}; remove them from "
+            f"model {bundle.version} was not trained on {', '.join(unknown)}; remove them from "
             "trading.symbols, train a model with them, or set model.unknown_symbols: fit_on_warmup"
         )
         raise Misfit(msg)

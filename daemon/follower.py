@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
@@ -34,6 +34,20 @@ _MOST_MISSED: Final = 16
 _UNSEEN: Final = (-1, 0)
 
 
+class Taken(NamedTuple):
+    """Windows that a model has just taken in.
+
+    Attributes:
+        idx: positions of the symbols, ``[k]``.
+        end_ms: when their newest candles closed, Unix milliseconds, ``[k]``.
+        ohlcv: their newest candles, those that are new at least, ``[k, rows, 5]``.
+    """
+
+    idx: Index
+    end_ms: npt.NDArray[np.int64]
+    ohlcv: npt.NDArray[np.float64]
+
+
 class Follower:
     """Takes in what the windows hold, in slices, each while no candle waits for its forecast.
 
@@ -61,12 +75,16 @@ class Follower:
         """
         while True:
             await self._pipeline.settled()
-            if behind := self._behind():
-                await self._take_in(behind)
-            elif self._unprepared:
-                await self._prepare()
-            else:
+            if await self.catch_up() is not None:
+                continue
+            if not self._unprepared:
                 return
+            await self._prepare()
+
+    async def catch_up(self) -> Taken | None:
+        """Take in some of the whole windows that have moved on; None, at once, if there is none."""
+        behind = self._behind()
+        return await self._take_in(behind) if behind else None
 
     async def try_out(self) -> None:
         """Forecast once from every window that was taken in, in slices.
@@ -104,7 +122,7 @@ class Follower:
             if window.whole and _mark(window) != seen
         ]
 
-    async def _take_in(self, behind: Sequence[int]) -> None:
+    async def _take_in(self, behind: Sequence[int]) -> Taken:
         """Catch up with some of the symbols that lack the same number of candles."""
         missed = self._missed(behind[0])
         slots = [slot for slot in behind if self._missed(slot) == missed][:_TOGETHER]
@@ -118,6 +136,7 @@ class Follower:
         for slot, mark in zip(slots, marks, strict=True):
             self._seen[slot] = mark
         self._unprepared |= dict.fromkeys(slots)
+        return Taken(idx, np.array([end_ms for _, end_ms in marks]), ohlcv)
 
     def _missed(self, slot: int) -> int:
         """Candles that were appended since; 0 where the whole window has to be taken in."""

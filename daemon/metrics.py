@@ -11,7 +11,7 @@ from prometheus_client.registry import Collector
 from daemon.counter import Count, Counter
 from daemon.exposition import expose
 from daemon.histogram import Histogram, Histograms
-from daemon.model_series import ModelSeries
+from daemon.model_series import ModelSeries, ShadowSeries
 from daemon.nightly import RetrainSeries
 from daemon.window import Verdict
 
@@ -76,6 +76,7 @@ class Metrics:
         self._declare_accuracy()
         self._declare_edges()
         self.model = ModelSeries(self._gauge, self._counter)
+        self.shadow = ShadowSeries(self._gauge)
         self.retrain = RetrainSeries(self._gauge)
         self._declare_symbols()
 

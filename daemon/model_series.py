@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from daemon.counter import Counter
     from model.forecast import ModelInfo
+    from model.live_trial import Tally
 
 
 class ModelSeries:
@@ -65,3 +66,32 @@ class ModelSeries:
         """Show how far the model's error and the features have moved; NaN while unknown."""
         self._drift["error"].set(error)
         self._drift["features"].set(features)
+
+
+class ShadowSeries:
+    """How the live trial of a challenger goes.
+
+    Args:
+        gauge: declares one, by name (without prefix), meaning and labels.
+    """
+
+    def __init__(self, gauge: Callable[..., Gauge]) -> None:
+        self._info = gauge("shadow_info", "The challenger that forecasts unpublished", "version")
+        of_trial = "of the live trial; NaN without one"
+        self._candles = gauge("shadow_candles", f"Candles of evidence {of_trial}")
+        ratio = gauge("shadow_mae_ratio", f"Model error ÷ last-value error {of_trial}", "role")
+        self._ratios = {role: ratio.labels(role) for role in ("challenger", "champion")}
+        self.clear()
+
+    def show(self, version: str, tally: Tally) -> None:
+        """Show where it stands."""
+        self._info.labels(version).set(1)
+        self._candles.set(tally.candles)
+        for role, total in (("challenger", tally.challenger), ("champion", tally.champion)):
+            self._ratios[role].set(total / tally.last_value if tally.last_value else nan)
+
+    def clear(self) -> None:
+        """There is no trial."""
+        self._info.clear()
+        for gauge in (self._candles, *self._ratios.values()):
+            gauge.set(nan)

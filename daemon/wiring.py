@@ -12,6 +12,7 @@ from daemon.publisher import Broker
 from daemon.tls import client_context, server_context
 from model.calibration import Rules
 from model.features import Indicators
+from model.gate import GateRules
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +51,12 @@ def recipe_of(settings: Settings) -> Recipe:
         rules=rules_of(settings),
         fit_unknown=settings.model.unknown_symbols == "fit_on_warmup",
     )
+
+
+def gate_of(settings: Settings) -> GateRules:
+    """What a challenger must show."""
+    registry = settings.registry
+    return GateRules(registry.gate_days, registry.margin, registry.max_age)
 
 
 def broker_of(settings: Settings) -> Broker:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Final
 from daemon.clock import SystemClock
 from daemon.progress import candles_progress
 from daemon.retrain import RetrainJob, be_modest, check_span, retrain
+from daemon.wiring import gate_of
 from model.archive import Archive
 from model.calibration import Rules
 from model.candle import Timeframe
 from model.errors import CandlecastError, ConfigError
-from model.gate import GateRules
 from model.registry import Registry
 from model.replay import TOLERANCE, Replayed, replay
 
@@ -129,7 +129,7 @@ def _retrain_job(settings: Settings, config: Path, rules: Rules) -> RetrainJob:
         days=settings.retrain.days,
         lookback=model.lookback_periods,
         splits=(model.train_split, model.val_split),
-        gate=GateRules(registry.gate_days, registry.margin, registry.max_age),
+        gate=gate_of(settings),
         calibration=rules,
         keep=registry.keep,
     )

@@ -60,7 +60,7 @@ def fitted_scalers(
     return ScalerSet(features, target, scalers)
 
 
-def promote(
+def write(
     root: Path,
     candles: Mapping[str, Floats],
     *,
@@ -72,8 +72,9 @@ def promote(
     units: tuple[int, ...] = (6, 4),
     trained_to_ms: int = 60_000,
     seed: int = 7,
+    created_ms: int = 1_776_859_560_000,
 ) -> Bundle:
-    """Write a bundle for these symbols into the registry at ``root`` and make it the champion.
+    """Write a bundle for these symbols into the registry at ``root``.
 
     Another ``seed`` draws another network.
     """
@@ -91,8 +92,14 @@ def promote(
             trained_from_ms=0,
             trained_to_ms=trained_to_ms,
             data_sha256="0" * 64,
-            created_ms=1_776_859_560_000,
+            created_ms=created_ms,
         )
     )
-    registry.promote(version)
     return registry.open(version)
+
+
+def promote(root: Path, candles: Mapping[str, Floats], **more: Any) -> Bundle:
+    """Write a bundle as `write` does and make it the champion."""
+    bundle = write(root, candles, **more)
+    Registry(root).promote(bundle.version)
+    return bundle

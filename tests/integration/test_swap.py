@@ -32,7 +32,7 @@ from tests.integration.harness import (
     tape_of,
     write_config,
 )
-from tests.models import promote
+from tests.models import write
 from tests.servers import Subscriber, free_port, mosquitto, mosquitto_sub, sandbox_process
 
 SYMBOLS = 7
@@ -43,7 +43,7 @@ LOOKBACK = 60
 
 @dataclass
 class Theatre:
-    """A daemon at work, and two models that it may serve."""
+    """A daemon at work, and three models that it may serve, the first as champion."""
 
     config: Path
     tape: Tape
@@ -52,6 +52,7 @@ class Theatre:
     running: Daemon
     first: Bundle
     second: Bundle
+    third: Bundle
     forecasts: list[dict[str, Any]] = field(default_factory=list)
 
     def models(self, *arguments: str) -> str:
@@ -94,7 +95,8 @@ class Theatre:
 
 
 @pytest.fixture
-def theatre(tmp_path: Path) -> Iterator[Theatre]:
+def theatre(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Theatre]:
+    """A stage; its parameter holds further sections of the configuration."""
     port = free_port()
     with (
         sandbox_process("--symbols", str(SYMBOLS + 1), "--history", str(HISTORY)) as exchange,
@@ -103,27 +105,29 @@ def theatre(tmp_path: Path) -> Iterator[Theatre]:
     ):
         tape = tape_of(exchange)
         symbols = tape.symbols[:SYMBOLS]
-        chosen = sections(exchange, broker.port, port, trading={"symbols": list(symbols)})
+        more = {"trading": {"symbols": list(symbols)}, **getattr(request, "param", {})}
+        chosen = sections(exchange, broker.port, port, **more)
         config = write_config(tmp_path, chosen)
         root = tmp_path / "state" / "registry"
         until_ms = tape.origin_ms + HISTORY * SECOND.ms
         past = {s: tape.history(s, tape.origin_ms, until_ms)[1] for s in symbols}
-        first, second = (
-            promote(
+        first, second, third = (
+            write(
                 root,
                 past,
                 timeframe=SECOND.text,
                 indicators=Indicators(),
                 lookback=LOOKBACK,
-                seed=seed,
+                seed=number,
+                created_ms=tape.origin_ms + 1_000 * number,
             )
-            for seed in (8, 7)
+            for number in range(3)
         )
         registry = Registry(root)
         registry.promote(first.version)
         with daemon(config, port) as running:
             running.wait_ready()
-            yield Theatre(config, tape, registry, heard, running, first, second)
+            yield Theatre(config, tape, registry, heard, running, first, second, third)
 
 
 def assert_whole(theatre: Theatre) -> dict[str, list[dict[str, Any]]]:
@@ -209,5 +213,24 @@ def test_a_damaged_champion_is_refused_and_its_cure_needs_no_restart(theatre: Th
     theatre.running.process.send_signal(signal.SIGHUP)
     theatre.until_served(second)
     assert theatre.metric(failing) == 0.0
+    for symbol, forecasts in assert_whole(theatre).items():
+        assert_true(theatre, symbol, forecasts)
+
+
+@pytest.mark.parametrize("theatre", [{"registry": {"shadow": True}}], indirect=True)
+def test_a_challenger_is_tried_beside_the_champion_and_nobody_hears_of_it(
+    theatre: Theatre,
+) -> None:
+    first = theatre.first.version
+    theatre.until_served(first)
+    state = theatre.config.parent / "state" / "trial"
+    theatre.until((state / "losses").exists)
+    theatre.until_served(first)
+    assert theatre.metric(f'candlecast_shadow_info{{version="{theatre.third.version}"}}') == 1.0
+    assert theatre.metric("candlecast_shadow_candles") > 3.0
+    assert theatre.metric('candlecast_shadow_mae_ratio{role="champion"}') > 0.0
+    assert {f["model"]["version"] for f in theatre.listen()} == {first}
+    assert theatre.running.stop() == 0, theatre.running.log
+    assert "Traceback" not in theatre.running.log
     for symbol, forecasts in assert_whole(theatre).items():
         assert_true(theatre, symbol, forecasts)
