@@ -18,10 +18,13 @@ import pytest
 import yaml
 
 from daemon.clock import SystemClock
+from daemon.listing import model_lines
+from daemon.retrain import check_span
 from daemon.sandbox.exchange import SandboxExchange
 from daemon.sandbox.tape import Tape, build_tape
 from model.archive import Archive
 from model.candle import Timeframe
+from model.errors import ConfigError
 from model.registry import Registry
 from model.retrain_status import RetrainStatus
 
@@ -29,7 +32,7 @@ MINUTE = Timeframe.parse("1m")
 SYMBOLS = ["S00/USDT", "S01/USDT"]
 SECTIONS: dict[str, dict[str, Any]] = {
     "trading": {"symbols": SYMBOLS, "timeframe": "1m"},
-    "model": {"epochs": 8, "batch_size": 256, "lookback_periods": 8, "lstm_units": [4, 3]},
+    "model": {"epochs": 4, "batch_size": 256, "lookback_periods": 8, "lstm_units": [3]},
     "registry": {"gate_days": 0.25, "margin": 0.5},
     "retrain": {"days": 0.75, "nice": 1},
 }
@@ -98,8 +101,8 @@ async def test_a_killed_night_goes_on_and_comes_to_its_decision(tape: Tape, fold
     assert 350 <= (status.candles or 0) <= 365
     assert sorted(path.name for path in (state / "retrain").iterdir()) == [".lock"]
 
-    _, out, _ = await outcome(folder, "http://127.0.0.1:9", "models", "list")
-    assert f"{version} promoted by the nightly gate: error ratio" in out
+    told = "\n".join(model_lines(Registry(state / "registry"), status.finished_ms))
+    assert f"{version} promoted by the nightly gate: error ratio" in told
     report = state / "registry" / "reports" / f"{version}.md"
     assert f"# Model {version}\n\n**Promoted** (`first`): error ratio" in report.read_text()
     assert report.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
@@ -155,9 +158,9 @@ async def test_an_interrupted_night_says_how_to_go_on(folder: Path) -> None:
     )
 
 
-async def test_spans_that_cannot_hold_the_gate_are_refused(folder: Path) -> None:
-    text = yaml.safe_dump(SECTIONS | {"registry": {"gate_days": 3}})
-    (folder / "config.yaml").write_text(text, encoding="utf-8")
-    code, _, err = await outcome(folder, "http://127.0.0.1:9", "retrain")
-    assert code == 2
-    assert "retrain.days 0.75 must be more than registry.gate_days 3" in err
+def test_spans_that_cannot_hold_the_gate_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"retrain\.days 5 must be more than .*gate_days 7 and"):
+        check_span(5, 7, 90)
+    with pytest.raises(ConfigError, match=r"at most history\.keep_days 20"):
+        check_span(30, 7, 20)
+    check_span(20, 7, 20)
