@@ -303,6 +303,22 @@ ROWS: Final[Sequence[tuple[str, Sequence[Panel]]]] = (
                 kind="table",
                 width=24,
             ),
+            Panel(
+                "Drift",
+                "error: 1 is an alarm. features: the stability index, 0.5 is one. Then train anew.",
+                [Query(_gauge("drift_score"), "{{of}}")],
+            ),
+            Panel(
+                "Out of range",
+                "Share of the inputs beyond what the scalers were fitted on.",
+                [Query(_gauge("out_of_range_ratio"), "out of range")],
+                unit="percentunit",
+            ),
+            Panel(
+                "Live trial",
+                "Error ratios of challenger and champion on the same candles (registry.shadow).",
+                [Query(_gauge("shadow_mae_ratio"), "{{role}}")],
+            ),
         ),
     ),
 )

@@ -36,6 +36,10 @@ HEALTHY = {
     f"candlecast_feed_ban_end_timestamp_seconds{{{WHERE}}}": "0x180",
     f"candlecast_exchange_clock_trusted{{{WHERE}}}": "1x180",
     f"candlecast_history_failing{{{WHERE}}}": "0x180",
+    f"candlecast_model_swap_failing{{{WHERE}}}": "0x180",
+    f"candlecast_retrain_failed{{{WHERE}}}": "0x180",
+    f'candlecast_drift_alarms_total{{{WHERE}, of="error"}}': "1x180",
+    f'candlecast_drift_alarms_total{{{WHERE}, of="features"}}': "0x180",
 }
 
 
@@ -66,6 +70,9 @@ CASES = {
     "CandlecastClockUntrusted": Case(
         "candlecast_exchange_clock_trusted", "1x160 0x20", "1x170 0x9"
     ),
+    "CandlecastModelNotServed": Case("candlecast_model_swap_failing", "0x170 1x10", "0x177 1x3"),
+    "CandlecastRetrainFailed": Case("candlecast_retrain_failed", "0x170 1x10", "0x177 1x3"),
+    "CandlecastDrift": Case('of="error"}', "1x150 2x30", "1x100 2x80"),
     "CandlecastHistoryFailing": Case("candlecast_history_failing", "0x170 1x10", "0x179 1"),
 }
 
