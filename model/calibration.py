@@ -206,8 +206,8 @@ class Calibration:
         up_to = _share_below(table, (np.log1p(threshold) - moved) / scale)
         # exp(log(x)) may miss x by its last digit.
         lower, upper = np.minimum(lower, predicted), np.maximum(upper, predicted)
-        told = (lower, upper, threshold, below, up_to - below, 1.0 - up_to)
-        return Outlook(known, self._rules.level, *(np.where(known, x, np.nan) for x in told))
+        told = np.stack([lower, upper, threshold, below, up_to - below, 1.0 - up_to])
+        return Outlook(known, self._rules.level, *np.where(known, told, np.nan))
 
     def _scaled_bounds(self, idx: Index, table: Floats) -> Floats:
         """The quantiles between which a residual lies with probability 1 - alpha, ``(k, 2)``.
@@ -215,12 +215,10 @@ class Calibration:
         The forecast itself is never left outside.
         """
         place = np.interp(0.5 * self._alpha[idx], LEVELS, _PLACES)
-        return np.column_stack(
-            [
-                np.minimum(_at(table, place), 0.0),
-                np.maximum(_at(table, _PLACES[-1] - place), 0.0),
-            ]
-        )
+        bounds = _at(table, np.stack([place, _PLACES[-1] - place], axis=1))
+        np.minimum(bounds[:, 0], 0.0, out=bounds[:, 0])
+        np.maximum(bounds[:, 1], 0.0, out=bounds[:, 1])
+        return bounds
 
     def _threshold(self, table: Floats, scale: Floats) -> Floats:
         if self._rules.threshold is not None:
@@ -305,21 +303,21 @@ class Calibration:
 
 
 def _at(table: Floats, place: Floats) -> Floats:
-    """Row by row the value at a fractional column."""
+    """Row by row the values at fractional columns, ``[k, places]``."""
     left = np.minimum(place.astype(np.intp), table.shape[1] - 2)
-    rows, part = np.arange(len(table)), place - left
+    rows, part = np.arange(len(table))[:, None], place - left
     value: Floats = table[rows, left] * (1.0 - part) + table[rows, left + 1] * part
     return value
 
 
 def _share_below(table: Floats, value: Floats) -> Floats:
     """Row by row the probability of a residual below ``value``, from 0.001 to 0.999."""
-    right = np.clip((table <= value[:, None]).sum(axis=1), 1, table.shape[1] - 1)
+    reached = (table <= value[:, None]).sum(axis=1)
+    right = np.minimum(np.maximum(reached, 1), table.shape[1] - 1)
     rows = np.arange(len(table))
     low, high = table[rows, right - 1], table[rows, right]
     part = np.ones_like(value)
     np.divide(value - low, high - low, out=part, where=high > low)
-    share: Floats = LEVELS[right - 1] + np.clip(part, 0.0, 1.0) * (
-        LEVELS[right] - LEVELS[right - 1]
-    )
+    np.minimum(np.maximum(part, 0.0), 1.0, out=part)
+    share: Floats = LEVELS[right - 1] + part * (LEVELS[right] - LEVELS[right - 1])
     return share

@@ -192,7 +192,9 @@ class FeatureBank:
         self._signal = Recursions((signal,), n_symbols)
         self._band = Ring(p.bb_period, n_symbols)
         self._volume = Ring(_VOLUME_SMA, n_symbols)
-        self._averages = {name: Ring(period, n_symbols) for name, period in _SMA.items()}
+        self._averages = {
+            name: Ring(period, n_symbols) for name, period in _SMA.items() if name in names
+        }
         wanted = set(names)
         self._groups = [group for group, gives in self._all_groups() if wanted & gives]
 
@@ -275,17 +277,16 @@ class FeatureBank:
     def _candle_columns(self, step: _Step) -> Columns:
         opened, high, low, close, volume = step.candles
         close_before, volume_before = step.before
-        return {
-            "open": opened,
-            "high": high,
-            "low": low,
-            "close": close,
-            "volume": volume,
-            "hl_range": (high - low) / close,
-            "price_change": close / close_before - 1.0,
-            "volume_change": _ratio(volume - volume_before, volume_before, _ZERO_VOLUME),
-            "log_return": np.log(close / close_before),
-        }
+        columns = {"open": opened, "high": high, "low": low, "close": close, "volume": volume}
+        columns["hl_range"] = (high - low) / close
+        columns["log_return"] = np.log(close / close_before)
+        # Those that no target has by default are not made for nothing.
+        if "price_change" in self.names:
+            columns["price_change"] = close / close_before - 1.0
+        if "volume_change" in self.names:
+            change = volume - volume_before
+            columns["volume_change"] = _ratio(change, volume_before, _ZERO_VOLUME)
+        return columns
 
     def _mean_columns(self, step: _Step) -> Columns:
         gain, loss, fast, slow, ema = step.means.T
