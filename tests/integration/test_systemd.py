@@ -29,6 +29,7 @@ from tests.servers import (
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 UNITS = REPOSITORY / "systemd"
+KINDS = {".service", ".timer", ".path"}
 SERVICE = "candlecast.service"
 STATE = Path("/var/lib/candlecast")
 WATCHDOG_S = 3.0
@@ -133,7 +134,7 @@ def configured(inside: Machine, broker: Mosquitto, work: Path) -> Iterator[Machi
                 {symbol: tape.history(symbol, *past)[1] for symbol in tape.symbols},
                 timeframe=exchange.timeframe,
                 indicators=Indicators(),
-                lookback=60,
+                lookback=8,
                 trained_to_ms=tape.origin_ms + promoted_last,
             )
         write_config(
@@ -143,7 +144,7 @@ def configured(inside: Machine, broker: Mosquitto, work: Path) -> Iterator[Machi
                 broker.port,
                 free_port(),
                 mqtt={"username": "trader", "password_file": "candlecast_mqtt-password"},
-                model={"epochs": 1, "batch_size": 256},
+                model={"epochs": 1, "batch_size": 256, "lookback_periods": 8, "lstm_units": [4, 3]},
                 registry={"gate_days": 300 / 86_400},
                 retrain={"days": 1_500 / 86_400},
             ),
@@ -249,7 +250,8 @@ def test_the_timer_runs_the_nightly_job(started: Machine, work: Path) -> None:
     def ended() -> bool:
         return started.show(job, "ExecMainExitTimestamp")["ExecMainExitTimestamp"] != ""
 
-    until(ended, 90, lambda: started.text(job))
+    until(ended, 150, lambda: started.text(job))
+    started.systemctl("stop", timer)
     shown = started.show(job, "Result", "ExecMainStatus", "Nice")
     assert shown == {"Result": "success", "ExecMainStatus": "0", "Nice": "19"}, started.text(job)
     told = json.loads((work / "lib" / "candlecast" / "retrain.json").read_text())
@@ -341,7 +343,7 @@ def test_a_wrong_configuration_is_not_tried_again(configured: Machine, work: Pat
 def test_the_installed_units_are_in_order(inside: Machine, work: Path) -> None:
     folder = work / "installed/usr/local/lib/systemd/system"
     names = {path.name for path in folder.iterdir()}
-    assert names == {path.name for path in UNITS.iterdir() if path.suffix in {".service", ".timer"}}
+    assert names == {path.name for path in UNITS.iterdir() if path.suffix in KINDS}
     done = inside.run("systemd-analyze", "verify", *(str(folder / name) for name in sorted(names)))
     assert done.stderr == ""
 
