@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import os
 import re
 import subprocess
 from collections.abc import AsyncIterator
@@ -41,7 +40,9 @@ class Tab:
         async for message in self._socket:
             told = json.loads(message.data)
             if "id" in told:
-                self._answers.pop(told["id"]).set_result(told)
+                waiting = self._answers.pop(told["id"])
+                if not waiting.done():
+                    waiting.set_result(told)
             else:
                 self._note(told["method"], told["params"])
 
@@ -126,8 +127,8 @@ async def browser(folder: Path) -> AsyncIterator[Tab]:
     Args:
         folder: empty; its profile goes there.
     """
-    # Root may not use the sandbox; nothing but the test's own page is opened.
-    options = ["--headless=new", "--no-sandbox"] if os.geteuid() == 0 else ["--headless=new"]
+    # Its sandbox is not to be had as root or in many a container; only our own page is opened.
+    options = ["--headless=new", "--no-sandbox"]
     process = subprocess.Popen(  # noqa: ASYNC220 - it is gone in a moment
         [program("chromium"), *options, "--disable-gpu", "--disable-dev-shm-usage",
          "--no-first-run", "--disable-background-networking", "--disable-component-update",
