@@ -225,7 +225,7 @@ async def test_a_thousand_symbols_stay_usable_and_are_text(tmp_path: Path) -> No
     start_ms = MINUTE.floor(clock.wall_ms()) - 50 * MINUTE.ms
     windows = [filled(symbol, start_ms) for symbol in symbols]
     pipeline = SimpleNamespace(is_idle=True, windows=windows, stale_symbols=lambda _: [HOSTILE])
-    issuer = SimpleNamespace(newest={})
+    issuer = SimpleNamespace(ledger=SimpleNamespace(newest={}))
     market = Market("tester", "binance", symbols, MINUTE)
     state = {"ready": True, "broker_connected": True, "model": HOSTILE}
     view = View(market, cast("Any", pipeline), cast("Any", issuer), lambda: state)
