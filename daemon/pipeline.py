@@ -269,7 +269,7 @@ class Pipeline:
         metrics.count_skipped("window", len(batch) - len(whole))
         slots = await self._derive(whole)
         metrics.stage("features", self._clock.monotonic() - started_s)
-        prepared = self._served.prepared(slots)
+        prepared = self._served.prepared(slots).tolist()
         messages: list[bytes] = []
         # Prepared symbols first: they need a single step, the others their whole window.
         for quick in (True, False):
@@ -277,7 +277,7 @@ class Pipeline:
             if part:
                 messages += await self._infer(part, started_s, quick=quick)
         self._issuer.issue_batch(messages)
-        metrics.count_unprepared(len(whole) - int(np.count_nonzero(prepared)))
+        metrics.count_unprepared(len(whole) - sum(prepared))
         self._ledger.closed(batch)
         self._catch_up.put_off(slots.tolist())
 

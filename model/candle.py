@@ -98,7 +98,7 @@ def check_ohlcv(values: tuple[object, ...] | list[object]) -> Ohlcv:
         BadCandle: a value is missing, not a number, not finite, or contradicts another.
     """
     try:
-        o, h, low, c, v = (float(x) for x in values)  # type: ignore[arg-type]
+        o, h, low, c, v = map(float, values)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError) as error:
         msg = f"candle values are not five numbers: {error}"
         raise BadCandle(msg) from None
