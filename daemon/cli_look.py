@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+from pathlib import Path
 
 from daemon.cli_base import load, until_told
 from model.errors import CandlecastError
@@ -16,7 +17,11 @@ def watch_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", metavar="PORT", help="its port")
     parser.add_argument("--username", metavar="NAME", help="user to log in as")
     parser.add_argument(
-        "--password-file", metavar="FILE", help="holds the password (or CANDLECAST__MQTT__PASSWORD)"
+        "--password-file",
+        # What stands on a command line is relative to where one is, not to the configuration.
+        type=lambda name: str(Path(name).absolute()),
+        metavar="FILE",
+        help="holds the password (or CANDLECAST__MQTT__PASSWORD)",
     )
 
 

@@ -184,3 +184,11 @@ async def test_an_unreachable_exchange_is_one_line(config: Path) -> None:
     assert process.returncode == 1
     assert err.decode().startswith("candlecast: binance: loading its markets: it cannot be reached")
     assert len(err.decode().splitlines()) == 1
+
+
+def test_a_file_on_the_command_line_is_looked_for_where_one_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["watch", "--host", "127.0.0.1", "--password-file", "secret"]) == 2
+    assert f"cannot read {tmp_path}/secret: No such file" in capsys.readouterr().err
