@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -57,12 +59,21 @@ def fitted_scalers(symbols: Sequence[str], ohlcv: NDArray[np.float64]) -> Scaler
     return ScalerSet(LOG_RETURN_FEATURES, "log_return", scalers)
 
 
+def _plain_keras() -> bytes:
+    """A `.keras` file that names no class: serving needs none."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        for name in ("metadata.json", "config.json", "model.weights.h5"):
+            archive.writestr(zipfile.ZipInfo(name), b"{}")
+    return content.getvalue()
+
+
 def promote(state: Path, symbols: Sequence[str], ohlcv: NDArray[np.float64], seed: int = 7) -> str:
     """Write a champion for ``symbols`` into the registry of a state folder; its version."""
     registry = Registry(state / "registry")
     version = registry.write(
         BundleParts(
-            keras=b"not needed to serve",
+            keras=_plain_keras(),
             onnx=export_onnx(random_weights(seed)),
             scalers=fitted_scalers(symbols, ohlcv),
             timeframe=_SECOND.text,

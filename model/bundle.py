@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -12,6 +13,7 @@ from typing import Final
 
 from model.errors import BundleError
 from model.features import Indicators
+from model.keras_file import check_keras_content
 from model.manifest import MANIFEST, Manifest
 from model.onnx_export import OnnxPair
 from model.residuals import Residuals
@@ -163,6 +165,11 @@ def open_bundle(path: Path, version: str) -> Bundle:
         odd = sorted((found ^ {MANIFEST, *LARGEST}) | (manifest.files.keys() ^ LARGEST.keys()))
         fail(str(path), f"has missing or additional files: {ascii(odd)[:200]}")
     data = {name: _read_verified(path, name, manifest) for name in LARGEST}
+    try:
+        # Serving does not need it. It is refused here all the same: nobody shall ever load it.
+        check_keras_content(io.BytesIO(data[KERAS_FILE]), str(path / KERAS_FILE))
+    except ValueError as error:
+        raise BundleError(str(error)) from None
     scalers = ScalerSet.from_json(data["scaler.json"])
     ours = (scalers.features, scalers.target, set(scalers.by_symbol))
     if ours != (manifest.features, manifest.target, set(manifest.symbols)):

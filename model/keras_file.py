@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import zipfile
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import IO, Any, Final, NoReturn
 
 _MEMBERS: Final = {"metadata.json", "config.json", "model.weights.h5"}
 _MAX_CONFIG_BYTES: Final = 1 << 20
@@ -42,14 +42,23 @@ def check_keras_file(path: Path) -> None:
     if path.suffix != ".keras":
         msg = f"{path} is not a .keras file; other formats can carry code and are not opened"
         raise ValueError(msg)
+    check_keras_content(path, str(path))
+
+
+def check_keras_content(content: Path | IO[bytes], where: str) -> None:
+    """The same for a file that is known to exist, or its bytes.
+
+    Raises:
+        ValueError: see `check_keras_file`; ``where`` is how it is called.
+    """
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(content) as archive:
             members = {info.filename: info.file_size for info in archive.infolist()}
             if set(members) != _MEMBERS or members["config.json"] > _MAX_CONFIG_BYTES:
                 _refuse(f"it must hold {', '.join(sorted(_MEMBERS))} and nothing else")
             _check_config(json.loads(archive.read("config.json")))
-    except (zipfile.BadZipFile, ValueError, OSError, RecursionError) as error:
-        msg = f"{path} is corrupt or not a model of plain layers: {error}"
+    except (zipfile.BadZipFile, ValueError, OSError, RecursionError, NotImplementedError) as error:
+        msg = f"{where} is corrupt or not a model of plain layers: {error}"
         raise ValueError(msg) from None
 
 

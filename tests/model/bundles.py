@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import zipfile
 
 import numpy as np
 
@@ -11,6 +13,7 @@ from model.features import LOG_RETURN_FEATURES, Indicators
 from model.registry import BundleParts, Registry
 from model.residuals import LEVELS, Residuals, SymbolResiduals
 from model.scaler import ScalerSet, SymbolScaler
+from tests.models import plain_keras
 
 NOON_MS = 1_795_435_200_000
 VERSION_FILES = (
@@ -29,7 +32,7 @@ def parts(number: int = 0) -> BundleParts:
     tag = str(number).encode()
     residuals = SymbolResiduals(200 + number, tuple((LEVELS - 0.5).tolist()))
     return BundleParts(
-        keras=b"keras" + tag,
+        keras=plain_keras(tag),
         onnx=OnnxPair(b"prefix" + tag, b"step" + tag),
         scalers=ScalerSet(LOG_RETURN_FEATURES, "log_return", {"BTC/USDT": scaler}),
         timeframe="15m",
@@ -49,7 +52,7 @@ def numbers_in(registry: Registry, version: str) -> set[int]:
     """The numbers that the parts of an opened bundle carry: one, unless it is mixed."""
     bundle = registry.open(version)
     return {
-        int(bundle.read_keras()[5:]),
+        int(zipfile.ZipFile(io.BytesIO(bundle.read_keras())).read("model.weights.h5")),
         int(bundle.onnx.prefix[6:]),
         int(bundle.onnx.step[4:]),
         int(-bundle.scalers.by_symbol["BTC/USDT"].feature_min[0]),

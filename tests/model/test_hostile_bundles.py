@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,40 @@ def folder_for_a_file(folder: Path) -> None:
 
 def pickled_scaler(folder: Path) -> None:
     (folder / "scaler.json").write_bytes(pickle.dumps(Bomb(folder.parent / "exploded")))
+    resign(folder)
+
+
+def with_keras(folder: Path, members: dict[str, bytes]) -> None:
+    with zipfile.ZipFile(folder / "model.keras", "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    resign(folder)
+
+
+PLAIN = {"metadata.json": b"{}", "config.json": b"{}", "model.weights.h5": b"0"}
+
+
+def lambda_layer(folder: Path) -> None:
+    layer = {"module": "keras.layers", "class_name": "Lambda", "config": {"function": "os.system"}}
+    with_keras(folder, PLAIN | {"config.json": json.dumps({"layers": [layer]}).encode()})
+
+
+def custom_object(folder: Path) -> None:
+    layer = {"module": "os", "class_name": "system", "registered_name": "Custom>x"}
+    with_keras(folder, PLAIN | {"config.json": json.dumps(layer).encode()})
+
+
+def pickled_keras(folder: Path) -> None:
+    (folder / "model.keras").write_bytes(pickle.dumps(Bomb(folder.parent / "exploded")))
+    resign(folder)
+
+
+def names_outside_in_keras(folder: Path) -> None:
+    with_keras(folder, PLAIN | {"../../exploded": b"x"})
+
+
+def h5_for_keras(folder: Path) -> None:
+    (folder / "model.keras").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
     resign(folder)
 
 
@@ -206,6 +241,11 @@ HOSTILE: list[Callable[[Path], None]] = [
     pipe_for_a_file,
     folder_for_a_file,
     pickled_scaler,
+    lambda_layer,
+    custom_object,
+    pickled_keras,
+    names_outside_in_keras,
+    h5_for_keras,
     huge_file,
     huge_manifest,
     huge_window,
