@@ -49,7 +49,7 @@ fuzz: $(STAMP) ## every fuzzer for SECONDS=60 each, or those of FUZZERS="okx mqt
 		$(BIN)/python -m tests.fuzz.run $$name -max_total_time=$(or $(SECONDS),60) \
 			-timeout=20 -artifact_prefix=build/fuzz/; done
 
-bench: $(RIVALS)/.installed ## every benchmark, some 50 minutes; needs mosquitto and an idle machine
+bench: $(RIVALS)/.installed ## every benchmark, about an hour; needs mosquitto and an idle machine
 	@PYTHONPATH=$(RIVALS) $(BIN)/python -m benchmarks $(ARGS)
 
 lint: $(STAMP) ## ruff and mypy

@@ -1,6 +1,6 @@
 """Every benchmark, one after the other; `make bench` runs this.
 
-    python -m benchmarks                    all of them, some 50 minutes
+    python -m benchmarks                    all of them, about an hour
     python -m benchmarks engine soak        these
     python -m benchmarks --quick            a few repetitions each, to see that all of them run
 
