@@ -61,6 +61,8 @@ def run(name: str, arguments: list[str], limit_s: float) -> str | None:
         code = child.wait(limit_s)
     except subprocess.TimeoutExpired:
         return f"ended after {limit_s / 60:.0f} minutes"
+    except KeyboardInterrupt:
+        sys.exit(f"interrupted in {name}")
     finally:
         _end(child)
     return None if code == 0 else f"exit code {code}"
