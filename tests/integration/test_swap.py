@@ -5,232 +5,63 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import subprocess
-import sys
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import pytest
-
-from daemon.sandbox.tape import Tape
-from model.bundle import Bundle
-from model.engine import Engine
-from model.features import FeatureBank, Indicators
-from model.registry import Registry
-from tests.integration.harness import (
-    HISTORY,
-    SECOND,
-    Daemon,
-    daemon,
-    predictions,
-    sections,
-    tape_of,
-    write_config,
-)
-from tests.models import write
-from tests.servers import Subscriber, free_port, mosquitto, mosquitto_sub, sandbox_process
-
-SYMBOLS = 7
-"""Traded; the exchange has one more, which no model was trained on."""
-
-LOOKBACK = 60
+from tests.integration.theatre import assert_true, assert_whole, theatre
 
 
-@dataclass
-class Theatre:
-    """A daemon at work, and three models that it may serve, the first as champion."""
-
-    config: Path
-    tape: Tape
-    registry: Registry
-    heard: Subscriber
-    running: Daemon
-    first: Bundle
-    second: Bundle
-    third: Bundle
-    forecasts: list[dict[str, Any]] = field(default_factory=list)
-
-    def models(self, *arguments: str) -> str:
-        """Run `candlecast models` as a process of its own."""
-        done = subprocess.run(
-            [sys.executable, "-m", "daemon", "models", *arguments, "--config", str(self.config)],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=True,
-        )
-        return done.stdout
-
-    def listen(self) -> list[dict[str, Any]]:
-        self.forecasts += predictions(self.heard.received())
-        return self.forecasts
-
-    def until(self, condition: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 40
-        while not condition():
-            assert self.running.process.poll() is None, self.running.log
-            assert time.monotonic() < deadline, self.running.log
-            time.sleep(0.05)
-
-    def until_served(self, version: str, candles: int = 2) -> None:
-        """Wait until every symbol had some more forecasts by this model."""
-        start = len(self.listen())
-
-        def enough() -> bool:
-            fresh = [f for f in self.listen()[start:] if f["model"]["version"] == version]
-            return len(fresh) >= candles * SYMBOLS
-
-        self.until(enough)
-
-    def metric(self, name: str) -> float:
-        """One sample of the running daemon, by name and labels."""
-        lines = self.running.get("/metrics")[1].splitlines()
-        (line,) = [line for line in lines if line.startswith(name + " ")]
-        return float(line.split()[-1])
+def test_promoting_and_rolling_back_take_effect_without_losing_a_candle(tmp_path: Path) -> None:
+    with theatre(tmp_path, registry={"shadow": True}) as stage:
+        first, second = stage.first.version, stage.second.version
+        # The third, newer than all, is tried beside the first, and nobody hears of it.
+        stage.until((stage.config.parent / "state" / "trial" / "losses").exists)
+        assert stage.metric(f'candlecast_shadow_info{{version="{stage.third.version}"}}') == 1.0
+        stage.until_served(first)
+        assert stage.metric("candlecast_shadow_candles") > 3.0
+        assert stage.metric('candlecast_shadow_mae_ratio{role="champion"}') > 0.0
+        stage.models("promote", second)
+        stage.until_served(second)
+        assert f"champion: {first}" in stage.models("rollback")
+        stage.until_served(first)
+        assert stage.metric('candlecast_model_swaps_total{outcome="done"}') == 2.0
+        labels = f'sha256="{stage.first.sha256}",target="log_return",version="{first}"'
+        assert stage.metric(f"candlecast_model_info{{{labels}}}") == 1.0
+        assert json.loads(stage.running.get("/readyz")[1])["model"] == first
+        assert stage.running.stop() == 0, stage.running.log
+        assert "Traceback" not in stage.running.log
+        time.sleep(0.2)
+        for symbol, forecasts in assert_whole(stage).items():
+            versions = [forecast["model"]["version"] for forecast in forecasts]
+            runs = [v for at, v in enumerate(versions) if at == 0 or versions[at - 1] != v]
+            assert runs == [first, second, first]
+            assert_true(stage, symbol, forecasts)
 
 
-@pytest.fixture
-def theatre(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Theatre]:
-    """A stage; its parameter holds further sections of the configuration."""
-    port = free_port()
-    with (
-        sandbox_process("--symbols", str(SYMBOLS + 1), "--history", str(HISTORY)) as exchange,
-        mosquitto(tmp_path) as broker,
-        mosquitto_sub(broker.port, "candlecast/#") as heard,
-    ):
-        tape = tape_of(exchange)
-        symbols = tape.symbols[:SYMBOLS]
-        more = {"trading": {"symbols": list(symbols)}, **getattr(request, "param", {})}
-        chosen = sections(exchange, broker.port, port, **more)
-        config = write_config(tmp_path, chosen)
-        root = tmp_path / "state" / "registry"
-        until_ms = tape.origin_ms + HISTORY * SECOND.ms
-        past = {s: tape.history(s, tape.origin_ms, until_ms)[1] for s in symbols}
-        first, second, third = (
-            write(
-                root,
-                past,
-                timeframe=SECOND.text,
-                indicators=Indicators(),
-                lookback=LOOKBACK,
-                seed=number,
-                created_ms=tape.origin_ms + 1_000 * number,
-            )
-            for number in range(3)
-        )
-        registry = Registry(root)
-        registry.promote(first.version)
-        with daemon(config, port) as running:
-            running.wait_ready()
-            yield Theatre(config, tape, registry, heard, running, first, second, third)
+def test_a_damaged_champion_is_refused_and_its_cure_needs_no_restart(tmp_path: Path) -> None:
+    with theatre(tmp_path) as stage:
+        first, second = stage.first.version, stage.second.version
+        registry = stage.registry
+        whole = stage.config.parent / "whole"
+        shutil.copytree(registry.root / second, whole)
+        step = registry.root / second / "step.onnx"
+        step.write_bytes(step.read_bytes()[:-1] + b"!")
+        stage.until_served(first)
+        # `promote` would not do it: this is what a disk may do afterwards.
+        (registry.root / "champion").write_text(second + "\n")
+        failing = "candlecast_model_swap_failing"
+        stage.until(lambda: stage.metric(failing) == 1.0)
+        stage.until_served(first, candles=3)
+        assert stage.metric('candlecast_model_swaps_total{outcome="failed"}') == 1.0
+        complaints = [line for line in stage.running.log.splitlines() if "goes on serving" in line]
+        assert len(complaints) == 1
+        assert "step.onnx: has changed" in complaints[0]
+        assert first in complaints[0]
 
-
-def assert_whole(theatre: Theatre) -> dict[str, list[dict[str, Any]]]:
-    """One forecast for every candle of every symbol, in one wording; returns them by symbol."""
-    by_symbol: dict[str, dict[int, dict[str, Any]]] = defaultdict(dict)
-    for forecast in theatre.listen():
-        mine = by_symbol[forecast["symbol"]]
-        assert mine.setdefault(forecast["seq"], forecast) == forecast
-    assert set(by_symbol) == set(theatre.tape.symbols[:SYMBOLS])
-    for symbol, mine in by_symbol.items():
-        assert np.all(np.diff(sorted(mine)) == 1), f"{symbol} misses a candle"
-    return {s: [mine[seq] for seq in sorted(mine)] for s, mine in by_symbol.items()}
-
-
-def assert_true(theatre: Theatre, symbol: str, forecasts: list[dict[str, Any]]) -> None:
-    """Each value is what the model it names makes of the tape, computed without the daemon."""
-    tape = theatre.tape
-    last_ms = forecasts[-1]["candle_close_ms"]
-    ohlcv = tape.history(symbol, tape.origin_ms, last_ms)[1]
-    for bundle in (theatre.first, theatre.second):
-        mine = [f for f in forecasts if f["model"]["sha256"] == bundle.sha256]
-        if not mine:
-            continue
-        manifest = bundle.manifest
-        bank = FeatureBank(manifest.features, manifest.indicators, 1)
-        rows = bank.prime(np.array([0]), ohlcv[None])[0]
-        scaler = bundle.scalers.by_symbol[symbol]
-        scaled = (rows - scaler.feature_min) / (scaler.feature_max - scaler.feature_min)
-        ends = [(f["candle_close_ms"] - tape.origin_ms) // SECOND.ms for f in mine]
-        windows = np.stack([scaled[end - LOOKBACK : end] for end in ends]).astype(np.float32)
-        raw = Engine(bundle.onnx, 1, LOOKBACK, len(manifest.features)).full(windows)
-        value = raw * scaler.target_scale + scaler.target_offset
-        for forecast, end, one_raw, one in zip(mine, ends, raw, value, strict=True):
-            price = ohlcv[end - 1, 3] * np.exp(one)
-            assert forecast["predicted_normalized"] == pytest.approx(one_raw, abs=2e-6)
-            assert forecast["predicted_close"] == pytest.approx(price, rel=1e-6)
-
-
-def test_promoting_and_rolling_back_take_effect_without_losing_a_candle(
-    theatre: Theatre,
-) -> None:
-    first, second = theatre.first.version, theatre.second.version
-    theatre.until_served(first)
-    theatre.models("promote", second)
-    theatre.until_served(second)
-    assert f"champion: {first}" in theatre.models("rollback")
-    theatre.until_served(first)
-    assert theatre.metric('candlecast_model_swaps_total{outcome="done"}') == 2.0
-    labels = f'sha256="{theatre.first.sha256}",target="log_return",version="{first}"'
-    assert theatre.metric(f"candlecast_model_info{{{labels}}}") == 1.0
-    assert json.loads(theatre.running.get("/readyz")[1])["model"] == first
-    assert theatre.running.stop() == 0, theatre.running.log
-    assert "Traceback" not in theatre.running.log
-    time.sleep(0.2)
-    for symbol, forecasts in assert_whole(theatre).items():
-        versions = [forecast["model"]["version"] for forecast in forecasts]
-        runs = [v for at, v in enumerate(versions) if at == 0 or versions[at - 1] != v]
-        assert runs == [first, second, first]
-        assert_true(theatre, symbol, forecasts)
-
-
-def test_a_damaged_champion_is_refused_and_its_cure_needs_no_restart(theatre: Theatre) -> None:
-    first, second = theatre.first.version, theatre.second.version
-    registry = theatre.registry
-    whole = theatre.config.parent / "whole"
-    shutil.copytree(registry.root / second, whole)
-    step = registry.root / second / "step.onnx"
-    step.write_bytes(step.read_bytes()[:-1] + b"!")
-    theatre.until_served(first)
-    # `promote` would not do it: this is what a disk may do afterwards.
-    (registry.root / "champion").write_text(second + "\n")
-    failing = "candlecast_model_swap_failing"
-    theatre.until(lambda: theatre.metric(failing) == 1.0)
-    theatre.until_served(first, candles=3)
-    assert theatre.metric('candlecast_model_swaps_total{outcome="failed"}') == 1.0
-    complaints = [line for line in theatre.running.log.splitlines() if "goes on serving" in line]
-    assert len(complaints) == 1
-    assert "step.onnx: has changed" in complaints[0]
-    assert first in complaints[0]
-
-    shutil.rmtree(registry.root / second)
-    whole.rename(registry.root / second)
-    theatre.running.process.send_signal(signal.SIGHUP)
-    theatre.until_served(second)
-    assert theatre.metric(failing) == 0.0
-    for symbol, forecasts in assert_whole(theatre).items():
-        assert_true(theatre, symbol, forecasts)
-
-
-@pytest.mark.parametrize("theatre", [{"registry": {"shadow": True}}], indirect=True)
-def test_a_challenger_is_tried_beside_the_champion_and_nobody_hears_of_it(
-    theatre: Theatre,
-) -> None:
-    first = theatre.first.version
-    theatre.until_served(first)
-    state = theatre.config.parent / "state" / "trial"
-    theatre.until((state / "losses").exists)
-    theatre.until_served(first)
-    assert theatre.metric(f'candlecast_shadow_info{{version="{theatre.third.version}"}}') == 1.0
-    assert theatre.metric("candlecast_shadow_candles") > 3.0
-    assert theatre.metric('candlecast_shadow_mae_ratio{role="champion"}') > 0.0
-    assert {f["model"]["version"] for f in theatre.listen()} == {first}
-    assert theatre.running.stop() == 0, theatre.running.log
-    assert "Traceback" not in theatre.running.log
-    for symbol, forecasts in assert_whole(theatre).items():
-        assert_true(theatre, symbol, forecasts)
+        shutil.rmtree(registry.root / second)
+        whole.rename(registry.root / second)
+        stage.running.process.send_signal(signal.SIGHUP)
+        stage.until_served(second)
+        assert stage.metric(failing) == 0.0
+        for symbol, forecasts in assert_whole(stage).items():
+            assert_true(stage, symbol, forecasts)
