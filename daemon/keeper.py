@@ -37,14 +37,16 @@ class Keeper:
         self._restored = False
 
     async def restore(self, served: ServedModel) -> None:
-        """Go on from what was last saved for this very model.
+        """Go on from what was last saved for this very model, which is not at work yet.
 
         Raises:
             HistoryError: the history cannot be read.
         """
-        states = await self._recorder.read(lambda h: h.calibration(self._market, served.sha256))
+        # In the recorder's thread: a thousand symbols take 20 ms, which candles need not wait for.
+        refused = await self._recorder.read(
+            lambda h: served.calibration.restore(h.calibration(self._market, served.sha256))
+        )
         self._restored = True
-        refused = served.calibration.restore(states)
         if refused:
             log.warning("calibration starts anew, its saved state does not fit: %s", refused)
 
