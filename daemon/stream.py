@@ -112,7 +112,8 @@ class Stream:
         """Connect again and again, until cancelled."""
         delay_s = _BACKOFF_S[0]
         while True:
-            if not self.symbols:
+            while not self.symbols:
+                self._changed.clear()
                 await self._changed.wait()
             started_s, longest_s = self._clock.monotonic(), _BACKOFF_S[1]
             try:

@@ -222,3 +222,22 @@ async def test_an_exchange_that_does_not_tell_its_time_closes_no_candle_by_it(
         assert candle.ohlcv == exchange.tape.candle(symbol, candle.open_ms)
     told = lines(caplog, "does not tell its time")
     assert len(told) == 1
+
+
+async def test_a_connection_without_symbols_is_none(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(feed_module, "streams_per_connection", lambda _name: 2)
+    clock, tape = ScaledClock(4.0), second_tape(3)
+    async with SandboxExchange(tape, clock=clock) as exchange:
+        heard = make_feed((exchange.rest_url, exchange.ws_url), tape.symbols, clock, timeframe="1s")
+        async with running(heard):
+            await until(lambda: exchange.streams.clients == 2)
+            heard.feed.watch(tape.symbols[:2])
+            await until(lambda: exchange.streams.clients == 1)
+            await clock.sleep(8)
+            assert exchange.streams.handshakes == 2
+            heard.feed.watch(tape.symbols)
+            await until(lambda: tape.symbols[2] in {c.symbol for c in heard.closed[-3:]})
+    assert heard.count("feed_reconnects") == 0
+    assert not lines(caplog, "lost")
