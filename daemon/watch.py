@@ -51,6 +51,7 @@ def forecast_of(payload: bytes) -> dict[str, Any] | None:
         all(_is_text(message.get(name)) for name in _TEXTS)
         and all(_is_number(message.get(name)) for name in (*_NUMBERS, "predicted_return"))
         and all(_is_price(message.get(name)) for name in _PRICES)
+        and "interval" in message
         and (interval is None or _is_interval(interval))
         and isinstance(latency, dict)
         and _is_number(latency.get("ready"))

@@ -352,6 +352,16 @@ def test_what_cannot_be_shown_is_not_taken(change: dict[str, Any]) -> None:
     assert forecast_of(json.dumps(json.loads(GOOD) | change).encode()) is None
 
 
+@pytest.mark.parametrize("name", json.loads(GOOD))
+def test_whatever_a_message_lacks_it_is_refused_or_can_be_shown(name: str) -> None:
+    lacking = {key: value for key, value in json.loads(GOOD).items() if key != name}
+    taken = forecast_of(json.dumps(lacking).encode())
+    board = Board("title")
+    if taken is not None:
+        board.update(taken)
+    assert shown(board, 100)
+
+
 @given(st.binary(max_size=60) | st.sampled_from([b"[]", b"{}", b"null", b"1", b" " * 70_000]))
 def test_garbage_is_not_taken(payload: bytes) -> None:
     assert forecast_of(payload) is None

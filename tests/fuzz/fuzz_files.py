@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from model.features import FEATURES, Indicators
 from model.history import History
 from model.manifest import Manifest
 from model.residuals import Residuals
+from model.retrain_status import RetrainStatus
 from model.scaler import ScalerSet, SymbolScaler
 from model.scaler_file import load_pickle
 from tests.fuzz.target import Target
@@ -103,6 +106,11 @@ def calibration(data: bytes) -> None:
     assert Residuals.from_json(read.to_json()) == read
 
 
+def retrain_status(path: Path) -> None:
+    """`retrain.json`, which another process writes; what cannot be read is as if it were not."""
+    RetrainStatus.read(path.parent)
+
+
 def scaler_pickle(path: Path) -> None:
     """The reference's pickled scaler."""
     with refusing(BundleError, path):
@@ -178,7 +186,12 @@ _CSV = "\n".join([HEADER, *(csv_row(T + at * MINUTE.ms, _candle(at).ohlcv) for a
 _YAML = (
     b"trading: {symbols: [BTC/USDT, 'A/B:C'], timeframe: 1m}\n",
     b"exchange:\n  name: okx\n  endpoint: {rest: 'http://127.0.0.1:1', ws: null}\n",
+    b"mqtt: {[a]: 1}\n",
     b"mqtt: &a\n  port: 1883\nhttp:\n  <<: *a\nmodel: {lstm_units: [64, 32]}\n",
+)
+
+_RETRAIN = (
+    json.dumps({"schema": 1, **asdict(RetrainStatus(T, 1.5, T, None, "v", gain=0.1))}).encode(),
 )
 
 TARGETS = {
@@ -187,6 +200,7 @@ TARGETS = {
     "manifest": Target(manifest, (_manifest(),)),
     "scaler": Target(scaler, (_scaler(),)),
     "calibration": Target(calibration, (Residuals().to_json().encode(),)),
+    "retrain": Target(file_of(retrain_status, "retrain.json"), _RETRAIN),
     "pickle": Target(file_of(scaler_pickle, "scaler.pkl"), _pickles()),
     "state": Target(saved_state, (np.array([0.0, 2.0, 0.1, 0.5, 0.7]).tobytes(),)),
     "history": Target(file_of(history, "history.sqlite"), (_database(),)),

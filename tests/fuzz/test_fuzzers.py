@@ -14,7 +14,6 @@ from tests.fuzz.targets import TARGETS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 MUTATIONS = 100
-SHORT = ("kraken", "mqtt5")
 RUNS = 3_000
 
 
@@ -49,12 +48,11 @@ def test_no_seed_and_no_mutation_of_it_breaks_a_promise(name: str) -> None:
                 raise
 
 
-@pytest.mark.parametrize("name", SHORT)
-def test_a_fuzzer_runs(name: str, tmp_path: Path) -> None:
+def test_a_fuzzer_runs(tmp_path: Path) -> None:
     if importlib.util.find_spec("atheris") is None:
         pytest.skip("atheris has no wheel for this Python")
     done = subprocess.run(
-        [sys.executable, "-m", "tests.fuzz.run", name, f"-runs={RUNS}", "-seed=1",
+        [sys.executable, "-m", "tests.fuzz.run", "mqtt5", f"-runs={RUNS}", "-seed=1",
          f"-artifact_prefix={tmp_path}/"],
         cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=120,
     )  # fmt: skip
