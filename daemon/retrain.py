@@ -277,6 +277,7 @@ class _Run:
         made = [entry.gate for entry in self._registry.decisions() if entry.version == version]
         gate = made[-1] if made else None
         if gate is None:
+            (self._job.folder / _PLAN).unlink()
             msg = f"model {version} was promoted by hand while it was being judged"
             raise CandlecastError(msg)
         return gate

@@ -1,0 +1,164 @@
+"""A night that was cut after training goes on with the judging, wherever the cut was."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+
+from daemon.retrain import RetrainJob, retrain
+from model.calibration import Rules
+from model.candle import Candle, Ohlcv, Timeframe
+from model.errors import CandlecastError
+from model.gate import GateRules
+from model.history import History
+from model.registry import Registry
+from model.retrain_status import RetrainStatus
+from tests.daemon.handclock import HandClock
+from tests.models import promote, random_candles
+
+QUARTER = Timeframe.parse("15m")
+ROWS = 1_000
+START_MS = 1_776_859_200_000
+END_MS = START_MS + ROWS * QUARTER.ms
+SYMBOL = "BTC/USDT"
+
+
+class Silent:
+    def update(self, symbol: str, done: int, total: int) -> None:
+        pass
+
+
+def filled(state: Path) -> None:
+    ohlcv = random_candles(ROWS, 3)
+    rows = (Ohlcv(*values) for values in ohlcv.tolist())
+    history = History(state / "history.sqlite")
+    history.add_candles(
+        "binance",
+        "15m",
+        [
+            Candle(SYMBOL, at, at + QUARTER.ms, row, at + QUARTER.ms + 5, 0.0, "exchange_flag")
+            for at, row in zip(range(START_MS, END_MS, QUARTER.ms), rows, strict=True)
+        ],
+    )
+    history.close()
+    for seed in (3, 4):
+        promote(
+            state / "registry",
+            {SYMBOL: random_candles(ROWS, seed)},
+            timeframe="15m",
+            trained_to_ms=START_MS + 200 * QUARTER.ms,
+        )
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> RetrainJob:
+    filled(tmp_path)
+    return RetrainJob(
+        config=tmp_path / "config.yaml",
+        key="settings",
+        state=tmp_path,
+        exchange="binance",
+        # Nobody listens there: whoever asks for candles fails.
+        endpoint_rest="http://127.0.0.1:9",
+        symbols=(SYMBOL,),
+        timeframe=QUARTER,
+        days=ROWS / 96,
+        lookback=8,
+        splits=(0.7, 0.15),
+        gate=GateRules(gate_days=5, margin=0.5, max_age_days=30),
+        calibration=Rules(),
+        keep=10,
+    )
+
+
+def planned(job: RetrainJob, version: str, more: Mapping[str, Any] = MappingProxyType({})) -> None:
+    plan: dict[str, Any] = {
+        "key": job.key,
+        "started_ms": END_MS,
+        "from_ms": START_MS,
+        "until_ms": END_MS,
+    }
+    plan |= {"known_ms": END_MS + 60_000, "version": version}
+    job.folder.mkdir(exist_ok=True)
+    (job.folder / "plan.json").write_text(json.dumps(plan | dict(more)))
+
+
+def test_what_was_trained_is_judged_without_training_or_asking_again(job: RetrainJob) -> None:
+    registry, clock = Registry(job.state / "registry"), HandClock(END_MS + 60_000)
+    champion, challenger = registry.champion(), registry.previous()
+    assert challenger is not None
+    planned(job, challenger)
+    status = retrain(job, clock, Silent())
+    (entry,) = registry.decisions()
+    assert entry.gate is not None
+    assert (entry.by, entry.version, entry.champion) == ("retrain", challenger, champion)
+    assert status == RetrainStatus.read(job.state)
+    assert status.version == challenger
+    assert status.promoted == (registry.champion() == challenger) == entry.gate.promote
+    assert registry.report(challenger).exists()
+    assert [path.name for path in job.folder.iterdir()] == [".lock"]
+
+
+def test_a_night_that_was_cut_after_promoting_says_so(job: RetrainJob) -> None:
+    registry, clock = Registry(job.state / "registry"), HandClock(END_MS + 60_000)
+    challenger = registry.previous()
+    assert challenger is not None
+    planned(job, challenger)
+    retrain(job, clock, Silent())
+    (entry,) = registry.decisions()
+    assert entry.gate is not None
+    # As if the machine had gone down between the promotion and `retrain.json`.
+    registry.record(replace(entry, action="promote", gate=replace(entry.gate, promote=True)))
+    registry.promote(challenger)
+    planned(job, challenger)
+    status = retrain(job, clock, Silent())
+    assert status.promoted
+    assert status.reason == entry.gate.reason
+    assert len(registry.decisions()) == 2
+    assert registry.champion() == challenger
+
+
+def test_a_challenger_that_was_promoted_by_hand_meanwhile_is_told(job: RetrainJob) -> None:
+    registry = Registry(job.state / "registry")
+    planned(job, registry.champion())
+    with pytest.raises(CandlecastError, match="was promoted by hand while it was being judged"):
+        retrain(job, HandClock(END_MS + 60_000), Silent())
+    status = RetrainStatus.read(job.state)
+    assert status is not None
+    assert "by hand" in (status.error or "")
+    # The next run has nothing to go on with.
+    assert not (job.folder / "plan.json").exists()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"key": "other settings"}, {"started_ms": END_MS - 90_000_000}, {"started_ms": END_MS + 10**9},
+     {"version": "20260101T000000Z-000000"}, {"surprise": 1}],
+)  # fmt: skip
+def test_a_plan_that_is_old_or_of_other_settings_is_not_taken_up(
+    job: RetrainJob, changed: dict[str, Any]
+) -> None:
+    challenger = Registry(job.state / "registry").previous()
+    assert challenger is not None
+    planned(job, challenger, changed)
+    # A new plan begins with asking for what history lacks.
+    with pytest.raises(CandlecastError, match="it cannot be reached"):
+        retrain(job, HandClock(END_MS + 60_000), Silent())
+    plan = json.loads((job.folder / "plan.json").read_text())
+    assert plan["version"] is plan["known_ms"] is None
+    assert asdict(job)["key"] == plan["key"] == "settings"
+
+
+def test_a_failure_keeps_when_it_last_went_well(job: RetrainJob) -> None:
+    RetrainStatus(END_MS - 5, 1.0, END_MS - 5, None).write(job.state)
+    with pytest.raises(CandlecastError):
+        retrain(job, HandClock(END_MS + 60_000), Silent())
+    status = RetrainStatus.read(job.state)
+    assert status is not None
+    assert (status.success_ms, status.finished_ms) == (END_MS - 5, END_MS + 60_000)
