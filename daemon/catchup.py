@@ -82,7 +82,9 @@ class CatchUp:
 
     async def settled(self) -> None:
         """Wait until nothing waits to be forecast, entered or prepared."""
-        await self._settled.wait()
+        # A candle may close between the end of a wait and what follows it.
+        while not self._settled.is_set():
+            await self._settled.wait()
 
     async def run(self) -> None:
         """Work until cancelled."""

@@ -65,6 +65,10 @@ class Roster:
         Raises:
             CandlecastError: the model or the exchange cannot do it; nothing has changed.
         """
+        async with self._swapper.turn:
+            await self._change(symbols)
+
+    async def _change(self, symbols: Sequence[str]) -> None:
         before = [window.symbol for window in self._pipeline.windows]
         added = [symbol for symbol in symbols if symbol not in before]
         removed = set(before) - set(symbols)

@@ -34,6 +34,9 @@ class Swapper:
 
     The new model is loaded, verified and warmed in a thread and brought level with every window in
     slices; then it takes over at once, for all symbols. Whatever fails keeps the old one.
+
+    Attributes:
+        turn: held while the model changes, or the symbols.
     """
 
     def __init__(
@@ -64,7 +67,7 @@ class Swapper:
         self._keeper = keeper
         self._clock = clock
         self._metrics = metrics
-        self._turn = asyncio.Lock()
+        self.turn = asyncio.Lock()
         self._refused: str | None = None
         self._refused_s = 0.0
         self._complaint = ""
@@ -81,7 +84,7 @@ class Swapper:
         Args:
             again: also try one that was refused not long ago.
         """
-        async with self._turn:
+        async with self.turn:
             version = None
             if again:
                 self._complaint = ""
@@ -107,11 +110,12 @@ class Swapper:
     async def seat(self, windows: Sequence[Window]) -> None:
         """Forecast from these windows from now on, out of those that the pipeline fills.
 
+        Whoever calls it holds the turn.
+
         Raises:
             CandlecastError: the champion cannot serve them; nothing has changed.
         """
-        async with self._turn:
-            await self._swap(windows)
+        await self._swap(windows)
 
     def _is_due(self, version: str) -> bool:
         waited_s = self._clock.monotonic() - self._refused_s

@@ -181,6 +181,43 @@ async def test_what_closes_while_it_is_loaded_is_caught_up_with(
     assert versions == [bundles[0].version] * 12 + [bundles[1].version] * 3
 
 
+async def test_while_the_symbols_change_the_model_does_not(
+    stage: Stage, bundles: list[Bundle], market: Tape
+) -> None:
+    stage.champion = bundles[1]
+    async with asyncio.TaskGroup() as group:
+        async with stage.swapper.turn:
+            stage.route.pipeline.invite(["NEW/U"])
+            looking = group.create_task(stage.swapper.look())
+            await stage.minute(market, CAPACITY + 1)
+            assert stage.version == bundles[0].version
+            stage.route.pipeline.dismiss()
+        await looking
+    await stage.minute(market, CAPACITY + 2)
+    assert check_all(bundles, market, stage)[-3:] == [bundles[1].version] * 3
+
+
+async def test_settled_is_never_said_of_a_pipeline_that_a_candle_has_just_woken(
+    stage: Stage, market: Tape
+) -> None:
+    route = stage.route
+    route.at(CAPACITY + 1)
+    route.close(market, "A/U", CAPACITY)
+    seen: list[bool] = []
+
+    async def look() -> None:
+        await route.pipeline.settled()
+        seen.append(route.pipeline.is_idle)
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(look())
+        settle_now = route.pipeline._catch_up._settled  # noqa: SLF001 - the moment cannot be met else
+        await asyncio.sleep(0)
+        settle_now.set()
+        route.close(market, "B/U", CAPACITY)
+    assert seen == [True]
+
+
 async def test_a_symbol_with_a_gap_goes_on_with_the_new_model_once_it_is_repaired(
     stage: Stage, bundles: list[Bundle], market: Tape
 ) -> None:
