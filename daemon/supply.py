@@ -75,12 +75,22 @@ class Supply:
         """
         history = await asyncio.to_thread(History, self._path)
         try:
-            return sum([await self._complete(history, pages, symbol, span) for symbol in symbols])
+            archive = await asyncio.to_thread(
+                Archive, self._path, (self._exchange, self._frame.text)
+            )
+            try:
+                files = history, archive
+                return sum([await self._complete(files, pages, symbol, span) for symbol in symbols])
+            finally:
+                await asyncio.to_thread(archive.close)
         finally:
             await asyncio.to_thread(history.close)
 
-    async def _complete(self, history: History, pages: Pages, symbol: str, span: Span) -> int:
-        known = await asyncio.to_thread(self._known, symbol, span)
+    async def _complete(
+        self, files: tuple[History, Archive], pages: Pages, symbol: str, span: Span
+    ) -> int:
+        history, archive = files
+        known = await asyncio.to_thread(self._known, archive, symbol, span)
         step_ms = self._frame.ms
         missing = missing_spans((at for at in known if at >= span.from_ms), span, step_ms)
         total = sum((gap.until_ms - gap.from_ms) // step_ms for gap in missing)
@@ -99,13 +109,8 @@ class Supply:
                 self._progress.update(symbol, done, total)
         return added
 
-    def _known(self, symbol: str, span: Span) -> dict[int, Candle]:
-        archive = Archive(self._path, (self._exchange, self._frame.text))
-        try:
-            from_ms = span.from_ms - self._frame.ms
-            candles = archive.revisions(symbol, from_ms, span.until_ms)
-        finally:
-            archive.close()
+    def _known(self, archive: Archive, symbol: str, span: Span) -> dict[int, Candle]:
+        candles = archive.revisions(symbol, span.from_ms - self._frame.ms, span.until_ms)
         return {candle.open_ms: candle for candle in candles}
 
     def _candles(self, symbol: str, rows: Sequence[Row], newest: Candle | None) -> list[Candle]:
