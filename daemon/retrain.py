@@ -31,7 +31,8 @@ from model.retrain_request import take_request
 from model.retrain_status import RetrainStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+    from contextlib import AbstractContextManager
 
     import pandas as pd
 
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
     from model.candle import Candle, Timeframe
     from model.gate import Decision, GateRules
     from model.registry import Bundle
+
+    Shown = Callable[[], AbstractContextManager[Progress]]
 
 log = logging.getLogger(__name__)
 
@@ -156,8 +159,13 @@ def alone(folder: Path) -> Iterator[None]:
         yield
 
 
-def retrain(job: RetrainJob, clock: Clock, progress: Progress) -> RetrainStatus:
+def retrain(job: RetrainJob, clock: Clock, progress: Shown) -> RetrainStatus:
     """Run the nightly job to its decision.
+
+    Args:
+        job: what is to be done.
+        clock: the machine's.
+        progress: shows how far fetching and judging are; training shows itself.
 
     Returns:
         What was written to `retrain.json`.
@@ -187,7 +195,7 @@ def retrain(job: RetrainJob, clock: Clock, progress: Progress) -> RetrainStatus:
 class _Run:
     """One run, step by step."""
 
-    def __init__(self, job: RetrainJob, clock: Clock, progress: Progress) -> None:
+    def __init__(self, job: RetrainJob, clock: Clock, progress: Shown) -> None:
         self._job = job
         self._clock = clock
         self._progress = progress
@@ -226,11 +234,13 @@ class _Run:
     async def _complete(self, plan: _Plan) -> None:
         job = self._job
         again = "run candlecast retrain again to go on from here"
-        supply = Supply(job.history, (job.exchange, job.timeframe), self._clock, self._progress)
-        async with opened_pages(
+        pages_of = opened_pages(
             job.exchange, job.endpoint_rest, job.symbols, job.timeframe, self._clock, again
-        ) as pages:
-            await supply.complete(pages, job.symbols, Span(plan.from_ms, plan.until_ms))
+        )
+        with self._progress() as progress:
+            supply = Supply(job.history, (job.exchange, job.timeframe), self._clock, progress)
+            async with pages_of as pages:
+                await supply.complete(pages, job.symbols, Span(plan.from_ms, plan.until_ms))
 
     def _candles(self, plan: _Plan) -> dict[str, pd.DataFrame]:
         archive = Archive(self._job.history, (self._job.exchange, self._job.timeframe.text))
@@ -263,7 +273,8 @@ class _Run:
         if champion is not None and champion.version == version:
             # A run that was cut after promoting it left no more to be done than to say so.
             return _status(now_ms, version, self._decided(version))
-        judged = judge(challenger, champion, candles, job.gate, now_ms, self._progress.update)
+        with self._progress() as progress:
+            judged = judge(challenger, champion, candles, job.gate, now_ms, progress.update)
         page = Page(challenger, champion, judged, candles, job.gate, job.calibration)
         write_report(page, registry.report(version))
         # Written down first: a crash before the promotion is made good by the next run.

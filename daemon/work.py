@@ -45,8 +45,7 @@ def run_retrain(settings: Settings, config: Path, rules: Rules) -> str:
     check_span(settings.retrain.days, settings.registry.gate_days, settings.history.keep_days)
     be_modest(settings.retrain.nice, settings.retrain.threads)
     try:
-        with candles_progress() as progress:
-            status = retrain(_retrain_job(settings, config, rules), SystemClock(), progress)
+        status = retrain(_retrain_job(settings, config, rules), SystemClock(), candles_progress)
     except KeyboardInterrupt:
         msg = "interrupted; run candlecast retrain again to go on from here"
         raise CandlecastError(msg) from None

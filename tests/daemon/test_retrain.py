@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -32,6 +33,10 @@ SYMBOL = "BTC/USDT"
 class Silent:
     def update(self, symbol: str, done: int, total: int) -> None:
         pass
+
+
+def silent() -> AbstractContextManager[Silent]:
+    return nullcontext(Silent())
 
 
 def filled(state: Path) -> None:
@@ -94,7 +99,7 @@ def test_what_was_trained_is_judged_without_training_or_asking_again(job: Retrai
     champion, challenger = registry.champion(), registry.previous()
     assert challenger is not None
     planned(job, challenger)
-    status = retrain(job, clock, Silent())
+    status = retrain(job, clock, silent)
     (entry,) = registry.decisions()
     assert entry.gate is not None
     assert (entry.by, entry.version, entry.champion) == ("retrain", challenger, champion)
@@ -110,14 +115,14 @@ def test_a_night_that_was_cut_after_promoting_says_so(job: RetrainJob) -> None:
     challenger = registry.previous()
     assert challenger is not None
     planned(job, challenger)
-    retrain(job, clock, Silent())
+    retrain(job, clock, silent)
     (entry,) = registry.decisions()
     assert entry.gate is not None
     # As if the machine had gone down between the promotion and `retrain.json`.
     registry.record(replace(entry, action="promote", gate=replace(entry.gate, promote=True)))
     registry.promote(challenger)
     planned(job, challenger)
-    status = retrain(job, clock, Silent())
+    status = retrain(job, clock, silent)
     assert status.promoted
     assert status.reason == entry.gate.reason
     assert len(registry.decisions()) == 2
@@ -128,7 +133,7 @@ def test_a_challenger_that_was_promoted_by_hand_meanwhile_is_told(job: RetrainJo
     registry = Registry(job.state / "registry")
     planned(job, registry.champion())
     with pytest.raises(CandlecastError, match="was promoted by hand while it was being judged"):
-        retrain(job, HandClock(END_MS + 60_000), Silent())
+        retrain(job, HandClock(END_MS + 60_000), silent)
     status = RetrainStatus.read(job.state)
     assert status is not None
     assert "by hand" in (status.error or "")
@@ -149,7 +154,7 @@ def test_a_plan_that_is_old_or_of_other_settings_is_not_taken_up(
     planned(job, challenger, changed)
     # A new plan begins with asking for what history lacks.
     with pytest.raises(CandlecastError, match="it cannot be reached"):
-        retrain(job, HandClock(END_MS + 60_000), Silent())
+        retrain(job, HandClock(END_MS + 60_000), silent)
     plan = json.loads((job.folder / "plan.json").read_text())
     assert plan["version"] is plan["known_ms"] is None
     assert asdict(job)["key"] == plan["key"] == "settings"
@@ -158,7 +163,7 @@ def test_a_plan_that_is_old_or_of_other_settings_is_not_taken_up(
 def test_a_failure_keeps_when_it_last_went_well(job: RetrainJob) -> None:
     RetrainStatus(END_MS - 5, 1.0, END_MS - 5, None).write(job.state)
     with pytest.raises(CandlecastError):
-        retrain(job, HandClock(END_MS + 60_000), Silent())
+        retrain(job, HandClock(END_MS + 60_000), silent)
     status = RetrainStatus.read(job.state)
     assert status is not None
     assert (status.success_ms, status.finished_ms) == (END_MS - 5, END_MS + 60_000)
