@@ -94,6 +94,7 @@ class FaultProxy:
         self._on_sent = on_sent
         self._websocket = websocket
         self._pairs: set[_Pair] = set()
+        self._cuts = 0
         self._server: asyncio.Server | None = None
 
     async def __aenter__(self) -> Self:
@@ -116,13 +117,14 @@ class FaultProxy:
 
     def cut(self, *, politely: bool = False) -> None:
         """End every connection on both sides, with FIN or with RST."""
+        self._cuts += 1
         for pair in tuple(self._pairs):
             _end(pair.near, politely=politely)
             _end(pair.far, politely=politely)
 
     async def _serve(self, reader: asyncio.StreamReader, near: asyncio.StreamWriter) -> None:
         self.accepted += 1
-        number = self.accepted
+        number, cuts = self.accepted, self._cuts
         if self.weather.refuse:
             _end(near, politely=False)
             return
@@ -133,6 +135,9 @@ class FaultProxy:
             return
         pair = _Pair(near, far)
         self._pairs.add(pair)
+        if cuts != self._cuts:
+            # Cut while it came about.
+            _end(near, politely=False)
         shuffler = Shuffler(self._draw) if self._websocket else None
         try:
             async with asyncio.TaskGroup() as group:

@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 import pytest
 
-from daemon import feed as feed_module
 from daemon import publisher as publisher_module
+from daemon import stream as stream_module
 from tests.faults import verdict
 from tests.faults.arena import Arena
 from tests.replay.running import nothing_left
@@ -65,7 +65,7 @@ async def test_reconnects_leave_tasks_descriptors_and_memory_where_they_were(
     tmp_path: Path, rounds: Rounds, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Pauses between attempts would take hours.
-    monkeypatch.setattr(feed_module, "_BACKOFF_S", (0.1, 0.1))
+    monkeypatch.setattr(stream_module, "_BACKOFF_S", (0.1, 0.1))
     monkeypatch.setattr(publisher_module, "_BACKOFF_S", (0.1, 0.1))
     arena = Arena(tmp_path, second_tape(3), 6.0)
     held = []
