@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Iterable
+from functools import cache
 from typing import Any, Final
 
 from daemon.tidy import uncollected
@@ -71,17 +72,24 @@ def _other_kinds(symbol: str) -> set[str]:
     return {"spot", "stock", "linear" if currency == base else "inverse"} | other
 
 
+@cache
+def _ccxt_pro() -> Any:  # noqa: ANN401
+    # Cached, for whatever exists at the end of `uncollected` is never collected: doing so for each
+    # new connection kept the old ones.
+    with uncollected():
+        import ccxt.pro  # takes a second
+    return ccxt.pro
+
+
 def check_exchange(name: str) -> None:
     """Check that ccxt can watch an exchange of that name.
 
     Raises:
         ConfigError: it cannot; near names are listed.
     """
-    with uncollected():
-        import ccxt.pro  # takes a second
-
-    if name not in ccxt.pro.exchanges:
-        near = _near(name, ccxt.pro.exchanges) or f"one of {', '.join(ccxt.pro.exchanges)}"
+    names = _ccxt_pro().exchanges
+    if name not in names:
+        near = _near(name, names) or f"one of {', '.join(names)}"
         msg = f"exchange.name: ccxt cannot watch an exchange {name!r}; did you mean {near}?"
         raise ConfigError(msg)
 

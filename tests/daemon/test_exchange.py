@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
@@ -159,3 +160,11 @@ def test_an_exchange_that_leaves_no_choice_of_markets_loads_them_all() -> None:
     assert "fetchMarkets" not in make_exchange("kraken", symbols=["BTC/USD"]).options
     kinds = make_exchange("mexc", symbols=["BTC/USDT"]).options["fetchMarkets"]["types"]
     assert {"spot", "swap"} <= set(kinds)
+
+
+async def test_a_new_connection_keeps_no_garbage_of_an_old_one() -> None:
+    make_exchange("binance")
+    # What is frozen is never collected: once for the import, not for every exchange.
+    before = gc.get_freeze_count()
+    make_exchange("binance")
+    assert gc.get_freeze_count() == before
