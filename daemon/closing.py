@@ -61,7 +61,7 @@ def read_rest(
             that is not known: then a candle is final only if the answer holds a later one.
         arrived: wall clock (ms) and monotonic clock (s) when the answer came.
     """
-    known: list[tuple[int, Ohlcv]] = []
+    known: dict[int, Ohlcv] = {}
     impossible: list[BadCandle] = []
     for row in rows:
         try:
@@ -72,15 +72,16 @@ def read_rest(
             if known:
                 break
             continue
-        known.append((opened, ohlcv))
-    newest_ms = max((opened for opened, _ in known), default=0)
+        # Of two rows for one candle the later one counts, as the later of two revisions does.
+        known[opened] = ohlcv
+    newest_ms = max(known, default=0)
     over_ms = newest_ms if earliest_ms is None else earliest_ms - grace_ms(timeframe)
     final = [
         Candle(symbol, opened, opened + timeframe.ms, ohlcv, *arrived, "rest")
-        for opened, ohlcv in known
+        for opened, ohlcv in sorted(known.items())
         if opened + timeframe.ms <= over_ms
     ]
-    pending = (opened for opened, _ in known if opened + timeframe.ms > over_ms)
+    pending = (opened for opened in known if opened + timeframe.ms > over_ms)
     return Answer(final, impossible, min(pending, default=None))
 
 

@@ -157,6 +157,13 @@ def test_impossible_rows_of_history_are_named() -> None:
     assert len(answer.impossible) == 4
 
 
+def test_of_two_rows_for_one_candle_the_later_one_counts() -> None:
+    again: list[object] = [ROWS[1][0], 200.0, 202.0, 198.0, 201.0, 6.0]
+    final = read_rest("A/B", [*ROWS, again], FRAME, NEVER, (NEVER, 1.0)).final
+    assert [candle.open_ms for candle in final] == [row[0] for row in ROWS]
+    assert list(final[1].ohlcv) == again[1:]
+
+
 @pytest.mark.parametrize("bad", BAD)
 def test_behind_an_impossible_row_nothing_is_taken_lest_it_pass_for_a_quiet_period(
     bad: list[object],
