@@ -37,6 +37,9 @@ _SLICE: Final = 64
 
 _LOOK_S: Final = 0.1
 _STATE_S: Final = 1.0
+_OVERDUE_S: Final = 2.5
+"""A browser takes five silent seconds for a lost connection, so a long burst is not waited for."""
+
 _PATIENCE_S: Final = 10.0
 """A browser that takes nothing for so long is let go; it comes back by itself."""
 
@@ -82,6 +85,7 @@ class Page:
         self._closing = asyncio.Event()
         self._watchers = 0
         self._questions = 0
+        self._stale: frozenset[str] = frozenset()
         self._looked_s = self._told_s = float("-inf")
 
     def add_to(self, application: web.Application) -> None:
@@ -163,22 +167,25 @@ class Page:
         async with self._turn:
             now_s = self._clock.monotonic()
             due = now_s - self._told_s >= _STATE_S
-            if now_s - self._looked_s < _LOOK_S / 2 or not (due or pipeline.is_idle):
+            overdue = now_s - self._told_s >= _OVERDUE_S
+            if now_s - self._looked_s < _LOOK_S / 2 or not (overdue or pipeline.is_idle):
                 return
             windows = pipeline.windows
-            stale = frozenset(pipeline.stale_symbols(self._clock.wall_ms()))
+            if due:
+                self._stale = frozenset(pipeline.stale_symbols(self._clock.wall_ms()))
             self._rows.keep([window.symbol for window in windows])
             changed = []
             for start in range(0, len(windows), _SLICE):
                 some = windows[start : start + _SLICE]
-                changed += self._rows.update(some, newest, stale)
-                await self._clock.sleep(0)
+                changed += self._rows.update(some, newest, self._stale)
+                # A burst that begins meanwhile goes first.
+                await self._clock.sleep(0 if pipeline.is_idle else _LOOK_S)
             if due:
                 self._told_s = now_s
-            self._rows.step(changed, self._state(len(stale)) if due else None)
+            self._rows.step(changed, self._state() if due else None)
             self._looked_s = self._clock.monotonic()
 
-    def _state(self, stale: int) -> dict[str, object]:
+    def _state(self) -> dict[str, object]:
         market = self._view.market
         return {
             "now_ms": self._clock.wall_ms(),
@@ -188,7 +195,7 @@ class Page:
             "step_ms": market.timeframe.ms,
             **self._metrics.glance(),
             **self._view.state(),
-            "stale_symbols": stale,
+            "stale_symbols": len(self._stale),
         }
 
     async def _series(self, request: web.Request) -> web.Response:
