@@ -161,14 +161,19 @@ class Page:
                 seen = number
             await self._clock.sleep(_LOOK_S)
 
+    @property
+    def _is_quiet(self) -> bool:
+        """Whether no candle waits for its forecast, and no forecast to be entered in the books."""
+        return self._view.pipeline.is_idle and not len(self._view.issuer.ledger)
+
     async def _look(self) -> None:
-        """Bring the rows up to date, in slices, when no candle waits for its forecast."""
+        """Bring the rows up to date, in slices, when nothing else is to be done."""
         pipeline, newest = self._view.pipeline, self._view.issuer.ledger.newest
         async with self._turn:
             now_s = self._clock.monotonic()
             due = now_s - self._told_s >= _STATE_S
             overdue = now_s - self._told_s >= _OVERDUE_S
-            if now_s - self._looked_s < _LOOK_S / 2 or not (overdue or pipeline.is_idle):
+            if now_s - self._looked_s < _LOOK_S / 2 or not (overdue or self._is_quiet):
                 return
             windows = pipeline.windows
             if due:
@@ -179,7 +184,7 @@ class Page:
                 some = windows[start : start + _SLICE]
                 changed += self._rows.update(some, newest, self._stale)
                 # A burst that begins meanwhile goes first.
-                await self._clock.sleep(0 if pipeline.is_idle else _LOOK_S)
+                await self._clock.sleep(0 if self._is_quiet else _LOOK_S)
             if due:
                 self._told_s = now_s
             self._rows.step(changed, self._state() if due else None)

@@ -14,6 +14,7 @@ import pytest
 
 from daemon.clock import SystemClock
 from daemon.http import Health, serve_http
+from daemon.ledger import Ledger
 from daemon.live import Page, View
 from daemon.metrics import Metrics
 from daemon.recorder import Recorder
@@ -154,7 +155,7 @@ async def test_the_keyboard_reaches_everything(service: Service, tmp_path: Path)
 async def test_it_fits_a_phone_and_follows_the_scheme(service: Service, tmp_path: Path) -> None:
     async with shown(service, tmp_path) as tab:
         papers = set()
-        for width in (1280, 1000, 768, 390, 320):
+        for width in (1280, 1200, 950, 768, 390, 320):
             for scheme in ("light", "dark"):
                 await tab.show_as(width, 844, scheme)
                 papers.add(await tab.value("getComputedStyle(document.body).backgroundColor"))
@@ -225,7 +226,7 @@ async def test_a_thousand_symbols_stay_usable_and_are_text(tmp_path: Path) -> No
     start_ms = MINUTE.floor(clock.wall_ms()) - 50 * MINUTE.ms
     windows = [filled(symbol, start_ms) for symbol in symbols]
     pipeline = SimpleNamespace(is_idle=True, windows=windows, stale_symbols=lambda _: [HOSTILE])
-    issuer = SimpleNamespace(ledger=SimpleNamespace(newest={}))
+    issuer = SimpleNamespace(ledger=Ledger(cast("Any", None)))
     market = Market("tester", "binance", symbols, MINUTE)
     state = {"ready": True, "broker_connected": True, "model": HOSTILE}
     view = View(market, cast("Any", pipeline), cast("Any", issuer), lambda: state)
