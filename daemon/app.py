@@ -14,7 +14,7 @@ from config.settings import Settings
 from daemon.accuracy import Accuracy
 from daemon.backfill import Backfill
 from daemon.batcher import Batcher
-from daemon.champion import make_served, open_champion, open_model
+from daemon.champion import Loader, make_served, open_champion
 from daemon.clock import Clock, SystemClock
 from daemon.drift import DriftWatch
 from daemon.feed import Feed
@@ -49,7 +49,6 @@ from model.forecast import Market, ModelInfo
 from model.history import History
 from model.live_trial import TrialFiles
 from model.registry import Registry
-from model.serving import ServedModel
 from model.volatility import WARMUP
 
 log = logging.getLogger(__name__)
@@ -121,153 +120,117 @@ class App:
             on_listening: told the status page's address once it answers.
             notifier: the way to the service manager, if there is one.
         """
-        self._on_listening = on_listening
         clock = ExchangeClock(clock)
-        timeframe = Timeframe.parse(settings.trading.timeframe)
-        symbols = settings.trading.symbols
-        market = Market(settings.instance, settings.exchange.name, symbols, timeframe)
-        manifest = bundle.manifest
-        capacity = max(manifest.indicators.warmup + manifest.lookback, WARMUP)
         self.ready = asyncio.Event()
         self.metrics = Metrics(settings.metrics.max_symbols)
-        self._clock = clock
-        self._capacity = capacity
-        self._timeframe = timeframe
         self._settings = settings
-        self._recipe = recipe_of(settings)
+        self._clock = clock
+        self._on_listening = on_listening
         self._notifier = notifier or Notifier({})
         self._guard = guard_of(settings)
+        self._timeframe = Timeframe.parse(settings.trading.timeframe)
+        manifest = bundle.manifest
+        self._capacity = max(manifest.indicators.warmup + manifest.lookback, WARMUP)
         self.metrics.latency_budget.set(settings.inference.latency_budget_ms / 1000)
-        self.metrics.timeframe.set(timeframe.ms / 1000)
+        self.metrics.timeframe.set(self._timeframe.ms / 1000)
         self.metrics.interval_level.set(settings.calibration.level)
-        self.metrics.model.show(ModelInfo(bundle.version, bundle.sha256, bundle.manifest.target))
-        self._recorder = Recorder(
-            history,
-            (market.exchange, timeframe.text),
-            settings.history.keep_days,
-            clock,
-            self.metrics,
-        )
-        accuracy = Accuracy(settings.accuracy.window, settings.accuracy.min_n)
-        self._accuracy = accuracy
-        books = Books(accuracy, self._recorder, self.metrics)
-        self._publisher = Publisher(
-            broker_of(settings),
-            market.instance,
-            Outbox(settings.mqtt.outbox_size),
-            clock,
-            self.metrics,
-        )
-        budget_s = settings.inference.latency_budget_ms / 1000
-        asked = settings.state_dir if settings.retrain.on_drift else None
-        drift = DriftWatch(self.metrics, asked)
-        self._keeper = Keeper(self._recorder, (market.exchange, timeframe.text), clock)
-        issuer = Issuer(market, self._publisher, books, clock, budget_s)
+        self.metrics.model.show(ModelInfo(bundle.version, bundle.sha256, manifest.target))
+        self._lay_path(bundle, history)
+        self._open_sources()
+        self._follow_models(reread or (lambda: settings))
+
+    def _lay_path(self, bundle: Bundle, history: History) -> None:
+        """What a closing candle passes through, and who looks over it."""
+        settings, clock, metrics = self._settings, self._clock, self.metrics
+        symbols, timeframe = settings.trading.symbols, self._timeframe
+        market = Market(settings.instance, settings.exchange.name, symbols, timeframe)
+        place = market.exchange, timeframe.text
+        self._recorder = Recorder(history, place, settings.history.keep_days, clock, metrics)
+        self._keeper = Keeper(self._recorder, place, clock)
+        self._accuracy = Accuracy(settings.accuracy.window, settings.accuracy.min_n)
+        books = Books(self._accuracy, self._recorder, metrics)
+        outbox = Outbox(settings.mqtt.outbox_size)
+        self._publisher = Publisher(broker_of(settings), market.instance, outbox, clock, metrics)
+        inference = settings.inference
+        issuer = Issuer(market, self._publisher, books, clock, inference.latency_budget_ms / 1000)
         self._marks = issuer.marks
         self._pipeline = Pipeline(
             market,
-            make_served(self._recipe, bundle, clock.monotonic),
-            Batcher(settings.inference.max_batch),
+            make_served(recipe_of(settings), bundle, clock.monotonic),
+            Batcher(inference.max_batch),
             issuer,
             books,
             clock,
             self._request,
-            capacity,
+            self._capacity,
         )
-        self._forming = Forming(
-            market,
-            self._pipeline,
-            self._publisher,
-            self.metrics,
-            clock,
-            settings.inference.forming_interval_ms / 1000,
-        )
-        overseen = Overseen(self._pipeline, self._publisher, accuracy, drift, self.metrics)
+        interval_s = inference.forming_interval_ms / 1000
+        self._forming = Forming(market, self._pipeline, self._publisher, metrics, clock, interval_s)
+        drift = DriftWatch(metrics, settings.state_dir if settings.retrain.on_drift else None)
+        overseen = Overseen(self._pipeline, self._publisher, self._accuracy, drift, metrics)
         self._overseer = Overseer(overseen, self.ready, clock)
         view = View(market, self._pipeline, issuer, self._overseer.state)
-        self._page = Page(view, self._recorder, self.metrics, clock)
-        endpoint = settings.exchange.endpoint
-        source = Source(market.exchange, endpoint.rest, endpoint.ws, symbols, timeframe)
+        self._page = Page(view, self._recorder, metrics, clock)
+
+    def _open_sources(self) -> None:
+        """Where candles come from."""
+        settings, clock, metrics, pipeline = (
+            self._settings, self._clock, self.metrics, self._pipeline
+        )  # fmt: skip
+        exchange, endpoint = settings.exchange.name, settings.exchange.endpoint
+        symbols, timeframe = settings.trading.symbols, self._timeframe
         self._feed = Feed(
-            source,
+            Source(exchange, endpoint.rest, endpoint.ws, symbols, timeframe),
             clock,
-            self.metrics,
-            self._pipeline.on_closed,
-            self._pipeline.on_resumed,
+            metrics,
+            pipeline.on_closed,
+            pipeline.on_resumed,
             self._forming.on_forming if settings.inference.forming else None,
         )
         self._backfill = Backfill(
             self._feed,
-            self._pipeline.windows,
+            pipeline.windows,
             timeframe,
             clock,
-            self.metrics,
-            self._pipeline.on_history,
-            capacity,
+            metrics,
+            pipeline.on_history,
+            self._capacity,
         )
+
+    def _follow_models(self, reread: Callable[[], Settings]) -> None:
+        """What changes while the daemon runs: champion, challenger, symbols."""
+        settings, clock, metrics, pipeline = (
+            self._settings, self._clock, self.metrics, self._pipeline
+        )  # fmt: skip
         registry = Registry(settings.registry_dir)
+        loader = Loader(recipe_of(settings), clock.monotonic)
+        trial = TrialFiles(settings.state_dir / "trial")
         self._shadow = Shadow(
-            registry,
-            self._load_version,
-            TrialFiles(settings.state_dir / "trial"),
-            gate_of(settings),
-            self._pipeline,
-            accuracy,
-            clock,
-            self.metrics,
-        )
+            registry, loader.version, trial, gate_of(settings),
+            pipeline, self._accuracy, clock, metrics,
+        )  # fmt: skip
         self._swapper = Swapper(
-            registry.champion,
-            self._examine,
-            self._load,
-            self._pipeline,
-            self._keeper,
-            clock,
-            self.metrics,
-        )
+            registry.champion, loader.examine, loader.champion,
+            pipeline, self._keeper, clock, metrics,
+        )  # fmt: skip
         roster = Roster(
-            self._pipeline,
-            self._feed,
-            self._backfill,
-            self._swapper,
-            self._resume,
-            clock,
-            self.metrics,
+            pipeline, self._feed, self._backfill, self._swapper, self._resume, clock, metrics
         )
-        self._reread = reread or (lambda: settings)
+
+        def read() -> dict[str, Any]:
+            """The configuration as it is now; in a thread."""
+            now = reread()
+            loader.allow_unknown(recipe_of(now).fit_unknown)
+            return now.model_dump()
+
         self._reloader = Reloader(
             settings.model_dump(),
-            self._read,
+            read,
             self._swapper,
             roster,
             lambda: self._notifier.reloading(self._clock),
         )
         self.hangup = self._reloader.hangup
-
-    def _read(self) -> dict[str, Any]:
-        """The configuration as it is now; in a thread."""
-        settings = self._reread()
-        self._recipe = self._recipe._replace(fit_unknown=recipe_of(settings).fit_unknown)
-        return settings.model_dump()
-
-    def _examine(self, symbols: tuple[str, ...]) -> Bundle:
-        """The champion, if it can serve these symbols; in a thread."""
-        return open_champion(self._recipe._replace(symbols=symbols))
-
-    def _load(self, symbols: tuple[str, ...]) -> ServedModel:
-        """The champion, ready to serve these symbols; in a thread."""
-        return self._make(self._examine(symbols), symbols)
-
-    def _load_version(self, version: str, symbols: tuple[str, ...]) -> ServedModel:
-        """Any model, ready to serve these symbols; in a thread."""
-        recipe = self._recipe._replace(symbols=symbols)
-        return self._make(open_model(recipe, version), symbols)
-
-    def _make(self, bundle: Bundle, symbols: tuple[str, ...]) -> ServedModel:
-        recipe = self._recipe._replace(symbols=symbols)
-        served = make_served(recipe, bundle, self._clock.monotonic)
-        served.warm()
-        return served
 
     async def _resume(self, windows: Sequence[Window]) -> None:
         """Prime windows from the history."""

@@ -119,3 +119,52 @@ def make_served(recipe: Recipe, bundle: Bundle, now_s: Callable[[], float]) -> S
         bundle.onnx, *shape, device=device, threads=recipe.threads, max_batch=recipe.max_batch
     )
     return ServedModel(bundle, recipe.symbols, engine, recipe.rules, fit_unknown=recipe.fit_unknown)
+
+
+class Loader:
+    """Makes models ready to serve; every method blocks and belongs into a thread."""
+
+    def __init__(self, recipe: Recipe, now_s: Callable[[], float]) -> None:
+        """Prepare.
+
+        Args:
+            recipe: what is asked for; its symbols and ``fit_unknown`` may change later.
+            now_s: a monotonic clock, seconds.
+        """
+        self._recipe = recipe
+        self._now_s = now_s
+
+    def allow_unknown(self, allow: bool) -> None:  # noqa: FBT001 - a value
+        """Say whether symbols that a model was not trained on are served from now on."""
+        self._recipe = self._recipe._replace(fit_unknown=allow)
+
+    def examine(self, symbols: tuple[str, ...]) -> Bundle:
+        """The champion, if it can serve these symbols.
+
+        Raises:
+            BundleError: it cannot.
+        """
+        return open_champion(self._recipe._replace(symbols=symbols))
+
+    def champion(self, symbols: tuple[str, ...]) -> ServedModel:
+        """The champion, ready to serve these symbols.
+
+        Raises:
+            BundleError: it cannot.
+        """
+        return self._ready(self.examine(symbols), symbols)
+
+    def version(self, version: str, symbols: tuple[str, ...]) -> ServedModel:
+        """Any model, ready to serve these symbols.
+
+        Raises:
+            BundleError: it cannot.
+        """
+        recipe = self._recipe._replace(symbols=symbols)
+        return self._ready(open_model(recipe, version), symbols)
+
+    def _ready(self, bundle: Bundle, symbols: tuple[str, ...]) -> ServedModel:
+        recipe = self._recipe._replace(symbols=symbols)
+        served = make_served(recipe, bundle, self._now_s)
+        served.warm()
+        return served
