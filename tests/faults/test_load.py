@@ -50,7 +50,7 @@ def test_a_flood_of_forming_updates_loses_no_closing_candle_and_fills_no_memory(
     if rounds(0, 1):
         load = Load(2_000, Timeframe.parse("1m"), 240.0)
     else:
-        load = Load(40, Timeframe.parse("1s"), 4.0)
+        load = Load(20, Timeframe.parse("1s"), 4.0)
     arguments = "--symbols", str(load.symbols), "--history", str(HISTORY)
     frame = "--timeframe", load.timeframe.text
     http_port = free_port()
