@@ -3,6 +3,8 @@
 (() => {
   const CANDLES = 120, MINI = 32, AT_ONCE = 32, DEEP = 240;
   const SILENT_MS = 5000, AGAIN_MS = 2000, RESORT_MS = 2000;
+  // Rows say at once that a forecast has expired; the headline does not cry at every close.
+  const GRACE_MS = 500;
   const COLUMNS = [
     ["symbol", "Symbol", "ascending"], ["mini", "", null], ["close", "Close", null],
     ["forecast", "Forecast", null], ["change", "Change", "descending"],
@@ -310,7 +312,7 @@
 
   const paintHeadline = (list) => {
     if (link !== "live") return;
-    const without = list.filter((row) => !valid(row)).length;
+    const without = list.filter((row) => row.predicted === null || now() - row.valid_until_ms > GRACE_MS).length;
     const text = !state.ready && without === list.length ? "Warming up: no forecast yet."
       : without === 0 ? (list.length === 1 ? `${list[0].symbol} has a forecast.` : `All ${plural(list.length, "symbol")} have a forecast.`)
       : list.length === 1 ? `No forecast for ${list[0].symbol}.`
