@@ -166,7 +166,7 @@ class App:
         )
         interval_s = inference.forming_interval_ms / 1000
         self._forming = Forming(market, self._pipeline, self._publisher, metrics, clock, interval_s)
-        drift = DriftWatch(metrics, settings.state_dir if settings.retrain.on_drift else None)
+        drift = DriftWatch(metrics, settings.state_dir, ask=settings.retrain.on_drift)
         overseen = Overseen(self._pipeline, self._publisher, self._accuracy, drift, metrics)
         self._overseer = Overseer(overseen, self.ready, clock)
         view = View(market, self._pipeline, issuer, self._overseer.state)

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import logging
-from typing import TYPE_CHECKING, Final
+import zipfile
+import zlib
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from model.drift import ErrorDrift, FeatureDrift
 from model.retrain_request import RetrainRequest
+from model.safe_files import write_synced
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
+
+    import numpy.typing as npt
 
     from daemon.accuracy import Accuracy
     from daemon.metrics import Metrics
@@ -21,6 +28,9 @@ log = logging.getLogger(__name__)
 
 _APART_MS: Final = 86_400_000
 """A retrain is asked for once a day at most."""
+
+_DAMAGED: Final = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error)
+"""What reading a damaged archive of numpy's may raise."""
 
 _TEXTS: Final = {
     "error": "the model's error has risen against the last-value forecast's",
@@ -33,12 +43,15 @@ class DriftWatch:
 
     Args:
         metrics: scores and alarms.
-        state: the folder for a request to retrain; None: nothing is requested.
+        state: the folder for what has been seen, and for a request to retrain.
+        ask: whether to leave such a request.
     """
 
-    def __init__(self, metrics: Metrics, state: Path | None) -> None:
+    def __init__(self, metrics: Metrics, state: Path, *, ask: bool) -> None:
         self._metrics = metrics
         self._state = state
+        self._file = state / "drift.npz"
+        self._ask = ask
         self._model = ""
         self._error = ErrorDrift()
         self._features: FeatureDrift | None = None
@@ -76,9 +89,40 @@ class DriftWatch:
             log.warning("drift: %s", _TEXTS[alarm])
         return alarms
 
+    def freeze(self, now_s: float) -> dict[str, npt.NDArray[Any]]:
+        """What has been seen of the features, for `save`; empty before the first look."""
+        if self._features is None:
+            return {}
+        return {"model": np.array(self._model), **self._features.freeze(now_s)}
+
+    def save(self, frozen: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Write it down, for the next process. Blocks."""
+        if not frozen:
+            return
+        content = io.BytesIO()
+        np.savez_compressed(content, **frozen)  # type: ignore[arg-type]
+        draft = self._file.with_suffix(".new")
+        try:
+            write_synced(draft, content.getvalue())
+            draft.replace(self._file)
+        except OSError as error:
+            log.warning("what was seen of drift is not kept: %s", error)
+
+    def resume(self, served: ServedModel, now_s: float) -> None:
+        """Go on where the last process was, if it served the same model. Blocks."""
+        try:
+            with np.load(io.BytesIO(self._file.read_bytes()), allow_pickle=False) as found:
+                if str(found["model"]) == served.sha256:
+                    self._features = FeatureDrift.thaw(found, served.n_features, now_s)
+                    self._model = served.sha256
+        except FileNotFoundError:
+            return
+        except _DAMAGED as error:
+            log.warning("drift of features is looked for anew, %s: %s", self._file, error)
+
     def request(self, alarms: list[str], now_ms: int) -> None:
         """Ask for a retrain because of alarms, unless one was asked for not long ago. Blocks."""
-        if self._state is None or not alarms or now_ms < self._asked_ms + _APART_MS:
+        if not self._ask or not alarms or now_ms < self._asked_ms + _APART_MS:
             return
         self._asked_ms = now_ms
         try:

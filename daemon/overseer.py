@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _LOOK_S: Final = 1.0
 _STUCK_S: Final = 10.0
+_SAVE_EVERY_S: Final = 300.0
+"""What a restart may cost of the days that features are looked at."""
 
 
 class Overseen(NamedTuple):
@@ -43,11 +45,14 @@ class Overseer:
         self._overseen = overseen
         self._ready = ready
         self._clock = clock
+        self._save_s = clock.monotonic() + _SAVE_EVERY_S
 
     async def run(self) -> None:
         """Look over it until cancelled."""
         pipeline, publisher, accuracy, _, metrics = self._overseen
         tidy = Tidy(self._clock.monotonic())
+        now_s = self._clock.monotonic()
+        await asyncio.to_thread(self._overseen.drift.resume, pipeline.served, now_s)
         with collected_by_hand():
             while True:
                 stale = pipeline.stale_symbols(self._clock.wall_ms())
@@ -62,7 +67,11 @@ class Overseer:
 
     async def _look_for_drift(self) -> None:
         pipeline, _, accuracy, drift, _ = self._overseen
-        alarms = drift.look(pipeline.served, accuracy, self._clock.monotonic())
+        now_s = self._clock.monotonic()
+        alarms = drift.look(pipeline.served, accuracy, now_s)
+        if now_s >= self._save_s:
+            self._save_s = now_s + _SAVE_EVERY_S
+            await asyncio.to_thread(drift.save, drift.freeze(now_s))
         if alarms:
             await asyncio.to_thread(drift.request, alarms, self._clock.wall_ms())
 

@@ -17,7 +17,8 @@ pandas and scipy into the serving process.
 from __future__ import annotations
 
 from collections import deque
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -147,6 +148,34 @@ class FeatureDrift:
         alarm = worst >= STABILITY and not self._alarmed
         self._alarmed = worst >= STABILITY / (2.0 if self._alarmed else 1.0)
         return alarm
+
+    def freeze(self, now_s: float) -> dict[str, NDArray[Any]]:
+        """What has been seen, for `thaw` in another process."""
+        return {
+            "reference": self._reference.copy(),
+            "window": np.array(self._window, dtype=np.int64).reshape(-1, *self._block.shape),
+            "block": self._block.copy(),
+            "left_s": np.array(self._due_s - now_s),
+            "flags": np.array([self._learning, self._alarmed]),
+        }
+
+    @classmethod
+    def thaw(cls, frozen: Mapping[str, NDArray[Any]], n_features: int, now_s: float) -> Self:
+        """Go on from what `freeze` told, as if no time had passed.
+
+        Raises:
+            ValueError: it is of another shape.
+        """
+        made = cls(n_features, now_s)
+        blocks = (frozen["reference"], frozen["block"], *frozen["window"])
+        if any(block.shape != made._block.shape for block in blocks):
+            msg = "the counts of another set of features"
+            raise ValueError(msg)
+        made._reference, made._block, *window = (block.astype(np.int64) for block in blocks)
+        made._window.extend(window)
+        made._due_s = now_s + min(float(frozen["left_s"]), REFERENCE_S)
+        made._learning, made._alarmed = (bool(flag) for flag in frozen["flags"])
+        return made
 
     def _none(self) -> Counts:
         return np.zeros((self._n_features, _BINS), dtype=np.int64)

@@ -56,6 +56,7 @@ class ServedModel:
         self.sha256 = bundle.sha256
         self.target = manifest.target
         self.lookback = manifest.lookback
+        self.n_features = len(manifest.features)
         self._bank = FeatureBank(manifest.features, manifest.indicators, len(symbols))
         self.calibration = Calibration(bundle.residuals, symbols, rules)
         self._scaler = bundle.scalers.bind(symbols, fit_unknown=fit_unknown)

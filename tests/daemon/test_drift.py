@@ -56,7 +56,7 @@ def test_an_alarm_is_counted_told_and_asks_for_a_retrain_once_a_day(
     served: ServedModel, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     metrics, errors = Metrics(), Errors()
-    watch = DriftWatch(metrics, tmp_path)
+    watch = DriftWatch(metrics, tmp_path, ask=True)
 
     def until_alarm() -> list[str]:
         for _ in range(200):
@@ -84,19 +84,21 @@ def test_an_alarm_is_counted_told_and_asks_for_a_retrain_once_a_day(
     assert not (tmp_path / REQUEST).exists()
     watch.request(["features", "error"], NOW_MS + DAY_MS)
     assert "drift of features and error" in (tmp_path / REQUEST).read_text()
-    DriftWatch(metrics, None).request(["error"], NOW_MS)
+    (tmp_path / REQUEST).unlink()
+    DriftWatch(metrics, tmp_path, ask=False).request(["error"], NOW_MS)
+    assert not (tmp_path / REQUEST).exists()
 
 
 def test_a_full_disk_is_told_and_nothing_more(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    DriftWatch(Metrics(), tmp_path / "gone").request(["error"], NOW_MS)
+    DriftWatch(Metrics(), tmp_path / "gone", ask=True).request(["error"], NOW_MS)
     assert "no retrain could be asked for" in caplog.text
 
 
-def test_another_model_begins_anew(served: ServedModel) -> None:
+def test_another_model_begins_anew(served: ServedModel, tmp_path: Path) -> None:
     metrics, errors = Metrics(), Errors()
-    watch = DriftWatch(metrics, None)
+    watch = DriftWatch(metrics, tmp_path, ask=False)
 
     def score() -> float:
         watch.look(served, errors, 0.0)
@@ -132,3 +134,33 @@ def test_errors_are_averaged_per_candle_and_the_newest_waits_for_all_symbols() -
     pool.update(240, 1.0, 1.0, hit=None, inside=None)
     assert pool.errors(120) == [(180, 7.0, 14.0)]
     assert RollingPool(3).errors(0) == []
+
+
+def test_what_was_seen_of_the_features_goes_on_in_the_next_process(
+    served: ServedModel, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    accuracy = Accuracy()
+    first = DriftWatch(Metrics(), tmp_path, ask=False)
+    first.save(first.freeze(0.0))
+    assert not list(tmp_path.glob("drift*"))
+    first.look(served, accuracy, 100.0)
+    frozen = first.freeze(200.0)
+    first.save(frozen)
+    second = DriftWatch(Metrics(), tmp_path, ask=False)
+    second.resume(served, 5_000.0)
+    for name, value in second.freeze(5_000.0).items():
+        np.testing.assert_array_equal(value, frozen[name])
+    assert frozen["reference"].sum() == 2 * served.n_features
+    # Of another model, or damaged: begun anew, in a line at most.
+    served.sha256 = "another"
+    third = DriftWatch(Metrics(), tmp_path, ask=False)
+    third.resume(served, 0.0)
+    assert third.freeze(0.0) == {}
+    assert not caplog.records
+    path = tmp_path / "drift.npz"
+    for content in (b"", b"no archive", path.read_bytes()[:300]):
+        path.write_bytes(content)
+        third.resume(served, 0.0)
+    assert third.freeze(0.0) == {}
+    assert len(caplog.records) == 3
+    third.resume(served, 0.0)

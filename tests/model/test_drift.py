@@ -126,7 +126,12 @@ def wandering(rows: int, seed: int) -> Floats:
 def test_features_that_only_have_their_daily_rhythm_raise_no_alarm_and_a_shift_does() -> None:
     watch = FeatureDrift(2, 0.0)
     calm = wandering(WEEK + 6 * 1_440, 1)
-    assert shown(watch, calm) == []
+    early = 5 * 1_440
+    assert shown(watch, calm[:early]) == []
+    # A restart in the middle makes no difference, whatever the other process's clock shows.
+    now_s = early * MINUTE_S
+    watch = FeatureDrift.thaw(FeatureDrift.freeze(watch, now_s), 2, now_s)
+    assert shown(watch, calm[early:], now_s) == []
     assert watch.scores.max() < 0.1
     shifted = wandering(4 * 1_440, 2)
     shifted[:, :, 1] += 0.25
@@ -134,6 +139,11 @@ def test_features_that_only_have_their_daily_rhythm_raise_no_alarm_and_a_shift_d
     assert days < 3.0
     assert watch.scores[0] < 0.2
     assert watch.scores[1] > 0.5
+
+
+def test_counts_of_other_features_are_refused() -> None:
+    with pytest.raises(ValueError, match="another set of features"):
+        FeatureDrift.thaw(FeatureDrift(3, 0.0).freeze(0.0), 2, 0.0)
 
 
 def test_while_there_is_too_little_to_compare_nothing_is_said() -> None:
