@@ -31,7 +31,7 @@ demo: $(STAMP) ## live forecasts of recorded candles; Ctrl-C ends it
 	@$(BIN)/candlecast demo $(ARGS)
 
 test: lint ## lint, types and all tests
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 soak: $(STAMP) ## the tests that can be repeated, for hours instead of seconds
 	@CANDLECAST_SOAK=1 $(BIN)/python -m pytest -m soak --timeout=14400 \

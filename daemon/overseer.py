@@ -86,7 +86,7 @@ class Overseer:
     def state(self) -> dict[str, object]:
         """What the status page shows beside the symbols."""
         health = self.health()
-        return {"ready": health.ready, **health.detail}
+        return {"warming_up": not self._ready.is_set(), **health.detail}
 
     def health(self) -> Health:
         """For `/healthz` and `/readyz`."""

@@ -313,7 +313,7 @@
   const paintHeadline = (list) => {
     if (link !== "live") return;
     const without = list.filter((row) => row.predicted === null || now() - row.valid_until_ms > GRACE_MS).length;
-    const text = !state.ready && without === list.length ? "Warming up: no forecast yet."
+    const text = state.warming_up && without === list.length ? "Warming up: no forecast yet."
       : without === 0 ? (list.length === 1 ? `${list[0].symbol} has a forecast.` : `All ${plural(list.length, "symbol")} have a forecast.`)
       : list.length === 1 ? `No forecast for ${list[0].symbol}.`
       : without === list.length ? "No symbol has a forecast."

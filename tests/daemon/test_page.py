@@ -112,8 +112,8 @@ def test_nothing_new_makes_no_frame() -> None:
     rows = Rows()
     rows.step([], None)
     assert rows.frame.number == 0
-    rows.step([], {"ready": True})
-    assert rows.frame == (1, b'event: state\ndata: {"ready":true}\n\n')
+    rows.step([], {"warming_up": False})
+    assert rows.frame == (1, b'event: state\ndata: {"warming_up":false}\n\n')
 
 
 class Browser:

@@ -228,7 +228,7 @@ async def test_a_thousand_symbols_stay_usable_and_are_text(tmp_path: Path) -> No
     pipeline = SimpleNamespace(is_idle=True, windows=windows, stale_symbols=lambda _: [HOSTILE])
     issuer = SimpleNamespace(ledger=Ledger(cast("Any", None)))
     market = Market("tester", "binance", symbols, MINUTE)
-    state = {"ready": True, "broker_connected": True, "model": HOSTILE}
+    state = {"warming_up": False, "broker_connected": True, "model": HOSTILE}
     view = View(market, cast("Any", pipeline), cast("Any", issuer), lambda: state)
     page = Page(view, recorder, metrics, clock)
     listening: asyncio.Future[str] = asyncio.get_running_loop().create_future()

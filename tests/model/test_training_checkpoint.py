@@ -39,7 +39,8 @@ def predictor(config: Path, folder: Path, key: str = "one") -> LSTMPricePredicto
 def test_a_training_that_was_cut_goes_on(
     configure: Configure, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = configure(epochs=EPOCHS, lstm_units=[3], batch_size=16)
+    # Without dropout an early epoch is better than the one before, whatever ran in this process.
+    config = configure(epochs=EPOCHS, lstm_units=[3], batch_size=16, dropout_rate=0.0)
     cut = predictor(config, tmp_path)
     assert cut.resume is not None
     save = cut.resume.save
