@@ -178,16 +178,22 @@ class History:
             newest_s = self._one("SELECT max(open_s) FROM candle WHERE market = ?", market)
             if newest_s is None:
                 return []
-            where = {
-                "market": market,
-                "symbol": self._one("SELECT id FROM symbol WHERE name = ?", symbol),
-                "newest_s": newest_s,
-                "oldest_s": newest_s - step_s * (limit - 1),
-                "step_s": step_s,
-            }
+            where = self._span(market, symbol, newest_s, step_s, limit)
             # Revisions come in the order of their receipt, so the newest one stays.
             newest = {row[0]: row for row in self._db.execute(_CANDLES, where)}
         return [candle_of(symbol, step_s * 1000, row) for row in newest.values()]
+
+    def _span(
+        self, market: int | None, symbol: str, newest_s: int, step_s: int, limit: int
+    ) -> dict[str, Any]:
+        """Where a symbol's rows of the market's last ``limit`` candles are."""
+        return {
+            "market": market,
+            "symbol": self._one("SELECT id FROM symbol WHERE name = ?", symbol),
+            "newest_s": newest_s,
+            "oldest_s": newest_s - step_s * (limit - 1),
+            "step_s": step_s,
+        }
 
     def forecasts(
         self, exchange: str, symbol: str, timeframe: str, limit: int
@@ -206,13 +212,7 @@ class History:
             newest_s = self._one("SELECT max(close_s) FROM forecast WHERE market = ?", market)
             if newest_s is None:
                 return []
-            where = {
-                "market": market,
-                "symbol": self._one("SELECT id FROM symbol WHERE name = ?", symbol),
-                "newest_s": newest_s,
-                "oldest_s": newest_s - step_s * (limit - 1),
-                "step_s": step_s,
-            }
+            where = self._span(market, symbol, newest_s, step_s, limit)
             return [
                 ForecastRow(symbol, close_s * 1000, (close_s + step_s) * 1000, *rest)
                 for close_s, *rest in self._db.execute(_FORECASTS, where)
