@@ -63,3 +63,15 @@ def test_blocking_the_loop_in_the_project_fails(tmp_path: Path) -> None:
     done = run(tmp_path, text)
     assert "1 failed, 2 passed" in done.stdout
     assert "BlockingError" in done.stdout
+
+
+def test_a_second_collection_finds_the_same_tests(request: pytest.FixtureRequest) -> None:
+    """Two workers share the tests by their names, which thus hang neither on time nor on hashes."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider"],
+        cwd=REPOSITORY, env=os.environ | {"PYTHONHASHSEED": "1"}, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    found = set(done.stdout.splitlines())
+    missing = [item.nodeid for item in request.session.items if item.nodeid not in found]
+    assert not missing, done.stdout[-1_000:]

@@ -129,7 +129,11 @@ def test_a_file_that_holds_no_candles_is_refused_in_one_line(
     assert "\n" not in str(refusal.value)
 
 
-@pytest.mark.parametrize("content", [None, b"no gzip", gzip.compress(b"ts,open")[:-3]])
+@pytest.mark.parametrize(
+    "content",
+    [None, b"no gzip", gzip.compress(b"ts,open", mtime=0)[:-3]],
+    ids=["missing", "no gzip", "cut"],
+)
 def test_a_missing_or_broken_archive_is_refused(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "candles.csv.gz"
     if content is not None:
