@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import os
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
@@ -70,6 +71,19 @@ def _loop_must_not_block(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
     finally:
         guard.deactivate()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _pauses_of_the_machine_are_not_logged() -> Iterator[None]:
+    """Debug mode logs what took 0.1 s, which a busy machine is enough for; blocking fails above."""
+    asyncio_log = logging.getLogger("asyncio")
+    asyncio_log.addFilter(_is_no_pause)
+    yield
+    asyncio_log.removeFilter(_is_no_pause)
+
+
+def _is_no_pause(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith("Executing <")
 
 
 def _refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:

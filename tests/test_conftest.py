@@ -65,6 +65,17 @@ def test_blocking_the_loop_in_the_project_fails(tmp_path: Path) -> None:
     assert "BlockingError" in done.stdout
 
 
+def test_a_pause_of_the_machine_is_nothing_that_the_project_logged(tmp_path: Path) -> None:
+    text = (
+        "import asyncio, time\n"
+        "async def test(caplog):\n"
+        "    asyncio.get_running_loop().call_soon(time.sleep, 0.15)\n"
+        "    await asyncio.sleep(0.01)\n"
+        "    assert not caplog.records\n"
+    )
+    assert "1 passed" in run(tmp_path, text).stdout
+
+
 def test_a_second_collection_finds_the_same_tests(request: pytest.FixtureRequest) -> None:
     """Two workers share the tests by their names, which thus hang neither on time nor on hashes."""
     done = subprocess.run(
