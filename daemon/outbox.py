@@ -55,7 +55,8 @@ class Outbox:
         """Create an empty outbox for ``size`` messages."""
         self._size = size
         self._waiting: dict[str, Outgoing] = {}
-        self._on_its_way: dict[str, Outgoing] = {}
+        # By identity: of one key there may be an older and a newer one.
+        self._on_its_way: dict[int, Outgoing] = {}
         self._last: dict[str, Outgoing] = {}
 
     def __len__(self) -> int:
@@ -96,12 +97,12 @@ class Outbox:
         else:
             for message in (*valid, *expired):
                 del self._waiting[message.key]
-        self._on_its_way |= {message.key: message for message in valid}
+        self._on_its_way |= {id(message): message for message in valid}
         return valid, expired
 
     def arrived(self, message: Outgoing, *, taken: bool = True) -> None:
         """Note the broker's answer to a message that was handed out: it was ``taken`` or denied."""
-        known = self._on_its_way.pop(message.key, None)
+        known = self._on_its_way.pop(id(message), None)
         if known is None or not message.retain or not taken:
             return
         self._last.pop(message.key, None)
@@ -117,9 +118,10 @@ class Outbox:
         Returns:
             What was on its way and had to go.
         """
-        lost = {key: m for key, m in self._on_its_way.items() if m.qos > 0}
+        under_way = [message for message in self._on_its_way.values() if message.qos > 0]
         self._on_its_way.clear()
-        dropped = [lost.pop(key) for key in list(lost) if key in self._waiting]
+        lost = {m.key: m for m in under_way if m.key not in self._waiting}
+        dropped = [m for m in under_way if lost.get(m.key) is not m]
         self._waiting = lost | self._waiting
         while len(self._waiting) > self._size:
             dropped.append(self._waiting.pop(next(iter(self._waiting))))

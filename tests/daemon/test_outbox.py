@@ -89,6 +89,29 @@ def test_what_the_broker_did_not_acknowledge_goes_out_again_or_is_named_as_dropp
     assert box.take(5_000, 9) == ([unretained, newer], [expiring])
 
 
+def test_an_answer_to_the_older_of_two_forecasts_says_nothing_of_the_newer() -> None:
+    box = Outbox(8)
+    old, new = message("a", 60_000, payload=b"old"), message("a", 120_000, payload=b"new")
+    box.offer(old)
+    box.take(0, 9)
+    box.offer(new)
+    box.take(60_000, 9)
+    box.arrived(old)
+    assert not box.is_settled
+    assert box.repeat(61_000) == []
+    assert box.take(61_000, 9) == ([new], [])
+
+
+def test_of_two_unanswered_forecasts_of_a_symbol_the_older_is_named_as_dropped() -> None:
+    box = Outbox(8)
+    old, new = message("a", 60_000, payload=b"old"), message("a", 120_000, payload=b"new")
+    for m in (old, new):
+        box.offer(m)
+        box.take(0, 9)
+    assert box.repeat(61_000) == [old]
+    assert box.take(61_000, 9) == ([new], [])
+
+
 def test_repetitions_never_outgrow_the_box() -> None:
     box = Outbox(2)
     first, second = message("a"), message("b")
