@@ -146,7 +146,8 @@ class Publisher:
         """Connect, send, and connect again until cancelled.
 
         Raises:
-            BrokerError: the broker refuses these credentials; trying again would not help.
+            BrokerError: the broker refuses these credentials, or the status that they would write;
+                trying again would not help.
         """
         shortest_s, longest_s = _BACKOFF_S
         delay_s = shortest_s
@@ -196,7 +197,7 @@ class Publisher:
                 group.create_task(self._note_return(), name="mqtt-return")
                 await link.lost
         except ExceptionGroup as group_error:
-            raise expected(group_error, LinkLostError) from None
+            raise expected(group_error, (LinkLostError, BrokerError)) from None
 
     async def _note_return(self) -> None:
         # A broker that accepts and hangs up at once is not back, and not worth a line each time.
@@ -222,6 +223,8 @@ class Publisher:
         while True:
             await self._ready.wait()
             self._ready.clear()
+            if self._fatal is not None:
+                raise self._fatal
             while link.room > 0 and (messages := self._take(link.room)):
                 now_ms, now_s = self._clock.wall_ms(), self._clock.monotonic()
                 link.send([(m, self._expiry_s(m, now_ms)) for m in messages], now_s)
@@ -256,7 +259,9 @@ class Publisher:
             f"let user {self._broker.username!r} write to {ROOT}/#"
         )
         if message.key == status_topic(self._instance):
+            # Not every broker ends the connection over it.
             self._fatal = BrokerError(line)
+            self._ready.set()
         elif not self._muted:
             log.error("%s", line)
         self._muted[message.topic] = self._clock.monotonic() + _MUTED_S
