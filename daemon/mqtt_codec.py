@@ -64,10 +64,12 @@ class Accepted(NamedTuple):
     Attributes:
         receive_maximum: QoS 1 messages that may be under way to it.
         keepalive_s: its own wish, which replaces ours; None if it has none.
+        largest: bytes of the longest packet that it takes; None if it sets no limit.
     """
 
     receive_maximum: int
     keepalive_s: int | None
+    largest: int | None = None
 
 
 class Refused(NamedTuple):
@@ -205,7 +207,9 @@ class Codec5:
             return Acked(packet.packet_id, _words(code) if int(code) >= 128 else None)  # noqa: PLR2004 - from here on it failed
         if isinstance(packet, mqtt5.ConnAckPacket):
             if packet.reason_code == mqtt5.ConnAckReasonCode.SUCCESS:
-                return Accepted(packet.receive_max, packet.server_keep_alive)
+                return Accepted(
+                    packet.receive_max, packet.server_keep_alive, packet.max_packet_size
+                )
             return Refused(_words(packet.reason_code), packet.reason_code in _FINAL_5)
         if isinstance(packet, mqtt5.DisconnectPacket):
             return Refused(_words(packet.reason_code), final=False)

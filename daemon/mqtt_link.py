@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from math import inf
 from typing import TYPE_CHECKING, cast
 
 from daemon.mqtt_codec import (
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 _CONNECT_S = 10.0
 _WRITE_LIMIT = 1 << 20
 _PACKET_IDS = 65_535
+TOO_LARGE = "packet too large"
+"""Why a message is denied that is longer than the broker takes."""
+
 _WANTED = {
     False: "TLS (mqtt.tls.ca_file)",
     True: "a certificate of ours (mqtt.tls.certificate_file)",
@@ -88,6 +92,7 @@ class Link(asyncio.Protocol):
         self._under_way: dict[int, tuple[Outgoing, float]] = {}
         self._packet_id = 0
         self._most = 0
+        self._largest = inf
         self._paused = False
 
     @property
@@ -105,22 +110,30 @@ class Link(asyncio.Protocol):
         self._write(self._codec.connect(login))
         accepted = await self._accepted
         self._most = min(accepted.receive_maximum, _PACKET_IDS)
+        self._largest = accepted.largest or inf
         self.keepalive_s = accepted.keepalive_s or login.keepalive_s
 
     def send(self, messages: Iterable[tuple[Outgoing, int | None]], now_s: float) -> None:
-        """Send messages with their expiry in seconds, in one write; heed `room` before."""
+        """Send messages with their expiry in seconds, in one write; heed `room` before.
+
+        One that is larger than the broker takes is not sent: it would end the connection.
+        """
         packets = []
         for message, expiry_s in messages:
             packet_id = self._register(message, now_s) if message.qos else None
-            packets.append(
-                self._codec.publish(
-                    message.topic,
-                    message.payload,
-                    packet_id,
-                    retain=message.retain,
-                    expiry_s=expiry_s,
-                )
+            packet = self._codec.publish(
+                message.topic,
+                message.payload,
+                packet_id,
+                retain=message.retain,
+                expiry_s=expiry_s,
             )
+            if len(packet) <= self._largest:
+                packets.append(packet)
+                continue
+            if packet_id is not None:
+                del self._under_way[packet_id]
+            self._on_denied(message, TOO_LARGE)
         self._write(b"".join(packets))
 
     def ping(self) -> None:

@@ -10,7 +10,7 @@ import orjson
 
 from daemon.groups import expected
 from daemon.mqtt_codec import Codec, Codec5, Codec311, Login
-from daemon.mqtt_link import Link, LinkLostError, LoginRefusedError, open_link
+from daemon.mqtt_link import TOO_LARGE, Link, LinkLostError, LoginRefusedError, open_link
 from daemon.outbox import Outbox, Outgoing
 from daemon.topics import ROOT, status_topic
 from model.errors import BrokerError
@@ -254,11 +254,14 @@ class Publisher:
         self._outbox.arrived(message, taken=False)
         self._metrics.mqtt_denied.inc()
         self._count_dropped([message])
-        line = (
-            f"the MQTT broker denies publishing to {message.topic} ({reason}); "
-            f"let user {self._broker.username!r} write to {ROOT}/#"
+        too_large = reason == TOO_LARGE
+        advice = (
+            f"let it take more than {len(message.payload)} bytes"
+            if too_large
+            else f"let user {self._broker.username!r} write to {ROOT}/#"
         )
-        if message.key == status_topic(self._instance):
+        line = f"the MQTT broker denies publishing to {message.topic} ({reason}); {advice}"
+        if message.key == status_topic(self._instance) and not too_large:
             # Not every broker ends the connection over it.
             self._fatal = BrokerError(line)
             self._ready.set()

@@ -321,3 +321,30 @@ async def test_a_denied_topic_is_counted_and_spared_while_the_others_go_on(
     lines = [r.getMessage() for r in caplog.records if "denies" in r.getMessage()]
     assert len(lines) == 1
     assert "candlecast/v1/binance/C-D/1m/prediction" in lines[0]
+
+
+async def test_what_is_larger_than_the_broker_takes_is_counted_and_costs_no_connection(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with (
+        mosquitto(tmp_path, "max_packet_size 1000") as server,
+        mosquitto_sub(server.port, "candlecast/v1/binance/#") as live,
+    ):
+        async with running(Trial(server.port)) as trial:
+            await connected(trial)
+            batch = trial.forecast("A/B", 1_000 * "x")._replace(
+                key="batch", topic="candlecast/v1/binance/1m/batch", qos=0, retain=False
+            )
+            for message in (batch, trial.forecast("C/D", 1_000 * "y")):
+                trial.publisher.offer(message)
+            trial.publisher.announce("degraded", 100 * ["TOO/MANY"], None)
+            trial.publisher.offer(trial.forecast("A/B", "taken"))
+            assert (await arrives(live))["payload"] == "taken"
+            await until(lambda: trial.outcome("published") == 1)
+            value = trial.metrics.registry.get_sample_value
+            assert value("candlecast_mqtt_denied_total") == 3
+            assert value("candlecast_mqtt_connections_total") == 1
+            assert trial.outcome("dropped") == 2
+    lines = [r.getMessage() for r in caplog.records if "packet too large" in r.getMessage()]
+    assert len(lines) == 1
+    assert "let it take more than" in lines[0]
