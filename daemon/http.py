@@ -23,6 +23,15 @@ log = logging.getLogger(__name__)
 _LARGEST_BODY: Final = 1 << 10
 """Nothing here takes a body."""
 
+_MOST_CONNECTIONS: Final = 128
+"""Sixteen browsers and some scrapers need half; more would take the exchange's descriptors."""
+
+_IDLE_S: Final = 60.0
+"""A connection that asks nothing for so long, or does not come to the end of a question, goes."""
+
+_HANDSHAKE_S: Final = 5.0
+"""Until then nobody knows whether it will be a connection, so it is not counted."""
+
 _GRACE_S: Final = 1.0
 """How long a scrape may go on once the daemon stops."""
 
@@ -74,21 +83,47 @@ async def serve_http(
         access_log=None,
         handle_signals=False,
         shutdown_timeout=_GRACE_S,
+        keepalive_timeout=_IDLE_S,
     )
     await runner.setup()
     try:
-        site = web.TCPSite(runner, host, port, ssl_context=guard.tls)
-        try:
-            await site.start()
-        except OSError as error:
-            raise CandlecastError(_refusal(host, port, error)) from None
-        url = f"{'https' if guard.tls else 'http'}://{host}:{runner.addresses[0][1]}"
+        listener = await _listen(runner, host, port, guard)
+        url = f"{'https' if guard.tls else 'http'}://{host}:{listener.sockets[0].getsockname()[1]}"
         log.info("status page at %s, metrics and health at /metrics, /healthz, /readyz", url)
         if on_listening is not None:
             on_listening(url)
-        await asyncio.Event().wait()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            listener.close()
     finally:
         await runner.cleanup()
+
+
+class _Full(asyncio.Protocol):
+    """Lets a connection go that is one too many."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport.close()
+
+
+async def _listen(runner: web.AppRunner, host: str, port: int, guard: Guard) -> asyncio.Server:
+    server = runner.server
+    assert server is not None  # noqa: S101 - it is set up
+
+    def admit() -> asyncio.Protocol:
+        return server() if len(server.connections) < _MOST_CONNECTIONS else _Full()
+
+    try:
+        return await asyncio.get_running_loop().create_server(
+            admit,
+            host,
+            port,
+            ssl=guard.tls,
+            ssl_handshake_timeout=_HANDSHAKE_S if guard.tls else None,
+        )
+    except OSError as error:
+        raise CandlecastError(_refusal(host, port, error)) from None
 
 
 def _refusal(host: str, port: int, error: OSError) -> str:

@@ -8,7 +8,7 @@ import logging
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import aiohttp
@@ -187,3 +187,24 @@ async def test_what_is_too_long_or_no_http_is_refused(request_line: bytes) -> No
         writer.close()
         await writer.wait_closed()
         assert (await get(f"{url}/readyz"))[0] == 200
+
+
+async def test_connections_are_bounded_however_many_are_opened(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("daemon.http._MOST_CONNECTIONS", 8)
+    monkeypatch.setattr("daemon.http._IDLE_S", 0.5)
+    async with serving() as url:
+        host, port = url.removeprefix("http://").split(":")
+        pairs = [await asyncio.open_connection(host, int(port)) for _ in range(20)]
+        # The first ones are taken and wait for a request that never ends, the others are let go.
+        for _, writer in pairs[:8]:
+            writer.write(b"GET /readyz HT")
+        for reader, _ in pairs[8:]:
+            with suppress(ConnectionError):
+                assert await asyncio.wait_for(reader.read(), 5) == b""
+        for reader, _ in pairs[:8]:
+            assert await asyncio.wait_for(reader.read(), 5) == b""
+        assert (await get(f"{url}/readyz"))[0] == 200
+        for _, writer in pairs:
+            writer.close()
