@@ -83,10 +83,14 @@ async def serve(settings: Settings, stop: asyncio.Event, reread: Callable[[], Se
     Raises:
         CandlecastError: one clear line.
     """
-    notifier = Notifier(os.environ)
+    notifier, loop, early = Notifier(os.environ), asyncio.get_running_loop(), asyncio.Event()
+    # Unhandled, it would end a daemon that is still opening its files.
+    loop.add_signal_handler(signal.SIGHUP, early.set)
     async with opened(settings) as (bundle, history):
         app = App(settings, bundle, history, SystemClock(), reread, notifier=notifier)
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, app.hangup.set)
+        loop.add_signal_handler(signal.SIGHUP, app.hangup.set)
+        if early.is_set():
+            app.hangup.set()
         await app.run(stop)
 
 

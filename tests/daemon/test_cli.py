@@ -11,11 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from config.settings import load
+from daemon.app import serve
 from daemon.cli import main
 from daemon.clock import SystemClock
 from daemon.sandbox.exchange import SandboxExchange
 from daemon.sandbox.tape import Tape, build_tape
 from model.candle import Timeframe
+from model.errors import BundleError
 
 MINUTE = Timeframe.parse("1m")
 
@@ -192,3 +195,23 @@ def test_a_file_on_the_command_line_is_looked_for_where_one_is(
     monkeypatch.chdir(tmp_path)
     assert main(["watch", "--host", "127.0.0.1", "--password-file", "secret"]) == 2
     assert f"cannot read {tmp_path}/secret: No such file" in capsys.readouterr().err
+
+
+def test_a_hang_up_while_files_are_opened_ends_nothing(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("{}\n")
+    settings = load(tmp_path / "config.yaml", {"STATE_DIRECTORY": str(tmp_path)})
+
+    async def hung_up() -> None:
+        serving = asyncio.create_task(serve(settings, asyncio.Event(), lambda: settings))
+        await asyncio.sleep(0)
+        os.kill(os.getpid(), signal.SIGHUP)
+        await serving
+
+    unhandled: list[int] = []
+    before = signal.signal(signal.SIGHUP, lambda number, _: unhandled.append(number))
+    try:
+        with pytest.raises(BundleError):
+            asyncio.run(hung_up())
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert unhandled == []
