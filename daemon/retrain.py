@@ -22,7 +22,7 @@ from daemon.pages import SETTLING_MS, opened_pages
 from daemon.supply import Span, Supply
 from model.archive import Archive, newest_known
 from model.decisions import Entry
-from model.errors import CandlecastError, ConfigError, NoChampion
+from model.errors import CandlecastError, ConfigError, NoChampion, Overtaken
 from model.packing import pack_trained
 from model.registry import Registry
 from model.report import Page, write_report
@@ -277,10 +277,11 @@ class _Run:
             judged = judge(challenger, champion, candles, job.gate, now_ms, progress.update)
         page = Page(challenger, champion, judged, candles, job.gate, job.calibration)
         write_report(page, registry.report(version))
-        # Written down first: a crash before the promotion is made good by the next run.
-        registry.record(_entry(now_ms, version, champion, judged.decision))
-        if judged.decision.promote:
-            registry.promote(version)
+        try:
+            registry.conclude(_entry(now_ms, version, champion, judged.decision))
+        except Overtaken as error:
+            log.info("%s: it is judged again", error)
+            return self._judge(version, candles)
         registry.prune(job.keep)
         return _status(now_ms, version, judged.decision)
 

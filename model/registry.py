@@ -24,7 +24,7 @@ from typing import Final, Literal
 
 from model.bundle import Bundle, BundleParts, open_bundle, pack
 from model.decisions import DECISIONS, Entry, decisions_with, read_decisions
-from model.errors import BundleError, NoChampion
+from model.errors import BundleError, NoChampion, Overtaken
 from model.manifest import MANIFEST, VERSION, Manifest, check_fit
 from model.safe_files import read_limited, sync_folder, write_synced
 from model.strict_json import fail
@@ -119,13 +119,26 @@ class Registry:
         """
         with self._alone():
             self.open(version)
-            before = self._read("champion")
-            if before == version:
-                return
-            # A crash between the two leaves the old champion, and nothing to roll back to.
-            if before is not None:
-                self._point("previous", before)
-            self._point("champion", version)
+            self._crown(version)
+
+    def conclude(self, entry: Entry) -> None:
+        """Write down what a gate has decided and, where it says so, promote.
+
+        Raises:
+            Overtaken: the champion is none that the decision was made about; nothing has changed.
+            BundleError: the version does not verify; nothing has changed.
+        """
+        with self._alone():
+            champion = self._read("champion")
+            if champion != entry.champion:
+                msg = f"{champion} became champion while {entry.version} was judged"
+                raise Overtaken(msg)
+            if entry.action == "promote":
+                self.open(entry.version)
+            # Written down first: a crash before the promotion is made good by the next run.
+            self._write_down(entry)
+            if entry.action == "promote":
+                self._crown(entry.version)
 
     def rollback(self) -> str:
         """Serve the previous version again; the two change places.
@@ -144,9 +157,9 @@ class Registry:
         return previous
 
     def record(self, entry: Entry) -> None:
-        """Write down a decision; one before the pointer moves may be followed by a crash."""
+        """Write down what a person has done."""
         with self._alone():
-            self._replace(self.root / DECISIONS, decisions_with(self.root, entry))
+            self._write_down(entry)
 
     def decisions(self) -> Sequence[Entry]:
         """What was decided, oldest first.
@@ -179,6 +192,18 @@ class Registry:
                 for suffix in (".md", ".png"):
                     self.report(version).with_suffix(suffix).unlink(missing_ok=True)
         return gone
+
+    def _crown(self, version: str) -> None:
+        before = self._read("champion")
+        if before == version:
+            return
+        # A crash between the two leaves the old champion, and nothing to roll back to.
+        if before is not None:
+            self._point("previous", before)
+        self._point("champion", version)
+
+    def _write_down(self, entry: Entry) -> None:
+        self._replace(self.root / DECISIONS, decisions_with(self.root, entry))
 
     def _read(self, pointer: Pointer) -> str | None:
         path = self.root / pointer

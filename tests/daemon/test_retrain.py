@@ -21,7 +21,7 @@ from model.history import History
 from model.registry import Registry
 from model.retrain_status import RetrainStatus
 from tests.daemon.handclock import HandClock
-from tests.models import promote, random_candles
+from tests.models import promote, random_candles, write
 
 QUARTER = Timeframe.parse("15m")
 ROWS = 1_000
@@ -108,6 +108,28 @@ def test_what_was_trained_is_judged_without_training_or_asking_again(job: Retrai
     assert status.promoted == (registry.champion() == challenger) == entry.gate.promote
     assert registry.report(challenger).exists()
     assert [path.name for path in job.folder.iterdir()] == [".lock"]
+
+
+def test_whoever_became_champion_during_the_judging_is_the_one_to_beat(job: RetrainJob) -> None:
+    registry = Registry(job.state / "registry")
+    beaten, challenger = registry.champion(), registry.previous()
+    assert challenger is not None
+    market = {SYMBOL: random_candles(ROWS, 5)}
+    better = write(
+        registry.root, market, timeframe="15m", trained_to_ms=START_MS + 200 * QUARTER.ms
+    ).version
+    planned(job, challenger)
+    told: list[str] = []
+
+    class Meanwhile(Silent):
+        def update(self, symbol: str, done: int, total: int) -> None:
+            told.append(symbol)
+            registry.promote(better)
+
+    retrain(job, HandClock(END_MS + 60_000), lambda: nullcontext(Meanwhile()))
+    (entry,) = registry.decisions()
+    assert entry.champion == better != beaten
+    assert registry.champion() == (challenger if entry.action == "promote" else better)
 
 
 def test_a_night_that_was_cut_after_promoting_says_so(job: RetrainJob) -> None:

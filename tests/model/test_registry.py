@@ -19,7 +19,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.errors import BundleError, NoChampion
+from model.decisions import Entry
+from model.errors import BundleError, NoChampion, Overtaken
 from model.features import LOG_RETURN_FEATURES, Indicators
 from model.registry import Manifest, Registry, check_fit
 from tests.model.bundles import VERSION_FILES, numbers_in, parts
@@ -73,6 +74,24 @@ def test_promotion_and_rollback_move_the_pointers(registry: Registry) -> None:
     assert registry.rollback() == second
     registry.promote(third)
     assert (registry.champion(), registry.previous()) == (third, second)
+
+
+def test_a_decision_moves_the_pointer_only_from_the_champion_it_was_made_about(
+    registry: Registry,
+) -> None:
+    first, second, third = (registry.write(parts(n)) for n in range(3))
+    registry.conclude(Entry(1, "promote", "retrain", first, None))
+    registry.conclude(Entry(2, "keep", "retrain", second, first))
+    assert (registry.champion(), len(registry.decisions())) == (first, 2)
+    registry.promote(third)
+    for action in ("promote", "keep"):
+        with pytest.raises(Overtaken, match=f"{third} became champion while {second} was judged"):
+            registry.conclude(Entry(3, action, "retrain", second, first))
+    (registry.root / second / "step.onnx").write_bytes(b"other")
+    with pytest.raises(BundleError, match="has changed"):
+        registry.conclude(Entry(3, "promote", "retrain", second, third))
+    # Nothing is told that did not happen.
+    assert (registry.champion(), len(registry.decisions())) == (third, 2)
 
 
 def test_pruning_spares_champion_and_previous(registry: Registry) -> None:
