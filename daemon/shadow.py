@@ -16,7 +16,7 @@ import numpy as np
 from daemon.follower import Follower
 from daemon.slate import Slate
 from model.decisions import Entry
-from model.errors import CandlecastError
+from model.errors import CandlecastError, Overtaken
 from model.gate import Decision, GateRules, decide
 from model.live_trial import Tally, Trial, TrialFiles
 from model.manifest import made_ms
@@ -101,15 +101,21 @@ class Shadow:
     def _choose(self) -> Trial | None:
         """The trial that was under way, or one of the newest challenger; in a thread."""
         champion, current = self._registry.champion(), self._files.current()
+        if champion != self._pipeline.served.version:
+            # It is being loaded, or cannot be served: there is nobody to forecast beside.
+            return None
         open_to_trial = self._challengers(champion)
+        symbols = tuple(window.symbol for window in self._pipeline.windows)
         if current is not None:
-            if current.champion == champion and current.challenger in open_to_trial:
+            goes_on = current.champion == champion and current.challenger in open_to_trial
+            if goes_on and not set(symbols).isdisjoint(current.symbols):
                 return current
-            # Its champion is none any more, or its challenger has been decided upon.
+            # Its champion is none any more, its challenger has been decided upon, or none of its
+            # symbols is left.
             self._files.end()
         if not open_to_trial:
             return None
-        symbols = tuple(window.symbol for window in self._pipeline.windows[:_MOST_SYMBOLS])
+        symbols = symbols[:_MOST_SYMBOLS]
         trial = Trial(open_to_trial[-1], champion, symbols)
         self._files.begin(trial)
         log.info("model %s forecasts beside %s, unpublished", trial.challenger, champion)
@@ -126,7 +132,8 @@ class Shadow:
         return [v for v in self._registry.list() if v > champion and v not in closed]
 
     async def _try(self, trial: Trial) -> None:
-        """Forecast beside the champion until there is enough evidence, or the champion changes."""
+        """Forecast beside the champion until it is decided, or the champion or symbols change."""
+        beside = self._pipeline.served
         windows = {window.symbol: window for window in self._pipeline.windows}
         symbols = tuple(symbol for symbol in trial.symbols if symbol in windows)
         await self._pipeline.settled()
@@ -136,7 +143,7 @@ class Shadow:
         slate = Slate(symbols, numbers, self._pipeline.timeframe.ms, self._accuracy.waiting)
         tally = Tally(await asyncio.to_thread(self._files.losses))
         due_s = self._clock.monotonic()
-        while self._pipeline.served.version == trial.champion:
+        while self._pipeline.served is beside:
             await self._pipeline.settled()
             if (taken := await follower.catch_up()) is not None:
                 slate.answer(taken)
@@ -164,7 +171,7 @@ class Shadow:
         """Write down what has been gathered, and decide if it is enough; in a thread.
 
         Returns:
-            Whether it is decided.
+            Whether it is over.
         """
         if len(records):
             self._files.append(records)
@@ -192,8 +199,11 @@ class Shadow:
             champion=trial.champion,
             gate=decision,
         )
-        self._registry.record(entry)
-        if decision.promote:
-            self._registry.promote(trial.challenger)
+        try:
+            self._registry.conclude(entry)
+        except Overtaken as error:
+            # The daemon has not seen that champion yet; when it has, the trial is over.
+            log.info("live trial without a decision: %s", error)
+            return
         self._files.end()
         log.info("live trial of model %s: %s, %s", trial.challenger, entry.action, decision.reason)

@@ -119,11 +119,10 @@ def test_whoever_became_champion_during_the_judging_is_the_one_to_beat(job: Retr
         registry.root, market, timeframe="15m", trained_to_ms=START_MS + 200 * QUARTER.ms
     ).version
     planned(job, challenger)
-    told: list[str] = []
 
     class Meanwhile(Silent):
         def update(self, symbol: str, done: int, total: int) -> None:
-            told.append(symbol)
+            super().update(symbol, done, total)
             registry.promote(better)
 
     retrain(job, HandClock(END_MS + 60_000), lambda: nullcontext(Meanwhile()))

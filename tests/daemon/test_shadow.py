@@ -74,6 +74,8 @@ class Place:
         self.candles = candles
         self.astray: dict[str, float] = {}
         self.made = 0
+        self.loads = 0
+        self.asked: tuple[str, ...] = ()
         self.tried: Counting | None = None
         self.files = TrialFiles(folder / "trial")
 
@@ -103,6 +105,8 @@ class Place:
         return replace(bundle, scalers=chosen)
 
     def load(self, version: str, symbols: tuple[str, ...]) -> ServedModel:
+        self.loads += 1
+        self.asked = symbols
         bundle = self.open(version)
         engine = Engine(bundle.onnx, len(symbols), LOOKBACK, len(bundle.manifest.features))
         self.tried = Counting(bundle, symbols, engine)
@@ -270,9 +274,63 @@ async def test_a_worse_challenger_is_kept_out_once_and_the_next_one_gets_its_tur
         await until(lambda: (found := place.files.current()) and found.challenger == newer)
         assert place.registry.champion() == champion
         # Whoever promotes another one meanwhile ends the trial: its evidence compares with nobody.
-        place.model(astray=1.0, champion=True)
-        stage.route.pipeline.served.version = place.registry.champion()
+        newest = place.model(astray=1.0, champion=True)
+        windows, served = stage.route.pipeline.windows, place.load(newest, SYMBOLS)
+        stage.route.pipeline.take_over(served, windows, [-1] * len(windows))
         await until(lambda: place.files.current() is None)
+
+
+async def test_a_trial_beside_a_champion_that_is_none_any_more_promotes_nobody(
+    place: Place, history: History, market: Tape, caplog: pytest.LogCaptureFixture
+) -> None:
+    place.model(astray=3.0, champion=True)
+    place.model(astray=0.05)
+    caplog.set_level("INFO")
+    async with staged(place, history, market, CAPACITY) as stage:
+        await until(place.files.current)
+        # The daemon goes on with the champion of the trial, as it does with one it cannot load.
+        newest = place.model(astray=1.0, champion=True)
+        await stage.minutes(market, CAPACITY + 1, CANDLES + 30)
+        await until(lambda: "without a decision" in caplog.text)
+        assert place.by_shadow == []
+        assert place.registry.champion() == newest
+
+
+async def test_when_the_symbols_change_a_trial_goes_on_with_those_it_has(
+    place: Place, history: History, market: Tape
+) -> None:
+    champion = place.model(astray=1.0, champion=True)
+    challenger = place.model(astray=0.05)
+    place.files.begin(Trial(challenger, champion, ("GONE/U", *SYMBOLS[1:])))
+    async with staged(place, history, market, CAPACITY) as stage:
+        await until(lambda: place.loads)
+        assert place.asked == SYMBOLS[1:]
+        # One that was removed and added again has another window than before.
+        windows, served = stage.route.pipeline.windows, place.load(champion, SYMBOLS)
+        stage.route.pipeline.take_over(served, windows, [-1] * len(windows))
+        await until(lambda: place.loads == 3)
+        assert place.asked == SYMBOLS[1:]
+    place.files.begin(Trial(challenger, champion, ("GONE/U",)))
+    async with staged(place, history, market, CAPACITY):
+        await until(lambda: place.files.current() == Trial(challenger, champion, SYMBOLS))
+
+
+async def test_beside_a_champion_that_the_daemon_does_not_serve_nothing_is_tried(
+    place: Place, history: History, market: Tape
+) -> None:
+    served = place.model(astray=1.0, champion=True)
+    async with staged(place, history, market, CAPACITY) as stage:
+        refused = place.model(astray=1.0, champion=True)
+        challenger = place.model(astray=0.05)
+        # A look takes a tenth of a second here; loading a model again and again would not be free.
+        await asyncio.sleep(0.5)
+        assert stage.route.pipeline.served.version == served != refused
+        assert (place.loads, place.files.current()) == (0, None)
+        place.registry.promote(served)
+        await until(lambda: place.loads)
+        current = place.files.current()
+        assert current is not None
+        assert current.challenger == challenger
 
 
 async def test_a_challenger_that_cannot_be_served_costs_one_line(
