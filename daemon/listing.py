@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
@@ -43,7 +43,7 @@ def models_command(
     if action == "show":
         yield model_story(registry, version or registry.champion(), now_ms)
         return
-    before = _champion(registry)
+    before = _read(registry.champion)
     if version is None:
         version = registry.rollback()
     else:
@@ -62,13 +62,14 @@ def model_lines(registry: Registry, now_ms: int) -> Iterator[str]:
         now_ms: Unix milliseconds.
 
     Raises:
-        BundleError: a pointer of the registry or the file of decisions is damaged.
+        BundleError: the file of decisions is damaged.
     """
     versions = registry.list()
     if not versions:
         yield f"no models in {registry.root}; make one with candlecast train"
     for version in versions:
         yield f"{version}  {_role(registry, version):8}  {_about(registry, version, now_ms)}"
+    yield from _damage(registry)
     decisions = registry.decisions()
     if decisions:
         yield ""
@@ -123,16 +124,28 @@ def _skill(registry: Registry, version: str) -> str:
 
 
 def _role(registry: Registry, version: str) -> str:
-    if version == _champion(registry):
+    if version == _read(registry.champion):
         return "champion"
-    return "previous" if version == registry.previous() else ""
+    return "previous" if version == _read(registry.previous) else ""
 
 
-def _champion(registry: Registry) -> str | None:
+def _read(pointer: Callable[[], str | None]) -> str | None:
+    """Where a pointer points; nowhere where it is damaged."""
     try:
-        return registry.champion()
-    except NoChampion:
+        return pointer()
+    except BundleError:
         return None
+
+
+def _damage(registry: Registry) -> Iterator[str]:
+    """A line for each pointer that is damaged."""
+    for pointer in (registry.champion, registry.previous):
+        try:
+            pointer()
+        except NoChampion:
+            continue
+        except BundleError as error:
+            yield f"{error}; to mend it: candlecast models promote"
 
 
 def _about(registry: Registry, version: str, now_ms: int) -> str:

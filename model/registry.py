@@ -109,10 +109,12 @@ class Registry:
             BundleError: the pointer is damaged.
         """
         version = self._read("previous")
-        return None if version == self._read("champion") else version
+        return None if version == self._read_sound("champion") else version
 
     def promote(self, version: str) -> None:
         """Serve a version from now on; the champion before becomes ``previous``.
+
+        This mends a damaged pointer too.
 
         Raises:
             BundleError: the version does not verify; nothing has changed.
@@ -194,7 +196,7 @@ class Registry:
         return gone
 
     def _crown(self, version: str) -> None:
-        before = self._read("champion")
+        before = self._read_sound("champion")
         if before == version:
             return
         # A crash between the two leaves the old champion, and nothing to roll back to.
@@ -214,6 +216,13 @@ class Registry:
             fail(str(path), f"holds {ascii(text)[:80]} instead of a version")
         return text
 
+    def _read_sound(self, pointer: Pointer) -> str | None:
+        """As `_read` does; a damaged one says nothing."""
+        try:
+            return self._read(pointer)
+        except BundleError:
+            return None
+
     def _point(self, pointer: Pointer, version: str) -> None:
         self._replace(self.root / pointer, f"{version}\n".encode())
 
@@ -227,13 +236,21 @@ class Registry:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """Keep other writers out, and sweep up what a killed one left."""
-        self.root.mkdir(parents=True, exist_ok=True)
-        with (self.root / ".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            for leftover in self.root.glob(f"{_UNFINISHED}*"):
-                if leftover.is_dir() and not leftover.is_symlink():
-                    shutil.rmtree(leftover)
-                else:
-                    leftover.unlink()
-            yield
+        """Keep other writers out, and sweep up what a killed one left.
+
+        Raises:
+            BundleError: the folder cannot be written.
+        """
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            with (self.root / ".lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                for leftover in self.root.glob(f"{_UNFINISHED}*"):
+                    if leftover.is_dir() and not leftover.is_symlink():
+                        shutil.rmtree(leftover)
+                    else:
+                        leftover.unlink()
+                yield
+        except OSError as error:
+            msg = f"{self.root} cannot be written: {error.strerror}"
+            raise BundleError(msg) from error

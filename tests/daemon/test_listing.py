@@ -54,6 +54,21 @@ def test_the_list_tells_the_story(registry: Registry) -> None:
     assert "(symbol_worse; 1000 candles, n 3000, standard error 0.0004, detectable 0.0010" in kept
 
 
+@pytest.mark.parametrize("pointer", ["champion", "previous"])
+def test_with_a_damaged_pointer_the_models_are_listed_and_one_is_promoted(
+    registry: Registry, pointer: str
+) -> None:
+    first, second = registry.write(parts(0)), registry.write(parts(1))
+    said(registry, "promote", first)
+    said(registry, "promote", second)
+    (registry.root / pointer).write_text("nonsense")
+    listed = said(registry, "list")
+    assert all(f"\n{version}  " in f"\n{listed}" for version in (first, second))
+    assert f"{pointer}: holds 'nonsense' instead of a version" in listed
+    assert said(registry, "promote", first).splitlines()[-1] == f"champion: {first}"
+    assert "nonsense" not in said(registry, "list")
+
+
 def test_a_long_story_names_the_file(registry: Registry) -> None:
     version = registry.write(parts())
     for _ in range(25):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -125,6 +126,50 @@ def test_a_damaged_pointer_is_refused(registry: Registry, content: str) -> None:
     (registry.root / "champion").write_text(content)
     with pytest.raises(BundleError, match="champion: "):
         registry.champion()
+
+
+@pytest.mark.parametrize("content", ["", "nonsense"])
+def test_promoting_and_rolling_back_mend_a_damaged_pointer(
+    registry: Registry, content: str
+) -> None:
+    first, second, third = (registry.write(parts(n)) for n in range(3))
+    registry.promote(first)
+    registry.promote(second)
+    (registry.root / "champion").write_text(content)
+    assert registry.rollback() == first
+    assert (registry.champion(), registry.previous()) == (first, None)
+    (registry.root / "champion").write_text(content)
+    (registry.root / "previous").write_text(content)
+    with pytest.raises(BundleError, match="previous: holds"):
+        registry.rollback()
+    # Whether the champion's own folder may go cannot be told.
+    with pytest.raises(BundleError, match="champion: holds"):
+        registry.prune(keep=0)
+    registry.promote(second)
+    registry.promote(third)
+    assert (registry.champion(), registry.previous()) == (third, second)
+
+
+def test_a_disk_that_takes_nothing_more_is_one_clear_line(registry: Registry) -> None:
+    first, second = registry.write(parts(1)), registry.write(parts(2))
+    registry.promote(first)
+    writes: list[Callable[[], object]] = [
+        lambda: registry.write(parts(3)),
+        lambda: registry.promote(second),
+        lambda: registry.record(Entry(1, "keep", "hand", second, first)),
+    ]
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        for write in writes:
+            with pytest.raises(BundleError, match="registry cannot be written: File too large"):
+                write()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (registry.champion(), registry.previous()) == (first, None)
+    assert registry.list() == [first, second]
+    registry.promote(second)
+    assert not list(registry.root.glob(".unfinished*"))
 
 
 def test_a_pointer_that_is_a_link_is_refused(registry: Registry) -> None:
