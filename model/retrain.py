@@ -148,11 +148,16 @@ def judge(
         progress: told how far the forecasts are, by symbol.
     """
     timeframe = Timeframe.parse(challenger.manifest.timeframe)
-    if champion is not None and champion.manifest.timeframe != timeframe.text:
-        # It could not be served under this configuration, so there is nothing to defend.
-        champion = None
+    known = set(challenger.scalers.by_symbol)
+    if champion is not None:
+        common = known & set(champion.scalers.by_symbol)
+        if champion.manifest.timeframe == timeframe.text and not common.isdisjoint(candles):
+            known = common
+        else:
+            # It could not be served under this configuration, so there is nothing to defend.
+            champion = None
     both = [challenger] if champion is None else [challenger, champion]
-    symbols = tuple(s for s in candles if all(s in b.scalers.by_symbol for b in both))
+    symbols = tuple(symbol for symbol in candles if symbol in known)
     chosen = {symbol: candles[symbol] for symbol in symbols}
     mine, *theirs = (_unseen(bundle, both, chosen, progress) for bundle in both)
     rival = theirs[0] if theirs else None

@@ -22,6 +22,7 @@ from model.reliability import SIDES, Told, reliability, told
 from model.report import Page, write_report
 from model.residuals import LEVELS, Residuals, SymbolResiduals
 from model.retrain import Judged, cut_for_gate, frame_of, judge
+from model.scaler import ScalerSet
 from tests.models import promote, random_candles
 
 QUARTER = Timeframe.parse("15m")
@@ -128,6 +129,27 @@ def test_a_champion_of_another_timeframe_or_of_no_common_candle(
     newest = replace(champion, manifest=replace(champion.manifest, trained_to_ms=NOW_MS))
     judged = judge(challenger, newest, markets, RULES, NOW_MS, silent)
     assert (judged.decision.rule, judged.decision.n) == ("too_few", 0)
+
+
+def test_a_champion_of_other_symbols_altogether_defends_nothing(
+    both: tuple[Bundle, Bundle], markets: dict[str, pd.DataFrame]
+) -> None:
+    challenger, champion = both
+    one = champion.scalers.by_symbol[SYMBOLS[0]]
+
+    def knowing(*symbols: str) -> Bundle:
+        known = ScalerSet(
+            champion.scalers.features, champion.scalers.target, dict.fromkeys(symbols, one)
+        )
+        return replace(champion, scalers=known)
+
+    judged = judge(challenger, knowing("OLD/USDT"), markets, RULES, NOW_MS, silent)
+    assert judged.decision.champion_ratio is None
+    assert judged.symbols == SYMBOLS
+    # Where one symbol is common, that one is what is compared.
+    judged = judge(challenger, knowing("OLD/USDT", SYMBOLS[1]), markets, RULES, NOW_MS, silent)
+    assert judged.symbols == SYMBOLS[1:]
+    assert judged.decision.champion_ratio is not None
 
 
 def with_residuals(bundle: Bundle) -> Bundle:
