@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 from daemon.cli_base import load, until_told
-from model.errors import CandlecastError
+from model.errors import CandlecastError, ConfigError
 
 
 def watch_options(parser: argparse.ArgumentParser) -> None:
@@ -99,7 +99,8 @@ def check_config(args: argparse.Namespace) -> None:
     from daemon.exchange import check_ability, make_exchange
 
     check_ability(make_exchange(settings.exchange.name), settings.trading.timeframe, "watchOHLCV")
-    from daemon.wiring import broker_of, guard_of
+    from daemon.wiring import broker_of, guard_of, rules_of
+    from daemon.work import retrain_job
 
     broker_of(settings)
     guard_of(settings)
@@ -109,3 +110,8 @@ def check_config(args: argparse.Namespace) -> None:
         f"{settings.exchange.name} at {settings.trading.timeframe}, target "
         f"{settings.model.target}, state in {settings.state_dir}"
     )
+    try:
+        retrain_job(settings, args.config, rules_of(settings))
+    except ConfigError as error:
+        # Who trains elsewhere, or never, may serve all the same.
+        print(f"but candlecast retrain would not begin: {error}")

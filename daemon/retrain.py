@@ -26,7 +26,7 @@ from model.errors import CandlecastError, ConfigError, NoChampion, Overtaken
 from model.packing import pack_trained
 from model.registry import Registry
 from model.report import Page, write_report
-from model.retrain import cut_for_gate, frame_of, judge, train_challenger
+from model.retrain import cut_for_gate, frame_of, judge, rows_of, train_challenger
 from model.retrain_request import take_request
 from model.retrain_status import RetrainStatus
 
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from model.candle import Candle, Timeframe
     from model.gate import Decision, GateRules
     from model.registry import Bundle
+    from model.retrain import Cut
 
     Shown = Callable[[], AbstractContextManager[Progress]]
 
@@ -96,6 +97,20 @@ class RetrainJob:
     def history(self) -> Path:
         """The database of candles."""
         return self.state / "history.sqlite"
+
+    @property
+    def rows(self) -> int:
+        """Candles of the span."""
+        return int(self.days * _DAY_MS) // self.timeframe.ms
+
+    def cut(self, rows: int) -> Cut:
+        """How so many candles are shared out.
+
+        Raises:
+            ConfigError: they are too few for that.
+        """
+        gate_rows = self.gate.candles(self.timeframe.ms)
+        return cut_for_gate(rows, gate_rows, self.lookback, *self.splits)
 
 
 @dataclass(frozen=True)
@@ -228,8 +243,7 @@ class _Run:
             if fresh and (plan.version is None or plan.version in self._registry.list()):
                 return plan
         until_ms = job.timeframe.floor(now_ms - SETTLING_MS)
-        rows = int(job.days * _DAY_MS) // job.timeframe.ms
-        return _Plan(job.key, now_ms, until_ms - rows * job.timeframe.ms, until_ms)
+        return _Plan(job.key, now_ms, until_ms - job.rows * job.timeframe.ms, until_ms)
 
     async def _complete(self, plan: _Plan) -> None:
         job = self._job
@@ -260,9 +274,8 @@ class _Run:
 
     def _train(self, plan: _Plan, candles: Mapping[str, pd.DataFrame]) -> str:
         job = self._job
-        rows = (plan.until_ms - plan.from_ms) // job.timeframe.ms
-        gate_rows = -(-int(job.gate.gate_days * _DAY_MS) // job.timeframe.ms)
-        cut = cut_for_gate(rows, gate_rows, job.lookback, *job.splits)
+        # A market may be younger than the span, or have been closed at its end.
+        cut = job.cut(rows_of(candles))
         trained = train_challenger(job.config, candles, job.timeframe, cut, job.folder)
         return self._registry.write(pack_trained(trained, job.folder, plan.started_ms))
 

@@ -42,10 +42,10 @@ def run_retrain(settings: Settings, config: Path, rules: Rules) -> str:
     Raises:
         CandlecastError: one clear line; what was done so far is kept for the next run.
     """
-    check_span(settings.retrain.days, settings.registry.gate_days, settings.history.keep_days)
+    job = retrain_job(settings, config, rules)
     be_modest(settings.retrain.nice, settings.retrain.threads)
     try:
-        status = retrain(_retrain_job(settings, config, rules), SystemClock(), candles_progress)
+        status = retrain(job, SystemClock(), candles_progress)
     except KeyboardInterrupt:
         msg = "interrupted; run candlecast retrain again to go on from here"
         raise CandlecastError(msg) from None
@@ -114,10 +114,16 @@ def _replayed_lines(found: Replayed) -> Iterator[str]:
         )
 
 
-def _retrain_job(settings: Settings, config: Path, rules: Rules) -> RetrainJob:
+def retrain_job(settings: Settings, config: Path, rules: Rules) -> RetrainJob:
+    """What `candlecast retrain` does with these settings.
+
+    Raises:
+        ConfigError: spans that cannot hold what they must.
+    """
+    check_span(settings.retrain.days, settings.registry.gate_days, settings.history.keep_days)
     decisive = settings.model_dump(mode="json", include=_KEY_SECTIONS)
     registry, model = settings.registry, settings.model
-    return RetrainJob(
+    job = RetrainJob(
         config=config,
         key=hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest(),
         state=settings.state_dir,
@@ -132,3 +138,5 @@ def _retrain_job(settings: Settings, config: Path, rules: Rules) -> RetrainJob:
         calibration=rules,
         keep=registry.keep,
     )
+    job.cut(job.rows)
+    return job

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import Final, Literal, NamedTuple
 
 import numpy as np
@@ -71,6 +72,10 @@ class GateRules:
     gate_days: float
     margin: float
     max_age_days: float
+
+    def candles(self, timeframe_ms: int) -> int:
+        """How many candles of a timeframe must be kept to judge by."""
+        return max(_LEAST_CANDLES, ceil(self.gate_days * _DAY_MS / timeframe_ms))
 
 
 @dataclass(frozen=True)

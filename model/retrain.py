@@ -14,7 +14,7 @@ import numpy as np
 
 from model.candle import Timeframe
 from model.dataset import on_grid
-from model.errors import CandlecastError
+from model.errors import ConfigError
 from model.evaluation import Scored
 from model.gate import Decision, GateRules, decide, paired_losses
 from model.hindcast import hindcast
@@ -80,7 +80,7 @@ def cut_for_gate(
         val_split: configured share of validation.
 
     Raises:
-        CandlecastError: hardly anything would be left to learn from.
+        ConfigError: hardly anything would be left to learn from.
     """
     left = rows - gate_rows - lookback
     if left < gate_rows + lookback:
@@ -88,7 +88,7 @@ def cut_for_gate(
             f"{rows} candles are too few: {gate_rows + lookback} are kept to judge by, and as many "
             "at least must be left to learn from; raise retrain.days or lower registry.gate_days"
         )
-        raise CandlecastError(msg)
+        raise ConfigError(msg)
     share = left / rows
     train = share * train_split / (train_split + val_split)
     return Cut(train, share - train)
@@ -101,6 +101,11 @@ def frame_of(candles: Sequence[Candle], timeframe: Timeframe) -> pd.DataFrame:
     rows = [(candle.open_ms, *candle.ohlcv) for candle in candles]
     names = ["timestamp", "open", "high", "low", "close", "volume"]
     return on_grid(pd.DataFrame(rows, columns=names), timeframe)
+
+
+def rows_of(candles: Candles) -> int:
+    """Different candles there are, whatever their symbol: what a `Cut` shares out."""
+    return len(np.unique(np.concatenate([frame["timestamp"] for frame in candles.values()])))
 
 
 def train_challenger(

@@ -167,6 +167,13 @@ def test_too_little_evidence_keeps_however_large_the_gain() -> None:
     assert decide(nothing, RULES, QUARTER_MS).rule == "too_few"
 
 
+@pytest.mark.parametrize("timeframe_ms", [60_000, QUARTER_MS, 3_600_000, 14_400_000, 86_400_000])
+def test_what_is_kept_to_judge_by_is_enough_at_every_timeframe(timeframe_ms: int) -> None:
+    kept = RULES.candles(timeframe_ms)
+    assert decide(even(0.5, 1.0, candles=kept), RULES, timeframe_ms).rule == "better"
+    assert decide(even(0.5, 1.0, candles=kept - 1), RULES, timeframe_ms).rule == "too_few"
+
+
 def test_one_spoilt_symbol_is_not_outweighed_by_the_others() -> None:
     good, bad = even(0.90, 1.0), even(1.05, 1.0)
     assert good.champion is not None

@@ -15,13 +15,14 @@ from model.archive import newest_known
 from model.bundle import Bundle
 from model.calibration import Rules
 from model.candle import Candle, Ohlcv, Timeframe
+from model.dataset import build_dataset
 from model.errors import CandlecastError
 from model.gate import GateRules
 from model.registry import Registry
 from model.reliability import SIDES, Told, reliability, told
 from model.report import Page, write_report
 from model.residuals import LEVELS, Residuals, SymbolResiduals
-from model.retrain import Judged, cut_for_gate, frame_of, judge
+from model.retrain import Judged, cut_for_gate, frame_of, judge, rows_of
 from model.scaler import ScalerSet
 from tests.models import promote, random_candles
 
@@ -93,6 +94,20 @@ def test_the_gate_gets_its_candles_whatever_the_span(
     kept = rows - int(rows * (cut.train + cut.validation))
     assert gate_rows + lookback <= kept <= gate_rows + lookback + 1
     assert cut.train / cut.validation == pytest.approx(train / validation)
+
+
+@pytest.mark.parametrize("rows", [ROWS, ROWS - 77, ROWS // 2])
+def test_a_market_younger_than_the_span_leaves_the_gate_its_candles(
+    markets: dict[str, pd.DataFrame], tmp_path: Path, rows: int
+) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("model: {lookback_periods: 8}\nindicators: {rsi_period: 4}\n")
+    young = {symbol: frame.tail(rows).reset_index(drop=True) for symbol, frame in markets.items()}
+    young["LATE/USDT"] = young[SYMBOLS[0]].tail(rows - 50).reset_index(drop=True)
+    cut = cut_for_gate(rows_of(young), 150, LOOKBACK, 0.7, 0.15)
+    dataset = build_dataset(path, young, (cut.train, cut.validation))
+    newest_ms = START_MS + (ROWS - 1) * QUARTER.ms
+    assert 0 <= (newest_ms - dataset.test_from_ms) // QUARTER.ms + 1 - (150 + LOOKBACK) <= 1
 
 
 def test_a_span_that_leaves_nothing_to_learn_from_is_refused() -> None:
