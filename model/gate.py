@@ -194,6 +194,7 @@ def decide(
     days = len(candles) * timeframe_ms / _DAY_MS
     champion_ratio = None if losses.champion is None else _ratio(losses, losses.champion)
     case = _Case(
+        moved=bool(losses.last_value.any()),
         days=days,
         candles=len(candles),
         ratio=_ratio(losses, losses.challenger),
@@ -226,6 +227,7 @@ def decide(
 class _Case(NamedTuple):
     """What `_judge` looks at; ``noise`` is the gain that chance alone hardly reaches."""
 
+    moved: bool
     days: float
     candles: int
     ratio: float
@@ -238,11 +240,8 @@ class _Case(NamedTuple):
 
 def _judge(case: _Case, rules: GateRules) -> tuple[Rule, str]:
     """The rules, in their order; each ends in a sentence."""
-    if case.days < rules.gate_days or case.candles < _LEAST_CANDLES:
-        return "too_few", (
-            f"too little evidence: {case.candles} candles over {case.days:.1f} days, needed are "
-            f"{_LEAST_CANDLES} over {rules.gate_days:g}"
-        )
+    if lacking := _lacking(case, rules):
+        return "too_few", f"too little evidence: {lacking}"
     not_inferior = case.gain - case.noise > -rules.margin
     if case.champion_ratio is None:
         return _judge_first(case, rules, not_inferior=not_inferior)
@@ -263,6 +262,16 @@ def _judge(case: _Case, rules: GateRules) -> tuple[Rule, str]:
     return "not_better", f"{versus}: a gain of {case.gain:.4f}, noise reaches {case.noise:.4f}"
 
 
+def _lacking(case: _Case, rules: GateRules) -> str:
+    """What keeps the candles from being evidence; "" if nothing."""
+    if case.days < rules.gate_days or case.candles < _LEAST_CANDLES:
+        return (
+            f"{case.candles} candles over {case.days:.1f} days, needed are {_LEAST_CANDLES} over "
+            f"{rules.gate_days:g}"
+        )
+    return "" if case.moved else "no close has moved"
+
+
 def _judge_first(case: _Case, rules: GateRules, *, not_inferior: bool) -> tuple[Rule, str]:
     """Without a champion the last value is what there is to lose."""
     versus = f"error ratio {case.ratio:.4f} to the last value, noise reaches {case.noise:.4f}"
@@ -277,7 +286,8 @@ def _judge_first(case: _Case, rules: GateRules, *, not_inferior: bool) -> tuple[
 def _worse_symbols(losses: Losses) -> tuple[int, ...]:
     """Symbols that the challenger spoils; a level of `ALPHA` for all of them together."""
     assert losses.champion is not None  # noqa: S101 - the caller looked
-    symbols = np.unique(losses.symbol)
+    symbols, candles = np.unique(losses.symbol, return_counts=True)
+    symbols = symbols[candles >= _LEAST_CANDLES]
     found = []
     for symbol in symbols:
         own = losses.symbol == symbol

@@ -74,7 +74,8 @@ def hindcast(bundle: Bundle, candles: Mapping[str, pd.DataFrame], progress: Prog
         numbers = np.full(len(raw), symbol.number)
         value = scaler.unscale_target(numbers, raw)
         last_close, close = symbol.close[symbol.first - 1 : -1], symbol.close[symbol.first :]
-        price = value if manifest.target == "close" else last_close * np.exp(value)
+        with np.errstate(over="ignore"):
+            price = value if manifest.target == "close" else last_close * np.exp(value)
         parts.append(Scored(numbers, symbol.open_ms[symbol.first :], last_close, close, price))
     return Scored._make(map(np.concatenate, zip(*parts, strict=True)))
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from model.candle import Timeframe
 from model.dataset import on_grid
-from model.errors import ConfigError
+from model.errors import CandlecastError, ConfigError
 from model.evaluation import Scored
 from model.gate import Decision, GateRules, decide, paired_losses
 from model.hindcast import hindcast
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import pandas as pd
+    from numpy.typing import NDArray
 
     from model.candle import Candle
     from model.registry import Bundle
@@ -151,6 +152,9 @@ def judge(
         rules: what the gate asks for.
         now_ms: Unix milliseconds.
         progress: told how far the forecasts are, by symbol.
+
+    Raises:
+        CandlecastError: the challenger's forecasts are no prices.
     """
     timeframe = Timeframe.parse(challenger.manifest.timeframe)
     known = set(challenger.scalers.by_symbol)
@@ -165,10 +169,20 @@ def judge(
     symbols = tuple(symbol for symbol in candles if symbol in known)
     chosen = {symbol: candles[symbol] for symbol in symbols}
     mine, *theirs = (_unseen(bundle, both, chosen, progress) for bundle in both)
-    rival = theirs[0] if theirs else None
+    wrong = int(np.count_nonzero(~_is_price(mine)))
+    if wrong:
+        msg = f"{wrong} of the {len(mine.open_ms)} forecasts of {challenger.version} are no price"
+        raise CandlecastError(msg)
+    # What is no price the daemon does not publish: there the champion has said nothing.
+    rival = Scored._make(a[_is_price(theirs[0])] for a in theirs[0]) if theirs else None
     age_days = 0.0 if champion is None else (now_ms - made_ms(champion.version)) / _DAY_MS
     decision = decide(paired_losses(mine, rival), rules, timeframe.ms, age_days, symbols)
     return Judged(decision, symbols, mine, rival)
+
+
+def _is_price(scored: Scored) -> NDArray[np.bool_]:
+    price: NDArray[np.bool_] = (scored.predicted > 0.0) & (scored.predicted < np.inf)
+    return price
 
 
 _NOTHING = Scored(

@@ -196,13 +196,33 @@ def test_one_spoilt_symbol_is_not_outweighed_by_the_others() -> None:
     assert decide(mild, RULES, QUARTER_MS).rule == "better"
 
 
+@pytest.mark.parametrize("candles", [1, 2, 99])
+def test_a_symbol_of_a_few_candles_spoils_nothing(candles: int) -> None:
+    good, short = even(0.90, 1.0), even(1.5, 1.0, candles=candles)
+    assert good.champion is not None
+    assert short.champion is not None
+    joined = Losses(
+        np.concatenate([good.symbol, short.symbol + 1]),
+        np.concatenate([good.open_ms, short.open_ms]),
+        np.concatenate([good.last_value, short.last_value]),
+        np.concatenate([good.challenger, short.challenger]),
+        np.concatenate([good.champion, short.champion]),
+    )
+    assert decide(joined, RULES, QUARTER_MS).rule == "better"
+
+
 def test_a_market_that_stands_still_is_no_evidence() -> None:
     still = even(1.0, 1.0)
     zero = np.zeros(CANDLES)
-    made = decide(
-        still._replace(last_value=zero, challenger=zero, champion=zero), RULES, QUARTER_MS
-    )
-    assert (made.rule, made.gain, made.standard_error) == ("not_better", 0.0, 0.0)
+    for champion in (zero, None):
+        made = decide(
+            still._replace(last_value=zero, challenger=zero + 1e-3, champion=champion),
+            RULES,
+            QUARTER_MS,
+            1000,
+        )
+        assert (made.rule, made.gain, made.standard_error) == ("too_few", 0.0, 0.0)
+        assert "no close has moved" in made.reason
 
 
 def test_losses_that_are_not_finite_are_refused() -> None:

@@ -17,6 +17,7 @@ from model.calibration import Rules
 from model.candle import Candle, Ohlcv, Timeframe
 from model.dataset import build_dataset
 from model.errors import CandlecastError
+from model.evaluation import Scored
 from model.gate import GateRules
 from model.registry import Registry
 from model.reliability import SIDES, Told, reliability, told
@@ -165,6 +166,35 @@ def test_a_champion_of_other_symbols_altogether_defends_nothing(
     judged = judge(challenger, knowing("OLD/USDT", SYMBOLS[1]), markets, RULES, NOW_MS, silent)
     assert judged.symbols == SYMBOLS[1:]
     assert judged.decision.champion_ratio is not None
+
+
+def half_no_price(bundle: Bundle, scored: Scored) -> Bundle:
+    """The bundle, its returns stretched until about half of its prices are 0 or infinite."""
+    by = 745.0 / float(np.median(np.abs(np.log(scored.predicted / scored.last_close))))
+    stretched = {
+        symbol: replace(
+            one, target_offset=by * one.target_offset, target_scale=by * one.target_scale
+        )
+        for symbol, one in bundle.scalers.by_symbol.items()
+    }
+    return replace(
+        bundle, scalers=ScalerSet(bundle.scalers.features, bundle.scalers.target, stretched)
+    )
+
+
+def test_forecasts_that_are_no_price_are_no_evidence_for_whoever_made_them(
+    both: tuple[Bundle, Bundle], markets: dict[str, pd.DataFrame]
+) -> None:
+    challenger, champion = both
+    judged = judge(challenger, champion, markets, RULES, NOW_MS, silent)
+    assert judged.champion is not None
+    silenced = half_no_price(champion, judged.champion)
+    half = judge(challenger, silenced, markets, RULES, NOW_MS, silent).decision
+    # Where the champion said nothing there is nothing to compare.
+    assert 0.3 < half.n / judged.decision.n < 0.7
+    wild = half_no_price(challenger, judged.challenger)
+    with pytest.raises(CandlecastError, match=r"of the \d+ forecasts of .* are no price"):
+        judge(wild, champion, markets, RULES, NOW_MS, silent)
 
 
 def with_residuals(bundle: Bundle) -> Bundle:
