@@ -12,16 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from daemon.accuracy import score
-from daemon.follower import Taken
 from daemon.shadow import Shadow
-from daemon.slate import Slate
 from model.bundle import Bundle
 from model.engine import Engine
-from model.forecast import ForecastRow
-from model.gate import GateRules, Losses
+from model.gate import GateRules, Losses, decide
 from model.history import History
-from model.live_trial import RECORD, Tally, Trial, TrialFiles
+from model.live_trial import Trial, TrialFiles
 from model.registry import Registry
 from model.scaler import ScalerSet
 from model.serving import ServedModel
@@ -281,19 +277,20 @@ async def test_a_worse_challenger_is_kept_out_once_and_the_next_one_gets_its_tur
 
 
 async def test_a_trial_beside_a_champion_that_is_none_any_more_promotes_nobody(
-    place: Place, history: History, market: Tape, caplog: pytest.LogCaptureFixture
+    place: Place, history: History, market: Tape
 ) -> None:
-    place.model(astray=3.0, champion=True)
-    place.model(astray=0.05)
-    caplog.set_level("INFO")
+    champion = place.model(astray=3.0, champion=True)
+    challenger = place.model(astray=0.05)
+    open_ms, zero = T0 + MINUTE.ms * np.arange(CANDLES), np.zeros(CANDLES)
+    found = Losses(zero.astype(int), open_ms, zero + 1.0, zero + 0.5, zero + 1.0)
+    decision = decide(found, RULES, MINUTE.ms)
+    assert decision.promote
     async with staged(place, history, market, CAPACITY) as stage:
-        await until(place.files.current)
-        # The daemon goes on with the champion of the trial, as it does with one it cannot load.
+        # The daemon is about to see it, and serves the trial's champion until then.
         newest = place.model(astray=1.0, champion=True)
-        await stage.minutes(market, CAPACITY + 1, CANDLES + 30)
-        await until(lambda: "without a decision" in caplog.text)
-        assert place.by_shadow == []
-        assert place.registry.champion() == newest
+        stage.shadow._conclude(Trial(challenger, champion, SYMBOLS), decision)  # noqa: SLF001
+    assert place.by_shadow == []
+    assert place.registry.champion() == newest
 
 
 async def test_when_the_symbols_change_a_trial_goes_on_with_those_it_has(
@@ -357,70 +354,3 @@ def test_without_a_newer_model_there_is_no_trial(place: Place) -> None:
     place.registry.rollback()
     assert place.registry.champion() == older
     assert shadow._challengers(older) == []  # noqa: SLF001
-
-
-def row(open_ms: int, last: float, predicted: float) -> ForecastRow:
-    return ForecastRow("A/U", open_ms, open_ms + MINUTE.ms, last, predicted, None, None)
-
-
-def taken(end_ms: int, *closes: float) -> Taken:
-    ohlcv = np.ones((1, len(closes), 5))
-    ohlcv[0, :, 3] = closes
-    return Taken(np.array([0]), np.array([end_ms]), ohlcv)
-
-
-def test_a_pair_is_scored_as_the_account_scores_and_by_its_own_candle() -> None:
-    champion: dict[int, ForecastRow] = {T0: row(T0, 100.0, 101.0)}
-    slate = Slate(["A/U"], [5], MINUTE.ms, lambda _, open_ms: champion.get(open_ms))
-    slate.note(0, T0, 100.0, 99.0, T0 + 40)
-    # Three candles closed before there was time: the first of them answers.
-    slate.answer(taken(T0 + 3 * MINUTE.ms, 102.0, 90.0, 80.0))
-    (record,) = slate.take_records().tolist()
-    expected = score(champion[T0], 102.0)
-    assert record == pytest.approx((5, T0, expected.last_value_error, 0.03, expected.model_error))
-    assert len(slate.take_records()) == 0
-    slate.answer(taken(T0 + 4 * MINUTE.ms, 1.0))
-    assert len(slate.take_records()) == 0
-
-
-@pytest.mark.parametrize(
-    ("last", "challenger", "now_ms", "with_champion"),
-    [
-        (100.0, 99.0, T0 + MINUTE.ms, True),
-        (100.1, 99.0, T0, True),
-        (100.0, float("nan"), T0, True),
-        (100.0, -1.0, T0, True),
-        (100.0, 99.0, T0, False),
-    ],
-)
-def test_what_cannot_be_compared_is_left_out(
-    last: float, challenger: float, now_ms: int, *, with_champion: bool
-) -> None:
-    known = row(T0, 100.0, 101.0) if with_champion else None
-    slate = Slate(["A/U"], [0], MINUTE.ms, lambda *_: known)
-    slate.note(0, T0, last, challenger, now_ms)
-    slate.answer(taken(T0 + MINUTE.ms, 102.0))
-    assert len(slate.take_records()) == 0
-
-
-def test_a_torn_file_costs_its_last_record(tmp_path: Path) -> None:
-    files = TrialFiles(tmp_path / "trial")
-    assert files.current() is None
-    assert len(files.losses().symbol) == 0
-    trial = Trial("20261123T020000Z-3f9a1c", "20261122T020000Z-3f9a1c", ("A/U", "B/U"))
-    files.begin(trial)
-    records: Any = np.array([(0, T0, 1.0, 2.0, 3.0), (1, T0, 4.0, 5.0, 6.0)], RECORD)
-    files.append(records)
-    path = tmp_path / "trial" / "losses"
-    path.write_bytes(path.read_bytes()[:-7])
-    assert files.losses().symbol.tolist() == [0]
-    files.append(records[1:])
-    again = TrialFiles(tmp_path / "trial")
-    assert again.current() == trial
-    assert again.losses().symbol.tolist() == [0, 1]
-    tally = Tally(again.losses())
-    assert (tally.candles, tally.challenger, tally.champion) == (1, 7.0, 9.0)
-    (tmp_path / "trial" / "trial.json").write_text("{")
-    assert again.current() is None
-    again.begin(trial)
-    assert len(again.losses().symbol) == 0
