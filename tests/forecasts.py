@@ -1,4 +1,4 @@
-"""A forecast's JSON written the plain way, field by field: what the quick way is held to."""
+"""A forecast of one minute, and its JSON written the plain way: what the quick way is held to."""
 
 from __future__ import annotations
 
@@ -6,7 +6,36 @@ from typing import Any
 
 import orjson
 
-from model.forecast import SCHEMA, Forecast
+from model.forecast import SCHEMA, Forecast, Latency, ModelInfo, WindowInfo
+
+MINUTE_MS = 60_000
+
+
+def forecast_at(close_ms: int, symbol: str = "BTC/USDT", **more: Any) -> Forecast:
+    """What is said when a minute has closed at 100; ``more`` is what is otherwise."""
+    made = Forecast(
+        exchange="binance",
+        symbol=symbol,
+        timeframe="1m",
+        seq=close_ms // MINUTE_MS,
+        candle_open_ms=close_ms - MINUTE_MS,
+        candle_close_ms=close_ms,
+        target_close_ms=close_ms + MINUTE_MS,
+        valid_until_ms=close_ms + MINUTE_MS,
+        published_ms=close_ms + 15,
+        last_close=100.0,
+        predicted_close=101.0,
+        predicted_normalized=0.25,
+        predicted_return=0.01,
+        interval=None,
+        probabilities=None,
+        window=WindowInfo(60, 0, 0.0, "exchange_flag"),
+        skill=None,
+        model=ModelInfo("20261123T020000Z-3f9a1c", "ab" * 32, "log_return"),
+        latency=Latency(1.5, 0.2, 0.1),
+        late=False,
+    )
+    return made._replace(**more)
 
 
 def document(forecast: Forecast, instance: str = "trader-1") -> dict[str, Any]:

@@ -18,11 +18,9 @@ from model.forecast import (
     Forecast,
     ForecastRow,
     Interval,
-    Latency,
-    ModelInfo,
-    WindowInfo,
 )
 from model.history import History, Outcome
+from tests.forecasts import forecast_at
 
 T0 = 1_776_859_560_000
 MINUTE = 60_000
@@ -35,29 +33,12 @@ def forecast(
     interval: tuple[float, float] | None = (98.0, 102.0),
 ) -> Forecast:
     """What is said when candle ``slot`` has closed at 100, about candle ``slot + 1``."""
-    open_ms = T0 + slot * MINUTE
-    close_ms = open_ms + MINUTE
-    return Forecast(
-        exchange="binance",
-        symbol=symbol,
-        timeframe="1m",
-        seq=close_ms // MINUTE,
-        candle_open_ms=open_ms,
-        candle_close_ms=close_ms,
-        target_close_ms=close_ms + MINUTE,
-        valid_until_ms=close_ms + MINUTE,
-        published_ms=close_ms + 15,
-        last_close=100.0,
+    return forecast_at(
+        T0 + (slot + 1) * MINUTE,
+        symbol,
         predicted_close=predicted,
-        predicted_normalized=0.25,
         predicted_return=predicted / 100.0 - 1.0,
         interval=None if interval is None else Interval(0.9, *interval),
-        probabilities=None,
-        window=WindowInfo(60, 0, 0.0, "exchange_flag"),
-        skill=None,
-        model=ModelInfo("20261123T020000Z-3f9a1c", "a" * 64, "log_return"),
-        latency=Latency(1.0, 0.2, 0.1),
-        late=False,
     )
 
 

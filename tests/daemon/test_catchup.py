@@ -3,40 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
 
 from model.bundle import Bundle
 from model.history import History
-from tests.daemon.route import CAPACITY, ROWS, SYMBOLS, Hand, Route, Tape, check, network, running
-from tests.models import Floats, promote, random_candles
-
-
-@pytest.fixture(scope="module")
-def candles() -> dict[str, Floats]:
-    return {symbol: random_candles(ROWS, seed) for seed, symbol in enumerate(SYMBOLS)}
-
-
-@pytest.fixture(scope="module")
-def bundle(
-    tmp_path_factory: pytest.TempPathFactory, candles: dict[str, Floats]
-) -> Iterator[Bundle]:
-    yield promote(tmp_path_factory.mktemp("registry"), candles)
-    network.cache_clear()
-
-
-@pytest.fixture
-def market(candles: dict[str, Floats]) -> Tape:
-    return Tape(candles)
-
-
-@pytest.fixture
-def history(tmp_path: Path) -> Iterator[History]:
-    made = History(tmp_path / "history.sqlite")
-    yield made
-    made.close()
+from tests.daemon.route import CAPACITY, ROWS, SYMBOLS, Hand, Route, Tape, check, running
 
 
 class Steps(Hand):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -21,35 +21,9 @@ from model.bundle import Bundle
 from model.candle import Candle, Ohlcv
 from model.forecast import Market
 from model.history import History
-from tests.daemon.route import CAPACITY, MINUTE, ROWS, SYMBOLS, T0, Route, Tape, network, running
-from tests.models import Floats, promote, random_candles
+from tests.daemon.route import CAPACITY, MINUTE, SYMBOLS, T0, Route, Tape, running
 
 INTERVAL_S = 0.02
-
-
-@pytest.fixture(scope="module")
-def candles() -> dict[str, Floats]:
-    return {symbol: random_candles(ROWS, seed) for seed, symbol in enumerate(SYMBOLS)}
-
-
-@pytest.fixture(scope="module")
-def bundle(
-    tmp_path_factory: pytest.TempPathFactory, candles: dict[str, Floats]
-) -> Iterator[Bundle]:
-    yield promote(tmp_path_factory.mktemp("registry"), candles)
-    network.cache_clear()
-
-
-@pytest.fixture
-def market(candles: dict[str, Floats]) -> Tape:
-    return Tape(candles)
-
-
-@pytest.fixture
-def history(tmp_path: Path) -> Iterator[History]:
-    made = History(tmp_path / "history.sqlite")
-    yield made
-    made.close()
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
@@ -33,12 +33,6 @@ T0 = 1_776_859_200_000
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     candles = {symbol: random_candles(ROWS, seed) for seed, symbol in enumerate(SYMBOLS)}
     return promote(tmp_path_factory.mktemp("registry"), candles)
-
-
-@pytest.fixture
-def history(tmp_path: Path) -> Iterator[History]:
-    with closing(History(tmp_path / "history.sqlite")) as opened:
-        yield opened
 
 
 def served(bundle: Bundle) -> ServedModel:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any, cast
 
 import aiohttp
@@ -17,25 +16,8 @@ from daemon.http import Health, serve_http
 from daemon.live import MOST_WATCHERS, Page, View
 from model.bundle import Bundle
 from model.history import History
-from tests.daemon.route import CAPACITY, MINUTE, ROWS, SYMBOLS, T0, Route, Tape, running
-from tests.models import Floats, promote, random_candles
-
-
-@pytest.fixture(scope="module")
-def candles() -> dict[str, Floats]:
-    return {symbol: random_candles(ROWS, seed) for seed, symbol in enumerate(SYMBOLS)}
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory, candles: dict[str, Floats]) -> Bundle:
-    return promote(tmp_path_factory.mktemp("registry"), candles)
-
-
-@pytest.fixture
-def history(tmp_path: Path) -> Iterator[History]:
-    made = History(tmp_path / "history.sqlite")
-    yield made
-    made.close()
+from tests.daemon.route import CAPACITY, MINUTE, SYMBOLS, T0, Route, Tape, running
+from tests.models import Floats
 
 
 class Shown:

@@ -24,8 +24,8 @@ from model.forecast import (
     Interval,
     Latency,
     ModelInfo,
-    WindowInfo,
 )
+from tests.forecasts import forecast_at
 from tests.servers import program
 
 T0 = 1_776_859_620_000
@@ -35,29 +35,7 @@ OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 
 
 def forecast(slot: int = 0, symbol: str = "BTC/USDT") -> Forecast:
-    close_ms = T0 + slot * MINUTE
-    return Forecast(
-        exchange="binance",
-        symbol=symbol,
-        timeframe="1m",
-        seq=close_ms // MINUTE,
-        candle_open_ms=close_ms - MINUTE,
-        candle_close_ms=close_ms,
-        target_close_ms=close_ms + MINUTE,
-        valid_until_ms=close_ms + MINUTE,
-        published_ms=close_ms + 12,
-        last_close=100.0,
-        predicted_close=101.0,
-        predicted_normalized=0.1,
-        predicted_return=0.01,
-        interval=Interval(0.9, 99.0, 103.0),
-        probabilities=None,
-        window=WindowInfo(60, 0, 0.0, "exchange_flag"),
-        skill=None,
-        model=MODEL,
-        latency=Latency(1.5, 0.2, 0.1),
-        late=False,
-    )
+    return forecast_at(T0 + slot * MINUTE, symbol, interval=Interval(0.9, 99.0, 103.0))
 
 
 def busy() -> Metrics:

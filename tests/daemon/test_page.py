@@ -16,10 +16,9 @@ from model.forecast import (
     ForecastRow,
     Interval,
     Latency,
-    ModelInfo,
     Skill,
-    WindowInfo,
 )
+from tests.forecasts import forecast_at
 
 MINUTE = Timeframe.parse("1m")
 T0 = 1_776_859_560_000
@@ -33,30 +32,8 @@ def candle(symbol: str, at: int, close: float = 100.0) -> Candle:
 
 
 def forecast(symbol: str, at: int, **more: Any) -> Forecast:
-    close_ms = T0 + (at + 1) * MINUTE.ms
-    made = Forecast(
-        exchange="binance",
-        symbol=symbol,
-        timeframe="1m",
-        seq=close_ms // MINUTE.ms,
-        candle_open_ms=close_ms - MINUTE.ms,
-        candle_close_ms=close_ms,
-        target_close_ms=close_ms + MINUTE.ms,
-        valid_until_ms=close_ms + MINUTE.ms,
-        published_ms=close_ms + 12,
-        last_close=100.0,
-        predicted_close=100.123456789012,
-        predicted_normalized=0.1,
-        predicted_return=0.00123,
-        interval=None,
-        probabilities=None,
-        window=WindowInfo(60, 0, 0.0, "exchange_flag"),
-        skill=None,
-        model=ModelInfo("v", "0" * 64, "log_return"),
-        latency=Latency(1.23456, 0.1, 0.1),
-        late=False,
-    )
-    return made._replace(**more)
+    odd = {"predicted_close": 100.123456789012, "latency": Latency(1.23456, 0.1, 0.1)}
+    return forecast_at(T0 + (at + 1) * MINUTE.ms, symbol, **(odd | more))
 
 
 def window(symbol: str, candles: int) -> Window:

@@ -16,8 +16,9 @@ import pytest
 from daemon.metrics import Metrics
 from daemon.recorder import Recorder
 from model.candle import Candle, Ohlcv
-from model.forecast import Forecast, Latency, ModelInfo, WindowInfo
+from model.forecast import Forecast
 from model.history import History
+from tests.forecasts import forecast_at
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -49,40 +50,11 @@ def candle(slot: int, symbol: str = "BTC/USDT") -> Candle:
 
 
 def forecast(slot: int) -> Forecast:
-    close_ms = T0 + (slot + 1) * MINUTE
-    return Forecast(
-        exchange="binance",
-        symbol="BTC/USDT",
-        timeframe="1m",
-        seq=close_ms // MINUTE,
-        candle_open_ms=close_ms - MINUTE,
-        candle_close_ms=close_ms,
-        target_close_ms=close_ms + MINUTE,
-        valid_until_ms=close_ms + MINUTE,
-        published_ms=close_ms + 15,
-        last_close=100.0,
-        predicted_close=101.0,
-        predicted_normalized=0.25,
-        predicted_return=0.01,
-        interval=None,
-        probabilities=None,
-        window=WindowInfo(60, 0, 0.0, "exchange_flag"),
-        skill=None,
-        model=ModelInfo("20261123T020000Z-3f9a1c", "a" * 64, "log_return"),
-        latency=Latency(1.0, 0.2, 0.1),
-        late=False,
-    )
+    return forecast_at(T0 + (slot + 1) * MINUTE)
 
 
 def value(metrics: Metrics, name: str) -> float | None:
     return metrics.registry.get_sample_value(f"candlecast_history_{name}")
-
-
-@pytest.fixture
-def history(tmp_path: Path) -> Iterator[History]:
-    opened = History(tmp_path / "history.db")
-    yield opened
-    opened.close()
 
 
 @asynccontextmanager
@@ -210,7 +182,7 @@ async def test_old_rows_are_pruned_at_the_start(history: History, tmp_path: Path
 
     async with running(recorder):
         await until(pruned)
-    oldest_s = await asyncio.to_thread(oldest_opening, tmp_path / "history.db")
+    oldest_s = await asyncio.to_thread(oldest_opening, tmp_path / "history.sqlite")
     assert oldest_s * 1000 == T0 + 90 * MINUTE
 
 

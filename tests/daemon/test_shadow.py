@@ -47,6 +47,7 @@ pytestmark = pytest.mark.may_block("the test itself looks into the files")
 
 @pytest.fixture(scope="module")
 def candles() -> dict[str, Floats]:
+    """More of them than elsewhere: a trial takes its time."""
     return {symbol: random_candles(ROWS, seed) for seed, symbol in enumerate(SYMBOLS)}
 
 
@@ -118,18 +119,6 @@ class Place:
 def place(tmp_path: Path, candles: dict[str, Floats]) -> Iterator[Place]:
     yield Place(tmp_path, candles)
     network.cache_clear()
-
-
-@pytest.fixture
-def history(tmp_path: Path) -> Iterator[History]:
-    made = History(tmp_path / "history.sqlite")
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def market(candles: dict[str, Floats]) -> Tape:
-    return Tape(candles)
 
 
 class Stage:

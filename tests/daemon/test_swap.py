@@ -36,14 +36,9 @@ from tests.daemon.route import (
     network,
     running,
 )
-from tests.models import Floats, promote, random_candles
+from tests.models import Floats, promote
 
 MARKET = ("binance", "1m")
-
-
-@pytest.fixture(scope="module")
-def candles() -> dict[str, Floats]:
-    return {symbol: random_candles(ROWS, seed) for seed, symbol in enumerate(SYMBOLS)}
 
 
 @pytest.fixture(scope="module")
@@ -53,18 +48,6 @@ def bundles(
     root = tmp_path_factory.mktemp("registry")
     yield [promote(root, candles, seed=seed) for seed in (7, 8, 9)]
     network.cache_clear()
-
-
-@pytest.fixture
-def market(candles: dict[str, Floats]) -> Tape:
-    return Tape(candles)
-
-
-@pytest.fixture
-def history(tmp_path: Path) -> Iterator[History]:
-    made = History(tmp_path / "history.sqlite")
-    yield made
-    made.close()
 
 
 def loaded(bundle: Bundle) -> ServedModel:

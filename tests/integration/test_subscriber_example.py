@@ -17,8 +17,8 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
 from daemon.topics import prediction_topic, status_topic
-from model.forecast import Forecast, Latency, ModelInfo, WindowInfo
-from tests.forecasts import payload
+from model.forecast import Forecast
+from tests.forecasts import forecast_at, payload
 from tests.servers import mosquitto
 
 NOW_MS = 1_776_859_620_012
@@ -27,29 +27,7 @@ NOW_MS = 1_776_859_620_012
 def forecast(
     symbol: str = "BTC/USDT", *, now_ms: int = NOW_MS, valid_ms: int = 60_000, late: bool = False
 ) -> Forecast:
-    target_ms = now_ms + valid_ms
-    return Forecast(
-        exchange="binance",
-        symbol=symbol,
-        timeframe="1m",
-        seq=target_ms // 60_000 - 1,
-        candle_open_ms=target_ms - 120_000,
-        candle_close_ms=target_ms - 60_000,
-        target_close_ms=target_ms,
-        valid_until_ms=target_ms,
-        published_ms=now_ms,
-        last_close=78123.4,
-        predicted_close=78130.1,
-        predicted_normalized=0.0858,
-        predicted_return=0.0000858,
-        interval=None,
-        probabilities=None,
-        window=WindowInfo(60, 0, 0.0, "exchange_flag"),
-        skill=None,
-        model=ModelInfo("20261123T020000Z-3f9a1c", "ab" * 32, "log_return"),
-        latency=Latency(1.1, 0.2, 0.1),
-        late=late,
-    )
+    return forecast_at(now_ms + valid_ms - 60_000, symbol, predicted_close=78130.1, late=late)
 
 
 def document(one: Forecast, instance: str = "trader-1") -> dict[str, Any]:

@@ -22,11 +22,10 @@ from model.forecast import (
     Forecast,
     ForecastRow,
     Interval,
-    Latency,
     ModelInfo,
-    WindowInfo,
 )
 from model.history import History, Outcome
+from tests.forecasts import forecast_at
 
 T0 = 1_776_859_560_000
 MINUTE = 60_000
@@ -50,29 +49,13 @@ def candle(
 def forecast(
     slot: int, symbol: str = "BTC/USDT", predicted: float = 101.0, sha256: str = "a" * 64
 ) -> Forecast:
-    open_ms = T0 + slot * MINUTE
-    close_ms = open_ms + MINUTE
-    return Forecast(
-        exchange="binance",
-        symbol=symbol,
-        timeframe="1m",
-        seq=close_ms // MINUTE,
-        candle_open_ms=open_ms,
-        candle_close_ms=close_ms,
-        target_close_ms=close_ms + MINUTE,
-        valid_until_ms=close_ms + MINUTE,
-        published_ms=close_ms + 15,
-        last_close=100.0,
+    return forecast_at(
+        T0 + (slot + 1) * MINUTE,
+        symbol,
         predicted_close=predicted,
-        predicted_normalized=0.25,
         predicted_return=predicted / 100.0 - 1.0,
         interval=Interval(0.9, 99.0, 103.0),
-        probabilities=None,
-        window=WindowInfo(60, 0, 0.0, "exchange_flag"),
-        skill=None,
         model=ModelInfo("20261123T020000Z-3f9a1c", sha256, "log_return"),
-        latency=Latency(1.0, 0.2, 0.1),
-        late=False,
     )
 
 
