@@ -52,7 +52,7 @@ def doctor(args: argparse.Namespace) -> None:
     settings = load(args)
     from daemon.clock import SystemClock
     from daemon.doctor import Patient, examine, quiet
-    from daemon.findings import ill, line, verdict, well
+    from daemon.findings import ill, line, units_of, verdict, well
     from daemon.source import Source
     from daemon.wiring import broker_of, guard_of, recipe_of
     from model.candle import Timeframe
@@ -68,6 +68,7 @@ def doctor(args: argparse.Namespace) -> None:
         settings.history.keep_days,
         (settings.http.host, settings.http.port),
         guard_of(settings).tls is not None,
+        units_of(args.config.resolve()),
     )
     quiet()
     findings = [well("config", f"{args.config} is valid")]

@@ -9,7 +9,7 @@ import os
 import shutil
 import socket
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 _REST_S: Final = 60.0
 _STREAM_S: Final = 20.0
 _HTTP_S: Final = 5.0
-_UNITS: Final = ("candlecast.service", "candlecast-retrain.timer")
 _SHOWN: Final = "LoadState,ActiveState,UnitFileState,Result"
 _SYSTEMD: Final = Path("/run/systemd/system")
 
@@ -61,6 +60,7 @@ class Patient(NamedTuple):
         keep_days: `history.keep_days`.
         http: host and port of the status page.
         https: whether it is served by TLS.
+        units: those of systemd that ought to run.
     """
 
     source: Source
@@ -71,6 +71,7 @@ class Patient(NamedTuple):
     keep_days: float
     http: tuple[str, int]
     https: bool
+    units: Sequence[str]
 
 
 async def examine(patient: Patient, clock: Clock) -> AsyncIterator[Finding]:
@@ -82,7 +83,7 @@ async def examine(patient: Patient, clock: Clock) -> AsyncIterator[Finding]:
     for finding in await asyncio.to_thread(_examine_state, patient):
         yield finding
     yield await _examine_http(*patient.http, https=patient.https)
-    async for finding in _examine_systemd():
+    async for finding in _examine_systemd(patient.units):
         yield finding
 
 
@@ -226,16 +227,21 @@ async def _health(host: str, port: int, *, https: bool) -> tuple[int, dict[str, 
         return 0, None
 
 
-async def _examine_systemd() -> AsyncIterator[Finding]:
+async def _examine_systemd(units: Sequence[str]) -> AsyncIterator[Finding]:
     systemctl = shutil.which("systemctl")
     if systemctl is None or not await asyncio.to_thread(_SYSTEMD.is_dir):
         yield unclear("systemd", "does not run this machine")
         return
-    for name in _UNITS:
+    pipe = asyncio.subprocess.PIPE
+    for name in units:
         process = await asyncio.create_subprocess_exec(
-            systemctl, "show", f"--property={_SHOWN}", name, stdout=asyncio.subprocess.PIPE
+            systemctl, "show", f"--property={_SHOWN}", name, stdout=pipe, stderr=pipe
         )
-        said, _ = await process.communicate()
+        said, complaint = await process.communicate()
+        if process.returncode:
+            text = complaint.decode(errors="replace").strip()
+            yield unclear("systemd", f"does not tell of {name} ({text})", "ask as root")
+            return
         lines = said.decode(errors="replace").splitlines()
         yield judge_unit(name, dict(text.split("=", 1) for text in lines if "=" in text))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
@@ -15,6 +16,9 @@ _ROW_BYTES: Final = 150
 
 _SPARE_BYTES: Final = 1 << 30
 """For models, downloads and SQLite's write-ahead log."""
+
+_INSTALLED: Final = Path("/etc/candlecast")
+"""Where the units look for configurations."""
 
 _MARKS: Final = {True: "✓", False: "✗", None: "–"}
 
@@ -105,6 +109,17 @@ def judge_disk(free: int, held: int, symbols: int, step_ms: int, keep_days: floa
 
 def _size(count: float) -> str:
     return f"{count / 2**30:.1f} GiB"
+
+
+def units_of(config: Path) -> tuple[str, str]:
+    """The systemd units of the daemon that a configuration is for.
+
+    >>> units_of(Path("/etc/candlecast/hourly.yaml"))
+    ('candlecast@hourly.service', 'candlecast-retrain@hourly.timer')
+    """
+    is_instance = config.parent == _INSTALLED and config.name != "config.yaml"
+    name = f"@{config.stem}" if is_instance else ""
+    return f"candlecast{name}.service", f"candlecast-retrain{name}.timer"
 
 
 def judge_unit(name: str, shown: Mapping[str, str]) -> Finding:

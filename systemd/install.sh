@@ -8,8 +8,9 @@ prefix=${PREFIX:-/opt/candlecast}
 etc=$destdir/etc/candlecast
 units=$destdir/usr/local/lib/systemd/system
 sysusers=$destdir/usr/local/lib/sysusers.d
-names="candlecast.service candlecast@.service candlecast-retrain.service candlecast-retrain.timer
-candlecast-retrain.path"
+command=$destdir/usr/local/bin/candlecast
+names="candlecast.service candlecast-retrain.service candlecast-retrain.timer candlecast-retrain.path
+candlecast@.service candlecast-retrain@.service candlecast-retrain@.timer candlecast-retrain@.path"
 
 fail() {
     echo "candlecast: $1" >&2
@@ -41,12 +42,14 @@ install_all() {
     # Scripts name their interpreter, which will not be found under DESTDIR.
     [ -z "$destdir" ] || sed -i "1s|^#!$destdir|#!|" "$venv"/bin/*
 
-    install -d "$units" "$sysusers" "$etc"
+    install -d "$units" "$sysusers" "$etc" "${command%/*}"
     install -d -m 0700 "$etc/credentials"
     for name in $names; do
         sed "s|/opt/candlecast/|$prefix/|" "systemd/$name" >"$units/$name"
         chmod 0644 "$units/$name"
     done
+    sed "s|/opt/candlecast/|$prefix/|" systemd/command.sh >"$command"
+    chmod 0755 "$command"
     install -m 0644 systemd/candlecast.sysusers "$sysusers/candlecast.conf"
     [ -e "$etc/config.yaml" ] || install -m 0644 config/config.yaml "$etc/config.yaml"
     if is_live; then
@@ -62,12 +65,15 @@ uninstall_all() {
     if is_live; then
         systemctl disable --now --quiet candlecast.service candlecast-retrain.timer \
             candlecast-retrain.path candlecast-retrain.service 2>/dev/null || true
-        systemctl stop 'candlecast@*.service'
+        systemctl stop 'candlecast@*.service' 'candlecast-retrain@*'
     fi
     for name in $names; do
         rm -f "$units/$name"
     done
-    rm -f "$sysusers/candlecast.conf"
+    # What `systemctl enable` has left of instances.
+    rm -f "$destdir"/etc/systemd/system/*.wants/candlecast@*.service \
+        "$destdir"/etc/systemd/system/*.wants/candlecast-retrain@*
+    rm -f "$sysusers/candlecast.conf" "$command"
     rm -rf "$destdir${prefix:?}/venv"
     rmdir --ignore-fail-on-non-empty "$destdir$prefix"
     if is_live; then

@@ -12,7 +12,7 @@ from model.retrain_request import REQUEST
 from tests.servers import program
 
 UNITS = Path(__file__).resolve().parents[1] / "systemd"
-SERVICES = ("candlecast.service", "candlecast@.service", "candlecast-retrain.service")
+SERVICES = sorted(path.name for path in UNITS.glob("*.service"))
 SHARED = "# What follows is the same in every unit of candlecast.\n"
 
 
@@ -54,6 +54,14 @@ def test_the_sandbox_is_the_same_for_all() -> None:
     assert "" not in sandboxes
 
 
+@pytest.mark.parametrize("path", sorted(UNITS.glob("*@.*")), ids=lambda path: path.name)
+def test_an_instance_differs_by_its_name_alone(path: Path) -> None:
+    instance = re.sub(r"(?m)^#.*\n|, instance %i$", "", path.read_text())
+    instance = instance.replace("/etc/candlecast/%i.yaml", "/etc/candlecast/config.yaml")
+    main = path.with_name(path.name.replace("@", "")).read_text()
+    assert instance.replace("candlecast/%i", "candlecast") == re.sub(r"(?m)^#.*\n", "", main)
+
+
 def test_the_timer_rings_once_a_night_whatever_the_clocks_do() -> None:
     timer = (UNITS / "candlecast-retrain.timer").read_text()
     (calendar,) = re.findall(r"^OnCalendar=(.+)$", timer, re.MULTILINE)
@@ -66,12 +74,16 @@ def test_the_timer_rings_once_a_night_whatever_the_clocks_do() -> None:
     assert re.search(r"^RandomizedDelaySec=", timer, re.MULTILINE)
 
 
-def test_a_wish_for_a_retrain_starts_the_job_that_takes_it_away(tmp_path: Path) -> None:
-    for name in ("candlecast-retrain.path", "candlecast-retrain.service"):
+@pytest.mark.parametrize(("suffix", "folder"), [("", "candlecast"), ("@", "candlecast/%i")])
+def test_a_wish_for_a_retrain_starts_the_job_that_takes_it_away(
+    tmp_path: Path, suffix: str, folder: str
+) -> None:
+    unit, job = (f"candlecast-retrain{suffix}.{kind}" for kind in ("path", "service"))
+    for name in (unit, job):
         text = (UNITS / name).read_text()
         # What it would start is not installed where this is checked.
         (tmp_path / name).write_text(re.sub(r"(?m)^ExecStart=.*$", "ExecStart=/bin/true", text))
-    done = analyze("verify", str(tmp_path / "candlecast-retrain.path"))
+    done = analyze("verify", str(tmp_path / unit))
     assert (done.returncode, done.stderr) == (0, "")
-    path = (UNITS / "candlecast-retrain.path").read_text()
-    assert re.findall(r"^Path\w+=(.+)$", path, re.MULTILINE) == [f"%S/candlecast/{REQUEST}"]
+    path = (UNITS / unit).read_text()
+    assert re.findall(r"^Path\w+=(.+)$", path, re.MULTILINE) == [f"%S/{folder}/{REQUEST}"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -34,6 +35,10 @@ SERVICE = "candlecast.service"
 STATE = Path("/var/lib/candlecast")
 WATCHDOG_S = 3.0
 SECRET = "planted-into-a-credential"
+CREDENTIAL = "candlecast_mqtt-password"
+SECOND = "second"
+ASKED = "asked.service"
+"""Runs the installed command as root, where the environment of this test can be read."""
 MONOTONIC = "ExecMainStartTimestampMonotonic"
 HANGS = """\
 import gc
@@ -95,14 +100,18 @@ def inside(work: Path) -> Iterator[Machine]:
     hooks.mkdir()
     (hooks / "sitecustomize.py").write_text(HANGS)
     libraries = sysconfig.get_path("purelib")
-    for name in (SERVICE, "candlecast@.service", "candlecast-retrain.service"):
+    (work / "units" / ASKED).write_text(
+        f"[Service]\nType=oneshot\nExecStart={work}/installed/usr/local/bin/candlecast $WORDS\n"
+        f"EnvironmentFile={work}/words\n"
+    )
+    for name in (SERVICE, "candlecast@.service", "candlecast-retrain.service", ASKED):
         drop_in = work / "units" / f"{name}.d" / "test.conf"
         drop_in.parent.mkdir(parents=True)
         drop_in.write_text(
             "[Service]\nProtectHome=tmpfs\n"
             f"Environment=PYTHONPATH={libraries}:{hooks}\n"
             f"BindReadOnlyPaths={sys.prefix} {sys.base_prefix} {hooks}\n"
-            + ("" if "retrain" in name else f"WatchdogSec={WATCHDOG_S}\n")
+            + (f"WatchdogSec={WATCHDOG_S}\n" if name in {SERVICE, "candlecast@.service"} else "")
         )
     with machine(work, [Path(sys.prefix), Path(sys.base_prefix)]) as booted:
         yield booted
@@ -124,31 +133,32 @@ def configured(inside: Machine, broker: Mosquitto, work: Path) -> Iterator[Machi
         inside.network(),
         sandbox_process("--symbols", "2", "--slice-rows", "3600", "--history", "1800") as exchange,
     ):
-        state = work / "lib" / "candlecast"
-        state.mkdir()
         tape = tape_of(exchange)
         past = (tape.origin_ms, tape.origin_ms + 900_000)
-        for promoted_last in (False, True):
-            promote(
-                state / "registry",
-                {symbol: tape.history(symbol, *past)[1] for symbol in tape.symbols},
-                timeframe=exchange.timeframe,
-                indicators=Indicators(),
-                lookback=8,
-                trained_to_ms=tape.origin_ms + promoted_last,
-            )
-        write_config(
-            work / "etc" / "candlecast",
-            sections(
-                exchange,
-                broker.port,
-                free_port(),
-                mqtt={"username": "trader", "password_file": "candlecast_mqtt-password"},
-                model={"epochs": 1, "batch_size": 256, "lookback_periods": 8, "lstm_units": [4, 3]},
-                registry={"gate_days": 300 / 86_400},
-                retrain={"days": 1_500 / 86_400},
-            ),
-        )
+        for state in ("candlecast", f"candlecast/{SECOND}"):
+            for promoted_last in (False, True):
+                promote(
+                    work / "lib" / state / "registry",
+                    {symbol: tape.history(symbol, *past)[1] for symbol in tape.symbols},
+                    timeframe=exchange.timeframe,
+                    indicators=Indicators(),
+                    lookback=8,
+                    trained_to_ms=tape.origin_ms + promoted_last,
+                )
+        model = {"epochs": 1, "batch_size": 256, "lookback_periods": 8, "lstm_units": [4, 3]}
+        for instance, name in ((SECOND, SECOND), ("tester", "config")):
+            write_config(
+                work / "etc" / "candlecast",
+                sections(
+                    exchange,
+                    broker.port,
+                    free_port(),
+                    mqtt={"instance": instance, "username": "trader", "password_file": CREDENTIAL},
+                    model=model,
+                    registry={"gate_days": 300 / 86_400},
+                    retrain={"days": 1_500 / 86_400},
+                ),
+            ).rename(work / "etc" / "candlecast" / f"{name}.yaml")
         secret = work / "etc" / "candlecast" / "credentials" / "mqtt-password"
         secret.write_text(SECRET)
         secret.chmod(0o600)
@@ -226,16 +236,52 @@ def test_a_reload_looks_at_the_champion_and_says_when_it_is_done(started: Machin
 def test_a_champion_that_changes_is_swapped_in(started: Machine) -> None:
     served = status(started).rpartition(" ")[2]
     pid = started.pid_of(SERVICE)
-    (owner,) = {line.split()[1] for line in proc(started, pid, "status") if "Uid:" in line}
-    libraries = f"PYTHONPATH={sysconfig.get_path('purelib')}"
-    rollback = ("/opt/candlecast/venv/bin/candlecast", "models", "rollback")
-    state = f"STATE_DIRECTORY={STATE}"
-    config = ("--config", "/etc/candlecast/config.yaml")
-    done = as_service(started, pid, owner, "env", libraries, state, *rollback, *config)
-    champion = done.stdout.rpartition("champion: ")[2].strip()
-    assert champion not in {"", served}, done.stderr
+    said = asked(started, "models rollback")
+    (champion,) = re.findall("champion: (.+)", said)
+    assert champion != served, said
     until(lambda: status(started).endswith(champion), 20, lambda: status(started) + " " + champion)
     assert started.pid_of(SERVICE) == pid
+
+
+def asked(machine: Machine, words: str, status: str = "0") -> str:
+    """What the installed command says to root."""
+    (machine.work / "words").write_text(f"WORDS={words}\n")
+    machine.systemctl("start", ASKED, check=False)
+    assert machine.show(ASKED, "ExecMainStatus") == {"ExecMainStatus": status}, machine.text(ASKED)
+    last = machine.show(ASKED, "InvocationID")["InvocationID"]
+    return machine.run("journalctl", f"_SYSTEMD_INVOCATION_ID={last}", "--output=cat").stdout
+
+
+def test_what_root_asks_for_leaves_nothing_that_the_service_cannot_change(
+    started: Machine, work: Path
+) -> None:
+    state = work / "lib" / "candlecast"
+    assert "state in /var/lib/candlecast" in asked(started, "check-config")
+    asked(started, f"@{SECOND} models rollback")
+    assert {path.stat().st_uid for path in state.rglob("*")} == {state.stat().st_uid} != {0}
+    assert asked(started, "models promote nonsense", status="1").startswith("candlecast: ")
+    # What it was given to log in with is gone with it.
+    assert list((work / "etc").rglob(CREDENTIAL)) == []
+    assert started.run("ls", "/run/candlecast", check=False).stdout == ""
+
+
+def test_an_instance_runs_beside_the_main_one(started: Machine, broker: Mosquitto) -> None:
+    before = started.pid_of(SERVICE)
+    unit = f"candlecast@{SECOND}.service"
+    done = started.systemctl("start", unit, check=False)
+    assert done.returncode == 0, started.text(unit)
+    with started.network(), mosquitto_sub(broker.port, f"candlecast/v1/status/{SECOND}") as live:
+        while json.loads(live.next(20)["payload"])["state"] != "online":
+            pass
+    done = doctor(started, SECOND)
+    for line in (
+        f"✗ systemd   {unit} is active, but would not be after a restart of the machine",
+        f"✓ state     {STATE}/{SECOND} is writable",
+        f"✗ systemd   candlecast-retrain@{SECOND}.timer is inactive",
+    ):
+        assert line in done.stdout.splitlines(), done.stdout + done.stderr
+    started.systemctl("stop", unit)
+    assert started.pid_of(SERVICE) == before
 
 
 def test_the_timer_runs_the_nightly_job(started: Machine, work: Path) -> None:
@@ -295,13 +341,7 @@ def restarts(machine: Machine) -> int:
 
 
 def test_doctor_sees_the_units(started: Machine) -> None:
-    done = started.run(
-        *("env", f"STATE_DIRECTORY={STATE}", f"PYTHONPATH={sysconfig.get_path('purelib')}"),
-        "CANDLECAST__MQTT__PASSWORD_FILE=/etc/candlecast/credentials/mqtt-password",
-        *("/opt/candlecast/venv/bin/candlecast", "doctor"),
-        "--config=/etc/candlecast/config.yaml",
-        check=False,
-    )
+    done = doctor(started)
     said = done.stdout.splitlines()
     for line in (
         f"✗ systemd   {SERVICE} is active, but would not be after a restart of the machine",
@@ -313,6 +353,16 @@ def test_doctor_sees_the_units(started: Machine) -> None:
         assert any(line.startswith(f"✓ {topic} ") for line in said), done.stdout + done.stderr
     assert done.returncode == 1
     assert "systemctl enable --now candlecast-retrain.timer" in done.stdout
+
+
+def doctor(machine: Machine, name: str = "") -> subprocess.CompletedProcess[str]:
+    return machine.run(
+        *("env", f"STATE_DIRECTORY={STATE / name}", f"PYTHONPATH={sysconfig.get_path('purelib')}"),
+        "CANDLECAST__MQTT__PASSWORD_FILE=/etc/candlecast/credentials/mqtt-password",
+        *("/opt/candlecast/venv/bin/candlecast", "doctor"),
+        f"--config=/etc/candlecast/{name or 'config'}.yaml",
+        check=False,
+    )
 
 
 def test_it_stops_cleanly(started: Machine, broker: Mosquitto) -> None:
@@ -354,6 +404,11 @@ def test_what_is_installed_can_be_removed(work: Path, tmp_path: Path) -> None:
     script = root / "opt/candlecast/venv/bin/candlecast"
     assert script.read_text().startswith("#!/opt/candlecast/venv/bin/python")
     assert (root / "etc/candlecast/credentials").stat().st_mode & 0o777 == 0o700
+    command = (root / "usr/local/bin/candlecast").read_text()
+    assert "\nprogram=/opt/candlecast/venv/bin/candlecast\n" in command
+    wants = root / "etc/systemd/system/multi-user.target.wants"
+    wants.mkdir(parents=True)
+    (wants / f"candlecast@{SECOND}.service").symlink_to("/nowhere/candlecast@.service")
     subprocess.run(
         ["make", "uninstall", f"DESTDIR={root}"],
         cwd=REPOSITORY, check=True, timeout=60, stdout=subprocess.DEVNULL,
