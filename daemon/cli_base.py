@@ -8,10 +8,13 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from config.settings import Settings
+
+DEFAULT_CONFIG: Final = Path("config/config.yaml")
 
 
 def load(args: argparse.Namespace) -> Settings:
@@ -41,3 +44,26 @@ def until_told(work: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> No
     import uvloop
 
     uvloop.run(supervised())
+
+
+def add_config(parser: argparse.ArgumentParser, default: object) -> None:
+    """Where the configuration is."""
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="PATH",
+        default=default,
+        help=f"configuration file (default: {DEFAULT_CONFIG})",
+    )
+
+
+def positive(text: str) -> float:
+    """What an option holds that counts or measures."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        msg = f"must be a positive number, not {text!r}"
+        raise argparse.ArgumentTypeError(msg)
+    return value

@@ -35,6 +35,7 @@ READS_SETTINGS = {
     "daemon/cli.py",
     "daemon/cli_base.py",
     "daemon/cli_look.py",
+    "daemon/cli_model.py",
     "daemon/demo.py",
     "daemon/wiring.py",
     "model/retrain.py",

@@ -154,6 +154,18 @@ def test_a_damaged_model_is_listed_as_such(
     assert len(out.splitlines()) == 1
 
 
+def test_a_folder_that_cannot_be_written_is_one_line(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text("paths: {state: /proc/candlecast}\n", encoding="utf-8")
+    version = "20261123T020311Z-3f9a1c"
+    code, _, err = outcome(capsys, "models", "promote", version, "--config", str(config))
+    assert code == 1
+    assert err.startswith("candlecast: /proc/candlecast")
+    assert err.endswith(": No such file or directory\n")
+
+
 async def start(exchange: SandboxExchange, config: Path, *argv: str) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
         sys.executable, "-m", "daemon", *argv, "--config", str(config),

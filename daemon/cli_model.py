@@ -1,0 +1,187 @@
+"""Commands about candles and models: what is fetched, learnt, judged, served."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from pathlib import Path
+
+from daemon.cli_base import add_config, load, positive
+
+_DAYS = 30.0
+
+
+def fetch_options(parser: argparse.ArgumentParser) -> None:
+    """Options of `candlecast fetch`."""
+    parser.add_argument(
+        "--days", type=positive, default=_DAYS, help=f"how far back (default: {_DAYS:g})"
+    )
+    parser.add_argument("--symbols", nargs="+", metavar="SYMBOL", help="instead of trading.symbols")
+
+
+def fetch(args: argparse.Namespace) -> None:
+    """Fetch candle history to CSV files."""
+    settings = load(args)
+    from daemon import fetch as history
+    from daemon.clock import SystemClock
+    from daemon.progress import candles_progress
+    from model.candle import Timeframe
+
+    job = history.FetchJob(
+        settings.exchange.name,
+        settings.exchange.endpoint.rest,
+        tuple(args.symbols or settings.trading.symbols),
+        Timeframe.parse(settings.trading.timeframe),
+        args.days,
+        settings.paths.data,
+    )
+    with candles_progress() as progress:
+        paths = asyncio.run(history.fetch(job, SystemClock(), progress))
+    for path in paths:
+        print(path)
+
+
+def train_options(parser: argparse.ArgumentParser) -> None:
+    """Options of `candlecast train`."""
+    _add_data(parser)
+    parser.add_argument("--promote", action="store_true", help="serve the model from now on")
+
+
+def train(args: argparse.Namespace) -> None:
+    """Train a model on the fetched candles."""
+    from daemon.quiet import native_notes_hidden
+
+    with native_notes_hidden():
+        _train_quietly(args)
+
+
+def _train_quietly(args: argparse.Namespace) -> None:
+    settings = load(args)
+    from daemon.clock import SystemClock
+    from daemon.listing import models_command
+    from model import train_lstm
+    from model.candle import Timeframe
+    from model.dataset import choose_candles
+    from model.packing import pack_trained
+    from model.registry import Registry
+
+    timeframe = Timeframe.parse(settings.trading.timeframe)
+    paths = settings.paths
+    candles = choose_candles(args.data, paths.data, settings.trading.symbols, timeframe)
+    trained = train_lstm.train(
+        args.config, candles, timeframe, models=paths.models, data=paths.data
+    )
+    registry = Registry(settings.registry_dir)
+    version = registry.write(pack_trained(trained, paths.models, SystemClock().wall_ms()))
+    if not args.promote:
+        print(f"model: {version}")
+        return
+    for line in models_command(registry, "promote", version, SystemClock().wall_ms()):
+        print(line)
+
+
+def retrain(args: argparse.Namespace) -> None:
+    """Train a challenger, judge it, promote it if it has earned that."""
+    from daemon.quiet import native_notes_hidden
+
+    with native_notes_hidden():
+        settings = load(args)
+        from daemon.wiring import rules_of
+        from daemon.work import run_retrain
+
+        print(run_retrain(settings, args.config, rules_of(settings)))
+
+
+def replay_options(parser: argparse.ArgumentParser) -> None:
+    """Options of `candlecast replay`."""
+    for name, text in (("from", "the first moment"), ("to", "the moment after the last")):
+        parser.add_argument(
+            f"--{name}", required=True, metavar="TIME", dest=name,
+            help=f"{text}: 2026-11-23 or 2026-11-23T02:00, UTC",
+        )  # fmt: skip
+
+
+def replay(args: argparse.Namespace) -> None:
+    """Compute again what was published, and compare."""
+    settings = load(args)
+    from daemon.work import run_replay
+
+    for line in run_replay(settings, getattr(args, "from"), args.to):
+        print(line)
+
+
+def evaluate_options(parser: argparse.ArgumentParser) -> None:
+    """Options of `candlecast evaluate`."""
+    _add_data(parser)
+    parser.add_argument(
+        "--version", metavar="VERSION", dest="model", help="instead of the champion"
+    )
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", help="for numbers and plot (default: paths.models)"
+    )
+
+
+def evaluate(args: argparse.Namespace) -> None:
+    """Judge a model by candles it has not learnt from."""
+    settings = load(args)
+    from rich.console import Console
+
+    from daemon.evaluate import EvaluateJob, evaluate_model, show
+    from daemon.progress import candles_progress
+    from model.registry import Registry
+
+    paths = settings.paths
+    job = EvaluateJob(
+        args.model,
+        args.data,
+        settings.trading.symbols,
+        paths.data,
+        args.output or paths.models,
+    )
+    with candles_progress() as progress:
+        scores = evaluate_model(job, Registry(settings.registry_dir), progress.update)
+    show(scores, job.output, Console())
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--data",
+        type=Path,
+        nargs="+",
+        default=(),
+        metavar="CSV",
+        help="candle files, one a symbol (default: each symbol's newest in paths.data)",
+    )
+
+
+def models_options(parser: argparse.ArgumentParser) -> None:
+    """Options of `candlecast models`."""
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    for name, text in (
+        ("list", "every model, oldest first, and what was decided"),
+        ("show", "one model's manifest and story (default: the champion's)"),
+        ("promote", "serve this model from now on"),
+        ("rollback", "serve the previous champion again"),
+    ):
+        action = actions.add_parser(name, help=text, description=text)
+        add_config(action, argparse.SUPPRESS)
+        action.set_defaults(action=name)
+        if name in {"show", "promote"}:
+            # `list` shows versions; an optional one stands for the champion.
+            action.add_argument("version", nargs="?" if name == "show" else None)
+
+
+def models(args: argparse.Namespace) -> None:
+    """List, show, promote or roll back models."""
+    settings = load(args)
+    from daemon.clock import SystemClock
+    from daemon.listing import models_command
+    from model.registry import Registry
+
+    lines = models_command(
+        Registry(settings.registry_dir),
+        args.action,
+        getattr(args, "version", None),
+        SystemClock().wall_ms(),
+    )
+    print(*lines, sep="\n")
