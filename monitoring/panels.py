@@ -66,13 +66,17 @@ ROWS: Final[Sequence[tuple[str, Sequence[Panel]]]] = (
         "Is it alive and fresh?",
         (
             Panel(
-                "Age of the newest forecast",
-                "Longer than two candles: nothing is being forecast. Look at the feed below.",
-                [Query(f"time() - {_gauge('last_prediction_timestamp_seconds')}")],
+                "Age of the newest forecast, in candles",
+                "More than two: nothing is being forecast. Look at the feed below.",
+                [
+                    Query(
+                        f"(time() - {_gauge('last_prediction_timestamp_seconds')})"
+                        f" / {_gauge('timeframe_seconds')}"
+                    )
+                ],
                 kind="stat",
-                unit="s",
                 width=6,
-                steps=((0, "green"), (120, "red")),
+                steps=((0, "green"), (2, "red")),
             ),
             Panel(
                 "Stale symbols",

@@ -38,6 +38,7 @@ HEALTHY = {
     f"candlecast_history_failing{{{WHERE}}}": "0x180",
     f"candlecast_model_swap_failing{{{WHERE}}}": "0x180",
     f"candlecast_retrain_failed{{{WHERE}}}": "0x180",
+    f"candlecast_retrain_last_run_timestamp_seconds{{{WHERE}}}": "-80000x180",
     f'candlecast_drift_alarms_total{{{WHERE}, of="error"}}': "1x180",
     f'candlecast_drift_alarms_total{{{WHERE}, of="features"}}': "0x180",
 }
@@ -72,6 +73,9 @@ CASES = {
     ),
     "CandlecastModelNotServed": Case("candlecast_model_swap_failing", "0x170 1x10", "0x177 1x3"),
     "CandlecastRetrainFailed": Case("candlecast_retrain_failed", "0x170 1x10", "0x177 1x3"),
+    "CandlecastRetrainOverdue": Case(
+        "candlecast_retrain_last_run_timestamp_seconds", "-163000x180", "-162000x180"
+    ),
     "CandlecastDrift": Case('of="error"}', "1x150 2x30", "1x100 2x80"),
     "CandlecastHistoryFailing": Case("candlecast_history_failing", "0x170 1x10", "0x179 1"),
 }
