@@ -22,12 +22,13 @@ def fetch_options(parser: argparse.ArgumentParser) -> None:
 def fetch(args: argparse.Namespace) -> None:
     """Fetch candle history to CSV files."""
     settings = load(args)
-    from daemon import fetch as history
     from daemon.clock import SystemClock
+    from daemon.fetch import FetchJob
+    from daemon.fetch import fetch as fetch_history
     from daemon.progress import candles_progress
     from model.candle import Timeframe
 
-    job = history.FetchJob(
+    job = FetchJob(
         settings.exchange.name,
         settings.exchange.endpoint.rest,
         tuple(args.symbols or settings.trading.symbols),
@@ -36,7 +37,7 @@ def fetch(args: argparse.Namespace) -> None:
         settings.paths.data,
     )
     with candles_progress() as progress:
-        paths = asyncio.run(history.fetch(job, SystemClock(), progress))
+        paths = asyncio.run(fetch_history(job, SystemClock(), progress))
     for path in paths:
         print(path)
 

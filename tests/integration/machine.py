@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import subprocess
+import sysconfig
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ import pytest
 
 from tests.servers import program
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 SYSTEMD = Path("/usr/lib/systemd")
 _CLONE_NEWNET = 0x40000000
 _START_S = 20.0
@@ -121,6 +123,10 @@ class Machine:
         """The main process of a unit, as the machine numbers it; "0" if there is none."""
         return self.show(unit, "MainPID")["MainPID"]
 
+    def proc(self, pid: str, name: str) -> list[str]:
+        """Lines of what the kernel tells of a process."""
+        return self.run("cat", f"/proc/{pid}/{name}").stdout.splitlines()
+
     @contextmanager
     def network(self) -> Iterator[None]:
         """Let this thread, and what it starts, live in the machine's network."""
@@ -141,6 +147,19 @@ def _setns(descriptor: int) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.setns(descriptor, _CLONE_NEWNET) != 0:
         raise OSError(ctypes.get_errno(), "setns")
+
+
+def installed(work: Path) -> Path:
+    """What `make install DESTDIR=…` makes, its libraries being those of this environment."""
+    lock = work / "requirements.lock"
+    lock.touch()
+    root = work / "installed"
+    subprocess.run(
+        ["make", "install", f"DESTDIR={root}"],
+        cwd=REPOSITORY, check=True, timeout=120, stdout=subprocess.DEVNULL,
+        env=os.environ | {"LOCK": str(lock), "PYTHONPATH": sysconfig.get_path("purelib")},
+    )  # fmt: skip
+    return root
 
 
 @contextmanager

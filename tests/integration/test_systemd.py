@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -17,7 +16,7 @@ import pytest
 
 from model.features import Indicators
 from tests.integration.harness import sections, tape_of, write_config
-from tests.integration.machine import Machine, machine
+from tests.integration.machine import REPOSITORY, Machine, installed, machine
 from tests.models import promote
 from tests.servers import (
     Mosquitto,
@@ -28,7 +27,6 @@ from tests.servers import (
     sandbox_process,
 )
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 UNITS = REPOSITORY / "systemd"
 KINDS = {".service", ".timer", ".path"}
 SERVICE = "candlecast.service"
@@ -69,19 +67,6 @@ def until(condition: Callable[[], bool], within_s: float, what: Callable[[], str
     while not condition():
         assert time.monotonic() < deadline, what()
         time.sleep(0.05)
-
-
-def installed(work: Path) -> Path:
-    """What `make install DESTDIR=…` makes, its libraries being those of this environment."""
-    lock = work / "requirements.lock"
-    lock.touch()
-    root = work / "installed"
-    subprocess.run(
-        ["make", "install", f"DESTDIR={root}"],
-        cwd=REPOSITORY, check=True, timeout=120, stdout=subprocess.DEVNULL,
-        env=os.environ | {"LOCK": str(lock), "PYTHONPATH": sysconfig.get_path("purelib")},
-    )  # fmt: skip
-    return root
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +177,7 @@ def status(machine: Machine) -> str:
 
 def test_it_may_write_its_state_and_nothing_else(started: Machine) -> None:
     pid = started.pid_of(SERVICE)
-    (owner,) = {line.split()[1] for line in proc(started, pid, "status") if "Uid:" in line}
+    (owner,) = {line.split()[1] for line in started.proc(pid, "status") if "Uid:" in line}
     assert owner != "0"
 
     def may_write(folder: str) -> bool:
@@ -204,15 +189,11 @@ def test_it_may_write_its_state_and_nothing_else(started: Machine) -> None:
         assert not may_write(folder), folder
     for folder in ("/etc/candlecast/credentials", "/var/lib/private", "/var/log/journal"):
         assert as_service(started, pid, owner, "ls", folder).returncode != 0, folder
-    for line in proc(started, pid, "status"):
+    for line in started.proc(pid, "status"):
         if line.startswith("Cap"):
             assert int(line.split()[1], 16) == 0, line
         if line.startswith("NoNewPrivs"):
             assert line.split()[1] == "1"
-
-
-def proc(machine: Machine, pid: str, name: str) -> list[str]:
-    return machine.run("cat", f"/proc/{pid}/{name}").stdout.splitlines()
 
 
 def as_service(
@@ -310,7 +291,7 @@ def test_the_secret_is_in_its_credential_alone(started: Machine) -> None:
     pid = started.pid_of(SERVICE)
     assert SECRET not in started.text(SERVICE)
     for name in ("cmdline", "environ"):
-        assert SECRET not in "".join(proc(started, pid, name))
+        assert SECRET not in "".join(started.proc(pid, name))
     shown = started.systemctl("show", SERVICE).stdout + started.systemctl("status", SERVICE).stdout
     assert SECRET not in shown
 
