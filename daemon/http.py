@@ -153,7 +153,9 @@ def _application(
         now = health()
         return _answer(now, good=now.ready)
 
-    application = web.Application(middlewares=guard.middlewares, client_max_size=_LARGEST_BODY)
+    application = web.Application(
+        middlewares=guard.middlewares(clock), client_max_size=_LARGEST_BODY
+    )
     application.router.add_get("/metrics", exposition)
     application.router.add_get("/healthz", healthz)
     application.router.add_get("/readyz", readyz)

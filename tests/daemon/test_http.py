@@ -14,13 +14,14 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from daemon.clock import SystemClock
-from daemon.guard import Guard
+from daemon.clock import Clock, SystemClock
+from daemon.guard import GUESSES, PAUSE_S, Guard
 from daemon.http import Health, serve_http
 from daemon.metrics import Metrics
 from daemon.tls import server_context
 from model.errors import CandlecastError
 from tests.certificates import Authority
+from tests.daemon.handclock import HandClock, RecordedClock
 
 WELL = Health(alive=True, ready=True, detail={"symbols": 20, "stale_symbols": []})
 
@@ -31,6 +32,7 @@ async def serving(
     metrics: Metrics | None = None,
     port: int = 0,
     guard: Guard | None = None,
+    clock: Clock | None = None,
 ) -> AsyncIterator[str]:
     listening: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     async with asyncio.TaskGroup() as group:
@@ -40,7 +42,7 @@ async def serving(
                 port,
                 metrics or Metrics(),
                 health,
-                SystemClock(),
+                clock or SystemClock(),
                 listening.set_result,
                 guard=guard or Guard(),
             )
@@ -144,7 +146,8 @@ async def test_without_the_right_login_nothing_is_shown(page: str) -> None:
         *("", "Basic", "Basic !!!", "Bearer x", basic(""), basic(":"), basic("me:")),
         *(basic("me:gehëim"), basic("you:gehëim:with colon"), basic("me:gehëim:with colon ")),
     )
-    async with serving(guard=guard) as url, aiohttp.ClientSession() as session:
+    clock = RecordedClock(0)
+    async with serving(guard=guard, clock=clock) as url, aiohttp.ClientSession() as session:
         for value in wrong:
             async with session.get(f"{url}/{page}", headers={"Authorization": value}) as answer:
                 assert answer.status == 401, value
@@ -153,6 +156,32 @@ async def test_without_the_right_login_nothing_is_shown(page: str) -> None:
         right = {"Authorization": basic("me:gehëim:with colon")}
         async with session.get(f"{url}/{page}", headers=right) as answer:
             assert answer.status == (404 if page == "nowhere" else 200)
+
+
+async def test_passwords_are_guessed_slowly_however_many_guess_at_once() -> None:
+    clock = HandClock(0)
+    async with (
+        serving(guard=Guard(("me", "secret")), clock=clock) as url,
+        aiohttp.ClientSession() as session,
+        asyncio.TaskGroup() as group,
+    ):
+
+        async def ask(value: str) -> int:
+            headers = {"Authorization": basic(value)} if value else {}
+            async with session.get(f"{url}/healthz", headers=headers) as answer:
+                return answer.status
+
+        guesses = [group.create_task(ask("me:guess")) for _ in range(GUESSES)]
+        while len(clock.slept) < GUESSES:
+            await asyncio.sleep(0.001)
+        # Nothing more is looked at from there, be it right; a question is no guess.
+        assert await ask("me:secret") == 429
+        assert await ask("") == 401
+        assert not any(guess.done() for guess in guesses)
+        await clock.advance(PAUSE_S)
+        assert [await guess for guess in guesses] == [401] * GUESSES
+        assert await ask("me:secret") == 200
+    assert clock.slept == [PAUSE_S] * GUESSES
 
 
 async def test_pages_by_tls(tmp_path: Path) -> None:
