@@ -85,10 +85,6 @@ def inside(work: Path) -> Iterator[Machine]:
     hooks.mkdir()
     (hooks / "sitecustomize.py").write_text(HANGS)
     libraries = sysconfig.get_path("purelib")
-    (work / "units" / ASKED).write_text(
-        f"[Service]\nType=oneshot\nExecStart={work}/installed/usr/local/bin/candlecast $WORDS\n"
-        f"EnvironmentFile={work}/words\n"
-    )
     for name in (SERVICE, "candlecast@.service", "candlecast-retrain.service", ASKED):
         drop_in = work / "units" / f"{name}.d" / "test.conf"
         drop_in.parent.mkdir(parents=True)
@@ -98,6 +94,10 @@ def inside(work: Path) -> Iterator[Machine]:
             f"BindReadOnlyPaths={sys.prefix} {sys.base_prefix} {hooks}\n"
             + (f"WatchdogSec={WATCHDOG_S}\n" if name in {SERVICE, "candlecast@.service"} else "")
         )
+    (work / "units" / ASKED).write_text(
+        f"[Service]\nType=oneshot\nExecStart={work}/installed/usr/local/bin/candlecast $WORDS\n"
+        f"EnvironmentFile={work}/words\n"
+    )
     with machine(work, [Path(sys.prefix), Path(sys.base_prefix)]) as booted:
         yield booted
 
@@ -227,10 +227,11 @@ def test_a_champion_that_changes_is_swapped_in(started: Machine) -> None:
 def asked(machine: Machine, words: str, status: str = "0") -> str:
     """What the installed command says to root."""
     (machine.work / "words").write_text(f"WORDS={words}\n")
+    before = len(machine.journal(ASKED))
     machine.systemctl("start", ASKED, check=False)
     assert machine.show(ASKED, "ExecMainStatus") == {"ExecMainStatus": status}, machine.text(ASKED)
-    last = machine.show(ASKED, "InvocationID")["InvocationID"]
-    return machine.run("journalctl", f"_SYSTEMD_INVOCATION_ID={last}", "--output=cat").stdout
+    said = machine.journal(ASKED)[before:]
+    return "\n".join(entry["MESSAGE"] for entry in said if entry["_TRANSPORT"] == "stdout")
 
 
 def test_what_root_asks_for_leaves_nothing_that_the_service_cannot_change(
