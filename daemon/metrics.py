@@ -34,7 +34,7 @@ STAGES: Final = (
     *("ready", "total"),
 )
 OUTCOMES: Final = ("published", "late", "dropped", "skipped")
-SKIPPED: Final = ("window", "expired", "not_a_price", "repeated")
+SKIPPED: Final = ("gap", "window", "expired", "not_a_price", "repeated")
 """Known from the start, so that their first increase can be seen."""
 
 C = TypeVar("C", bound=Collector)

@@ -99,8 +99,9 @@ class Pipeline:
         if verdict is Verdict.APPENDED:
             self._enqueue(slot)
             if window.newest is not candle:
-                # It closed a gap: candles that had waited behind it are forecast from, not it.
+                # It closed a gap: of those that had waited behind it the newest is forecast from.
                 self._ledger.score(candle)
+                self._count_overtaken(window, candle.close_ms)
         elif verdict is Verdict.GAP:
             self._drop(self._batcher.discard(slot))
             self._request_repair(candle.symbol)
@@ -138,8 +139,17 @@ class Pipeline:
         for candle in new:
             self._books.recorder.candle(candle)
             self._ledger.score(candle)
+        # Of what came together only the newest is forecast from, if nothing is missing before it.
+        self._count_overtaken(window, following_ms + self.timeframe.ms * window.whole)
         if window.whole:
             self._enqueue(slot)
+
+    def _count_overtaken(self, window: Window, since_ms: int) -> None:
+        """Account for candles that had a successor before they could be forecast from."""
+        # Before the first forecast of a symbol none is missed.
+        if window.symbol in self._ledger.newest and window.next_open_ms is not None:
+            overtaken = (window.next_open_ms - since_ms) // self.timeframe.ms
+            self._books.metrics.count_skipped("gap", overtaken)
 
     def invite(self, symbols: Sequence[str]) -> list[Window]:
         """Fill windows of further symbols; nothing is forecast from them until `take_over`."""

@@ -94,6 +94,8 @@ async def test_a_gap_publishes_nothing_until_it_is_repaired(
     check(bundle, market, path.published.forecasts[-1])
     assert path.published.forecasts[-1]["candle_close_ms"] == T0 + (CAPACITY + 3) * MINUTE.ms
     assert "A/U" not in path.pipeline.stale_symbols(path.clock.wall_ms())
+    # Of the three candles that came together only the newest is worth a forecast.
+    assert path.sample("candlecast_predictions_skipped_total", reason="gap") == 2
 
 
 async def test_the_candle_that_closes_a_gap_is_scored_like_any_other(
@@ -300,9 +302,14 @@ async def test_whatever_the_market_does_each_forecast_equals_one_from_scratch(
         await path.pipeline.settled()
         for forecast in path.published.forecasts[checked:]:
             check(bundle, market, forecast)
+        ends_ms = [window.next_open_ms or 0 for window in path.pipeline.windows]
+        fates = path.count("dropped") + path.count("skipped")
     seen = Counter((f["symbol"], f["seq"]) for f in path.published.forecasts)
     assert max(seen.values()) == 1
     assert len(seen) > 80
+    # Of every candle since the warm-up there is a forecast, or a count that says why not.
+    closed = sum((end_ms - T0) // MINUTE.ms - CAPACITY + 1 for end_ms in ends_ms)
+    assert closed == len(seen) + fates
 
 
 async def one_minute(path: Route, market: Tape, symbol: str, end: int, random: Random) -> None:
