@@ -40,7 +40,7 @@ class Part(NamedTuple):
 
 PARTS: Final = {
     "engine": Part(20, "--sizes 1,32 --rounds 1"),
-    "pipeline": Part(70, "--sizes 1,200 --bursts 3 --rounds 1"),
+    "pipeline": Part(70, "--sizes 20,200 --bursts 3 --rounds 1"),
     "startup": Part(15, "--sizes 20 --starts 2"),
     "publishers": Part(5, "--messages 200 --rounds 2"),
     "receive": Part(5, "--bursts 5"),

@@ -16,6 +16,7 @@ from model.candle import Timeframe
 from model.features import LOG_RETURN_FEATURES, FeatureBank, Indicators
 from model.onnx_export import LstmLayer, LstmWeights, export_onnx
 from model.registry import Registry
+from model.residuals import LEVELS, MIN_RESIDUALS, Residuals, SymbolResiduals
 from model.scaler import ScalerSet, SymbolScaler
 
 if TYPE_CHECKING:
@@ -59,6 +60,12 @@ def fitted_scalers(symbols: Sequence[str], ohlcv: NDArray[np.float64]) -> Scaler
     return ScalerSet(LOG_RETURN_FEATURES, "log_return", scalers)
 
 
+def some_residuals(symbols: Sequence[str]) -> Residuals:
+    """As much evidence as a training leaves, so that every forecast has its interval."""
+    quantiles = tuple((4.0 * LEVELS - 2.0).tolist())
+    return Residuals(by_symbol=dict.fromkeys(symbols, SymbolResiduals(MIN_RESIDUALS, quantiles)))
+
+
 def _plain_keras() -> bytes:
     """A `.keras` file that names no class: serving needs none."""
     content = io.BytesIO()
@@ -76,6 +83,7 @@ def promote(state: Path, symbols: Sequence[str], ohlcv: NDArray[np.float64], see
             keras=_plain_keras(),
             onnx=export_onnx(random_weights(seed)),
             scalers=fitted_scalers(symbols, ohlcv),
+            calibration=some_residuals(symbols).to_json(),
             timeframe=_SECOND.text,
             indicators=Indicators(),
             lookback=LOOKBACK,
