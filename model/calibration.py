@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -152,10 +152,9 @@ class Calibration:
         self._n = np.zeros(n, dtype=np.int64)
         self._table = np.zeros((n, len(LEVELS)))
         self._first = np.zeros((n, rules.min_n))
-        # The forecast that waits for its candle: log price, scale, scaled bounds.
+        # The forecast that waits for its candle: log price, scale, scaled lower and upper bound.
         self._waits = np.zeros(n, dtype=np.bool_)
-        self._centre, self._scale = np.zeros(n), np.ones(n)
-        self._bounds = np.zeros((n, 2))
+        self._waiting = np.zeros((n, 4))
         for slot, symbol in enumerate(symbols):
             entry = residuals.by_symbol.get(symbol)
             if entry is not None and entry.n >= rules.min_n:
@@ -171,8 +170,7 @@ class Calibration:
 
     def observe(self, idx: Index, ohlcv: Floats) -> None:
         """Take in each symbol's next closed candle, shape ``(k, 5)``."""
-        waited = self._waits[idx]
-        self._realise(idx[waited], ohlcv[waited, 3])
+        self._realise(*_those(self._waits.take(idx), idx, ohlcv[:, 3]))
         self._volatility.observe(idx, ohlcv)
         self._waits[idx] = False
 
@@ -189,35 +187,34 @@ class Calibration:
             open_ms: opening times of the candles that are forecast, Unix milliseconds, ``(k,)``.
         """
         priced = (predicted > 0.0) & (predicted < np.inf)
-        known = priced & (self._n[idx] >= self._rules.min_n)
+        known = priced & (self._n.take(idx) >= self._rules.min_n)
         centre = np.log(np.where(priced, predicted, last_close))
         season = self._season[phase(open_ms, len(self._season))]
         scale = np.exp(self._volatility.features(idx) @ self._weights + season)
-        table = self._table[idx]
+        table = self._table.take(idx, axis=0)
         bounds = self._scaled_bounds(idx, table)
-        self._waits[idx], self._centre[idx], self._scale[idx] = priced, centre, scale
-        self._bounds[idx] = bounds
+        self._waits[idx] = priced
+        self._waiting[idx] = np.array([centre, scale, *bounds]).T
         lower, upper = np.exp(
-            centre[:, None] + np.clip(bounds * scale[:, None], -_MOST_LOG, _MOST_LOG)
-        ).T
+            centre + np.minimum(np.maximum(bounds * scale, -_MOST_LOG), _MOST_LOG)
+        )
         threshold = self._threshold(table, scale)
-        moved = centre - np.log(last_close)
-        below = _share_below(table, (np.log1p(-threshold) - moved) / scale)
-        up_to = _share_below(table, (np.log1p(threshold) - moved) / scale)
+        ends = np.log1p(np.array([-threshold, threshold])) - (centre - np.log(last_close))
+        below, up_to = _share_below(table, ends / scale)
         # exp(log(x)) may miss x by its last digit.
         lower, upper = np.minimum(lower, predicted), np.maximum(upper, predicted)
-        told = np.stack([lower, upper, threshold, below, up_to - below, 1.0 - up_to])
+        told = np.array([lower, upper, threshold, below, up_to - below, 1.0 - up_to])
         return Outlook(known, self._rules.level, *np.where(known, told, np.nan))
 
     def _scaled_bounds(self, idx: Index, table: Floats) -> Floats:
-        """The quantiles between which a residual lies with probability 1 - alpha, ``(k, 2)``.
+        """The quantiles between which a residual lies with probability 1 - alpha, ``(2, k)``.
 
         The forecast itself is never left outside.
         """
-        place = np.interp(0.5 * self._alpha[idx], LEVELS, _PLACES)
-        bounds = _at(table, np.stack([place, _PLACES[-1] - place], axis=1))
-        np.minimum(bounds[:, 0], 0.0, out=bounds[:, 0])
-        np.maximum(bounds[:, 1], 0.0, out=bounds[:, 1])
+        place = np.interp(0.5 * self._alpha.take(idx), LEVELS, _PLACES)
+        bounds = _at(table, np.array([place, _PLACES[-1] - place]))
+        np.minimum(bounds[0], 0.0, out=bounds[0])
+        np.maximum(bounds[1], 0.0, out=bounds[1])
         return bounds
 
     def _threshold(self, table: Floats, scale: Floats) -> Floats:
@@ -228,24 +225,27 @@ class Calibration:
 
     def _realise(self, idx: Index, close: Floats) -> None:
         """Learn from the closes that waiting forecasts were made of."""
-        residual = (np.log(close) - self._centre[idx]) / self._scale[idx]
-        known = self._n[idx] >= self._rules.min_n
-        self._adapt(idx[known], residual[known])
-        self._gather(idx[~known], residual[~known])
-        self._n[idx] += 1
+        centre, scale, lower, upper = self._waiting.take(idx, axis=0).T
+        residual = (np.log(close) - centre) / scale
+        missed = (residual < lower) | (residual > upper)
+        n = self._n.take(idx)
+        known = n >= self._rules.min_n
+        self._adapt(*_those(known, idx, residual, missed))
+        if not known.all():
+            self._gather(idx[~known], residual[~known])
+        self._n[idx] = n + 1
 
-    def _adapt(self, idx: Index, residual: Floats) -> None:
-        rules, bounds = self._rules, self._bounds[idx]
-        target = 1.0 - rules.level
-        missed = (residual < bounds[:, 0]) | (residual > bounds[:, 1])
-        alpha = self._alpha[idx] + rules.gamma * (target - missed)
-        self._alpha[idx] = np.clip(alpha, _LEAST_ALPHA, _MOST_TIMES * target)
-        table = self._table[idx]
+    def _adapt(self, idx: Index, residual: Floats, missed: NDArray[np.bool_]) -> None:
+        target = 1.0 - self._rules.level
+        alpha = self._alpha.take(idx) + self._rules.gamma * (target - missed)
+        alpha = np.minimum(np.maximum(alpha, _LEAST_ALPHA), _MOST_TIMES * target)
+        table = self._table.take(idx, axis=0)
         # The residual itself counts, or a market that stood still could never wake up.
         spread = np.maximum(table[:, _Q95] - table[:, _Q05], np.abs(residual))
         # The further the interval had to give way, the more the quantiles are wrong.
-        step = _STEP * spread * target / self._alpha[idx]
+        step = _STEP * spread * target / alpha
         table += step[:, None] * (LEVELS - (residual[:, None] < table))
+        self._alpha[idx] = alpha
         self._table[idx] = np.maximum.accumulate(table, axis=1)
 
     def _gather(self, idx: Index, residual: Floats) -> None:
@@ -269,7 +269,7 @@ class Calibration:
         theirs = {symbol: slot for slot, symbol in enumerate(other._symbols)}
         pairs = [(slot, theirs[s]) for slot, s in enumerate(self._symbols) if s in theirs]
         mine, their = np.array(pairs, dtype=np.intp).reshape(-1, 2).T
-        for name in ("n", "alpha", "table", "first", "waits", "centre", "scale", "bounds"):
+        for name in ("n", "alpha", "table", "first", "waits", "waiting"):
             getattr(self, f"_{name}")[mine] = getattr(other, f"_{name}")[their]
 
     def restore(self, states: Mapping[str, bytes]) -> list[str]:
@@ -302,22 +302,34 @@ class Calibration:
         return True
 
 
+def _those(chosen: NDArray[np.bool_], *columns: NDArray[Any]) -> Sequence[NDArray[Any]]:
+    """The chosen ones of each column; nearly always all of them, which then are not copied."""
+    return columns if chosen.all() else [column[chosen] for column in columns]
+
+
 def _at(table: Floats, place: Floats) -> Floats:
-    """Row by row the values at fractional columns, ``[k, places]``."""
+    """The values of ``table [k, columns]`` at fractional columns, row by row: ``[places, k]``."""
     left = np.minimum(place.astype(np.intp), table.shape[1] - 2)
-    rows, part = np.arange(len(table))[:, None], place - left
-    value: Floats = table[rows, left] * (1.0 - part) + table[rows, left + 1] * part
+    low, high = _neighbours(table, left)
+    part = place - left
+    value: Floats = low * (1.0 - part) + high * part
     return value
 
 
+def _neighbours(table: Floats, left: Index) -> tuple[Floats, Floats]:
+    """The values in the columns ``left [places, k]`` of each row, and those to their right."""
+    at = left + np.arange(0, table.size, table.shape[1])
+    return table.take(at), table.take(at + 1)
+
+
 def _share_below(table: Floats, value: Floats) -> Floats:
-    """Row by row the probability of a residual below ``value``, from 0.001 to 0.999."""
-    reached = (table <= value[:, None]).sum(axis=1)
-    right = np.minimum(np.maximum(reached, 1), table.shape[1] - 1)
-    rows = np.arange(len(table))
-    low, high = table[rows, right - 1], table[rows, right]
+    """Row by row the probability of a residual below ``value [values, k]``, from 0.001 to 0.999."""
+    reached = (table <= value[:, :, None]).sum(axis=2)
+    left = np.minimum(np.maximum(reached, 1), table.shape[1] - 1) - 1
+    low, high = _neighbours(table, left)
     part = np.ones_like(value)
     np.divide(value - low, high - low, out=part, where=high > low)
     np.minimum(np.maximum(part, 0.0), 1.0, out=part)
-    share: Floats = LEVELS[right - 1] + part * (LEVELS[right] - LEVELS[right - 1])
+    begin = LEVELS.take(left)
+    share: Floats = begin + part * (LEVELS.take(left + 1) - begin)
     return share

@@ -35,13 +35,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, NamedTuple
 
 import numpy as np
 
-from model.averages import Average, FloatArray, IntArray, Recursions, Ring
+from model.averages import Average, FloatArray, IntArray, Recursions, Ring, mean_of_each
 
-Columns = dict[str, FloatArray]
+Columns = dict[str, Callable[[], FloatArray]]
+"""How each feature is computed; those that nobody asked for are not."""
 
 CLOSE_FEATURES: Final = ("close", "volume", "rsi_14", "macd", "bb_upper", "bb_lower")
 LOG_RETURN_FEATURES: Final = (
@@ -145,10 +147,11 @@ class _Step(NamedTuple):
 
     idx: IntArray
     row: IntArray
+    ripe: bool
     candles: FloatArray
     before: FloatArray
     means: FloatArray
-    signal: FloatArray
+    signal: FloatArray | None
 
 
 class FeatureBank:
@@ -195,7 +198,9 @@ class FeatureBank:
         self._averages = {
             name: Ring(period, n_symbols) for name, period in _SMA.items() if name in names
         }
+        self._ripe_row = max(self._means.last_row, self._signal.last_row, *first.values())
         wanted = set(names)
+        self._with_signal = not wanted.isdisjoint({"macd_signal", "macd_diff"})
         self._groups = [group for group, gives in self._all_groups() if wanted & gives]
 
     def _all_groups(self) -> tuple[tuple[Callable[[_Step], Columns], frozenset[str]], ...]:
@@ -239,7 +244,8 @@ class FeatureBank:
         close, volume = step.candles[3:]
         self._previous[:, idx] = step.candles[3:]
         self._means.state[idx] = step.means
-        self._signal.state[idx] = step.signal
+        if step.signal is not None:
+            self._signal.state[idx] = step.signal
         self._volume.store(idx, step.row, volume)
         for ring in (self._band, *self._averages.values()):
             ring.store(idx, step.row, close)
@@ -252,83 +258,97 @@ class FeatureBank:
 
     def _advance(self, idx: IntArray, ohlcv: FloatArray) -> _Step:
         row = self._rows.take(idx)
+        ripe = bool((row >= self._ripe_row).all())
         # One contiguous line per column: numpy may round strided and contiguous input differently.
         candles = np.ascontiguousarray(ohlcv.T, dtype=np.float64)
         before = self._previous.take(idx, axis=1)
         move = candles[3] - before[0]
         values = np.empty((idx.size, 5))
-        values[:, 0] = np.maximum(move, 0.0)
-        values[:, 1] = np.maximum(-move, 0.0)
+        np.maximum(move, 0.0, out=values[:, 0])
+        np.maximum(-move, 0.0, out=values[:, 1])
         values[:, 2:] = candles[3][:, None]
-        # The first candle has no move: its NaN times a weight of 0 must not reach the state.
-        values[row == 0, :2] = 0.0
-        means = self._means.advance(idx, row, values)
-        signal = self._signal.advance(idx, row, means[:, 2:3] - means[:, 3:4])
-        return _Step(idx, row, candles, before, means, signal)
+        if not ripe:
+            # The first candle has no move: its NaN times a weight of 0 must not reach the state.
+            values[row == 0, :2] = 0.0
+        young = None if ripe else row
+        means = self._means.advance(idx, young, values)
+        signal = None
+        if self._with_signal:
+            signal = self._signal.advance(idx, young, means[:, 2:3] - means[:, 3:4])
+        return _Step(idx, row, ripe, candles, before, means, signal)
 
     def _features(self, step: _Step) -> FloatArray:
         columns: Columns = {}
         for group in self._groups:
             columns |= group(step)
-        features = np.stack([columns[name] for name in self.names], axis=1)
-        features[step.row[:, None] < self._first] = np.nan
+        features = np.array([columns[name]() for name in self.names]).T
+        if not step.ripe:
+            features[step.row[:, None] < self._first] = np.nan
         return features
 
     def _candle_columns(self, step: _Step) -> Columns:
         opened, high, low, close, volume = step.candles
         close_before, volume_before = step.before
-        columns = {"open": opened, "high": high, "low": low, "close": close, "volume": volume}
-        columns["hl_range"] = (high - low) / close
-        columns["log_return"] = np.log(close / close_before)
-        # Those that no target has by default are not made for nothing.
-        if "price_change" in self.names:
-            columns["price_change"] = close / close_before - 1.0
-        if "volume_change" in self.names:
-            change = volume - volume_before
-            columns["volume_change"] = _ratio(change, volume_before, _ZERO_VOLUME)
-        return columns
+        return {
+            "open": lambda: opened,
+            "high": lambda: high,
+            "low": lambda: low,
+            "close": lambda: close,
+            "volume": lambda: volume,
+            "hl_range": lambda: (high - low) / close,
+            "price_change": lambda: close / close_before - 1.0,
+            "volume_change": lambda: _ratio(volume - volume_before, volume_before, _ZERO_VOLUME),
+            "log_return": lambda: np.log(close / close_before),
+        }
 
     def _mean_columns(self, step: _Step) -> Columns:
         gain, loss, fast, slow, ema = step.means.T
-        macd, signal = fast - slow, step.signal[:, 0]
-        return {
-            "rsi_14": 100.0 * _ratio(gain, gain + loss, _ZERO_MOVE),
-            "macd": macd,
-            "macd_signal": signal,
-            "macd_diff": macd - signal,
-            "macd_rel": macd / step.candles[3],
-            "ema_10": ema,
+        macd, close = fast - slow, step.candles[3]
+        columns: Columns = {
+            "rsi_14": lambda: 100.0 * _ratio(gain, gain + loss, _ZERO_MOVE),
+            "macd": lambda: macd,
+            "macd_rel": lambda: macd / close,
+            "ema_10": lambda: ema,
         }
+        if step.signal is not None:
+            signal = step.signal[:, 0]
+            columns |= {"macd_signal": lambda: signal, "macd_diff": lambda: macd - signal}
+        return columns
 
     def _band_columns(self, step: _Step) -> Columns:
         close = step.candles[3]
         window = self._band.advance(step.idx, step.row, close)
-        middle = window.mean(axis=1)
+        middle = mean_of_each(window)
         window -= middle[:, None]
-        half = self.indicators.bb_std * np.sqrt((window * window).mean(axis=1))
+        half = self.indicators.bb_std * np.sqrt(mean_of_each(window * window))
         width = 2.0 * half
         return {
-            "bb_upper": middle + half,
-            "bb_middle": middle,
-            "bb_lower": middle - half,
-            "bb_width": width / middle,
-            "bb_position": _ratio(close - middle, width, _FLAT_BAND * middle),
+            "bb_upper": lambda: middle + half,
+            "bb_middle": lambda: middle,
+            "bb_lower": lambda: middle - half,
+            "bb_width": lambda: width / middle,
+            "bb_position": lambda: _ratio(close - middle, width, _FLAT_BAND * middle),
         }
 
     def _volume_columns(self, step: _Step) -> Columns:
         volume = step.candles[4]
-        mean = self._volume.advance(step.idx, step.row, volume).mean(axis=1)
+        mean = mean_of_each(self._volume.advance(step.idx, step.row, volume))
         ratio = _ratio(volume, mean, _ZERO_VOLUME)
-        return {"volume_sma_20": mean, "volume_ratio": ratio, "log_volume_ratio": np.log1p(ratio)}
+        return {
+            "volume_sma_20": lambda: mean,
+            "volume_ratio": lambda: ratio,
+            "log_volume_ratio": lambda: np.log1p(ratio),
+        }
 
     def _sma_columns(self, step: _Step) -> Columns:
         close = step.candles[3]
-        return {
-            name: ring.advance(step.idx, step.row, close).mean(axis=1)
-            for name, ring in self._averages.items()
-        }
+
+        def mean(ring: Ring) -> FloatArray:
+            return mean_of_each(ring.advance(step.idx, step.row, close))
+
+        return {name: partial(mean, ring) for name, ring in self._averages.items()}
 
 
 def _ratio(above: FloatArray, below: FloatArray, zero: float | FloatArray) -> FloatArray:
     """``above / below``, and 0 where ``below`` is under ``zero``."""
-    return np.divide(above, below, out=np.zeros_like(above), where=~(below < zero))
+    return np.divide(above, below, out=np.zeros(len(above)), where=~(below < zero))

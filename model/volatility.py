@@ -30,6 +30,7 @@ N_FEATURES: Final = 4
 by how much the first is above the second: a burst says more than a lull."""
 
 _ALPHAS: Final = np.array([2.0 / (span + 1) for span in SPANS])
+_ALL_ALPHAS: Final = np.tile(_ALPHAS, 2)
 _LEAST_RANGE: Final = 1e-7
 _MOST_RATIO: Final = 100.0
 
@@ -41,8 +42,8 @@ class Volatility:
     """
 
     def __init__(self, n_symbols: int) -> None:
-        self._ranges = np.zeros((n_symbols, len(SPANS)))
-        self._volumes = np.zeros((n_symbols, len(SPANS)))
+        # Of the range, each span, then of the volume.
+        self._means = np.zeros((n_symbols, 2 * len(SPANS)))
 
     def prime(self, idx: Index, ohlcv: Floats) -> None:
         """Start over from whole windows.
@@ -55,18 +56,21 @@ class Volatility:
         age = np.arange(ohlcv.shape[1])[::-1, None]
         weights = (1.0 - _ALPHAS) ** age
         weights /= weights.sum(axis=0)
-        self._ranges[idx] = _log_range(ohlcv) @ weights
-        self._volumes[idx] = ohlcv[..., 4] @ weights
+        ranges, volumes = _log_range(ohlcv) @ weights, ohlcv[..., 4] @ weights
+        self._means[idx] = np.concatenate([ranges, volumes], axis=1)
 
     def observe(self, idx: Index, ohlcv: Floats) -> None:
         """Take in one closed candle each, shape ``(k, 5)``; ``idx`` holds no symbol twice."""
-        for means, values in ((self._ranges, _log_range(ohlcv)), (self._volumes, ohlcv[:, 4])):
-            kept = means[idx]
-            means[idx] = kept + _ALPHAS * (values[:, None] - kept)
+        ranges, volumes = _log_range(ohlcv), ohlcv[:, 4]
+        means = self._means.take(idx, axis=0)
+        seen = np.array([ranges] * len(SPANS) + [volumes] * len(SPANS)).T
+        means += _ALL_ALPHAS * (seen - means)
+        self._means[idx] = means
 
     def features(self, idx: Index) -> Floats:
         """Of the candles seen so far, shape ``(k, N_FEATURES)``; always finite."""
-        return _features(self._ranges[idx], self._volumes[idx])
+        means = self._means.take(idx, axis=0)
+        return _features(means[:, : len(SPANS)], means[:, len(SPANS) :])
 
 
 def history_features(ohlcv: Floats) -> Floats:
@@ -98,6 +102,7 @@ def _features(ranges: Floats, volumes: Floats) -> Floats:
     short, long = volumes.T
     ratio = np.ones_like(long)
     np.divide(short, long, out=ratio, where=long > 0.0)
-    np.log(np.clip(ratio, 1.0 / _MOST_RATIO, _MOST_RATIO), out=features[:, 2])
+    ratio = np.minimum(np.maximum(ratio, 1.0 / _MOST_RATIO), _MOST_RATIO)
+    np.log(ratio, out=features[:, 2])
     np.maximum(features[:, 0] - features[:, 1], 0.0, out=features[:, 3])
     return features
