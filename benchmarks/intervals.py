@@ -26,6 +26,7 @@ from benchmarks.candles import read_folder, read_sandbox
 from model.calibration import Calibration, Rules
 from model.evaluation import Scored
 from model.features import OHLCV
+from model.reliability import calm_and_wild
 from model.residuals import LEVELS, Residuals, conformal_quantiles, fit_residuals
 from model.volatility import WARMUP
 
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float64]
-    Flags = NDArray[np.bool_]
 
 LEVEL: Final = 0.9
 FOLDS: Final = 6
@@ -181,7 +181,7 @@ def row_of(served: Served, moves: Floats, base: Floats, hours: NDArray[np.int64]
     rolling = (counted[:, WINDOW:] - counted[:, :-WINDOW]) / np.float64(WINDOW)
     points = score(served, moves)
     last = slice(-int(0.15 * moves.shape[1] * 10 / FOLDS), None)
-    calm, wild = by_hour(moves, hours)
+    calm, wild = calm_and_wild(moves, hours)
     return {
         "ratio": (points.mean(axis=1) / base.mean(axis=1)).tolist(),
         "ratio_last_15": (points[:, last].mean(axis=1) / base[:, last].mean(axis=1)).tolist(),
@@ -191,14 +191,6 @@ def row_of(served: Served, moves: Floats, base: Floats, hours: NDArray[np.int64]
         "calm": [float(i[c].mean()) for i, c in zip(inside, calm, strict=True)],
         "wild": [float(i[w].mean()) for i, w in zip(inside, wild, strict=True)],
     }
-
-
-def by_hour(moves: Floats, hours: NDArray[np.int64]) -> tuple[Flags, Flags]:
-    """Which forecasts fall into the calmest and the wildest fifth of the clock hours."""
-    _, hour = np.unique(hours, return_inverse=True)
-    mean = np.stack([np.bincount(hour, np.abs(m)) / np.bincount(hour) for m in moves])
-    low, high = np.quantile(mean, (0.2, 0.8), axis=1)[:, :, None]
-    return (mean <= low)[:, hour], (mean >= high)[:, hour]
 
 
 def reliability(served: Served, moves: Floats) -> dict[str, Any]:

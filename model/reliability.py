@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 
 from model.calibration import Calibration, Rules
+from model.candle import Timeframe
 from model.features import OHLCV
 from model.volatility import WARMUP
 
@@ -20,10 +21,15 @@ if TYPE_CHECKING:
     from model.evaluation import Scored
 
     Floats = NDArray[np.float64]
+    Flags = NDArray[np.bool_]
 
 SIDES: Final = ("short", "neutral", "long")
 _SYMBOLS: Final = 20
 """More say nothing new."""
+
+_HOUR_MS: Final = 3_600_000
+_LEAST_CANDLES: Final = 12
+"""Of what is called an hour: the fewer, the more is one wild because it left its intervals."""
 
 _BINS: Final = np.linspace(0.0, 1.0, 11)
 
@@ -35,11 +41,15 @@ class Told(NamedTuple):
         chances: of short, neutral and long, ``[n, 3]``.
         came: which of the three it was, ``[n]``.
         inside: whether the close lay inside its interval, ``[n]``.
+        calm: whether its hour turned out one of the calmest fifth of its symbol's, ``[n]``.
+        wild: the same for the wildest fifth, ``[n]``.
     """
 
     chances: Floats
     came: NDArray[np.int64]
-    inside: NDArray[np.bool_]
+    inside: Flags
+    calm: Flags
+    wild: Flags
 
     @property
     def brier(self) -> float:
@@ -86,12 +96,13 @@ def told(
         open_ms = scored.of(number).open_ms
         if len(open_ms):
             together.setdefault(open_ms.tobytes(), []).append(number)
+    hour_ms = max(_HOUR_MS, _LEAST_CANDLES * Timeframe.parse(bundle.manifest.timeframe).ms)
     parts = []
     for numbers in together.values():
         names = [symbols[number] for number in numbers]
         calibration = Calibration(bundle.residuals, names, rules)
         made = [scored.of(number) for number in numbers]
-        parts.append(_told_of(calibration, [candles[name] for name in names], made))
+        parts.append(_told_of(calibration, [candles[name] for name in names], made, hour_ms))
     if not parts:
         return None
     found = Told._make(map(np.concatenate, zip(*parts, strict=True)))
@@ -99,7 +110,10 @@ def told(
 
 
 def _told_of(
-    calibration: Calibration, frames: Sequence[pd.DataFrame], scored: Sequence[Scored]
+    calibration: Calibration,
+    frames: Sequence[pd.DataFrame],
+    scored: Sequence[Scored],
+    hour_ms: int,
 ) -> Told:
     """Of k symbols with n forecasts each, of the same candles."""
     idx = np.arange(len(frames))
@@ -109,6 +123,7 @@ def _told_of(
         np.stack([getattr(one, name) for one in scored])
         for name in ("predicted", "last_close", "close")
     )
+    calm, wild = calm_and_wild(close / last - 1, scored[0].open_ms // hour_ms)
     parts = []
     for at, open_ms in enumerate(scored[0].open_ms):
         calibration.observe(idx, steps[:, at])
@@ -118,7 +133,8 @@ def _told_of(
         came = 1 + (moved > outlook.threshold) - (moved < -outlook.threshold).astype(int)
         inside = (outlook.lower <= close[:, at]) & (close[:, at] <= outlook.upper)
         chances = np.stack([outlook.short, outlook.neutral, outlook.long], axis=1)
-        parts.append(Told(chances[known], came[known], inside[known]))
+        said = chances, came, inside, calm[:, at], wild[:, at]
+        parts.append(Told._make(column[known] for column in said))
     return Told._make(map(np.concatenate, zip(*parts, strict=True)))
 
 
@@ -129,6 +145,19 @@ def _candles(frames: Sequence[pd.DataFrame], open_ms: NDArray[np.int64]) -> tupl
     warm = min(WARMUP, *(int(row[0]) for row in rows))
     before = [one[row[0] - warm : row[0]] for one, row in zip(ohlcv, rows, strict=True)]
     return np.stack(before), np.stack([one[row] for one, row in zip(ohlcv, rows, strict=True)])
+
+
+def calm_and_wild(moves: Floats, hours: NDArray[np.int64]) -> tuple[Flags, Flags]:
+    """Which forecasts fall into the calmest and the wildest fifth of the hours, ``[k, n]`` each.
+
+    Args:
+        moves: returns of k symbols, ``[k, n]``.
+        hours: the hour of each, ``[n]``.
+    """
+    _, hour = np.unique(hours, return_inverse=True)
+    mean = np.stack([np.bincount(hour, np.abs(m)) / np.bincount(hour) for m in moves])
+    low, high = np.quantile(mean, (0.2, 0.8), axis=1)[:, :, None]
+    return (mean <= low)[:, hour], (mean >= high)[:, hour]
 
 
 def reliability(told: Told, side: int) -> list[Bin]:

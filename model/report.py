@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import pandas as pd
+    from numpy.typing import NDArray
 
     from model.bundle import Bundle
     from model.calibration import Rules
@@ -141,6 +142,16 @@ def _chances(page: Page, said: Told | None) -> Iterator[str]:
         f"{level:g} % interval. Brier score {said.brier:.4f}; always giving the average shares "
         f"scores {said.brier_of_shares:.4f}."
     )
+    yield ""
+    yield (
+        f"In the calmest fifth of the hours {_percent(said.inside[said.calm])} lay inside, in the "
+        f"wildest {_percent(said.inside[said.wild])}: nobody knows ahead which these are. An hour "
+        "has at least 12 candles here."
+    )
+
+
+def _percent(flags: NDArray[np.bool_]) -> str:
+    return f"{100 * np.mean(flags):.1f} %" if len(flags) else "–"
 
 
 def _minute(ms: int) -> str:

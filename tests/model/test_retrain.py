@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -223,6 +224,7 @@ def test_the_page_says_what_was_decided_and_why(
     assert f"| detectable (power 0.8) | {decision.detectable:.5f} |" in text
     assert "| ETH/USDT | " in text
     assert "closes lay inside their 90 % interval" in text
+    assert re.search(r"fifth of the hours \d+\.\d % lay inside, in the wildest \d+\.\d %", text)
     assert "![" in text
     assert len(text.splitlines()) < 60
     assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
@@ -245,6 +247,13 @@ def test_what_is_told_is_what_the_daemon_would_say(
     assert len(said.came) == len(judged.challenger.open_ms)
     assert said.chances.sum(axis=1) == pytest.approx(1.0)
     assert 0.8 < said.inside.mean() < 0.97
+    # Of each candle the symbols one after the other, as they were taken in.
+    one, other = (judged.challenger.of(number) for number in range(2))
+    moved = np.abs(np.stack([s.close / s.last_close - 1 for s in (one, other)], axis=1)).ravel()
+    mean = moved.mean()
+    assert moved[said.calm].mean() < 0.9 * mean < 1.1 * mean < moved[said.wild].mean()
+    for fifth in (said.calm, said.wild):
+        assert fifth.mean() == pytest.approx(0.2, abs=0.05)
     # Nothing is said without evidence.
     assert told(both[0], markets, judged.challenger, judged.symbols, Rules(min_n=5_000)) is None
 
@@ -254,14 +263,16 @@ def test_reliability_puts_side_by_side_what_was_said_and_what_came() -> None:
     short = rng.uniform(0.0, 0.5, 20_000)
     chances = np.column_stack([short, 0.8 * (1 - short), 0.2 * (1 - short)])
     came = (rng.uniform(size=(20_000, 1)) > chances.cumsum(axis=1)).sum(axis=1)
-    said = Told(chances, came, np.ones(20_000, bool))
+    yes = np.ones(20_000, bool)
+    said = Told(chances, came, yes, yes, yes)
     for side in range(len(SIDES)):
         bins = reliability(said, side)
         assert sum(one.n for one in bins) == 20_000
         for one in bins:
             assert one.came == pytest.approx(one.given, abs=0.03 + 2 / one.n**0.5)
     assert said.brier < said.brier_of_shares
-    (sure,) = reliability(Told(np.array([[0.0, 1.0, 0.0]]), np.array([1]), np.array([True])), 1)
+    sure_of_it = Told(np.array([[0.0, 1.0, 0.0]]), np.array([1]), yes[:1], yes[:1], yes[:1])
+    (sure,) = reliability(sure_of_it, 1)
     assert sure == (1.0, 1.0, 1)
 
 
