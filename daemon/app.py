@@ -47,7 +47,7 @@ from model.candle import Timeframe
 from model.errors import CandlecastError
 from model.forecast import Market, ModelInfo
 from model.history import History
-from model.live_trial import TrialFiles
+from model.live_trial import FOLDER, TrialFiles
 from model.registry import Registry
 from model.volatility import WARMUP
 
@@ -208,7 +208,7 @@ class App:
         )  # fmt: skip
         registry = Registry(settings.registry_dir)
         loader = Loader(recipe_of(settings), clock.monotonic)
-        trial = TrialFiles(settings.state_dir / "trial")
+        trial = TrialFiles(settings.state_dir / FOLDER)
         self._shadow = Shadow(
             registry, loader.version, trial, gate_of(settings),
             pipeline, self._accuracy, clock, metrics,

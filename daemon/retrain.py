@@ -23,6 +23,7 @@ from daemon.supply import Span, Supply
 from model.archive import Archive, newest_known
 from model.decisions import Entry
 from model.errors import CandlecastError, ConfigError, NoChampion, Overtaken
+from model.live_trial import FOLDER, TrialFiles
 from model.packing import pack_trained
 from model.registry import Registry
 from model.report import Page, write_report
@@ -295,7 +296,9 @@ class _Run:
         except Overtaken as error:
             log.info("%s: it is judged again", error)
             return self._judge(version, candles)
-        registry.prune(job.keep)
+        # A trial takes longer than a few nights; without its challenger it would be for nothing.
+        trial = TrialFiles(job.state / FOLDER).current()
+        registry.prune(job.keep, None if trial is None else trial.challenger)
         return _status(now_ms, version, judged.decision)
 
     def _decided(self, version: str) -> Decision:

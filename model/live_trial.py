@@ -34,6 +34,9 @@ RECORD: Final = np.dtype(
 )
 """Fields of `model.gate.Losses`."""
 
+FOLDER: Final = "trial"
+"""Its place in the state folder."""
+
 _TRIAL: Final = "trial.json"
 _LOSSES: Final = "losses"
 

@@ -175,14 +175,18 @@ class Registry:
         """Where the page about a version is, once there is one; its plot has the suffix .png."""
         return self.root / "reports" / f"{version}.md"
 
-    def prune(self, keep: int) -> tuple[str, ...]:
+    def prune(self, keep: int, spared: str | None = None) -> tuple[str, ...]:
         """Delete all but the newest ``keep`` versions, never the champion or the previous one.
+
+        Args:
+            keep: how many.
+            spared: a version that stays, however old.
 
         Returns:
             The versions that are gone.
         """
         with self._alone():
-            safe = {self._read("champion"), self._read("previous")}
+            safe = {self._read("champion"), self._read("previous"), spared}
             versions = self.list()
             old = versions[: max(0, len(versions) - keep)]
             gone = tuple(version for version in old if version not in safe)

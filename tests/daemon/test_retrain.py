@@ -18,6 +18,7 @@ from model.candle import Candle, Ohlcv, Timeframe
 from model.errors import CandlecastError
 from model.gate import GateRules
 from model.history import History
+from model.live_trial import FOLDER, Trial, TrialFiles
 from model.registry import Registry
 from model.retrain_status import RetrainStatus
 from tests.daemon.handclock import HandClock
@@ -108,6 +109,21 @@ def test_what_was_trained_is_judged_without_training_or_asking_again(job: Retrai
     assert status.promoted == (registry.champion() == challenger) == entry.gate.promote
     assert registry.report(challenger).exists()
     assert [path.name for path in job.folder.iterdir()] == [".lock"]
+
+
+def test_a_model_on_live_trial_is_not_pruned(job: RetrainJob) -> None:
+    registry = Registry(job.state / "registry")
+    challenger = registry.previous()
+    assert challenger is not None
+    market = {SYMBOL: random_candles(ROWS, 5)}
+    made = [write(registry.root, market, timeframe="15m", seed=n).version for n in range(4)]
+    tried, *others = sorted(made)
+    TrialFiles(job.state / FOLDER).begin(Trial(tried, registry.champion(), (SYMBOL,)))
+    planned(job, challenger)
+    retrain(replace(job, keep=0), HandClock(END_MS + 60_000), silent)
+    left = registry.list()
+    assert tried in left
+    assert not set(others) & set(left)
 
 
 def test_whoever_became_champion_during_the_judging_is_the_one_to_beat(job: RetrainJob) -> None:
