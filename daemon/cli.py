@@ -149,9 +149,10 @@ def _demo(args: argparse.Namespace) -> None:
     from rich.console import Console
 
     from daemon.demo import Demo, run_demo
+    from daemon.progress import can_redraw
 
     demo = Demo(args.duration, args.headless, args.data, args.exchange)
-    console = Console(force_terminal=False if args.headless else None)
+    console = Console(force_terminal=can_redraw() and not args.headless)
     until_told(lambda stop: run_demo(demo, console, stop))
 
 

@@ -32,6 +32,7 @@ def watch(args: argparse.Namespace) -> None:
     from config import settings as configuration
     from daemon.board import Board
     from daemon.clock import SystemClock
+    from daemon.progress import can_redraw
     from daemon.watch import watch_until
     from daemon.wiring import broker_of
 
@@ -44,7 +45,8 @@ def watch(args: argparse.Namespace) -> None:
     path = args.config if args.host is None else configuration.shipped()
     broker = broker_of(configuration.load(path, os.environ | asked))
     board = Board(f"candlecast watch · {broker.host}:{broker.port}")
-    until_told(lambda stop: watch_until(stop, broker, board, Console(), SystemClock()))
+    console = Console(force_terminal=can_redraw())
+    until_told(lambda stop: watch_until(stop, broker, board, console, SystemClock()))
 
 
 def doctor(args: argparse.Namespace) -> None:

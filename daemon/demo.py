@@ -67,9 +67,10 @@ async def run_demo(demo: Demo, console: Console, stop: asyncio.Event) -> None:
             tape = demo_tape(demo.data, frame, clock.wall_ms())
             async with SandboxExchange(tape, name=demo.exchange, clock=clock) as exchange:
                 console.print(
-                    f"{exchange.name} on {exchange.rest_url} and {exchange.ws_url}, "
+                    f"{exchange.name} on {exchange.rest_url} and {exchange.ws_url}\n"
                     f"MQTT broker on {broker.host}:{broker.port}",
                     style="dim",
+                    soft_wrap=True,
                 )
                 config = write_config(Path(folder), tape, exchange, broker)
                 await _day_one(config, frame, stop)

@@ -116,11 +116,15 @@ def model_story(registry: Registry, version: str, now_ms: int) -> str:
 
 def _skill(registry: Registry, version: str) -> str:
     """What is known of a model, for whoever promotes it by hand."""
-    ratio = registry.open(version).manifest.metrics.get("mae_ratio")
+    metrics = registry.open(version).manifest.metrics
+    ratio, low, high = (metrics.get(f"mae_ratio{end}") for end in ("", "_low", "_high"))
     if ratio is None:
         return "nothing is known of its skill"
-    verdict = "below 1 is skill" if ratio < 1 else "not below 1: it has shown no skill"
-    return f"error ÷ last value's on its test candles {ratio:.4f}, {verdict}"
+    said = f"error ÷ last value's on its test candles {ratio:.4f}"
+    if low is None or high is None:
+        return said
+    verdict = "skill" if high < 1 else "worse than it" if low > 1 else "cannot be told from it"
+    return f"{said} (95 %: {low:.4f} to {high:.4f}): {verdict}"
 
 
 def _role(registry: Registry, version: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
@@ -15,6 +16,11 @@ if TYPE_CHECKING:
 
 _LINES: Final = 4
 """Plain lines from start to end of one symbol."""
+
+
+def can_redraw() -> bool:
+    """Whether what is printed can be drawn again: on a terminal that can go back to a line."""
+    return sys.stdout.isatty() and os.environ.get("TERM") not in {"dumb", "unknown"}
 
 
 class _Bars:
@@ -43,7 +49,7 @@ class _Lines:
 @contextmanager
 def candles_progress() -> Iterator[FetchProgress]:
     """Show how many candles of each symbol have come."""
-    if not sys.stdout.isatty():
+    if not can_redraw():
         yield _Lines()
         return
     from rich.progress import (

@@ -29,7 +29,7 @@ def test_promoting_by_hand_shows_the_skill_and_is_written_down(registry: Registr
     first, second = registry.write(parts(0)), registry.write(parts(1))
     promoted = said(registry, "promote", first)
     assert promoted.splitlines()[-1] == f"champion: {first}"
-    assert "error ÷ last value's on its test candles 1.0000, not below 1" in promoted
+    assert "error ÷ last value's on its test candles 1.0000" in promoted
     said(registry, "promote", second)
     assert said(registry, "rollback").splitlines()[-1] == f"champion: {first}"
     story = [(e.action, e.by, e.version, e.champion) for e in registry.decisions()]
@@ -38,6 +38,24 @@ def test_promoting_by_hand_shows_the_skill_and_is_written_down(registry: Registr
         ("promote", "hand", second, first),
         ("rollback", "hand", first, second),
     ]
+
+
+@pytest.mark.parametrize(
+    ("ends", "verdict"),
+    [
+        ((0.9987, 1.0010), "cannot be told from it"),
+        ((0.9970, 0.9999), "skill"),
+        ((1.0001, 1.0020), "worse than it"),
+    ],
+)
+def test_a_ratio_below_1_by_less_than_noise_is_not_called_skill(
+    registry: Registry, ends: tuple[float, float], verdict: str
+) -> None:
+    metrics = {"mae_ratio": 0.9999, "mae_ratio_low": ends[0], "mae_ratio_high": ends[1]}
+    version = registry.write(replace(parts(0), metrics=metrics))
+    said_of_it = said(registry, "promote", version).splitlines()[0]
+    interval = f"(95 %: {ends[0]:.4f} to {ends[1]:.4f})"
+    assert said_of_it.endswith(f"on its test candles 0.9999 {interval}: {verdict}")
 
 
 def test_the_list_tells_the_story(registry: Registry) -> None:

@@ -58,7 +58,7 @@ def publish(broker: Mosquitto, message: dict[str, Any] | str, *options: str) -> 
 class Terminal:
     """A program on a terminal of its own."""
 
-    def __init__(self, command: list[str]) -> None:
+    def __init__(self, command: list[str], kind: str) -> None:
         self._ours, theirs = pty.openpty()
         termios.tcsetwinsize(theirs, (24, 120))
         self.before = termios.tcgetattr(theirs)
@@ -71,7 +71,7 @@ class Terminal:
             stdout=theirs,
             stderr=theirs,
             env={k: v for k, v in os.environ.items() if k not in {"COLUMNS", "LINES"}}
-            | {"TERM": "xterm-256color"},
+            | {"TERM": kind},
         )
 
     def until(self, pattern: str, within_s: float = 20.0) -> None:
@@ -110,8 +110,8 @@ class Terminal:
 
 
 @contextmanager
-def terminal(*command: str) -> Iterator[Terminal]:
-    made = Terminal([*command])
+def terminal(*command: str, kind: str = "xterm-256color") -> Iterator[Terminal]:
+    made = Terminal([*command], kind)
     try:
         yield made
     finally:
@@ -172,6 +172,14 @@ def test_ctrl_c_is_a_clean_end(broker: Mosquitto) -> None:
         assert shown.end() == 0
         assert "Traceback" not in shown.seen
         assert shown.attributes() == shown.before
+
+
+def test_a_terminal_that_cannot_go_back_is_told_lines(broker: Mosquitto) -> None:
+    publish(broker, forecast("BTC/USDT", 0), "-r")
+    with terminal(*WATCH, "--host", HOST, "--port", str(broker.port), kind="dumb") as shown:
+        shown.until(r"BTC/USDT seq \d+ close 97000")
+        shown.type("\x03")
+        assert shown.end() == 0
 
 
 def test_in_a_pipe_a_forecast_is_a_line_and_a_restarted_broker_goes_on(broker: Mosquitto) -> None:
