@@ -1,7 +1,9 @@
-"""Somebody sets the machine's clock an hour forward and back; forecasts do not notice."""
+"""Time as the machine tells it is set an hour forward and back, or stands still for seconds."""
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -14,6 +16,7 @@ from tests.integration.harness import (
     daemon,
     predictions,
     promote_drawn,
+    sample,
     sections,
     tape_of,
     write_config,
@@ -49,8 +52,13 @@ def set_clock(rc: Path, offset: str) -> None:
 
 
 def offset_of(metrics: str) -> float:
-    name = "candlecast_exchange_clock_offset_seconds "
-    return float(next(x for x in metrics.splitlines() if x.startswith(name)).split()[1])
+    return sample(metrics, "candlecast_exchange_clock_offset_seconds")
+
+
+def untold(metrics: str) -> float:
+    """Candles that were not forecast because a later one came with them, or came first."""
+    outcomes = [f'candlecast_predictions_total{{outcome="{o}"}}' for o in ("dropped", "skipped")]
+    return sum(sample(metrics, outcome) for outcome in outcomes)
 
 
 def test_a_jump_of_an_hour_makes_no_duplicate_no_skipped_and_no_false_closed_candle(
@@ -80,6 +88,7 @@ def test_a_jump_of_an_hour_makes_no_duplicate_no_skipped_and_no_false_closed_can
                         messages.append(message)
                     time.sleep(0.02)
                 offsets.append(offset_of(process.get("/metrics")[1]))
+            metrics = process.get("/metrics")[1]
             assert process.stop() == 0, process.log
             log = process.log
         messages += subscriber.received()
@@ -95,9 +104,54 @@ def test_a_jump_of_an_hour_makes_no_duplicate_no_skipped_and_no_false_closed_can
         assert forecast["last_close"] == candle.close
         assert 0 <= forecast["published_ms"] - forecast["candle_close_ms"] < SECOND.ms
     assert len(numbers) == 3
+    missing = 0
     for sequence in numbers.values():
         assert len(sequence) > 15
-        assert sequence == list(range(sequence[0], sequence[0] + len(sequence)))
+        assert sequence == sorted(set(sequence))
+        missing += sequence[-1] - sequence[0] + 1 - len(sequence)
+    # A machine that stands still for seconds costs forecasts, each of them counted. A clock that
+    # is set costs none: nothing is taken for impossible, no connection for dead.
+    assert missing <= untold(metrics)
+    for series in ("feed_refused", "feed_reconnects", "feed_silent_streams"):
+        assert sample(metrics, f"candlecast_{series}_total") == 0
     for index, at_ms in heard_at.items():
         for forecast in predictions([messages[index]]):
             assert abs(at_ms - forecast["published_ms"]) < 5_000
+
+
+def test_of_seconds_that_a_process_stood_still_every_candle_is_accounted_for(
+    tmp_path: Path,
+) -> None:
+    http_port = free_port()
+    with (
+        sandbox_process("--symbols", "3", "--history", str(HISTORY)) as exchange,
+        mosquitto(tmp_path) as broker,
+        mosquitto_sub(broker.port, "candlecast/#") as subscriber,
+    ):
+        tape = tape_of(exchange)
+        promote_drawn(tmp_path, tape)
+        config = write_config(tmp_path, sections(exchange, broker.port, http_port))
+        with daemon(config, http_port) as process:
+            process.wait_ready()
+            time.sleep(1.5)
+            for pid in (process.process.pid, exchange.process.pid):
+                os.kill(pid, signal.SIGSTOP)
+                time.sleep(2.6)
+                os.kill(pid, signal.SIGCONT)
+                time.sleep(2.2)
+            messages = subscriber.received()
+            metrics = process.get("/metrics")[1]
+            assert process.stop() == 0, process.log
+        assert "Traceback" not in process.log
+
+    told = {(forecast["symbol"], forecast["seq"]): forecast for forecast in predictions(messages)}
+    for (symbol, _), forecast in told.items():
+        candle = tape.candle(symbol, forecast["candle_open_ms"])
+        assert forecast["last_close"] == candle.close
+        assert 0 <= forecast["published_ms"] - forecast["candle_close_ms"] < SECOND.ms
+    missing = 0
+    for symbol in exchange.symbols:
+        sequence = [seq for name, seq in told if name == symbol]
+        missing += sequence[-1] - sequence[0] + 1 - len(sequence)
+    assert missing >= 3
+    assert missing <= untold(metrics)
