@@ -82,7 +82,7 @@ class Manifest:
             fail(MANIFEST, f"schema must be {SCHEMA}, not {ascii(raw.get('schema'))[:40]}")
         as_object(raw, MANIFEST, ("schema", *(field.name for field in fields(cls))))
         return cls(
-            version=_matching(raw, "version", VERSION),
+            version=_version(raw),
             timeframe=_timeframe(raw),
             features=_features(raw),
             indicators=_indicators(raw),
@@ -161,6 +161,15 @@ def _matching(raw: Mapping[str, Any], key: str, pattern: re.Pattern[str]) -> str
     if not pattern.fullmatch(text):
         fail(_at(key), f"has the wrong form: {ascii(text)[:80]}")
     return text
+
+
+def _version(raw: Mapping[str, Any]) -> str:
+    version = _matching(raw, "version", VERSION)
+    try:
+        made_ms(version)
+    except ValueError:
+        fail(_at("version"), f"has the wrong form: {version!r}")
+    return version
 
 
 def _hash(value: object) -> str:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import pickle
+import re
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -103,8 +104,8 @@ def pickled_scaler(folder: Path) -> None:
     resign(folder)
 
 
-def with_keras(folder: Path, members: dict[str, bytes]) -> None:
-    with zipfile.ZipFile(folder / "model.keras", "w") as archive:
+def with_keras(folder: Path, members: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> None:
+    with zipfile.ZipFile(folder / "model.keras", "w", method) as archive:
         for name, data in members.items():
             archive.writestr(name, data)
     resign(folder)
@@ -130,6 +131,36 @@ def pickled_keras(folder: Path) -> None:
 
 def names_outside_in_keras(folder: Path) -> None:
     with_keras(folder, PLAIN | {"../../exploded": b"x"})
+
+
+def encrypted_keras(folder: Path) -> None:
+    with_keras(folder, PLAIN)
+    path = folder / "model.keras"
+    data = bytearray(path.read_bytes())
+    for header, flags in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
+        for found in re.finditer(re.escape(header), data):
+            data[found.start() + flags] |= 1
+    path.write_bytes(data)
+    resign(folder)
+
+
+def damaged_deflate(folder: Path) -> None:
+    squeezed_and_damaged(folder, zipfile.ZIP_DEFLATED)
+
+
+def damaged_lzma(folder: Path) -> None:
+    squeezed_and_damaged(folder, zipfile.ZIP_LZMA)
+
+
+def squeezed_and_damaged(folder: Path, method: int) -> None:
+    with_keras(folder, PLAIN | {"config.json": b"{" + b" " * 2_000 + b"}"}, method)
+    path = folder / "model.keras"
+    data = bytearray(path.read_bytes())
+    squeezed = data.find(b"config.json") + len("config.json")
+    for at in range(squeezed + 4, squeezed + 9):
+        data[at] ^= 0x5A
+    path.write_bytes(data)
+    resign(folder)
 
 
 def h5_for_keras(folder: Path) -> None:
@@ -245,6 +276,9 @@ HOSTILE: list[Callable[[Path], None]] = [
     custom_object,
     pickled_keras,
     names_outside_in_keras,
+    encrypted_keras,
+    damaged_deflate,
+    damaged_lzma,
     h5_for_keras,
     huge_file,
     huge_manifest,

@@ -208,6 +208,16 @@ def test_no_manifest_text_raises_anything_but_a_bundle_error(text: bytes | str) 
         Manifest.from_json(text)
 
 
+def test_a_version_whose_time_there_cannot_be_is_none(registry: Registry) -> None:
+    version = registry.write(parts())
+    impossible = "20269923T120003Z-aaaaaa"
+    text = (registry.root / version / "manifest.json").read_text().replace(version, impossible)
+    (registry.root / version / "manifest.json").write_text(text)
+    (registry.root / version).rename(registry.root / impossible)
+    with pytest.raises(BundleError, match="version: has the wrong form"):
+        registry.open(impossible)
+
+
 def test_a_model_that_fits_is_let_pass_and_others_are_told_why(registry: Registry) -> None:
     version = registry.write(parts())
     manifest = registry.open(version).manifest
