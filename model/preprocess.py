@@ -11,6 +11,7 @@ from model import scaler_file
 from model.errors import ConfigError
 from model.features import CLOSE_FEATURES, FEATURES, LOG_RETURN_FEATURES, Indicators
 from model.indicators import level_free_columns, reference_columns
+from model.scaler import LEAST_RETURN
 from model.training_config import load_config
 
 if TYPE_CHECKING:
@@ -179,11 +180,11 @@ class DataPreprocessor:
         scaler.target_name_ = target_of(self.config)
         if scaler.target_name_ == "close":
             scaler.target_offset_ = float(target.min())
-            scaler.target_scale_ = float(np.ptp(target)) or 1.0
+            scaler.target_scale_ = float(max(np.ptp(target), LEAST_RETURN * target[-1]))
         else:
             # No offset: a network that says 0 forecasts that the price stays where it is.
             scaler.target_offset_ = 0.0
-            scaler.target_scale_ = float(target.std()) or 1.0
+            scaler.target_scale_ = float(max(target.std(), LEAST_RETURN))
         return scaler
 
     def _complete_scaler(self) -> MinMaxScaler:

@@ -24,7 +24,7 @@ IntArray = NDArray[np.int64]
 
 _FILE: Final = "scaler.json"
 
-_LEAST_RETURN: Final = 1e-6
+LEAST_RETURN: Final = 1e-6
 """What 1 of the network is worth at least: a market may have stood still."""
 
 
@@ -169,11 +169,11 @@ class BoundScaler:
         self._factor[idx], self._summand[idx] = _line(self._low[idx], self._high[idx])
         if target == "close":
             self._offset[idx] = close.min(axis=1)
-            self._scale[idx] = np.maximum(np.ptp(close, axis=1), _LEAST_RETURN * close[:, -1])
+            self._scale[idx] = np.maximum(np.ptp(close, axis=1), LEAST_RETURN * close[:, -1])
         else:
             self._offset[idx] = 0.0
             returns = np.diff(np.log(close), axis=1)
-            self._scale[idx] = np.maximum(returns.std(axis=1), _LEAST_RETURN)
+            self._scale[idx] = np.maximum(returns.std(axis=1), LEAST_RETURN)
         self.fitted[idx] = True
 
     def adopt(self, idx: IntArray, other: BoundScaler, theirs: IntArray) -> None:

@@ -224,3 +224,21 @@ def test_broken_candles_are_refused(configure: Configure, candles: pd.DataFrame)
     candles.loc[5, "close"] = np.inf
     with pytest.raises(ValueError, match="not finite"):
         DataPreprocessor(configure()).add_technical_indicators(candles)
+
+
+@pytest.mark.parametrize("target", ["close", "log_return"])
+@pytest.mark.parametrize("ticks", [0, 1])
+def test_a_market_that_stood_still_is_worth_a_millionth_not_everything(
+    configure: Configure, target: str, ticks: int
+) -> None:
+    """Else the network's 0.1 would forecast a move of 10 %, or one tick be worth a hundred."""
+    close = np.full(700, 5e-5)
+    close[300:] += ticks * 1e-12
+    candles = pd.DataFrame(dict.fromkeys(("open", "high", "low", "close"), close))
+    candles["volume"] = 1.0
+    preprocessor = DataPreprocessor(configure(target=target, lookback_periods=8))
+    _, y, _ = preprocessor.create_sequences(candles, 8)
+    scaler = preprocessor.symbol_scaler()
+    worth = scaler.target_scale / (5e-5 if target == "close" else 1.0)
+    assert worth == pytest.approx(1e-6)
+    assert np.abs(y).max() < 0.1
