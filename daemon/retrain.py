@@ -27,7 +27,7 @@ from model.live_trial import FOLDER, TrialFiles
 from model.packing import pack_trained
 from model.registry import Registry
 from model.report import Page, write_report
-from model.retrain import cut_for_gate, frame_of, judge, rows_of, train_challenger
+from model.retrain import cut_for_gate, frame_of, judge, long_enough, rows_of, train_challenger
 from model.retrain_request import take_request
 from model.retrain_status import RetrainStatus
 
@@ -73,6 +73,8 @@ class RetrainJob:
         gate: what a challenger must show.
         calibration: what intervals and probabilities shall be, for the report.
         keep: models that stay in the registry.
+        warmup: candles that the indicators take to settle.
+        leave_out: train without symbols that have too few candles yet, rather than not at all.
     """
 
     config: Path
@@ -88,6 +90,8 @@ class RetrainJob:
     gate: GateRules
     calibration: Rules
     keep: int
+    warmup: int
+    leave_out: bool
 
     @property
     def folder(self) -> Path:
@@ -263,20 +267,23 @@ class _Run:
             found = {symbol: self._known(archive, symbol, plan) for symbol in self._job.symbols}
         finally:
             archive.close()
-        return {symbol: frame_of(found[symbol], self._job.timeframe) for symbol in found}
+        lacking = [symbol for symbol, candles in found.items() if not candles]
+        if lacking and (len(lacking) == len(found) or not self._job.leave_out):
+            frame = self._job.timeframe.text
+            msg = f"there are no {frame} candles of {', '.join(lacking)} in that time"
+            raise CandlecastError(msg)
+        return {s: frame_of(known, self._job.timeframe) for s, known in found.items() if known}
 
     def _known(self, archive: Archive, symbol: str, plan: _Plan) -> list[Candle]:
         revisions = archive.revisions(symbol, plan.from_ms, plan.until_ms)
-        candles = newest_known(revisions, plan.known_ms)
-        if not candles:
-            msg = f"there are no {self._job.timeframe.text} candles of {symbol} in that time"
-            raise CandlecastError(msg)
-        return candles
+        return newest_known(revisions, plan.known_ms)
 
     def _train(self, plan: _Plan, candles: Mapping[str, pd.DataFrame]) -> str:
         job = self._job
         # A market may be younger than the span, or have been closed at its end.
         cut = job.cut(rows_of(candles))
+        if job.leave_out:
+            candles = long_enough(candles, cut, job.lookback, job.warmup)
         trained = train_challenger(job.config, candles, job.timeframe, cut, job.folder)
         return self._registry.write(pack_trained(trained, job.folder, plan.started_ms))
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from daemon.clock import SystemClock
 from daemon.progress import candles_progress
 from daemon.retrain import RetrainJob, be_modest, check_span, retrain
-from daemon.wiring import gate_of
+from daemon.wiring import gate_of, indicators_of
 from model.archive import Archive
 from model.calibration import Rules
 from model.candle import Timeframe
@@ -137,6 +137,8 @@ def retrain_job(settings: Settings, config: Path, rules: Rules) -> RetrainJob:
         gate=gate_of(settings),
         calibration=rules,
         keep=registry.keep,
+        warmup=indicators_of(settings).warmup,
+        leave_out=model.unknown_symbols == "fit_on_warmup",
     )
     job.cut(job.rows)
     return job

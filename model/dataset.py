@@ -244,7 +244,7 @@ def build_dataset(
     """
     config = DataPreprocessor(config_path).config
     settings = config["model"]
-    cuts = _cut_times(candles, *(splits or (settings["train_split"], settings["val_split"])))
+    cuts = cut_times(candles, *(splits or (settings["train_split"], settings["val_split"])))
     lookback = int(config["model"]["lookback_periods"])
     parts: list[list[Samples]] = [[] for _ in _PARTS]
     scalers: dict[str, SymbolScaler] = {}
@@ -289,9 +289,14 @@ def build_dataset(
     )
 
 
-def _cut_times(
+def cut_times(
     candles: Mapping[str, pd.DataFrame], train_split: float, val_split: float
 ) -> Integers:
+    """Opening times of the first candles of validation and test, whatever their symbol.
+
+    Raises:
+        ConfigError: there are no candles.
+    """
     if not candles:
         msg = "there are no candles to train on"
         raise ConfigError(msg)

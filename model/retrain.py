@@ -7,13 +7,14 @@ has seen.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from model.candle import Timeframe
-from model.dataset import on_grid
+from model.dataset import cut_times, on_grid
 from model.errors import CandlecastError, ConfigError
 from model.evaluation import Scored
 from model.gate import Decision, GateRules, decide, paired_losses
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
     Candles = Mapping[str, pd.DataFrame]
     Progress = Callable[[str, int, int], None]
+
+log = logging.getLogger(__name__)
 
 _DAY_MS = 86_400_000
 
@@ -107,6 +110,26 @@ def frame_of(candles: Sequence[Candle], timeframe: Timeframe) -> pd.DataFrame:
 def rows_of(candles: Candles) -> int:
     """Different candles there are, whatever their symbol: what a `Cut` shares out."""
     return len(np.unique(np.concatenate([frame["timestamp"] for frame in candles.values()])))
+
+
+def long_enough(candles: Candles, cut: Cut, lookback: int, warmup: int) -> dict[str, pd.DataFrame]:
+    """Those symbols that have something to learn from, to be stopped by, and to be tested on.
+
+    Args:
+        candles: frames by ccxt symbol.
+        cut: how they are shared out.
+        lookback: candles of a window.
+        warmup: candles before the first window.
+    """
+    edges = cut_times(candles, cut.train, cut.validation)
+    found = {}
+    for symbol, frame in candles.items():
+        ends = np.append(np.searchsorted(frame["timestamp"], edges), len(frame))
+        if (np.diff(ends, prepend=0) > np.array([warmup + lookback, lookback, lookback])).all():
+            found[symbol] = frame
+        else:
+            log.warning("%s is left out: it has too few candles to be trained on", symbol)
+    return found
 
 
 def train_challenger(

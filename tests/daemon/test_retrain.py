@@ -80,6 +80,8 @@ def job(tmp_path: Path) -> RetrainJob:
         gate=GateRules(gate_days=5, margin=0.5, max_age_days=30),
         calibration=Rules(),
         keep=10,
+        warmup=40,
+        leave_out=False,
     )
 
 
@@ -124,6 +126,27 @@ def test_a_model_on_live_trial_is_not_pruned(job: RetrainJob) -> None:
     left = registry.list()
     assert tried in left
     assert not set(others) & set(left)
+
+
+def test_a_symbol_without_candles_ends_the_night_unless_it_may_be_left_out(
+    job: RetrainJob,
+) -> None:
+    registry = Registry(job.state / "registry")
+    challenger = registry.previous()
+    assert challenger is not None
+    young = replace(job, symbols=("NEW/USDT", SYMBOL))
+    planned(job, challenger)
+    with pytest.raises(CandlecastError, match="there are no 15m candles of NEW/USDT"):
+        retrain(young, HandClock(END_MS + 60_000), silent)
+    with pytest.raises(CandlecastError, match="there are no 15m candles of NEW/USDT"):
+        retrain(
+            replace(young, leave_out=True, symbols=("NEW/USDT",)),
+            HandClock(END_MS + 60_000),
+            silent,
+        )
+    status = retrain(replace(young, leave_out=True), HandClock(END_MS + 60_000), silent)
+    assert status.version == challenger
+    assert status.candles is not None
 
 
 def test_whoever_became_champion_during_the_judging_is_the_one_to_beat(job: RetrainJob) -> None:

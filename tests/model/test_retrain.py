@@ -24,7 +24,7 @@ from model.registry import Registry
 from model.reliability import SIDES, Told, reliability, told
 from model.report import Page, write_report
 from model.residuals import LEVELS, Residuals, SymbolResiduals
-from model.retrain import Judged, cut_for_gate, frame_of, judge, rows_of
+from model.retrain import Judged, cut_for_gate, frame_of, judge, long_enough, rows_of
 from model.scaler import ScalerSet
 from tests.models import promote, random_candles
 
@@ -110,6 +110,30 @@ def test_a_market_younger_than_the_span_leaves_the_gate_its_candles(
     dataset = build_dataset(path, young, (cut.train, cut.validation))
     newest_ms = START_MS + (ROWS - 1) * QUARTER.ms
     assert 0 <= (newest_ms - dataset.test_from_ms) // QUARTER.ms + 1 - (150 + LOOKBACK) <= 1
+
+
+def test_symbols_too_young_to_be_trained_on_can_be_left_out(
+    markets: dict[str, pd.DataFrame], tmp_path: Path
+) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("model: {lookback_periods: 8}\nindicators: {rsi_period: 4}\n")
+    whole = markets[SYMBOLS[0]]
+    cut = cut_for_gate(ROWS, 150, LOOKBACK, 0.7, 0.15)
+    trained_rows = int(ROWS * cut.train)
+    candles = {
+        "WHOLE": whole,
+        # The newest of its training candles just make one window.
+        "JUST": whole.tail(ROWS - trained_rows + 40 + LOOKBACK + 1),
+        "YOUNG": whole.tail(ROWS - trained_rows + 40 + LOOKBACK),
+        "GONE": whole.head(ROWS - 150),
+    }
+    candles = {symbol: frame.reset_index(drop=True) for symbol, frame in candles.items()}
+    kept = long_enough(candles, cut, LOOKBACK, 40)
+    assert list(kept) == ["WHOLE", "JUST"]
+    assert build_dataset(path, kept, (cut.train, cut.validation)).symbols == ("WHOLE", "JUST")
+    with pytest.raises(CandlecastError, match="GONE: too few candles"):
+        build_dataset(path, candles, (cut.train, cut.validation))
+    assert long_enough({"YOUNG": whole.tail(100)}, cut, LOOKBACK, 300) == {}
 
 
 def test_a_span_that_leaves_nothing_to_learn_from_is_refused() -> None:
