@@ -112,6 +112,10 @@ class Rest:
             )
             try:
                 await self._load_markets(fresh)
+                # What is not listed any more is watched until somebody takes it out.
+                for name in ("markets", "markets_by_id"):
+                    known = getattr(self.exchange, name)
+                    setattr(fresh, name, {**known, **getattr(fresh, name)})
                 self.exchange.set_markets_from_exchange(fresh)
             finally:
                 await fresh.close()

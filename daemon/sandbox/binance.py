@@ -270,7 +270,7 @@ def exchange_info(market: Market, now_ms: int) -> dict[str, object]:
             }
         ],
         "exchangeFilters": [],
-        "symbols": [_symbol_info(symbol, tick) for symbol in market.tape.symbols],
+        "symbols": [_symbol_info(symbol, tick) for symbol in market.listed],
     }
 
 

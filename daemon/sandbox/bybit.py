@@ -95,7 +95,7 @@ class Bybit(Dialect):
     def _instruments(self, query: Mapping[str, str], now_ms: int) -> object:
         category = query.get("category", "")
         tick = 10.0**-self.market.tape.recording.decimals
-        listed: Iterable[str] = self.market.tape.symbols if category == "spot" else ()
+        listed: Iterable[str] = self.market.listed if category == "spot" else ()
         rows = [_instrument(symbol, f"{tick:.8f}") for symbol in listed]
         return _body({"category": category, "list": rows}, now_ms)
 

@@ -87,7 +87,7 @@ class Kraken(Dialect):
             "/0/public/Time": lambda _query, now_ms: _body({"unixtime": now_ms // 1_000}),
             "/0/public/Assets": lambda _query, _now_ms: _body(_assets(self.market)),
             "/0/public/AssetPairs": lambda _query, _now_ms: _body(
-                {self.market_id(s): _pair(s, self.market) for s in self.market.tape.symbols}
+                {self.market_id(s): _pair(s, self.market) for s in self.market.listed}
             ),
             "/0/public/OHLC": self._klines,
         }

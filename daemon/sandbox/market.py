@@ -34,7 +34,8 @@ class Faults:
         ban_status: HTTP status (418 or 429) of every REST answer until ``ban_until_ms``.
         ban_until_ms: end of that ban, Unix milliseconds.
         no_handshakes: the ban answers new websocket connections too.
-        delisted: symbols that cannot be subscribed to and of which nothing more is told.
+        delisted: symbols that cannot be subscribed to and of which nothing more is told; whoever
+            asks for the list of markets does not find them.
     """
 
     silent: bool = False
@@ -95,6 +96,11 @@ class Market:
         """Trade what ``tape`` plays, with ``faults`` applied."""
         self.tape = tape
         self.faults = faults
+
+    @property
+    def listed(self) -> list[str]:
+        """The ccxt symbols that can be traded now."""
+        return [symbol for symbol in self.tape.symbols if symbol not in self.faults.delisted]
 
     def kline(self, symbol: str, open_ms: int, fraction: float, *, revised: bool) -> Kline:
         """The candle after ``fraction`` of its time; with ``revised``, a correction shows.

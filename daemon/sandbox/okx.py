@@ -77,8 +77,8 @@ class Okx(Dialect):
         if not kind:
             raise empty
         tick = 10.0**-self.market.tape.recording.decimals
-        listed = self.symbol_of_id if kind == "SPOT" else ()
-        return _body([_instrument(market_id, f"{tick:.8f}") for market_id in listed])
+        listed = self.market.listed if kind == "SPOT" else ()
+        return _body([_instrument(self.market_id(symbol), f"{tick:.8f}") for symbol in listed])
 
     def _recent(self, query: Mapping[str, str], now_ms: int) -> object:
         frame = self.market.tape.timeframe

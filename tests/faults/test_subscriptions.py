@@ -64,6 +64,26 @@ async def test_a_delisted_symbol_is_reported_alone_and_the_others_go_on(
     assert len(lines(caplog, "refuses to stream")) == 1
 
 
+async def test_a_delisted_symbol_does_not_keep_a_new_listing_out(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with market("okx", 3) as (exchange, _, clock):
+        gone, stays, listed = exchange.tape.symbols
+        exchange.faults.delisted.add(listed)
+        urls = exchange.rest_url, exchange.ws_url
+        async with running(make_feed(urls, [gone, stays], clock, name="okx")) as heard:
+            await until(lambda: {c.symbol for c in heard.closed} == {gone, stays})
+            exchange.faults.delisted.clear()
+            exchange.faults.delisted.add(gone)
+            await heard.feed.know([listed])
+            heard.feed.watch([gone, stays, listed])
+            exchange.streams.abort_all()
+            await until(lambda: lines(caplog, f"refuses to stream {gone};"), 30)
+            before = len(heard.closed)
+            await until(lambda: len(heard.closed) >= before + 4)
+        assert {candle.symbol for candle in heard.closed[before:]} == {stays, listed}
+
+
 @pytest.mark.parametrize(
     ("text", "refused"),
     [
