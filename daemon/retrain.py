@@ -222,6 +222,8 @@ class _Run:
         self._registry = Registry(job.state / "registry")
 
     def run(self) -> RetrainStatus:
+        # One that cannot be opened would end the night after its training.
+        self._champion()
         plan = self._plan()
         plan.write(self._job.folder)
         if plan.known_ms is None:

@@ -220,6 +220,15 @@ def test_a_plan_that_is_old_or_of_other_settings_is_not_taken_up(
     assert asdict(job)["key"] == plan["key"] == "settings"
 
 
+def test_a_champion_that_is_damaged_is_told_before_anything_is_fetched_or_trained(
+    job: RetrainJob,
+) -> None:
+    registry = Registry(job.state / "registry")
+    (registry.root / registry.champion() / "step.onnx").write_bytes(b"rotten")
+    with pytest.raises(CandlecastError, match=r"step\.onnx: has changed since it was written"):
+        retrain(job, HandClock(END_MS + 60_000), silent)
+
+
 def test_a_failure_keeps_when_it_last_went_well(job: RetrainJob) -> None:
     RetrainStatus(END_MS - 5, 1.0, END_MS - 5, None).write(job.state)
     with pytest.raises(CandlecastError):

@@ -254,8 +254,8 @@ registry = Registry(Path(sys.argv[1]))
 def work(start):
     for number in count(start):
         version = registry.write(parts(number))
-        registry.record(Entry(number, "promote", "retrain", version, None))
-        registry.promote(version)
+        champion = registry.champion() if (registry.root / "champion").exists() else None
+        registry.conclude(Entry(number, "promote", "retrain", version, champion))
         if number % 3 == 2:
             registry.rollback()
             registry.prune(keep=2)
