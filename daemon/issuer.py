@@ -165,10 +165,13 @@ class Issuer:
         """The positions of those that are of use; the others are counted."""
         left = self.marks.left([ready.slot for ready in batch], self._targets_ms(batch))
         fit = []
-        for at, (ready, price, has_left) in enumerate(
-            zip(batch, run.price.tolist(), left, strict=True)
+        for at, (ready, price, has_left, filled) in enumerate(
+            zip(batch, run.price.tolist(), left, run.filled, strict=True)
         ):
             reason = self._unfit(ready.candle, price, now_ms, has_left=has_left)
+            if filled == run.lookback:
+                # The market may be none any more: exchanges go silent about one that they delist.
+                reason = "untraded"
             if reason is None:
                 fit.append(at)
             else:

@@ -34,7 +34,7 @@ STAGES: Final = (
     *("ready", "total"),
 )
 OUTCOMES: Final = ("published", "late", "dropped", "skipped")
-SKIPPED: Final = ("gap", "window", "expired", "not_a_price", "repeated")
+SKIPPED: Final = ("gap", "window", "untraded", "expired", "not_a_price", "repeated")
 """Known from the start, so that their first increase can be seen."""
 
 C = TypeVar("C", bound=Collector)
@@ -178,7 +178,8 @@ class Metrics:
         self.clock_offset.set(nan)
         self.clock_error.set(nan)
         self.feed_stale_symbols = self._gauge(
-            "feed_stale_symbols", "Symbols whose window is not whole or not up to date"
+            "feed_stale_symbols",
+            "Symbols whose window is not whole, not up to date or without a trade",
         )
         self.mqtt_connected = self._gauge("mqtt_connected", "1 while there is a broker")
         self.mqtt_connections = self._counter("mqtt_connections", "Connections to the broker")

@@ -238,12 +238,17 @@ class Pipeline:
         return not self._busy and not len(self._batcher)
 
     def stale_symbols(self, now_ms: int) -> list[str]:
-        """Symbols whose window is not whole, or whose next candle is overdue at ``now_ms``."""
+        """Symbols that are not forecast at ``now_ms``.
+
+        Their window is not whole, their next candle is overdue, or there was no trade for so long
+        that all of what they would be forecast from stands in for candles.
+        """
         return [window.symbol for window in self.windows if self._is_stale(window, now_ms)]
 
     def _is_stale(self, window: Window, now_ms: int) -> bool:
         due_ms = (window.next_open_ms or 0) + self.timeframe.ms + _DELIVERY_MS
-        return not window.whole or now_ms > due_ms
+        lookback = self._served.lookback
+        return not window.whole or now_ms > due_ms or window.filled(lookback) == lookback
 
     async def run(self) -> None:
         """Forecast whatever is ready, until cancelled."""

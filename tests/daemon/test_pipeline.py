@@ -223,6 +223,32 @@ async def test_periods_without_a_trade_are_filled_and_told(path: Route, market: 
     }
 
 
+async def test_a_market_without_a_trade_in_the_whole_window_is_stale_and_not_forecast(
+    path: Route, market: Tape
+) -> None:
+    path.warm(market, CAPACITY)
+    await path.pipeline.settled()
+    quiet = range(CAPACITY, CAPACITY + LOOKBACK)
+    still = market.candle("A/U", CAPACITY - 1)._replace(filled=True, final_by="rest")
+    for at in quiet:
+        path.at(at + 1)
+        open_ms = T0 + at * MINUTE.ms
+        flat = still._replace(open_ms=open_ms, close_ms=open_ms + MINUTE.ms)
+        path.pipeline.on_history("A/U", [flat])
+        for symbol in SYMBOLS[1:]:
+            path.close(market, symbol, at)
+        await path.pipeline.settled()
+    # Of all candles that it would be forecast from the exchange has told none.
+    assert path.sample("candlecast_predictions_skipped_total", reason="untraded") == 1
+    assert [f["symbol"] for f in path.published.forecasts].count("A/U") == LOOKBACK
+    assert path.pipeline.stale_symbols(path.clock.wall_ms()) == ["A/U"]
+    path.at(quiet.stop + 1)
+    path.close(market, "A/U", quiet.stop)
+    await path.pipeline.settled()
+    assert path.published.forecasts[-1]["symbol"] == "A/U"
+    assert "A/U" not in path.pipeline.stale_symbols(path.clock.wall_ms())
+
+
 async def restored(route: Route) -> None:
     await route.recorder.read(
         lambda history: route.accuracy.restore(history.outcomes("binance", "1m", 1440))
