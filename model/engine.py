@@ -90,7 +90,11 @@ class Engine:
         self._stamps = np.full(n_symbols, _NEVER, np.int64)
 
     def warm(self) -> None:
-        """Run both graphs once at every batch size, so that no forecast pays for a first run."""
+        """Run both graphs once at every batch size, so that no forecast pays for a first run.
+
+        Raises:
+            BundleError: one of them does not run.
+        """
         if self.lookback > 1:
             self._prefix.warm([(self.lookback - 1, self.n_features)])
         self._step.warm([(self._states.shape[1],), (self.n_features,)])

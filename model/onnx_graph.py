@@ -65,11 +65,21 @@ class OnnxGraph:
         return done[0] if len(done) == 1 else np.concatenate(done)
 
     def warm(self, shapes: Sequence[Sequence[int]]) -> None:
-        """Run every batch size once on zeros; ``shapes`` are without the batch axis."""
+        """Run every batch size once on zeros; ``shapes`` are without the batch axis.
+
+        Raises:
+            BundleError: the graph does not run.
+        """
         size = 1
-        while size <= self._largest:
-            self.run(*(np.zeros((size, *shape), np.float32) for shape in shapes))
-            size *= 2
+        try:
+            while size <= self._largest:
+                self.run(*(np.zeros((size, *shape), np.float32) for shape in shapes))
+                size *= 2
+        # ONNX Runtime raises a class of its own for each way to fail.
+        except Exception as error:
+            reason = str(error).partition("\n")[0]
+            msg = f"the graph does not run: {reason}"
+            raise BundleError(msg) from error
 
     def _chunks(self, batches: tuple[Batch, ...]) -> Iterator[list[Batch]]:
         # An empty request still needs one run, whose output has the right shape.

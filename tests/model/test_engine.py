@@ -230,6 +230,23 @@ def test_a_broken_graph_is_refused(size: int) -> None:
         Engine(OnnxPair(pair.prefix[:size], pair.step), 1, 60, 6)
 
 
+def test_a_graph_that_fails_when_it_runs_is_refused_before_it_serves() -> None:
+    import onnx
+    from onnx import helper, numpy_helper
+
+    _, pair = reference_network()
+    model = onnx.load_model_from_string(pair.step)
+    model.graph.node[-1].output[0] = "said"
+    # Only of three symbols at a time does it come to an output.
+    model.graph.initializer.append(numpy_helper.from_array(np.array([-1, 3]), "threes"))
+    model.graph.node.append(helper.make_node("Reshape", ["said", "threes"], ["folded"]))
+    model.graph.node.append(helper.make_node("ReduceMax", ["folded"], ["y"], axes=[1], keepdims=0))
+    engine = Engine(OnnxPair(pair.prefix, model.SerializeToString()), 4, 60, 6)
+    with pytest.raises(BundleError, match="the graph does not run") as refused:
+        engine.warm()
+    assert len(str(refused.value).splitlines()) == 1
+
+
 def test_weights_in_another_file_are_refused(tmp_path: Path) -> None:
     import onnx
 
