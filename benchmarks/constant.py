@@ -43,6 +43,11 @@ class Constant(ServedModel):
         """Zeros."""
         return np.zeros(len(idx), np.float32)
 
+    def peek(self, idx: Index, ohlcv: NDArray[np.float64]) -> NDArray[np.float32]:
+        """Zeros."""
+        del ohlcv
+        return np.zeros(len(idx), np.float32)
+
     def preparation(self, idx: Index) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Nothing to prepare from."""
         return np.zeros((len(idx), 0, 0), np.float32), np.zeros(len(idx), np.int64)

@@ -34,6 +34,7 @@ from daemon.overseer import Overseen, Overseer
 from daemon.pipeline import Pipeline
 from daemon.publisher import Publisher
 from daemon.recorder import Recorder
+from daemon.rehearsal import Rehearsal
 from daemon.reload import Reloader
 from daemon.resume import resume
 from daemon.roster import Roster
@@ -168,6 +169,7 @@ class App:
             self._request,
             self._capacity,
         )
+        self._rehearsal = Rehearsal(self._pipeline, issuer, clock)
         interval_s = inference.forming_interval_ms / 1000
         self._forming = Forming(market, self._pipeline, self._publisher, metrics, clock, interval_s)
         drift = DriftWatch(metrics, settings.state_dir, ask=settings.retrain.on_drift)
@@ -287,6 +289,7 @@ class App:
             group.create_task(self._backfill.ask_for_overdue(), name="overdue")
             group.create_task(self._overseer.run(), name="watch")
             group.create_task(self._forming.run(), name="forming")
+            group.create_task(self._rehearsal.run(), name="rehearsal")
             group.create_task(self._keeper.run(lambda: self._pipeline.served), name="keeper")
             group.create_task(self._swapper.run(), name="swapper")
             group.create_task(self._reloader.run(), name="reload")

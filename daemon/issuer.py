@@ -23,9 +23,11 @@ if TYPE_CHECKING:
     from daemon.clock import Clock
     from daemon.ledger import Books
     from daemon.publisher import Publisher
+    from daemon.window import Window
     from model.calibration import Outlook
     from model.candle import Candle
     from model.forecast import Market, ModelInfo
+    from model.serving import ServedModel, Told
 
     Floats = npt.NDArray[np.float64]
 
@@ -58,6 +60,38 @@ class Run(NamedTuple):
     last: Floats
     outlook: Outlook
     out_of_range: Floats
+
+    @classmethod
+    def of(
+        cls,
+        batch: Sequence[Ready],
+        source: tuple[ServedModel, Sequence[Window]],
+        times_s: tuple[float, float],
+        told: Told,
+    ) -> Run:
+        """Put together what a model told.
+
+        Args:
+            batch: the candles.
+            source: the model, and the windows of its symbols by slot.
+            times_s: when their flush began, and how long the network ran.
+            told: what it made of them.
+        """
+        served, windows = source
+        started_s, inference_s = times_s
+        raw, price, last, outlook, out_of_range = told
+        return cls(
+            [served.infos[ready.slot] for ready in batch],
+            [windows[ready.slot].filled(served.lookback) for ready in batch],
+            served.lookback,
+            started_s,
+            inference_s,
+            raw,
+            price,
+            last,
+            outlook,
+            out_of_range,
+        )
 
     def part(self, which: slice | list[int]) -> Run:
         """Some of the candles."""
@@ -141,6 +175,13 @@ class Issuer:
         self._publish(batch, forecasts, payloads)
         self.ledger.published(forecasts)
         return payloads
+
+    def rehearse(self, batch: Sequence[Ready], run: Run) -> None:
+        """Write what `issue` would publish; nothing leaves and nothing is noted."""
+        prices = enumerate(run.price.tolist())
+        fit = [at for at, price in prices if 0.0 < price < math.inf]
+        batch, run = [batch[at] for at in fit], run.part(fit)
+        self._writer.write(self._forecasts(batch, run, self._clock.wall_ms()))
 
     def issue_batch(self, messages: Sequence[bytes]) -> None:
         """Publish the forecasts of a flush once more, together, for whoever wants them all."""

@@ -40,7 +40,13 @@ def _nothing() -> None:
 
 
 class Pipeline:
-    """Windows, features and inference of all symbols."""
+    """Windows, features and inference of all symbols.
+
+    Attributes:
+        timeframe: of the candles.
+        windows: of every symbol, in the order of their slots; those of guests come last.
+        closed_ms: when the candle closed that came last from the live stream, Unix milliseconds.
+    """
 
     def __init__(
         self,
@@ -74,6 +80,7 @@ class Pipeline:
         self._request_repair = request_repair
         self.timeframe: Final = market.timeframe
         self._capacity = capacity
+        self.closed_ms = 0
         self._slots: dict[str, int] = {}
         self.windows: list[Window] = []
         self.invite(market.symbols)
@@ -94,6 +101,7 @@ class Pipeline:
         if slot is None:
             # Of a symbol that was removed a moment ago.
             return
+        self.closed_ms = candle.close_ms
         window = self.windows[slot]
         verdict = window.add(candle)
         if verdict is Verdict.APPENDED:
@@ -338,18 +346,9 @@ class Pipeline:
         last = np.array([ready.candle.ohlcv.close for ready in batch], dtype=np.float64)
         prices = served.price(slots, raw, last)
         opens = np.array([ready.candle.close_ms for ready in batch], dtype=np.int64)
-        run = Run(
-            [served.infos[ready.slot] for ready in batch],
-            [self.windows[ready.slot].filled(served.lookback) for ready in batch],
-            served.lookback,
-            started_s,
-            inferred_s - inferring_s,
-            raw,
-            prices,
-            last,
-            served.calibration.outlook(slots, prices, last, opens),
-            served.out_of_range(slots),
-        )
+        outlook = served.calibration.outlook(slots, prices, last, opens)
+        told = raw, prices, last, outlook, served.out_of_range(slots)
+        run = Run.of(batch, (served, self.windows), (started_s, inferred_s - inferring_s), told)
         messages: list[bytes] = []
         encode_s = clock.monotonic() - inferred_s
         for start in range(0, len(batch), _SENT_TOGETHER):

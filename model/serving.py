@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -15,10 +15,16 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from model.calibration import Outlook
     from model.engine import Engine
     from model.registry import Bundle
 
+    Floats = npt.NDArray[np.float64]
     Index = npt.NDArray[np.intp]
+    Told = tuple[npt.NDArray[np.float32], Floats, Floats, Outlook, Floats]
+
+REHEARSED: Final = 8
+"""Symbols that a rehearsal may name: the first ones."""
 
 
 class ServedModel:
@@ -59,6 +65,7 @@ class ServedModel:
         self.n_features = len(manifest.features)
         self._bank = FeatureBank(manifest.features, manifest.indicators, len(symbols))
         self.calibration = Calibration(bundle.residuals, symbols, rules)
+        self._rehearsed = Calibration(bundle.residuals, symbols[:REHEARSED], rules)
         self._scaler = bundle.scalers.bind(symbols, fit_unknown=fit_unknown)
         self._slots = {symbol: slot for slot, symbol in enumerate(symbols)}
         told = bundle.version, bundle.sha256, manifest.target
@@ -151,6 +158,24 @@ class ServedModel:
             ohlcv: their forming candles, shape ``(k, 5)``.
         """
         return self._engine.step(idx, self._scaler.scale(idx, self._bank.peek(idx, ohlcv)))
+
+    def rehearse(self, idx: Index, ohlcv: Floats, open_ms: npt.NDArray[np.int64]) -> Told:
+        """Compute what closed candles ask for, so that it is warm when they come; keeps nothing.
+
+        Args:
+            idx: positions below `REHEARSED`, shape ``(k,)``; what is not prepared gives nonsense.
+            ohlcv: any candles, shape ``(k, 5)``.
+            open_ms: when those that follow them open, Unix milliseconds, shape ``(k,)``.
+
+        Returns:
+            Raw output, price, last close, outlook and share out of range, each of k.
+        """
+        last = ohlcv[:, 3]
+        self._rehearsed.observe(idx, ohlcv)
+        raw = self.peek(idx, ohlcv)
+        price = self.price(idx, raw, last)
+        outlook = self._rehearsed.outlook(idx, price, last, open_ms)
+        return raw, price, last, outlook, self.out_of_range(idx)
 
     def step(self, idx: Index) -> npt.NDArray[np.float32]:
         """Raw network output for prepared symbols, shape ``(k,)``: one step each."""

@@ -255,3 +255,41 @@ def test_a_market_that_stood_still_is_served_without_dividing_by_zero(served: Ma
     model.rebuild(one, flat)
     raw = model.full(model.windows(one))
     assert model.price(one, raw, np.array([7.0]))[0] == pytest.approx(7.0, rel=1e-4)
+
+
+@pytest.mark.parametrize("target", ["close", "log_return"])
+def test_a_rehearsal_leaves_no_trace(
+    served: Make, candles: dict[str, Floats], target: Target
+) -> None:
+    rehearsing, undisturbed = served(target), served(target)
+    for model in (rehearsing, undisturbed):
+        model.rebuild(ALL, window(candles, ALL, CAPACITY))
+    for end in range(CAPACITY + 1, CAPACITY + 12):
+        ohlcv = newest(candles, ALL, end)
+        opens = np.full(len(ALL), 60_000 * end)
+        told: list[Any] = []
+        for model in (rehearsing, undisturbed):
+            prepare(model, ALL)
+            if model is rehearsing:
+                model.rehearse(ALL, newest(candles, ALL, end - 1), opens)
+            assert model.prepared_ahead(ALL).all()
+            model.advance(ALL, ohlcv)
+            price = model.price(ALL, model.step(ALL), ohlcv[:, 3])
+            outlook = model.calibration.outlook(ALL, price, ohlcv[:, 3], opens)
+            learnt = model.calibration.snapshot()
+            told.append((price, outlook, learnt, model.windows(ALL), model.out_of_range(ALL)))
+        np.testing.assert_equal(told[0], told[1])
+
+
+def test_a_rehearsal_gives_what_the_close_then_gives(
+    served: Make, candles: dict[str, Floats]
+) -> None:
+    model = served()
+    model.rebuild(ALL, window(candles, ALL, CAPACITY))
+    prepare(model, ALL)
+    ohlcv, opens = newest(candles, ALL, CAPACITY + 1), np.full(len(ALL), 60_000)
+    raw, price, last, *_ = model.rehearse(ALL, ohlcv, opens)
+    model.advance(ALL, ohlcv)
+    np.testing.assert_allclose(raw, model.step(ALL), atol=1e-6)
+    np.testing.assert_allclose(price, model.price(ALL, raw, ohlcv[:, 3]))
+    np.testing.assert_array_equal(last, ohlcv[:, 3])
