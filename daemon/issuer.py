@@ -114,6 +114,7 @@ class Issuer:
     Attributes:
         ledger: where it is noted for the books.
         marks: the newest forecast of each symbol, as it is remembered over a restart.
+        withheld: slots of forecasts that were of no use; whoever learns from forecasts empties it.
     """
 
     def __init__(
@@ -143,6 +144,7 @@ class Issuer:
         self._batch_topic = batch_topic(market.exchange, market.timeframe.text)
         self._topics: list[str] = []
         self.marks: Final = Marks(())
+        self.withheld: Final[list[int]] = []
         self.address(market.symbols)
 
     def address(self, symbols: Sequence[str]) -> None:
@@ -216,6 +218,7 @@ class Issuer:
             if reason is None:
                 fit.append(at)
             else:
+                self.withheld.append(ready.slot)
                 self._books.metrics.count_skipped(reason, 1)
         return fit
 
@@ -240,7 +243,7 @@ class Issuer:
         numbers = np.empty((len(batch), len(COLUMNS)))
         columns: list[npt.NDArray[np.floating]] = [
             *(run.last, run.price, run.raw, run.price / run.last - 1.0),
-            *(np.where(run.outlook.known, told, 0.0) for told in run.outlook[2:]),
+            *(np.where(run.outlook.known, told, 0.0) for told in run.outlook[3:]),
             run.out_of_range,
             np.array([0.0 if skill is None else skill.mae_ratio for skill in skills]),
             np.array([0.0 if skill is None else skill.stderr for skill in skills]),
@@ -251,10 +254,11 @@ class Issuer:
             numbers[:, at] = column
         return Forecasts(
             self._market,
-            Common(run.lookback, run.outlook.level, round(1e3 * run.inference_s, 3), now_ms),
+            Common(run.lookback, run.outlook.rules, round(1e3 * run.inference_s, 3), now_ms),
             candles,
             numbers,
             run.outlook.known.tolist(),
+            run.outlook.learnt.tolist(),
             run.models,
             run.filled,
             skills,

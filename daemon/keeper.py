@@ -1,4 +1,4 @@
-"""What the calibration has learnt is kept in the history, so that a restart does not forget it."""
+"""What a model has learnt at work is kept in the history, so that a restart does not forget it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ _SAVE_EVERY_S: Final = 300.0
 
 
 class Keeper:
-    """Saves and restores the calibration of a served model, on the recorder's thread.
+    """Saves and restores what a served model has learnt, on the recorder's thread.
+
+    That is its calibration, and the scalers of symbols that its bundle does not know. Those are
+    queued for the history by whoever had them fitted, before the first forecast made with them.
 
     Args:
         recorder: the way into the history.
@@ -37,18 +40,24 @@ class Keeper:
         self._restored = False
 
     async def restore(self, served: ServedModel) -> None:
-        """Go on from what was last saved for this very model, which is not at work yet.
+        """Go on from what was last saved for this very model, which has seen no candle yet.
 
         Raises:
             HistoryError: the history cannot be read.
         """
+
         # In the recorder's thread: a thousand symbols take 20 ms, which candles need not wait for.
-        refused = await self._recorder.read(
-            lambda h: served.calibration.restore(h.calibration(self._market, served.sha256))
-        )
+        def restore(history: History) -> tuple[list[str], list[str]]:
+            place = self._market, served.sha256
+            unfit = served.restore_scalers(history.scalers(*place))
+            return unfit, served.calibration.restore(history.calibration(*place))
+
+        unfit, refused = await self._recorder.read(restore)
         self._restored = True
         if refused:
             log.warning("calibration starts anew, its saved state does not fit: %s", refused)
+        if unfit:
+            log.warning("scalers are fitted anew, the saved ones do not fit: %s", unfit)
 
     async def run(self, served: Callable[[], ServedModel]) -> None:
         """Save the model at work now and then, until cancelled."""

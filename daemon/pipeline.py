@@ -13,6 +13,7 @@ from daemon.catchup import CatchUp
 from daemon.issuer import Issuer, Run
 from daemon.window import Verdict, Window
 from model.candle import Ohlcv
+from model.history import FittedScaler
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -232,6 +233,7 @@ class Pipeline:
         """
         assert self.is_idle  # noqa: S101 - a batch must be from one model
         self._served, self.windows, self._derived = served, list(windows), derived
+        self._note_scalers()
         symbols = [window.symbol for window in windows]
         self._slots = {symbol: slot for slot, symbol in enumerate(symbols)}
         self._issuer.address(symbols)
@@ -329,7 +331,15 @@ class Pipeline:
             await asyncio.get_running_loop().run_in_executor(
                 self._worker, self._served.rebuild, np.array(moved, dtype=np.intp), ohlcv
             )
+            self._note_scalers()
         return np.array([r.slot for r in batch], dtype=np.intp)
+
+    def _note_scalers(self) -> None:
+        """Have scalers that were fitted just now written down, before what is forecast by them."""
+        served, now_ms = self._served, self._clock.wall_ms()
+        for symbol, state in served.take_fitted().items():
+            model = served.version, served.sha256
+            self._books.recorder.scaler(FittedScaler(model, symbol, now_ms, state))
 
     async def _infer(self, batch: Sequence[Ready], started_s: float, *, quick: bool) -> list[bytes]:
         """Run one part of a flush and hand out its forecasts."""
@@ -358,6 +368,10 @@ class Pipeline:
             encode_s += clock.monotonic() - encoding_s
             # The publisher sends these while the next are made.
             await clock.sleep(0)
+        if withheld := self._issuer.withheld:
+            # Learnt is from what was published alone: history tells how an interval came about.
+            served.calibration.forget(np.array(withheld, dtype=np.intp))
+            withheld.clear()
         metrics.stage("inference", run.inference_s)
         metrics.stage("encode", encode_s)
         return messages

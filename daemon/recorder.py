@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from model.candle import Candle
 from model.errors import HistoryError
 from model.forecast import Forecast
+from model.history import FittedScaler
 
 if TYPE_CHECKING:
     from daemon.clock import Clock
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+_Row = Candle | Forecast | FittedScaler
 
 _TOGETHER: Final = 4_000
 """Rows in one transaction."""
@@ -64,7 +66,7 @@ class Recorder:
         self._clock = clock
         self._metrics = metrics
         self._max_rows = max_rows
-        self._rows: deque[Candle | Forecast] = deque()
+        self._rows: deque[_Row] = deque()
         self._wake = asyncio.Event()
         self._turn = asyncio.Lock()
         self._failing = False
@@ -78,7 +80,11 @@ class Recorder:
         """Queue a published forecast; never waits."""
         self._offer(forecast)
 
-    def _offer(self, row: Candle | Forecast) -> None:
+    def scaler(self, scaler: FittedScaler) -> None:
+        """Queue a scaler, before any forecast that was made with it; never waits."""
+        self._offer(scaler)
+
+    def _offer(self, row: _Row) -> None:
         self._rows.append(row)
         self._trim()
         self._wake.set()
@@ -150,9 +156,11 @@ class Recorder:
             finally:
                 self._metrics.history_rows.set(len(self._rows))
 
-    def _write(self, history: History, rows: list[Candle | Forecast]) -> None:
-        # Both may be repeated after a failure between them: history leaves out what it has.
+    def _write(self, history: History, rows: list[_Row]) -> None:
+        # All may be repeated after a failure between them: history leaves out what it has.
         history.add_candles(*self._market, [row for row in rows if isinstance(row, Candle)])
+        if scalers := [row for row in rows if isinstance(row, FittedScaler)]:
+            history.add_scalers(self._market, scalers)
         history.add_forecasts([row for row in rows if isinstance(row, Forecast)])
 
     async def _prune_always(self) -> None:

@@ -130,10 +130,10 @@ class Swapper:
         same = served.sha256 == old.sha256
         if same:
             served.adopt_scalers(old)
+        await self._keeper.restore(served)
         follower = Follower(served, windows, self._pipeline)
         await follower.level()
         await follower.try_out()
-        await self._keeper.restore(served)
         await follower.level()
         if same:
             served.calibration.adopt(old.calibration)

@@ -102,16 +102,16 @@ def moment_ms(text: str) -> int:
 
 def _replayed_lines(found: Replayed) -> Iterator[str]:
     yield f"{found.compared} forecasts computed again, from history as it was known then"
+    for reason, count in found.without.items():
+        yield f"{count} of them without interval and probabilities: {reason}"
     for field, by in found.largest.items():
         yield f"{field}: largest difference {by:.1e}"
     for reason, count in found.skipped.items():
         yield f"{count} not compared: {reason}"
     for one in found.differences[:_SHOWN]:
         at = datetime.fromtimestamp(one.forecast.candle_close_ms / 1000, UTC)
-        yield (
-            f"{one.forecast.symbol} {at:%Y-%m-%d %H:%M:%S} UTC: {one.field} was "
-            f"{one.published!r}, is {one.computed!r}"
-        )
+        was, now = ("nothing" if v is None else repr(v) for v in (one.published, one.computed))
+        yield f"{one.forecast.symbol} {at:%Y-%m-%d %H:%M:%S} UTC: {one.field} was {was}, is {now}"
 
 
 def retrain_job(settings: Settings, config: Path, rules: Rules) -> RetrainJob:

@@ -1,18 +1,16 @@
-"""History read back: candles as they were known at a time, and what was published."""
+"""History read back: candles as they were known at a time, what was published, what was learnt."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
+from model.calibration import Rules
 from model.candle import Candle, Timeframe
 from model.database import errors, open_database
 from model.errors import HistoryError
-from model.history import MarketKey, candle_of
-
-_MARKET: Final = "SELECT id FROM market WHERE exchange = ? AND timeframe = ?"
-_SYMBOL: Final = "SELECT id FROM symbol WHERE name = ?"
+from model.names import MarketKey, Names
+from model.rows import candle_of, share_of
 
 _REVISIONS: Final = """
 WITH RECURSIVE slot(open_s) AS (
@@ -23,11 +21,57 @@ FROM slot CROSS JOIN candle AS c
 ORDER BY c.open_s, c.delay_ms
 """
 
-_PUBLISHED: Final = """
-SELECT s.name, f.close_s, f.delay_ms, f.last_close, f.predicted_close, m.version, m.sha256
+_SPOKEN: Final = """
+SELECT s.name, m.version, m.sha256, min(f.close_s), max(f.close_s), count(*)
 FROM forecast AS f JOIN symbol AS s ON s.id = f.symbol JOIN model AS m ON m.id = f.model
-WHERE f.market = ? AND f.close_s >= ? AND f.close_s < ? ORDER BY f.close_s, s.name
+WHERE f.market = ? AND f.close_s >= ? AND f.close_s < ? GROUP BY f.symbol, f.model
+ORDER BY s.name, m.version
 """
+
+_PUBLISHED: Final = """
+WITH RECURSIVE slot(close_s) AS (
+    SELECT :from_s UNION ALL SELECT close_s + :step_s FROM slot WHERE close_s + :step_s < :until_s)
+SELECT f.close_s, f.delay_ms, f.last_close, f.predicted_close, f.lower, f.upper, f.threshold,
+    f.short_ppb, f.long_ppb, f.outside_ppb, f.learnt,
+    r.level, r.gamma, r.min_n, r.threshold, r.multiple
+FROM slot CROSS JOIN forecast AS f
+    ON f.market = :market AND f.close_s = slot.close_s AND f.symbol = :symbol
+LEFT JOIN rules AS r ON r.id = f.rules
+WHERE f.model = :model ORDER BY f.close_s
+"""
+
+_STATES: Final = """
+SELECT 1000 * saved_s, state FROM calibration
+WHERE market = :market AND model = :model AND symbol = :symbol ORDER BY day
+"""
+
+_SCALERS: Final = """
+SELECT fitted_ms, state FROM scaler
+WHERE market = :market AND model = :model AND symbol = :symbol ORDER BY fitted_ms
+"""
+
+Saved = list[tuple[int, bytes]]
+"""When something was written down (Unix milliseconds), and what; ascending."""
+
+
+class Spoken(NamedTuple):
+    """That a model forecast a symbol.
+
+    Attributes:
+        symbol: ccxt symbol.
+        version: of the model.
+        sha256: of its manifest.
+        first_ms: closing of the newest candle of its first forecast, Unix milliseconds.
+        last_ms: of its last one.
+        forecasts: how many.
+    """
+
+    symbol: str
+    version: str
+    sha256: str
+    first_ms: int
+    last_ms: int
+    forecasts: int
 
 
 class Published(NamedTuple):
@@ -39,8 +83,15 @@ class Published(NamedTuple):
         published_ms: wall clock when it was made ready.
         last_close: close of that candle.
         predicted_close: forecast of the next close.
-        version: of the model.
-        sha256: of the model's manifest.
+        lower: of the interval; None where there was none.
+        upper: likewise.
+        threshold: a return, of the probabilities; None where there were none.
+        short: probability of a return below -threshold, to a billionth.
+        long: of one above.
+        out_of_range: share of scaled values outside what the scaler was fitted on.
+        learnt: how many forecasts of the symbol the calibration had learnt from; None where the
+            forecast was written before history kept that.
+        rules: what was asked of interval and probabilities; None likewise.
     """
 
     symbol: str
@@ -48,8 +99,14 @@ class Published(NamedTuple):
     published_ms: int
     last_close: float
     predicted_close: float
-    version: str
-    sha256: str
+    lower: float | None
+    upper: float | None
+    threshold: float | None
+    short: float | None
+    long: float | None
+    out_of_range: float | None
+    learnt: int | None
+    rules: Rules | None
 
 
 class Archive:
@@ -72,6 +129,7 @@ class Archive:
         self._market = market
         self._step_ms = Timeframe.parse(market[1]).ms
         self._db = open_database(path)
+        self._names = Names(self._db)
 
     def close(self) -> None:
         """Close the file."""
@@ -95,8 +153,8 @@ class Archive:
             return []
         with errors(self._path):
             where = {
-                "market": self._one(_MARKET, *self._market),
-                "symbol": self._one(_SYMBOL, symbol),
+                "market": self._names.find_market(self._market),
+                "symbol": self._names.find_symbol(symbol),
                 "from_s": from_ms // 1000,
                 "until_s": until_ms // 1000,
                 "step_s": self._step_ms // 1000,
@@ -105,25 +163,80 @@ class Archive:
                 candle_of(symbol, self._step_ms, r) for r in self._db.execute(_REVISIONS, where)
             ]
 
-    def published(self, from_ms: int, until_ms: int) -> Iterator[Published]:
-        """Forecasts made of candles that closed from ``from_ms`` to before ``until_ms``.
+    def spoken(self, from_ms: int, until_ms: int) -> list[Spoken]:
+        """Who forecast what from candles that closed from ``from_ms`` to before ``until_ms``.
 
-        Yields:
-            Ascending by time, then by symbol.
+        Returns:
+            Ascending by symbol, then by model.
 
         Raises:
             HistoryError: the file cannot be read.
         """
         with errors(self._path):
-            market = self._one(_MARKET, *self._market)
-            span = (market, -(-from_ms // 1000), -(-until_ms // 1000))
-            for name, close_s, delay_ms, *rest in self._db.execute(_PUBLISHED, span):
-                close_ms = close_s * 1000
-                yield Published(name, close_ms, close_ms + delay_ms, *rest)
+            span = -(-from_ms // 1000), -(-until_ms // 1000)
+            market = self._names.find_market(self._market)
+            return [
+                Spoken(name, version, sha256, first_s * 1000, last_s * 1000, count)
+                for name, version, sha256, first_s, last_s, count in self._db.execute(
+                    _SPOKEN, (market, *span)
+                )
+            ]
 
-    def _one(self, statement: str, *values: object) -> int | None:
-        row = self._db.execute(statement, values).fetchone()
-        return None if row is None else row[0]
+    def published(self, spoken: Spoken, from_ms: int) -> list[Published]:
+        """What a model forecast of a symbol, from ``from_ms`` to its last forecast there.
+
+        Args:
+            spoken: model, symbol and the end.
+            from_ms: closing of a candle, Unix milliseconds.
+
+        Returns:
+            Ascending by time.
+
+        Raises:
+            HistoryError: the file cannot be read.
+        """
+        step_s = self._step_ms // 1000
+        grid = {
+            "from_s": from_ms // 1000,
+            "until_s": spoken.last_ms // 1000 + step_s,
+            "step_s": step_s,
+        }
+        with errors(self._path):
+            rows = self._db.execute(_PUBLISHED, self._ids(spoken) | grid)
+            return [_published(spoken.symbol, row) for row in rows]
+
+    def states(self, spoken: Spoken) -> Saved:
+        """The last state of every day of a model's calibration of a symbol.
+
+        Raises:
+            HistoryError: the file cannot be read.
+        """
+        with errors(self._path):
+            return self._db.execute(_STATES, self._ids(spoken)).fetchall()
+
+    def scalers(self, spoken: Spoken) -> Saved:
+        """The scalers that were fitted for a model and a symbol while the model was at work.
+
+        Raises:
+            HistoryError: the file cannot be read.
+        """
+        with errors(self._path):
+            return self._db.execute(_SCALERS, self._ids(spoken)).fetchall()
+
+    def _ids(self, spoken: Spoken) -> dict[str, int | None]:
+        return {
+            "market": self._names.find_market(self._market),
+            "model": self._names.find_model(spoken.sha256),
+            "symbol": self._names.find_symbol(spoken.symbol),
+        }
+
+
+def _published(symbol: str, row: tuple[Any, ...]) -> Published:
+    close_s, delay_ms, last, predicted, lower, upper, threshold, *shares, learnt, level = row[:12]
+    close_ms = close_s * 1000
+    rules = None if level is None else Rules(level, *row[12:])
+    told = (threshold, *map(share_of, shares), learnt, rules)
+    return Published(symbol, close_ms, close_ms + delay_ms, last, predicted, lower, upper, *told)
 
 
 def newest_known(revisions: list[Candle], known_ms: int | None = None) -> list[Candle]:

@@ -44,6 +44,7 @@ _MOST_LOG: Final = 3.0
 _PLACES: Final = np.arange(len(LEVELS), dtype=np.float64)
 _Q05, _Q25, _Q75, _Q95 = (int(np.argmin(np.abs(LEVELS - p))) for p in (0.05, 0.25, 0.75, 0.95))
 _RAW, _TABLE = 0.0, 1.0
+_HEAD: Final = 3 * 8
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,8 @@ class Outlook(NamedTuple):
 
     Attributes:
         known: whether there is enough evidence, ``[k]``.
-        level: of the intervals.
+        learnt: from how many forecasts and closes, ``[k]``.
+        rules: what was asked for.
         lower: price, at most the forecast, above 0, ``[k]``.
         upper: price, at least the forecast, finite, ``[k]``.
         threshold: return, ``[k]``.
@@ -83,7 +85,8 @@ class Outlook(NamedTuple):
     """
 
     known: NDArray[np.bool_]
-    level: float
+    learnt: NDArray[np.int64]
+    rules: Rules
     lower: Floats
     upper: Floats
     threshold: Floats
@@ -93,13 +96,15 @@ class Outlook(NamedTuple):
 
     def part(self, which: slice | list[int]) -> Outlook:
         """Around some of the forecasts."""
-        return Outlook(self.known[which], self.level, *(told[which] for told in self[2:]))
+        columns = (column[which] for column in self[3:])
+        return Outlook(self.known[which], self.learnt[which], self.rules, *columns)
 
     def messages(self) -> list[tuple[Interval, Probabilities] | tuple[None, None]]:
         """As they are published, one pair per forecast."""
-        columns = (column.tolist() for column in (self.known, *self[2:]))
+        columns = (column.tolist() for column in (self.known, *self[3:]))
+        level = self.rules.level
         return [
-            (Interval(self.level, lower, upper), Probabilities(*chances)) if known else (None, None)
+            (Interval(level, lower, upper), Probabilities(*chances)) if known else (None, None)
             for known, lower, upper, *chances in zip(*columns, strict=True)
         ]
 
@@ -116,6 +121,12 @@ class Snapshot(NamedTuple):
     def encode(self) -> dict[str, bytes]:
         """For `Calibration.restore`, by symbol: kind, n, alpha, then quantiles or residuals."""
         return {symbol: self._encode_one(slot) for slot, symbol in enumerate(self.symbols)}
+
+    @staticmethod
+    def learnt(state: bytes) -> int:
+        """From how many forecasts an encoded state has learnt; -1 where it is none."""
+        n = float(np.frombuffer(state[:_HEAD], "<f8")[1]) if len(state) >= _HEAD else np.nan
+        return int(n) if np.isfinite(n) else -1
 
     def _encode_one(self, slot: int) -> bytes:
         n = int(self.n[slot])
@@ -187,7 +198,8 @@ class Calibration:
             open_ms: opening times of the candles that are forecast, Unix milliseconds, ``(k,)``.
         """
         priced = (predicted > 0.0) & (predicted < np.inf)
-        known = priced & (self._n.take(idx) >= self._rules.min_n)
+        learnt = self._n.take(idx)
+        known = priced & (learnt >= self._rules.min_n)
         centre = np.log(np.where(priced, predicted, last_close))
         season = self._season[phase(open_ms, len(self._season))]
         scale = np.exp(self._volatility.features(idx) @ self._weights + season)
@@ -204,7 +216,11 @@ class Calibration:
         # exp(log(x)) may miss x by its last digit.
         lower, upper = np.minimum(lower, predicted), np.maximum(upper, predicted)
         told = np.array([lower, upper, threshold, below, up_to - below, 1.0 - up_to])
-        return Outlook(known, self._rules.level, *np.where(known, told, np.nan))
+        return Outlook(known, learnt, self._rules, *np.where(known, told, np.nan))
+
+    def forget(self, idx: Index) -> None:
+        """Learn nothing from the last forecasts of these symbols: they were not published."""
+        self._waits[idx] = False
 
     def _scaled_bounds(self, idx: Index, table: Floats) -> Floats:
         """The quantiles between which a residual lies with probability 1 - alpha, ``(2, k)``.
@@ -285,7 +301,7 @@ class Calibration:
         return refused
 
     def _restore_one(self, slot: int, state: bytes) -> bool:
-        if len(state) % 8 or len(state) < 3 * 8:
+        if len(state) % 8 or len(state) < _HEAD:
             return False
         (kind, n, alpha), values = np.split(np.frombuffer(state, "<f8"), [3])
         fits = np.isfinite([kind, n, alpha]).all() and np.isfinite(values).all() and 0 <= n < 2**53

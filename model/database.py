@@ -13,7 +13,7 @@ from model.errors import HistoryError
 APPLICATION_ID: Final = 0x63636173
 """``ccas`` in the header says whose database it is."""
 
-SCHEMA: Final = 2
+SCHEMA: Final = 3
 
 _MAGIC: Final = b"SQLite format 3\0"
 _APPLICATION_ID_AT: Final = slice(68, 72)
@@ -23,16 +23,52 @@ _WHOLE_CHECK_BYTES: Final = 64 * 2**20
 _WAL_BYTES: Final = 16 * 2**20
 _BUSY_S: Final = 5.0
 
-_CALIBRATION: Final = """CREATE TABLE calibration (
-    market INTEGER NOT NULL, model INTEGER NOT NULL, symbol INTEGER NOT NULL,
-    saved_s INTEGER NOT NULL, state BLOB NOT NULL,
-    PRIMARY KEY (market, model, symbol)) WITHOUT ROWID"""
+_LEARNT: Final = (
+    """CREATE TABLE calibration (
+        market INTEGER NOT NULL, model INTEGER NOT NULL, symbol INTEGER NOT NULL,
+        day INTEGER NOT NULL, -- of saved_s; each has the last state of its own
+        saved_s INTEGER NOT NULL, state BLOB NOT NULL,
+        PRIMARY KEY (market, model, symbol, day)) WITHOUT ROWID""",
+    "CREATE INDEX calibration_day ON calibration (day)",
+    """CREATE TABLE scaler (
+        market INTEGER NOT NULL, model INTEGER NOT NULL, symbol INTEGER NOT NULL,
+        fitted_ms INTEGER NOT NULL, state BLOB NOT NULL,
+        PRIMARY KEY (market, model, symbol, fitted_ms)) WITHOUT ROWID""",
+    """CREATE TABLE rules (
+        id INTEGER PRIMARY KEY, level REAL NOT NULL, gamma REAL NOT NULL, min_n INTEGER NOT NULL,
+        threshold REAL, multiple REAL NOT NULL)""",
+)
+_BASIS: Final = (
+    "learnt INTEGER",
+    "rules INTEGER",
+    "threshold REAL",
+    # Parts per billion: an integer of four bytes at most, of none where it is 0.
+    "short_ppb INTEGER",
+    "long_ppb INTEGER",
+    "outside_ppb INTEGER",
+)
+"""Columns of a forecast that were not there from the beginning."""
 
-_MIGRATIONS: Final = {1: (_CALIBRATION,)}
-"""What makes the next schema of one; none changes or drops what is there."""
+_MIGRATIONS: Final = {
+    1: (
+        """CREATE TABLE calibration (
+            market INTEGER NOT NULL, model INTEGER NOT NULL, symbol INTEGER NOT NULL,
+            saved_s INTEGER NOT NULL, state BLOB NOT NULL,
+            PRIMARY KEY (market, model, symbol)) WITHOUT ROWID""",
+    ),
+    2: (
+        "ALTER TABLE calibration RENAME TO calibration_2",
+        *_LEARNT,
+        """INSERT INTO calibration
+            SELECT market, model, symbol, saved_s / 86400, saved_s, state FROM calibration_2""",
+        "DROP TABLE calibration_2",
+        *(f"ALTER TABLE forecast ADD COLUMN {column}" for column in _BASIS),
+    ),
+}
+"""What makes the next schema of one; every row that is there stays."""
 
 _TABLES: Final = (
-    _CALIBRATION,
+    *_LEARNT,
     """CREATE TABLE market (
         id INTEGER PRIMARY KEY, exchange TEXT NOT NULL, timeframe TEXT NOT NULL,
         UNIQUE (exchange, timeframe))""",
@@ -45,11 +81,11 @@ _TABLES: Final = (
         open REAL NOT NULL, high REAL NOT NULL, low REAL NOT NULL, close REAL NOT NULL,
         volume REAL NOT NULL, final_by INTEGER NOT NULL, filled INTEGER NOT NULL,
         PRIMARY KEY (market, open_s, symbol, delay_ms)) WITHOUT ROWID""",
-    """CREATE TABLE forecast (
+    f"""CREATE TABLE forecast (
         market INTEGER NOT NULL, close_s INTEGER NOT NULL, symbol INTEGER NOT NULL,
         delay_ms INTEGER NOT NULL, -- published after the close
         last_close REAL NOT NULL, predicted_close REAL NOT NULL, lower REAL, upper REAL,
-        model INTEGER NOT NULL, late INTEGER NOT NULL,
+        model INTEGER NOT NULL, late INTEGER NOT NULL, {", ".join(_BASIS)},
         PRIMARY KEY (market, close_s, symbol)) WITHOUT ROWID""",
 )
 
@@ -141,6 +177,12 @@ def _check(database: sqlite3.Connection, path: Path) -> None:
             raise sqlite3.DatabaseError(verdict.splitlines()[-1])
     for end in _ENDS:
         database.execute(end).fetchall()
+
+
+def one(database: sqlite3.Connection, statement: str, *values: object) -> int | None:
+    """The one number that a statement asks for; None if it finds no row."""
+    row: tuple[int | None] | None = database.execute(statement, values).fetchone()
+    return None if row is None else row[0]
 
 
 @contextmanager

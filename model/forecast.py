@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 import orjson
 
 from model.candle import Timeframe
+
+if TYPE_CHECKING:
+    from model.calibration import Rules
 
 SCHEMA: Final = 1
 """Version of the published JSON, described by ``docs/prediction.schema.json``."""
@@ -98,6 +101,18 @@ class ModelInfo(NamedTuple):
         return told | {"scaler": "warmup"} if self.fitted_on_warmup else told
 
 
+class Basis(NamedTuple):
+    """What interval and probabilities rest on; both are found again from it.
+
+    Attributes:
+        learnt: published forecasts of the symbol that the calibration had held against what came.
+        rules: what was asked for.
+    """
+
+    learnt: int
+    rules: Rules
+
+
 class Latency(NamedTuple):
     """Milliseconds: arrival of the closing message to ready, of which queued and computed."""
 
@@ -130,6 +145,7 @@ class Forecast(NamedTuple):
         model: which model spoke.
         latency: how long it took.
         late: whether ``latency.ready_ms`` was over the budget.
+        basis: what interval and probabilities rest on.
     """
 
     exchange: str
@@ -152,6 +168,7 @@ class Forecast(NamedTuple):
     model: ModelInfo
     latency: Latency
     late: bool
+    basis: Basis
 
     @property
     def identity(self) -> tuple[str, str, str, int]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 import orjson
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from model.candle import Candle
 from model.forecast import (
     SCHEMA,
+    Basis,
     Forecast,
     Interval,
     Latency,
@@ -26,6 +27,9 @@ from model.forecast import (
     Skill,
     WindowInfo,
 )
+
+if TYPE_CHECKING:
+    from model.calibration import Rules
 
 Floats = NDArray[np.float64]
 
@@ -62,13 +66,13 @@ class Common(NamedTuple):
 
     Attributes:
         lookback: candles in a window.
-        level: of the intervals.
+        rules: of intervals and probabilities.
         inference_ms: of the run.
         published_ms: wall clock when they were made ready.
     """
 
     lookback: int
-    level: float
+    rules: Rules
     inference_ms: float
     published_ms: int
 
@@ -83,6 +87,7 @@ class Forecasts:
         candles: the newest candle of each.
         numbers: finite, one row each, see `COLUMNS`, ``[k, 15]``.
         known: whether there is evidence for interval and probabilities; else those are 0.
+        learnt: how many closes that evidence rests on.
         models: which model spoke of each.
         filled: candles of each window that had no trade.
         skills: None where there is not enough evidence.
@@ -97,6 +102,7 @@ class Forecasts:
     candles: Sequence[Candle]
     numbers: Floats
     known: Sequence[bool]
+    learnt: Sequence[int]
     models: Sequence[ModelInfo]
     filled: Sequence[int]
     skills: Sequence[Skill | None]
@@ -118,9 +124,9 @@ class Forecasts:
         """One by one, for the books."""
         market, common = self.market, self.common
         step_ms = market.timeframe.ms
-        columns = self.candles, self.numbers.tolist(), self.known, self.models, self.filled
-        for candle, numbers, known, model, filled, skill, late in zip(
-            *columns, self.skills, self.late, strict=True
+        columns = self.candles, self.numbers.tolist(), self.known, self.learnt, self.models
+        for candle, numbers, known, learnt, model, filled, skill, late in zip(
+            *columns, self.filled, self.skills, self.late, strict=True
         ):
             last, price, raw, change, lower, upper, *chances, out, _, _, ready, queue = numbers
             target_close_ms = candle.close_ms + step_ms
@@ -138,13 +144,14 @@ class Forecasts:
                 predicted_close=price,
                 predicted_normalized=raw,
                 predicted_return=change,
-                interval=Interval(common.level, lower, upper) if known else None,
+                interval=Interval(common.rules.level, lower, upper) if known else None,
                 probabilities=Probabilities(*chances) if known else None,
                 window=WindowInfo(common.lookback, filled, out, candle.final_by or "rest"),
                 skill=skill,
                 model=model,
                 latency=Latency(ready, queue, common.inference_ms),
                 late=late,
+                basis=Basis(learnt, common.rules),
             )
 
 
@@ -180,7 +187,7 @@ class Writer:
             return []
         common = forecasts.common
         published = b'"published_ms":%d' % common.published_ms
-        level, inference = orjson.dumps(common.level), orjson.dumps(common.inference_ms)
+        level, inference = orjson.dumps(common.rules.level), orjson.dumps(common.inference_ms)
         models = {model: orjson.dumps(model.as_json()) for model in set(forecasts.models)}
         times: dict[int, bytes] = {}
         documents: list[bytes] = []

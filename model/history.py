@@ -11,18 +11,18 @@ opened when the forecast was published.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from model.candle import Candle, FinalBy, Ohlcv, Timeframe
-from model.database import errors, open_database, transaction
+from model.candle import Candle, Timeframe
+from model.database import errors, one, open_database, transaction
 from model.forecast import Forecast, ForecastRow
+from model.names import MarketKey, ModelKey, Names
+from model.rows import candle_of, candle_row, forecast_row
 
-_DAY_MS: Final = 86_400_000
-
-_FINAL_BY: Final[tuple[FinalBy, ...]] = ("exchange_flag", "successor", "rest")
-"""The column holds the place in this tuple: SQLite needs no byte for the most frequent, 0."""
+_DAY_S: Final = 86_400
+_DAY_MS: Final = 1000 * _DAY_S
 
 # A candle that only repeats the newest revision says nothing new: backfill overlaps on purpose.
 # Of two revisions within one millisecond the later one stays.
@@ -37,7 +37,8 @@ WHERE NOT EXISTS (
 
 # What was published first is what was published.
 _ADD_FORECAST: Final = """
-INSERT INTO forecast VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING
+INSERT INTO forecast VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT DO NOTHING
 """
 
 _CANDLES: Final = """
@@ -67,11 +68,18 @@ FROM forecast AS f JOIN symbol AS s ON s.id = f.symbol
 WHERE f.market = ? AND f.close_s > ? ORDER BY f.close_s
 """
 
-_SAVE_CALIBRATION: Final = "INSERT OR REPLACE INTO calibration VALUES (?, ?, ?, ?, ?)"
+# What was learnt on a day is replaced until the day is over: `replay` starts from its end.
+_SAVE_CALIBRATION: Final = "INSERT OR REPLACE INTO calibration VALUES (?, ?, ?, ?, ?, ?)"
 
-_CALIBRATION: Final = """
-SELECT s.name, c.state FROM calibration AS c JOIN symbol AS s ON s.id = c.symbol
-WHERE c.market = ? AND c.model = (SELECT id FROM model WHERE sha256 = ?)
+_ADD_SCALER: Final = "INSERT OR REPLACE INTO scaler VALUES (?, ?, ?, ?, ?)"
+
+_NEWEST: Final = """
+SELECT name, state FROM (
+    SELECT s.name, (
+        SELECT t.state FROM {table} AS t WHERE t.market = ? AND t.model = ? AND t.symbol = s.id
+        ORDER BY t.{when} DESC LIMIT 1) AS state
+    FROM symbol AS s)
+WHERE state IS NOT NULL
 """
 
 # Each pair finds the last opening of a slice, then deletes up to it.
@@ -84,17 +92,32 @@ _PRUNE_FORECASTS: Final = (
     "DELETE FROM forecast WHERE market = ? AND close_s < ?",
 )
 
-# A model that has not served for so long starts from its bundle again.
-_PRUNE_CALIBRATION: Final = "DELETE FROM calibration WHERE saved_s < ?"
-
-MarketKey = tuple[str, str]
-"""Exchange and timeframe."""
-
-ModelKey = tuple[str, str]
-"""Version and SHA-256."""
+# A model that has not served for so long starts from its bundle again, and fits anew.
+_PRUNE_CALIBRATION: Final = "DELETE FROM calibration WHERE day < ?"
+_PRUNE_SCALERS: Final = """
+DELETE FROM scaler WHERE fitted_ms < ? AND NOT EXISTS (
+    SELECT 1 FROM calibration AS c
+    WHERE c.market = scaler.market AND c.model = scaler.model AND c.symbol = scaler.symbol)
+"""
 
 SavedCalibration = tuple[int, dict[str, bytes]]
 """When (Unix milliseconds), and the states by symbol."""
+
+
+class FittedScaler(NamedTuple):
+    """A scaler that no bundle has, since it was fitted while its model was at work.
+
+    Attributes:
+        model: which one.
+        symbol: ccxt symbol.
+        fitted_ms: wall clock, Unix milliseconds; before any forecast that was made with it.
+        state: see `model.scaler.SymbolScaler.encode`.
+    """
+
+    model: ModelKey
+    symbol: str
+    fitted_ms: int
+    state: bytes
 
 
 class Outcome(NamedTuple):
@@ -118,6 +141,7 @@ class History:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._db = open_database(path)
+        self._names = Names(self._db)
 
     def close(self) -> None:
         """Close the file; a clean end leaves no write-ahead log."""
@@ -136,10 +160,10 @@ class History:
             ValueError: a candle is still forming; nothing of it was written.
         """
         with transaction(self._db, self._path):
-            market = self._market_id(exchange, timeframe)
-            symbol_id = self._symbol_ids()
+            market = self._names.market((exchange, timeframe))
+            symbol_id = self._names.symbols()
             self._db.executemany(
-                _ADD_CANDLE, (_candle_row(market, symbol_id(c.symbol), c) for c in candles)
+                _ADD_CANDLE, (candle_row(market, symbol_id(c.symbol), c) for c in candles)
             )
 
     def add_forecasts(self, forecasts: Iterable[Forecast]) -> None:
@@ -149,14 +173,17 @@ class History:
             HistoryError: nothing of it was written.
         """
         with transaction(self._db, self._path):
-            symbol_id = self._symbol_ids()
-            groups: dict[tuple[str, str, str], tuple[int, int]] = {}
+            symbol_id = self._names.symbols()
+            groups: dict[tuple[object, ...], tuple[int, int, int]] = {}
             for f in forecasts:
-                group = (f.exchange, f.timeframe, f.model.sha256)
+                group = (f.exchange, f.timeframe, f.model.sha256, f.basis.rules)
                 if group not in groups:
-                    model = self._model_id(f.model.version, f.model.sha256)
-                    groups[group] = (self._market_id(f.exchange, f.timeframe), model)
-                row = _forecast_row(*groups[group], symbol_id(f.symbol), f)
+                    groups[group] = (
+                        self._names.market((f.exchange, f.timeframe)),
+                        self._names.model((f.model.version, f.model.sha256)),
+                        self._names.rules(f.basis.rules),
+                    )
+                row = forecast_row(*groups[group], symbol_id(f.symbol), f)
                 self._db.execute(_ADD_FORECAST, row)
 
     def candles(self, exchange: str, symbol: str, timeframe: str, limit: int) -> list[Candle]:
@@ -174,8 +201,8 @@ class History:
         """
         step_s = Timeframe.parse(timeframe).ms // 1000
         with errors(self._path):
-            market = self._find_market(exchange, timeframe)
-            newest_s = self._one("SELECT max(open_s) FROM candle WHERE market = ?", market)
+            market = self._names.find_market((exchange, timeframe))
+            newest_s = one(self._db, "SELECT max(open_s) FROM candle WHERE market = ?", market)
             if newest_s is None:
                 return []
             where = self._span(market, symbol, newest_s, step_s, limit)
@@ -189,7 +216,7 @@ class History:
         """Where a symbol's rows of the market's last ``limit`` candles are."""
         return {
             "market": market,
-            "symbol": self._one("SELECT id FROM symbol WHERE name = ?", symbol),
+            "symbol": self._names.find_symbol(symbol),
             "newest_s": newest_s,
             "oldest_s": newest_s - step_s * (limit - 1),
             "step_s": step_s,
@@ -208,8 +235,8 @@ class History:
         """
         step_s = Timeframe.parse(timeframe).ms // 1000
         with errors(self._path):
-            market = self._find_market(exchange, timeframe)
-            newest_s = self._one("SELECT max(close_s) FROM forecast WHERE market = ?", market)
+            market = self._names.find_market((exchange, timeframe))
+            newest_s = one(self._db, "SELECT max(close_s) FROM forecast WHERE market = ?", market)
             if newest_s is None:
                 return []
             where = self._span(market, symbol, newest_s, step_s, limit)
@@ -231,8 +258,8 @@ class History:
         """
         step_s = Timeframe.parse(timeframe).ms // 1000
         with errors(self._path):
-            market = self._find_market(exchange, timeframe)
-            newest_s = self._one("SELECT max(close_s) FROM forecast WHERE market = ?", market)
+            market = self._names.find_market((exchange, timeframe))
+            newest_s = one(self._db, "SELECT max(close_s) FROM forecast WHERE market = ?", market)
             if newest_s is None:
                 return
             after_s = newest_s - step_s * limit
@@ -241,7 +268,7 @@ class History:
                 yield Outcome(row, close)
 
     def save_calibration(self, market: MarketKey, model: ModelKey, saved: SavedCalibration) -> None:
-        """Replace what the model's calibration had learnt, in one transaction.
+        """Replace what the model's calibration had learnt that day, in one transaction.
 
         Args:
             market: exchange (ccxt id) and timeframe.
@@ -252,12 +279,16 @@ class History:
             HistoryError: nothing of it was written.
         """
         saved_ms, states = saved
+        saved_s = saved_ms // 1000
         with transaction(self._db, self._path):
-            ids = self._market_id(*market), self._model_id(*model)
-            symbol_id = self._symbol_ids()
+            ids = self._names.market(market), self._names.model(model)
+            symbol_id = self._names.symbols()
             self._db.executemany(
                 _SAVE_CALIBRATION,
-                ((*ids, symbol_id(s), saved_ms // 1000, state) for s, state in states.items()),
+                (
+                    (*ids, symbol_id(symbol), saved_s // _DAY_S, saved_s, state)
+                    for symbol, state in states.items()
+                ),
             )
 
     def calibration(self, market: MarketKey, sha256: str) -> dict[str, bytes]:
@@ -266,8 +297,33 @@ class History:
         Raises:
             HistoryError: the file cannot be read.
         """
+        return self._newest(_NEWEST.format(table="calibration", when="day"), market, sha256)
+
+    def add_scalers(self, market: MarketKey, scalers: Iterable[FittedScaler]) -> None:
+        """Append scalers that were fitted while models were at work, in one transaction.
+
+        Raises:
+            HistoryError: nothing of it was written.
+        """
+        with transaction(self._db, self._path):
+            place = self._names.market(market)
+            symbol_id = self._names.symbols()
+            for model, symbol, fitted_ms, state in scalers:
+                row = place, self._names.model(model), symbol_id(symbol), fitted_ms, state
+                self._db.execute(_ADD_SCALER, row)
+
+    def scalers(self, market: MarketKey, sha256: str) -> dict[str, bytes]:
+        """The newest scalers that were fitted for a model while it was at work, by symbol.
+
+        Raises:
+            HistoryError: the file cannot be read.
+        """
+        return self._newest(_NEWEST.format(table="scaler", when="fitted_ms"), market, sha256)
+
+    def _newest(self, statement: str, market: MarketKey, sha256: str) -> dict[str, bytes]:
         with errors(self._path):
-            return dict(self._db.execute(_CALIBRATION, (self._find_market(*market), sha256)))
+            where = self._names.find_market(market), self._names.find_model(sha256)
+            return dict(self._db.execute(statement, where))
 
     def prune(self, keep_days: float, now_ms: int, max_rows: int = 10_000) -> int:
         """Delete one slice of what is older than ``keep_days``; call again until it returns 0.
@@ -291,95 +347,9 @@ class History:
         with transaction(self._db, self._path):
             for (market,) in self._db.execute("SELECT id FROM market").fetchall():
                 for slice_end, delete in (_PRUNE_CANDLES, _PRUNE_FORECASTS):
-                    end_s = self._one(slice_end, market, before_s, max_rows - 1)
+                    end_s = one(self._db, slice_end, market, before_s, max_rows - 1)
                     until_s = before_s if end_s is None else end_s + 1
                     deleted += self._db.execute(delete, (market, until_s)).rowcount
-            deleted += self._db.execute(_PRUNE_CALIBRATION, (before_s,)).rowcount
+            deleted += self._db.execute(_PRUNE_CALIBRATION, (before_s // _DAY_S,)).rowcount
+            deleted += self._db.execute(_PRUNE_SCALERS, (before_s * 1000,)).rowcount
         return deleted
-
-    def _one(self, statement: str, *values: object) -> int | None:
-        row = self._db.execute(statement, values).fetchone()
-        return None if row is None else row[0]
-
-    def _insert(self, statement: str, *values: object) -> int:
-        (row_id,) = self._db.execute(f"{statement} RETURNING id", values).fetchall()[0]
-        return int(row_id)
-
-    def _find_market(self, exchange: str, timeframe: str) -> int | None:
-        return self._one(
-            "SELECT id FROM market WHERE exchange = ? AND timeframe = ?", exchange, timeframe
-        )
-
-    def _market_id(self, exchange: str, timeframe: str) -> int:
-        return self._find_market(exchange, timeframe) or self._insert(
-            "INSERT INTO market (exchange, timeframe) VALUES (?, ?)", exchange, timeframe
-        )
-
-    def _model_id(self, version: str, sha256: str) -> int:
-        return self._one("SELECT id FROM model WHERE sha256 = ?", sha256) or self._insert(
-            "INSERT INTO model (version, sha256) VALUES (?, ?)", version, sha256
-        )
-
-    def _symbol_ids(self) -> Callable[[str], int]:
-        """Look up or give out ids, within one transaction.
-
-        They are not remembered longer: after a transaction that was rolled back, rows would point
-        at names that were never written.
-        """
-        known: dict[str, int] = dict(self._db.execute("SELECT name, id FROM symbol"))
-
-        def symbol_id(name: str) -> int:
-            found = known.get(name)
-            if found is None:
-                found = known[name] = self._insert("INSERT INTO symbol (name) VALUES (?)", name)
-            return found
-
-        return symbol_id
-
-
-def _candle_row(market: int, symbol: int, candle: Candle) -> tuple[object, ...]:
-    if candle.final_by is None:
-        msg = f"a forming candle of {candle.symbol} is not history"
-        raise ValueError(msg)
-    return (
-        market,
-        candle.open_ms // 1000,
-        symbol,
-        candle.received_ms - candle.close_ms,
-        *candle.ohlcv,
-        _FINAL_BY.index(candle.final_by),
-        candle.filled,
-    )
-
-
-def _forecast_row(market: int, model: int, symbol: int, forecast: Forecast) -> tuple[object, ...]:
-    interval = forecast.interval
-    return (
-        market,
-        forecast.candle_close_ms // 1000,
-        symbol,
-        forecast.published_ms - forecast.candle_close_ms,
-        forecast.last_close,
-        forecast.predicted_close,
-        None if interval is None else interval.lower,
-        None if interval is None else interval.upper,
-        model,
-        forecast.late,
-    )
-
-
-def candle_of(symbol: str, step_ms: int, row: tuple[Any, ...]) -> Candle:
-    """A row `open_s, delay_ms, open … volume, final_by, filled` as a candle."""
-    open_s, delay_ms, *ohlcv, final_by, filled = row
-    open_ms = open_s * 1000
-    close_ms = open_ms + step_ms
-    return Candle(
-        symbol,
-        open_ms,
-        close_ms,
-        Ohlcv(*ohlcv),
-        received_ms=close_ms + delay_ms,
-        received_s=0.0,
-        final_by=_FINAL_BY[final_by],
-        filled=bool(filled),
-    )

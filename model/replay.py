@@ -1,81 +1,95 @@
 """What was published, computed again from history as it was known at the time.
 
-Only what history holds is compared: the close that a forecast started from and the price that was
-forecast. Intervals and probabilities depend on everything that their calibration had learnt, and
-history keeps only the newest state of that.
+The close that a forecast started from and the price that was forecast come from the candles and
+the network. Interval and probabilities come from the *published* price, which is what the
+calibration learnt from: the network's last digits depend on how many symbols it runs at a time, and
+a calibration would carry them on for ever. What the configuration says today has no part in it.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
-from model.archive import Archive, Published
-from model.engine import Engine
+from model.archive import Archive, Published, Spoken
 from model.errors import BundleError
-from model.serving import ServedModel
-from model.volatility import WARMUP
+from model.known import Known, as_known
+from model.rerun import TOGETHER, Model, Models
+from model.retrace import Retrace
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from model.bundle import Bundle
-    from model.candle import Candle
+    from model.calibration import Outlook
     from model.registry import Registry
+    from model.rerun import Rerun
+    from model.scaler import SymbolScaler
 
-    Floats = NDArray[np.float64]
     Progress = Callable[[str, int, int], None]
 
 TOLERANCE: Final = 1e-6
-"""Relative for prices, absolute for the network's output."""
+"""Relative for prices and thresholds, absolute for shares and the network's output."""
 
-_TOGETHER: Final = 256
-"""Windows that are computed in one go."""
+_DAY_MS: Final = 86_400_000
+
+_OVERLAP: Final = 10
+"""Candles before a state was saved from which on its calibration is followed."""
 
 
 class Difference(NamedTuple):
-    """A value that came out differently.
+    """A value, and how much it differs from what was published.
 
     Attributes:
         forecast: as it was published.
-        field: `last_close`, `predicted_close`, or `predicted_normalized`.
-        published: its value then.
-        computed: its value now.
-        by: relative for prices, absolute for the network's output.
+        field: the value's name.
+        published: it was this then; None: there was none.
+        computed: it is this now; None: there is none.
+        by: relative for prices and thresholds, absolute for shares and the network's output;
+            infinite where there is only one of both.
     """
 
     forecast: Published
     field: str
-    published: float
-    computed: float
+    published: float | None
+    computed: float | None
     by: float
 
 
-class Replayed(NamedTuple):
+@dataclass
+class Replayed:
     """What a replay found.
 
     Attributes:
         compared: forecasts that were computed again.
         skipped: forecasts that could not be, by reason.
+        without: those of them whose interval and probabilities could not be, by reason.
         largest: the largest difference of each field.
         differences: those above `TOLERANCE`.
     """
 
-    compared: int
-    skipped: Mapping[str, int]
-    largest: Mapping[str, float]
-    differences: Sequence[Difference]
+    compared: int = 0
+    skipped: Counter[str] = field(default_factory=Counter)
+    without: Counter[str] = field(default_factory=Counter)
+    largest: dict[str, float] = field(default_factory=dict)
+    differences: list[Difference] = field(default_factory=list)
+
+    def note(self, found: Difference) -> None:
+        """Take down one comparison."""
+        self.largest[found.field] = max(self.largest.get(found.field, 0.0), found.by)
+        if not found.by <= TOLERANCE:
+            self.differences.append(found)
 
 
-class _Again(NamedTuple):
-    """A forecast, and the window that it was made from, ``[capacity, 5]``."""
+class _Case(NamedTuple):
+    """A forecast with all that is known of it; None: that is not known."""
 
-    forecast: Published
-    window: Floats
+    known: Known
+    outlook: Outlook | None
+    scaler: SymbolScaler | None
 
 
 def replay(
@@ -96,124 +110,120 @@ def replay(
         until_ms: the latest is before this.
         progress: told how far a symbol is.
     """
-    skipped: Counter[str] = Counter()
-    differences: list[Difference] = []
-    largest: dict[str, float] = {}
-    compared = 0
-    models = _Models(registry)
-    every = sorted(archive.published(from_ms, until_ms), key=lambda f: (f.symbol, f.version))
-    for (symbol, version), group in groupby(every, key=lambda f: (f.symbol, f.version)):
-        made = list(group)
+    replayed, models = Replayed(), Models(registry)
+    for spoken in archive.spoken(from_ms, until_ms):
         try:
-            model = models.of(version, made[0].sha256)
+            model = models.of(spoken.version, spoken.sha256)
         except BundleError:
-            skipped["its model is not in the registry any more"] += len(made)
+            replayed.skipped["its model is not in the registry any more"] += spoken.forecasts
             continue
-        if not model.knows(symbol):
-            skipped["its scaler was fitted while it ran"] += len(made)
-            continue
-        windows = _windows(archive, made, model.capacity, step_ms)
-        whole = [again for again in windows if not np.isnan(again.window).any()]
-        skipped["candles are missing in history"] += len(made) - len(whole)
-        for start in range(0, len(whole), _TOGETHER):
-            for found in model.compare(symbol, whole[start : start + _TOGETHER]):
-                largest[found.field] = max(largest.get(found.field, 0.0), found.by)
-                if not found.by <= TOLERANCE:
-                    differences.append(found)
-            progress(symbol, min(start + _TOGETHER, len(whole)), len(whole))
-        compared += len(whole)
-    return Replayed(compared, +skipped, largest, differences)
+        done = 0
+        for batch in _batches(_cases(archive, model, spoken, step_ms)):
+            _compare(model, batch, replayed)
+            done += len(batch)
+            progress(spoken.symbol, done, spoken.forecasts)
+    return replayed
 
 
-def _windows(
-    archive: Archive, made: Sequence[Published], capacity: int, step_ms: int
-) -> Iterator[_Again]:
-    """The window behind each forecast, NaN where history has no candle, as it was known then."""
-    first_ms = made[0].candle_close_ms - capacity * step_ms
-    rows = (made[-1].candle_close_ms - first_ms) // step_ms
-    known, flat = np.full((rows, 5), np.nan), np.ones(rows, dtype=np.bool_)
-    revisions = archive.revisions(made[0].symbol, first_ms, made[-1].candle_close_ms)
-    coming = iter(sorted(revisions, key=lambda candle: candle.received_ms))
-    candle = next(coming, None)
-    for forecast in made:
-        while candle is not None and candle.received_ms <= forecast.published_ms:
-            _take(candle, (candle.open_ms - first_ms) // step_ms, known, flat)
-            candle = next(coming, None)
-        end = (forecast.candle_close_ms - first_ms) // step_ms
-        yield _Again(forecast, known[end - capacity : end].copy())
-
-
-def _take(candle: Candle, row: int, known: Floats, flat: NDArray[np.bool_]) -> None:
-    # That nothing was traded is concluded, not told: what the exchange told stays.
-    if candle.filled and not flat[row]:
-        return
-    known[row], flat[row] = candle.ohlcv, candle.filled
-
-
-class _Models:
-    """The models of a registry, each opened and compiled once."""
-
-    def __init__(self, registry: Registry) -> None:
-        self._registry = registry
-        self._opened: dict[str, _Model | None] = {}
-
-    def of(self, version: str, sha256: str) -> _Model:
-        """A model that spoke.
-
-        Raises:
-            BundleError: it is gone, or not what it was.
-        """
-        if version not in self._opened:
-            self._opened[version] = None
-            self._opened[version] = _Model(self._registry.open(version))
-        model = self._opened[version]
-        if model is None or model.sha256 != sha256:
-            msg = f"model {version} is not what it was"
-            raise BundleError(msg)
-        return model
-
-
-class _Model:
-    """One model, run as the daemon runs it."""
-
-    def __init__(self, bundle: Bundle) -> None:
-        manifest = bundle.manifest
-        self._bundle = bundle
-        self._engine = Engine(bundle.onnx, _TOGETHER, manifest.lookback, len(manifest.features))
-        self.sha256 = bundle.sha256
-        self.capacity = max(manifest.indicators.warmup + manifest.lookback, WARMUP)
-
-    def knows(self, symbol: str) -> bool:
-        """Whether the bundle holds the symbol's scaler."""
-        return symbol in self._bundle.scalers.by_symbol
-
-    def compare(self, symbol: str, again: Sequence[_Again]) -> Iterator[Difference]:
-        """Forecast once more and hold every value against what was published."""
-        count = len(again)
-        served = ServedModel(self._bundle, [symbol] * count, self._engine)
-        idx = np.arange(count)
-        windows = np.stack([one.window for one in again])
-        served.rebuild(idx, windows)
-        raw = served.full(served.windows(idx)).astype(np.float64)
-        last = windows[:, -1, 3]
-        price = served.price(idx, raw.astype(np.float32), last)
-        said = np.array([one.forecast.predicted_close for one in again])
-        said_raw = _raw(served, idx, np.array([one.forecast.last_close for one in again]), said)
-        for at, (forecast, _) in enumerate(again):
-            for field, published, computed, scale in (
-                ("last_close", forecast.last_close, float(last[at]), forecast.last_close),
-                ("predicted_close", forecast.predicted_close, float(price[at]), price[at]),
-                ("predicted_normalized", float(said_raw[at]), float(raw[at]), 1.0),
-            ):
-                by = abs(published - computed) / scale
-                yield Difference(forecast, field, published, computed, float(by))
-
-
-def _raw(served: ServedModel, idx: NDArray[np.intp], last: Floats, price: Floats) -> Floats:
-    """The network's output behind prices: `ServedModel.price` is a line through it, or its exp."""
-    zero, one = (
-        served.price(idx, np.full(len(idx), value, dtype=np.float32), last) for value in (0.0, 1.0)
+def _cases(archive: Archive, model: Model, spoken: Spoken, step_ms: int) -> Iterator[_Case]:
+    """The forecasts of a model and a symbol, each with its calibration as it was."""
+    symbol, states = spoken.symbol, archive.states(spoken)
+    before = [at for at, (saved_ms, _) in enumerate(states) if saved_ms <= spoken.first_ms]
+    states = states[before[-1] :] if before else states
+    since_ms = states[0][0] - _OVERLAP * step_ms if before else spoken.first_ms - _DAY_MS
+    made = archive.published(
+        spoken, spoken.first_ms - (spoken.first_ms - since_ms) // step_ms * step_ms
     )
-    if served.target != "close":
-        zero, one, price = np.log(zero / last), np.log(one / last), np.log(price / last)
-    return (price - zero) / (one - zero)
+    retrace = Retrace(model.bundle.residuals, symbol, states, step_ms)
+    scalers = model.scalers(symbol, archive.scalers(spoken))
+    followed = None
+    for known in as_known(archive, made, model.capacity, step_ms):
+        outlook = retrace.outlook(known.forecast, known.window, followed)
+        followed = known.followed
+        if known.forecast.candle_close_ms >= spoken.first_ms:
+            yield _Case(known, outlook, _scaler_at(scalers, known.forecast.published_ms))
+
+
+def _scaler_at(
+    scalers: Sequence[tuple[int, SymbolScaler]], published_ms: int
+) -> SymbolScaler | None:
+    """The newest one of its time; a first one has no rival, whatever the clock said."""
+    of_then = [scaler for since_ms, scaler in scalers if since_ms <= published_ms]
+    candidates = of_then or [scaler for _, scaler in scalers[:1]]
+    return candidates[-1] if candidates else None
+
+
+def _batches(cases: Iterator[_Case]) -> Iterator[list[_Case]]:
+    """Cases that can be computed together."""
+    for _, group in groupby(cases, key=lambda case: (id(case.scaler), case.known.window is None)):
+        batch: list[_Case] = []
+        for case in group:
+            batch.append(case)
+            if len(batch) == TOGETHER:
+                yield batch
+                batch = []
+        if batch:
+            yield batch
+
+
+def _compare(model: Model, batch: Sequence[_Case], replayed: Replayed) -> None:
+    """Compute forecasts of one scaler once more, and hold every value against what was said."""
+    scaler = batch[0].scaler
+    windows = [case.known.window for case in batch if case.known.window is not None]
+    if not windows:
+        replayed.skipped["candles are missing in history"] += len(batch)
+        return
+    if scaler is None:
+        replayed.skipped["its scaler is not in history"] += len(batch)
+        return
+    made = [case.known.forecast for case in batch]
+    rerun = model.run(
+        scaler,
+        np.stack(windows),
+        np.array([forecast.last_close for forecast in made]),
+        np.array([forecast.predicted_close for forecast in made]),
+    )
+    replayed.compared += len(batch)
+    for at, case in enumerate(batch):
+        for found in _of_network(made[at], rerun, at):
+            replayed.note(found)
+        if made[at].learnt is None:
+            replayed.without["written before history kept what they rest on"] += 1
+        elif case.outlook is None:
+            replayed.without["history does not tell what they rest on"] += 1
+        else:
+            for found in _of_calibration(made[at], case.outlook):
+                replayed.note(found)
+
+
+def _of_network(forecast: Published, rerun: Rerun, at: int) -> Iterator[Difference]:
+    last, price, raw, out, edge, said = (float(column[at]) for column in rerun)
+    yield _difference(forecast, "last_close", forecast.last_close, last, last)
+    yield _difference(forecast, "predicted_close", forecast.predicted_close, price, price)
+    yield _difference(forecast, "predicted_normalized", said, raw, 1.0)
+    if forecast.out_of_range is not None:
+        found = _difference(forecast, "out_of_range", forecast.out_of_range, out, 1.0)
+        yield found._replace(by=max(found.by - edge, 0.0))
+
+
+def _of_calibration(forecast: Published, outlook: Outlook) -> Iterator[Difference]:
+    known = bool(outlook.known[0])
+    for name, scale in (
+        ("lower", forecast.last_close),
+        ("upper", forecast.last_close),
+        ("threshold", forecast.threshold or 1.0),
+        ("short", 1.0),
+        ("long", 1.0),
+    ):
+        computed = float(getattr(outlook, name)[0]) if known else None
+        yield _difference(forecast, name, getattr(forecast, name), computed, scale)
+
+
+def _difference(
+    forecast: Published, name: str, published: float | None, computed: float | None, scale: float
+) -> Difference:
+    if published is None or computed is None:
+        by = 0.0 if published is computed else math.inf
+    else:
+        by = abs(published - computed) / scale
+    return Difference(forecast, name, published, computed, by)

@@ -58,6 +58,24 @@ class SymbolScaler:
         if (low > high).any() or self.target_scale <= 0.0:
             fail(_FILE, "feature_min must not exceed feature_max, target_scale must be above 0")
 
+    def encode(self) -> bytes:
+        """For `decode`, bit by bit: target's offset and scale, least and greatest values."""
+        target = self.target_offset, self.target_scale
+        return np.array([*target, *self.feature_min, *self.feature_max], dtype="<f8").tobytes()
+
+    @classmethod
+    def decode(cls, state: bytes, n_features: int) -> Self:
+        """Read what `encode` wrote.
+
+        Raises:
+            BundleError: it is anything else, or of another number of features.
+        """
+        if len(state) != 8 * (2 + 2 * n_features):
+            fail(_FILE, f"a saved scaler must hold {n_features} features")
+        numbers = np.frombuffer(state, "<f8")
+        low, high = numbers[2:].reshape(2, n_features)
+        return cls(low, high, float(numbers[0]), float(numbers[1]))
+
 
 class ScalerSet:
     """The scalers of all symbols a model was trained for.
@@ -180,6 +198,11 @@ class BoundScaler:
         """Scale the symbols ``idx [k]`` as another one scales those that it calls ``theirs``."""
         for name in ("fitted", "_low", "_high", "_factor", "_summand", "_offset", "_scale"):
             getattr(self, name)[idx] = getattr(other, name)[theirs]
+
+    def take(self, slot: int) -> SymbolScaler:
+        """The scaler of one symbol."""
+        target = float(self._offset[slot]), float(self._scale[slot])
+        return SymbolScaler(self._low[slot].copy(), self._high[slot].copy(), *target)
 
     def scale(self, idx: IntArray, rows: FloatArray) -> NDArray[np.float32]:
         """Scale the rows ``[k, F]`` of the symbols ``idx [k]``; 0 … 1 inside the fitted range."""

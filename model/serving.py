@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from model.calibration import DEFAULT_RULES, Calibration, Rules
+from model.errors import BundleError
 from model.features import FeatureBank
 from model.forecast import ModelInfo
+from model.scaler import BoundScaler, SymbolScaler
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     import numpy.typing as npt
 
@@ -68,6 +70,7 @@ class ServedModel:
         self._rehearsed = Calibration(bundle.residuals, symbols[:REHEARSED], rules)
         self._scaler = bundle.scalers.bind(symbols, fit_unknown=fit_unknown)
         self._slots = {symbol: slot for slot, symbol in enumerate(symbols)}
+        self._newly_fitted: list[str] = []
         told = bundle.version, bundle.sha256, manifest.target
         self.infos = [ModelInfo(*told, not known) for known in self._scaler.fitted.tolist()]
         self._engine = engine
@@ -119,6 +122,31 @@ class ServedModel:
             rows.append(features)
             yield
         self._scaler.fit(idx[new], np.stack(rows, axis=1), ohlcv[new, :, 3], self.target)
+        fitted = set(idx[new].tolist())
+        self._newly_fitted += [symbol for symbol, slot in self._slots.items() if slot in fitted]
+
+    def take_fitted(self) -> dict[str, bytes]:
+        """Scalers that were fitted since this was last asked, by symbol, for `restore_scalers`."""
+        names, self._newly_fitted = self._newly_fitted, []
+        return {name: self._scaler.take(self._slots[name]).encode() for name in names}
+
+    def restore_scalers(self, states: Mapping[str, bytes]) -> list[str]:
+        """Scale symbols that the bundle does not know as an earlier process did.
+
+        Returns:
+            Symbols whose saved scaler was of no use: they are fitted anew.
+        """
+        refused = []
+        for symbol, slot in self._slots.items():
+            if symbol not in states or self._scaler.fitted[slot]:
+                continue
+            try:
+                saved = BoundScaler([SymbolScaler.decode(states[symbol], self.n_features)])
+            except BundleError:
+                refused.append(symbol)
+            else:
+                self._scaler.adopt(np.array([slot]), saved, np.array([0]))
+        return refused
 
     def adopt_scalers(self, other: ServedModel) -> None:
         """Scale as another one of the same bundle does, for the symbols that both have."""

@@ -6,7 +6,8 @@ from typing import Any
 
 import orjson
 
-from model.forecast import SCHEMA, Forecast, Latency, ModelInfo, WindowInfo
+from model.calibration import DEFAULT_RULES
+from model.forecast import SCHEMA, Basis, Forecast, Latency, ModelInfo, WindowInfo
 
 MINUTE_MS = 60_000
 
@@ -34,6 +35,7 @@ def forecast_at(close_ms: int, symbol: str = "BTC/USDT", **more: Any) -> Forecas
         model=ModelInfo("20261123T020000Z-3f9a1c", "ab" * 32, "log_return"),
         latency=Latency(1.5, 0.2, 0.1),
         late=False,
+        basis=Basis(0, DEFAULT_RULES),
     )
     return made._replace(**more)
 

@@ -14,10 +14,13 @@ from model.bundle import Bundle, BundleParts
 from model.features import LOG_RETURN_FEATURES, FeatureBank, Indicators
 from model.onnx_export import LstmLayer, LstmWeights, export_onnx
 from model.registry import Registry
+from model.residuals import Residuals
 from model.scaler import ScalerSet, SymbolScaler, Target
 
 SHORT = Indicators(rsi_period=4, macd_fast=3, macd_slow=6, macd_signal=3, bb_period=6)
 """Periods that settle within a hundred candles."""
+
+NO_EVIDENCE = Residuals()
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -85,6 +88,7 @@ def write(
     trained_to_ms: int = 60_000,
     seed: int = 7,
     created_ms: int = 1_776_859_560_000,
+    residuals: Residuals = NO_EVIDENCE,
 ) -> Bundle:
     """Write a bundle for these symbols into the registry at ``root``.
 
@@ -105,6 +109,7 @@ def write(
             trained_to_ms=trained_to_ms,
             data_sha256="0" * 64,
             created_ms=created_ms,
+            calibration=residuals.to_json(),
         )
     )
     return registry.open(version)

@@ -107,7 +107,14 @@ class Route:
     """A whole path with everything real but the broker."""
 
     def __init__(
-        self, bundle: Bundle, history: History, *, max_batch: int = 4, clock: Hand | None = None
+        self,
+        bundle: Bundle,
+        history: History,
+        *,
+        max_batch: int = 4,
+        clock: Hand | None = None,
+        served: ServedModel | None = None,
+        capacity: int = CAPACITY,
     ) -> None:
         self.bundle = bundle
         self.clock = clock or Hand()
@@ -123,13 +130,13 @@ class Route:
         self.issuer = Issuer(market, publisher, books, self.clock, 60.0)
         self.pipeline = Pipeline(
             market,
-            ServedModel(bundle, SYMBOLS, engine),
+            served or ServedModel(bundle, SYMBOLS, engine),
             Batcher(max_batch),
             self.issuer,
             books,
             self.clock,
             self.wanted.append,
-            CAPACITY,
+            capacity,
         )
 
     def at(self, end: int) -> None:

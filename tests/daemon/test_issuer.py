@@ -21,7 +21,7 @@ from daemon.metrics import Metrics
 from daemon.outbox import Outgoing
 from daemon.publisher import Publisher
 from daemon.recorder import Recorder
-from model.calibration import Outlook
+from model.calibration import DEFAULT_RULES, Outlook
 from model.candle import Candle, Ohlcv, Timeframe
 from model.forecast import Forecast, Market, ModelInfo
 
@@ -80,7 +80,7 @@ class Desk:
             np.full(k, 0.5, np.float32),
             np.array(prices),
             np.array([ready.candle.ohlcv.close for ready in batch]),
-            Outlook(np.zeros(k, np.bool_), 0.9, *unknown),
+            Outlook(np.zeros(k, np.bool_), np.zeros(k, np.int64), DEFAULT_RULES, *unknown),
             np.full(k, 0.25),
         )
         messages = self.issuer.issue(batch, run)

@@ -17,7 +17,7 @@ from daemon.recorder import Recorder
 from model.bundle import Bundle
 from model.calibration import Rules
 from model.engine import Engine
-from model.history import History
+from model.history import FittedScaler, History
 from model.serving import ServedModel
 from tests.daemon.handclock import HandClock, settle
 from tests.models import SHORT, promote, random_candles
@@ -114,6 +114,36 @@ async def test_a_state_that_does_not_fit_is_told_and_replaced(
         await keeper.save(model)
     assert "['A/U']" in caplog.text
     assert await stored(history, bundle) == state(model)
+
+
+async def test_a_symbol_that_the_bundle_does_not_know_is_scaled_as_before_the_restart(
+    bundle: Bundle, history: History, caplog: pytest.LogCaptureFixture
+) -> None:
+    def unknowing() -> ServedModel:
+        engine = Engine(bundle.onnx, 2, 8, len(bundle.manifest.features))
+        return ServedModel(bundle, ("A/U", "N/U"), engine, fit_unknown=True)
+
+    first, second, third = unknowing(), unknowing(), unknowing()
+    first.rebuild(BOTH, np.stack([random_candles(ROWS, seed) for seed in (0, 1)]))
+    (state,) = first.take_fitted().values()
+
+    def note(saved: bytes, fitted_ms: int) -> None:
+        model = bundle.version, bundle.sha256
+        history.add_scalers(MARKET, [FittedScaler(model, "N/U", fitted_ms, saved)])
+
+    await asyncio.to_thread(note, state, T0)
+    async with process(history) as (keeper, *_):
+        await keeper.restore(second)
+    await asyncio.to_thread(note, b"rubbish", T0 + 1)
+    async with process(history) as (keeper, *_):
+        await keeper.restore(third)
+    assert caplog.messages == ["scalers are fitted anew, the saved ones do not fit: ['N/U']"]
+    later = np.stack([random_candles(ROWS, seed) for seed in (0, 2)])
+    for model in (first, second, third):
+        model.rebuild(BOTH, later)
+    np.testing.assert_array_equal(first.windows(BOTH), second.windows(BOTH))
+    assert list(third.take_fitted()) == ["N/U"]
+    assert not np.array_equal(third.windows(BOTH)[1], first.windows(BOTH)[1])
 
 
 async def test_it_saves_now_and_then_and_a_failing_history_ends_nothing(

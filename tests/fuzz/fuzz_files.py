@@ -17,13 +17,13 @@ import numpy as np
 
 from config.settings import load
 from daemon.sandbox.tape import load_recording
-from model.calibration import Calibration, Rules
+from model.calibration import Calibration, Rules, Snapshot
 from model.candle import Candle, Ohlcv, Timeframe
 from model.csvfiles import HEADER, csv_row
 from model.dataset import read_candles
 from model.errors import BundleError, CandlecastError, ConfigError, HistoryError
 from model.features import FEATURES, Indicators
-from model.history import History
+from model.history import FittedScaler, History
 from model.manifest import Manifest
 from model.residuals import Residuals
 from model.retrain_status import RetrainStatus
@@ -120,12 +120,24 @@ def scaler_pickle(path: Path) -> None:
 def saved_state(data: bytes) -> None:
     """What a calibration had learnt, as the history keeps it."""
     served = Calibration(Residuals(), ("A/B",), Rules(0.9, 0.005, 20, 0.001, 1.0))
-    served.restore({"A/B": data})
+    learnt = Snapshot.learnt(data)
+    if not served.restore({"A/B": data}):
+        assert Snapshot.learnt(served.snapshot().encode()["A/B"]) == learnt
     index = np.zeros(1, dtype=np.intp)
     price = np.ones(1)
     (bounds, chances) = served.outlook(index, price, price, np.array([T])).messages()[0]
     if bounds is not None and chances is not None:
         assert np.isfinite([bounds.lower, bounds.upper, *chances[1:]]).all()
+
+
+def saved_scaler(data: bytes) -> None:
+    """A scaler that was fitted while its model was at work, as the history keeps it."""
+    try:
+        read = SymbolScaler.decode(data, 2)
+    except BundleError:
+        return
+    assert np.isfinite([*read.feature_min, *read.feature_max, read.target_scale]).all()
+    assert read.encode() == data
 
 
 def history(path: Path) -> None:
@@ -137,6 +149,7 @@ def history(path: Path) -> None:
         assert all(a.open_ms < b.open_ms for a, b in pairwise(candles))
         list(opened.outcomes("binance", "1m", 10))
         opened.calibration(("binance", "1m"), "0" * 64)
+        opened.scalers(("binance", "1m"), "0" * 64)
 
 
 def _candle(at: int) -> Candle:
@@ -150,6 +163,9 @@ def _database() -> bytes:
         path = Path(folder) / "history.sqlite"
         opened = History(path)
         opened.add_candles("binance", "1m", [_candle(0), _candle(1)])
+        model = "20261123T020000Z-3f9a1c", "0" * 64
+        opened.save_calibration(("binance", "1m"), model, (T, {"A/B": _STATE}))
+        opened.add_scalers(("binance", "1m"), [FittedScaler(model, "A/B", T, _ranges().encode())])
         opened.close()
         with sqlite3.connect(path) as plain:
             plain.execute("VACUUM")
@@ -170,9 +186,12 @@ def _manifest() -> bytes:
     )  # fmt: skip
 
 
+def _ranges() -> SymbolScaler:
+    return SymbolScaler(np.array([1.0, 2.0]), np.array([2.0, 3.0]), 0.0, 1.0)
+
+
 def _scaler() -> bytes:
-    ranges = SymbolScaler(np.array([1.0, 2.0]), np.array([2.0, 3.0]), 0.0, 1.0)
-    return ScalerSet(FEATURES[:2], "log_return", {"A/B": ranges}).to_json().encode()
+    return ScalerSet(FEATURES[:2], "log_return", {"A/B": _ranges()}).to_json().encode()
 
 
 def _pickles() -> tuple[bytes, ...]:
@@ -182,6 +201,7 @@ def _pickles() -> tuple[bytes, ...]:
     return tuple(pickle.dumps(fitted, protocol) for protocol in (3, 4, 5))
 
 
+_STATE = np.array([0.0, 2.0, 0.1, 0.5, 0.7]).tobytes()
 _CSV = "\n".join([HEADER, *(csv_row(T + at * MINUTE.ms, _candle(at).ohlcv) for at in (0, 1, 4))])
 _YAML = (
     b"trading: {symbols: [BTC/USDT, 'A/B:C'], timeframe: 1m}\n",
@@ -202,6 +222,7 @@ TARGETS = {
     "calibration": Target(calibration, (Residuals().to_json().encode(),)),
     "retrain": Target(file_of(retrain_status, "retrain.json"), _RETRAIN),
     "pickle": Target(file_of(scaler_pickle, "scaler.pkl"), _pickles()),
-    "state": Target(saved_state, (np.array([0.0, 2.0, 0.1, 0.5, 0.7]).tobytes(),)),
+    "state": Target(saved_state, (_STATE,)),
+    "fitted": Target(saved_scaler, (_ranges().encode(),)),
     "history": Target(file_of(history, "history.sqlite"), (_database(),)),
 }

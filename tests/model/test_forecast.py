@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 
+from model.calibration import DEFAULT_RULES
 from model.forecast import (
+    Basis,
     Forecast,
     ForecastRow,
     Interval,
@@ -38,6 +40,7 @@ FULL = Forecast(
     model=ModelInfo("20261123T020000Z-3f9a1c", "ab" * 32, "log_return"),
     latency=Latency(1.1, 0.2, 0.1),
     late=False,
+    basis=Basis(0, DEFAULT_RULES),
 )
 BARE = FULL._replace(interval=None, probabilities=None, skill=None, late=True)
 

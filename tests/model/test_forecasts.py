@@ -13,13 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator, ValidationError
 
+from model.calibration import DEFAULT_RULES, Rules
 from model.candle import Candle, FinalBy, Ohlcv, Timeframe
 from model.forecast import Market, ModelInfo, Skill
 from model.forecasts import COLUMNS, Common, Forecasts, Writer
 from tests.forecasts import document, payload
 
 MARKET = Market("trader-1", "binance", ("BTC/USDT", "ÄÖ/USDT:USDT"), Timeframe.parse("1m"))
-COMMON = Common(60, 0.9, 0.1, 1776859620012)
+COMMON = Common(60, DEFAULT_RULES, 0.1, 1776859620012)
 MODEL = ModelInfo("20261123T020000Z-3f9a1c", "ab" * 32, "log_return")
 OPEN_MS = 1776859560000
 ROW = {
@@ -59,6 +60,7 @@ def forecasts(*, evidence: bool = True, late: bool = False, **changes: float) ->
         [candle("BTC/USDT")],
         np.array([list(numbers.values())]),
         [evidence],
+        [1440],
         [MODEL],
         [0],
         [skill],
@@ -114,7 +116,7 @@ def test_what_is_not_finite_is_refused(column: str, number: float) -> None:
 
 
 def test_nothing_is_written_of_nothing() -> None:
-    none = Forecasts(MARKET, COMMON, [], np.empty((0, len(COLUMNS))), [], [], [], [], [])
+    none = Forecasts(MARKET, COMMON, [], np.empty((0, len(COLUMNS))), [], [], [], [], [], [])
     assert (Writer(MARKET).write(none), list(none), len(none)) == ([], [], 0)
 
 
@@ -146,10 +148,11 @@ def test_however_many_each_is_written_as_if_it_were_alone(data: st.DataObject) -
         )
     ]
     models = [MODEL._replace(fitted_on_warmup=fitted) for fitted in draw(st.booleans())]
-    common = COMMON._replace(level=data.draw(st.floats(0.5, 0.99)), inference_ms=data.draw(finite))
+    rules = Rules(level=data.draw(st.floats(0.5, 0.99)))
+    common = COMMON._replace(rules=rules, inference_ms=data.draw(finite))
     batch = Forecasts(
-        MARKET, common, candles, numbers, known, models, draw(st.integers(0, 60)), skills,
-        draw(st.booleans()),
+        MARKET, common, candles, numbers, known, draw(st.integers(0, 9)), models,
+        draw(st.integers(0, 60)), skills, draw(st.booleans()),
     )  # fmt: skip
     texts = Writer(MARKET).write(batch)
     assert texts == [payload(forecast) for forecast in batch]

@@ -257,7 +257,7 @@ def _schema_that_is_no_text(path: Path) -> None:
     [
         (_text, "is not a candlecast database; move it away or change paths.state"),
         (_other_program, "is not a candlecast database"),
-        (_newer_schema, "has schema 9, this version of candlecast needs 2"),
+        (_newer_schema, "has schema 9, this version of candlecast needs 3"),
         (_truncated, "is damaged"),
         (_overwritten_in_the_middle, "is damaged"),
         (_schema_that_is_no_text, "is damaged"),

@@ -1,16 +1,14 @@
-"""What calibration has learnt, in the history: kept by market and model, pruned, migrated to."""
+"""What models have learnt, in the history: kept by market, model and day, and pruned."""
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from model.candle import Candle, Ohlcv
-from model.history import History
+from model.history import FittedScaler, History
 
 MARKET = ("binance", "1m")
 OLD, NEW = ("v1", "a" * 64), ("v2", "b" * 64)
@@ -44,18 +42,23 @@ def test_what_has_not_been_saved_for_long_is_pruned(history: History) -> None:
     assert history.calibration(MARKET, NEW[1]) == {"A/U": b"2"}
 
 
-def test_a_history_without_the_table_gets_it_and_keeps_everything_else(tmp_path: Path) -> None:
-    path = tmp_path / "history.sqlite"
-    candle = Candle("A/U", T0, T0 + 60_000, Ohlcv(1, 2, 1, 2, 3), T0, 0.0, "rest")
-    with closing(History(path)) as first:
-        first.add_candles(*MARKET, [candle])
-    with closing(sqlite3.connect(path)) as database:
-        database.execute("DROP TABLE calibration")
-        database.execute("PRAGMA user_version = 1")
-    with closing(History(path)) as second:
-        second.save_calibration(MARKET, OLD, (T0, {"A/U": b"1"}))
-        assert len(second.candles("binance", "A/U", "1m", 5)) == 1
-    with closing(sqlite3.connect(path)) as database:
-        assert database.execute("PRAGMA user_version").fetchone() == (2,)
-    with closing(History(path)) as third:
-        assert third.calibration(MARKET, OLD[1]) == {"A/U": b"1"}
+def test_every_day_keeps_its_last_state_and_the_newest_is_restored(history: History) -> None:
+    for saved_ms, state in ((T0, b"1"), (T0 + 1000, b"2"), (T0 + DAY_MS, b"3")):
+        history.save_calibration(MARKET, OLD, (saved_ms, {"A/U": state}))
+    history.save_calibration(MARKET, OLD, (T0 + 2000, {"B/U": b"4"}))
+    assert history.calibration(MARKET, OLD[1]) == {"A/U": b"3", "B/U": b"4"}
+    assert history.prune(1.0, T0 + 2 * DAY_MS) == 2
+    assert history.calibration(MARKET, OLD[1]) == {"A/U": b"3"}
+
+
+def test_fitted_scalers_stay_as_long_as_their_model_is_remembered(history: History) -> None:
+    def fitted(symbol: str, fitted_ms: int, state: bytes) -> FittedScaler:
+        return FittedScaler(OLD, symbol, fitted_ms, state)
+
+    history.add_scalers(MARKET, [fitted("A/U", T0, b"1"), fitted("B/U", T0, b"2")])
+    history.add_scalers(MARKET, [fitted("A/U", T0 + 1, b"3")])
+    assert history.scalers(MARKET, OLD[1]) == {"A/U": b"3", "B/U": b"2"}
+    assert history.scalers(MARKET, NEW[1]) == history.scalers(("okx", "1m"), OLD[1]) == {}
+    history.save_calibration(MARKET, OLD, (T0 + 9 * DAY_MS, {"A/U": b"9"}))
+    assert history.prune(1.0, T0 + 9 * DAY_MS) == 1
+    assert history.scalers(MARKET, OLD[1]) == {"A/U": b"3"}

@@ -234,6 +234,17 @@ def test_a_symbol_that_the_bundle_does_not_know_keeps_the_scaler_of_its_first_wi
     other.adopt_scalers(model)
     other.rebuild(both, at(CAPACITY + 29))
     np.testing.assert_array_equal(other.windows(both), model.windows(both))
+    # Nor does a restart change it, if what was saved is whole.
+    saved = model.take_fitted()
+    assert (list(saved), model.take_fitted()) == (["NEW/U"], {})
+    restarted = make()
+    assert restarted.restore_scalers(saved | {"B/U": b"of no interest", "C/U": b""}) == []
+    restarted.rebuild(both, at(CAPACITY + 29))
+    np.testing.assert_array_equal(restarted.windows(both), model.windows(both))
+    assert restarted.take_fitted() == {}
+    nothing = np.full(len(saved["NEW/U"]) // 8, np.nan).tobytes()
+    for damaged in (b"", saved["NEW/U"][:-1], saved["NEW/U"][:-8], nothing):
+        assert make().restore_scalers({"NEW/U": damaged}) == ["NEW/U"]
     # The price moves as much as the symbol itself has moved.
     last = at(CAPACITY + 29)[:, -1, 3]
     price = model.price(both, np.ones(2, dtype=np.float32), last)[0]

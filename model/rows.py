@@ -1,0 +1,80 @@
+"""Candles and forecasts as rows of the history, and back."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from model.candle import Candle, FinalBy, Ohlcv
+from model.forecast import Forecast
+
+_FINAL_BY: Final[tuple[FinalBy, ...]] = ("exchange_flag", "successor", "rest")
+"""The column holds the place in this tuple: SQLite needs no byte for the most frequent, 0."""
+
+_BILLION: Final = 1_000_000_000
+
+
+def candle_row(market: int, symbol: int, candle: Candle) -> tuple[object, ...]:
+    """A closed candle as a row of ``candle``.
+
+    Raises:
+        ValueError: it is still forming.
+    """
+    if candle.final_by is None:
+        msg = f"a forming candle of {candle.symbol} is not history"
+        raise ValueError(msg)
+    return (
+        market,
+        candle.open_ms // 1000,
+        symbol,
+        candle.received_ms - candle.close_ms,
+        *candle.ohlcv,
+        _FINAL_BY.index(candle.final_by),
+        candle.filled,
+    )
+
+
+def candle_of(symbol: str, step_ms: int, row: tuple[Any, ...]) -> Candle:
+    """A row `open_s, delay_ms, open … volume, final_by, filled` as a candle."""
+    open_s, delay_ms, *ohlcv, final_by, filled = row
+    open_ms = open_s * 1000
+    close_ms = open_ms + step_ms
+    return Candle(
+        symbol,
+        open_ms,
+        close_ms,
+        Ohlcv(*ohlcv),
+        received_ms=close_ms + delay_ms,
+        received_s=0.0,
+        final_by=_FINAL_BY[final_by],
+        filled=bool(filled),
+    )
+
+
+def forecast_row(
+    market: int, model: int, rules: int, symbol: int, forecast: Forecast
+) -> tuple[object, ...]:
+    """A published forecast as a row of ``forecast``."""
+    interval, chances = forecast.interval, forecast.probabilities
+    return (
+        market,
+        forecast.candle_close_ms // 1000,
+        symbol,
+        forecast.published_ms - forecast.candle_close_ms,
+        forecast.last_close,
+        forecast.predicted_close,
+        None if interval is None else interval.lower,
+        None if interval is None else interval.upper,
+        model,
+        forecast.late,
+        forecast.basis.learnt,
+        rules,
+        None if chances is None else chances.threshold,
+        None if chances is None else round(chances.short * _BILLION),
+        None if chances is None else round(chances.long * _BILLION),
+        round(forecast.window.out_of_range * _BILLION),
+    )
+
+
+def share_of(ppb: int | None) -> float | None:
+    """Parts per billion as a share."""
+    return None if ppb is None else ppb / _BILLION
