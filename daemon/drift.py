@@ -93,7 +93,8 @@ class DriftWatch:
         """What has been seen of the features, for `save`; empty before the first look."""
         if self._features is None:
             return {}
-        return {"model": np.array(self._model), **self._features.freeze(now_s)}
+        about = {"model": np.array(self._model), "asked_ms": np.array(self._asked_ms)}
+        return about | self._features.freeze(now_s)
 
     def save(self, frozen: Mapping[str, npt.NDArray[Any]]) -> None:
         """Write it down, for the next process. Blocks."""
@@ -112,6 +113,8 @@ class DriftWatch:
         """Go on where the last process was, if it served the same model. Blocks."""
         try:
             with np.load(io.BytesIO(self._file.read_bytes()), allow_pickle=False) as found:
+                # A new process looks at the last day's errors once more.
+                self._asked_ms = int(found["asked_ms"])
                 if str(found["model"]) == served.sha256:
                     self._features = FeatureDrift.thaw(found, served.n_features, now_s)
                     self._model = served.sha256
@@ -122,7 +125,8 @@ class DriftWatch:
 
     def request(self, alarms: list[str], now_ms: int) -> None:
         """Ask for a retrain because of alarms, unless one was asked for not long ago. Blocks."""
-        if not self._ask or not alarms or now_ms < self._asked_ms + _APART_MS:
+        lately = 0 <= now_ms - self._asked_ms < _APART_MS
+        if not self._ask or not alarms or lately:
             return
         self._asked_ms = now_ms
         try:

@@ -69,11 +69,11 @@ class Overseer:
         pipeline, _, accuracy, drift, _ = self._overseen
         now_s = self._clock.monotonic()
         alarms = drift.look(pipeline.served, accuracy, now_s)
-        if now_s >= self._save_s:
-            self._save_s = now_s + _SAVE_EVERY_S
-            await asyncio.to_thread(drift.save, drift.freeze(now_s))
         if alarms:
             await asyncio.to_thread(drift.request, alarms, self._clock.wall_ms())
+        if alarms or now_s >= self._save_s:
+            self._save_s = now_s + _SAVE_EVERY_S
+            await asyncio.to_thread(drift.save, drift.freeze(now_s))
 
     def summary(self) -> str:
         """How it goes, in one line for `systemctl status`."""

@@ -89,6 +89,34 @@ def test_an_alarm_is_counted_told_and_asks_for_a_retrain_once_a_day(
     assert not (tmp_path / REQUEST).exists()
 
 
+def test_who_is_started_anew_again_and_again_asks_once_a_day(
+    served: ServedModel, tmp_path: Path
+) -> None:
+    accuracy = Accuracy()
+
+    def started() -> DriftWatch:
+        """The same candles are looked at again, and so is their alarm."""
+        watch = DriftWatch(Metrics(), tmp_path, ask=True)
+        watch.resume(served, 0.0)
+        watch.look(served, accuracy, 0.0)
+        return watch
+
+    watch = started()
+    watch.request(["error"], NOW_MS)
+    watch.save(watch.freeze(0.0))
+    take_request(tmp_path)
+    # Another model has been promoted since: that is no new reason either.
+    served.sha256 = "another"
+    started().request(["error"], NOW_MS + DAY_MS - 1)
+    assert not (tmp_path / REQUEST).exists()
+    # A clock that was far ahead silences nobody.
+    started().request(["error"], NOW_MS - 60_000)
+    assert (tmp_path / REQUEST).exists()
+    take_request(tmp_path)
+    started().request(["error"], NOW_MS + DAY_MS)
+    assert (tmp_path / REQUEST).exists()
+
+
 def test_a_full_disk_is_told_and_nothing_more(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -150,6 +178,7 @@ def test_what_was_seen_of_the_features_goes_on_in_the_next_process(
     second.resume(served, 5_000.0)
     for name, value in second.freeze(5_000.0).items():
         np.testing.assert_array_equal(value, frozen[name])
+    assert frozen["asked_ms"] == 0
     assert frozen["reference"].sum() == 2 * served.n_features
     # Of another model, or damaged: begun anew, in a line at most.
     served.sha256 = "another"
