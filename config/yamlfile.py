@@ -207,11 +207,14 @@ def _complaint(finding: ErrorDetails, model: type[BaseModel]) -> str:
     if kind == "extra_forbidden":
         # Its value stays unsaid: a misspelt `password` is still a password.
         path = tuple(str(part) for part in finding["loc"])
-        return f"unknown key{_hint(path[-1], _siblings(model, path))}"
+        known = _siblings(model, path)
+        # What can come from a file of its own is a secret, and stands in no configuration.
+        return f"unknown key{_hint(path[-1], [k for k in known if f'{k}_file' not in known])}"
     if kind in {"model_type", "model_attributes_type"}:
         return "must be a section with keys of its own"
     sentences = {
         "value_error": "{error}",
+        "tuple_type": "must be a list, in brackets",
         "too_short": "must have at least {min_length} item",
         "literal_error": "is not allowed; allowed: {expected}",
         "string_pattern_mismatch": "is not of the form "

@@ -117,6 +117,8 @@ def test_symbol_stands_for_a_list_of_one(tmp_path: Path) -> None:
         ("trading: {timefram: 1m}", "trading.timefram: unknown key; did you mean timeframe?"),
         ("zebra: 1", "zebra: unknown key; known here: exchange, trading, model"),
         ("trading: {timeframe: 1M}", "trading.timeframe: '1M' is not a timeframe of fixed"),
+        ("trading: {symbols: BTC/USDT}", "'BTC/USDT' must be a list, in brackets"),
+        ("mqtt: {passwd: x}", "mqtt.passwd: unknown key; did you mean password_file?"),
         ("trading: {symbols: []}", "trading.symbols: [] must have at least 1 item"),
         ("trading: {symbols: [BTCUSDT]}", "trading.symbols[0]: 'BTCUSDT' is not of the form BASE"),
         ("trading: {symbols: [A/B, A/B]}", "more than once"),
