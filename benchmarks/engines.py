@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from benchmarks.market import LOOKBACK, UNITS, random_weights
 from benchmarks.window_graph import export_window
 from model.engine import Engine, export_onnx
+from model.onnx_graph import runtime
 
 Batch = NDArray[np.float32]
 Pass = Callable[[], object]
@@ -85,7 +86,7 @@ def _tensorflow(threads: int) -> dict[str, Maker]:
 
 
 def _onnxruntime() -> dict[str, Maker]:
-    import onnxruntime
+    onnxruntime = runtime()
 
     def maker(threads: int) -> Maker:
         options = onnxruntime.SessionOptions()

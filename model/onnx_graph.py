@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
 from io import StringIO
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,16 +104,24 @@ def _pad(batch: Batch, size: int) -> Batch:
     return padded
 
 
-def cuda_offered() -> bool:
-    """Whether the installed ONNX Runtime was built for CUDA."""
+def runtime() -> Any:  # noqa: ANN401 - it is untyped
+    """ONNX Runtime, imported when it is needed, and told to keep what it does to itself.
+
+    Left alone it sends that to its maker, with an identifier that it keeps in the user's cache.
+    """
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     import onnxruntime
 
-    return _CUDA in onnxruntime.get_available_providers()
+    return onnxruntime
+
+
+def cuda_offered() -> bool:
+    """Whether the installed ONNX Runtime was built for CUDA."""
+    return _CUDA in runtime().get_available_providers()
 
 
 def _open(model: bytes, device: Device, threads: int) -> onnxruntime.InferenceSession:
-    import onnxruntime
-
+    onnxruntime = runtime()
     if device == "gpu":
         if not cuda_offered():
             msg = (

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 from functools import cache
 from itertools import count
@@ -256,6 +259,15 @@ def test_weights_in_another_file_are_refused(tmp_path: Path) -> None:
     onnx.save_model(model, path, save_as_external_data=True, location="weights", size_threshold=0)
     with pytest.raises(BundleError, match="weights in another file"):
         Engine(OnnxPair(path.read_bytes(), pair.step), 1, 60, 6)
+
+
+def test_nothing_is_told_to_whoever_made_the_runtime(tmp_path: Path) -> None:
+    """Left alone it would keep an identifier of this machine, and send what it does."""
+    code = "from model.onnx_graph import cuda_offered\ncuda_offered()\n"
+    plain = {k: v for k, v in os.environ.items() if k not in {"CI", "ORT_DISABLE_TELEMETRY"}}
+    home = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60, env=plain | home)
+    assert list(tmp_path.rglob("*")) == []
 
 
 def test_a_window_of_one_row_needs_no_preparation_but_may_have_it() -> None:
