@@ -10,6 +10,7 @@ import argparse
 import faulthandler
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -33,6 +34,7 @@ from daemon.cli_model import (
     train,
     train_options,
 )
+from daemon.quiet import interrupts_kept
 from daemon.tidy import uncollected
 from model.errors import CandlecastError
 
@@ -60,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = build_parser().parse_args(argv)
     try:
-        with ExitStack() as args.closing:
+        with ExitStack() as args.closing, interrupts_kept():
             args.command(args)
     except CandlecastError as error:
         for line in str(error).splitlines():
@@ -82,6 +84,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         _complain(f"{error.filename}: {error.strerror}")
         return 1
     except KeyboardInterrupt:
+        # Another one could only spoil the way out.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         _complain("interrupted")
         return 1
     return 0

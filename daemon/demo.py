@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -122,20 +123,36 @@ async def _day_one(config: Path, frame: Timeframe, stop: asyncio.Event) -> None:
     """
     days = _TRAINED_ROWS * frame.ms / 86_400_000
     for arguments in (["fetch", "--days", f"{days}"], ["train", "--promote"]):
+        # In a session of its own: Ctrl-C is told to it once, by us, however often it is pressed.
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "daemon", *arguments, "--config", str(config)
+            *(sys.executable, "-m", "daemon", *arguments, "--config", str(config)),
+            stdin=asyncio.subprocess.DEVNULL,
+            start_new_session=True,
         )
-        try:
-            code = await process.wait()
-        except asyncio.CancelledError:
-            process.terminate()
-            await process.wait()
-            raise
+        code = await _unless_told(process, stop)
         if stop.is_set():
             return
         if code:
             msg = f"candlecast {arguments[0]} failed with exit code {code}"
             raise CandlecastError(msg)
+
+
+async def _unless_told(process: asyncio.subprocess.Process, stop: asyncio.Event) -> int:
+    """Wait for a process's end, which is asked for once ``stop`` is set; its exit code."""
+
+    async def ask() -> None:
+        try:
+            await stop.wait()
+        finally:
+            if process.returncode is None:
+                # As Ctrl-C would: whoever draws a bar has to give the cursor back.
+                process.send_signal(signal.SIGINT)
+
+    async with asyncio.TaskGroup() as group:
+        asking = group.create_task(ask())
+        code = await process.wait()
+        asking.cancel()
+    return code
 
 
 async def _forecast(

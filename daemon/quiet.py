@@ -1,17 +1,42 @@
-"""Native libraries write their start-up notes to stderr, past every setting of theirs."""
+"""Libraries that get in between: they write notes to stderr, and swallow a Ctrl-C."""
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from model.errors import CandlecastError
 
+if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
+
 _STDERR: Final = 2
+_AGAIN_S: Final = 0.02
+
+
+@contextmanager
+def interrupts_kept() -> Iterator[None]:
+    """Raise a Ctrl-C again that came where nothing can be, as in JAX's garbage collection."""
+    before = sys.unraisablehook
+
+    def again(lost: UnraisableHookArgs) -> None:
+        if issubclass(lost.exc_type, KeyboardInterrupt):
+            # Not yet: here nothing can be raised either.
+            threading.Timer(_AGAIN_S, os.kill, (os.getpid(), signal.SIGINT)).start()
+        else:
+            before(lost)
+
+    sys.unraisablehook = again
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
 @contextmanager

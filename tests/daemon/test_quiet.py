@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 
 import pytest
+
+from daemon.quiet import interrupts_kept
 
 CODE = """
 import os, sys
@@ -36,3 +39,19 @@ def test_notes_are_hidden_and_python_is_not() -> None:
 )
 def test_notes_are_shown_when_nobody_expected_the_failure(end: str, shown: bool) -> None:  # noqa: FBT001
     assert ("native note" in stderr_of(end)) is shown
+
+
+class Fragile:
+    """Is interrupted just where nothing can be raised."""
+
+    def __del__(self) -> None:
+        raise KeyboardInterrupt
+
+
+def test_an_interrupt_that_cannot_be_raised_comes_again() -> None:
+    def drop() -> None:
+        Fragile()
+        time.sleep(10)
+
+    with interrupts_kept(), pytest.raises(KeyboardInterrupt):
+        drop()

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
-import re
-import select
 import signal
 import subprocess
 import sys
-import termios
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +16,7 @@ import pytest
 
 from tests.certificates import Authority
 from tests.servers import HOST, Mosquitto, free_port, mosquitto, password_file, program
+from tests.terminal import terminal
 
 START_MS = int(time.time()) * 1_000
 WATCH = [sys.executable, "-m", "daemon", "watch"]
@@ -53,69 +49,6 @@ def publish(broker: Mosquitto, message: dict[str, Any] | str, *options: str) -> 
     topic = f"candlecast/v1/binance/{name}/1s/prediction"
     where = ["-h", HOST, "-p", str(broker.port), "-t", topic, *options]
     subprocess.run([program("mosquitto_pub"), *where, "-m", text], check=True, timeout=10)
-
-
-class Terminal:
-    """A program on a terminal of its own."""
-
-    def __init__(self, command: list[str], kind: str) -> None:
-        self._ours, theirs = pty.openpty()
-        termios.tcsetwinsize(theirs, (24, 120))
-        self.before = termios.tcgetattr(theirs)
-        self._theirs = theirs
-        self.seen = ""
-        # setsid makes it the controlling terminal, so that Ctrl-C is a signal.
-        self.process = subprocess.Popen(
-            [program("setsid"), "--ctty", "--wait", *command],
-            stdin=theirs,
-            stdout=theirs,
-            stderr=theirs,
-            env={k: v for k, v in os.environ.items() if k not in {"COLUMNS", "LINES"}}
-            | {"TERM": kind},
-        )
-
-    def until(self, pattern: str, within_s: float = 20.0) -> None:
-        """Read until what is shown, colours left out, matches; forget what came before."""
-        deadline = time.monotonic() + within_s
-        while not (found := re.search(pattern, self._plain())):
-            assert time.monotonic() < deadline, f"never saw {pattern!r} in:\n{self._plain()}"
-            if select.select([self._ours], [], [], 0.1)[0]:
-                self.seen += os.read(self._ours, 65_536).decode(errors="replace")
-        self.seen = self._plain()[found.end() :]
-
-    def _plain(self) -> str:
-        return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", self.seen)
-
-    def type(self, text: str) -> None:
-        os.write(self._ours, text.encode())
-
-    def end(self) -> int:
-        """Its exit code, while what it still says is read."""
-        deadline = time.monotonic() + 20
-        while self.process.poll() is None:
-            assert time.monotonic() < deadline, self._plain()
-            if select.select([self._ours], [], [], 0.1)[0]:
-                self.seen += os.read(self._ours, 65_536).decode(errors="replace")
-        return self.process.wait()
-
-    def attributes(self) -> list[Any]:
-        return termios.tcgetattr(self._theirs)
-
-    def close(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait(10)
-        os.close(self._ours)
-        os.close(self._theirs)
-
-
-@contextmanager
-def terminal(*command: str, kind: str = "xterm-256color") -> Iterator[Terminal]:
-    made = Terminal([*command], kind)
-    try:
-        yield made
-    finally:
-        made.close()
 
 
 @contextmanager
