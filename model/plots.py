@@ -112,7 +112,10 @@ def _draw_ratio(axes: Axes, scored: Scored, label: str, color: str) -> None:
     last_value = (np.abs(scored.last_close - scored.close) / scored.last_close)[order]
     # The first hours say nothing, and would set the scale.
     shown = slice(len(order) // 10, None)
-    with np.errstate(invalid="ignore"), rc_context({"date.converter": "concise"}):
+    with (
+        np.errstate(divide="ignore", invalid="ignore"),
+        rc_context({"date.converter": "concise"}),
+    ):
         ratio = np.cumsum(error) / np.cumsum(last_value)
         times = scored.open_ms[order].astype("datetime64[ms]")
         axes.plot(times[shown], ratio[shown], color=color, label=label, linewidth=1.2)

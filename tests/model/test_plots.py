@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from model.evaluation import Scored
-from model.plots import plot_forecasts
+from model.plots import plot_forecasts, plot_report
 
 
 def scored(symbols: int, rows: int = 5) -> Scored:
@@ -41,3 +41,6 @@ def test_a_market_that_stands_still_can_be_drawn(tmp_path: Path, rows: int) -> N
     still = still._replace(close=still.last_close, predicted=still.last_close)
     plot_forecasts(still, ["BTC/USDT"], "Title", tmp_path / "still.png")
     assert size(tmp_path / "still.png")[0] > 1000
+    astray = still._replace(predicted=still.last_close + 1.0)
+    plot_report(astray, still, {}, "Title", tmp_path / "report.png")
+    assert size(tmp_path / "report.png")[0] > 1000
