@@ -208,7 +208,7 @@ class History:
             where = self._span(market, symbol, newest_s, step_s, limit)
             # Revisions come in the order of their receipt, so the newest one stays.
             newest = {row[0]: row for row in self._db.execute(_CANDLES, where)}
-        return [candle_of(symbol, step_s * 1000, row) for row in newest.values()]
+            return [candle_of(symbol, step_s * 1000, row) for row in newest.values()]
 
     def _span(
         self, market: int | None, symbol: str, newest_s: int, step_s: int, limit: int

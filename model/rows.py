@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from typing import Any, Final
 
 from model.candle import Candle, FinalBy, Ohlcv
@@ -34,8 +35,15 @@ def candle_row(market: int, symbol: int, candle: Candle) -> tuple[object, ...]:
 
 
 def candle_of(symbol: str, step_ms: int, row: tuple[Any, ...]) -> Candle:
-    """A row `open_s, delay_ms, open … volume, final_by, filled` as a candle."""
+    """A row `open_s, delay_ms, open … volume, final_by, filled` as a candle.
+
+    Raises:
+        sqlite3.DatabaseError: nobody wrote it like this.
+    """
     open_s, delay_ms, *ohlcv, final_by, filled = row
+    if not 0 <= final_by < len(_FINAL_BY):
+        msg = f"a candle of {symbol} became final in no known way"
+        raise sqlite3.DatabaseError(msg)
     open_ms = open_s * 1000
     close_ms = open_ms + step_ms
     return Candle(

@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -274,6 +275,17 @@ def test_a_doubtful_file_is_refused_in_one_line_and_left_alone(
     assert str(path) in str(refused.value)
     assert "\n" not in str(refused.value)
     assert before == (path.read_bytes() if path.is_file() else None)
+
+
+@pytest.mark.parametrize("final_by", [3, -1])
+def test_a_candle_that_became_final_in_no_known_way_is_damage(path: Path, final_by: int) -> None:
+    history = History(path)
+    history.add_candles("binance", "1m", [candle(0)])
+    history.close()
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("UPDATE candle SET final_by = ?", (final_by,))
+    with closing(History(path)) as opened, pytest.raises(HistoryError, match="is damaged"):
+        opened.candles("binance", "BTC/USDT", "1m", 5)
 
 
 def test_of_a_large_file_at_least_the_ends_are_looked_at(
