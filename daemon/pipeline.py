@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import numpy as np
@@ -34,6 +35,12 @@ _SENT_TOGETHER = 64
 
 _DELIVERY_MS = 3_000
 """Exchanges deliver the close up to two seconds late; one more before that counts as silence."""
+
+
+def _rows(batch: Sequence[Ready]) -> npt.NDArray[np.float64]:
+    """The candles as rows ``[k, 5]``; numpy looks at named tuples one by one, at a double cost."""
+    values = chain.from_iterable([ready.candle.ohlcv for ready in batch])
+    return np.fromiter(values, np.float64, 5 * len(batch)).reshape(-1, 5)
 
 
 def _nothing() -> None:
@@ -321,7 +328,7 @@ class Pipeline:
         if appended:
             self._served.advance(
                 np.array([r.slot for r in appended], dtype=np.intp),
-                np.array([r.candle.ohlcv for r in appended], dtype=np.float64),
+                _rows(appended),
             )
         if moved:
             # Copied here, since the windows go on changing while the worker thread computes.

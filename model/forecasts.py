@@ -44,21 +44,14 @@ _OUTLOOK: Final = slice(4, 10)
 _TIMES: Final = (
     b'"seq":%d,"candle_open_ms":%d,"candle_close_ms":%d,"target_close_ms":%d,"valid_until_ms":%d'
 )
-_KNOWN: Final = (
-    b'%b,%b,%b,"last_close":%b,"predicted_close":%b,"predicted_normalized":%b,"predicted_return":%b,'
-    b'"interval":{"level":%b,"lower":%b,"upper":%b},'
-    b'"probabilities":{"threshold":%b,"short":%b,"neutral":%b,"long":%b},%b'
+_PRICES: Final = (
+    b'"last_close":%b,"predicted_close":%b,"predicted_normalized":%b,"predicted_return":%b'
 )
-_UNKNOWN: Final = (
-    b'%b,%b,%b,"last_close":%b,"predicted_close":%b,"predicted_normalized":%b,"predicted_return":%b,'
-    b'"interval":null,"probabilities":null,%b'
-)
-_REST: Final = (
-    b'"window":{"length":%d,"filled":%d,"out_of_range":%b,"final_by":"%b"},"skill":%b,"model":%b,'
-    b'"latency_ms":{"ready":%b,"queue":%b,"inference":%b},"late":%b}'
-)
-_SKILL: Final = b'{"mae_ratio":%b,"stderr":%b,"n":%d}'
-_BOOLEANS: Final = (b"false", b"true")
+_INTERVAL: Final = b'"interval":{"level":%b,"lower":%%b,"upper":%%b}'
+_CHANCES: Final = b'"probabilities":{"threshold":%b,"short":%b,"neutral":%b,"long":%b}'
+_WINDOW: Final = b'"window":{"length":%d,"filled":%%d,"out_of_range":%%b,"final_by":"%b"}'
+_SKILL: Final = b'"skill":{"mae_ratio":%b,"stderr":%b,"n":%d}'
+_LATENCY: Final = b'"latency_ms":{"ready":%%b,"queue":%%b,"inference":%b}'
 
 
 class Common(NamedTuple):
@@ -185,11 +178,7 @@ class Writer:
         """One document each."""
         if not len(forecasts):
             return []
-        common = forecasts.common
-        published = b'"published_ms":%d' % common.published_ms
-        level, inference = orjson.dumps(common.rules.level), orjson.dumps(common.inference_ms)
-        models = {model: orjson.dumps(model.as_json()) for model in set(forecasts.models)}
-        times: dict[int, bytes] = {}
+        forms: dict[object, bytes] = {}
         documents: list[bytes] = []
         for candle, numbers, known, model, filled, skill, late in zip(
             forecasts.candles,
@@ -201,26 +190,43 @@ class Writer:
             forecasts.late,
             strict=True,
         ):
+            kind = candle.close_ms, candle.final_by, known, skill is None, model, late
+            if kind not in forms:
+                forms[kind] = self._form(forecasts.common, candle, known, skill, model, late)
             *prices, out, ratio, stderr, ready, queue = numbers
-            if candle.close_ms not in times:
-                times[candle.close_ms] = self._times(candle)
-            head = self._heads[candle.symbol], times[candle.close_ms], published
-            told = b"null" if skill is None else _SKILL % (ratio, stderr, skill.n)
-            rest = _REST % (
-                *(common.lookback, filled, out, (candle.final_by or "rest").encode(), told),
-                *(models[model], ready, queue, inference, _BOOLEANS[late]),
-            )
-            if known:
-                documents.append(_KNOWN % (*head, *prices[:4], level, *prices[4:], rest))
-            else:
-                documents.append(_UNKNOWN % (*head, *prices[:4], rest))
+            told = prices if known else prices[: _OUTLOOK.start]
+            skilled = () if skill is None else (ratio, stderr, skill.n)
+            values = (self._heads[candle.symbol], *told, filled, out, *skilled, ready, queue)
+            documents.append(forms[kind] % values)
         return documents
 
-    def _times(self, candle: Candle) -> bytes:
+    def _form(
+        self,
+        common: Common,
+        candle: Candle,
+        known: bool,  # noqa: FBT001 - a value
+        skill: Skill | None,
+        model: ModelInfo,
+        late: bool,  # noqa: FBT001 - a value
+    ) -> bytes:
+        """A document in which all is written that forecasts of a kind share; the rest is %b."""
         close_ms, step_ms = candle.close_ms, self._step_ms
         target_close_ms = close_ms + step_ms
         seq = close_ms // step_ms
-        return _TIMES % (seq, candle.open_ms, close_ms, target_close_ms, target_close_ms)
+        fields = (
+            b"%b",
+            _TIMES % (seq, candle.open_ms, close_ms, target_close_ms, target_close_ms),
+            b'"published_ms":%d' % common.published_ms,
+            _PRICES,
+            _INTERVAL % orjson.dumps(common.rules.level) if known else b'"interval":null',
+            _CHANCES if known else b'"probabilities":null',
+            _WINDOW % (common.lookback, (candle.final_by or "rest").encode()),
+            b'"skill":null' if skill is None else _SKILL,
+            b'"model":' + orjson.dumps(model.as_json()).replace(b"%", b"%%"),
+            _LATENCY % orjson.dumps(common.inference_ms),
+            b'"late":true}' if late else b'"late":false}',
+        )
+        return b",".join(fields)
 
 
 def _formatted(numbers: Floats) -> list[list[bytes]]:
