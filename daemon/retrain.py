@@ -192,6 +192,7 @@ def retrain(job: RetrainJob, clock: Clock, progress: Shown) -> RetrainStatus:
 
     Raises:
         CandlecastError: one clear line, which `retrain.json` holds too.
+        OSError: a file that cannot be used; the same.
     """
     with alone(job.folder):
         take_request(job.state)
@@ -200,7 +201,7 @@ def retrain(job: RetrainJob, clock: Clock, progress: Shown) -> RetrainStatus:
         success_ms = None if before is None else before.success_ms
         try:
             status = _Run(job, clock, progress).run()
-        except CandlecastError as error:
+        except (CandlecastError, OSError) as error:
             spent_s = clock.monotonic() - begun_s
             RetrainStatus(clock.wall_ms(), spent_s, success_ms, str(error)).write(job.state)
             raise

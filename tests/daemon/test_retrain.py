@@ -229,6 +229,15 @@ def test_a_champion_that_is_damaged_is_told_before_anything_is_fetched_or_traine
         retrain(job, HandClock(END_MS + 60_000), silent)
 
 
+def test_a_file_that_cannot_be_written_is_told_like_any_other_failure(job: RetrainJob) -> None:
+    (job.folder / "plan.json" / "in the way").mkdir(parents=True)
+    with pytest.raises(IsADirectoryError):
+        retrain(job, HandClock(END_MS + 60_000), silent)
+    status = RetrainStatus.read(job.state)
+    assert status is not None
+    assert "Is a directory" in (status.error or "")
+
+
 def test_a_failure_keeps_when_it_last_went_well(job: RetrainJob) -> None:
     RetrainStatus(END_MS - 5, 1.0, END_MS - 5, None).write(job.state)
     with pytest.raises(CandlecastError):
