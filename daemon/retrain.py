@@ -51,8 +51,9 @@ log = logging.getLogger(__name__)
 
 _DAY_MS: Final = 86_400_000
 _PLAN: Final = "plan.json"
-_STALE_MS: Final = _DAY_MS
-"""A run that was cut longer ago starts over: newer candles are worth more than old work."""
+_STALE_MS: Final = _DAY_MS // 2
+"""A run that began longer ago starts over: newer candles are worth more than old work, and what
+failed in one night must not be gone on with in the next."""
 
 
 @dataclass(frozen=True)
