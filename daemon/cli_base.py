@@ -33,11 +33,11 @@ def load(args: argparse.Namespace) -> Settings:
 
 
 def until_told(work: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
-    """Run ``work`` with an event that SIGINT and SIGTERM set: both are a clean end."""
+    """Run ``work`` with an event that Ctrl-C, SIGTERM and a closed terminal set: a clean end."""
 
     async def supervised() -> None:
         stop = asyncio.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         await work(stop)
 

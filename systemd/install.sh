@@ -17,11 +17,17 @@ fail() {
     exit 1
 }
 
+# Without DESTDIR it is this machine's own folders that are written to.
+need_root() {
+    [ -n "$destdir" ] || [ "$(id -u)" = 0 ] || fail "run it as root, or with DESTDIR=FOLDER"
+}
+
 is_live() {
     [ -z "$destdir" ] && [ -d /run/systemd/system ]
 }
 
 install_all() {
+    need_root
     home=$(readlink -f "$("$PYTHON" -c 'import sys; print(sys.base_prefix)')")
     case $home in
     /home/* | /root/* | /tmp/*)
@@ -62,6 +68,8 @@ install_all() {
 }
 
 uninstall_all() {
+    need_root
+    need_root
     if is_live; then
         systemctl disable --now --quiet candlecast.service candlecast-retrain.timer \
             candlecast-retrain.path candlecast-retrain.service 2>/dev/null || true
@@ -75,7 +83,7 @@ uninstall_all() {
         "$destdir"/etc/systemd/system/*.wants/candlecast-retrain@*
     rm -f "$sysusers/candlecast.conf" "$command"
     rm -rf "$destdir${prefix:?}/venv"
-    rmdir --ignore-fail-on-non-empty "$destdir$prefix"
+    [ ! -d "$destdir$prefix" ] || rmdir --ignore-fail-on-non-empty "$destdir$prefix"
     if is_live; then
         systemctl daemon-reload
     fi

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -43,4 +45,15 @@ def test_ctrl_c_on_the_way_there_is_quick_and_quiet(temporary: Path) -> None:
         assert shown.end() == 0
         assert shown.plain().count("interrupted") <= 1
         assert "Traceback" not in shown.seen
+    assert list(temporary.iterdir()) == []
+
+
+def test_a_terminal_that_is_closed_leaves_nothing_behind(temporary: Path) -> None:
+    with subprocess.Popen([*DEMO, "--headless"], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        while "BTCJAN/USDT" not in process.stdout.readline():
+            assert process.poll() is None
+        process.send_signal(signal.SIGHUP)
+        process.stdout.read()
+        assert process.wait(20) == 0
     assert list(temporary.iterdir()) == []
