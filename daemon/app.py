@@ -138,7 +138,7 @@ class App:
         self._capacity = max(manifest.indicators.warmup + manifest.lookback, WARMUP)
         self.metrics.latency_budget.set(settings.inference.latency_budget_ms / 1000)
         self.metrics.timeframe.set(self._timeframe.ms / 1000)
-        self.metrics.interval_level.set(settings.calibration.level)
+        self.metrics.accuracy.interval_level.set(settings.calibration.level)
         self.metrics.model.show(ModelInfo(bundle.version, bundle.sha256, manifest.target))
         self._lay_path(bundle, history)
         self._open_sources()

@@ -139,4 +139,4 @@ class Ledger:
     def _score(self, candle: Candle) -> None:
         realised = self._books.accuracy.on_candle(candle)
         if realised is not None:
-            self._books.metrics.realised(realised)
+            self._books.metrics.accuracy.add(realised)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 from prometheus_client import CollectorRegistry, Gauge
 from prometheus_client.registry import Collector
 
+from daemon.accuracy_series import AccuracySeries
 from daemon.counter import Count, Counter
 from daemon.exposition import expose
 from daemon.histogram import Histogram, Histograms
@@ -18,7 +19,7 @@ from daemon.window import Verdict
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from daemon.accuracy import Accuracy, Realised
+    from daemon.accuracy import Accuracy
     from daemon.clock import Clock
     from model.forecast import Forecast
 
@@ -73,7 +74,7 @@ class Metrics:
         self._max_symbols = max_symbols
         self._collectors: list[Collector] = []
         self._declare_path()
-        self._declare_accuracy()
+        self.accuracy = AccuracySeries(self._gauge, self._counter)
         self._declare_edges()
         self.model = ModelSeries(self._gauge, self._counter)
         self.shadow = ShadowSeries(self._gauge)
@@ -115,32 +116,6 @@ class Metrics:
         self._last_prediction = self._gauge(
             "last_prediction_timestamp_seconds", "When the newest forecast was made ready"
         )
-
-    def _declare_accuracy(self) -> None:
-        errors = self._counter(
-            "abs_error", "Sum of absolute errors relative to the last close", "forecast"
-        )
-        self._errors = (errors.labels("model"), errors.labels("last_value"))
-        direction = self._counter(
-            "direction", "Forecast directions of candles that moved, by result", "result"
-        )
-        self._hits = {True: direction.labels("hit"), False: direction.labels("miss")}
-        interval = self._counter("interval", "Closes against their interval, by result", "result")
-        self._insides = {True: interval.labels("inside"), False: interval.labels("outside")}
-        self._unscored = self._counter(
-            "predictions_unscored", "Forecasts whose target candle never came"
-        )
-        over = "over the rolling window of all symbols; NaN until there is enough evidence"
-        self._mae_ratio = self._gauge("mae_ratio", f"Model error ÷ last-value error {over}")
-        self._mae_ratio_stderr = self._gauge(
-            "mae_ratio_stderr", f"Standard error of candlecast_mae_ratio {over}"
-        )
-        self._direction = self._gauge("direction_accuracy", f"Share of right directions {over}")
-        self._coverage = self._gauge("interval_coverage", f"Share inside the interval {over}")
-        for gauge in (self._mae_ratio, self._mae_ratio_stderr, self._direction, self._coverage):
-            gauge.set(nan)
-        self.interval_level = self._gauge("interval_level", "Share that the interval promises")
-        self._unscored_before = 0
 
     def _declare_edges(self) -> None:
         self.feed_messages = self._counter("feed_messages", "Candle updates received")
@@ -282,25 +257,9 @@ class Metrics:
         """Count a closed candle by what its window made of it."""
         self._feed_candles.labels(verdict).inc()
 
-    def realised(self, realised: Realised) -> None:
-        """Add a scored forecast to the counters."""
-        model, last_value = self._errors
-        model.inc(realised.model_error)
-        last_value.inc(realised.last_value_error)
-        if realised.hit is not None:
-            self._hits[realised.hit].inc()
-        if realised.inside is not None:
-            self._insides[realised.inside].inc()
-
     def show_accuracy(self, accuracy: Accuracy) -> None:
         """Copy the rolling figures into the gauges; some 0.5 ms, so not per forecast."""
-        skill, direction, coverage = accuracy.aggregate()
-        self._mae_ratio.set(nan if skill is None else skill.mae_ratio)
-        self._mae_ratio_stderr.set(nan if skill is None else skill.stderr)
-        self._direction.set(nan if direction is None else direction)
-        self._coverage.set(nan if coverage is None else coverage)
-        self._unscored.inc(accuracy.unscored - self._unscored_before)
-        self._unscored_before = accuracy.unscored
+        self.accuracy.show(accuracy)
         for symbol, series in self._by_symbol.items():
             summary = accuracy.summary(symbol)
             ratio = nan if summary.skill is None else summary.skill.mae_ratio
@@ -320,10 +279,7 @@ class Metrics:
         most = 0.99 * ready[-1][1]
         shown: dict[str, Count | Gauge] = {
             **self._outcomes,
-            "mae_ratio": self._mae_ratio,
-            "mae_ratio_stderr": self._mae_ratio_stderr,
-            "direction": self._direction,
-            "coverage": self._coverage,
+            **self.accuracy.rolling,
             "budget_s": self.latency_budget,
             "messages": self.feed_messages,
             "reconnects": self.feed_reconnects,

@@ -60,7 +60,7 @@ def busy() -> Metrics:
         )  # fmt: skip
         realised = accuracy.on_candle(closed)
         assert realised is not None
-        metrics.realised(realised)
+        metrics.accuracy.add(realised)
     metrics.count_dropped(2)
     metrics.count_skipped("gap", 3)
     metrics.count_skipped("gap", 0)
@@ -169,10 +169,10 @@ def test_errors_and_hits_are_counted() -> None:
     assert value(metrics, "abs_error_total", forecast="last_value") == pytest.approx(0.06)
     assert value(metrics, "direction_total", result="hit") == 3.0
     assert value(metrics, "interval_total", result="inside") == 3.0
-    metrics.realised(score(ForecastRow.of(forecast()), 98.0))
+    metrics.accuracy.add(score(ForecastRow.of(forecast()), 98.0))
     assert value(metrics, "direction_total", result="miss") == 1.0
     assert value(metrics, "interval_total", result="outside") == 1.0
-    metrics.realised(score(ForecastRow.of(forecast()._replace(interval=None)), 100.0))
+    metrics.accuracy.add(score(ForecastRow.of(forecast()._replace(interval=None)), 100.0))
     assert value(metrics, "direction_total", result="miss") == 1.0
     assert value(metrics, "interval_total", result="outside") == 1.0
 
