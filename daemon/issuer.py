@@ -12,7 +12,7 @@ from daemon.marks import Marks
 from daemon.outbox import Outgoing
 from daemon.topics import batch_topic, prediction_topic
 from model.forecast import batch_payload
-from model.forecasts import COLUMNS, Common, Forecasts, Writer
+from model.forecasts import Common, Forecasts, Writer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from daemon.publisher import Publisher
     from daemon.window import Window
     from model.calibration import Outlook
-    from model.candle import Candle
     from model.forecast import Market, ModelInfo
     from model.serving import ServedModel, Told
 
@@ -207,29 +206,29 @@ class Issuer:
     def _fit(self, batch: Sequence[Ready], run: Run, now_ms: int) -> list[int]:
         """The positions of those that are of use; the others are counted."""
         left = self.marks.left([ready.slot for ready in batch], self._targets_ms(batch))
+        expired_ms = now_ms - self._market.timeframe.ms
+        knows = self._books.accuracy.knows
         fit = []
         for at, (ready, price, has_left, filled) in enumerate(
             zip(batch, run.price.tolist(), left, run.filled, strict=True)
         ):
-            reason = self._unfit(ready.candle, price, now_ms, has_left=has_left)
+            candle = ready.candle
             if filled == run.lookback:
                 # The market may be none any more: exchanges go silent about one that they delist.
                 reason = "untraded"
-            if reason is None:
-                fit.append(at)
+            elif candle.close_ms <= expired_ms:
+                reason = "expired"
+            elif not 0.0 < price < math.inf:
+                reason = "not_a_price"
+            # What was published before a restart is never published in other words.
+            elif has_left or knows(candle.symbol, candle.close_ms):
+                reason = "repeated"
             else:
-                self.withheld.append(ready.slot)
-                self._books.metrics.count_skipped(reason, 1)
+                fit.append(at)
+                continue
+            self.withheld.append(ready.slot)
+            self._books.metrics.count_skipped(reason, 1)
         return fit
-
-    def _unfit(self, candle: Candle, price: float, now_ms: int, *, has_left: bool) -> str | None:
-        if now_ms >= candle.close_ms + self._market.timeframe.ms:
-            return "expired"
-        if not 0.0 < price < math.inf:
-            return "not_a_price"
-        # What was published before a restart is never published in other words.
-        known = has_left or self._books.accuracy.knows(candle.symbol, candle.close_ms)
-        return "repeated" if known else None
 
     def _targets_ms(self, batch: Sequence[Ready]) -> list[int]:
         step_ms = self._market.timeframe.ms
@@ -240,18 +239,16 @@ class Issuer:
         skills = [self._books.accuracy.skill(candle.symbol) for candle in candles]
         received_s = np.array([candle.received_s for candle in candles])
         ready_s = self._clock.monotonic() - received_s
-        numbers = np.empty((len(batch), len(COLUMNS)))
         columns: list[npt.NDArray[np.floating]] = [
             *(run.last, run.price, run.raw, run.price / run.last - 1.0),
-            *(np.where(run.outlook.known, told, 0.0) for told in run.outlook[3:]),
+            *np.where(run.outlook.known, run.outlook[3:], 0.0),
             run.out_of_range,
             np.array([0.0 if skill is None else skill.mae_ratio for skill in skills]),
             np.array([0.0 if skill is None else skill.stderr for skill in skills]),
             np.round(1e3 * ready_s, 3),
             np.round(1e3 * (run.started_s - received_s), 3),
         ]
-        for at, column in enumerate(columns):
-            numbers[:, at] = column
+        numbers = np.array(columns, np.float64).T
         return Forecasts(
             self._market,
             Common(run.lookback, run.outlook.rules, round(1e3 * run.inference_s, 3), now_ms),
