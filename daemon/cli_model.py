@@ -185,4 +185,5 @@ def models(args: argparse.Namespace) -> None:
         getattr(args, "version", None),
         SystemClock().wall_ms(),
     )
-    print(*lines, sep="\n")
+    for line in lines:
+        print(line)

@@ -34,8 +34,12 @@ def models_command(
         version: of show (None: the champion) and promote.
         now_ms: Unix milliseconds.
 
+    Yields:
+        Lines; what is done is done when its line comes, and written down after the last.
+
     Raises:
-        BundleError: the registry refuses; nothing has changed.
+        BundleError: the registry refuses, and nothing has changed; after lines: what they say could
+            not be written down.
     """
     if action == "list":
         yield from model_lines(registry, now_ms)
@@ -48,10 +52,11 @@ def models_command(
         version = registry.rollback()
     else:
         registry.promote(version)
-    done: Action = "promote" if action == "promote" else "rollback"
-    registry.record(Entry(now_ms, done, "hand", version, before))
     yield f"{version}: {_skill(registry, version)}"
     yield f"champion: {version}"
+    # At three in the morning a story that cannot be written must not hide what was done.
+    done: Action = "promote" if action == "promote" else "rollback"
+    registry.record(Entry(now_ms, done, "hand", version, before))
 
 
 def model_lines(registry: Registry, now_ms: int) -> Iterator[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from daemon.listing import models_command
+from model.errors import BundleError
 from model.registry import Registry
 from tests.model.bundles import NOON_MS, parts
 from tests.model.test_decisions import ENTRY
@@ -85,6 +86,20 @@ def test_with_a_damaged_pointer_the_models_are_listed_and_one_is_promoted(
     assert f"{pointer}: holds 'nonsense' instead of a version" in listed
     assert said(registry, "promote", first).splitlines()[-1] == f"champion: {first}"
     assert "nonsense" not in said(registry, "list")
+
+
+def test_a_story_that_cannot_be_told_holds_up_no_rollback(registry: Registry) -> None:
+    first, second = registry.write(parts(0)), registry.write(parts(1))
+    registry.promote(first)
+    registry.promote(second)
+    (registry.root / "decisions.jsonl").mkdir()
+    lines = models_command(registry, "rollback", None, NOON_MS)
+    # What was done is said before what could not be.
+    assert next(lines).startswith(first)
+    assert next(lines) == f"champion: {first}"
+    assert registry.champion() == first
+    with pytest.raises(BundleError, match=r"decisions\.jsonl: is not a regular file"):
+        next(lines)
 
 
 def test_a_long_story_names_the_file(registry: Registry) -> None:
