@@ -240,7 +240,9 @@ async def _examine_systemd(units: Sequence[str]) -> AsyncIterator[Finding]:
         said, complaint = await process.communicate()
         if process.returncode:
             text = complaint.decode(errors="replace").strip()
-            yield unclear("systemd", f"does not tell of {name} ({text})", "ask as root")
+            yield unclear(
+                "systemd", f"does not tell of {name} ({text})", f"systemctl status {name}"
+            )
             return
         lines = said.decode(errors="replace").splitlines()
         yield judge_unit(name, dict(text.split("=", 1) for text in lines if "=" in text))

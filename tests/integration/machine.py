@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sysconfig
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -136,6 +136,14 @@ class Machine:
                 yield
             finally:
                 _setns(home.fileno())
+
+
+def until(condition: Callable[[], bool], within_s: float, what: Callable[[], str]) -> None:
+    """Wait until something holds; ``what`` tells how it is instead."""
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline, what()
+        time.sleep(0.05)
 
 
 def _enter(namespace: Path) -> None:

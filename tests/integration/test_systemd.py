@@ -9,14 +9,14 @@ import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from model.features import Indicators
 from tests.integration.harness import sections, tape_of, write_config
-from tests.integration.machine import REPOSITORY, Machine, installed, machine
+from tests.integration.machine import REPOSITORY, Machine, installed, machine, until
 from tests.models import promote
 from tests.servers import (
     Mosquitto,
@@ -60,13 +60,6 @@ signal.signal(signal.SIGUSR1, hang_loop)
 signal.signal(signal.SIGUSR2, hang_thread)
 """
 """Two ways to hang, which the daemon itself has no use for: read by Python as it starts."""
-
-
-def until(condition: Callable[[], bool], within_s: float, what: Callable[[], str]) -> None:
-    deadline = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < deadline, what()
-        time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")
@@ -239,6 +232,10 @@ def test_what_root_asks_for_leaves_nothing_that_the_service_cannot_change(
 ) -> None:
     state = work / "lib" / "candlecast"
     assert "state in /var/lib/candlecast" in asked(started, "check-config")
+    said = asked(started, "doctor")
+    # Without a bus, only root may ask this systemd.
+    assert "✓ broker " in said
+    assert f"– systemd   does not tell of {SERVICE} (" in said
     asked(started, f"@{SECOND} models rollback")
     assert {path.stat().st_uid for path in state.rglob("*")} == {state.stat().st_uid} != {0}
     assert asked(started, "models promote nonsense", status="1").startswith("candlecast: ")
