@@ -93,7 +93,7 @@ def decision_line(entry: Entry) -> str:
         return f"{line} (champion before: {entry.champion or 'none'})"
     return (
         f"{line}: {gate.reason} ({gate.rule}; {gate.candles} candles, n {gate.n}, standard error "
-        f"{gate.standard_error:.4f}, detectable {gate.detectable:.4f}; champion then: "
+        f"{gate.standard_error:.6f}, detectable {gate.detectable:.6f}; champion then: "
         f"{entry.champion or 'none'})"
     )
 

@@ -32,7 +32,7 @@ LARGEST: Final[Mapping[str, int]] = {
 """The files of a bundle and the most bytes each may have."""
 
 _LARGEST_MANIFEST: Final = 4 << 20
-_LIBRARIES: Final = ("candlecast", "keras", "numpy", "onnx", "onnxruntime", "tensorflow")
+_LIBRARIES: Final = ("candlecast", "jax", "keras", "numpy", "onnx", "onnxruntime", "tensorflow")
 
 
 @dataclass(frozen=True)

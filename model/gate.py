@@ -245,21 +245,21 @@ def _judge(case: _Case, rules: GateRules) -> tuple[Rule, str]:
     not_inferior = case.gain - case.noise > -rules.margin
     if case.champion_ratio is None:
         return _judge_first(case, rules, not_inferior=not_inferior)
-    versus = f"error ratio {case.ratio:.4f} against the champion's {case.champion_ratio:.4f}"
+    versus = f"error ratio {case.ratio:.6f} against the champion's {case.champion_ratio:.6f}"
     if case.worse:
         return "symbol_worse", (
             f"{versus}, but on {', '.join(case.worse)} worse than the last value by more than the "
             "champion is"
         )
     if case.gain > case.noise:
-        return "better", f"{versus}: better by {case.gain:.4f}, noise reaches {case.noise:.4f}"
+        return "better", f"{versus}: better by {case.gain:z.6f}, noise reaches {case.noise:.6f}"
     old = case.age_days > rules.max_age_days
     if old and not_inferior and case.gain > -case.noise:
         return "renewed", (
             f"{versus}: not inferior by {rules.margin:g}, and the champion is "
             f"{case.age_days:.0f} days old"
         )
-    return "not_better", f"{versus}: a gain of {case.gain:.4f}, noise reaches {case.noise:.4f}"
+    return "not_better", f"{versus}: a gain of {case.gain:z.6f}, noise reaches {case.noise:.6f}"
 
 
 def _lacking(case: _Case, rules: GateRules) -> str:
@@ -274,7 +274,7 @@ def _lacking(case: _Case, rules: GateRules) -> str:
 
 def _judge_first(case: _Case, rules: GateRules, *, not_inferior: bool) -> tuple[Rule, str]:
     """Without a champion the last value is what there is to lose."""
-    versus = f"error ratio {case.ratio:.4f} to the last value, noise reaches {case.noise:.4f}"
+    versus = f"error ratio {case.ratio:.6f} to the last value, noise reaches {case.noise:.6f}"
     if not_inferior:
         return "first", f"{versus}: not inferior by {rules.margin:g}"
     return "first_refused", (

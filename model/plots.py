@@ -96,6 +96,8 @@ def plot_report(
     if champion is not None and len(champion.open_ms):
         _draw_ratio(left, champion, "champion", _TRUTH)
     left.axhline(1.0, color="black", linewidth=0.8, linestyle=":")
+    # A ratio that is 0.0001 from 1 would be drawn as that difference, with a small "+1" above it.
+    left.ticklabel_format(axis="y", useOffset=False)
     left.set_title("Error ÷ last value's, all candles so far")
     left.set_xlabel("Opening time (UTC)")
     left.grid(visible=True, alpha=0.3)

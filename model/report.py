@@ -95,13 +95,13 @@ def _evidence(page: Page) -> Iterator[str]:
     yield ""
     yield "| | |"
     yield "|---|---|"
-    yield f"| challenger's ratio | {decision.challenger_ratio:.5f} |"
+    yield f"| challenger's ratio | {decision.challenger_ratio:.6f} |"
     if decision.champion_ratio is not None:
-        yield f"| champion's ratio | {decision.champion_ratio:.5f} |"
-    yield f"| gain | {decision.gain:.5f} |"
-    yield f"| standard error | {decision.standard_error:.5f} |"
-    yield f"| noise reaches (level {ALPHA:g}) | {decision.critical * decision.standard_error:.5f} |"
-    yield f"| detectable (power {POWER:g}) | {decision.detectable:.5f} |"
+        yield f"| champion's ratio | {decision.champion_ratio:.6f} |"
+    yield f"| gain | {decision.gain:z.6f} |"
+    yield f"| standard error | {decision.standard_error:.6f} |"
+    yield f"| noise reaches (level {ALPHA:g}) | {decision.critical * decision.standard_error:.6f} |"
+    yield f"| detectable (power {POWER:g}) | {decision.detectable:.6f} |"
     yield f"| margin | {gate.margin:g} |"
 
 
@@ -117,7 +117,7 @@ def _symbols(page: Page) -> Iterator[str]:
         number = judged.symbols.index(name)
         value, low, high = evaluate(judged.challenger.of(number)).mae_ratio
         theirs = _ratio(judged.champion, number)
-        yield f"| {name} | {value:.4f} ({low:.4f} to {high:.4f}) | {theirs} |"
+        yield f"| {name} | {value:.5f} ({low:.5f} to {high:.5f}) | {theirs} |"
     if len(names) > _SYMBOLS:
         yield f"| … {len(names) - _SYMBOLS} more | | |"
 
@@ -126,7 +126,7 @@ def _ratio(scored: Scored | None, number: int) -> str:
     one = None if scored is None else scored.of(number)
     if one is None or not len(one.open_ms):
         return "–"
-    return f"{evaluate(one).mae_ratio.value:.4f}"
+    return f"{evaluate(one).mae_ratio.value:.5f}"
 
 
 def _chances(page: Page, said: Told | None) -> Iterator[str]:

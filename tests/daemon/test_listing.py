@@ -70,7 +70,9 @@ def test_the_list_tells_the_story(registry: Registry) -> None:
     assert head == "What was decided, newest last:"
     assert promoted.endswith(f"{first} promoted by hand (champion before: none)")
     assert f"{second} not promoted by the nightly gate: error ratio 0.9990 against" in kept
-    assert "(symbol_worse; 1000 candles, n 3000, standard error 0.0004, detectable 0.0010" in kept
+    assert (
+        "(symbol_worse; 1000 candles, n 3000, standard error 0.000400, detectable 0.001000" in kept
+    )
 
 
 @pytest.mark.parametrize("pointer", ["champion", "previous"])

@@ -146,7 +146,7 @@ def test_each_rule(ratio: float, champion: float | None, age_days: float, rule: 
     assert made.promote == (rule in {"better", "renewed", "first"})
     assert made.challenger_ratio == pytest.approx(ratio, abs=1e-3)
     assert (made.champion_ratio is None) == (champion is None)
-    assert f"{made.challenger_ratio:.4f}" in made.reason
+    assert f"{made.challenger_ratio:.6f}" in made.reason
 
 
 def test_noise_as_wide_as_the_margin_proves_nothing() -> None:

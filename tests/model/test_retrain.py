@@ -244,8 +244,8 @@ def test_the_page_says_what_was_decided_and_why(
     decision = made.judged.decision
     assert f"# Model {challenger.version}" in text
     assert f"(`{decision.rule}`): {decision.reason}." in text
-    assert f"| champion's ratio | {decision.champion_ratio:.5f} |" in text
-    assert f"| detectable (power 0.8) | {decision.detectable:.5f} |" in text
+    assert f"| champion's ratio | {decision.champion_ratio:.6f} |" in text
+    assert f"| detectable (power 0.8) | {decision.detectable:.6f} |" in text
     assert "| ETH/USDT | " in text
     assert "closes lay inside their 90 % interval" in text
     assert re.search(r"fifth of the hours \d+\.\d % lay inside, in the wildest \d+\.\d %", text)
