@@ -36,4 +36,4 @@ class Retrain(Section):
     on_drift: bool = Field(
         default=True, description="whether the daemon asks for a retrain when drift is seen"
     )
-    nice: int = Field(15, ge=0, le=19, description="how far training stands back for others")
+    nice: int = Field(15, ge=0, le=19, description="niceness of training")

@@ -145,20 +145,6 @@ class _Plan:
         fresh.replace(folder / _PLAN)
 
 
-def be_modest(nice: int, threads: int) -> None:
-    """Stand back for everything else on this machine, and use no more than so many cores.
-
-    Whatever library computes asks the system how many cores there are, so that bounding these
-    bounds all of them. A service manager that forbids either has its own bounds.
-    """
-    cores = sorted(os.sched_getaffinity(0))
-    try:
-        os.nice(nice)
-        os.sched_setaffinity(0, cores[-threads:])
-    except OSError as error:
-        log.info("priority and cores stay as they are: %s", error.strerror)
-
-
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
     """Hold the lock of a folder; whoever ends, however, lets it go.
@@ -266,17 +252,20 @@ class _Run:
                 await supply.complete(pages, job.symbols, Span(plan.from_ms, plan.until_ms))
 
     def _candles(self, plan: _Plan) -> dict[str, pd.DataFrame]:
-        archive = Archive(self._job.history, (self._job.exchange, self._job.timeframe.text))
+        job, frames = self._job, {}
+        archive = Archive(job.history, (job.exchange, job.timeframe.text))
         try:
-            found = {symbol: self._known(archive, symbol, plan) for symbol in self._job.symbols}
+            for symbol in job.symbols:
+                # Not all symbols at once: as objects, candles take ten times as much memory.
+                if known := self._known(archive, symbol, plan):
+                    frames[symbol] = frame_of(known, job.timeframe)
         finally:
             archive.close()
-        lacking = [symbol for symbol, candles in found.items() if not candles]
-        if lacking and (len(lacking) == len(found) or not self._job.leave_out):
-            frame = self._job.timeframe.text
-            msg = f"there are no {frame} candles of {', '.join(lacking)} in that time"
+        lacking = [symbol for symbol in job.symbols if symbol not in frames]
+        if lacking and (not frames or not job.leave_out):
+            msg = f"there are no {job.timeframe.text} candles of {', '.join(lacking)} in that time"
             raise CandlecastError(msg)
-        return {s: frame_of(known, self._job.timeframe) for s, known in found.items() if known}
+        return frames
 
     def _known(self, archive: Archive, symbol: str, plan: _Plan) -> list[Candle]:
         revisions = archive.revisions(symbol, plan.from_ms, plan.until_ms)

@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from daemon.clock import SystemClock
+from daemon.modesty import be_modest
 from daemon.progress import candles_progress
-from daemon.retrain import RetrainJob, be_modest, check_span, retrain
+from daemon.retrain import RetrainJob, check_span, retrain
 from daemon.wiring import gate_of, indicators_of
 from model.archive import Archive
 from model.calibration import Rules

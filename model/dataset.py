@@ -13,6 +13,7 @@ from model.errors import CandlecastError, ConfigError
 from model.features import OHLCV
 from model.preprocess import DataPreprocessor, features_of, target_of
 from model.scaler import ScalerSet, SymbolScaler
+from model.windows import Windows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -51,16 +52,12 @@ class Samples(NamedTuple):
         close: close of the target candle, ``[n]``.
     """
 
-    X: NDArray[np.float32]
+    X: Windows
     y: NDArray[np.float32]
     symbol: Integers
     open_ms: Integers
     last_close: Floats
     close: Floats
-
-    def where(self, chosen: NDArray[np.bool_]) -> Samples:
-        """The samples that ``chosen [n]`` marks."""
-        return Samples._make(array[chosen] for array in self)
 
 
 class Dataset(NamedTuple):
@@ -246,36 +243,12 @@ def build_dataset(
     settings = config["model"]
     cuts = cut_times(candles, *(splits or (settings["train_split"], settings["val_split"])))
     lookback = int(config["model"]["lookback_periods"])
-    parts: list[list[Samples]] = [[] for _ in _PARTS]
-    scalers: dict[str, SymbolScaler] = {}
-    for number, (symbol, frame) in enumerate(candles.items()):
-        preprocessor = DataPreprocessor(config_path)
-        open_ms = frame["timestamp"].to_numpy(dtype=np.int64)
-        rows = np.searchsorted(open_ms, cuts)
-        # The symbol's own share of rows before the cut, which differs where histories do.
-        preprocessor.config["model"]["train_split"] = rows[0] / len(frame)
-        try:
-            windows, y, indices = preprocessor.create_sequences(frame, lookback)
-        except ValueError as error:
-            msg = f"{symbol}: {error}"
-            raise CandlecastError(msg) from None
-        scalers[symbol] = preprocessor.symbol_scaler()
-        close = frame["close"].to_numpy(dtype=np.float64)
-        numbers = np.full(len(y), number, dtype=np.int64)
-        every = Samples(windows, y, numbers, open_ms[indices], close[indices - 1], close[indices])
-        edges = (0, *rows, len(frame))
-        for name, part, start, end in zip(_PARTS, parts, edges[:-1], edges[1:], strict=True):
-            inside = (indices - lookback >= start) & (indices < end)
-            if not inside.any():
-                msg = (
-                    f"{symbol}: too few candles for one {name} sample; all symbols need to reach "
-                    f"over the same days, and each part over more than {lookback} candles"
-                )
-                raise CandlecastError(msg)
-            part.append(every.where(inside))
-    train, validation, test = (
-        Samples._make(map(np.concatenate, zip(*part, strict=True))) for part in parts
-    )
+    found = [
+        _cut_symbol(config_path, symbol, frame, cuts, lookback) for symbol, frame in candles.items()
+    ]
+    rows = np.concatenate([symbol.rows for symbol in found])
+    train, validation, test = (_joined(found, rows, part, lookback) for part in range(len(_PARTS)))
+    scalers = {symbol: one.scaler for symbol, one in zip(candles, found, strict=True)}
     target = cast("Target", target_of(config))
     return Dataset(
         symbols=tuple(candles),
@@ -287,6 +260,56 @@ def build_dataset(
         test_from_ms=int(cuts[1]),
         sha256=_sha256(candles),
     )
+
+
+class _Symbol(NamedTuple):
+    """Scaled rows of one symbol, and by part where its windows start and what `Samples` says."""
+
+    rows: NDArray[np.float32]
+    scaler: SymbolScaler
+    parts: list[tuple[Integers, NDArray[np.float32], Integers, Floats, Floats]]
+
+
+def _cut_symbol(
+    config_path: str | Path, symbol: str, frame: pd.DataFrame, cuts: Integers, lookback: int
+) -> _Symbol:
+    preprocessor = DataPreprocessor(config_path)
+    open_ms = frame["timestamp"].to_numpy(dtype=np.int64)
+    cut_rows = np.searchsorted(open_ms, cuts)
+    # The symbol's own share of rows before the cut, which differs where histories do.
+    preprocessor.config["model"]["train_split"] = cut_rows[0] / len(frame)
+    try:
+        rows, y, ends = preprocessor.scaled_rows(frame, lookback)
+    except ValueError as error:
+        msg = f"{symbol}: {error}"
+        raise CandlecastError(msg) from None
+    starts, close = ends - lookback, frame["close"].to_numpy(dtype=np.float64)
+    parts = []
+    edges = (0, *cut_rows, len(frame))
+    for name, first, end in zip(_PARTS, edges[:-1], edges[1:], strict=True):
+        inside = (starts >= first) & (ends < end)
+        if not inside.any():
+            msg = (
+                f"{symbol}: too few candles for one {name} sample; all symbols need to reach "
+                f"over the same days, and each part over more than {lookback} candles"
+            )
+            raise CandlecastError(msg)
+        of = ends[inside]
+        parts.append((starts[inside], y[inside], open_ms[of], close[of - 1], close[of]))
+    return _Symbol(rows, preprocessor.symbol_scaler(), parts)
+
+
+def _joined(
+    symbols: Sequence[_Symbol], rows: NDArray[np.float32], part: int, lookback: int
+) -> Samples:
+    """One part of all symbols, whose ``rows`` follow each other."""
+    before = np.cumsum([0, *(len(symbol.rows) for symbol in symbols)])
+    parts = [symbol.parts[part] for symbol in symbols]
+    starts = [at + first for at, (first, *_) in zip(before[:-1], parts, strict=True)]
+    numbers = [np.full(len(first), number) for number, (first, *_) in enumerate(parts)]
+    _, y, open_ms, last_close, close = map(np.concatenate, zip(*parts, strict=True))
+    windows = Windows(rows, np.concatenate(starts), lookback)
+    return Samples(windows, y, np.concatenate(numbers), open_ms, last_close, close)
 
 
 def cut_times(

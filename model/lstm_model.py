@@ -21,6 +21,7 @@ from model.evaluation import scaled_metrics
 from model.keras_file import check_keras_file
 from model.preprocess import features_of, target_of
 from model.training_config import load_config
+from model.windows import Batches
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from model.onnx_export import LstmWeights
     from model.training_checkpoint import Standing, TrainingCheckpoint
+    from model.windows import Windows
 
 _log = logging.getLogger(__name__)
 
@@ -102,15 +104,16 @@ class LSTMPricePredictor:
 
     def train(
         self,
-        X_train: NDArray[Any],
+        X_train: NDArray[Any] | Windows,
         y_train: NDArray[Any],
-        X_val: NDArray[Any] | None = None,
+        X_val: NDArray[Any] | Windows | None = None,
         y_val: NDArray[Any] | None = None,
     ) -> keras.callbacks.History:
         """Train, building the network first if need be, and keep the best weights.
 
-        Watches `val_loss`, or `loss` without validation data: after 5 epochs without a better one
-        the learning rate is halved, after 10 training stops. The best model so far is saved to
+        Each epoch takes the samples in an order of its own, which `model.seed` decides. Watches
+        `val_loss`, or `loss` without validation data: after 5 epochs without a better one the
+        learning rate is halved, after 10 training stops. The best model so far is saved to
         `checkpoint_path`.
 
         Args:
@@ -131,7 +134,7 @@ class LSTMPricePredictor:
         validation = None
         if X_val is not None and y_val is not None:
             _check_pair("validation", X_val, y_val)
-            validation = (X_val, y_val)
+            validation = _dataset(Batches(X_val, y_val, _PREDICT_BATCH))
         standing = None if self.resume is None else self.resume.load()
         if standing:
             self.load_model(standing.model)
@@ -139,20 +142,21 @@ class LSTMPricePredictor:
         self.checkpoint_path.parent.mkdir(parents=True, exist_ok=True)
         first = standing.epoch if standing else 0
         print(f"Training model for up to {settings['epochs']} epochs..." + _from(first))
-        _seed(keras, settings["seed"] + first)
+        batches = Batches(X_train, y_train, settings["batch_size"])
         watching = self.callbacks("loss" if validation is None else "val_loss")
         self.history = model.fit(
-            X_train,
-            y_train,
+            _dataset(batches),
             validation_data=validation,
             epochs=settings["epochs"],
             initial_epoch=first,
-            batch_size=settings["batch_size"],
-            validation_batch_size=_PREDICT_BATCH,
+            shuffle=False,
             callbacks=[
+                keras.callbacks.LambdaCallback(
+                    on_epoch_begin=lambda epoch, *_, **__: batches.shuffle(settings["seed"], epoch)
+                ),
                 *watching,
                 *self._resuming(watching, standing),
-                self._progress(len(X_train)),
+                self._progress(batches),
             ],
             verbose=0,
         )
@@ -193,11 +197,10 @@ class LSTMPricePredictor:
         )
         return [callback]
 
-    def _progress(self, n_samples: int) -> keras.callbacks.Callback:
+    def _progress(self, batches: Batches) -> keras.callbacks.Callback:
         from model.training_progress import TrainingProgress
 
-        settings = self.config["model"]
-        progress = TrainingProgress(settings["epochs"], -(-n_samples // settings["batch_size"]))
+        progress = TrainingProgress(self.config["model"]["epochs"], len(batches))
         return _keras().callbacks.LambdaCallback(
             on_train_begin=lambda *_, **__: progress.start(),
             on_epoch_begin=lambda epoch, *_, **__: progress.epoch_began(epoch),
@@ -206,7 +209,7 @@ class LSTMPricePredictor:
             on_train_end=lambda *_, **__: progress.end(),
         )
 
-    def predict(self, X: NDArray[Any]) -> NDArray[np.float32]:
+    def predict(self, X: NDArray[Any] | Windows) -> NDArray[np.float32]:
         """The network's raw output, ``(n_samples, 1)``.
 
         Args:
@@ -218,10 +221,10 @@ class LSTMPricePredictor:
         if self.model is None:
             msg = "the model is not trained: call train() or load_model() first"
             raise ValueError(msg)
-        output = self.model.predict(X, batch_size=_PREDICT_BATCH, verbose=0)
+        output = self.model.predict(_dataset(Batches(X, None, _PREDICT_BATCH)), verbose=0)
         return np.asarray(output, dtype=np.float32)
 
-    def evaluate(self, X_test: NDArray[Any], y_test: NDArray[Any]) -> dict[str, float]:
+    def evaluate(self, X_test: NDArray[Any] | Windows, y_test: NDArray[Any]) -> dict[str, float]:
         """Errors on test data in scaled units, printed beside those of the last-value forecast.
 
         Args:
@@ -250,7 +253,9 @@ class LSTMPricePredictor:
             )
             _print_last_value(np.zeros(len(y_test)), y_test, metrics["mae"])
         elif "close" in names and X_test.shape[2] == len(names):
-            _print_last_value(X_test[:, -1, names.index("close")], y_test, metrics["mae"])
+            batches, column = Batches(X_test, None, _PREDICT_BATCH), names.index("close")
+            last = [batches[index][0][:, -1, column] for index in range(len(batches))]
+            _print_last_value(np.concatenate(last), y_test, metrics["mae"])
         return metrics
 
     def plot_training_history(self, save_path: str | Path = "models/training_history.png") -> None:
@@ -340,6 +345,19 @@ def _keras() -> ModuleType:
     return importlib.import_module("keras")
 
 
+def _dataset(batches: Batches) -> keras.utils.PyDataset:
+    """In the form that Keras asks for."""
+
+    class Dataset(_keras().utils.PyDataset):  # type: ignore[misc]
+        def __len__(self) -> int:
+            return len(batches)
+
+        def __getitem__(self, index: int) -> tuple[NDArray[Any], ...]:
+            return batches[index]
+
+    return Dataset()
+
+
 def _exportable(layers: Sequence[Any]) -> bool:
     """Whether weighted layers are LSTMs with Keras's default settings and Dense(1) at the end."""
     kinds = _keras().layers
@@ -360,7 +378,7 @@ def _seed(keras: ModuleType, seed: int | None) -> None:
         keras.utils.set_random_seed(seed)
 
 
-def _check_pair(what: str, X: NDArray[Any], y: NDArray[Any]) -> None:
+def _check_pair(what: str, X: NDArray[Any] | Windows, y: NDArray[Any]) -> None:
     if X.ndim != _SEQUENCES_NDIM or y.shape != (len(X),) or len(X) == 0:
         msg = (
             f"{what} data must be (n, timesteps, features) with (n,) targets, n > 0; "

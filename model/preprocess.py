@@ -13,6 +13,7 @@ from model.features import CLOSE_FEATURES, FEATURES, LOG_RETURN_FEATURES, Indica
 from model.indicators import level_free_columns, reference_columns
 from model.scaler import LEAST_RETURN
 from model.training_config import load_config
+from model.windows import Windows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -123,6 +124,25 @@ class DataPreprocessor:
         Raises:
             ValueError: too few rows for one window, or a scaler of other features.
         """
+        rows, y, indices = self.scaled_rows(df, lookback)
+        return Windows(rows, indices - lookback, lookback)[:], y, indices
+
+    def scaled_rows(
+        self, df: pd.DataFrame, lookback: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
+        """What `create_sequences` cuts its windows from.
+
+        Args:
+            df: as there.
+            lookback: rows per window.
+
+        Returns:
+            ``(len(df), n_features)``, warm-up rows included; ``y`` and ``indices`` as there: the
+            window before ``indices[i]`` belongs to ``y[i]``.
+
+        Raises:
+            ValueError: too few rows for one window, or a scaler of other features.
+        """
         names = features_of(self.config)
         target = self._target(df)
         rows = self._feature_rows(df, names)
@@ -137,9 +157,7 @@ class DataPreprocessor:
         if indices.size == 0:
             msg = f"{len(df)} rows are too few for one window of {lookback} after the warm-up"
             raise ValueError(msg)
-        windows = np.lib.stride_tricks.sliding_window_view(scaled, lookback, axis=0)
-        x = np.ascontiguousarray(windows[indices - lookback].transpose(0, 2, 1))
-        return x, y[indices], indices.astype(np.int64)
+        return scaled, y[indices], indices.astype(np.int64)
 
     def _feature_rows(self, df: pd.DataFrame, names: tuple[str, ...]) -> NDArray[np.float64]:
         if any(name not in df.columns for name in names):

@@ -249,7 +249,7 @@ def test_a_trained_network_is_served_from_its_bundle(
     dataset = build_dataset(
         folder / "config.yaml", {"BTC/USDT": all_candles.iloc[:900].reset_index(drop=True)}
     )
-    windows = dataset.test.X
+    windows = dataset.test.X[:]
     engine = Engine(bundle.onnx, 1, trained.lookback, windows.shape[2])
     raw = engine.full(windows)
     value = bundle.scalers.bind(["BTC/USDT"]).unscale_target(dataset.test.symbol, raw)
