@@ -55,6 +55,8 @@ from model.volatility import WARMUP
 log = logging.getLogger(__name__)
 
 _FAREWELL_S = 2.0
+_SETTLE_S = 30.0
+"""In a market in which something closes all the time not all states are ever prepared."""
 
 
 @asynccontextmanager
@@ -281,7 +283,7 @@ class App:
             for symbol in self._settings.trading.symbols:
                 self._backfill.request(symbol)
             await self._backfill.fetch_requested()
-            await self._pipeline.settled()
+            await self._pipeline.settled(_SETTLE_S)
             self.ready.set()
             self._notifier.ready()
             log.info("ready: %d symbols", len(self._settings.trading.symbols))

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from math import inf
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+
+from daemon.groups import first
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -80,11 +83,19 @@ class CatchUp:
             self._put_off_s = self._clock.monotonic()
         self._unprepared |= dict.fromkeys(slots)
 
-    async def settled(self) -> None:
-        """Wait until nothing waits to be forecast, entered or prepared."""
+    async def settled(self, within_s: float = inf) -> None:
+        """Wait until nothing waits to be forecast, entered or prepared, so many seconds at most.
+
+        Where something closes all the time that moment may never come.
+        """
         # A candle may close between the end of a wait and what follows it.
-        while not self._settled.is_set():
-            await self._settled.wait()
+        if within_s == inf:
+            while not self._settled.is_set():
+                await self._settled.wait()
+            return
+        until_s = self._clock.monotonic() + within_s
+        while not self._settled.is_set() and (left_s := until_s - self._clock.monotonic()) > 0.0:
+            await first(self._clock, left_s, self._settled)
 
     async def run(self) -> None:
         """Work until cancelled."""

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Final, NamedTuple
+from math import inf
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 import numpy as np
 
 from model.errors import BundleError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import numpy.typing as npt
 
+    from daemon.clock import Clock
     from daemon.pipeline import Pipeline
     from daemon.window import Window
     from model.serving import ServedModel
 
     Index = npt.NDArray[np.intp]
+
+T = TypeVar("T")
 
 _TOGETHER: Final = 256
 """Symbols taken in together: a row of so many costs twice that of one."""
@@ -30,6 +34,11 @@ _ROWS: Final = 16
 _PREPARED_TOGETHER: Final = 32
 _MOST_MISSED: Final = 16
 """Symbols that have missed more candles are taken in anew."""
+
+_PATIENCE_S: Final = 10.0
+"""Longer than any burst, and the work between two of them, takes."""
+
+_HASTE_S: Final = 0.01
 
 _UNSEEN: Final = (-1, 0)
 
@@ -57,12 +66,17 @@ class Follower:
         served: a model that nobody else uses yet.
         windows: of its symbols, in its order, out of the pipeline's.
         pipeline: says when there is time, and lends its worker thread.
+        clock: the injected clock.
     """
 
-    def __init__(self, served: ServedModel, windows: Sequence[Window], pipeline: Pipeline) -> None:
+    def __init__(
+        self, served: ServedModel, windows: Sequence[Window], pipeline: Pipeline, clock: Clock
+    ) -> None:
         self.served: Final = served
         self._windows = windows
         self._pipeline = pipeline
+        self._clock = clock
+        self._hasty_s = inf
         self._timeframe_ms = pipeline.timeframe.ms
         # Of each window: revision and end of what the model has taken in.
         self._seen = [_UNSEEN] * len(windows)
@@ -71,15 +85,43 @@ class Follower:
     async def level(self) -> None:
         """Return at a moment at which every whole window is taken in and prepared, none waiting.
 
-        The moment lasts until the caller awaits something.
+        Where something closes all the time there is no such moment. After some patience slices are
+        run between candles instead, and in the end some windows are not prepared: their next
+        forecast takes a little longer. The moment lasts until the caller awaits something.
         """
+        self._hasty_s = min(self._hasty_s, self._clock.monotonic() + _PATIENCE_S)
         while True:
-            await self._pipeline.settled()
+            await self._pipeline.settled(self._within_s())
+            if self._clock.monotonic() >= self._hasty_s:
+                while not self._pipeline.is_idle:
+                    await self._clock.sleep(0)
+                if self._take_in_rest():
+                    return
             if await self.catch_up() is not None:
                 continue
-            if not self._unprepared:
+            if self._unprepared:
+                await self._prepare()
+            elif self._pipeline.is_idle:
                 return
-            await self._prepare()
+
+    def _within_s(self) -> float:
+        """How long to wait for a moment at which nothing else is to do."""
+        return max(self._hasty_s - self._clock.monotonic(), _HASTE_S)
+
+    def _take_in_rest(self) -> bool:
+        """Take in at once what little is missing; False if it is not little."""
+        behind = self._behind()
+        missed = {slot: self._missed(slot) for slot in behind}
+        if len(behind) > _TOGETHER or 0 in missed.values():
+            return False
+        for rows in set(missed.values()):
+            slots = [slot for slot in behind if missed[slot] == rows]
+            ohlcv = np.stack([self._windows[slot].ohlcv()[-rows:] for slot in slots])
+            for _ in self._advancing(np.array(slots, dtype=np.intp), ohlcv):
+                pass
+        for slot in behind:
+            self._seen[slot] = _mark(self._windows[slot])
+        return True
 
     async def catch_up(self) -> Taken | None:
         """Take in some of the whole windows that have moved on; None, at once, if there is none."""
@@ -97,7 +139,7 @@ class Follower:
         for start in range(0, len(slots), _PREPARED_TOGETHER):
             part = slots[start : start + _PREPARED_TOGETHER]
             windows = self.served.windows(part)
-            raw = await self._pipeline.aside(partial(self.served.full, windows))
+            raw = await self._aside(partial(self.served.full, windows))
             last = np.array([self._windows[slot].ohlcv()[-1, 3] for slot in part])
             with np.errstate(over="ignore", invalid="ignore"):
                 price = self.served.price(part, raw, last)
@@ -115,6 +157,9 @@ class Follower:
             for (revision, _), window in zip(self._seen, self._windows, strict=True)
         ]
 
+    async def _aside(self, work: Callable[[], T]) -> T:
+        return await self._pipeline.aside(work, self._within_s())
+
     def _behind(self) -> list[int]:
         return [
             slot
@@ -124,14 +169,15 @@ class Follower:
 
     async def _take_in(self, behind: Sequence[int]) -> Taken:
         """Catch up with some of the symbols that lack the same number of candles."""
-        missed = self._missed(behind[0])
+        # Those that are furthest behind, or others that move on all the time would always go first.
+        missed = self._missed(min(behind, key=lambda slot: self._seen[slot][1]))
         slots = [slot for slot in behind if self._missed(slot) == missed][:_TOGETHER]
         marks = [_mark(self._windows[slot]) for slot in slots]
         idx = np.array(slots, dtype=np.intp)
         # Copied here, since the windows go on changing while the worker thread computes.
         ohlcv = np.stack([self._windows[slot].ohlcv()[-missed:] for slot in slots])
         work = self.served.rebuilding(idx, ohlcv) if not missed else self._advancing(idx, ohlcv)
-        while await self._pipeline.aside(partial(_slice, work)):
+        while await self._aside(partial(_slice, work)):
             pass
         for slot, mark in zip(slots, marks, strict=True):
             self._seen[slot] = mark
@@ -155,7 +201,7 @@ class Follower:
         most = min(_PREPARED_TOGETHER, len(self._unprepared))
         slots = np.array([self._unprepared.popitem()[0] for _ in range(most)], dtype=np.intp)
         rows, stamps = self.served.preparation(slots)
-        await self._pipeline.aside(partial(self.served.prepare, slots, rows, stamps))
+        await self._aside(partial(self.served.prepare, slots, rows, stamps))
 
 
 def _mark(window: Window) -> tuple[int, int]:

@@ -1,8 +1,26 @@
-"""Out of an exception group comes the one error that its supervisor knows how to handle."""
+"""Tasks that belong together: which of them comes first, and which of their errors comes out."""
 
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from daemon.clock import Clock
+
+
+async def first(clock: Clock, seconds: float, *events: asyncio.Event) -> None:
+    """Wait until one of ``events`` comes, for ``seconds`` of ``clock`` at most."""
+    async with asyncio.TaskGroup() as group:
+        waits = [group.create_task(clock.sleep(seconds))]
+        waits += [group.create_task(_come(event)) for event in events]
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
+
+
+async def _come(event: asyncio.Event) -> None:
+    await event.wait()
 
 
 def expected(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -217,17 +218,22 @@ class Pipeline:
         """Wait until the inference thread gets round to doing nothing; for ever if it is stuck."""
         await asyncio.get_running_loop().run_in_executor(self._worker, _nothing)
 
-    async def settled(self) -> None:
-        """Wait until nothing waits to be forecast, entered in the books or prepared."""
-        await self._catch_up.settled()
+    async def settled(self, within_s: float = math.inf) -> None:
+        """Wait until nothing waits to be forecast, entered in the books or prepared.
 
-    async def aside(self, work: Callable[[], T]) -> T:
+        Args:
+            within_s: give up after so long: in some markets something closes all the time.
+        """
+        await self._catch_up.settled(within_s)
+
+    async def aside(self, work: Callable[[], T], within_s: float = math.inf) -> T:
         """Do a slice of other work on the worker thread, begun when nothing else is to do.
 
         Args:
             work: some 2 ms, for a candle that closes meanwhile may have to wait for it.
+            within_s: begin after so long in any case, seconds.
         """
-        await self._catch_up.settled()
+        await self._catch_up.settled(within_s)
         return await asyncio.get_running_loop().run_in_executor(self._worker, work)
 
     def take_over(self, served: ServedModel, windows: Sequence[Window], derived: list[int]) -> None:

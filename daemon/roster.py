@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _LOOK_S: Final = 0.2
+_SETTLE_S: Final = 10.0
+"""In some markets something closes all the time."""
+
 _PATIENCE_S: Final = 60.0
 """Symbols whose history does not come in this time join without it, and are stale until it does."""
 
@@ -77,7 +80,7 @@ class Roster:
         await self._swapper.check(symbols)
         # A list of thousands of markets takes this thread some 0.3 s; begun right after a burst it
         # is over before the next one.
-        await self._pipeline.settled()
+        await self._pipeline.settled(_SETTLE_S)
         await self._feed.know(added)
         guests = self._pipeline.invite(added)
         try:

@@ -138,7 +138,9 @@ class Shadow:
         symbols = tuple(symbol for symbol in trial.symbols if symbol in windows)
         await self._pipeline.settled()
         served = await asyncio.to_thread(self._load, trial.challenger, symbols)
-        follower = Follower(served, [windows[symbol] for symbol in symbols], self._pipeline)
+        follower = Follower(
+            served, [windows[symbol] for symbol in symbols], self._pipeline, self._clock
+        )
         numbers = [trial.symbols.index(symbol) for symbol in symbols]
         slate = Slate(symbols, numbers, self._pipeline.timeframe.ms, self._accuracy.waiting)
         tally = Tally(await asyncio.to_thread(self._files.losses))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 from daemon.bans import BANNING
 from daemon.connection import Connection, Ear
 from daemon.exchange import network_errors
-from daemon.groups import expected
+from daemon.groups import expected, first
 from daemon.vigil import expected_interval_s
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ class Stream:
                 self._note_loss(f"lost the candle stream of {len(self.symbols)} symbols: {error}")
             if self._clock.monotonic() - started_s > _BACKOFF_S[1]:
                 delay_s = _BACKOFF_S[0]
-            await self._first(delay_s, self._changed)
+            await first(self._clock, delay_s, self._changed)
             delay_s = min(delay_s * 2, longest_s)
 
     def _is_refused(self, error: Exception) -> bool:
@@ -152,7 +152,7 @@ class Stream:
                 renew_s = self._renew_s
                 while True:
                     link = leg.link
-                    await self._first(renew_s, link.deaf, link.ended, self._changed)
+                    await first(self._clock, renew_s, link.deaf, link.ended, self._changed)
                     if link.error is not None:
                         raise link.error
                     if link.deaf.is_set():
@@ -194,7 +194,7 @@ class Stream:
         leg = await self._start(group)
         link, candle_s = leg.link, self._source.timeframe.ms / 1e3
         handover_s = min(_HANDOVER_S + link.subscribing_s + candle_s, _LONGEST_HANDOVER_S)
-        await self._first(handover_s, link.complete, link.ended)
+        await first(self._clock, handover_s, link.complete, link.ended)
         if link.error is not None:
             if not self._is_refused(link.error):
                 log.warning("no new connection, the old one goes on: %s", link.error)
@@ -224,19 +224,6 @@ class Stream:
         if self._broken:
             log.info("the candle stream of %d symbols is back", len(self.symbols))
         self._broken = False
-
-    async def _first(self, seconds: float, *events: asyncio.Event) -> None:
-        """Wait until one of ``events`` comes, for ``seconds`` of the injected clock at most."""
-        async with asyncio.TaskGroup() as group:
-            waits = [group.create_task(self._clock.sleep(seconds))]
-            waits += [group.create_task(_come(event)) for event in events]
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-            for wait in waits:
-                wait.cancel()
-
-
-async def _come(event: asyncio.Event) -> None:
-    await event.wait()
 
 
 def handshake_ban(error: Exception) -> Mapping[str, Any] | None:

@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 _LOOK_S: Final = 1.0
 """How often the champion's pointer is read, a file of 24 bytes."""
 
+_PATIENCE_S: Final = 10.0
+"""In some markets something closes all the time."""
+
 _RETRY_S: Final = 300.0
 """A champion that cannot be served is tried again so often: the fault may be the machine's."""
 
@@ -124,14 +127,14 @@ class Swapper:
     async def _swap(self, windows: Sequence[Window]) -> None:
         old = self._pipeline.served
         # Loading is done in a moment; begun right after a burst it is over before the next one.
-        await self._pipeline.settled()
+        await self._pipeline.settled(_PATIENCE_S)
         symbols = tuple(window.symbol for window in windows)
         served = await asyncio.to_thread(self._load, symbols)
         same = served.sha256 == old.sha256
         if same:
             served.adopt_scalers(old)
         await self._keeper.restore(served)
-        follower = Follower(served, windows, self._pipeline)
+        follower = Follower(served, windows, self._pipeline, self._clock)
         await follower.level()
         await follower.try_out()
         await follower.level()

@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
+
+import pytest
 
 from model.bundle import Bundle
 from model.history import History
-from tests.daemon.route import CAPACITY, ROWS, SYMBOLS, Hand, Route, Tape, check, running
-
-
-class Steps(Hand):
-    """A clock that goes on by 5 ms with each candle that closes, and stands still between."""
-
-    now_s = 1.0
-
-    def monotonic(self) -> float:
-        return self.now_s
-
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(min(seconds, 0.001))
+from tests.daemon.route import CAPACITY, ROWS, SYMBOLS, Route, Steps, Tape, check, running
+from tests.daemon.test_swap import Stage, check_all, loaded
+from tests.models import Floats, promote
 
 
 async def test_states_are_prepared_even_where_something_closes_all_the_time(
@@ -53,3 +46,36 @@ async def test_what_was_published_is_in_the_books_when_the_path_ends(
         while len(path.published.forecasts) < len(SYMBOLS):
             await asyncio.sleep(0)
     assert path.accuracy.pending == len(SYMBOLS)
+
+
+async def test_in_a_market_that_never_rests_the_new_model_takes_over_all_the_same(
+    tmp_path: Path,
+    candles: dict[str, Floats],
+    market: Tape,
+    history: History,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for module in ("swap", "follower"):
+        monkeypatch.setattr(f"daemon.{module}._PATIENCE_S", 0.02)
+    monkeypatch.setattr("daemon.follower._HASTE_S", 0.002)
+    clock, bundles = Steps(), [promote(tmp_path, candles, seed=seed) for seed in (7, 8)]
+    async with running(Route(bundles[0], history, clock=clock)) as route:
+        stage, ready = Stage(route, bundles[0]), loaded(bundles[1])
+        route.warm(market, CAPACITY)
+        await route.pipeline.settled()
+        stage.make, stage.champion = lambda _: ready, bundles[1]
+        swapping = asyncio.create_task(stage.swapper.look())
+        for end in range(CAPACITY + 1, ROWS):
+            route.at(end)
+            for symbol in SYMBOLS:
+                made = len(route.published.forecasts)
+                # So little of its time passes that the next one closes before the first is entered.
+                clock.now_s += 0.001
+                route.close(market, symbol, end - 1)
+                while len(route.published.forecasts) == made:
+                    await asyncio.sleep(0)
+                await asyncio.sleep(0.001)
+        assert swapping.done()
+    versions = check_all(bundles, market, stage)
+    assert len(versions) == 3 * (ROWS - CAPACITY)
+    assert versions.count(bundles[1].version) > len(SYMBOLS)
