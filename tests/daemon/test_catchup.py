@@ -14,6 +14,11 @@ from tests.daemon.test_swap import Stage, check_all, loaded
 from tests.models import Floats, promote
 
 
+@pytest.fixture
+def bundles(tmp_path: Path, candles: dict[str, Floats]) -> list[Bundle]:
+    return [promote(tmp_path, candles, seed=seed) for seed in (7, 8)]
+
+
 async def test_states_are_prepared_even_where_something_closes_all_the_time(
     bundle: Bundle, market: Tape, history: History
 ) -> None:
@@ -49,8 +54,7 @@ async def test_what_was_published_is_in_the_books_when_the_path_ends(
 
 
 async def test_in_a_market_that_never_rests_the_new_model_takes_over_all_the_same(
-    tmp_path: Path,
-    candles: dict[str, Floats],
+    bundles: list[Bundle],
     market: Tape,
     history: History,
     monkeypatch: pytest.MonkeyPatch,
@@ -58,7 +62,7 @@ async def test_in_a_market_that_never_rests_the_new_model_takes_over_all_the_sam
     for module in ("swap", "follower"):
         monkeypatch.setattr(f"daemon.{module}._PATIENCE_S", 0.02)
     monkeypatch.setattr("daemon.follower._HASTE_S", 0.002)
-    clock, bundles = Steps(), [promote(tmp_path, candles, seed=seed) for seed in (7, 8)]
+    clock = Steps()
     async with running(Route(bundles[0], history, clock=clock)) as route:
         stage, ready = Stage(route, bundles[0]), loaded(bundles[1])
         route.warm(market, CAPACITY)
