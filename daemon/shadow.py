@@ -179,12 +179,12 @@ class Shadow:
             self._files.append(records)
             tally.add(records)
         self._metrics.shadow.show(trial.challenger, tally)
-        if tally.candles * self._pipeline.timeframe.ms < self._rules.gate_days * _DAY_MS:
+        frame_ms = self._pipeline.timeframe.ms
+        if tally.candles < self._rules.candles(frame_ms):
             return False
         losses = self._files.losses()
         now_ms = self._clock.wall_ms()
         age_days = (now_ms - made_ms(trial.champion)) / _DAY_MS
-        frame_ms = self._pipeline.timeframe.ms
         decision = decide(losses, self._rules, frame_ms, age_days, trial.symbols)
         if decision.rule == "too_few":
             return False
