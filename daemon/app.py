@@ -312,6 +312,9 @@ class App:
         )
         await self._keeper.restore(self._pipeline.served)
         await asyncio.to_thread(self._marks.open, settings.state_dir / "last-published")
+        # The first candle may take an hour to close: until then nobody is to be alarmed.
+        now_ms = self._clock.wall_ms()
+        self.metrics.made_ready(self._marks.newest_ms(self._timeframe.ms, now_ms))
 
     async def _tell_progress(self) -> None:
         pipeline = self._pipeline

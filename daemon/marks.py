@@ -99,3 +99,8 @@ class Marks:
             held == ms
             for held, ms in zip(self._targets_ms[slots].tolist(), targets_ms, strict=True)
         ]
+
+    def newest_ms(self, step_ms: int, now_ms: int) -> int:
+        """When the newest forecast left, as its candle closed; ``now_ms`` where none ever has."""
+        newest_ms = int(self._targets_ms.max(initial=0)) - step_ms
+        return min(newest_ms, now_ms) if newest_ms > 0 else now_ms

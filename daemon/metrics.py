@@ -114,7 +114,8 @@ class Metrics:
             "forming", "Updates of forming candles by what became of their forecast", "outcome"
         )
         self._last_prediction = self._gauge(
-            "last_prediction_timestamp_seconds", "When the newest forecast was made ready"
+            "last_prediction_timestamp_seconds",
+            "When the newest forecast was made ready, at the first start when that was",
         )
 
     def _declare_edges(self) -> None:

@@ -65,3 +65,17 @@ def test_symbols_that_are_added_and_removed_keep_their_marks(tmp_path: Path) -> 
     assert after.left([0], [3_000]) == [True]
     after.note([100], [4_000])
     assert after.left([100], [4_000]) == [True]
+
+
+def test_a_start_is_as_fresh_as_the_last_forecast_or_as_itself(tmp_path: Path) -> None:
+    now_ms = 10 * 3_600_000
+    first = Marks(["a", "b"])
+    first.open(tmp_path / "marks")
+    assert first.newest_ms(3_600_000, now_ms) == now_ms
+    first.note([0, 1], [3 * 3_600_000, 5 * 3_600_000])
+    again = Marks(["a", "b"])
+    again.open(tmp_path / "marks")
+    assert again.newest_ms(3_600_000, now_ms) == 4 * 3_600_000
+    # Whatever stands there, nothing has been forecast in the future.
+    again.note([0], [1 << 60])
+    assert again.newest_ms(3_600_000, now_ms) == now_ms
