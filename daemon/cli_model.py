@@ -7,6 +7,7 @@ import asyncio
 from pathlib import Path
 
 from daemon.cli_base import add_config, load, positive
+from model.errors import Misfit
 
 _DAYS = 30.0
 
@@ -187,3 +188,11 @@ def models(args: argparse.Namespace) -> None:
     )
     for line in lines:
         print(line)
+    if args.action in {"promote", "rollback"}:
+        from daemon.champion import open_champion
+        from daemon.wiring import recipe_of
+
+        try:
+            open_champion(recipe_of(settings))
+        except Misfit as error:
+            print(f"the daemon will not serve it: {error}")

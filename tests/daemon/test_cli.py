@@ -19,6 +19,8 @@ from daemon.sandbox.exchange import SandboxExchange
 from daemon.sandbox.tape import Tape, build_tape
 from model.candle import Timeframe
 from model.errors import BundleError
+from model.registry import Registry
+from tests.model.bundles import parts
 
 MINUTE = Timeframe.parse("1m")
 
@@ -130,6 +132,25 @@ def test_check_config_tells_what_the_nightly_job_would_refuse(
         assert (code, err) == (0, "")
         assert ": fine: " in fine
         assert [line[: len(begin)] for line, begin in zip(more, expected, strict=True)] == expected
+
+
+def test_promoting_what_the_daemon_will_refuse_says_so(
+    capsys: pytest.CaptureFixture[str], config: Path
+) -> None:
+    registry = Registry(load(config).registry_dir)
+    versions = [registry.write(parts(number)) for number in range(2)]
+    told = []
+    for argv in (["promote", versions[0]], ["promote", versions[1]], ["rollback"]):
+        code, out, err = outcome(capsys, "models", *argv, "--config", str(config))
+        assert (code, err) == (0, "")
+        told.append(out.splitlines()[-1])
+    assert registry.champion() == versions[0]
+    refused = "the daemon will not serve it: model {} was trained for timeframe 15m but"
+    for line, version in zip(told, [*versions, versions[0]], strict=True):
+        assert line.startswith(refused.format(version))
+    config.write_text("trading: {timeframe: 15m, symbols: [BTC/USDT]}\n", encoding="utf-8")
+    _, out, _ = outcome(capsys, "models", "promote", versions[1], "--config", str(config))
+    assert out.splitlines()[-1] == f"champion: {versions[1]}"
 
 
 def test_models_without_any(capsys: pytest.CaptureFixture[str], config: Path) -> None:
