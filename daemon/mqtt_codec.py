@@ -63,7 +63,7 @@ class Accepted(NamedTuple):
 
     Attributes:
         receive_maximum: QoS 1 messages that may be under way to it.
-        keepalive_s: its own wish, which replaces ours; None if it has none.
+        keepalive_s: its own wish; None if it has none.
         largest: bytes of the longest packet that it takes; None if it sets no limit.
     """
 

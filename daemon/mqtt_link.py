@@ -111,7 +111,8 @@ class Link(asyncio.Protocol):
         accepted = await self._accepted
         self._most = min(accepted.receive_maximum, _PACKET_IDS)
         self._largest = accepted.largest or inf
-        self.keepalive_s = accepted.keepalive_s or login.keepalive_s
+        # Looking more often than the broker asks is allowed; a dead one is to be noticed in time.
+        self.keepalive_s = min(accepted.keepalive_s or login.keepalive_s, login.keepalive_s)
 
     def send(self, messages: Iterable[tuple[Outgoing, int | None]], now_s: float) -> None:
         """Send messages with their expiry in seconds, in one write; heed `room` before.

@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import mqtt5
@@ -208,19 +209,22 @@ async def test_a_stale_forecast_is_never_sent_late_as_if_it_were_new(
         assert (trial.outcome("published"), trial.outcome("dropped")) == (1, 1)
 
 
-async def _mute(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _mute(
+    keep_alive: int | None, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
     """Lets everybody in, answers pings, and acknowledges nothing."""
     with closing(writer):
         await reader.read(65_536)
-        writer.write(mqtt5.ConnAckPacket().write())
+        writer.write(mqtt5.ConnAckPacket(server_keep_alive=keep_alive).write())
         while sent := await reader.read(65_536):
             writer.write(mqtt5.PingRespPacket().write() * sent.count(b"\xc0\x00"))
 
 
+@pytest.mark.parametrize("keep_alive", [None, 3_600], ids=["ours", "its own"])
 async def test_a_broker_that_lives_but_acknowledges_nothing_is_a_lost_one(
-    caplog: pytest.LogCaptureFixture,
+    caplog: pytest.LogCaptureFixture, keep_alive: int | None
 ) -> None:
-    async with await asyncio.start_server(_mute, HOST) as server:
+    async with await asyncio.start_server(partial(_mute, keep_alive), HOST) as server:
         port = server.sockets[0].getsockname()[1]
         async with running(Trial(port, keepalive_s=KEEPALIVE_S)) as trial:
             await connected(trial)
