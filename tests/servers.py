@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import queue
@@ -12,8 +13,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,21 @@ import pytest
 
 HOST = "127.0.0.1"
 _START_S = 10.0
+
+
+@asynccontextmanager
+async def silent_exchange() -> AsyncIterator[tuple[str, asyncio.Event]]:
+    """The address of a server that never answers, and whether it was asked."""
+    asked = asyncio.Event()
+
+    async def never_answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+        asked.set()
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(never_answer, HOST, 0) as server:
+        yield f"http://{HOST}:{server.sockets[0].getsockname()[1]}", asked
 
 
 def free_port() -> int:

@@ -21,6 +21,7 @@ from model.candle import Timeframe
 from model.errors import BundleError
 from model.registry import Registry
 from tests.model.bundles import parts
+from tests.servers import silent_exchange
 
 MINUTE = Timeframe.parse("1m")
 
@@ -207,19 +208,10 @@ async def test_fetch_prints_plain_lines_and_the_files(tape: Tape, config: Path) 
 
 
 async def test_an_interrupted_fetch_says_so_without_traceback(config: Path) -> None:
-    asked = asyncio.Event()
-
-    async def never_answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readline()
-        asked.set()
-        await reader.read()
-        writer.close()
-
-    async with await asyncio.start_server(never_answer, "127.0.0.1", 0) as server:
-        host, port = server.sockets[0].getsockname()
+    async with silent_exchange() as (url, asked):
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "daemon", "fetch", "--config", str(config),
-            env=os.environ | {"CANDLECAST__EXCHANGE__ENDPOINT__REST": f"http://{host}:{port}"},
+            env=os.environ | {"CANDLECAST__EXCHANGE__ENDPOINT__REST": url},
             stderr=subprocess.PIPE,
         )  # fmt: skip
         await asked.wait()

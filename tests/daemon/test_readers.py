@@ -25,6 +25,7 @@ from daemon.readers import (
 )
 from daemon.tap import tapped
 from model.errors import BadCandle
+from tests.ccxtline import Line
 
 VALUES = ("1", "3", "0.5", "2", "9")
 MINUTE = Channel("1m", {})
@@ -247,22 +248,6 @@ class Ear:
 
     async def turn(self, cost: float | None = None) -> None:
         """Nothing is asked for."""
-
-
-class Line:
-    """The side of a connection that ccxt's message handlers touch."""
-
-    url = "wss://127.0.0.1/v5/public/spot"
-
-    def __init__(self) -> None:
-        self.subscriptions: dict[str, Any] = {}
-        self.futures: dict[str, Any] = {}
-
-    def resolve(self, result: object, _hash: object) -> object:
-        return result
-
-    def reject(self, error: object, _hash: object = None) -> None:
-        """Nobody waits."""
 
 
 JSON = st.recursive(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import ccxt.pro
 import pytest
@@ -17,6 +17,7 @@ from daemon.closing import ClosingRule
 from daemon.readers import Channel
 from daemon.tap import tapped
 from model.candle import Candle, Timeframe
+from tests.ccxtline import Line
 from tests.replay.running import make_feed, running, until
 from tests.replay.wire import wire
 
@@ -46,23 +47,6 @@ class Ear:
 
     async def turn(self, cost: float | None = None) -> None:
         """Nothing is asked for."""
-
-
-class Line:
-    """The side of a connection that ccxt's message handlers touch."""
-
-    url = "wss://127.0.0.1/ws"
-    subscriptions: ClassVar[dict[str, Any]] = {}
-    futures: ClassVar[dict[str, Any]] = {}
-
-    def resolve(self, result: object, _hash: str) -> object:
-        return result
-
-    def reject(self, error: object, _hash: str | None = None) -> None:
-        """Nobody waits."""
-
-    def reset(self, error: object) -> None:
-        """Nobody waits."""
 
 
 def tapped_binance(ear: Ear) -> Any:

@@ -7,7 +7,7 @@ told as final must be a candle that can be true.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 from unittest.mock import patch
 
 import ccxt.pro
@@ -17,6 +17,7 @@ from daemon.readers import READERS
 from daemon.tap import tapped
 from model.candle import Timeframe, check_ohlcv
 from model.errors import BadCandle
+from tests.ccxtline import Line
 from tests.fuzz.target import Target, as_json
 
 MINUTE = Timeframe.parse("1m")
@@ -93,23 +94,6 @@ class Ear:
 
     async def turn(self, cost: float | None = None) -> None:
         """Nothing is asked for."""
-
-
-class Line:
-    """The side of a connection that ccxt's message handlers touch."""
-
-    url = "wss://127.0.0.1/ws"
-    subscriptions: ClassVar[dict[str, Any]] = {}
-    futures: ClassVar[dict[str, Any]] = {}
-
-    def resolve(self, result: object, _hash: str) -> object:
-        return result
-
-    def reject(self, error: object, _hash: object = None) -> object:
-        return error
-
-    def reset(self, error: object) -> None:
-        """Nobody waits."""
 
 
 def frames(name: str, *, direct: bool = True) -> Callable[[bytes], None]:

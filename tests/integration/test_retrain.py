@@ -27,6 +27,7 @@ from model.candle import Timeframe
 from model.errors import ConfigError
 from model.registry import Registry
 from model.retrain_status import RetrainStatus
+from tests.servers import silent_exchange
 
 MINUTE = Timeframe.parse("1m")
 SYMBOLS = ["S00/USDT", "S01/USDT"]
@@ -138,20 +139,13 @@ async def test_a_second_night_at_once_is_refused_in_one_line(folder: Path) -> No
 
 
 async def test_an_interrupted_night_says_how_to_go_on(folder: Path) -> None:
-    asked = asyncio.Event()
-
-    async def never_answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readline()
-        asked.set()
-        await reader.read()
-        writer.close()
-
-    async with await asyncio.start_server(never_answer, "127.0.0.1", 0) as server:
-        host, port = server.sockets[0].getsockname()
-        async with candlecast(folder, f"http://{host}:{port}", "retrain") as night:
-            await asked.wait()
-            night.send_signal(signal.SIGINT)
-            _, err = await night.communicate()
+    async with (
+        silent_exchange() as (url, asked),
+        candlecast(folder, url, "retrain") as night,
+    ):
+        await asked.wait()
+        night.send_signal(signal.SIGINT)
+        _, err = await night.communicate()
     assert night.returncode == 1
     assert err.decode() == (
         "candlecast: interrupted; run candlecast retrain again to go on from here\n"
