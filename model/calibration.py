@@ -46,6 +46,9 @@ _Q05, _Q25, _Q75, _Q95 = (int(np.argmin(np.abs(LEVELS - p))) for p in (0.05, 0.2
 _RAW, _TABLE = 0.0, 1.0
 _HEAD: Final = 3 * 8
 
+_LEVEL: Final = 0.9
+"""Miscoverage is saved as it would be at this level, so that another one is held at once."""
+
 
 @dataclass(frozen=True)
 class Rules:
@@ -110,7 +113,7 @@ class Outlook(NamedTuple):
 
 
 class Snapshot(NamedTuple):
-    """What has been learnt at one moment, as `Calibration` holds it."""
+    """What has been learnt at one moment, as `Calibration` holds it; alpha as if of `_LEVEL`."""
 
     symbols: tuple[str, ...]
     n: NDArray[np.int64]
@@ -275,7 +278,7 @@ class Calibration:
         return Snapshot(
             self._symbols,
             self._n.copy(),
-            self._alpha.copy(),
+            self._alpha * ((1.0 - _LEVEL) / (1.0 - self._rules.level)),
             self._table.copy(),
             self._first.copy(),
         )
@@ -310,7 +313,9 @@ class Calibration:
         if not fits or not (gathered or (settled and np.all(np.diff(values) >= 0.0))):
             return False
         self._n[slot] = int(n)
-        self._alpha[slot] = np.clip(alpha, _LEAST_ALPHA, _MOST_TIMES * (1.0 - self._rules.level))
+        target = 1.0 - self._rules.level
+        alpha *= target / (1.0 - _LEVEL)
+        self._alpha[slot] = np.clip(alpha, _LEAST_ALPHA, _MOST_TIMES * target)
         if settled:
             self._table[slot] = values
         else:

@@ -193,6 +193,18 @@ def test_what_was_learnt_survives_in_bytes() -> None:
     assert live(other, more[:1])[0].known.all()
 
 
+@pytest.mark.parametrize("level", [0.5, 0.8, 0.95])
+def test_another_level_is_held_from_the_first_forecast_after_a_restart_on(level: float) -> None:
+    states = primed().snapshot().encode()
+    anew, restored = primed(Rules(level=level)), primed(Rules(level=level))
+    assert restored.restore(states) == []
+    np.testing.assert_allclose(ask(restored)[3:5], ask(anew)[3:5], rtol=1e-9)
+    # What was saved under that level is taken up under the first one again.
+    back = primed()
+    assert back.restore(restored.snapshot().encode()) == []
+    np.testing.assert_allclose(ask(back)[3:5], ask(primed())[3:5], rtol=1e-9)
+
+
 @pytest.mark.parametrize(
     "state",
     [
