@@ -15,9 +15,11 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from daemon.modesty import step_aside
 from daemon.pages import SETTLING_MS, opened_pages
 from daemon.supply import Span, Supply
 from model.archive import Archive, newest_known
@@ -207,6 +209,7 @@ class _Run:
         self._job = job
         self._clock = clock
         self._progress = progress
+        self._step_aside = partial(step_aside, clock, job.timeframe)
         self._registry = Registry(job.state / "registry")
 
     def run(self) -> RetrainStatus:
@@ -277,7 +280,9 @@ class _Run:
         cut = job.cut(rows_of(candles))
         if job.leave_out:
             candles = long_enough(candles, cut, job.lookback, job.warmup)
-        trained = train_challenger(job.config, candles, job.timeframe, cut, job.folder)
+        trained = train_challenger(
+            job.config, candles, job.timeframe, cut, job.folder, self._step_aside
+        )
         return self._registry.write(pack_trained(trained, job.folder, plan.started_ms))
 
     def _judge(self, version: str, candles: Mapping[str, pd.DataFrame]) -> RetrainStatus:
@@ -288,7 +293,12 @@ class _Run:
             # A run that was cut after promoting it left no more to be done than to say so.
             return _status(now_ms, version, self._decided(version))
         with self._progress() as progress:
-            judged = judge(challenger, champion, candles, job.gate, now_ms, progress.update)
+
+            def judging(symbol: str, done: int, total: int) -> None:
+                progress.update(symbol, done, total)
+                self._step_aside()
+
+            judged = judge(challenger, champion, candles, job.gate, now_ms, judging)
         page = Page(challenger, champion, judged, candles, job.gate, job.calibration)
         write_report(page, registry.report(version))
         try:

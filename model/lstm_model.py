@@ -20,22 +20,24 @@ from model.errors import ConfigError
 from model.evaluation import scaled_metrics
 from model.keras_file import check_keras_file
 from model.preprocess import features_of, target_of
+from model.training_callbacks import dataset, drawing, pausing, resuming, showing
 from model.training_config import load_config
 from model.windows import Batches
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import keras
     from numpy.typing import NDArray
 
     from model.onnx_export import LstmWeights
-    from model.training_checkpoint import Standing, TrainingCheckpoint
+    from model.training_checkpoint import TrainingCheckpoint
     from model.windows import Windows
 
 _log = logging.getLogger(__name__)
 
-_PREDICT_BATCH: Final = 1024
+_PREDICT_BATCH: Final = 256
+"""Windows that are run at once: more are no faster, and `pause` would have to wait for them."""
 _SEQUENCES_NDIM: Final = 3
 _DEFAULT_LOSS: Final = {"close": "mse", "log_return": "mae"}
 """Forecasts are judged by the absolute error, and the fat tails of returns rule a squared one."""
@@ -52,6 +54,7 @@ class LSTMPricePredictor:
         checkpoint_path: where `train` keeps the best model so far.
         resume: where `train` notes after every epoch how far it is, to go on from there after a
             kill; None: nowhere.
+        pause: called after every batch, of training or of forecasts; may take its time.
 
     Args:
         config_path: YAML configuration file.
@@ -67,6 +70,7 @@ class LSTMPricePredictor:
         self.history: keras.callbacks.History | None = None
         self.checkpoint_path = Path("models/checkpoints/best_model.keras")
         self.resume: TrainingCheckpoint | None = None
+        self.pause: Callable[[], None] = _go_on
 
     def build_model(self, input_shape: tuple[int, int]) -> keras.Model:
         """Build and compile the network, keep it as `model` and print its summary.
@@ -134,7 +138,7 @@ class LSTMPricePredictor:
         validation = None
         if X_val is not None and y_val is not None:
             _check_pair("validation", X_val, y_val)
-            validation = _dataset(Batches(X_val, y_val, _PREDICT_BATCH))
+            validation = dataset(keras, Batches(X_val, y_val, _PREDICT_BATCH))
         standing = None if self.resume is None else self.resume.load()
         if standing:
             self.load_model(standing.model)
@@ -144,20 +148,16 @@ class LSTMPricePredictor:
         print(f"Training model for up to {settings['epochs']} epochs..." + _from(first))
         batches = Batches(X_train, y_train, settings["batch_size"])
         watching = self.callbacks("loss" if validation is None else "val_loss")
+        more = [showing(keras, settings["epochs"], batches), pausing(keras, self.pause)]
+        if self.resume is not None:
+            more.insert(0, resuming(keras, self.resume, watching, standing))
         self.history = model.fit(
-            _dataset(batches),
+            dataset(keras, batches),
             validation_data=validation,
             epochs=settings["epochs"],
             initial_epoch=first,
             shuffle=False,
-            callbacks=[
-                keras.callbacks.LambdaCallback(
-                    on_epoch_begin=lambda epoch, *_, **__: batches.shuffle(settings["seed"], epoch)
-                ),
-                *watching,
-                *self._resuming(watching, standing),
-                self._progress(batches),
-            ],
+            callbacks=[drawing(keras, batches, settings["seed"]), *watching, *more],
             verbose=0,
         )
         if self.resume is not None:
@@ -183,32 +183,6 @@ class LSTMPricePredictor:
             ),
         ]
 
-    def _resuming(
-        self, watching: Sequence[keras.callbacks.Callback], standing: Standing | None
-    ) -> list[keras.callbacks.Callback]:
-        """Behind the others: these forget all when training begins, and are up to date by then."""
-        resume = self.resume
-        if resume is None:
-            return []
-
-        callback: keras.callbacks.LambdaCallback = _keras().callbacks.LambdaCallback(
-            on_train_begin=lambda _: resume.watch(watching, standing),
-            on_epoch_end=lambda epoch, losses: resume.save(epoch + 1, callback.model, losses),
-        )
-        return [callback]
-
-    def _progress(self, batches: Batches) -> keras.callbacks.Callback:
-        from model.training_progress import TrainingProgress
-
-        progress = TrainingProgress(self.config["model"]["epochs"], len(batches))
-        return _keras().callbacks.LambdaCallback(
-            on_train_begin=lambda *_, **__: progress.start(),
-            on_epoch_begin=lambda epoch, *_, **__: progress.epoch_began(epoch),
-            on_train_batch_end=lambda batch, *_, **__: progress.batch_ended(batch),
-            on_epoch_end=progress.epoch_ended,
-            on_train_end=lambda *_, **__: progress.end(),
-        )
-
     def predict(self, X: NDArray[Any] | Windows) -> NDArray[np.float32]:
         """The network's raw output, ``(n_samples, 1)``.
 
@@ -221,7 +195,12 @@ class LSTMPricePredictor:
         if self.model is None:
             msg = "the model is not trained: call train() or load_model() first"
             raise ValueError(msg)
-        output = self.model.predict(_dataset(Batches(X, None, _PREDICT_BATCH)), verbose=0)
+        keras = _keras()
+        output = self.model.predict(
+            dataset(keras, Batches(X, None, _PREDICT_BATCH)),
+            callbacks=[pausing(keras, self.pause)],
+            verbose=0,
+        )
         return np.asarray(output, dtype=np.float32)
 
     def evaluate(self, X_test: NDArray[Any] | Windows, y_test: NDArray[Any]) -> dict[str, float]:
@@ -324,6 +303,10 @@ class LSTMPricePredictor:
         )
 
 
+def _go_on() -> None:
+    """The pause of whoever has the machine to itself."""
+
+
 def _from(epoch: int) -> str:
     return f" going on after epoch {epoch}" if epoch else ""
 
@@ -343,19 +326,6 @@ def _keras() -> ModuleType:
         # It tells of every kind of accelerator that it looked for and did not find.
         logging.getLogger("jax").setLevel(logging.WARNING)
     return importlib.import_module("keras")
-
-
-def _dataset(batches: Batches) -> keras.utils.PyDataset:
-    """In the form that Keras asks for."""
-
-    class Dataset(_keras().utils.PyDataset):  # type: ignore[misc]
-        def __len__(self) -> int:
-            return len(batches)
-
-        def __getitem__(self, index: int) -> tuple[NDArray[Any], ...]:
-            return batches[index]
-
-    return Dataset()
 
 
 def _exportable(layers: Sequence[Any]) -> bool:

@@ -133,7 +133,12 @@ def long_enough(candles: Candles, cut: Cut, lookback: int, warmup: int) -> dict[
 
 
 def train_challenger(
-    config_path: Path, candles: Candles, timeframe: Timeframe, cut: Cut, folder: Path
+    config_path: Path,
+    candles: Candles,
+    timeframe: Timeframe,
+    cut: Cut,
+    folder: Path,
+    pause: Callable[[], None],
 ) -> Trained:
     """Train a network with the configuration's settings; goes on where a killed one was.
 
@@ -143,6 +148,7 @@ def train_challenger(
         timeframe: length of the candles.
         cut: how they are shared out.
         folder: for what training leaves, and for what it needs to go on.
+        pause: called after every batch; may take its time.
 
     Raises:
         CandlecastError: too few candles.
@@ -155,6 +161,7 @@ def train_challenger(
         data=folder,
         splits=(cut.train, cut.validation),
         resume=folder / "resume",
+        pause=pause,
     )
 
 

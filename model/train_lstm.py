@@ -9,7 +9,7 @@ import argparse
 import hashlib
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -82,6 +82,7 @@ def train(
     data: Path = Path("data"),
     splits: tuple[float, float] | None = None,
     resume: Path | None = None,
+    pause: Callable[[], None] | None = None,
 ) -> Trained:
     """Train one network on the candles of all symbols and evaluate it on their last part.
 
@@ -97,6 +98,7 @@ def train(
         data: folder for the predictions; created when missing.
         splits: shares of training and validation instead of the configuration's.
         resume: folder that says how far training is, to go on from there after a kill.
+        pause: called after every batch; may take its time.
 
     Raises:
         CandlecastError: too few candles.
@@ -106,6 +108,8 @@ def train(
     predictor.checkpoint_path = models / "checkpoints" / "best_model.keras"
     if resume is not None:
         predictor.resume = TrainingCheckpoint(resume, _key(dataset, predictor))
+    if pause is not None:
+        predictor.pause = pause
     _print_split(dataset)
     print("\nModel Architecture:")
     predictor.train(dataset.train.X, dataset.train.y, dataset.validation.X, dataset.validation.y)

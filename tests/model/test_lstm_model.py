@@ -384,3 +384,16 @@ def test_importing_the_model_module_does_not_import_keras(repository: Path) -> N
         [sys.executable, "-c", code], cwd=repository, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_it_may_pause_after_every_batch(configure: Configure) -> None:
+    predictor = LSTMPricePredictor(configure(epochs=2, batch_size=32, lstm_units=[2]))
+    pauses: list[None] = []
+    predictor.pause = lambda: pauses.append(None)
+    x, y = waves(70)
+    more, wanted = waves(300)
+    predictor.train(x, y, more, wanted)
+    # 70 windows in batches of 32, 300 in batches of 256, both of them twice.
+    assert len(pauses) == 2 * (3 + 2)
+    predictor.predict(more)
+    assert len(pauses) == 12

@@ -111,3 +111,18 @@ def test_a_finished_training_is_not_repeated_and_a_damaged_one_begun_anew(
         assert not taken_up()
     (folder / "standing.json").unlink()
     assert not taken_up()
+
+
+def test_a_cut_changes_nothing_about_what_is_learnt(configure: Configure, tmp_path: Path) -> None:
+    config = configure(epochs=3, lstm_units=[3, 2], batch_size=16, dropout_rate=0.3)
+    whole = predictor(config, tmp_path / "whole")
+    losses = whole.train(*data()).history
+    cut = predictor(config, tmp_path / "cut")
+    cut.config["model"]["epochs"] = 1
+    cut.train(*data())
+    again = predictor(config, tmp_path / "cut")
+    assert again.train(*data()).history == losses
+    assert whole.model is not None
+    assert again.model is not None
+    for one, other in zip(whole.model.get_weights(), again.model.get_weights(), strict=True):
+        assert np.array_equal(one, other)
