@@ -184,8 +184,13 @@ class Issuer:
         batch, run = [batch[at] for at in fit], run.part(fit)
         self._writer.write(self._forecasts(batch, run, self._clock.wall_ms()))
 
-    def issue_batch(self, messages: Sequence[bytes]) -> None:
-        """Publish the forecasts of a flush once more, together, for whoever wants them all."""
+    def issue_batch(self, messages: Sequence[bytes], valid_until_ms: int) -> None:
+        """Publish the forecasts of a flush once more, together, for whoever wants them all.
+
+        Args:
+            messages: as they were published.
+            valid_until_ms: the last of them is of use until then, the exchange's time.
+        """
         self._flushes += 1
         now_ms = self._clock.wall_ms()
         batch_id = f"{self._market.instance}-{now_ms}-{self._flushes}"
@@ -199,7 +204,7 @@ class Issuer:
                     batch_payload(batch_id, (number, len(starts)), part),
                     qos=0,
                     retain=False,
-                    valid_until_ms=now_ms + self._market.timeframe.ms,
+                    valid_until_ms=valid_until_ms,
                 )
             )
 

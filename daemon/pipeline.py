@@ -314,7 +314,8 @@ class Pipeline:
             part = [r for r, is_quick in zip(whole, prepared, strict=True) if is_quick == quick]
             if part:
                 messages += await self._infer(part, started_s, quick=quick)
-        self._issuer.issue_batch(messages)
+        newest_ms = max((ready.candle.close_ms for ready in whole), default=0)
+        self._issuer.issue_batch(messages, newest_ms + self.timeframe.ms)
         metrics.count_unprepared(len(whole) - sum(prepared))
         self._ledger.closed(batch)
         self._catch_up.put_off(slots.tolist())
