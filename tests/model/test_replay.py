@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -70,8 +71,7 @@ class Exchange:
             process = Process(self, route, rules)
             await process.keeper.restore(served)
             await asyncio.to_thread(route.issuer.marks.open, self.folder / "last-published")
-            route.warm(self.tape, self.row)
-            await route.pipeline.settled()
+            await process.warm()
             yield process
 
 
@@ -89,6 +89,15 @@ class Process:
             route.clock,
             route.metrics,
         )
+
+    async def warm(self) -> None:
+        """Fetch what closed until now, as a start does."""
+        clock, row, tape = self.exchange.clock, self.exchange.row, self.exchange.tape
+        clock.now_ms = max(clock.now_ms + 1, T0 + row * MINUTE.ms + 20)
+        for symbol in SYMBOLS:
+            fetched = [c._replace(received_ms=clock.now_ms) for c in tape.span(symbol, 0, row)]
+            self.route.pipeline.on_history(symbol, fetched)
+        await self.route.pipeline.settled()
 
     async def until(self, row: int) -> None:
         """Let candles close."""
@@ -113,7 +122,7 @@ class Process:
                 route.close(exchange.tape, symbol, exchange.row - 1)
             await route.pipeline.settled()
         route.close(exchange.tape, silent, exchange.row - 1)
-        assert route.wanted == [silent]
+        assert route.wanted.pop() == silent
         now_ms = exchange.clock.now_ms
         late = exchange.tape.span(silent, exchange.row - 3, exchange.row)
         route.pipeline.on_history(silent, [c._replace(received_ms=now_ms) for c in late])
@@ -158,6 +167,24 @@ async def lead_a_life(folder: Path) -> None:
             await third.save()
 
 
+async def lead_any_life(folder: Path, chance: Random) -> None:
+    """Processes that end in whatever way, and start again under whatever rules."""
+    exchange = Exchange(folder)
+    some = [Rules(min_n=MIN_N), Rules(level=0.8, min_n=MIN_N), Rules(gamma=0.02, min_n=MIN_N + 9)]
+    with closing(History(folder / "history.sqlite")) as history:
+        while exchange.row < LAST - 15:
+            async with exchange.daemon(history, chance.choice(some)) as process:
+                for _ in range(chance.randint(1, 6)):
+                    await chance.choice((process.gap, process.revise, process.save))()
+                    await process.until(min(exchange.row + chance.randint(0, 12), LAST - 10))
+                    if exchange.row > LAST - 15:
+                        break
+                    exchange.champion = chance.choice(exchange.bundles)
+                    await process.swapper.look()
+                if chance.random() < 0.5:
+                    await process.save()
+
+
 @pytest.fixture(scope="module")
 def life(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("life")
@@ -200,6 +227,15 @@ def test_every_value_of_every_forecast_comes_out_again(life: Path) -> None:
     back = """SELECT count(*) FROM forecast AS a JOIN forecast AS b ON b.symbol = a.symbol
               AND b.close_s = a.close_s + 60 AND b.model = a.model AND b.learnt < a.learnt"""
     assert query(life, back) == [(3,)]
+
+
+def test_it_does_after_any_life(tmp_path: Path) -> None:
+    chance = Random(18)
+    asyncio.run(lead_any_life(tmp_path, chance))
+    for first in (0, chance.randint(FIRST, LAST - 30)):
+        found = again(tmp_path, first)
+        assert (found.differences, found.skipped, found.without) == ([], {}, {})
+        assert set(found.largest) == FIELDS
 
 
 @pytest.mark.parametrize("first", [FIRST + 20, FIRST + 38, MIDNIGHT - 1, MIDNIGHT + 5, LAST - 3])
