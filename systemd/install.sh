@@ -63,6 +63,7 @@ install_all() {
         systemctl daemon-reload
     fi
     echo "candlecast is in $prefix. Next: edit /etc/candlecast/config.yaml, then"
+    echo "  candlecast doctor                             # what it still lacks, but for a model"
     echo "  systemctl start candlecast-retrain.service    # the first model; takes a while"
     echo "  systemctl enable --now candlecast.service candlecast-retrain.timer candlecast-retrain.path"
 }
