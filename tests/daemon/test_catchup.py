@@ -71,6 +71,7 @@ async def test_in_a_market_that_never_rests_the_new_model_takes_over_all_the_sam
         swapping = asyncio.create_task(stage.swapper.look())
         for end in range(CAPACITY + 1, ROWS):
             route.at(end)
+            swapped = swapping.done()
             for symbol in SYMBOLS:
                 made = len(route.published.forecasts)
                 # So little of its time passes that the next one closes before the first is entered.
@@ -78,8 +79,11 @@ async def test_in_a_market_that_never_rests_the_new_model_takes_over_all_the_sam
                 route.close(market, symbol, end - 1)
                 while len(route.published.forecasts) == made:
                     await asyncio.sleep(0)
-                await asyncio.sleep(0.001)
-        assert swapping.done()
+                # However busy the machine: what others do in their threads gets on meanwhile.
+                await route.pipeline.ping()
+                await asyncio.sleep(0.005)
+            if swapped:
+                break
     versions = check_all(bundles, market, stage)
-    assert len(versions) == 3 * (ROWS - CAPACITY)
-    assert versions.count(bundles[1].version) > len(SYMBOLS)
+    assert len(versions) == 3 * (end - CAPACITY + 1)
+    assert versions[-3:] == 3 * [bundles[1].version]
