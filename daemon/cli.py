@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import version
+from io import TextIOWrapper
 from pathlib import Path
 
 from daemon.cli_base import DEFAULT_CONFIG, add_config, positive, until_told
@@ -60,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
+    _accept_any_terminal()
     args = build_parser().parse_args(argv)
     try:
         with ExitStack() as args.closing, interrupts_kept():
@@ -89,6 +91,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         _complain("interrupted")
         return 1
     return 0
+
+
+def _accept_any_terminal() -> None:
+    """Nothing that is done is to fail because a terminal lacks a sign to tell it with."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def _complain(text: str) -> None:

@@ -55,6 +55,7 @@ def doctor(args: argparse.Namespace) -> None:
     from daemon.clock import SystemClock
     from daemon.doctor import Patient, examine, quiet
     from daemon.findings import ill, line, units_of, verdict, well
+    from daemon.groups import expected
     from daemon.source import Source
     from daemon.wiring import broker_of, guard_of, recipe_of
     from model.candle import Timeframe
@@ -83,11 +84,14 @@ def doctor(args: argparse.Namespace) -> None:
         stop.set()
 
     async def unless_told(stop: asyncio.Event) -> None:
-        async with asyncio.TaskGroup() as group:
-            work = group.create_task(examined(stop))
-            await stop.wait()
-            if work.cancel():
-                findings.append(ill("doctor", "was interrupted", "let it end"))
+        try:
+            async with asyncio.TaskGroup() as group:
+                work = group.create_task(examined(stop))
+                await stop.wait()
+                if work.cancel():
+                    findings.append(ill("doctor", "was interrupted", "let it end"))
+        except ExceptionGroup as group_error:
+            raise expected(group_error, BrokenPipeError) from None
 
     until_told(unless_told)
     good, last = verdict(findings)

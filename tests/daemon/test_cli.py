@@ -188,6 +188,16 @@ def test_a_folder_that_cannot_be_written_is_one_line(
     assert err.endswith(": No such file or directory\n")
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_where_a_sign_cannot_be_written_another_one_stands(encoding: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "daemon", "demo", "--help"],
+        capture_output=True, check=False, env=os.environ | {"PYTHONIOENCODING": encoding},
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"(ts,open ? volume)" in done.stdout
+
+
 async def start(exchange: SandboxExchange, config: Path, *argv: str) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
         sys.executable, "-m", "daemon", *argv, "--config", str(config),

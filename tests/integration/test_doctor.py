@@ -207,6 +207,21 @@ def test_a_wrong_configuration_is_exit_code_2(tmp_path: Path) -> None:
     assert main(["doctor", "--config", str(config)]) == 2
 
 
+def test_a_reader_that_leaves_is_no_error(tmp_path: Path) -> None:
+    dead = f"http://{HOST}:{free_port()}"
+    exchange = {"endpoint": {"rest": dead}}
+    config = write_config(tmp_path, {"exchange": exchange, "mqtt": {"port": free_port()}})
+    with subprocess.Popen(
+        [sys.executable, "-m", "daemon", "doctor", "--config", str(config)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline().startswith("✓ config")
+        process.stdout.close()
+        assert (process.stderr.read(), process.wait(30)) == ("", 0)
+
+
 async def asked(tmp_path: Path, version: str, *acl: str, right: bool = True) -> Finding:
     """What is found at a broker with a password and an access list."""
     (tmp_path / "acl").write_text("user eve\n" + "".join(f"{line}\n" for line in acl))
