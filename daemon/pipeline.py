@@ -5,43 +5,27 @@ from __future__ import annotations
 import asyncio
 import math
 from concurrent.futures import ThreadPoolExecutor
-from itertools import chain
 from typing import TYPE_CHECKING, Final, TypeVar
-
-import numpy as np
 
 from daemon.batcher import Batcher, Ready
 from daemon.catchup import CatchUp
-from daemon.issuer import Issuer, Run
+from daemon.flush import Flush, Seats
 from daemon.window import Verdict, Window
-from model.candle import Ohlcv
-from model.history import FittedScaler
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    import numpy.typing as npt
-
     from daemon.clock import Clock
+    from daemon.issuer import Issuer
     from daemon.ledger import Books
     from model.candle import Candle
     from model.forecast import Market
     from model.serving import ServedModel
 
-    Slots = npt.NDArray[np.intp]
-
 T = TypeVar("T")
-
-_SENT_TOGETHER = 64
 
 _DELIVERY_MS = 3_000
 """Exchanges deliver the close up to two seconds late; one more before that counts as silence."""
-
-
-def _rows(batch: Sequence[Ready]) -> npt.NDArray[np.float64]:
-    """The candles as rows ``[k, 5]``; numpy looks at named tuples one by one, at a double cost."""
-    values = chain.from_iterable([ready.candle.ohlcv for ready in batch])
-    return np.fromiter(values, np.float64, 5 * len(batch)).reshape(-1, 5)
 
 
 def _nothing() -> None:
@@ -49,11 +33,10 @@ def _nothing() -> None:
 
 
 class Pipeline:
-    """Windows, features and inference of all symbols.
+    """Takes candles into their windows and has forecast from what is ready.
 
     Attributes:
         timeframe: of the candles.
-        windows: of every symbol, in the order of their slots; those of guests come last.
         closed_ms: when the candle closed that came last from the live stream, Unix milliseconds.
     """
 
@@ -80,7 +63,6 @@ class Pipeline:
             request_repair: asks for the history of a symbol whose window has a gap.
             capacity: candles a window holds: warm-up of the features + lookback.
         """
-        self._served = served
         self._batcher = batcher
         self._issuer = issuer
         self._ledger = issuer.ledger
@@ -91,17 +73,16 @@ class Pipeline:
         self._capacity = capacity
         self.closed_ms = 0
         self._slots: dict[str, int] = {}
-        self.windows: list[Window] = []
+        self._seats = Seats(served, [], [-1] * len(market.symbols))
         self.invite(market.symbols)
-        # One entry for each window that is forecast from; those of guests come after them.
-        self._derived = [-1] * len(market.symbols)
         self._busy = False
         self._progress_s = 0.0
         self._wake = asyncio.Event()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="engine")
         self._catch_up = CatchUp(
-            self._ledger, self._worker, clock, lambda: self._served, lambda: self.is_idle
+            self._ledger, self._worker, clock, lambda: self.served, lambda: self.is_idle
         )
+        self._flush = Flush(self._seats, market.timeframe, issuer, books, self._worker, clock)
 
     def on_closed(self, candle: Candle) -> None:
         """Take in a final candle from the live stream."""
@@ -171,18 +152,19 @@ class Pipeline:
     def invite(self, symbols: Sequence[str]) -> list[Window]:
         """Fill windows of further symbols; nothing is forecast from them until `take_over`."""
         first = len(self.windows)
-        self.windows = self.windows + [Window(s, self.timeframe, self._capacity) for s in symbols]
+        guests = [Window(s, self.timeframe, self._capacity) for s in symbols]
+        self._seats.windows = [*self.windows, *guests]
         self._slots |= {symbol: slot for slot, symbol in enumerate(symbols, first)}
-        return self.windows[first:]
+        return guests
 
     def dismiss(self) -> None:
         """Forget the invited windows that nothing is forecast from."""
-        for window in self.windows[len(self._derived) :]:
+        for window in self.windows[len(self._seats.derived) :]:
             del self._slots[window.symbol]
-        self.windows = self.windows[: len(self._derived)]
+        self._seats.windows = self.windows[: len(self._seats.derived)]
 
     def _enqueue(self, slot: int) -> None:
-        if slot >= len(self._derived):
+        if slot >= len(self._seats.derived):
             return
         newest = self.windows[slot].newest
         assert newest is not None  # noqa: S101 - a candle was just appended
@@ -196,22 +178,27 @@ class Pipeline:
         """Account for a candle that gets no forecast, since a newer one has closed."""
         if ready is not None:
             # The features never saw it, so they start over from the window.
-            self._derived[ready.slot] = -1
+            self._seats.derived[ready.slot] = -1
             self._books.metrics.count_dropped(1)
             self._ledger.score(ready.candle)
 
     @property
     def served(self) -> ServedModel:
         """The model at work."""
-        return self._served
+        return self._seats.served
+
+    @property
+    def windows(self) -> Sequence[Window]:
+        """Of every symbol, in the order of their slots; those of guests come last."""
+        return self._seats.windows
 
     def awaits(self, candle: Candle) -> int | None:
         """The symbol's slot, if its features are ready for just this candle to come next."""
         slot = self._slots.get(candle.symbol)
-        if slot is None or slot >= len(self._derived):
+        if slot is None or slot >= len(self._seats.derived):
             return None
         window = self.windows[slot]
-        ready = window.whole and self._derived[slot] == window.revision
+        ready = window.whole and self._seats.is_level(slot)
         return slot if ready and window.next_open_ms == candle.open_ms else None
 
     async def ping(self) -> None:
@@ -245,8 +232,9 @@ class Pipeline:
             derived: the revision of each window that it has taken in; -1: not this one.
         """
         assert self.is_idle  # noqa: S101 - a batch must be from one model
-        self._served, self.windows, self._derived = served, list(windows), derived
-        self._note_scalers()
+        self._seats.served, self._seats.windows = served, list(windows)
+        self._seats.derived = derived
+        self._flush.note_scalers()
         symbols = [window.symbol for window in windows]
         self._slots = {symbol: slot for slot, symbol in enumerate(symbols)}
         self._issuer.address(symbols)
@@ -270,7 +258,7 @@ class Pipeline:
 
     def _is_stale(self, window: Window, now_ms: int) -> bool:
         due_ms = (window.next_open_ms or 0) + self.timeframe.ms + _DELIVERY_MS
-        lookback = self._served.lookback
+        lookback = self.served.lookback
         return not window.whole or now_ms > due_ms or window.filled(lookback) == lookback
 
     async def run(self) -> None:
@@ -289,103 +277,9 @@ class Pipeline:
             self._wake.clear()
             while batch := self._batcher.take():
                 self._busy = True
-                await self._flush(batch)
+                self._catch_up.put_off((await self._flush.run(batch)).tolist())
                 self._busy = False
                 self._progress_s = self._clock.monotonic()
                 # Lets what arrived meanwhile into the next batch.
                 await self._clock.sleep(0)
             self._catch_up.go_on()
-
-    async def _flush(self, batch: Sequence[Ready]) -> None:
-        """Everything between candles that closed together and their forecasts."""
-        if self._ledger.owes(batch):
-            self._ledger.settle()
-        started_s = self._clock.monotonic()
-        metrics = self._books.metrics
-        metrics.batch_size.observe(len(batch))
-        whole = [self._as_known(ready) for ready in batch if self.windows[ready.slot].whole]
-        metrics.count_skipped("window", len(batch) - len(whole))
-        slots = await self._derive(whole)
-        metrics.stage("features", self._clock.monotonic() - started_s)
-        prepared = self._served.prepared(slots).tolist()
-        messages: list[bytes] = []
-        # Prepared symbols first: they need a single step, the others their whole window.
-        for quick in (True, False):
-            part = [r for r, is_quick in zip(whole, prepared, strict=True) if is_quick == quick]
-            if part:
-                messages += await self._infer(part, started_s, quick=quick)
-        newest_ms = max((ready.candle.close_ms for ready in whole), default=0)
-        self._issuer.issue_batch(messages, newest_ms + self.timeframe.ms)
-        metrics.count_unprepared(len(whole) - sum(prepared))
-        self._ledger.closed(batch)
-        self._catch_up.put_off(slots.tolist())
-
-    def _as_known(self, ready: Ready) -> Ready:
-        """The candle with the values that its window holds: it may have been revised since."""
-        window = self.windows[ready.slot]
-        if self._derived[ready.slot] == window.revision:
-            return ready
-        known = Ohlcv(*window.ohlcv()[-1].tolist())
-        return ready._replace(candle=ready.candle._replace(ohlcv=known))
-
-    async def _derive(self, batch: Sequence[Ready]) -> Slots:
-        """Bring the scaled rows up to date; returns the batch's slots, shape ``(k,)``."""
-        moved = [r.slot for r in batch if self._derived[r.slot] != self.windows[r.slot].revision]
-        appended = [r for r in batch if self._derived[r.slot] == self.windows[r.slot].revision]
-        if appended:
-            self._served.advance(
-                np.array([r.slot for r in appended], dtype=np.intp),
-                _rows(appended),
-            )
-        if moved:
-            # Copied here, since the windows go on changing while the worker thread computes.
-            ohlcv = np.stack([self.windows[slot].ohlcv() for slot in moved])
-            for slot in moved:
-                self._derived[slot] = self.windows[slot].revision
-            await asyncio.get_running_loop().run_in_executor(
-                self._worker, self._served.rebuild, np.array(moved, dtype=np.intp), ohlcv
-            )
-            self._note_scalers()
-        return np.array([r.slot for r in batch], dtype=np.intp)
-
-    def _note_scalers(self) -> None:
-        """Have scalers that were fitted just now written down, before what is forecast by them."""
-        served, now_ms = self._served, self._clock.wall_ms()
-        for symbol, state in served.take_fitted().items():
-            model = served.version, served.sha256
-            self._books.recorder.scaler(FittedScaler(model, symbol, now_ms, state))
-
-    async def _infer(self, batch: Sequence[Ready], started_s: float, *, quick: bool) -> list[bytes]:
-        """Run one part of a flush and hand out its forecasts."""
-        served, metrics, clock = self._served, self._books.metrics, self._clock
-        slots = np.array([ready.slot for ready in batch], dtype=np.intp)
-        inferring_s = clock.monotonic()
-        if quick:
-            raw = served.step(slots)
-        else:
-            raw = await asyncio.get_running_loop().run_in_executor(
-                self._worker, served.full, served.windows(slots)
-            )
-        inferred_s = clock.monotonic()
-        last = np.array([ready.candle.ohlcv.close for ready in batch], dtype=np.float64)
-        prices = served.price(slots, raw, last)
-        opens = np.array([ready.candle.close_ms for ready in batch], dtype=np.int64)
-        outlook = served.calibration.outlook(slots, prices, last, opens)
-        told = raw, prices, last, outlook, served.out_of_range(slots)
-        run = Run.of(batch, (served, self.windows), (started_s, inferred_s - inferring_s), told)
-        messages: list[bytes] = []
-        encode_s = clock.monotonic() - inferred_s
-        for start in range(0, len(batch), _SENT_TOGETHER):
-            encoding_s = clock.monotonic()
-            part = slice(start, start + _SENT_TOGETHER)
-            messages += self._issuer.issue(batch[part], run.part(part))
-            encode_s += clock.monotonic() - encoding_s
-            # The publisher sends these while the next are made.
-            await clock.sleep(0)
-        if withheld := self._issuer.withheld:
-            # Learnt is from what was published alone: history tells how an interval came about.
-            served.calibration.forget(np.array(withheld, dtype=np.intp))
-            withheld.clear()
-        metrics.stage("inference", run.inference_s)
-        metrics.stage("encode", encode_s)
-        return messages

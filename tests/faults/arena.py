@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -233,7 +233,7 @@ class Arena:
         return symbols == set(self.tape.symbols) and all(w.whole for w in self.windows)
 
     @property
-    def windows(self) -> list[Window]:
+    def windows(self) -> Sequence[Window]:
         """The windows of the daemon that runs."""
         assert self.app is not None
         return self.app._pipeline.windows  # noqa: SLF001 - nobody else looks inside
