@@ -27,10 +27,10 @@ _MOST: Final = 4
 def be_modest(nice: int, threads: int) -> None:
     """Take only what nobody else on this machine wants, and no more than so many cores.
 
-    Niceness alone does not do: whoever wakes up has to wait until a niced task's slice of some
-    milliseconds is over, while an idle-policy task gives way at once. Whatever library computes
-    asks the system how many cores there are, so that bounding these bounds all of them. A service
-    manager that forbids any of it has its own bounds.
+    Whoever wakes up may have to wait until a niced task's slice of some milliseconds is over; one
+    of the idle policy gives way at once. Whatever library computes asks the system how many cores
+    there are, so that bounding these bounds all of them. A service manager that forbids any of it
+    has its own bounds.
     """
     cores = sorted(os.sched_getaffinity(0))[-threads:]
     try:

@@ -104,14 +104,14 @@ def test_a_symbol_is_blamed_only_by_its_whole_name(text: str, refused: list[str]
 async def test_a_single_refused_symbol_is_asked_for_ever_more_seldom(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async with market("okx", 1) as (exchange, heard, clock):
+    async with market("okx", 1) as (exchange, heard, clock), running(heard):
+        # Listed when the feed was opened, gone when it subscribes.
         exchange.faults.delisted.update(exchange.tape.symbols)
-        async with running(heard):
-            await clock.sleep(120)
-            # After 0.5, 1, 2, 4 … 64 seconds, and the time that each refusal takes.
-            assert 5 <= exchange.streams.handshakes <= 9
-            exchange.faults.delisted.clear()
-            await until(lambda: heard.closed, 30)
+        await clock.sleep(120)
+        # After 0.5, 1, 2, 4 … 64 seconds, and the time that each refusal takes.
+        assert 5 <= exchange.streams.handshakes <= 9
+        exchange.faults.delisted.clear()
+        await until(lambda: heard.closed, 30)
     assert len(lines(caplog, "lost the candle stream of 1 symbols")) == 1
 
 
