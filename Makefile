@@ -30,13 +30,14 @@ help: ## what can be made
 demo: $(STAMP) ## live forecasts of recorded candles; Ctrl-C ends it
 	@$(BIN)/candlecast demo $(ARGS)
 
-# Candles of a second show every pause of the machine: what runs whole daemons runs alone.
+# Candles of a second show every pause of the machine: whole daemons, which mostly wait, run apart from
+# what needs both cores.
 test: lint ## lint, types and all tests, or those of ARGS=...
 ifdef ARGS
 	@$(BIN)/python -m pytest $(ARGS)
 else
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --ignore=tests/integration
-	@$(BIN)/python -m pytest tests/integration
+	@$(BIN)/python -m pytest -n 2 --dist loadfile tests/integration
 endif
 
 soak: $(STAMP) ## the tests that can be repeated, for hours instead of seconds

@@ -145,7 +145,7 @@ def test_forecasts_are_those_that_the_daemon_would_have_made(
         np.testing.assert_array_equal(scored.last_close[now], window[:, -1, 3])
         np.testing.assert_array_equal(scored.close[now], [rows[row, 3] for rows in every])
         np.testing.assert_allclose(scored.predicted[now], prices, rtol=1e-6)
-    assert seen == [(symbol, 491, 491) for symbol in SYMBOLS]
+    assert seen == [(symbol, done, 491) for symbol in SYMBOLS for done in (256, 491)]
 
 
 def test_a_model_of_prices_shows_the_references_direction_beside_the_traders(
