@@ -195,6 +195,8 @@ class LSTMPricePredictor:
         if self.model is None:
             msg = "the model is not trained: call train() or load_model() first"
             raise ValueError(msg)
+        if not len(X):
+            return np.empty((0, 1), dtype=np.float32)
         keras = _keras()
         output = self.model.predict(
             dataset(keras, Batches(X, None, _PREDICT_BATCH)),

@@ -239,6 +239,7 @@ def test_saved_model_predicts_the_same_and_trains_on(configure: Configure) -> No
     loaded = LSTMPricePredictor(configure())
     loaded.load_model("new/folder/model.keras")
     np.testing.assert_array_equal(loaded.predict(X), predictor.predict(X))
+    assert loaded.predict(X[:0]).shape == (0, 1)
     assert loaded.model is not None
     assert predictor.model is not None
     assert int(loaded.model.optimizer.iterations) == int(predictor.model.optimizer.iterations)
