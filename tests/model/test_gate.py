@@ -174,17 +174,22 @@ def test_what_is_kept_to_judge_by_is_enough_at_every_timeframe(timeframe_ms: int
     assert decide(even(0.5, 1.0, candles=kept - 1), RULES, timeframe_ms).rule == "too_few"
 
 
+def joined_with(losses: Losses, other: Losses, first: int) -> Losses:
+    """Losses of more symbols, whose numbers begin with ``first``."""
+    assert losses.champion is not None
+    assert other.champion is not None
+    return Losses(
+        np.concatenate([losses.symbol, other.symbol + first]),
+        np.concatenate([losses.open_ms, other.open_ms]),
+        np.concatenate([losses.last_value, other.last_value]),
+        np.concatenate([losses.challenger, other.challenger]),
+        np.concatenate([losses.champion, other.champion]),
+    )
+
+
 def test_one_spoilt_symbol_is_not_outweighed_by_the_others() -> None:
     good, bad = even(0.90, 1.0), even(1.05, 1.0)
-    assert good.champion is not None
-    assert bad.champion is not None
-    joined = Losses(
-        np.concatenate([good.symbol, bad.symbol + 4]),
-        np.concatenate([good.open_ms, bad.open_ms]),
-        np.concatenate([good.last_value, bad.last_value]),
-        np.concatenate([good.challenger, bad.challenger]),
-        np.concatenate([good.champion, bad.champion]),
-    )
+    joined = joined_with(good, bad, 4)
     made = decide(joined, RULES, QUARTER_MS)
     assert made.gain > 0.02
     assert (made.rule, made.worse, made.promote) == ("symbol_worse", (4,), False)
@@ -198,16 +203,7 @@ def test_one_spoilt_symbol_is_not_outweighed_by_the_others() -> None:
 
 @pytest.mark.parametrize("candles", [1, 2, 99])
 def test_a_symbol_of_a_few_candles_spoils_nothing(candles: int) -> None:
-    good, short = even(0.90, 1.0), even(1.5, 1.0, candles=candles)
-    assert good.champion is not None
-    assert short.champion is not None
-    joined = Losses(
-        np.concatenate([good.symbol, short.symbol + 1]),
-        np.concatenate([good.open_ms, short.open_ms]),
-        np.concatenate([good.last_value, short.last_value]),
-        np.concatenate([good.challenger, short.challenger]),
-        np.concatenate([good.champion, short.champion]),
-    )
+    joined = joined_with(even(0.90, 1.0), even(1.5, 1.0, candles=candles), 1)
     assert decide(joined, RULES, QUARTER_MS).rule == "better"
 
 
