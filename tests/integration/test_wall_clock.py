@@ -6,11 +6,14 @@ import os
 import signal
 import time
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
+from daemon.sandbox.tape import Tape
 from tests.integration.harness import (
     SECOND,
     daemon,
@@ -21,7 +24,14 @@ from tests.integration.harness import (
     tape_of,
     write_config,
 )
-from tests.servers import free_port, mosquitto, mosquitto_sub, sandbox_process
+from tests.servers import (
+    SandboxProcess,
+    Subscriber,
+    free_port,
+    mosquitto,
+    mosquitto_sub,
+    sandbox_process,
+)
 
 HISTORY = 900
 LIBRARIES = [
@@ -51,6 +61,29 @@ def set_clock(rc: Path, offset: str) -> None:
     fresh.rename(rc)
 
 
+class Surroundings(NamedTuple):
+    """What a daemon is run among."""
+
+    exchange: SandboxProcess
+    subscriber: Subscriber
+    tape: Tape
+    config: Path
+
+
+@contextmanager
+def surroundings(folder: Path, http_port: int) -> Iterator[Surroundings]:
+    """All that a daemon needs: an exchange, a broker, a model, a configuration; and a listener."""
+    with (
+        sandbox_process("--symbols", "3", "--history", str(HISTORY)) as exchange,
+        mosquitto(folder) as broker,
+        mosquitto_sub(broker.port, "candlecast/#") as subscriber,
+    ):
+        tape = tape_of(exchange)
+        promote_drawn(folder, tape)
+        config = write_config(folder, sections(exchange, broker.port, http_port))
+        yield Surroundings(exchange, subscriber, tape, config)
+
+
 def offset_of(metrics: str) -> float:
     return sample(metrics, "candlecast_exchange_clock_offset_seconds")
 
@@ -68,14 +101,7 @@ def test_a_jump_of_an_hour_makes_no_duplicate_no_skipped_and_no_false_closed_can
     set_clock(rc, "+0")
     offsets: list[float] = []
     heard_at: dict[int, float] = {}
-    with (
-        sandbox_process("--symbols", "3", "--history", str(HISTORY)) as exchange,
-        mosquitto(tmp_path) as broker,
-        mosquitto_sub(broker.port, "candlecast/#") as subscriber,
-    ):
-        tape = tape_of(exchange)
-        promote_drawn(tmp_path, tape)
-        config = write_config(tmp_path, sections(exchange, broker.port, http_port))
+    with surroundings(tmp_path, http_port) as (_, subscriber, tape, config):
         messages: list[dict[str, Any]] = []
         with daemon(config, http_port, **faked(rc)) as process:
             process.wait_ready()
@@ -123,14 +149,7 @@ def test_of_seconds_that_a_process_stood_still_every_candle_is_accounted_for(
     tmp_path: Path,
 ) -> None:
     http_port = free_port()
-    with (
-        sandbox_process("--symbols", "3", "--history", str(HISTORY)) as exchange,
-        mosquitto(tmp_path) as broker,
-        mosquitto_sub(broker.port, "candlecast/#") as subscriber,
-    ):
-        tape = tape_of(exchange)
-        promote_drawn(tmp_path, tape)
-        config = write_config(tmp_path, sections(exchange, broker.port, http_port))
+    with surroundings(tmp_path, http_port) as (exchange, subscriber, tape, config):
         with daemon(config, http_port) as process:
             process.wait_ready()
             time.sleep(1.5)
