@@ -161,6 +161,7 @@ class SandboxExchange:
         step = self.tape.timeframe.ms
         open_ms = max(self.tape.timeframe.floor(self._clock.wall_ms()), self.tape.origin_ms)
         while True:
+            self.streams.latest_ms = open_ms + step - 1
             for update in range(1, self._behaviour.updates + 1):
                 fraction = update / (self._behaviour.updates + 1)
                 waited = await self._until(open_ms + fraction * step)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
@@ -31,6 +32,8 @@ class StreamServer:
 
     Attributes:
         cut_off: clients that were too slow and lost their connection.
+        latest_ms: end of the candle whose closing message comes next, Unix milliseconds. An answer
+            to a subscription shows no later candle: what a client is sent is in order of time.
         handshakes: connections that were asked for, refused ones included.
     """
 
@@ -41,6 +44,7 @@ class StreamServer:
         self._clients: dict[ServerConnection, tuple[Session, _Queue]] = {}
         self.cut_off = 0
         self.handshakes = 0
+        self.latest_ms = sys.maxsize
 
     @property
     def clients(self) -> int:
@@ -76,7 +80,8 @@ class StreamServer:
                 sender = group.create_task(_send_forever(connection, queue))
                 self._put(connection, queue, session.greeting(self._clock.wall_ms()))
                 async for text in connection:
-                    self._put(connection, queue, session.reply(text, self._clock.wall_ms()))
+                    now_ms = min(self._clock.wall_ms(), self.latest_ms)
+                    self._put(connection, queue, session.reply(text, now_ms))
                 sender.cancel()
         except* ConnectionClosed:
             _LOG.debug("client left without a closing handshake")

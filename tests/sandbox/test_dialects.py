@@ -9,9 +9,16 @@ from typing import Any
 import ccxt
 import pytest
 
-from daemon.sandbox.exchange import DIALECTS, SandboxExchange
+from daemon.sandbox.exchange import DIALECTS, Behaviour, SandboxExchange
 from model.errors import CandlecastError
-from tests.sandbox.scaled import MINUTE, ccxt_client, minutes, second_tape
+from tests.sandbox.scaled import (
+    MINUTE,
+    ScaledClock,
+    ccxt_client,
+    minute_tape,
+    minutes,
+    second_tape,
+)
 
 NAMES = ["okx", "bybit", "kraken"]
 KEEP_ALIVE_MS = 150
@@ -70,6 +77,28 @@ async def test_watched_candles_form_and_close_as_on_the_tape(name: str) -> None:
     # The first ones may be of a snapshot, the last one is forming.
     for open_ms in sorted(seen)[:-1]:
         assert tuple(seen[open_ms][-1]) == tape.candle("S00/USDT", open_ms)
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_a_subscription_before_a_closing_message_shows_the_candle_that_closes(
+    name: str,
+) -> None:
+    clock = ScaledClock(60.0)
+    tape = minute_tape(1, clock.wall_ms())
+    late = Behaviour(updates=2, close_delay_s=30.0)
+    opens: list[int] = []
+    async with (
+        SandboxExchange(tape, name=name, clock=clock, behaviour=late) as exchange,
+        client(name, exchange) as ours,
+    ):
+        await ours.load_markets()
+        boundary_ms = MINUTE.floor(clock.wall_ms()) + MINUTE.ms
+        await clock.sleep((boundary_ms + 1_000 - clock.wall_ms()) / 1_000)
+        async with asyncio.timeout(20):
+            while not opens or opens[-1] <= boundary_ms:
+                opens += [row[0] for row in await ours.watch_ohlcv("S00/USDT", "1m")]
+    assert boundary_ms - MINUTE.ms in opens
+    assert opens == sorted(opens)
 
 
 @pytest.mark.parametrize("name", NAMES)
