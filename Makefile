@@ -10,16 +10,20 @@ RIVALS := $(VENV)/rivals
 STAMP := $(VENV)/.installed
 CHECKED := config daemon model tests $(wildcard examples benchmarks)
 
-# The first Python on PATH that runs, is new enough and brings venv and pip. Asking it beats looking for
+PYTHONS := 3.11 3.12 3.13
+
+# The first Python on PATH that runs, is supported and brings venv and pip. Asking it beats looking for
 # its name: version managers put names on PATH that run nothing.
 define find_python
 set -eu; python=; \
-for name in python3 python3.11 python3.12 python3.13 python3.14 python; do \
-	if $$name -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; \
+for name in python3 $(PYTHONS:%=python%) python; do \
+	if $$name -c 'import sys, venv, ensurepip; sys.exit("%d.%d" % sys.version_info[:2] not in sys.argv[1:])' \
+		$(PYTHONS) 2>/dev/null; \
 	then python=$$name; break; fi; \
 done; \
 if [ -z "$$python" ]; then \
-	echo "candlecast needs Python 3.11 or newer with venv; none is on PATH" >&2; exit 1; fi
+	echo "candlecast needs Python with venv, one of the versions $(PYTHONS); none is on PATH" \
+		"(TensorFlow does not support newer ones yet)" >&2; exit 1; fi
 endef
 
 .PHONY: help demo test soak chaos fuzz bench lint format docs install uninstall sbom lock clean
@@ -100,7 +104,7 @@ $(RIVALS)/.installed: benchmarks/requirements.lock $(STAMP)
 	@touch $@
 
 clean: ## remove .venv and everything built
-	rm -rf $(VENV) build dist *.egg-info .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-* build dist *.egg-info .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMP): requirements.lock pyproject.toml

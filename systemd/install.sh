@@ -33,7 +33,7 @@ install_all() {
     /home/* | /root/* | /tmp/*)
         # The units hide home directories from the daemon, and with them such a Python.
         [ -n "$destdir" ] ||
-            fail "$home is hidden from services; put a system-wide Python 3.11 or newer first on PATH" ;;
+            fail "$home is hidden from services; put a system-wide Python 3.11, 3.12 or 3.13 first on PATH" ;;
     esac
     venv=$destdir$prefix/venv
     "$PYTHON" -m venv --clear "$venv"

@@ -23,11 +23,10 @@ EVERY_PYTHON = sorted(
 )
 EVERY_TEXT = sorted(
     path
-    for path in REPOSITORY.rglob("*")
+    for folder in (*ROOMS, "tests", "examples", "benchmarks", "docs", "monitoring", "systemd")
+    for path in (REPOSITORY / folder).rglob("*")
     if path.is_file()
     and path.suffix in {".py", ".md", ".yaml", ".yml", ".toml", ".json", ".service", ".timer"}
-    and path.relative_to(REPOSITORY).parts[0]
-    in {*ROOMS, "tests", "examples", "benchmarks", "docs", "monitoring", "systemd"}
 ) + [REPOSITORY / name for name in ("README.md", "CHANGELOG.md", "Makefile", "pyproject.toml")]
 
 READS_SETTINGS = {
