@@ -1,12 +1,15 @@
-"""How the nightly job went, read from its file and shown in the metrics."""
+"""Read from its file how the nightly job went, and show it in the metrics."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from math import nan
 from typing import TYPE_CHECKING, Final
 
+from model.errors import BundleError
 from model.retrain_status import RetrainStatus
+from model.safe_files import read_limited, sync_folder, write_synced
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,7 +20,12 @@ if TYPE_CHECKING:
     from daemon.clock import Clock
     from daemon.metrics import Metrics
 
+log = logging.getLogger(__name__)
+
 _LOOK_S: Final = 15.0
+
+FIRST_START: Final = "first-start"
+_DIGITS: Final = 20
 
 
 class RetrainSeries:
@@ -25,6 +33,9 @@ class RetrainSeries:
 
     Args:
         gauge: declares one, by name (without prefix), meaning and labels.
+
+    Attributes:
+        first_start: from when on a nightly job can be expected.
     """
 
     def __init__(self, gauge: Callable[..., Gauge]) -> None:
@@ -52,7 +63,10 @@ class RetrainSeries:
         self._promoted = gauge(
             "retrain_promoted", "1 while the last nightly job's challenger was promoted"
         )
-        for number in self._numbers.values():
+        self.first_start = gauge(
+            "first_start_timestamp_seconds", "When the daemon first ran with this state folder"
+        )
+        for number in (*self._numbers.values(), self.first_start):
             number.set(nan)
 
     def show(self, status: RetrainStatus) -> None:
@@ -73,8 +87,38 @@ async def show_nightly(state: Path, metrics: Metrics, clock: Clock) -> None:
         metrics: where it is shown.
         clock: the injected clock.
     """
+    first_ms = await asyncio.to_thread(first_start_ms, state, clock.wall_ms())
+    metrics.retrain.first_start.set(first_ms / 1e3)
     while True:
         status = await asyncio.to_thread(RetrainStatus.read, state)
         if status is not None:
             metrics.retrain.show(status)
         await clock.sleep(_LOOK_S)
+
+
+def first_start_ms(state: Path, now_ms: int) -> int:
+    """When the daemon first ran with a state folder, Unix milliseconds; noted there. Blocks.
+
+    Args:
+        state: the folder; where it cannot be written, each start counts as the first.
+        now_ms: taken and noted where no time is, or one that has not come yet.
+    """
+    path = state / FIRST_START
+    try:
+        noted_ms = int(read_limited(path, _DIGITS))
+    except (BundleError, ValueError):
+        noted_ms = 0
+    if 0 < noted_ms <= now_ms:
+        return noted_ms
+    try:
+        fresh = state / f".{FIRST_START}.new"
+        write_synced(fresh, f"{now_ms}\n".encode())
+        fresh.replace(path)
+        sync_folder(state)
+    except OSError as error:
+        log.warning(
+            "%s cannot be written (%s); the alert of an overdue nightly job counts from this start",
+            path,
+            error.strerror,
+        )
+    return now_ms

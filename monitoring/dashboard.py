@@ -32,6 +32,9 @@ def _draw(panel: Panel, identity: int, x: int, y: int, height: int) -> dict[str,
         for index, (value, colour) in enumerate(panel.steps)
     ]
     defaults: dict[str, Any] = {"unit": panel.unit, "noValue": "not yet known"}
+    if panel.words:
+        words = {f"{value:g}": {"text": word} for value, word in panel.words}
+        defaults["mappings"] = [{"type": "value", "options": words}]
     if steps:
         defaults["thresholds"] = {"mode": "absolute", "steps": steps}
         defaults["color"] = {"mode": "thresholds"}

@@ -27,6 +27,7 @@ class Panel(NamedTuple):
         unit: Grafana's unit.
         width: of 24 columns.
         steps: ascending (value, colour) thresholds; the first value is ignored.
+        words: what is shown instead of a value.
     """
 
     title: str
@@ -36,6 +37,7 @@ class Panel(NamedTuple):
     unit: str = "short"
     width: int = 8
     steps: Sequence[tuple[float, str]] = ()
+    words: Sequence[tuple[float, str]] = ()
 
 
 def _rate(series: str, by: str = "") -> str:
@@ -305,7 +307,20 @@ ROWS: Final[Sequence[tuple[str, Sequence[Panel]]]] = (
                 "Version and hash, as in every message.",
                 [Query(_gauge("model_info"), "{{version}} · {{target}} · {{sha256}}")],
                 kind="table",
-                width=24,
+                width=18,
+            ),
+            Panel(
+                "New models",
+                "How many took over in the range that is shown; each is marked in every panel.",
+                [
+                    Query(
+                        'round(sum(increase(candlecast_model_swaps_total{instance=~"$instance", '
+                        'outcome="done"}[$__range])))'
+                    )
+                ],
+                kind="stat",
+                width=6,
+                words=((0, "none"),),
             ),
             Panel(
                 "Drift",
@@ -321,7 +336,16 @@ ROWS: Final[Sequence[tuple[str, Sequence[Panel]]]] = (
             Panel(
                 "Live trial",
                 "Error ratios of challenger and champion on the same candles (registry.shadow).",
-                [Query(_gauge("shadow_mae_ratio"), "{{role}}")],
+                [
+                    Query(
+                        f"{_gauge('shadow_mae_ratio')} and on (job, instance) "
+                        f"{_gauge('shadow_candles')} > -Inf or on (job, instance) "
+                        # Without a trial the legend names it; NaN draws no line.
+                        f"label_replace(NaN * {_gauge('timeframe_seconds')}, "
+                        '"role", "none", "", "")',
+                        "{{role}}",
+                    )
+                ],
             ),
         ),
     ),

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from daemon.metrics import Metrics
-from daemon.nightly import show_nightly
+from daemon.nightly import FIRST_START, first_start_ms, show_nightly
 from model.retrain_status import STATUS, RetrainStatus
 from tests.daemon.handclock import HandClock
 
@@ -52,6 +52,26 @@ def test_garbage_is_as_good_as_nothing(tmp_path: Path, text: str) -> None:
     assert RetrainStatus.read(tmp_path) is None
 
 
+def test_the_first_start_is_noted_once(tmp_path: Path) -> None:
+    assert first_start_ms(tmp_path, NOW_MS) == NOW_MS
+    assert first_start_ms(tmp_path, NOW_MS + 1) == NOW_MS
+    assert [path.name for path in tmp_path.iterdir()] == [FIRST_START]
+
+
+@pytest.mark.parametrize("text", ["", "x", "\0", "-5", "9" * 30, str(NOW_MS + 1)])
+def test_a_first_start_that_cannot_be_is_noted_anew(tmp_path: Path, text: str) -> None:
+    (tmp_path / FIRST_START).write_text(text)
+    assert first_start_ms(tmp_path, NOW_MS) == NOW_MS
+    assert first_start_ms(tmp_path, NOW_MS + 1) == NOW_MS
+
+
+def test_a_first_start_that_cannot_be_noted_is_this_one(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert first_start_ms(tmp_path / "missing", NOW_MS) == NOW_MS
+    assert "first-start cannot be written (No such file or directory)" in caplog.text
+
+
 async def another_look(clock: HandClock) -> None:
     before = len(clock.slept)
     clock.set_wall_ms(clock.wall_ms() + 60_000)
@@ -68,6 +88,8 @@ async def test_the_metrics_follow_the_file(tmp_path: Path) -> None:
         while not clock.slept:
             await asyncio.sleep(0.001)
         assert math.isnan(value(metrics, "last_success_timestamp_seconds") or 0.0)
+        first_start = "candlecast_first_start_timestamp_seconds"
+        assert metrics.registry.get_sample_value(first_start) == NOW_MS / 1000
         DONE.write(tmp_path)
         await another_look(clock)
         assert value(metrics, "last_success_timestamp_seconds") == NOW_MS / 1000

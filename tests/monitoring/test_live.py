@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
+from monitoring.dashboard import dashboard
 from monitoring.panels import panels
 from tests.integration.harness import daemon, promote_drawn, sections, tape_of, write_config
 from tests.monitoring.test_rules import RULES, alerts
@@ -117,6 +118,27 @@ def test_every_panel_shows_something(watched: Prometheus) -> None:
     }
     assert len(asked) > 40
     assert wait_for(watched, asked) == set()
+
+
+def test_without_a_live_trial_and_a_new_model_the_panels_say_none(watched: Prometheus) -> None:
+    shown = {panel.title: panel for panel in panels()}
+    trial, new = shown["Live trial"], shown["New models"]
+    assert wait_for(watched, {"new": as_asked(new.queries[0].expression)}) == set()
+    (line,) = watched.ask(as_asked(trial.queries[0].expression))
+    assert trial.queries[0].legend == "{{role}}"
+    assert line["metric"]["role"] == "none"
+    (count,) = watched.ask(as_asked(new.queries[0].expression))
+    assert dict(new.words)[float(count["value"][1])] == "none"
+
+
+def test_the_annotation_marks_the_model_that_is_new(watched: Prometheus) -> None:
+    (annotation,) = dashboard()["annotations"]["list"]
+    expression = f"last_over_time(({annotation['expr']})[1h:1s])"
+    assert wait_for(watched, {"annotation": expression}) == set()
+    (mark,) = watched.ask(expression)
+    (info,) = watched.ask("candlecast_model_info")
+    assert annotation["titleFormat"] == "{{version}}"
+    assert mark["metric"]["version"] == info["metric"]["version"]
 
 
 def test_every_alert_has_data_to_judge(watched: Prometheus) -> None:

@@ -39,6 +39,7 @@ HEALTHY = {
     f"candlecast_model_swap_failing{{{WHERE}}}": "0x180",
     f"candlecast_retrain_failed{{{WHERE}}}": "0x180",
     f"candlecast_retrain_last_run_timestamp_seconds{{{WHERE}}}": "-80000x180",
+    f"candlecast_first_start_timestamp_seconds{{{WHERE}}}": "-900000x180",
     f'candlecast_drift_alarms_total{{{WHERE}, of="error"}}': "1x180",
     f'candlecast_drift_alarms_total{{{WHERE}, of="features"}}': "0x180",
 }
@@ -120,20 +121,14 @@ def test_the_files_are_valid(what: str, name: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("alert", sorted(CASES))
-def test_it_fires_and_it_keeps_quiet(alert: str, tmp_path: Path) -> None:
-    case = CASES[alert]
+def check(stories: list[dict[str, Any]], tmp_path: Path) -> None:
+    """Have promtool reckon by the rules as they are."""
     document = yaml.safe_load(RULES.read_text(encoding="utf-8"))
     for group in document["groups"]:
         for rule in group["rules"]:
             rule.pop("annotations", None)  # promtool would compare the words too
     rules = tmp_path / "rules.yaml"
     rules.write_text(yaml.safe_dump(document), encoding="utf-8")
-    stories = [
-        story(alert, HEALTHY, fires=False),
-        story(alert, changed(case, case.quiet), fires=False),
-        story(alert, changed(case, case.firing), fires=True),
-    ]
     tests = tmp_path / "test.yaml"
     tests.write_text(
         yaml.safe_dump(
@@ -143,6 +138,33 @@ def test_it_fires_and_it_keeps_quiet(alert: str, tmp_path: Path) -> None:
     )
     done = promtool("test", "rules", str(tests))
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("alert", sorted(CASES))
+def test_it_fires_and_it_keeps_quiet(alert: str, tmp_path: Path) -> None:
+    case = CASES[alert]
+    stories = [
+        story(alert, HEALTHY, fires=False),
+        story(alert, changed(case, case.quiet), fires=False),
+        story(alert, changed(case, case.firing), fires=True),
+    ]
+    check(stories, tmp_path)
+
+
+def test_no_night_at_all_is_overdue_two_days_after_the_first_start(tmp_path: Path) -> None:
+    alert = "CandlecastRetrainOverdue"
+    last_run = Case("candlecast_retrain_last_run_timestamp_seconds", " ".join(["NaN"] * 181), "")
+    never = changed(last_run, last_run.firing)
+    (first_start,) = (name for name in HEALTHY if "first_start" in name)
+    # Two days are 172,800 s; the stories end after 10,800.
+    stories = [
+        story(alert, never | {first_start: "-163000x180"}, fires=True),
+        story(alert, never | {first_start: "-161000x180"}, fires=False),
+        story(alert, never | {first_start: "0x180"}, fires=False),
+        # Of an older daemon, which does not tell its first start.
+        story(alert, {k: v for k, v in never.items() if k != first_start}, fires=False),
+    ]
+    check(stories, tmp_path)
 
 
 @pytest.mark.parametrize("alert", sorted(CASES))
