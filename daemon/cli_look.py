@@ -103,18 +103,21 @@ def doctor(args: argparse.Namespace) -> None:
 def check_config(args: argparse.Namespace) -> None:
     """Check the configuration without connecting."""
     settings = load(args)
-    from daemon.exchange import check_ability, make_exchange
+    from daemon.exchange import make_exchange
+    from daemon.offer import check_offer
 
-    check_ability(make_exchange(settings.exchange.name), settings.trading.timeframe, "watchOHLCV")
+    trading = settings.trading
+    exchange = make_exchange(settings.exchange.name)
+    check_offer(exchange, trading.symbols, trading.timeframe, ability="watchOHLCV")
     from daemon.wiring import broker_of, guard_of, rules_of
     from daemon.work import retrain_job
 
     broker_of(settings)
     guard_of(settings)
-    count = len(settings.trading.symbols)
+    count = len(trading.symbols)
     print(
         f"{args.config}: fine: {count} symbol{'s' if count > 1 else ''} of "
-        f"{settings.exchange.name} at {settings.trading.timeframe}, target "
+        f"{settings.exchange.name} at {trading.timeframe}, target "
         f"{settings.model.target}, state in {settings.state_dir}"
     )
     try:

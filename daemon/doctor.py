@@ -32,7 +32,7 @@ from daemon.metrics import Metrics
 from daemon.offset import ExchangeClock
 from daemon.rest import Rest
 from daemon.vigil import expected_interval_s
-from model.errors import BundleError, CandlecastError
+from model.errors import BundleError, CandlecastError, NotOffered
 
 if TYPE_CHECKING:
     from daemon.champion import Recipe
@@ -125,6 +125,10 @@ async def _examine_exchange(source: Source, clock: Clock) -> AsyncIterator[Findi
         except TimeoutError:
             text = f"{source.name} did not answer within {_REST_S:g} s; is this address banned?"
             yield ill("exchange", text, "wait, then try again with fewer symbols")
+            return
+        except NotOffered as error:
+            advice = "change exchange.name, trading.symbols or trading.timeframe"
+            yield ill("exchange", str(error), advice)
             return
         except CandlecastError as error:
             advice = "check the network, a proxy (exchange.endpoint), exchange and trading"

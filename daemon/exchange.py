@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any, Final
 
+from daemon.offer import check_offer
 from daemon.tidy import uncollected
 from model.errors import ConfigError, ExchangeError, NotOffered
 
@@ -111,27 +112,6 @@ def repoint(urls: Any, rest: str | None, ws: str | None) -> Any:  # noqa: ANN401
     return urls if origin is None else origin.rstrip("/") + urls[found.end() :]
 
 
-def check_ability(exchange: Any, timeframe: str, ability: str) -> None:  # noqa: ANN401
-    """Check what ccxt knows of an exchange without asking it.
-
-    Args:
-        exchange: ccxt instance.
-        timeframe: ccxt timeframe.
-        ability: ``watchOHLCV`` or ``fetchOHLCV``.
-
-    Raises:
-        NotOffered: it lacks candles or the timeframe.
-    """
-    if not exchange.has.get(ability):
-        what = "candle stream" if ability == "watchOHLCV" else "candle history"
-        msg = f"{exchange.id} has no {what}; choose another exchange.name"
-        raise NotOffered(msg)
-    known = list(exchange.timeframes or ())
-    if timeframe not in known:
-        msg = f"{exchange.id} has no timeframe {timeframe}; allowed: {', '.join(known)}"
-        raise NotOffered(msg)
-
-
 def check_market(exchange: Any, symbols: Iterable[str], timeframe: str, *, ability: str) -> None:  # noqa: ANN401
     """Check that an exchange whose markets are loaded can do what is asked of it.
 
@@ -142,13 +122,14 @@ def check_market(exchange: Any, symbols: Iterable[str], timeframe: str, *, abili
         ability: ``watchOHLCV`` or ``fetchOHLCV``.
 
     Raises:
-        NotOffered: it lacks candles, the timeframe or a symbol; near ones are listed.
+        NotOffered: see `check_offer`, or it does not list a symbol; near ones are named.
     """
-    check_ability(exchange, timeframe, ability)
+    symbols = list(symbols)
     for symbol in symbols:
         if symbol not in exchange.markets:
             msg = f"{exchange.id} has no symbol {symbol}; {_alternatives(symbol, exchange.markets)}"
             raise NotOffered(msg)
+    check_offer(exchange, symbols, timeframe, ability=ability)
 
 
 def network_errors() -> tuple[type[Exception], ...]:

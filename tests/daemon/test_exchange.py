@@ -12,7 +12,6 @@ import ccxt.pro
 import pytest
 
 from daemon.exchange import (
-    check_ability,
     check_exchange,
     check_market,
     is_transient,
@@ -85,18 +84,14 @@ def test_unknown_exchange() -> None:
         check_exchange("zzzzzz")
 
 
-def test_what_an_exchange_lacks() -> None:
-    binance = make_exchange("binance")
-    check_ability(binance, "1m", "watchOHLCV")
-    with pytest.raises(ExchangeError, match="no timeframe 7m; allowed: 1s, 1m, 3m"):
-        check_ability(binance, "7m", "watchOHLCV")
-    with pytest.raises(ExchangeError, match="coinbase has no candle stream"):
-        check_ability(make_exchange("coinbase"), "1m", "watchOHLCV")
-
-
 def test_unknown_symbols_list_near_ones() -> None:
     binance = make_exchange("binance")
-    binance.markets = {"BTC/USDT": {}, "BTC/EUR": {}, "ETH/USDT": {}}
+    binance.set_markets(
+        [
+            {"id": symbol.replace("/", ""), "symbol": symbol, "type": "spot", "spot": True}
+            for symbol in ("BTC/USDT", "BTC/EUR", "ETH/USDT")
+        ]
+    )
     check_market(binance, ["BTC/USDT"], "1m", ability="fetchOHLCV")
     with pytest.raises(ExchangeError, match="no symbol BTC/USD; did you mean BTC/USDT"):
         check_market(binance, ["BTC/USD"], "1m", ability="fetchOHLCV")
