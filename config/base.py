@@ -33,3 +33,18 @@ class Section(BaseModel):
             msg = "is a boolean (YAML reads yes, no, on and off so); quote it if text is meant"
             raise ValueError(msg)
         return value
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _plain_text(cls, value: object) -> object:
+        """YAML can spell text that no file name, address or topic can hold."""
+        if isinstance(value, str):
+            if "\0" in value:
+                msg = "holds a NUL character; remove it"
+                raise ValueError(msg)
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                msg = "holds half of a surrogate pair, which is no character; remove it"
+                raise ValueError(msg) from None
+        return value

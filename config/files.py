@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -48,6 +49,33 @@ def with_files_found(
         elif key.endswith("_file") and isinstance(value, str):
             found[key] = str(find(value))
     return found
+
+
+def check_folder(path: Path, setting: str) -> None:
+    """Check that a folder is there or could be made, as far as that can be seen.
+
+    Args:
+        path: the folder.
+        setting: its dotted name, for the error.
+
+    Raises:
+        ConfigError: there is a file in its place or above it, or it cannot have that name.
+    """
+    for place in (path, *path.absolute().parents):
+        try:
+            found = place.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except PermissionError:
+            # Another user may see more; the daemon often runs as one.
+            return
+        except OSError as error:
+            msg = f"{setting}: cannot use {path}: {error.strerror}"
+            raise ConfigError(msg) from None
+        if not stat.S_ISDIR(found.st_mode):
+            msg = f"{setting}: {place} is a file; name a folder"
+            raise ConfigError(msg)
+        return
 
 
 def read_secret(path: Path, setting: str) -> str:

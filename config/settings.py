@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import Field, PrivateAttr, ValidationError, field_validator
 
 from config.base import Section
-from config.files import finder, with_files_found
+from config.files import check_folder, finder, with_files_found
 from config.forecasting import Exchange, Indicators, Model, Trading
 from config.renewal import Registry, Retrain
 from config.serving import (
@@ -68,6 +68,16 @@ class Settings(Section):
     def state_dir(self) -> Path:
         """Absolute folder of registry and history."""
         return self._state_dir
+
+    def check_folders(self) -> None:
+        """Check that the folders are there or could be made.
+
+        Raises:
+            ConfigError: one cannot be.
+        """
+        check_folder(self.state_dir, "paths.state")
+        check_folder(self.paths.data, "paths.data")
+        check_folder(self.paths.models, "paths.models")
 
     @property
     def registry_dir(self) -> Path:

@@ -22,6 +22,7 @@ def load(args: argparse.Namespace) -> Settings:
     from config import settings as configuration
 
     settings = configuration.load(args.config)
+    settings.check_folders()
     from daemon.clock import SystemClock
     from daemon.logs import logging_to
 

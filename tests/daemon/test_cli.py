@@ -117,6 +117,17 @@ def test_check_config_asks_ccxt_too(
     assert len(err.splitlines()) == 1
 
 
+@pytest.mark.parametrize("command", ["check-config", "doctor", "fetch", "train"])
+def test_a_file_in_place_of_a_folder_is_refused(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("paths: {state: config.yaml}\n", encoding="utf-8")
+    code, out, err = outcome(capsys, command, "--config", str(path))
+    assert (code, out) == (2, "")
+    assert err == f"candlecast: paths.state: {path} is a file; name a folder\n"
+
+
 def test_check_config_tells_what_the_nightly_job_would_refuse(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
