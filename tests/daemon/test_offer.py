@@ -163,13 +163,15 @@ def test_loaded_markets_are_asked_about_as_they_are() -> None:
 
 async def test_daemon_and_doctor_refuse_before_they_send_anything() -> None:
     source = Source("upbit", None, None, ("BTC/KRW",), Timeframe.parse("1m"))
-    rest = Rest(source, ExchangeClock(SystemClock()), Metrics(1), pytest.fail)
+    garbage: list[Exception] = []
+    rest = Rest(source, ExchangeClock(SystemClock()), Metrics(1), garbage.append)
     try:
         with pytest.raises(NotOffered) as refused:
             await rest.open()
     finally:
         await rest.close()
     assert str(refused.value) == said("upbit", "BTC/KRW")
+    assert garbage == []
 
 
 async def test_fetch_refuses_before_it_sends_anything() -> None:
