@@ -23,7 +23,7 @@ for name in python3 $(PYTHONS:%=python%) python; do \
 done; \
 if [ -z "$$python" ]; then \
 	echo "candlecast needs Python with venv, one of the versions $(PYTHONS); none is on PATH" \
-		"(TensorFlow does not support newer ones yet)" >&2; exit 1; fi
+		"(no released TensorFlow supports newer ones yet)" >&2; exit 1; fi
 endef
 
 .PHONY: help demo test soak chaos fuzz bench lint format docs install uninstall sbom lock clean
