@@ -102,7 +102,9 @@ def _check_pem(path: Path, setting: str, what: str, begins: re.Pattern[bytes]) -
 
 def _reason(error: OSError | ValueError) -> str:
     if isinstance(error, ssl.SSLError):
-        words = str(error.reason or "damaged PEM").replace("_", " ").lower()
+        if not error.reason:
+            return "damaged PEM"
+        words = str(error.reason).replace("_", " ").lower()
         return "the key belongs to another certificate" if "mismatch" in words else words
     return error.strerror or str(error) if isinstance(error, OSError) else str(error)
 

@@ -50,6 +50,7 @@ async def test_forecasts_travel_encrypted(tmp_path: Path, authority: Authority) 
             await until(lambda: trial.outcome("published") == 1)
 
 
+@pytest.mark.may_block(reason="reads certificates")
 async def test_a_client_certificate_opens_the_door(tmp_path: Path, authority: Authority) -> None:
     ours = authority.issue("candlecast")
     lines = broker_lines(
@@ -75,6 +76,7 @@ async def test_a_missing_client_certificate(
     assert "a certificate of ours (mqtt.tls.certificate_file)" in line
 
 
+@pytest.mark.may_block(reason="reads certificates")
 async def test_a_client_certificate_of_somebody_elses_authority(
     tmp_path: Path, authority: Authority, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -175,7 +177,7 @@ def test_files_that_cannot_be_used_are_named(
         (pair.certificate, garbage, "key_file: .*garbage.pem holds no private key in PEM$"),
         (pair.key, pair.certificate, "certificate_file: .* holds no certificate in PEM$"),
         (der, pair.key, "certificate_file: .* no certificate in PEM; it looks like DER"),
-        (cut, pair.key, "cannot use .*cut.pem with .*: damaged pem$"),
+        (cut, pair.key, "cannot use .*cut.pem with .*: damaged PEM$"),
     ):
         with pytest.raises(ConfigError, match=words):
             load(certificate, key)
@@ -207,15 +209,14 @@ def test_a_key_with_a_passphrase_is_called_that_and_nobody_is_asked(
     locked.write_bytes(
         key.private_bytes(
             serialization.Encoding.PEM,
-            serialization.PrivateFormat[form],
+            getattr(serialization.PrivateFormat, form),
             serialization.BestAvailableEncryption(b"sesame"),
         )
     )
+    ca = {"client": (authority.ca,), "server": ()}[side]
+    load = {"client": client_context, "server": server_context}[side]
     with pytest.raises(ConfigError, match=r"tls\.key_file: .* has a passphrase") as caught:
-        if side == "server":
-            server_context(pair.certificate, locked)
-        else:
-            client_context(authority.ca, pair.certificate, locked)
+        load(*ca, pair.certificate, locked)
     assert str(caught.value).endswith(f"openssl pkey -in {locked} -out NEW")
     assert "\n" not in str(caught.value)
 
