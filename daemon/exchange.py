@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any, Final
 
 from daemon.tidy import uncollected
+from daemon.volume_units import choose_rest_volume
 from model.errors import ConfigError, ExchangeError, NotOffered
 
 _ORIGIN: Final = re.compile(r"^(https?|wss?)://[^/?#]*", re.IGNORECASE)
@@ -45,6 +46,7 @@ def make_exchange(
     base = bounded(getattr(ccxt.pro, name))
     exchange = (wrap(base) if wrap else base)({"enableRateLimit": True})
     exchange.urls = repoint(exchange.urls, endpoint_rest, endpoint_ws)
+    choose_rest_volume(exchange)
     _choose_markets(exchange, set(symbols))
     return exchange
 
