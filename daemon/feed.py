@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from daemon.rest import Rest
 from daemon.source import Source, streams_per_connection
 from daemon.stream import Stream
-from daemon.volume_check import Described, Finding, Verdict, VolumeCheck
+from daemon.volume_check import Finding, Verdict, VolumeCheck
 from daemon.volume_units import is_known
 
 if TYPE_CHECKING:
@@ -67,7 +67,9 @@ class Feed:
         self._on_closed = on_closed
         self._on_forming = on_forming
         self._ask_history = ask_history
-        self._volumes = VolumeCheck(source.timeframe, self._describe)
+        self._volumes = VolumeCheck(
+            source.timeframe, lambda symbol: is_known(source.name, symbol), self._contract_size
+        )
         self._rest = Rest(source, clock, metrics, self.on_garbage)
         self._garbage_logged: set[type[Exception]] = set()
         self._failure: Exception | None = None
@@ -169,9 +171,9 @@ class Feed:
             if symbol is not None and self._ask_history is not None:
                 self._ask_history(symbol)
 
-    def _describe(self, symbol: str) -> Described:
-        market = self._rest.exchange.market(symbol)
-        return Described(is_known(self._source.name, market), market.get("contractSize"))
+    def _contract_size(self, symbol: str) -> float | None:
+        size: float | None = self._rest.exchange.market(symbol).get("contractSize")
+        return size
 
     def _note_volume(self, symbol: str, finding: Finding) -> None:
         name, (verdict, factor, reason) = self._source.name, finding

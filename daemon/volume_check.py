@@ -94,18 +94,6 @@ class Finding(NamedTuple):
     reason: str = ""
 
 
-class Described(NamedTuple):
-    """What is known of a symbol beforehand.
-
-    Attributes:
-        known: whether both ways are documented to have the same unit.
-        contract_size: of its market; None where there is none.
-    """
-
-    known: bool
-    contract_size: float | None
-
-
 _PENDING: Final = Finding(Verdict.PENDING)
 
 
@@ -190,23 +178,29 @@ class VolumeCheck:
     their volume is far from all of the history; those of other markets are withheld.
     """
 
-    def __init__(self, timeframe: Timeframe, describe: Callable[[str], Described]) -> None:
+    def __init__(
+        self,
+        timeframe: Timeframe,
+        is_known: Callable[[str], bool],
+        contract_size: Callable[[str], float | None],
+    ) -> None:
         """Begin with nothing.
 
         Args:
             timeframe: of the candles.
-            describe: asked once for each symbol, when its first candle comes.
+            is_known: whether a symbol's units are documented to be the same by both ways.
+            contract_size: of a symbol's market, None where there is none; asked when the symbol's
+                history is there.
         """
         self._timeframe = timeframe
-        self._describe = describe
-        self._described: dict[str, Described] = {}
+        self._is_known = is_known
+        self._contract_size = contract_size
         self._states: dict[str, _State] = {}
 
     def follow(self, symbols: Iterable[str]) -> None:
         """Forget all symbols but these."""
         kept = set(symbols)
         self._states = {s: state for s, state in self._states.items() if s in kept}
-        self._described = {s: known for s, known in self._described.items() if s in kept}
 
     def take(self, candle: Candle) -> Candle | None:
         """Take in a candle of the stream, closed or forming.
@@ -225,7 +219,7 @@ class VolumeCheck:
         if state.doubtful or verdict is Verdict.REFUSED:
             return None
         if verdict is Verdict.PENDING:
-            usable = self._known(candle.symbol).known and not _is_unusual(state, volume, closed)
+            usable = self._is_known(candle.symbol) and not _is_unusual(state, volume, closed)
             return candle if usable else None
         if verdict is Verdict.EQUAL:
             return candle
@@ -252,7 +246,7 @@ class VolumeCheck:
             if heard is None or not (heard or volume):
                 continue
             state.pairs.append(Pair(heard, volume, low, high))
-            found = judge(state.pairs, self._known(symbol).contract_size)
+            found = judge(state.pairs, self._contract_size(symbol))
             if found is not None:
                 state.finding = found
             ratio = state.pairs[-1].ratio / state.finding.factor
@@ -290,11 +284,6 @@ class VolumeCheck:
         if (state := self._states.get(symbol)) is None:
             state = self._states[symbol] = _State()
         return state
-
-    def _known(self, symbol: str) -> Described:
-        if (known := self._described.get(symbol)) is None:
-            known = self._described[symbol] = self._describe(symbol)
-        return known
 
 
 def _is_unusual(state: _State, volume: float, closed: bool) -> bool:  # noqa: FBT001 - a value

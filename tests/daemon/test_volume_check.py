@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.volume_check import Described, Finding, Pair, Verdict, VolumeCheck, judge
+from daemon.volume_check import Finding, Pair, Verdict, VolumeCheck, judge
 from model.candle import Candle, FinalBy, Ohlcv, Timeframe
 
 MINUTE = Timeframe.parse("1m")
@@ -127,7 +127,7 @@ def candle(number: int, volume: float, *, by: FinalBy | None, filled: bool = Fal
 
 
 def check_of(*, known: bool = True, size: float | None = None) -> VolumeCheck:
-    return VolumeCheck(MINUTE, lambda _symbol: Described(known, size))
+    return VolumeCheck(MINUTE, lambda _symbol: known, lambda _symbol: size)
 
 
 def stream(check: VolumeCheck, number: int, volume: float) -> float | None:

@@ -148,8 +148,8 @@ async def fetched(name: str, sample: Sample, market: dict[str, Any]) -> float:
 async def compare(known: VolumeUnit, *, dated: bool) -> None:
     sample = SAMPLES[known.exchange](known.kind)
     market = market_of(known.kind, sample, dated=dated)
-    assert kind_of(market) == known.kind
-    assert is_known(known.exchange, market)
+    assert kind_of(market["symbol"]) == known.kind
+    assert is_known(known.exchange, market["symbol"])
     unit = known.stream if known.done is Done.ASKED else known.rest
     assert unit is not None
     volume = VOLUMES[unit]
@@ -189,6 +189,6 @@ def test_every_exchange_that_ccxt_can_watch_candles_of_is_in_the_table() -> None
 
 
 def test_a_kind_of_market_that_is_not_in_the_table_is_not_known() -> None:
-    assert not is_known("kraken", {"contract": True, "inverse": True})
-    assert not is_known("ndax", {"spot": True})
-    assert not is_known("an exchange of tomorrow", {"spot": True})
+    assert not is_known("kraken", "BTC/USD:BTC")
+    assert not is_known("ndax", "BTC/CAD")
+    assert not is_known("an exchange of tomorrow", "BTC/USDT")
