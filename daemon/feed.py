@@ -127,6 +127,7 @@ class Feed:
         if symbol in self._refused:
             log.info("%s streams %s again", self._source.name, symbol)
             self._refused.discard(symbol)
+        self._volumes.renew(symbol)
         self._on_resumed(symbol, forming_ms)
 
     def on_garbage(self, error: Exception) -> None:
@@ -165,8 +166,9 @@ class Feed:
         """Ask for the history where a comparison needs it, a symbol at a time, until cancelled."""
         while True:
             await self._clock.sleep(_LOOK_S)
+            counts = self._volumes.counts()
             for verdict in Verdict:
-                self._metrics.show_volumes(verdict.value, self._volumes.count(verdict))
+                self._metrics.show_volumes(verdict.value, counts[verdict])
             symbol = self._volumes.due(self._clock.wall_ms())
             if symbol is not None and self._ask_history is not None:
                 self._ask_history(symbol)

@@ -6,7 +6,7 @@ not in the history's unit are scaled, or withheld so that the history by REST ta
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from enum import Enum
 from math import inf
@@ -166,6 +166,8 @@ class _State:
         self.finding = _PENDING
         # The newest comparison contradicts the finding.
         self.doubtful = False
+        # A comparison is wanted although there is a finding.
+        self.renewed = False
         self.asked_ms = 0
         self.traded = 0
         self.least, self.most = inf, 0.0
@@ -214,17 +216,22 @@ class VolumeCheck:
         if closed:
             state.heard[candle.open_ms] = volume
             if len(state.heard) > _HEARD:
-                del state.heard[min(state.heard)]
+                del state.heard[next(iter(state.heard))]
         verdict, factor, _ = state.finding
         if state.doubtful or verdict is Verdict.REFUSED:
             return None
+        if verdict is Verdict.SCALED:
+            volume = float(f"{volume * factor:.{_DIGITS}g}")
+            candle = candle._replace(ohlcv=candle.ohlcv._replace(volume=volume))
+        unusual = _is_unusual(state, volume, closed)
         if verdict is Verdict.PENDING:
-            usable = self._is_known(candle.symbol) and not _is_unusual(state, volume, closed)
-            return candle if usable else None
-        if verdict is Verdict.EQUAL:
-            return candle
-        scaled = float(f"{volume * factor:.{_DIGITS}g}")
-        return candle._replace(ohlcv=candle.ohlcv._replace(volume=scaled))
+            return candle if self._is_known(candle.symbol) and not unusual else None
+        state.renewed |= unusual and closed
+        return candle
+
+    def renew(self, symbol: str) -> None:
+        """Want another comparison, for the exchange may have changed what it sends."""
+        self._state(symbol).renewed = True
 
     def compare(self, symbol: str, candles: Iterable[Candle]) -> Finding | None:
         """Compare closed candles of the history with what the stream said of them.
@@ -251,6 +258,7 @@ class VolumeCheck:
                 state.finding = found
             ratio = state.pairs[-1].ratio / state.finding.factor
             state.doubtful = not 1.0 / _REVISED < ratio < _REVISED
+            state.renewed = False
         expected = before.verdict is Verdict.PENDING and state.finding.verdict is Verdict.EQUAL
         return None if expected or state.finding == before else state.finding
 
@@ -262,7 +270,8 @@ class VolumeCheck:
         """
         final_ms = now_ms - self._timeframe.ms - grace_ms(self._timeframe) - _MARGIN_MS
         for symbol, state in self._states.items():
-            if state.finding.verdict is not Verdict.PENDING and not state.doubtful:
+            open_question = state.finding.verdict is Verdict.PENDING or state.doubtful
+            if not open_question and not state.renewed:
                 continue
             opens = (at for at, volume in state.heard.items() if volume and at <= final_ms)
             newest_ms = max(opens, default=0)
@@ -276,9 +285,9 @@ class VolumeCheck:
         found = self._states.items()
         return sorted(s for s, state in found if state.finding.verdict is Verdict.REFUSED)
 
-    def count(self, verdict: Verdict) -> int:
-        """How many symbols have this verdict."""
-        return sum(state.finding.verdict is verdict for state in self._states.values())
+    def counts(self) -> Counter[Verdict]:
+        """How many symbols have each verdict."""
+        return Counter(state.finding.verdict for state in self._states.values())
 
     def _state(self, symbol: str) -> _State:
         if (state := self._states.get(symbol)) is None:

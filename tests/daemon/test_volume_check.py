@@ -145,13 +145,13 @@ def test_volumes_of_a_documented_market_are_used_at_once() -> None:
     assert stream(check, 0, 2.5) == 2.5
     assert rest(check, 0, 2.5) is None
     assert stream(check, 1, 3.5) == 3.5
-    assert check.count(Verdict.EQUAL) == 1
+    assert check.counts()[Verdict.EQUAL] == 1
 
 
 def test_volumes_of_another_market_are_used_when_they_have_been_compared() -> None:
     check = check_of(known=False)
     assert stream(check, 0, 2.5) is None
-    assert check.count(Verdict.PENDING) == 1
+    assert check.counts()[Verdict.PENDING] == 1
     assert rest(check, 0, 2.5) is None
     assert stream(check, 1, 3.5) == 3.5
 
@@ -161,14 +161,14 @@ def test_a_market_without_trades_shows_nothing() -> None:
     for number in range(6):
         assert stream(check, number, 0.0) is None
         assert rest(check, number, 0.0) is None
-    assert check.count(Verdict.PENDING) == 1
+    assert check.counts()[Verdict.PENDING] == 1
 
 
 def test_a_candle_that_was_filled_in_shows_nothing() -> None:
     check = check_of()
     stream(check, 0, 2.5)
     assert check.compare(SYMBOL, [candle(0, 0.0, by="rest", filled=True)]) is None
-    assert check.count(Verdict.PENDING) == 1
+    assert check.counts()[Verdict.PENDING] == 1
 
 
 def test_scaled_volumes_equal_the_decimals_of_the_history() -> None:
@@ -219,12 +219,29 @@ def test_a_forming_candle_may_be_small_but_not_large() -> None:
     assert check.take(candle(40, 1e5, by=None)) is None
 
 
-def test_a_large_volume_is_used_once_units_are_known_to_be_equal() -> None:
+def test_a_large_volume_is_used_and_compared_once_units_are_known_to_be_equal() -> None:
     check = check_of()
     check.compare(SYMBOL, [candle(n, 1.0 + n % 7, by="rest") for n in range(40)])
     stream(check, 40, 3.0)
     rest(check, 40, 3.0)
+    assert check.due(START_MS + 100 * MINUTE.ms) is None
     assert stream(check, 41, 1e5) == 1e5
+    assert check.due(START_MS + 100 * MINUTE.ms) == SYMBOL
+    rest(check, 41, 1e5)
+    stream(check, 42, 3.0)
+    assert check.due(START_MS + 100 * MINUTE.ms) is None
+
+
+def test_on_a_new_connection_volumes_are_compared_again() -> None:
+    check = check_of()
+    stream(check, 0, 3.0)
+    rest(check, 0, 3.0)
+    check.renew(SYMBOL)
+    assert check.due(START_MS + 100 * MINUTE.ms) is None
+    assert stream(check, 1, 3_000.0) == 3_000.0
+    assert check.due(START_MS + 100 * MINUTE.ms) == SYMBOL
+    rest(check, 1, 3.0)
+    assert stream(check, 2, 3_000.0) is None
 
 
 def test_refused_candles_are_withheld_and_named() -> None:
@@ -281,7 +298,7 @@ def test_what_is_not_followed_is_forgotten() -> None:
     check = check_of()
     stream(check, 0, 2.5)
     check.follow(["ETH/USDT"])
-    assert check.count(Verdict.PENDING) == 0
+    assert not check.counts()
 
 
 def test_what_is_remembered_is_bounded() -> None:
@@ -289,6 +306,6 @@ def test_what_is_remembered_is_bounded() -> None:
     for number in range(1_000):
         stream(check, number, 2.5)
     assert rest(check, 3, 9.0) is None
-    assert check.count(Verdict.PENDING) == 1
+    assert check.counts()[Verdict.PENDING] == 1
     assert rest(check, 999, 2.5) is None
-    assert check.count(Verdict.EQUAL) == 1
+    assert check.counts()[Verdict.EQUAL] == 1

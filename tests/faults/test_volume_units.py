@@ -100,3 +100,32 @@ async def test_equal_volumes_are_found_to_be_equal_without_a_word(
         await arena.until(lambda: len(arena.published) >= before + CANDLES)
         check(arena)
     assert "volumes of" not in caplog.text
+
+
+@pytest.mark.may_block("opening a model and a broker takes place before there is a deadline")
+async def test_volumes_of_an_undocumented_market_are_used_when_they_have_been_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("daemon.feed.is_known", lambda _exchange, _symbol: False)
+    arena = arena_of(tmp_path, lambda kline: kline.ohlcv.volume)
+    async with arena.running():
+        await arena.until(lambda: sample(arena, "equal") == 2.0)
+        before = len(arena.published)
+        await arena.until(lambda: len(arena.published) >= before + CANDLES)
+        check(arena)
+    told = [json.loads(payload) for _, payload in arena.published]
+    assert told[0]["window"]["final_by"] == "rest"
+    assert told[-1]["window"]["final_by"] == "exchange_flag"
+
+
+@pytest.mark.may_block("opening a model and a broker takes place before there is a deadline")
+async def test_a_change_of_units_is_noticed_on_the_next_connection(tmp_path: Path) -> None:
+    arena = arena_of(tmp_path, lambda kline: kline.ohlcv.volume)
+    async with arena.running():
+        await arena.until(lambda: sample(arena, "equal") == 2.0)
+        arena.exchange.faults.stream_volume = contracts
+        arena.exchange.streams.abort_all()
+        await arena.until(lambda: sample(arena, "scaled") == 2.0)
+        arena.exchange.faults.stream_volume = None
+        arena.exchange.streams.abort_all()
+        await arena.until(lambda: sample(arena, "equal") == 2.0)
