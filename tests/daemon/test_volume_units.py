@@ -11,7 +11,8 @@ import pytest
 from daemon.exchange import make_exchange
 from daemon.tap import tapped
 from daemon.volume_units import VOLUME_UNITS, Done, Unit, VolumeUnit, is_known, kind_of
-from tests.daemon.volume_samples import BASE, CONTRACTS, OPEN_MS, QUOTE, SAMPLES, Sample
+from tests.daemon.volume_sample import BASE, CONTRACTS, OPEN_MS, QUOTE, Sample
+from tests.daemon.volume_samples import SAMPLES
 
 VOLUMES = {Unit.BASE: float(BASE), Unit.QUOTE: float(QUOTE), Unit.CONTRACTS: float(CONTRACTS)}
 COMPARED = [row for row in VOLUME_UNITS if row.done not in {Done.MEASURED, Done.NO_HISTORY}]
