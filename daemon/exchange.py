@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from daemon.offer import check_offer
 from daemon.tidy import uncollected
+from daemon.volume_units import choose_rest_volume
 from model.errors import ConfigError, ExchangeError, NotOffered
 from model.symbols import likely_symbol
 
@@ -48,6 +49,7 @@ def make_exchange(
     base = bounded(getattr(ccxt.pro, name))
     exchange = (wrap(base) if wrap else base)({"enableRateLimit": True})
     exchange.urls = repoint(exchange.urls, endpoint_rest, endpoint_ws)
+    choose_rest_volume(exchange)
     _choose_markets(exchange, set(symbols))
     return exchange
 

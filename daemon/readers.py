@@ -70,7 +70,9 @@ def read_binance(message: Message, channel: Channel) -> Iterable[RawCandle] | No
     if kline is None:
         return None
     channel.check(kline["i"])
-    values = (kline["o"], kline["h"], kline["l"], kline["c"], kline["v"])
+    # Inverse contracts count contracts in `v` and base currency in `q`.
+    volume = kline["q" if channel.inverse else "v"]
+    values = (kline["o"], kline["h"], kline["l"], kline["c"], volume)
     return (RawCandle(kline["s"], kline["t"], values, kline["x"] is True),)
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from daemon.exchange import network_errors
 from daemon.groups import expected
 from daemon.readers import READERS, Channel, RefusedMarket
+from daemon.volume_units import corrections
 
 if TYPE_CHECKING:
     from daemon.readers import Reader
@@ -50,6 +51,7 @@ def tapped(base: type[Any], listener: Listener) -> type[Any]:
     body: dict[str, Any] = {"client": _guarded_client(base, listener)}
     if reader is None:
         body |= {"watch_candles": _watch_cache, "handle_message": _heard(base, listener)}
+        body |= corrections(base)
     else:
         body |= {
             "watch_candles": _open_channel(reader),
