@@ -99,6 +99,7 @@ class Overseer:
             detail={
                 "symbols": len(pipeline.windows),
                 "stale_symbols": stale,
+                "withheld": pipeline.withheld(),
                 "broker_connected": connected,
                 "model": pipeline.served.version,
             },
