@@ -14,7 +14,7 @@ from config.settings import Settings
 from daemon.accuracy import Accuracy
 from daemon.backfill import Backfill
 from daemon.batcher import Batcher
-from daemon.champion import Loader, make_served, open_champion
+from daemon.champion import Loader, make_first, open_first, unservable
 from daemon.clock import Clock, SystemClock
 from daemon.drift import DriftWatch
 from daemon.feed import Feed
@@ -50,6 +50,7 @@ from model.forecast import Market, ModelInfo
 from model.history import History
 from model.live_trial import FOLDER, TrialFiles
 from model.registry import Registry
+from model.tryout import summary
 from model.volatility import WARMUP
 
 log = logging.getLogger(__name__)
@@ -67,7 +68,7 @@ async def opened(settings: Settings) -> AsyncIterator[tuple[Bundle, History]]:
         BundleError: no champion, or one that does not fit.
         HistoryError: the database is corrupt or foreign.
     """
-    bundle = await asyncio.to_thread(open_champion, recipe_of(settings))
+    bundle = await asyncio.to_thread(open_first, recipe_of(settings))
     history = await asyncio.to_thread(History, settings.state_dir / "history.sqlite")
     try:
         yield bundle, history
@@ -163,7 +164,7 @@ class App:
         self._marks = issuer.marks
         self._pipeline = Pipeline(
             market,
-            make_served(recipe_of(settings), bundle, clock.monotonic),
+            make_first(recipe_of(settings), bundle, clock.monotonic),
             Batcher(inference.max_batch),
             issuer,
             books,
@@ -283,6 +284,7 @@ class App:
         await self._feed.open()
         await self._resume(self._pipeline.windows)
         await asyncio.to_thread(self._pipeline.served.warm)
+        await self._try_out()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._pipeline.run(), name="pipeline")
             group.create_task(self._feed.run(), name="feed")
@@ -290,6 +292,7 @@ class App:
                 self._backfill.request(symbol)
             await self._backfill.fetch_requested()
             await self._pipeline.settled(_SETTLE_S)
+            await self._try_out()
             self.ready.set()
             self._notifier.ready()
             log.info("ready: %d symbols", len(self._settings.trading.symbols))
@@ -305,6 +308,19 @@ class App:
                 group.create_task(self._shadow.run(), name="shadow")
             if self._notifier.is_heard:
                 group.create_task(self._tell_progress(), name="notify")
+
+    async def _try_out(self) -> None:
+        """Hold the model against the last value on what there is of recent history.
+
+        Raises:
+            Unservable: forecasts of some symbol must not be published.
+        """
+        found = await self._pipeline.try_out()
+        if found:
+            served = self._pipeline.served
+            tried = sum(window.whole for window in self._pipeline.windows)
+            why = summary(served.symbols, found, tried)
+            raise await asyncio.to_thread(unservable, self._settings.registry_dir, why)
 
     async def _restore(self) -> None:
         """Take up the account where the last process left it."""

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import logging
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from model.calibration import Rules
 from model.engine import Engine, choose_device
-from model.errors import Misfit, NoChampion
+from model.errors import BundleError, Misfit, NoChampion, Unservable
 from model.features import Indicators
 from model.manifest import check_fit
+from model.onnx_weights import check_graphs
 from model.registry import Registry
 from model.serving import ServedModel
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from model.bundle import Bundle
 
@@ -77,9 +79,11 @@ def open_model(recipe: Recipe, version: str) -> Bundle:
     """Open any model, verified and fit for what is asked.
 
     Raises:
-        BundleError: it does not verify, or was trained for something else.
+        BundleError: it does not verify, was trained for something else, or its graphs are of other
+            layers than its manifest says or hold weights that are not finite.
     """
     bundle = Registry(recipe.registry).open(version)
+    check_graphs(bundle.onnx, bundle.manifest.units)
     check_fit(
         bundle.manifest,
         timeframe=recipe.timeframe,
@@ -119,6 +123,65 @@ def make_served(recipe: Recipe, bundle: Bundle, now_s: Callable[[], float]) -> S
         bundle.onnx, *shape, device=device, threads=recipe.threads, max_batch=recipe.max_batch
     )
     return ServedModel(bundle, recipe.symbols, engine, recipe.rules, fit_unknown=recipe.fit_unknown)
+
+
+def open_first(recipe: Recipe) -> Bundle:
+    """Do as `open_champion` does, for a daemon that has no other model to go on with.
+
+    Raises:
+        NoChampion: nothing was promoted yet.
+        Misfit: the champion was trained for something else.
+        Unservable: it cannot be served.
+    """
+    with _first(recipe.registry):
+        return open_champion(recipe)
+
+
+def make_first(recipe: Recipe, bundle: Bundle, now_s: Callable[[], float]) -> ServedModel:
+    """Do as `make_served` does, for a daemon that has no other model to go on with.
+
+    Raises:
+        Unservable: the network cannot be served.
+        CandlecastError: no GPU where one was asked for.
+    """
+    with _first(recipe.registry):
+        return make_served(recipe, bundle, now_s)
+
+
+@contextmanager
+def _first(root: Path) -> Iterator[None]:
+    """Say what to do where the champion cannot be served."""
+    try:
+        yield
+    except (NoChampion, Misfit):
+        # They say what to do.
+        raise
+    except BundleError as error:
+        raise unservable(root, str(error)) from error
+
+
+def unservable(root: Path, why: str) -> Unservable:
+    """What to tell when the champion cannot be served at the start.
+
+    No other model is served in its place: which one forecasts is for a person to say.
+
+    Args:
+        root: folder of the bundles.
+        why: what is wrong with the champion.
+    """
+    registry, version = Registry(root), ""
+    try:
+        version = registry.champion()
+        previous = registry.previous()
+        sound = previous is not None and bool(registry.open(previous))
+    except BundleError:
+        sound = False
+    cure = (
+        f"to serve {previous}, the model before it, run: candlecast models rollback"
+        if sound
+        else "train another one: candlecast train --promote"
+    )
+    return Unservable(f"the champion {version} cannot be served: {why}; {cure}")
 
 
 class Loader:

@@ -7,7 +7,7 @@ import asyncio
 from pathlib import Path
 
 from daemon.cli_base import add_config, load, positive, symbol
-from model.errors import Misfit
+from model.errors import BundleError
 
 _DAYS = 30.0
 
@@ -196,5 +196,5 @@ def models(args: argparse.Namespace) -> None:
 
         try:
             open_champion(recipe_of(settings))
-        except Misfit as error:
+        except BundleError as error:
             print(f"the daemon will not serve it: {error}")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING, Final
 
@@ -12,6 +13,7 @@ import numpy as np
 from daemon.issuer import Issuer, Run
 from model.candle import Ohlcv
 from model.history import FittedScaler
+from model.tryout import faults, summary
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 
     Slots = npt.NDArray[np.intp]
 
+log = logging.getLogger(__name__)
+
 _SENT_TOGETHER: Final = 64
 
 
@@ -39,11 +43,15 @@ class Seats:
         served: the model at work.
         windows: of its symbols, in its order; then those that nothing is forecast from yet.
         derived: the revision of each of its windows that it has taken in; -1: not this one.
+        tried: slots whose forecasts by this model were held against the last value.
+        faults: what is wrong with those of the slots that failed, as `model.tryout.faults` says it.
     """
 
     served: ServedModel
     windows: Sequence[Window]
     derived: list[int]
+    tried: set[int] = field(default_factory=set)
+    faults: dict[int, str] = field(default_factory=dict)
 
     def is_level(self, slot: int) -> bool:
         """Whether the model has taken in all that the window holds."""
@@ -140,6 +148,34 @@ class Flush:
             self.note_scalers()
         return np.array([r.slot for r in batch], dtype=np.intp)
 
+    async def try_out(self, slots: Sequence[int]) -> None:
+        """Hold the model's forecasts from whole windows against the last value."""
+        seats = self._seats
+        ohlcv = np.stack([seats.windows[slot].ohlcv() for slot in slots])
+        found = await asyncio.get_running_loop().run_in_executor(
+            self._worker, faults, seats.served, np.array(slots, dtype=np.intp), ohlcv
+        )
+        good = [slot for slot in slots if slot not in found]
+        seats.tried.update(good)
+        for slot in good:
+            seats.faults.pop(slot, None)
+        seats.faults |= found
+
+    async def _withhold(self, batch: Sequence[Ready], price: npt.NDArray[np.float64]) -> None:
+        """Take away the prices of symbols that the model has failed; a failed one is tried anew."""
+        seats = self._seats
+        slots = [ready.slot for ready in batch]
+        untried = [slot for slot in slots if slot not in seats.tried]
+        if not untried:
+            return
+        before = set(seats.faults)
+        await self.try_out(untried)
+        price[[slot in seats.faults for slot in slots]] = np.nan
+        if new := {slot: why for slot, why in seats.faults.items() if slot not in before}:
+            served = seats.served
+            why = summary(served.symbols, new, len(untried))
+            log.error("model %s: %s; roll back: candlecast models rollback", served.version, why)
+
     def note_scalers(self) -> None:
         """Have scalers that were fitted just now written down, before what is forecast by them."""
         served, now_ms = self._seats.served, self._clock.wall_ms()
@@ -160,7 +196,9 @@ class Flush:
             )
         inferred_s = clock.monotonic()
         last = np.array([ready.candle.ohlcv.close for ready in batch], dtype=np.float64)
-        prices = served.price(slots, raw, last)
+        with np.errstate(over="ignore", invalid="ignore"):
+            prices = served.price(slots, raw, last)
+        await self._withhold(batch, prices)
         opens = np.array([ready.candle.close_ms for ready in batch], dtype=np.int64)
         outlook = served.calibration.outlook(slots, prices, last, opens)
         told = raw, prices, last, outlook, served.out_of_range(slots)

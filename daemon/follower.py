@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 import numpy as np
 
 from model.errors import BundleError
+from model.tryout import doubtful, faults, summary
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -62,6 +63,9 @@ class Follower:
 
     What closes meanwhile is caught up with, until there is a moment at which nothing is missing.
 
+    Attributes:
+        tried: slots that `try_out` has found no fault with.
+
     Args:
         served: a model that nobody else uses yet.
         windows: of its symbols, in its order, out of the pipeline's.
@@ -81,6 +85,7 @@ class Follower:
         # Of each window: revision and end of what the model has taken in.
         self._seen = [_UNSEEN] * len(windows)
         self._unprepared: dict[int, None] = {}
+        self.tried: list[int] = []
 
     async def level(self) -> None:
         """Return at a moment at which every whole window is taken in and prepared, none waiting.
@@ -129,26 +134,29 @@ class Follower:
         return await self._take_in(behind) if behind else None
 
     async def try_out(self) -> None:
-        """Forecast once from every window that was taken in, in slices.
+        """Hold a forecast from every window that was taken in against the last value, in slices.
 
         Raises:
-            BundleError: a forecast is not a price.
+            BundleError: the forecasts of some symbol must not be published.
         """
         slots = np.array([s for s, seen in enumerate(self._seen) if seen != _UNSEEN], dtype=np.intp)
-        wrong = 0
+        found: dict[int, str] = {}
         for start in range(0, len(slots), _PREPARED_TOGETHER):
             part = slots[start : start + _PREPARED_TOGETHER]
             windows = self.served.windows(part)
+            ohlcv = np.stack([self._windows[slot].ohlcv() for slot in part])
             raw = await self._aside(partial(self.served.full, windows))
-            last = np.array([self._windows[slot].ohlcv()[-1, 3] for slot in part])
             with np.errstate(over="ignore", invalid="ignore"):
-                price = self.served.price(part, raw, last)
-            wrong += int(np.count_nonzero(~((price > 0.0) & (price < np.inf))))
-        if wrong:
-            msg = (
-                f"{wrong} of the first {len(slots)} forecasts of {self.served.version} are no price"
-            )
+                price = self.served.price(part, raw, ohlcv[:, -1, 3])
+            doubts = doubtful(self.served, part, price, ohlcv[:, :, 3])
+            if len(doubts):
+                work = partial(faults, self.served, part[doubts], ohlcv[doubts])
+                found |= await self._aside(work)
+        if found:
+            why = summary(self.served.symbols, found, len(slots))
+            msg = f"model {self.served.version} is not served: {why}"
             raise BundleError(msg)
+        self.tried = slots.tolist()
 
     def derived(self) -> list[int]:
         """The revision of each window that the model has taken in, -1 where it has not."""

@@ -114,6 +114,7 @@ class Issuer:
         ledger: where it is noted for the books.
         marks: the newest forecast of each symbol, as it is remembered over a restart.
         withheld: slots of forecasts that were of no use; whoever learns from forecasts empties it.
+        unpriced: symbols whose newest forecast was not a price.
     """
 
     def __init__(
@@ -144,6 +145,7 @@ class Issuer:
         self._topics: list[str] = []
         self.marks: Final = Marks(())
         self.withheld: Final[list[int]] = []
+        self.unpriced: Final[set[str]] = set()
         self.address(market.symbols)
 
     def address(self, symbols: Sequence[str]) -> None:
@@ -153,6 +155,7 @@ class Issuer:
         self._writer = Writer(market._replace(symbols=tuple(symbols)))
         self.marks.rename(self._topics)
         self.ledger.forget_all_but(symbols)
+        self.unpriced.clear()
 
     def issue(self, batch: Sequence[Ready], run: Run) -> list[bytes]:
         """Publish forecasts, but none that is of no use: too old, not a price, or a repetition.
@@ -218,12 +221,17 @@ class Issuer:
             zip(batch, run.price.tolist(), left, run.filled, strict=True)
         ):
             candle = ready.candle
+            is_price = 0.0 < price < math.inf
+            if is_price:
+                self.unpriced.discard(candle.symbol)
+            else:
+                self.unpriced.add(candle.symbol)
             if filled == run.lookback:
                 # The market may be none any more: exchanges go silent about one that they delist.
                 reason = "untraded"
             elif candle.close_ms <= expired_ms:
                 reason = "expired"
-            elif not 0.0 < price < math.inf:
+            elif not is_price:
                 reason = "not_a_price"
             # What was published before a restart is never published in other words.
             elif has_left or knows(candle.symbol, candle.close_ms):

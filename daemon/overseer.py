@@ -108,6 +108,7 @@ class Overseer:
                 "symbols": len(pipeline.windows),
                 "stale_symbols": stale,
                 "rest_only_symbols": list(self._overseen.rest_only()),
+                "withheld": pipeline.withheld(),
                 "broker_connected": connected,
                 "model": pipeline.served.version,
             },

@@ -7,13 +7,15 @@ import math
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final, TypeVar
 
+import numpy as np
+
 from daemon.batcher import Batcher, Ready
 from daemon.catchup import CatchUp
 from daemon.flush import Flush, Seats
 from daemon.window import Verdict, Window
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from daemon.clock import Clock
     from daemon.issuer import Issuer
@@ -26,6 +28,10 @@ T = TypeVar("T")
 
 _DELIVERY_MS = 3_000
 """Exchanges deliver the close up to two seconds late; one more before that counts as silence."""
+
+
+_TRIED_TOGETHER: Final = 256
+"""Symbols that a model is tried on at once, some 0.1 s."""
 
 
 def _nothing() -> None:
@@ -223,17 +229,47 @@ class Pipeline:
         await self._catch_up.settled(within_s)
         return await asyncio.get_running_loop().run_in_executor(self._worker, work)
 
-    def take_over(self, served: ServedModel, windows: Sequence[Window], derived: list[int]) -> None:
+    async def try_out(self) -> dict[int, str]:
+        """Try the model on every whole window that it was not tried on.
+
+        Returns:
+            By slot what is wrong with its forecasts, as `model.tryout.faults` says it.
+        """
+        seats = self._seats
+        fitted = seats.served.is_fitted(np.arange(len(seats.derived))).tolist()
+        untried = [
+            slot
+            for slot, known in enumerate(fitted)
+            if known and self.windows[slot].whole and slot not in seats.tried
+        ]
+        for start in range(0, len(untried), _TRIED_TOGETHER):
+            await self._flush.try_out(untried[start : start + _TRIED_TOGETHER])
+        return dict(seats.faults)
+
+    def withheld(self) -> dict[str, str]:
+        """Symbols whose newest forecast was withheld: the end of a sentence about the forecast."""
+        reasons = {self.windows[slot].symbol: why for slot, why in self._seats.faults.items()}
+        return {s: reasons.get(s, "is not a price") for s in {*reasons, *self._issuer.unpriced}}
+
+    def take_over(
+        self,
+        served: ServedModel,
+        windows: Sequence[Window],
+        derived: list[int],
+        tried: Iterable[int] = (),
+    ) -> None:
         """Forecast by another model from the next batch on; call it when `settled` has returned.
 
         Args:
             served: its states prepared.
             windows: of its symbols, in its order, out of these here; all others are forgotten.
             derived: the revision of each window that it has taken in; -1: not this one.
+            tried: slots whose forecasts were held against the last value.
         """
         assert self.is_idle  # noqa: S101 - a batch must be from one model
         self._seats.served, self._seats.windows = served, list(windows)
         self._seats.derived = derived
+        self._seats.tried, self._seats.faults = set(tried), {}
         self._flush.note_scalers()
         symbols = [window.symbol for window in windows]
         self._slots = {symbol: slot for slot, symbol in enumerate(symbols)}
@@ -251,10 +287,16 @@ class Pipeline:
     def stale_symbols(self, now_ms: int) -> list[str]:
         """Symbols that are not forecast at ``now_ms``.
 
-        Their window is not whole, their next candle is overdue, or there was no trade for so long
-        that all of what they would be forecast from stands in for candles.
+        Their window is not whole, their next candle is overdue, their forecasts are withheld, or
+        there was no trade for so long that all of what they would be forecast from stands in for
+        candles.
         """
-        return [window.symbol for window in self.windows if self._is_stale(window, now_ms)]
+        withheld = self.withheld()
+        return [
+            window.symbol
+            for window in self.windows
+            if window.symbol in withheld or self._is_stale(window, now_ms)
+        ]
 
     def _is_stale(self, window: Window, now_ms: int) -> bool:
         due_ms = (window.next_open_ms or 0) + self.timeframe.ms + _DELIVERY_MS

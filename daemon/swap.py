@@ -140,7 +140,7 @@ class Swapper:
         await follower.level()
         if same:
             served.calibration.adopt(old.calibration)
-        self._pipeline.take_over(served, windows, follower.derived())
+        self._pipeline.take_over(served, windows, follower.derived(), follower.tried)
         if not same:
             self._metrics.model.show(ModelInfo(served.version, served.sha256, served.target))
             log.info("model %s takes over from %s", served.version, old.version)

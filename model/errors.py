@@ -9,6 +9,7 @@ CandlecastError            one clear line for the user; exit code 1
 ├── BrokerError            the MQTT broker refused
 └── BundleError            a model bundle that must not be opened
     ├── Misfit             trained for something else than is configured; exit code 2
+    ├── Unservable         its forecasts must not be published; exit code 2
     ├── Overtaken          another champion than the one that it was judged beside
     └── NoChampion         nothing has been promoted yet; exit code 2
 """
@@ -56,6 +57,12 @@ class BundleError(CandlecastError):
 
 class Misfit(BundleError):  # noqa: N818 - the condition, not the mishap, is the name
     """A model that was trained for something else than the configuration asks for."""
+
+    exit_code = 2
+
+
+class Unservable(BundleError):  # noqa: N818 - the condition, not the mishap, is the name
+    """A model whose forecasts must not be published."""
 
     exit_code = 2
 

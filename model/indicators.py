@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from model.features import OHLCV
+from model.frames import column
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,14 +64,14 @@ def level_free_columns(df: pd.DataFrame) -> dict[str, Floats]:
     Args:
         df: candles with the columns of `reference_columns`.
     """
-    close, middle = _column(df, "close"), _column(df, "bb_middle")
-    width = _column(df, "bb_upper") - _column(df, "bb_lower")
+    close, middle = column(df, "close"), column(df, "bb_middle")
+    width = column(df, "bb_upper") - column(df, "bb_lower")
     flat = width < _FLAT_BAND * middle
     return {
         "log_return": np.log(close / _previous(close)),
         "bb_position": np.where(flat, 0.0, (close - middle) / np.where(flat, 1.0, width)),
-        "macd_rel": _column(df, "macd") / close,
-        "log_volume_ratio": np.log1p(_column(df, "volume_ratio")),
+        "macd_rel": column(df, "macd") / close,
+        "log_volume_ratio": np.log1p(column(df, "volume_ratio")),
     }
 
 
@@ -79,15 +80,7 @@ def _arrays(df: pd.DataFrame) -> list[Floats]:
     if missing:
         msg = f"candles lack the columns {', '.join(missing)}"
         raise ValueError(msg)
-    columns = [_column(df, name) for name in OHLCV]
-    if not all(np.isfinite(column).all() for column in columns):
-        msg = "candles hold values that are not finite numbers"
-        raise ValueError(msg)
-    return columns
-
-
-def _column(df: pd.DataFrame, name: str) -> Floats:
-    return np.ascontiguousarray(df[name], dtype=np.float64)
+    return [column(df, name) for name in OHLCV]
 
 
 def _previous(values: Floats) -> Floats:

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from model.arguments import input_shape as checked_shape
+from model.arguments import intact, pair, sequences
 from model.errors import ConfigError
 from model.evaluation import scaled_metrics
 from model.keras_file import check_keras_file
@@ -28,8 +30,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     import keras
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
+    from model.arguments import Shape
     from model.onnx_export import LstmWeights
     from model.training_checkpoint import TrainingCheckpoint
     from model.windows import Windows
@@ -38,13 +41,15 @@ _log = logging.getLogger(__name__)
 
 _PREDICT_BATCH: Final = 256
 """Windows that are run at once: more are no faster, and `pause` would have to wait for them."""
-_SEQUENCES_NDIM: Final = 3
 _DEFAULT_LOSS: Final = {"close": "mse", "log_return": "mae"}
 """Forecasts are judged by the absolute error, and the fat tails of returns rule a squared one."""
 
 
 class LSTMPricePredictor:
     """Stacked LSTM that predicts the next period's target.
+
+    Windows and targets may be anything that NumPy reads as an array of numbers, and are taken in
+    their order. A call with anything else raises `ValueError` and leaves the predictor as it was.
 
     Attributes:
         config: the configuration; `model` and `indicators` have every key. Changes made before
@@ -81,7 +86,11 @@ class LSTMPricePredictor:
         Returns:
             The compiled `keras.Sequential`: LSTM and dropout per entry of `model.lstm_units`, then
             Dense(1).
+
+        Raises:
+            ValueError: it is not two numbers above 0.
         """
+        steps_and_features = checked_shape(input_shape)
         keras = _keras()
         settings = self.config["model"]
         units = settings["lstm_units"]
@@ -90,7 +99,7 @@ class LSTMPricePredictor:
             raise ConfigError(msg)
         _seed(keras, settings["seed"])
         # Named by hand: Keras numbers layers by how many the process has made before.
-        model = keras.Sequential([keras.Input(shape=input_shape)], name="sequential")
+        model = keras.Sequential([keras.Input(shape=steps_and_features)], name="sequential")
         for position, width in enumerate(units):
             suffix = f"_{position}" if position else ""
             more = position < len(units) - 1
@@ -108,10 +117,10 @@ class LSTMPricePredictor:
 
     def train(
         self,
-        X_train: NDArray[Any] | Windows,
-        y_train: NDArray[Any],
-        X_val: NDArray[Any] | Windows | None = None,
-        y_val: NDArray[Any] | None = None,
+        X_train: ArrayLike | Windows,
+        y_train: ArrayLike,
+        X_val: ArrayLike | Windows | None = None,
+        y_val: ArrayLike | None = None,
     ) -> keras.callbacks.History:
         """Train, building the network first if need be, and keep the best weights.
 
@@ -130,36 +139,37 @@ class LSTMPricePredictor:
             The training history, also kept as `history`.
 
         Raises:
-            ValueError: shapes that do not fit together.
+            ValueError: shapes that do not fit together, or values that are not finite numbers.
         """
         keras = _keras()
         settings = self.config["model"]
-        _check_pair("training", X_train, y_train)
-        validation = None
-        if X_val is not None and y_val is not None:
-            _check_pair("validation", X_val, y_val)
-            validation = dataset(keras, Batches(X_val, y_val, _PREDICT_BATCH))
         standing = None if self.resume is None else self.resume.load()
+        x, y = pair("train", X_train, y_train, None if standing else self._window_shape())
+        validation = None
+        if X_val is not None or y_val is not None:
+            validated = pair("val", X_val, y_val, x.shape[1:])
+            validation = dataset(keras, Batches(*validated, _PREDICT_BATCH))
         if standing:
             self.load_model(standing.model)
-        model = self.model or self.build_model((X_train.shape[1], X_train.shape[2]))
+        model = self.model or self.build_model(x.shape[1:])
         self.checkpoint_path.parent.mkdir(parents=True, exist_ok=True)
         first = standing.epoch if standing else 0
         print(f"Training model for up to {settings['epochs']} epochs..." + _from(first))
-        batches = Batches(X_train, y_train, settings["batch_size"])
+        batches = Batches(x, y, settings["batch_size"])
         watching = self.callbacks("loss" if validation is None else "val_loss")
         more = [showing(keras, settings["epochs"], batches), pausing(keras, self.pause)]
         if self.resume is not None:
             more.insert(0, resuming(keras, self.resume, watching, standing))
-        self.history = model.fit(
-            dataset(keras, batches),
-            validation_data=validation,
-            epochs=settings["epochs"],
-            initial_epoch=first,
-            shuffle=False,
-            callbacks=[drawing(keras, batches, settings["seed"]), *watching, *more],
-            verbose=0,
-        )
+        with intact(model):
+            self.history = model.fit(
+                dataset(keras, batches),
+                validation_data=validation,
+                epochs=settings["epochs"],
+                initial_epoch=first,
+                shuffle=False,
+                callbacks=[drawing(keras, batches, settings["seed"]), *watching, *more],
+                verbose=0,
+            )
         if self.resume is not None:
             self.history.history = self.resume.losses
         return self.history
@@ -183,29 +193,44 @@ class LSTMPricePredictor:
             ),
         ]
 
-    def predict(self, X: NDArray[Any] | Windows) -> NDArray[np.float32]:
+    def predict(self, X: ArrayLike | Windows) -> NDArray[np.float32]:
         """The network's raw output, ``(n_samples, 1)``.
 
         Args:
             X: sequences, ``(n_samples, timesteps, features)``.
 
         Raises:
-            ValueError: there is no model yet.
+            ValueError: there is no model yet, windows of another shape than the model's, or values
+                that are not finite numbers.
         """
+        model = self._trained()
+        return self._run(model, sequences("X", X, self._window_shape()))
+
+    def _trained(self) -> keras.Model:
         if self.model is None:
             msg = "the model is not trained: call train() or load_model() first"
             raise ValueError(msg)
-        if not len(X):
+        return self.model
+
+    def _run(self, model: keras.Model, x: NDArray[Any] | Windows) -> NDArray[np.float32]:
+        """The output for windows that have been checked."""
+        if not len(x):
             return np.empty((0, 1), dtype=np.float32)
         keras = _keras()
-        output = self.model.predict(
-            dataset(keras, Batches(X, None, _PREDICT_BATCH)),
-            callbacks=[pausing(keras, self.pause)],
-            verbose=0,
-        )
+        with intact(model):
+            output = model.predict(
+                dataset(keras, Batches(x, None, _PREDICT_BATCH)),
+                callbacks=[pausing(keras, self.pause)],
+                verbose=0,
+            )
         return np.asarray(output, dtype=np.float32)
 
-    def evaluate(self, X_test: NDArray[Any] | Windows, y_test: NDArray[Any]) -> dict[str, float]:
+    def _window_shape(self) -> Shape | None:
+        """``(timesteps, features)`` of the model's windows; None where it does not say."""
+        shape = getattr(self.model, "input_shape", None)
+        return tuple(shape[1:]) if isinstance(shape, tuple) else None
+
+    def evaluate(self, X_test: ArrayLike | Windows, y_test: ArrayLike) -> dict[str, float]:
         """Errors on test data in scaled units, printed beside those of the last-value forecast.
 
         Args:
@@ -217,10 +242,12 @@ class LSTMPricePredictor:
             forecast and truth have the same sign (0 … 1, NaN for one sample).
 
         Raises:
-            ValueError: there is no model yet, or shapes that do not fit together.
+            ValueError: there is no model yet, shapes that do not fit together, or values that are
+                not finite numbers.
         """
-        _check_pair("test", X_test, y_test)
-        metrics = scaled_metrics(self.predict(X_test)[:, 0], y_test)
+        model = self._trained()
+        x, y = pair("test", X_test, y_test, self._window_shape())
+        metrics = scaled_metrics(self._run(model, x)[:, 0], y)
         returns = target_of(self.config) == "log_return"
         print("Evaluation Metrics:")
         for name, value in metrics.items():
@@ -232,11 +259,11 @@ class LSTMPricePredictor:
                 "direction_accuracy is not shown: it compares consecutive differences, and on "
                 "returns a worthless forecast of -0.01 x the last return scores about 0.66"
             )
-            _print_last_value(np.zeros(len(y_test)), y_test, metrics["mae"])
-        elif "close" in names and X_test.shape[2] == len(names):
-            batches, column = Batches(X_test, None, _PREDICT_BATCH), names.index("close")
+            _print_last_value(np.zeros(len(y)), y, metrics["mae"])
+        elif "close" in names and x.shape[2] == len(names):
+            batches, column = Batches(x, None, _PREDICT_BATCH), names.index("close")
             last = [batches[index][0][:, -1, column] for index in range(len(batches))]
-            _print_last_value(np.concatenate(last), y_test, metrics["mae"])
+            _print_last_value(np.concatenate(last), y, metrics["mae"])
         return metrics
 
     def plot_training_history(self, save_path: str | Path = "models/training_history.png") -> None:
@@ -348,15 +375,6 @@ def _exportable(layers: Sequence[Any]) -> bool:
 def _seed(keras: ModuleType, seed: int | None) -> None:
     if seed is not None:
         keras.utils.set_random_seed(seed)
-
-
-def _check_pair(what: str, X: NDArray[Any] | Windows, y: NDArray[Any]) -> None:
-    if X.ndim != _SEQUENCES_NDIM or y.shape != (len(X),) or len(X) == 0:
-        msg = (
-            f"{what} data must be (n, timesteps, features) with (n,) targets, n > 0; "
-            f"got {X.shape} and {y.shape}"
-        )
-        raise ValueError(msg)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import numpy as np
 from model import scaler_file
 from model.errors import ConfigError
 from model.features import CLOSE_FEATURES, FEATURES, LOG_RETURN_FEATURES, Indicators
+from model.frames import check_frame, column
 from model.indicators import level_free_columns, reference_columns
 from model.scaler import LEAST_RETURN
 from model.training_config import load_config
@@ -100,8 +101,10 @@ class DataPreprocessor:
             alone; warm-up rows are NaN.
 
         Raises:
-            ValueError: a column is missing or holds a value that is not a finite number.
+            ValueError: a column is missing or holds a value that is not a finite number, or the
+                rows are not in the order of their time.
         """
+        check_frame(df)
         return df.assign(**reference_columns(df, indicators_of(self.config)))
 
     def create_sequences(
@@ -122,7 +125,9 @@ class DataPreprocessor:
             the rows that ``y`` belongs to.
 
         Raises:
-            ValueError: too few rows for one window, or a scaler of other features.
+            ValueError: too few rows for one window, rows that are not in the order of their time, a
+                candle that is not of finite numbers, or a scaler of other features. The scaler is
+                the one before.
         """
         rows, y, indices = self.scaled_rows(df, lookback)
         return Windows(rows, indices - lookback, lookback)[:], y, indices
@@ -141,13 +146,17 @@ class DataPreprocessor:
             window before ``indices[i]`` belongs to ``y[i]``.
 
         Raises:
-            ValueError: too few rows for one window, or a scaler of other features.
+            ValueError: as there.
         """
+        check_frame(df)
+        if not isinstance(lookback, int | np.integer) or lookback < 1:
+            msg = f"lookback must be a whole number above 0, not {lookback!r}"
+            raise ValueError(msg)
         names = features_of(self.config)
         target = self._target(df)
         rows = self._feature_rows(df, names)
-        self._ensure_scaler(rows, target)
-        scaler = self._complete_scaler()
+        fits = self.scaler is None or self.scaler is self._fitted_here
+        scaler = self._fitted(rows, target) if fits else self._loaded()
         scaled = (rows * scaler.scale_ + scaler.min_).astype(np.float32)
         y = ((target - scaler.target_offset_) / scaler.target_scale_).astype(np.float32)
         ends = np.arange(lookback, len(df))
@@ -157,6 +166,8 @@ class DataPreprocessor:
         if indices.size == 0:
             msg = f"{len(df)} rows are too few for one window of {lookback} after the warm-up"
             raise ValueError(msg)
+        if fits:
+            self.scaler = self._fitted_here = scaler
         return scaled, y[indices], indices.astype(np.int64)
 
     def _feature_rows(self, df: pd.DataFrame, names: tuple[str, ...]) -> NDArray[np.float64]:
@@ -164,20 +175,27 @@ class DataPreprocessor:
             computed = self.add_technical_indicators(df)
             computed = computed.assign(**level_free_columns(computed))
             df = df.assign(**{n: computed[n] for n in names if n not in df.columns})
-        return df[list(names)].to_numpy(dtype=np.float64)
+        return np.stack([column(df, name) for name in names], axis=1)
 
     def _target(self, df: pd.DataFrame) -> NDArray[np.float64]:
-        close = df["close"].to_numpy(dtype=np.float64)
+        close = column(df, "close")
         if target_of(self.config) == "close":
             return close
+        if (close <= 0.0).any():
+            row = int(np.argmax(close <= 0.0))
+            msg = f"close of row {row} is {close[row]}: log_return needs prices above 0"
+            raise ValueError(msg)
         returns: NDArray[np.float64] = np.log(close / np.concatenate([[np.nan], close[:-1]]))
         return returns
 
-    def _ensure_scaler(self, rows: NDArray[np.float64], target: NDArray[np.float64]) -> None:
-        if self.scaler is None or self.scaler is self._fitted_here:
-            train = slice(int(len(rows) * float(self.config["model"]["train_split"])))
-            self.scaler = self._fitted_here = self._fit(rows[train], target[train])
-            return
+    def _fitted(self, rows: NDArray[np.float64], target: NDArray[np.float64]) -> MinMaxScaler:
+        """A scaler of the training rows."""
+        train = slice(int(len(rows) * float(self.config["model"]["train_split"])))
+        return self._fit(rows[train], target[train])
+
+    def _loaded(self) -> MinMaxScaler:
+        """The scaler that was loaded, if it is for these features and this target."""
+        assert self.scaler is not None  # noqa: S101 - asked for when there is one
         found, wanted = self.scaler.n_features_in_, features_of(self.config)
         if found != len(wanted):
             msg = f"the scaler is for {found} features, the configuration has {len(wanted)}"
@@ -186,6 +204,7 @@ class DataPreprocessor:
         if names != wanted:
             msg = f"the scaler is for the features {names}, the configuration has {wanted}"
             raise ValueError(msg)
+        return self._complete_scaler()
 
     def _fit(self, rows: NDArray[np.float64], target: NDArray[np.float64]) -> MinMaxScaler:
         rows = rows[np.isfinite(rows).all(axis=1)]
@@ -215,11 +234,11 @@ class DataPreprocessor:
             if target != "close" or "close" not in names:
                 msg = f"the scaler does not know the target {target!r}: fit and save it anew"
                 raise ValueError(msg)
-            column = names.index("close")
+            close = names.index("close")
             scaler.feature_names_in_ = np.array(names, dtype=object)
             scaler.target_name_ = target
-            scaler.target_offset_ = float(scaler.data_min_[column])
-            scaler.target_scale_ = float(1.0 / scaler.scale_[column])
+            scaler.target_offset_ = float(scaler.data_min_[close])
+            scaler.target_scale_ = float(1.0 / scaler.scale_[close])
         if scaler.target_name_ != target:
             msg = f"the scaler is for {scaler.target_name_!r}, but model.target is {target!r}"
             raise ValueError(msg)

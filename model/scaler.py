@@ -55,6 +55,10 @@ class SymbolScaler:
             fail(_FILE, "feature_min and feature_max must be of one length, at least 1")
         if not np.isfinite([*low, *high, self.target_offset, self.target_scale]).all():
             fail(_FILE, "ranges and the target's scaling must be finite")
+        with np.errstate(over="ignore"):
+            width = high - low
+        if not np.isfinite(width).all():
+            fail(_FILE, "a feature's range must not be wider than a number can be")
         if (low > high).any() or self.target_scale <= 0.0:
             fail(_FILE, "feature_min must not exceed feature_max, target_scale must be above 0")
 
@@ -213,6 +217,10 @@ class BoundScaler:
     def unscale_target(self, idx: IntArray, raw: NDArray[np.float32]) -> FloatArray:
         """Turn the network's outputs ``[k]`` into target values ``[k]``."""
         return raw * self._scale.take(idx) + self._offset.take(idx)
+
+    def fitted_range(self, idx: IntArray, feature: int) -> tuple[FloatArray, FloatArray]:
+        """Least and greatest value of a feature in the rows that it was fitted on, ``[k]`` each."""
+        return self._low[idx, feature], self._high[idx, feature]
 
     def out_of_range(self, idx: IntArray, rows: FloatArray) -> NDArray[np.bool_]:
         """Which of the values ``[k, F]`` lie outside the fitted range."""

@@ -80,6 +80,11 @@ def load_json(path: Path) -> MinMaxScaler:
     if len(scalers.by_symbol) != 1:
         msg = f"{path} holds {len(scalers.by_symbol)} symbols; a preprocessor serves one"
         raise BundleError(msg)
+    return scaler_of(scalers)
+
+
+def scaler_of(scalers: ScalerSet) -> MinMaxScaler:
+    """The scaler of the one symbol of a set, with its names and its target."""
     (ranges,) = scalers.by_symbol.values()
     scaler = new_scaler(ranges.feature_min, ranges.feature_max)
     scaler.feature_names_in_ = np.array(scalers.features, dtype=object)

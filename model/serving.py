@@ -65,10 +65,12 @@ class ServedModel:
         self.target = manifest.target
         self.lookback = manifest.lookback
         self.n_features = len(manifest.features)
-        self._bank = FeatureBank(manifest.features, manifest.indicators, len(symbols))
+        self._features = manifest.features, manifest.indicators
+        self._bank = FeatureBank(*self._features, len(symbols))
         self.calibration = Calibration(bundle.residuals, symbols, rules)
         self._rehearsed = Calibration(bundle.residuals, symbols[:REHEARSED], rules)
         self._scaler = bundle.scalers.bind(symbols, fit_unknown=fit_unknown)
+        self.symbols = tuple(symbols)
         self._slots = {symbol: slot for slot, symbol in enumerate(symbols)}
         self._newly_fitted: list[str] = []
         told = bundle.version, bundle.sha256, manifest.target
@@ -250,6 +252,52 @@ class ServedModel:
         """
         value = self._scaler.unscale_target(idx, raw)
         return value if self.target == "close" else last_close * np.exp(value)
+
+    def recent_prices(
+        self, idx: Index, ohlcv: Floats, count: int
+    ) -> tuple[Floats, npt.NDArray[np.bool_]]:
+        """The forecasts from each of the newest ``count`` windows; safe in a worker thread.
+
+        The older ones are from features that have had a little less time to settle.
+
+        Args:
+            idx: positions of symbols whose scalers are fitted, shape ``(k,)``.
+            ohlcv: their candles, shape ``(k, rows, 5)``, newest last.
+            count: windows of each symbol; fewer where there are not so many rows.
+
+        Returns:
+            Prices ``(k, count)``, and which of them are from inputs that are numbers.
+        """
+        count = min(count, ohlcv.shape[1] - self.lookback + 1)
+        first = ohlcv.shape[1] - self.lookback - count + 1
+        bank = FeatureBank(*self._features, len(idx))
+        rows, sound = [], []
+        with np.errstate(all="ignore"):
+            for row, features in enumerate(bank.priming(np.arange(len(idx)), ohlcv)):
+                if row >= first:
+                    rows.append(self._scaler.scale(idx, features))
+                    sound.append(np.isfinite(features).all(axis=1))
+            every = np.lib.stride_tricks.sliding_window_view(
+                np.stack(rows, axis=1), self.lookback, axis=1
+            )
+            windows = np.ascontiguousarray(every.transpose(0, 1, 3, 2))
+            raw = self.full(windows.reshape(-1, *windows.shape[2:]))
+            of = np.repeat(idx, count)
+            price = self.price(of, raw, ohlcv[:, -count:, 3].ravel())
+            good = np.lib.stride_tricks.sliding_window_view(
+                np.stack(sound, axis=1), self.lookback, axis=1
+            )
+        return price.reshape(len(idx), count), good.all(axis=2)
+
+    def is_fitted(self, idx: Index) -> npt.NDArray[np.bool_]:
+        """Which symbols have a scaler, shape ``(k,)``."""
+        return self._scaler.fitted[idx]
+
+    def trained_closes(self, idx: Index) -> tuple[Floats, Floats] | None:
+        """The least and greatest close that the model knows; None if it is shown no close."""
+        if "close" not in self._features[0]:
+            return None
+        return self._scaler.fitted_range(idx, self._features[0].index("close"))
 
     def fresh_rows(
         self, stamps: npt.NDArray[np.int64]

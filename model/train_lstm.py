@@ -25,6 +25,7 @@ from model.features import OHLCV
 from model.lstm_model import LSTMPricePredictor
 from model.preprocess import indicators_of
 from model.residuals import Residuals, fit_residuals
+from model.scaler_file import save_pickle, scaler_of
 from model.training_checkpoint import TrainingCheckpoint
 
 if TYPE_CHECKING:
@@ -87,8 +88,8 @@ def train(
     """Train one network on the candles of all symbols and evaluate it on their last part.
 
     Prints what it does and writes `training_history.png`, `lstm_model.keras`, `scaler.json` and
-    `checkpoints/best_model.keras` into ``models`` and `predictions.csv` (scaled targets of the test
-    part) into ``data``.
+    `checkpoints/best_model.keras` into ``models``, for a single symbol also `scaler.pkl`, and
+    `predictions.csv` (scaled targets of the test part) into ``data``.
 
     Args:
         config_path: the configuration; its `model` and `indicators` sections count.
@@ -116,6 +117,12 @@ def train(
     print("\n=== Test Set Performance ===")
     metrics = predictor.evaluate(dataset.test.X, dataset.test.y)
     raw = predictor.predict(dataset.test.X)[:, 0]
+    if not np.isfinite(raw).all():
+        msg = (
+            "training has diverged: the network's output is not finite; lower model.learning_rate "
+            "and check the candles"
+        )
+        raise CandlecastError(msg)
     test = _scored(dataset, dataset.test, raw)
     validation = _scored(dataset, dataset.validation, predictor.predict(dataset.validation.X)[:, 0])
     overall = evaluate(test)
@@ -131,7 +138,7 @@ def train(
     }
     predictor.plot_training_history(models / "training_history.png")
     predictor.save_model(models / "lstm_model.keras")
-    (models / "scaler.json").write_text(dataset.scalers.to_json() + "\n", encoding="utf-8")
+    _write_scalers(dataset.scalers, models)
     _write_predictions(dataset, raw, data / "predictions.csv")
     print("\n=== Training Complete ===")
     return Trained(
@@ -195,6 +202,17 @@ def _print_against_last_value(symbols: Sequence[str], test: Scored, overall: Eva
             f"{name}: mae {result.mae.value:.6g} ({result.mae_percent.value:.4f} %), ratio "
             f"{ratio.value:.4f} (95 %: {ratio.low:.4f} to {ratio.high:.4f}), n {result.n}"
         )
+
+
+def _write_scalers(scalers: ScalerSet, models: Path) -> None:
+    """Write `scaler.json`, and `scaler.pkl` as the reference's examples load it."""
+    (models / "scaler.json").write_text(scalers.to_json() + "\n", encoding="utf-8")
+    pickled = models / "scaler.pkl"
+    if len(scalers.by_symbol) == 1:
+        save_pickle(scaler_of(scalers), pickled)
+    else:
+        # It holds one symbol; what an earlier training left does not fit this network.
+        pickled.unlink(missing_ok=True)
 
 
 def _write_predictions(dataset: Dataset, raw: NDArray[np.float32], path: Path) -> None:

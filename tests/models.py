@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,12 @@ def fitted_scalers(
     return ScalerSet(features, target, scalers)
 
 
+def shifted(scalers: ScalerSet, symbols: Sequence[str], **change: float) -> ScalerSet:
+    """The same scalers, but for the target's offset or scale of some symbols."""
+    changed = {s: replace(scalers.by_symbol[s], **change) for s in symbols}  # type: ignore[arg-type]
+    return ScalerSet(scalers.features, scalers.target, {**scalers.by_symbol, **changed})
+
+
 def write(
     root: Path,
     candles: Mapping[str, Floats],
@@ -89,17 +96,20 @@ def write(
     seed: int = 7,
     created_ms: int = 1_776_859_560_000,
     residuals: Residuals = NO_EVIDENCE,
+    weights: LstmWeights | None = None,
+    scalers: ScalerSet | None = None,
 ) -> Bundle:
     """Write a bundle for these symbols into the registry at ``root``.
 
-    Another ``seed`` draws another network.
+    Another ``seed`` draws another network; ``weights`` and ``scalers`` replace what would be drawn
+    and fitted.
     """
     registry = Registry(root)
     version = registry.write(
         BundleParts(
             keras=plain_keras(),
-            onnx=export_onnx(drawn_weights(len(features), units, seed)),
-            scalers=fitted_scalers(candles, features, indicators, target),
+            onnx=export_onnx(weights or drawn_weights(len(features), units, seed)),
+            scalers=scalers or fitted_scalers(candles, features, indicators, target),
             timeframe=timeframe,
             indicators=indicators,
             lookback=lookback,

@@ -9,8 +9,10 @@ import pandas as pd
 import pytest
 import yaml
 
+from model.csvfiles import csv_name
 from model.lstm_model import LSTMPricePredictor
 from model.preprocess import DataPreprocessor
+from model.train_lstm import main
 
 
 def write_config(target: str) -> None:
@@ -121,6 +123,33 @@ def _load_and_use(X_test: np.ndarray, expected: np.ndarray) -> None:
     assert predictions.shape == (len(X_new), 1)
     assert np.isfinite(predictions).all()
     assert indices[-1] == len(new_df) - 1
+
+
+@pytest.mark.parametrize("target", ["close", "log_return"])
+def test_loading_after_the_training_script(target: str, candles: pd.DataFrame) -> None:
+    write_config(target)
+    first, last = (int(candles["timestamp"].iloc[i]) for i in (0, -1))
+    candles.to_csv(Path("data") / csv_name("BTC/USDT", "15m", first, last), index=False)
+    assert main(["--data", *map(str, Path("data").glob("BTC*"))]) == 0
+
+    model = LSTMPricePredictor()
+    model.load_model("models/lstm_model.keras")
+
+    new_df = pd.read_csv("data/new_data.csv")
+    preprocessor = DataPreprocessor()
+    preprocessor.load_scaler("models/scaler.pkl")
+
+    X_new, _y_new, _indices = preprocessor.create_sequences(new_df, lookback=60)
+
+    predictions = model.predict(X_new)
+    assert predictions.shape == (len(X_new), 1)
+    assert np.isfinite(predictions).all()
+    # The scaler is the training's: fitted on these rows, it would be another one.
+    fitted = DataPreprocessor()
+    fitted.create_sequences(candles)
+    train_rows = preprocessor.symbol_scaler()
+    np.testing.assert_array_equal(train_rows.feature_max, fitted.symbol_scaler().feature_max)
+    assert train_rows.target_scale == fitted.symbol_scaler().target_scale
 
 
 def test_custom_architecture(candles: pd.DataFrame) -> None:

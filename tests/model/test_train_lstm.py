@@ -208,6 +208,7 @@ def test_training_leaves_what_it_says(trained_twice: list[tuple[Path, Trained]])
         "models/checkpoints/best_model.keras",
         "models/lstm_model.keras",
         "models/scaler.json",
+        "models/scaler.pkl",
         "models/training_history.png",
     }
     predictions = pd.read_csv(folder / "data" / "predictions.csv", parse_dates=["datetime"])
@@ -257,12 +258,24 @@ def test_a_trained_network_is_served_from_its_bundle(
     np.testing.assert_allclose(served, trained.test.predicted, rtol=1e-7)
 
 
+def test_a_training_that_diverges_is_no_model(
+    configure: Configure, two: dict[str, pd.DataFrame], tmp_path: Path
+) -> None:
+    models = tmp_path / "models"
+    config = configure(target="log_return", epochs=1, learning_rate=1e38, dropout_rate=0.0)
+    with pytest.raises(CandlecastError, match="training has diverged"):
+        train(config, {"BTC/USDT": two["BTC/USDT"]}, QUARTER, models=models, data=tmp_path / "data")
+    assert not (models / "lstm_model.keras").exists()
+
+
 def test_several_symbols_train_one_network(
     configure: Configure,
     two: dict[str, pd.DataFrame],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "scaler.pkl").write_bytes(b"of an earlier training")
     trained = train(
         configure(target="log_return", epochs=1),
         two,
@@ -274,6 +287,8 @@ def test_several_symbols_train_one_network(
     predictions = pd.read_csv(tmp_path / "data" / "predictions.csv")
     assert list(predictions.columns) == ["actual", "predicted", "datetime", "symbol"]
     assert predictions["symbol"].value_counts().to_dict() == {"BTC/USDT": 75, "ETH/USDT": 75}
+    # It holds one symbol, so that of an earlier training must not stay beside this network.
+    assert not (tmp_path / "models" / "scaler.pkl").exists()
     shown = capsys.readouterr().out
     for start in ("Data split:", "Epoch 1/1 ... loss:", "BTC/USDT: mae", "all: mae"):
         assert any(line.startswith(start) for line in shown.splitlines()), start
