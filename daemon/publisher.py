@@ -360,10 +360,6 @@ class Publisher:
             password=broker.password,
             keepalive_s=broker.keepalive_s,
             will_topic=status_topic(self._instance),
-<<<<<<< HEAD
-            will=orjson.dumps({**self._status, "state": "offline", "stale_symbols": []}),
-            limits=self._negotiation.limits,
-=======
             will=orjson.dumps(self._status | {"state": "offline", **_NO_SYMBOLS}),
->>>>>>> h-units
+            limits=self._negotiation.limits,
         )
