@@ -29,6 +29,7 @@ from daemon.findings import (
     unclear,
     well,
 )
+from daemon.forward_proxy import proxies_of
 from daemon.metrics import Metrics
 from daemon.offset import ExchangeClock
 from daemon.rest import Rest
@@ -83,7 +84,7 @@ async def examine(patient: Patient, clock: Clock) -> AsyncIterator[Finding]:
     yield await asyncio.to_thread(_examine_model, patient.recipe)
     for finding in await asyncio.to_thread(_examine_state, patient):
         yield finding
-    yield await _examine_http(*patient.http, https=patient.https)
+    yield await examine_http(*patient.http, https=patient.https)
     async for finding in _examine_systemd(patient.units):
         yield finding
 
@@ -132,13 +133,14 @@ async def _examine_exchange(source: Source, clock: Clock) -> AsyncIterator[Findi
             yield ill("exchange", str(error), advice)
             return
         except CandlecastError as error:
-            advice = "check the network, a proxy (exchange.endpoint), exchange and trading"
+            advice = "check the network, a proxy (HTTPS_PROXY), exchange and trading"
             yield ill("exchange", str(error), advice)
             return
         took_s = clock.monotonic() - started_s
         count = len(source.symbols)
         text = f"{source.name} answers and has {_symbols(count)} at {source.timeframe.text}"
-        yield well("exchange", f"{text} ({took_s:.1f} s)")
+        proxies = "".join(f", through the proxy {proxy}" for proxy in proxies_of(rest.exchange))
+        yield well("exchange", f"{text}{proxies} ({took_s:.1f} s)")
         yield judge_clock(time.offset_s if time.measured else None, time.error_ms / 1e3)
         yield await _examine_stream(source, rest, time, ear)
     finally:
@@ -153,7 +155,7 @@ async def _examine_stream(source: Source, rest: Rest, time: ExchangeClock, ear: 
     symbol = source.symbols[0]
     interval_s = expected_interval_s(source.timeframe.ms)
     link = Connection(source, [symbol], rest, time, ear, interval_s)
-    advice = "check that websockets pass the firewall or the proxy (exchange.endpoint.ws)"
+    advice = "check that websockets pass the firewall or the proxy (HTTPS_PROXY)"
     async with asyncio.TaskGroup() as group:
         running = group.create_task(link.run())
         heard = group.create_task(link.heard.wait())
@@ -203,7 +205,8 @@ def _examine_state(patient: Patient) -> list[Finding]:
     return [well("state", f"{folder} {made}"), disk]
 
 
-async def _examine_http(host: str, port: int, *, https: bool) -> Finding:
+async def examine_http(host: str, port: int, *, https: bool) -> Finding:
+    """Whether the pages can be served at an address, or the daemon serves them already."""
     address = host_port(host, port)
     try:
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from daemon.bans import BANNING, Banned, Bans, ban_s
 from daemon.closing import newest_traded, quiet_until_ms, read_rest, without_holes
 from daemon.exchange import check_market, make_exchange, network_errors, refusal
+from daemon.forward_proxy import note_proxies
 from daemon.offer import check_offer
 from daemon.offset import ExchangeClock, Reading
 from daemon.pace import Pace
@@ -92,6 +93,7 @@ class Rest:
         )
         self._pace = Pace(self.exchange.rateLimit / 1e3)
         check_offer(self.exchange, source.symbols, source.timeframe.text, ability="watchOHLCV")
+        note_proxies(self.exchange)
         await self._load_markets(self.exchange)
         check_market(self.exchange, source.symbols, source.timeframe.text, ability="watchOHLCV")
         await self.measure()
