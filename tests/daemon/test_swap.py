@@ -283,37 +283,16 @@ async def test_a_model_that_forecasts_no_prices_is_refused(
     assert len(check_all(bundles, market, stage)) == 6
 
 
-def promote_absurd(stage: Stage, bundle: Bundle, symbol: str, offset: float) -> None:
-    """Make a champion that forecasts e to the power of ``offset`` times the price of a symbol."""
-    scalers = shifted(bundle.scalers, [symbol], target_offset=offset)
-    stage.make = lambda bundle: loaded(replace(bundle, scalers=scalers))
-    stage.champion = bundle
-
-
 @pytest.mark.parametrize("offset", [20.0, -20.0, 1.0, -0.5])
 async def test_a_model_whose_forecasts_are_absurd_is_refused(
     stage: Stage, bundles: list[Bundle], caplog: pytest.LogCaptureFixture, offset: float
 ) -> None:
-    promote_absurd(stage, bundles[1], "C/U", offset)
+    scalers = shifted(bundles[1].scalers, ["C/U"], target_offset=offset)
+    stage.make = lambda bundle: loaded(replace(bundle, scalers=scalers))
+    stage.champion = bundles[1]
     await stage.swapper.look()
     assert "the forecasts of 1 of 3 symbols cannot be published: that of C/U is " in caplog.text
     assert (stage.version, stage.failing()) == (bundles[0].version, 1)
-
-
-async def test_a_symbol_that_the_new_model_could_not_be_tried_on_is_tried_before_it_is_forecast(
-    stage: Stage, bundles: list[Bundle], market: Tape
-) -> None:
-    route, before = stage.route, len(stage.route.published.forecasts)
-    route.at(CAPACITY + 2)
-    route.close(market, "A/U", CAPACITY + 1)
-    promote_absurd(stage, bundles[1], "A/U", 20.0)
-    await stage.swapper.look()
-    assert stage.version == bundles[1].version
-    for symbol in SYMBOLS:
-        route.pipeline.on_history(symbol, market.span(symbol, CAPACITY - 3, CAPACITY + 2))
-    await route.pipeline.settled()
-    assert {f["symbol"] for f in route.published.forecasts[before:]} == {"B/U", "C/U"}
-    assert route.pipeline.stale_symbols(route.clock.wall_ms()) == ["A/U"]
 
 
 async def test_what_each_calibration_has_learnt_is_kept_and_taken_up_again(
