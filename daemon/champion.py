@@ -169,7 +169,7 @@ def unservable(root: Path, why: str) -> Unservable:
         root: folder of the bundles.
         why: what is wrong with the champion.
     """
-    registry, version = Registry(root), ""
+    registry, version, previous = Registry(root), "", None
     try:
         version = registry.champion()
         previous = registry.previous()

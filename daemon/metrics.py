@@ -155,7 +155,8 @@ class Metrics:
         self.clock_error.set(nan)
         self.feed_stale_symbols = self._gauge(
             "feed_stale_symbols",
-            "Symbols whose window is not whole, not up to date or without a trade",
+            "Symbols whose window is not whole, not up to date or without a trade, or which the "
+            "model fails",
         )
         self._volumes = self._gauge(
             "feed_volume_symbols",

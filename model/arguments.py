@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from operator import index
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from model.windows import Windows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     import keras
     from numpy.typing import ArrayLike, NDArray
@@ -105,7 +106,7 @@ def pair(
     return windows, targets(f"y_{suffix}", y, len(windows))  # type: ignore[arg-type]
 
 
-def input_shape(value: Sequence[int]) -> tuple[int | None, int]:
+def input_shape(value: Any) -> tuple[int | None, int]:  # noqa: ANN401 - a caller's
     """The shape of a window that a network is built for.
 
     Raises:
@@ -113,13 +114,13 @@ def input_shape(value: Sequence[int]) -> tuple[int | None, int]:
     """
     try:
         steps, features = value
-        good = all(n is None or int(n) == n > 0 for n in (steps, features)) and features is not None
+        shape = None if steps is None else index(steps), index(features)
     except (TypeError, ValueError):
-        good = False
-    if not good:
+        shape = 0, 0
+    if shape[0] == 0 or min(shape[0] or 1, shape[1]) < 1:
         msg = f"input_shape must be (timesteps, features), both above 0, not {value!r}"
         raise ValueError(msg)
-    return None if steps is None else int(steps), int(features)
+    return shape
 
 
 @contextmanager

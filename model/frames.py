@@ -16,7 +16,7 @@ _TIMES: Final = ("timestamp", "datetime")
 """Columns that say when a candle opened; the first one that a frame has counts."""
 
 
-def check_frame(df: pd.DataFrame) -> None:
+def check_frame(df: object) -> None:
     """Refuse what no window may be cut from.
 
     A frame without a column that says the time is taken in the order of its rows.

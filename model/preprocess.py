@@ -69,6 +69,12 @@ def indicators_of(config: dict[str, Any]) -> Indicators:
         raise ConfigError(msg) from None
 
 
+def _require_lookback(value: object) -> None:
+    if not isinstance(value, int | np.integer) or value < 1:
+        msg = f"lookback must be a whole number above 0, not {value!r}"
+        raise ValueError(msg)
+
+
 class DataPreprocessor:
     """Indicators, scaling and sequences of one symbol.
 
@@ -149,9 +155,7 @@ class DataPreprocessor:
             ValueError: as there.
         """
         check_frame(df)
-        if not isinstance(lookback, int | np.integer) or lookback < 1:
-            msg = f"lookback must be a whole number above 0, not {lookback!r}"
-            raise ValueError(msg)
+        _require_lookback(lookback)
         names = features_of(self.config)
         target = self._target(df)
         rows = self._feature_rows(df, names)

@@ -284,10 +284,11 @@ class ServedModel:
             raw = self.full(windows.reshape(-1, *windows.shape[2:]))
             of = np.repeat(idx, count)
             price = self.price(of, raw, ohlcv[:, -count:, 3].ravel())
-            good = np.lib.stride_tricks.sliding_window_view(
-                np.stack(sound, axis=1), self.lookback, axis=1
-            )
-        return price.reshape(len(idx), count), good.all(axis=2)
+        good = np.lib.stride_tricks.sliding_window_view(
+            np.stack(sound, axis=1), self.lookback, axis=1
+        )
+        whole: npt.NDArray[np.bool_] = np.all(good, axis=2)
+        return price.reshape(len(idx), count), whole
 
     def is_fitted(self, idx: Index) -> npt.NDArray[np.bool_]:
         """Which symbols have a scaler, shape ``(k,)``."""

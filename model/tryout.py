@@ -9,7 +9,7 @@ Measured on a month of minutes of five markets, as they are, in a fall by half w
 99.9 % within a day, with all moves 100 times smaller or 30 times larger, and in a halt, forecasts
 of returns stayed within 0.03 % of the last close, and within 14 mean moves, where they moved. A
 model of prices forecasts what it was trained on when the price has left its range. So its forecast
-is no worse than any other as long as it lies among the prices that it knows, or within one width
+is no worse than any other as long as it lies among the prices that it knows, or within two widths
 of their range beside them.
 """
 
@@ -33,6 +33,9 @@ RECENT: Final = 32
 MOST_MOVES: Final = 50.0
 LEAST: Final = 0.02
 """Of the natural logarithm of a price: 2 %. A market may have stood still."""
+
+_BESIDE: Final = 2.0
+"""Widths of the range of prices that a model knows."""
 
 _UNKNOWN_LEVEL: Final = float(np.log(2.0))
 """A model of prices that is shown no price can at best know roughly where they were."""
@@ -70,21 +73,16 @@ def faults(served: ServedModel, idx: Index, ohlcv: Floats) -> dict[int, str]:
         By position of the symbol the end of a sentence that begins with "its forecast".
     """
     at = np.flatnonzero(served.is_fitted(idx))
+    # One window is quickly run, and finds nothing in almost every case.
+    away = np.ones(len(at))
     for count in (1, RECENT):
         if not len(at):
             return {}
-        some, candles = idx[at], ohlcv[at]
-        price, sound = served.recent_prices(some, candles, count)
-        last = candles[:, -price.shape[1] :, 3]
-        distance = np.where(sound, _distance(served, some, price, last), np.nan)
-        bound = _bound(served, candles[:, :, 3])
-        middle = _median(distance)
-        wrong = middle > bound
-        at = at[wrong]
-    return {
-        int(slot): _reason(away, float(np.expm1(_mean_move(close[None])[0])))
-        for slot, away, close in zip(idx[at], middle[wrong].tolist(), ohlcv[at, :, 3], strict=True)
-    }
+        away = _too_far(served, idx[at], ohlcv[at], count)
+        at, away = at[away > 0.0], away[away > 0.0]
+    moves = np.expm1(_mean_move(ohlcv[at, :, 3])).tolist()
+    each = zip(idx[at].tolist(), away.tolist(), moves, strict=True)
+    return {slot: _reason(distance, move) for slot, distance, move in each}
 
 
 def summary(symbols: tuple[str, ...], found: Mapping[int, str], tried: int) -> str:
@@ -102,6 +100,15 @@ def summary(symbols: tuple[str, ...], found: Mapping[int, str], tried: int) -> s
     )
 
 
+def _too_far(served: ServedModel, idx: Index, ohlcv: Floats, count: int) -> Floats:
+    """The median distance of each symbol's newest forecasts where it is too large; 0 elsewhere."""
+    price, sound = served.recent_prices(idx, ohlcv, count)
+    last = ohlcv[:, -price.shape[1] :, 3]
+    middle = _median(np.where(sound, _distance(served, idx, price, last), np.nan))
+    # A comparison with NaN is False.
+    return np.where(middle > _bound(served, ohlcv[:, :, 3]), middle, 0.0)
+
+
 def _distance(served: ServedModel, idx: Index, price: Floats, last: Floats) -> Floats:
     """How far forecasts ``(k, n)`` are from what they start from; infinite if they are no price."""
     with np.errstate(all="ignore"):
@@ -109,8 +116,8 @@ def _distance(served: ServedModel, idx: Index, price: Floats, last: Floats) -> F
     distance[~((price > 0.0) & (price < np.inf))] = np.inf
     if served.target == "close" and (known := served.trained_closes(idx)) is not None:
         low, high = known
-        width = high - low
-        at_home = (price >= (low - width)[:, None]) & (price <= (high + width)[:, None])
+        beside = _BESIDE * (high - low)
+        at_home = (price >= (low - beside)[:, None]) & (price <= (high + beside)[:, None])
         distance[at_home & (price > 0.0)] = 0.0
     return distance
 
@@ -120,7 +127,8 @@ def _bound(served: ServedModel, close: Floats) -> Floats:
     least = LEAST
     if served.target == "close" and served.trained_closes(np.zeros(0, np.intp)) is None:
         least = _UNKNOWN_LEVEL
-    return np.maximum(MOST_MOVES * _mean_move(close), least)
+    bound: Floats = np.maximum(MOST_MOVES * _mean_move(close), least)
+    return bound
 
 
 def _mean_move(close: Floats) -> Floats:

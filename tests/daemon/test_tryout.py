@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from daemon.follower import Follower
 from model.bundle import Bundle
 from model.engine import Engine
 from model.history import History
@@ -102,3 +103,26 @@ async def test_a_start_tries_every_whole_window_before_anything_is_forecast(
     assert list(found) == [0]
     assert "times away from the last close" in found[0]
     assert route.published.forecasts == []
+
+
+async def test_a_symbol_that_the_new_model_could_not_be_tried_on_is_tried_before_it_is_forecast(
+    bundle: Bundle, history: History, market: Tape
+) -> None:
+    async with running(Route(bundle, history)) as route:
+        route.warm(market, CAPACITY)
+        await route.pipeline.settled()
+        before = len(route.published.forecasts)
+        route.at(CAPACITY + 2)
+        route.close(market, "A/U", CAPACITY + 1)
+        pipeline, absurd = route.pipeline, served(bundle, ["A/U"], target_offset=20.0)
+        follower = Follower(absurd, pipeline.windows, pipeline, route.clock)
+        await follower.level()
+        # The window of A/U is not whole.
+        await follower.try_out()
+        assert follower.tried == [1, 2]
+        pipeline.take_over(absurd, pipeline.windows, follower.derived(), follower.tried)
+        for symbol in SYMBOLS:
+            pipeline.on_history(symbol, market.span(symbol, CAPACITY - 3, CAPACITY + 2))
+        await pipeline.settled()
+        assert {f["symbol"] for f in route.published.forecasts[before:]} == {"B/U", "C/U"}
+        assert pipeline.stale_symbols(route.clock.wall_ms()) == ["A/U"]

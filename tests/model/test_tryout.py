@@ -81,7 +81,9 @@ def served(bundle: Bundle) -> ServedModel:
 def small_weights(n_features: int) -> LstmWeights:
     """Outputs within 0 … 1, as of a network that was trained on scaled prices."""
     weights = drawn_weights(n_features, (6, 4))
-    return replace(weights, dense_kernel=0.1 * weights.dense_kernel, dense_bias=np.float32([0.5]))
+    return replace(
+        weights, dense_kernel=0.1 * weights.dense_kernel, dense_bias=np.array([0.5], np.float32)
+    )
 
 
 def found(model: ServedModel, ohlcv: Floats) -> dict[int, str]:
