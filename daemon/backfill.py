@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from daemon.bans import Banned
 from daemon.overdue import Overdue
@@ -25,6 +25,11 @@ _OVERLAP = 3
 """Closed candles fetched again, so that a late revision of them is seen."""
 
 _BACKOFF_S = (0.5, 15.0)
+
+_JOINING_TRIES = 5
+"""So often a history is asked that does not reach back to a window: one answer may lack candles,
+but what five in a row lack, the exchange does not keep any more."""
+
 _LOOK_S = 0.5
 """How often somebody looks for candles that should have come."""
 
@@ -76,6 +81,7 @@ class Backfill:
         self._under_way: set[str] = set()
         self._failed: dict[str, None] = {}
         self._unanswered: set[str] = set()
+        self._unjoined: dict[str, int] = {}
         self._answered = False
         self._down = False
         self._work = asyncio.Event()
@@ -87,7 +93,8 @@ class Backfill:
     def follow(self, windows: Iterable[Window]) -> None:
         """Take care of these windows from now on, and of no others."""
         self._windows = {window.symbol: window for window in windows}
-        for symbols in (self._wanted, self._failed):
+        bookings: tuple[dict[str, Any], ...] = self._wanted, self._failed, self._unjoined
+        for symbols in bookings:
             for symbol in symbols.keys() - self._windows.keys():
                 del symbols[symbol]
         self._unanswered &= self._windows.keys()
@@ -184,11 +191,26 @@ class Backfill:
             self._unanswered.discard(symbol)
             if not self._unanswered:
                 log.info("the exchange's history answers again")
-        if following_ms is not None and candles and since_ms < following_ms < candles[0].open_ms:
-            # It does not join the window: the hole would pass for periods without a trade.
+        if len(window) and candles and since_ms < (following_ms or 0) < candles[0].open_ms:
+            # The hole would pass for periods without a trade.
+            self._note_unjoined(window)
             return False
+        self._unjoined.pop(symbol, None)
         self._on_history(symbol, candles)
         return window.gap is None
+
+    def _note_unjoined(self, window: Window) -> None:
+        """Note that an answer does not join a window; after some in a row it starts over."""
+        tries = self._unjoined.pop(window.symbol, 0) + 1
+        if tries < _JOINING_TRIES:
+            self._unjoined[window.symbol] = tries
+            return
+        log.warning(
+            "the exchange's history of %s lacks what follows the candles that are known; "
+            "its window starts over",
+            window.symbol,
+        )
+        window.start_over()
 
     def _since_ms(self, window: Window) -> int:
         """From where to ask: what follows the window with some overlap, or all of it."""
@@ -196,7 +218,7 @@ class Backfill:
         now_ms = frame.floor(self._clock.wall_ms())
         all_ms = now_ms - (self._capacity + _OVERLAP) * frame.ms
         following_ms = window.next_open_ms
-        if following_ms is None:
+        if following_ms is None or not len(window):
             return all_ms
         since_ms = following_ms - _OVERLAP * frame.ms
         # The exchange must know the first candle that is asked for, or nothing shows that its
