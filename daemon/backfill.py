@@ -7,6 +7,7 @@ import logging
 from typing import TYPE_CHECKING, Any, Protocol
 
 from daemon.bans import Banned
+from daemon.closing import grace_ms
 from daemon.overdue import Overdue
 from model.errors import ExchangeError
 
@@ -31,11 +32,18 @@ _JOINING_TRIES = 5
 but what five in a row lack, the exchange does not keep any more."""
 
 _LOOK_S = 0.5
-"""How often somebody looks for candles that should have come."""
+"""How often to look for candles that should have come; more often where candles are short."""
 
 
 class History(Protocol):
     """What a backfill needs of the feed."""
+
+    @property
+    def timeframe(self) -> Timeframe:
+        """The grid of its candles."""
+
+    def earliest_ms(self) -> int:
+        """What the exchange's clock shows at least, Unix milliseconds."""
 
     async def history(self, symbol: str, since_ms: int) -> list[Candle]:
         """Closed candles that opened at ``since_ms`` or later; ExchangeError if unanswered."""
@@ -53,7 +61,6 @@ class Backfill:
         self,
         feed: History,
         windows: Iterable[Window],
-        timeframe: Timeframe,
         clock: Clock,
         metrics: Metrics,
         on_history: Callable[[str, Sequence[Candle]], None],
@@ -64,7 +71,6 @@ class Backfill:
         Args:
             feed: where history comes from.
             windows: of all symbols.
-            timeframe: the grid.
             clock: the injected clock.
             metrics: counts fetches and failures.
             on_history: receives what was fetched.
@@ -72,7 +78,6 @@ class Backfill:
         """
         self._feed = feed
         self._windows = {window.symbol: window for window in windows}
-        self._timeframe = timeframe
         self._clock = clock
         self._metrics = metrics
         self._on_history = on_history
@@ -88,7 +93,7 @@ class Backfill:
         self._trouble = asyncio.Event()
         self._delay = _BACKOFF_S[0]
         self._ban_s = 0.0
-        self._overdue = Overdue(timeframe)
+        self._overdue = Overdue(feed.timeframe)
 
     def follow(self, windows: Iterable[Window]) -> None:
         """Take care of these windows from now on, and of no others."""
@@ -109,9 +114,10 @@ class Backfill:
 
     async def ask_for_overdue(self) -> None:
         """Request candles that should have come and have not, until cancelled."""
+        pause_s = min(_LOOK_S, grace_ms(self._feed.timeframe) / 2e3)
         while True:
-            await self._clock.sleep(_LOOK_S)
-            for symbol in self._overdue.due(self._windows.values(), self._clock.wall_ms()):
+            await self._clock.sleep(pause_s)
+            for symbol in self._overdue.due(self._windows.values(), self._feed.earliest_ms()):
                 self.request(symbol)
 
     async def run(self) -> None:
@@ -214,7 +220,7 @@ class Backfill:
 
     def _since_ms(self, window: Window) -> int:
         """From where to ask: what follows the window with some overlap, or all of it."""
-        frame = self._timeframe
+        frame = self._feed.timeframe
         now_ms = frame.floor(self._clock.wall_ms())
         all_ms = now_ms - (self._capacity + _OVERLAP) * frame.ms
         following_ms = window.next_open_ms

@@ -159,7 +159,8 @@ class SandboxExchange:
     async def _play(self) -> None:
         draw = random.Random(self._behaviour.seed)  # noqa: S311 - a repeatable delay, no secret
         step = self.tape.timeframe.ms
-        open_ms = max(self.tape.timeframe.floor(self._clock.wall_ms()), self.tape.origin_ms)
+        grid = self.tape.timeframe.through(self.tape.origin_ms)
+        open_ms = max(grid.floor(self._clock.wall_ms()), self.tape.origin_ms)
         while True:
             for update in range(1, self._behaviour.updates + 1):
                 fraction = update / (self._behaviour.updates + 1)

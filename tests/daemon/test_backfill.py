@@ -29,6 +29,8 @@ def candle(symbol: str, open_ms: int) -> Candle:
 class Archive:
     """A feed's history: every closed candle, unless it is away or the test holds it back."""
 
+    timeframe = MINUTE
+
     def __init__(self, clock: HandClock) -> None:
         self.asked: list[tuple[str, int]] = []
         self.away: set[str] = set()
@@ -39,6 +41,9 @@ class Archive:
         self.begins_ms = 0
         self._clock = clock
         self._under_way: set[str] = set()
+
+    def earliest_ms(self) -> int:
+        return self._clock.wall_ms()
 
     async def history(self, symbol: str, since_ms: int) -> list[Candle]:
         self.asked.append((symbol, since_ms))
@@ -68,7 +73,6 @@ class Bench:
         self.backfill = Backfill(
             self.archive,
             self.windows.values(),
-            MINUTE,
             self.clock,
             self.metrics,
             self._repair,

@@ -84,7 +84,6 @@ async def test_after_broken_connections_the_windows_are_whole_again(
     backfill = Backfill(
         heard.feed,
         windows.values(),
-        SECOND,
         clock,
         heard.metrics,
         repair,
@@ -299,4 +298,6 @@ async def test_impossible_candles_are_counted_and_each_kind_is_logged_once(
     link.on_raw("A/B", open_ms, good, closed=True)
     assert [candle.open_ms for candle in heard.closed] == [open_ms]
     assert heard.count("feed_refused") == 6
-    assert len(caplog.records) == 2
+    assert heard.count("feed_off_grid") == 1
+    assert len(caplog.records) == 3
+    assert "off the 1m grid, which has a boundary at Tue 2023-11-14 22:16:00 UTC" in caplog.text

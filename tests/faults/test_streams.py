@@ -43,7 +43,6 @@ class Site:
         self.backfill = Backfill(
             self.heard.feed,
             self.windows.values(),
-            SECOND,
             clock,
             self.heard.metrics,
             self._history,
