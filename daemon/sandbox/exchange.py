@@ -171,7 +171,8 @@ class SandboxExchange:
             delay_s = self._behaviour.close_delay_s + self.faults.close_delay_s
             delay_s += draw.uniform(0, self._behaviour.close_jitter_s)
             await self._until(open_ms + step + 1_000 * delay_s)
-            self._burst(open_ms, 1.0)
+            if not self.faults.unclosed:
+                self._burst(open_ms, 1.0)
             self._on_closing(open_ms)
             open_ms += step
 
