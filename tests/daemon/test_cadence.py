@@ -42,7 +42,7 @@ def cadence(*slots: int) -> Cadence:
     ],
 )
 def test_the_share_of_candles_that_are_forecast(
-    slots: Sequence[int], closed: int, slow: bool
+    slots: Sequence[int], closed: int, *, slow: bool
 ) -> None:
     assert cadence(*slots).is_slow("A/B", T0 + closed * STEP_MS) is slow
 
