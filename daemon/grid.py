@@ -76,20 +76,26 @@ class Grid:
             rows: opening time (Unix milliseconds) and whatever else of each candle.
 
         Raises:
-            NotOffered: the candles keep to no grid.
+            NotOffered: the candles keep to no grid, or to one between whole seconds, in which the
+                history counts.
         """
         if self._known:
             return
         firsts = (row[0] if row else None for row in rows)
         opens_ms = [at for at in firsts if type(at) is int and EARLIEST_MS <= at < LATEST_MS]
         found = learnt(self.timeframe, opens_ms)
-        if found is not None:
-            self._known = True
-            if found != self.timeframe:
-                boundary = moment(found.floor(opens_ms[-1]))
-                log.info("%s opens a %s candle at %s", self._exchange, found.text, boundary)
-            self.timeframe = found
-        elif len(opens_ms) >= _ENOUGH:
-            what = no_grid(self.timeframe, opens_ms)
-            msg = f"{self._exchange}: {what}; choose another trading.timeframe"
-            raise NotOffered(msg)
+        if found is None:
+            if len(opens_ms) >= _ENOUGH:
+                raise self._refusal(no_grid(self.timeframe, opens_ms))
+            return
+        if found.origin_ms % 1_000:
+            at = moment(opens_ms[-1])
+            raise self._refusal(f"the {found.text} candles open between two seconds ({at})")
+        self._known = True
+        if found != self.timeframe:
+            boundary = moment(found.floor(opens_ms[-1]))
+            log.info("%s opens a %s candle at %s", self._exchange, found.text, boundary)
+        self.timeframe = found
+
+    def _refusal(self, why: str) -> NotOffered:
+        return NotOffered(f"{self._exchange}: {why}; choose another trading.timeframe")

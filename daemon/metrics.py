@@ -158,7 +158,7 @@ class Metrics:
         self.clock_error.set(nan)
         self.feed_stale_symbols = self._gauge(
             "feed_stale_symbols",
-            "Symbols whose window is not whole, not up to date or without a trade",
+            "Symbols that get no forecast, or not one for each candle",
         )
         self.mqtt_connected = self._gauge("mqtt_connected", "1 while there is a broker")
         self.mqtt_connections = self._counter("mqtt_connections", "Connections to the broker")

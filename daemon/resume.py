@@ -96,4 +96,8 @@ async def resume(
             resumed += 1
             with_holes += bool(found.later)
     holes = f"; {with_holes} of them have holes that REST fills" if with_holes else ""
+    oldest_ms = timeframe.floor(clock.wall_ms()) - capacity * timeframe.ms
+    odd = await recorder.read(lambda h: h.count_off_grid(exchange, timeframe, oldest_ms))
+    if odd:
+        log.warning("%d candles of the history are off the %s grid, not used", odd, timeframe.text)
     log.info("%d of %d symbols go on from history%s", resumed, len(windows), holes)

@@ -50,6 +50,10 @@ FROM slot CROSS JOIN candle AS c
 ORDER BY c.open_s, c.delay_ms
 """
 
+_OFF_GRID: Final = """
+SELECT count(*) FROM candle WHERE market = ? AND open_s >= ? AND (open_s - ?) % ? != 0
+"""
+
 _FORECASTS: Final = """
 WITH RECURSIVE slot(close_s) AS (
     SELECT :newest_s UNION ALL SELECT close_s - :step_s FROM slot WHERE close_s > :oldest_s)
@@ -226,6 +230,17 @@ class History:
             # Revisions come in the order of their receipt, so the newest one stays.
             newest = {row[0]: row for row in self._db.execute(_CANDLES, where)}
             return [candle_of(symbol, step_s * 1000, row) for row in newest.values()]
+
+    def count_off_grid(self, exchange: str, timeframe: Timeframe, since_ms: int) -> int:
+        """How many rows since a time (Unix milliseconds) are of candles off a grid.
+
+        Raises:
+            HistoryError: the file cannot be read.
+        """
+        with errors(self._path):
+            market = self._names.find_market((exchange, timeframe.text))
+            grid_s = timeframe.origin_ms // 1000, timeframe.ms // 1000
+            return int(one(self._db, _OFF_GRID, market, since_ms // 1000, *grid_s))
 
     def _span(
         self, market: int | None, symbol: str, newest_s: int, step_s: int, limit: int

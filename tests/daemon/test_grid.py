@@ -83,6 +83,11 @@ async def test_candles_of_another_length_are_refused_with_a_true_sentence() -> N
         await Grid("x", WEEK).learn(market.fetch, ["A/B"], NOW_MS)
 
 
+def test_candles_between_whole_seconds_are_refused_since_history_counts_these() -> None:
+    with pytest.raises(NotOffered, match=r"x: the 1s candles open between two seconds \(Thu 2025"):
+        Grid("x", Timeframe.parse("1s")).take([[THURSDAY_MS + 250]])
+
+
 async def test_pages_count_what_they_leave_out(caplog: pytest.LogCaptureFixture) -> None:
     opens = sorted([*weeks(0, 21), *(at + 3 * DAY_MS for at in weeks(2, 5))])
     pages = Pages(Market({"A/B": opens}), WEEK, HandClock(NOW_MS), "again")

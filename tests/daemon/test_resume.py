@@ -82,7 +82,7 @@ class Fixed:
         return 0.0
 
     async def sleep(self, seconds: float) -> None:
-        raise NotImplementedError
+        raise AssertionError
 
 
 async def test_windows_are_filled_from_a_file_in_which_candles_are_missing(
@@ -113,6 +113,7 @@ async def test_windows_are_filled_from_a_file_in_which_candles_are_missing(
     assert windows["C/D"].gap == (minutes(6), minutes(7))
     assert len(windows["E/F"]) == len(windows["G/H"]) == 0
     assert "3 of 5 symbols go on from history; 1 of them have holes that REST fills" in caplog.text
+    assert "1 candles of the history are off the 1m grid, not used" in caplog.text
     # REST brings the missing candles, and what had waited behind them follows.
     windows["C/D"].repair(history(*range(3, 8)))
     assert windows["C/D"].gap == (minutes(9), minutes(10))
