@@ -90,7 +90,8 @@ class Grid:
             return
         if found.origin_ms % 1_000:
             at = moment(opens_ms[-1])
-            raise self._refusal(f"the {found.text} candles open between two seconds ({at})")
+            why = f"the {found.text} candles open between two seconds ({at})"
+            raise self._refusal(why)
         self._known = True
         if found != self.timeframe:
             boundary = moment(found.floor(opens_ms[-1]))

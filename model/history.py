@@ -240,7 +240,7 @@ class History:
         with errors(self._path):
             market = self._names.find_market((exchange, timeframe.text))
             grid_s = timeframe.origin_ms // 1000, timeframe.ms // 1000
-            return int(one(self._db, _OFF_GRID, market, since_ms // 1000, *grid_s))
+            return one(self._db, _OFF_GRID, market, since_ms // 1000, *grid_s) or 0
 
     def _span(
         self, market: int | None, symbol: str, newest_s: int, step_s: int, limit: int

@@ -14,6 +14,7 @@ from daemon.resume import resumable, resume
 from daemon.window import Window
 from model.candle import Candle, Ohlcv, Timeframe
 from model.history import History
+from tests.daemon.handclock import HandClock
 
 MINUTE = Timeframe.parse("1m")
 T0 = MINUTE.floor(1_700_000_000_000)
@@ -72,19 +73,6 @@ def test_candles_off_the_grid_are_no_part_of_a_window() -> None:
     assert not found.later
 
 
-class Fixed:
-    """A clock that stands still."""
-
-    def wall_ms(self) -> int:
-        return minutes(11.5)
-
-    def monotonic(self) -> float:
-        return 0.0
-
-    async def sleep(self, seconds: float) -> None:
-        raise AssertionError
-
-
 async def test_windows_are_filled_from_a_file_in_which_candles_are_missing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -101,10 +89,11 @@ async def test_windows_are_filled_from_a_file_in_which_candles_are_missing(
     odd = history(3)[0]._replace(symbol="A/B", open_ms=minutes(10.2), close_ms=minutes(11.2))
     file = await asyncio.to_thread(History, tmp_path / "history.sqlite")
     await asyncio.to_thread(file.add_candles, "x", "1m", [*candles, odd])
-    recorder = Recorder(file, ("x", "1m"), 9.0, Fixed(), Metrics())
+    clock = HandClock(minutes(11.5))
+    recorder = Recorder(file, ("x", "1m"), 9.0, clock, Metrics())
     windows = {symbol: Window(symbol, MINUTE, CAPACITY) for symbol in slots}
     try:
-        await resume([*windows.values()], recorder, ("x", MINUTE), CAPACITY, Fixed())
+        await resume([*windows.values()], recorder, ("x", MINUTE), CAPACITY, clock)
     finally:
         await asyncio.to_thread(file.close)
     whole = {symbol for symbol, window in windows.items() if window.whole}

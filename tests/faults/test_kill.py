@@ -182,7 +182,8 @@ async def test_killed_before_a_missing_candle_came_it_asks_for_the_hole_only(
     broker.start()
     async with SandboxExchange(tape) as exchange:
         ready = SandboxProcess(
-            process=None,  # type: ignore[arg-type] - it runs in this process
+            # The exchange runs in this process.
+            process=None,  # type: ignore[arg-type]
             rest_url=exchange.rest_url,
             ws_url=exchange.ws_url,
             timeframe="1s",
