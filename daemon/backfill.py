@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from daemon.bans import Banned
+from daemon.closing import grace_ms
 from daemon.overdue import Overdue
 from model.errors import ExchangeError
 
@@ -25,12 +26,24 @@ _OVERLAP = 3
 """Closed candles fetched again, so that a late revision of them is seen."""
 
 _BACKOFF_S = (0.5, 15.0)
+
+_JOINING_TRIES = 5
+"""So often a history is asked that does not reach back to a window: one answer may lack candles,
+but what five in a row lack, the exchange does not keep any more."""
+
 _LOOK_S = 0.5
-"""How often somebody looks for candles that should have come."""
+"""How often to look for candles that should have come; more often where candles are short."""
 
 
 class History(Protocol):
     """What a backfill needs of the feed."""
+
+    @property
+    def timeframe(self) -> Timeframe:
+        """The grid of its candles."""
+
+    def earliest_ms(self) -> int:
+        """What the exchange's clock shows at least, Unix milliseconds."""
 
     async def history(self, symbol: str, since_ms: int) -> list[Candle]:
         """Closed candles that opened at ``since_ms`` or later; ExchangeError if unanswered."""
@@ -48,7 +61,6 @@ class Backfill:
         self,
         feed: History,
         windows: Iterable[Window],
-        timeframe: Timeframe,
         clock: Clock,
         metrics: Metrics,
         on_history: Callable[[str, Sequence[Candle]], None],
@@ -59,7 +71,6 @@ class Backfill:
         Args:
             feed: where history comes from.
             windows: of all symbols.
-            timeframe: the grid.
             clock: the injected clock.
             metrics: counts fetches and failures.
             on_history: receives what was fetched.
@@ -67,7 +78,6 @@ class Backfill:
         """
         self._feed = feed
         self._windows = {window.symbol: window for window in windows}
-        self._timeframe = timeframe
         self._clock = clock
         self._metrics = metrics
         self._on_history = on_history
@@ -76,18 +86,20 @@ class Backfill:
         self._under_way: set[str] = set()
         self._failed: dict[str, None] = {}
         self._unanswered: set[str] = set()
+        self._unjoined: dict[str, int] = {}
         self._answered = False
         self._down = False
         self._work = asyncio.Event()
         self._trouble = asyncio.Event()
         self._delay = _BACKOFF_S[0]
         self._ban_s = 0.0
-        self._overdue = Overdue(timeframe)
+        self._overdue = Overdue(feed.timeframe)
 
     def follow(self, windows: Iterable[Window]) -> None:
         """Take care of these windows from now on, and of no others."""
         self._windows = {window.symbol: window for window in windows}
-        for symbols in (self._wanted, self._failed):
+        bookings: tuple[dict[str, Any], ...] = self._wanted, self._failed, self._unjoined
+        for symbols in bookings:
             for symbol in symbols.keys() - self._windows.keys():
                 del symbols[symbol]
         self._unanswered &= self._windows.keys()
@@ -102,9 +114,10 @@ class Backfill:
 
     async def ask_for_overdue(self) -> None:
         """Request candles that should have come and have not, until cancelled."""
+        pause_s = min(_LOOK_S, grace_ms(self._feed.timeframe) / 2e3)
         while True:
-            await self._clock.sleep(_LOOK_S)
-            for symbol in self._overdue.due(self._windows.values(), self._clock.wall_ms()):
+            await self._clock.sleep(pause_s)
+            for symbol in self._overdue.due(self._windows.values(), self._feed.earliest_ms()):
                 self.request(symbol)
 
     async def run(self) -> None:
@@ -184,19 +197,34 @@ class Backfill:
             self._unanswered.discard(symbol)
             if not self._unanswered:
                 log.info("the exchange's history answers again")
-        if following_ms is not None and candles and since_ms < following_ms < candles[0].open_ms:
-            # It does not join the window: the hole would pass for periods without a trade.
+        if len(window) and candles and since_ms < (following_ms or 0) < candles[0].open_ms:
+            # The hole would pass for periods without a trade.
+            self._note_unjoined(window)
             return False
+        self._unjoined.pop(symbol, None)
         self._on_history(symbol, candles)
         return window.gap is None
 
+    def _note_unjoined(self, window: Window) -> None:
+        """Note that an answer does not join a window; after some in a row it starts over."""
+        tries = self._unjoined.pop(window.symbol, 0) + 1
+        if tries < _JOINING_TRIES:
+            self._unjoined[window.symbol] = tries
+            return
+        log.warning(
+            "the exchange's history of %s lacks what follows the candles that are known; "
+            "its window starts over",
+            window.symbol,
+        )
+        window.start_over()
+
     def _since_ms(self, window: Window) -> int:
         """From where to ask: what follows the window with some overlap, or all of it."""
-        frame = self._timeframe
+        frame = self._feed.timeframe
         now_ms = frame.floor(self._clock.wall_ms())
         all_ms = now_ms - (self._capacity + _OVERLAP) * frame.ms
         following_ms = window.next_open_ms
-        if following_ms is None:
+        if following_ms is None or not len(window):
             return all_ms
         since_ms = following_ms - _OVERLAP * frame.ms
         # The exchange must know the first candle that is asked for, or nothing shows that its

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 from model.candle import Candle, Ohlcv, check_ohlcv, check_open_ms
-from model.errors import BadCandle
+from model.errors import BadCandle, OffGrid
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -63,10 +63,17 @@ def read_rest(
     """
     known: dict[int, Ohlcv] = {}
     impossible: list[BadCandle] = []
+    opens = [row[0] for row in rows if row]
     for row in rows:
         try:
             opened = check_open_ms(row[0] if row else None, timeframe, arrived[0])
             ohlcv = check_ohlcv(tuple(row[1:6]))
+        except OffGrid as error:
+            impossible.append(error)
+            # Beside the candle of its period it says nothing; instead of it, it leaves a hole.
+            if known and timeframe.floor(cast("int", row[0])) not in opens:
+                break
+            continue
         except BadCandle as error:
             impossible.append(error)
             if known:
@@ -156,6 +163,9 @@ class ClosingRule:
     next candle of the symbol has begun. The first candle that is seen of a symbol may be partial:
     without a flag it only primes. A rule is good for one connection: what closed between two is
     for the exchange's history to tell.
+
+    Attributes:
+        timeframe: the grid; to be set when it becomes known where the exchange's begins.
     """
 
     def __init__(self, timeframe: Timeframe, max_skew_ms: int) -> None:
@@ -166,7 +176,7 @@ class ClosingRule:
             max_skew_ms: how far this machine's clock may lag behind the exchange's; a candle
                 that is said to have closed later than that in the future is refused.
         """
-        self._timeframe = timeframe
+        self.timeframe = timeframe
         self._max_skew_ms = max_skew_ms
         self._forming: dict[str, Candle] = {}
         self._primed_ms: dict[str, int] = {}
@@ -206,12 +216,12 @@ class ClosingRule:
         Raises:
             BadCandle: the update cannot be true.
         """
-        opened = check_open_ms(open_ms, self._timeframe, now_ms + self._max_skew_ms)
+        opened = check_open_ms(open_ms, self.timeframe, now_ms + self._max_skew_ms)
         final_by: FinalBy | None = "exchange_flag" if closed else None
         candle = Candle(
             symbol,
             opened,
-            opened + self._timeframe.ms,
+            opened + self.timeframe.ms,
             check_ohlcv(values),
             now_ms,
             now_s,

@@ -12,7 +12,7 @@ from daemon.groups import expected
 from daemon.pace import Pace
 from daemon.tap import tapped
 from daemon.vigil import Vigil
-from model.errors import BadCandle, ExchangeError
+from model.errors import BadCandle, ExchangeError, OffGrid
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -96,7 +96,7 @@ class Connection:
         self._rest = rest
         self._clock = clock
         self._ear = ear
-        self._closing = ClosingRule(source.timeframe, _MAX_SKEW_MS)
+        self._closing = ClosingRule(rest.grid.timeframe, _MAX_SKEW_MS)
         self._unheard = set(shard)
         self._incomplete = set(shard)
         self._interval_s = interval_s
@@ -156,9 +156,15 @@ class Connection:
     ) -> None:
         now_ms, now_s = self._clock.wall_ms(), self._clock.monotonic()
         self._ear.on_message()
-        final = self._closing.update(
-            symbol, open_ms, values, closed=closed, now_ms=now_ms, now_s=now_s
-        )
+        self._closing.timeframe = self._rest.grid.timeframe
+        try:
+            final = self._closing.update(
+                symbol, open_ms, values, closed=closed, now_ms=now_ms, now_s=now_s
+            )
+        except OffGrid:
+            # It cannot be used, but the stream is not silent.
+            self._vigil.heard(symbol, self._rest.grid.timeframe.floor(now_ms), now_s)
+            raise
         forming = self._closing.forming(symbol)
         newest = forming or final
         if newest is not None:

@@ -34,6 +34,7 @@ from daemon.metrics import Metrics
 from daemon.offset import ExchangeClock
 from daemon.rest import Rest
 from daemon.vigil import expected_interval_s
+from model.candle import moment
 from model.errors import BundleError, CandlecastError, NotOffered
 
 if TYPE_CHECKING:
@@ -139,8 +140,10 @@ async def _examine_exchange(source: Source, clock: Clock) -> AsyncIterator[Findi
         took_s = clock.monotonic() - started_s
         count = len(source.symbols)
         text = f"{source.name} answers and has {_symbols(count)} at {source.timeframe.text}"
-        proxies = "".join(f", through the proxy {proxy}" for proxy in proxies_of(rest.exchange))
-        yield well("exchange", f"{text}{proxies} ({took_s:.1f} s)")
+        text += "".join(f", through the proxy {proxy}" for proxy in proxies_of(rest.exchange))
+        if (grid := rest.grid.timeframe) != source.timeframe:
+            text += f", candles opening e.g. at {moment(grid.floor(time.wall_ms()))}"
+        yield well("exchange", f"{text} ({took_s:.1f} s)")
         yield judge_clock(time.offset_s if time.measured else None, time.error_ms / 1e3)
         yield await _examine_stream(source, rest, time, ear)
     finally:

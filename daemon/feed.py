@@ -11,13 +11,14 @@ from daemon.source import Source, streams_per_connection
 from daemon.stream import Stream
 from daemon.volume_check import Finding, Verdict, VolumeCheck
 from daemon.volume_units import is_known
+from model.errors import OffGrid
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from daemon.metrics import Metrics
     from daemon.offset import ExchangeClock
-    from model.candle import Candle
+    from model.candle import Candle, Timeframe
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +79,16 @@ class Feed:
         self._on_resumed = on_resumed
         self._refused: set[str] = set()
 
+    @property
+    def timeframe(self) -> Timeframe:
+        """The candles' grid as the exchange keeps it, as far as is known."""
+        return self._rest.grid.timeframe
+
+    def earliest_ms(self) -> int:
+        """The exchange's clock shows at least this, or as best known while it is not trusted."""
+        known_ms = self._clock.earliest_ms()
+        return self._clock.wall_ms() if known_ms is None else known_ms
+
     async def open(self) -> None:
         """Load the exchange's markets and check that it can do what is asked.
 
@@ -133,6 +144,8 @@ class Feed:
     def on_garbage(self, error: Exception) -> None:
         """Count something from the exchange that cannot be used; log the first of a kind."""
         self._metrics.feed_refused.inc()
+        if isinstance(error, OffGrid):
+            self._metrics.feed_off_grid.inc()
         if type(error) not in self._garbage_logged:
             self._garbage_logged.add(type(error))
             log.warning("refused a message of %s: %r", self._source.name, error)

@@ -80,7 +80,7 @@ class _Run:
     """One run: the same span of time for every symbol."""
 
     def __init__(self, job: FetchJob, pages: Pages, clock: Clock, progress: Progress) -> None:
-        self._frame = job.timeframe
+        self._frame = frame = pages.grid.timeframe
         self._folder = job.folder
         self._pages = pages
         self._progress = progress
@@ -89,8 +89,8 @@ class _Run:
         if job.days >= 1:
             # The file is named by its first day, so another run on the same day goes on with it.
             start_ms -= start_ms % _DAY_MS
-        self._first_ms = job.timeframe.floor(start_ms + job.timeframe.ms - 1)
-        self._end_ms = job.timeframe.floor(now_ms - SETTLING_MS)
+        self._first_ms = frame.floor(start_ms + frame.ms - 1)
+        self._end_ms = frame.floor(now_ms - SETTLING_MS)
 
     async def symbol(self, symbol: str) -> Path:
         """Fetch one symbol, or what is missing of it."""

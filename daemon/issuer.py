@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
+from daemon.cadence import Cadence
 from daemon.ledger import Ledger
 from daemon.marks import Marks
 from daemon.outbox import Outgoing
@@ -113,6 +114,7 @@ class Issuer:
     Attributes:
         ledger: where it is noted for the books.
         marks: the newest forecast of each symbol, as it is remembered over a restart.
+        cadence: how often forecasts of each symbol leave.
         withheld: slots of forecasts that were of no use; whoever learns from forecasts empties it.
         unpriced: symbols whose newest forecast was not a price.
     """
@@ -144,6 +146,7 @@ class Issuer:
         self._batch_topic = batch_topic(market.exchange, market.timeframe.text)
         self._topics: list[str] = []
         self.marks: Final = Marks(())
+        self.cadence: Final = Cadence(market.timeframe.ms)
         self.withheld: Final[list[int]] = []
         self.unpriced: Final[set[str]] = set()
         self.address(market.symbols)
@@ -156,6 +159,7 @@ class Issuer:
         self.marks.rename(self._topics)
         self.ledger.forget_all_but(symbols)
         self.unpriced.clear()
+        self.cadence.forget_all_but(symbols)
 
     def issue(self, batch: Sequence[Ready], run: Run) -> list[bytes]:
         """Publish forecasts, but none that is of no use: too old, not a price, or a repetition.
@@ -175,9 +179,12 @@ class Issuer:
             batch, run = [batch[at] for at in fit], run.part(fit)
         forecasts = self._forecasts(batch, run, now_ms)
         payloads = self._writer.write(forecasts)
-        self.marks.note([ready.slot for ready in batch], self._targets_ms(batch))
+        targets_ms = self._targets_ms(batch)
+        self.marks.note([ready.slot for ready in batch], targets_ms)
         self._publish(batch, forecasts, payloads)
         self.ledger.published(forecasts)
+        symbols = [ready.candle.symbol for ready in batch]
+        self.cadence.left(zip(symbols, targets_ms, strict=True))
         return payloads
 
     def rehearse(self, batch: Sequence[Ready], run: Run) -> None:

@@ -126,6 +126,9 @@ class Metrics:
         for verdict in Verdict:
             self._feed_candles.labels(verdict.value)
         self.feed_refused = self._counter("feed_refused", "Impossible candles refused")
+        self.feed_off_grid = self._counter(
+            "feed_off_grid", "Refused candles that open at another time than the exchange's others"
+        )
         self.feed_reconnects = self._counter("feed_reconnects", "Connections lost and renewed")
         self.feed_backfills = self._counter("feed_backfills", "Histories fetched to fill a gap")
         self.feed_backfill_candles = self._counter(
@@ -155,8 +158,7 @@ class Metrics:
         self.clock_error.set(nan)
         self.feed_stale_symbols = self._gauge(
             "feed_stale_symbols",
-            "Symbols whose window is not whole, not up to date or without a trade, or which the "
-            "model fails",
+            "Symbols that get no forecast, or not one for each candle",
         )
         self._volumes = self._gauge(
             "feed_volume_symbols",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from daemon.closing import GRACE_MS
+from daemon.closing import grace_ms
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 _AGAIN_MS: Final = 2_000
 _SELDOM_MS: Final = 15_000
+_SELDOM_CANDLES: Final = 4
+"""Of short candles, more than so many do not close between two questions."""
 
 
 class _Turn(NamedTuple):
@@ -36,12 +38,15 @@ class Overdue:
         Args:
             timeframe: the grid.
         """
-        self._timeframe = timeframe
+        self._step_ms = timeframe.ms
+        self._grace_ms = grace_ms(timeframe)
+        self._again_ms = min(_AGAIN_MS, self._grace_ms)
+        self._seldom_ms = min(_SELDOM_MS, _SELDOM_CANDLES * timeframe.ms)
         self._turns: dict[str, _Turn] = {}
 
     def due(self, windows: Iterable[Window], now_ms: int) -> list[str]:
-        """Symbols to ask for at ``now_ms`` (the exchange's time, Unix milliseconds)."""
-        latest_ms = now_ms - self._timeframe.ms - GRACE_MS
+        """Symbols to ask for when the exchange's clock shows at least ``now_ms`` (Unix ms)."""
+        latest_ms = now_ms - self._step_ms - self._grace_ms
         asked = []
         for window in windows:
             open_ms = window.next_open_ms
@@ -49,10 +54,10 @@ class Overdue:
                 continue
             turn = self._turns.get(window.symbol)
             if turn is None or turn.open_ms != open_ms:
-                turn = _Turn(open_ms, now_ms, _AGAIN_MS)
+                turn = _Turn(open_ms, now_ms, self._again_ms)
             if turn.at_ms <= now_ms:
                 asked.append(window.symbol)
-                pause_ms = min(2 * turn.pause_ms, _SELDOM_MS)
+                pause_ms = min(2 * turn.pause_ms, self._seldom_ms)
                 turn = _Turn(open_ms, now_ms + turn.pause_ms, pause_ms)
             self._turns[window.symbol] = turn
         return asked

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from daemon.exchange import check_market, is_transient, make_exchange, network_errors, refusal
 from daemon.forward_proxy import note_proxies
+from daemon.grid import Grid
 from daemon.offer import check_offer
-from model.candle import Ohlcv, Timeframe, check_ohlcv, check_open_ms
-from model.errors import BadCandle
+from model.candle import Ohlcv, Timeframe, check_ohlcv, check_open_ms, moment
+from model.errors import BadCandle, OffGrid
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from daemon.clock import Clock
 
+log = logging.getLogger(__name__)
+
 _PAGE: Final = 1000
+
 _HOLE_ROWS: Final = 200
 """How far to step over an empty page: less than any exchange's page, so that nothing is missed."""
 
@@ -30,7 +35,11 @@ Row = tuple[int, Ohlcv]
 
 
 class Pages:
-    """One exchange's candles of one timeframe, asked for by REST."""
+    """One exchange's candles of one timeframe, asked for by REST.
+
+    Attributes:
+        grid: when the exchange's candles begin, as far as they have shown it.
+    """
 
     def __init__(self, exchange: Any, timeframe: Timeframe, clock: Clock, again: str) -> None:  # noqa: ANN401 - ccxt is untyped
         """Use a loaded ccxt exchange.
@@ -42,9 +51,17 @@ class Pages:
             again: what to do when the exchange does not answer, for the error's line.
         """
         self._exchange = exchange
-        self._frame = timeframe
+        self.grid: Final = Grid(exchange.id, timeframe)
         self._clock = clock
         self._again = again
+
+    async def learn_grid(self, symbols: Sequence[str]) -> None:
+        """Learn from the newest candles of the first symbols when the exchange's candles begin.
+
+        Raises:
+            ExchangeError: it does not answer, or its candles keep to no grid.
+        """
+        await self.grid.learn(self._page, symbols, self._clock.wall_ms())
 
     async def rows(
         self, symbol: str, since_ms: int, end_ms: int
@@ -58,20 +75,30 @@ class Pages:
         Raises:
             ExchangeError: it does not answer, though asked again after a while.
         """
-        frame = self._frame
+        left_out = 0
         while since_ms < end_ms:
-            rows = _closed(await self._page(symbol, since_ms), frame, since_ms, end_ms)
+            page = await self._page(symbol, since_ms, _PAGE)
+            self.grid.take(page)
+            frame = self.grid.timeframe
+            rows, odd = _closed(page, frame, since_ms, end_ms)
+            left_out += odd
             # A page without a usable candle is a hole, or lies before the first trade.
             since_ms = rows[-1][0] + frame.ms if rows else since_ms + _HOLE_ROWS * frame.ms
             yield min(since_ms, end_ms), rows
+        if left_out:
+            frame = self.grid.timeframe
+            log.warning(
+                "%d %s candles of %s are off the grid and left out; it has a boundary at %s",
+                left_out, frame.text, symbol, moment(frame.floor(end_ms)),
+            )  # fmt: skip
 
-    async def _page(self, symbol: str, since_ms: int) -> list[list[Any]]:
+    async def _page(self, symbol: str, since_ms: int, limit: int) -> list[list[Any]]:
         """One page of candles; a network that stumbles is given more chances, a ban is not."""
         delays_s = iter(_RETRIES_S)
         while True:
             try:
                 page: list[list[Any]] = await self._exchange.fetch_ohlcv(
-                    symbol, self._frame.text, since_ms, _PAGE
+                    symbol, self.grid.timeframe.text, since_ms, limit
                 )
             except network_errors() as error:
                 delay_s = next(delays_s, None)
@@ -103,7 +130,8 @@ async def opened_pages(
         again: what to do when the exchange does not answer.
 
     Raises:
-        ExchangeError: unreachable, or without a symbol or the timeframe.
+        ExchangeError: unreachable, without a symbol or the timeframe, or its candles keep to no
+            grid.
     """
     exchange = make_exchange(name, endpoint_rest, symbols=symbols)
     note_proxies(exchange)
@@ -114,18 +142,27 @@ async def opened_pages(
         except network_errors() as error:
             raise refusal(name, "loading its markets", error) from None
         check_market(exchange, symbols, timeframe.text, ability="fetchOHLCV")
-        yield Pages(exchange, timeframe, clock, again)
+        pages = Pages(exchange, timeframe, clock, again)
+        await pages.learn_grid(symbols)
+        yield pages
     finally:
         await exchange.close()
 
 
-def _closed(page: list[list[Any]], frame: Timeframe, since_ms: int, end_ms: int) -> list[Row]:
+def _closed(
+    page: list[list[Any]], frame: Timeframe, since_ms: int, end_ms: int
+) -> tuple[list[Row], int]:
+    """The usable candles of a page, ascending, and how many of it are off the grid."""
     rows: dict[int, Ohlcv] = {}
+    odd = 0
     for open_ms, *values in page:
         try:
             opened, ohlcv = check_open_ms(open_ms, frame, end_ms), check_ohlcv(values)
+        except OffGrid:
+            odd += since_ms <= open_ms < end_ms
+            continue
         except BadCandle:
             continue
-        if since_ms <= opened < end_ms:
+        if since_ms <= opened and opened + frame.ms <= end_ms:
             rows[opened] = ohlcv
-    return sorted(rows.items())
+    return sorted(rows.items()), odd

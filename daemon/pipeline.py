@@ -72,6 +72,7 @@ class Pipeline:
         self._batcher = batcher
         self._issuer = issuer
         self._ledger = issuer.ledger
+        self._cadence = issuer.cadence
         self._books = books
         self._clock = clock
         self._request_repair = request_repair
@@ -176,6 +177,7 @@ class Pipeline:
         assert newest is not None  # noqa: S101 - a candle was just appended
         if not len(self._batcher):
             self._progress_s = self._clock.monotonic()
+        self._cadence.expect(newest.symbol, newest.close_ms + self.timeframe.ms)
         self._drop(self._batcher.add(slot, newest))
         self._catch_up.stand_back()
         self._wake.set()
@@ -287,9 +289,9 @@ class Pipeline:
     def stale_symbols(self, now_ms: int) -> list[str]:
         """Symbols that are not forecast at ``now_ms``.
 
-        Their window is not whole, their next candle is overdue, their forecasts are withheld, or
-        there was no trade for so long that all of what they would be forecast from stands in for
-        candles.
+        Their window is not whole, their next candle is overdue, their forecasts are withheld or
+        leave less often than their candles close, or there was no trade for so long that all of
+        what they would be forecast from stands in for candles.
         """
         withheld = self.withheld()
         return [
@@ -299,9 +301,15 @@ class Pipeline:
         ]
 
     def _is_stale(self, window: Window, now_ms: int) -> bool:
-        due_ms = (window.next_open_ms or 0) + self.timeframe.ms + _DELIVERY_MS
+        closed_ms = window.next_open_ms or 0
+        due_ms = closed_ms + self.timeframe.ms + _DELIVERY_MS
         lookback = self.served.lookback
-        return not window.whole or now_ms > due_ms or window.filled(lookback) == lookback
+        return (
+            not window.whole
+            or now_ms > due_ms
+            or window.filled(lookback) == lookback
+            or self._cadence.is_slow(window.symbol, closed_ms)
+        )
 
     async def run(self) -> None:
         """Forecast whatever is ready, until cancelled."""

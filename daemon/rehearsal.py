@@ -15,6 +15,8 @@ from daemon.issuer import Run
 from model.serving import REHEARSED
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from daemon.clock import Clock
     from daemon.issuer import Issuer
     from daemon.pipeline import Pipeline
@@ -43,24 +45,28 @@ def next_span_ms(now_ms: int, timeframe: Timeframe) -> tuple[int, int, int]:
 class Rehearsal:
     """Rehearses again and again from shortly before each boundary until the first candle closes."""
 
-    def __init__(self, pipeline: Pipeline, issuer: Issuer, clock: Clock) -> None:
+    def __init__(
+        self, pipeline: Pipeline, issuer: Issuer, clock: Clock, grid: Callable[[], Timeframe]
+    ) -> None:
         """Wire; `run` rehearses.
 
         Args:
             pipeline: its windows and its model are used, and left as they are.
             issuer: writes what would be published.
             clock: the exchange's time.
+            grid: tells on which grid the candles are, as far as it is known.
         """
         self._pipeline = pipeline
         self._issuer = issuer
         self._clock = clock
+        self._grid = grid
 
     async def run(self) -> None:
         """Rehearse until cancelled."""
         pipeline, clock = self._pipeline, self._clock
         while True:
             now_ms = clock.wall_ms()
-            begin_ms, end_ms, close_ms = next_span_ms(now_ms, pipeline.timeframe)
+            begin_ms, end_ms, close_ms = next_span_ms(now_ms, self._grid())
             await clock.sleep((begin_ms - now_ms) / 1e3)
             while clock.wall_ms() < end_ms and pipeline.closed_ms < close_ms:
                 if pipeline.is_idle:

@@ -9,10 +9,12 @@ from daemon.bans import BANNING, Banned, Bans, ban_s
 from daemon.closing import newest_traded, quiet_until_ms, read_rest, without_holes
 from daemon.exchange import check_market, make_exchange, network_errors, refusal
 from daemon.forward_proxy import note_proxies
+from daemon.grid import Grid
 from daemon.offer import check_offer
 from daemon.offset import ExchangeClock, Reading
 from daemon.pace import Pace
-from model.errors import BadCandle, ExchangeError
+from model.candle import EARLIEST_MS, LATEST_MS
+from model.errors import BadCandle, ExchangeError, NotOffered
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -41,13 +43,13 @@ _LOOK_S: Final = 2.0
 _OFF_S: Final = 1.0
 """A wall clock that is off by more is worth a line in the log."""
 
-_EARLIEST_MS: Final = 1_230_768_000_000
-_LATEST_MS: Final = 4_102_444_800_000
-"""2009 and 2100: an exchange's time outside is none."""
-
 
 class Rest:
-    """What is asked of the exchange by request and answer."""
+    """What is asked of the exchange by request and answer.
+
+    Attributes:
+        grid: when the exchange's candles begin, as far as they have shown it.
+    """
 
     def __init__(
         self,
@@ -65,6 +67,7 @@ class Rest:
             on_garbage: told of what cannot be true.
         """
         self._source = source
+        self.grid: Final = Grid(source.name, source.timeframe)
         self._clock = clock
         self._metrics = metrics
         self._on_garbage = on_garbage
@@ -77,6 +80,9 @@ class Rest:
 
     async def open(self) -> None:
         """Load the exchange's markets, check that it can do what is asked, ask for the time.
+
+        Its newest candles show when its weeks, days and other candles begin. While it has none,
+        or does not answer that, the usual grid is assumed.
 
         A ban is waited for: to end and be started again would be to ask again within it.
 
@@ -97,6 +103,12 @@ class Rest:
         await self._load_markets(self.exchange)
         check_market(self.exchange, source.symbols, source.timeframe.text, ability="watchOHLCV")
         await self.measure()
+        try:
+            await self.grid.learn(self._rows, source.symbols, self._clock.wall_ms())
+        except NotOffered:
+            raise
+        except ExchangeError as error:
+            log.warning("%s; it is not known yet when its candles begin", error)
 
     async def know(self, symbols: Sequence[str]) -> None:
         """Check that the exchange offers further symbols, loading its markets anew if need be.
@@ -150,11 +162,12 @@ class Rest:
         Raises:
             ExchangeError: the exchange did not answer.
         """
-        frame = self._source.timeframe
         candles: list[Candle] = []
         while True:
             earliest_ms = self._clock.earliest_ms()
             rows = await self._rows(symbol, since_ms, _PAGE)
+            self.grid.take(rows)
+            frame = self.grid.timeframe
             arrived = self._clock.wall_ms(), self._clock.monotonic()
             answer = read_rest(symbol, rows, frame, earliest_ms, arrived)
             for reason in answer.impossible:
@@ -175,7 +188,7 @@ class Rest:
         Raises:
             ExchangeError: the exchange did not answer.
         """
-        frame = self._source.timeframe
+        frame = self.grid.timeframe
         since_ms = frame.floor(self._clock.wall_ms()) - frame.ms
         rows = await self._rows(symbol, since_ms, _NEWEST)
         return newest_traded(rows, frame, self._clock.wall_ms())
@@ -224,7 +237,7 @@ class Rest:
             return False
         except (Banned, *_UNREADABLE):
             return False
-        if isinstance(exchange_ms, int) and _EARLIEST_MS < exchange_ms < _LATEST_MS:
+        if isinstance(exchange_ms, int) and EARLIEST_MS < exchange_ms < LATEST_MS:
             self._clock.take(Reading(*self._timing, exchange_ms))
             return True
         self._on_garbage(BadCandle(f"the exchange's time is said to be {exchange_ms!r}"))

@@ -218,9 +218,11 @@ class _Run:
         plan = self._plan()
         plan.write(self._job.folder)
         if plan.known_ms is None:
-            asyncio.run(self._complete(plan))
+            plan = asyncio.run(self._complete(plan))
             plan = replace(plan, known_ms=self._clock.wall_ms())
             plan.write(self._job.folder)
+        grid = self._job.timeframe.through(plan.until_ms)
+        self._step_aside = partial(step_aside, self._clock, grid)
         candles = self._candles(plan)
         if plan.version is None:
             plan = replace(plan, version=self._train(plan, candles))
@@ -240,10 +242,15 @@ class _Run:
         else:
             if fresh and (plan.version is None or plan.version in self._registry.list()):
                 return plan
-        until_ms = job.timeframe.floor(now_ms - SETTLING_MS)
-        return _Plan(job.key, now_ms, until_ms - job.rows * job.timeframe.ms, until_ms)
+        return _Plan(job.key, now_ms, *self._span(now_ms, job.timeframe))
 
-    async def _complete(self, plan: _Plan) -> None:
+    def _span(self, now_ms: int, grid: Timeframe) -> Span:
+        """The newest closed candles, as many as the job asks for."""
+        until_ms = grid.floor(now_ms - SETTLING_MS)
+        return Span(until_ms - self._job.rows * grid.ms, until_ms)
+
+    async def _complete(self, plan: _Plan) -> _Plan:
+        """Fetch what is missing; the plan comes back on the exchange's own grid."""
         job = self._job
         again = "run candlecast retrain again to go on from here"
         pages_of = opened_pages(
@@ -252,7 +259,9 @@ class _Run:
         with self._progress() as progress:
             supply = Supply(job.history, (job.exchange, job.timeframe), self._clock, progress)
             async with pages_of as pages:
-                await supply.complete(pages, job.symbols, Span(plan.from_ms, plan.until_ms))
+                span = self._span(plan.started_ms, pages.grid.timeframe)
+                await supply.complete(pages, job.symbols, span)
+        return replace(plan, from_ms=span.from_ms, until_ms=span.until_ms)
 
     def _candles(self, plan: _Plan) -> dict[str, pd.DataFrame]:
         job, frames = self._job, {}

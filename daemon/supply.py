@@ -91,6 +91,7 @@ class Supply:
     ) -> int:
         history, archive = files
         known = await asyncio.to_thread(self._known, archive, symbol, span)
+        known = {at: candle for at, candle in known.items() if pages.grid.timeframe.on_grid(at)}
         step_ms = self._frame.ms
         missing = missing_spans((at for at in known if at >= span.from_ms), span, step_ms)
         total = sum((gap.until_ms - gap.from_ms) // step_ms for gap in missing)

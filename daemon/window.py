@@ -149,6 +149,10 @@ class Window:
             self.revision += 1
         return appended
 
+    def start_over(self) -> None:
+        """Forget every candle but those that wait; the next `repair` begins the window anew."""
+        self._count = 0
+
     def _wait(self, candle: Candle) -> None:
         self._waiting[candle.open_ms] = candle
         if len(self._waiting) > self._capacity:

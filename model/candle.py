@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import math
 import re
+from datetime import UTC, datetime
 from typing import Final, Literal, NamedTuple, Self
 
-from model.errors import BadCandle, ConfigError
+from model.errors import BadCandle, ConfigError, OffGrid
 
 FinalBy = Literal["exchange_flag", "successor", "rest"]
 
 _UNIT_MS: Final = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
 _MONDAY_MS: Final = 345_600_000
-"""The Unix epoch was a Thursday; exchanges open their weeks on Mondays."""
+"""The Unix epoch was a Thursday; most exchanges open their weeks on Mondays."""
 
-_EARLIEST_MS: Final = 1_230_768_000_000
+EARLIEST_MS: Final = 1_230_768_000_000
 """2009-01-01: nothing that candlecast trades was priced before."""
+
+LATEST_MS: Final = 4_102_444_800_000
+"""The year 2100: no candle is from after it."""
 
 
 class Timeframe(NamedTuple):
@@ -24,7 +28,8 @@ class Timeframe(NamedTuple):
     Attributes:
         text: the ccxt name.
         ms: duration in milliseconds.
-        origin_ms: any boundary of the grid, in Unix milliseconds.
+        origin_ms: any boundary of the grid, in Unix milliseconds. `parse` assumes what is usual;
+            when an exchange's weeks, days or other candles begin, its candles tell (`model.grid`).
     """
 
     text: str
@@ -43,7 +48,15 @@ class Timeframe(NamedTuple):
             msg = f"timeframe {text!r} is not a fixed duration; use e.g. 1s, 1m, 15m, 1h, 1d or 1w"
             raise ConfigError(msg)
         count, unit = int(match[1]), match[2]
-        return cls(text, count * _UNIT_MS[unit], _MONDAY_MS if unit == "w" else 0)
+        return cls(
+            text,
+            count * _UNIT_MS[unit],
+            _MONDAY_MS % (count * _UNIT_MS[unit]) if unit == "w" else 0,
+        )
+
+    def through(self, boundary_ms: int) -> Self:
+        """The same length on the grid that ``boundary_ms`` (Unix milliseconds) is a part of."""
+        return self._replace(origin_ms=boundary_ms % self.ms)
 
     def floor(self, at_ms: float) -> int:
         """The last boundary at or before ``at_ms`` (Unix milliseconds)."""
@@ -109,19 +122,33 @@ def check_ohlcv(values: tuple[object, ...] | list[object]) -> Ohlcv:
     return Ohlcv(o, h, low, c, v)
 
 
+def moment(at_ms: int) -> str:
+    """Unix milliseconds for people, with the day of the week."""
+    return f"{datetime.fromtimestamp(at_ms / 1000, UTC):%a %Y-%m-%d %H:%M:%S} UTC"
+
+
+def off_grid_text(at_ms: int, timeframe: Timeframe) -> str:
+    """Say that a candle does not open on a grid, and where a boundary is."""
+    before = moment(timeframe.floor(at_ms))
+    return (
+        f"candle time {at_ms} ({moment(at_ms)}) is off the {timeframe.text} grid, which has a "
+        f"boundary at {before}"
+    )
+
+
 def check_open_ms(value: object, timeframe: Timeframe, now_ms: float) -> int:
     """Check an opening time from outside against the grid and the clock.
 
     Raises:
-        BadCandle: not an integer, off the grid, before 2009 or beyond the next boundary.
+        BadCandle: not an integer, before 2009 or beyond the next boundary.
+        OffGrid: not a boundary of the grid.
     """
     if isinstance(value, bool) or not isinstance(value, int):
         msg = f"candle time is not an integer of milliseconds: {value!r}"
         raise BadCandle(msg)
-    if not (_EARLIEST_MS <= value <= now_ms + timeframe.ms):
+    if not (EARLIEST_MS <= value <= now_ms + timeframe.ms):
         msg = f"candle time {value} lies outside 2009 … now + one candle"
         raise BadCandle(msg)
     if not timeframe.on_grid(value):
-        msg = f"candle time {value} is not a boundary of {timeframe.text}"
-        raise BadCandle(msg)
+        raise OffGrid(off_grid_text(value, timeframe))
     return value

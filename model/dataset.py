@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 import numpy as np
 
-from model.candle import Timeframe
+from model.candle import LATEST_MS, Timeframe, off_grid_text
 from model.csvfiles import newest_csvs, parse_csv_name
 from model.errors import CandlecastError, ConfigError
 from model.features import OHLCV
+from model.grid import learnt
 from model.preprocess import DataPreprocessor, features_of, target_of
 from model.scaler import ScalerSet, SymbolScaler
 from model.windows import Windows
@@ -27,12 +29,11 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Integers = NDArray[np.int64]
 
+log = logging.getLogger(__name__)
+
 _PARTS: Final = ("training", "validation", "test")
 _LARGEST_CSV: Final = 2 << 30
 """Bytes; some twenty million candles. Read by pandas it takes several times as much memory."""
-
-_LATEST_MS: Final = 4_102_444_800_000
-"""The year 2100."""
 
 _MOST_PERIODS: Final = 20_000_000
 """Periods without a trade are filled: 38 years of minutes are the most that is written out."""
@@ -130,13 +131,25 @@ def on_grid(frame: pd.DataFrame, timeframe: Timeframe) -> pd.DataFrame:
 
     Args:
         frame: `timestamp, open, high, low, close, volume` of candles that can be true, in any
-            order, the last of several for one boundary being the one that counts.
+            order, the last of several for one boundary being the one that counts. Those off the
+            grid that most of them keep to are left out, which is logged.
         timeframe: length of the candles.
     """
     import pandas as pd
 
     frame = frame[list(_REQUIRED)].drop_duplicates("timestamp", keep="last")
     frame = frame.astype({"timestamp": np.int64}).set_index("timestamp").sort_index()
+    timeframe = learnt(timeframe, frame.index) or timeframe
+    good = (frame.index - timeframe.origin_ms) % timeframe.ms == 0
+    if not good.all():
+        odd = frame.index[~good]
+        log.warning(
+            "%d of %d candles are left out: %s",
+            len(odd),
+            len(frame),
+            off_grid_text(odd[0], timeframe),
+        )
+        frame = frame[good]
     grid = np.arange(frame.index[0], frame.index[-1] + 1, timeframe.ms)
     frame = frame.reindex(pd.Index(grid, name="timestamp"))
     frame["close"] = frame["close"].ffill()
@@ -209,7 +222,9 @@ def _fault(frame: pd.DataFrame, timeframe: Timeframe) -> str:
         & (volume >= 0.0)
         & (volume < np.inf)
     )
-    possible &= (at >= 0) & (at < _LATEST_MS)
+    possible &= (at >= 0) & (at < LATEST_MS)
+    if possible.all():
+        timeframe = learnt(timeframe, at) or timeframe
     on_grid = (at - timeframe.origin_ms) % timeframe.ms == 0
     for good, what in ((possible, "impossible"), (on_grid, f"off the {timeframe.text} grid")):
         if not good.all():

@@ -3,6 +3,7 @@
 CandlecastError            one clear line for the user; exit code 1
 ├── ConfigError            wrong configuration or usage; exit code 2
 ├── BadCandle              an impossible candle from outside (also a ValueError)
+│   └── OffGrid            one that opens at another time than its timeframe's candles
 ├── HistoryError           the history database is corrupt, foreign or of another schema
 ├── ExchangeError          the exchange refused or cannot be reached
 │   └── NotOffered         it lacks what the configuration asks for; exit code 2
@@ -31,6 +32,10 @@ class ConfigError(CandlecastError):
 
 class BadCandle(CandlecastError, ValueError):  # noqa: N818 - the field says "bad tick", "bad bar"
     """A candle that cannot be true; it is counted and dropped, never repaired."""
+
+
+class OffGrid(BadCandle):
+    """A candle that opens between two boundaries of its timeframe."""
 
 
 class HistoryError(CandlecastError):

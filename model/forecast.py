@@ -128,7 +128,7 @@ class Forecast(NamedTuple):
         exchange: ccxt id.
         symbol: ccxt symbol.
         timeframe: ccxt timeframe.
-        seq: ``candle_close_ms`` ÷ timeframe.
+        seq: ``candle_close_ms`` ÷ timeframe, rounded down.
         candle_open_ms: opening of the newest candle seen.
         candle_close_ms: its closing, the opening of the candle that is forecast.
         target_close_ms: closing of the candle that is forecast.

@@ -50,6 +50,10 @@ FROM slot CROSS JOIN candle AS c
 ORDER BY c.open_s, c.delay_ms
 """
 
+_OFF_GRID: Final = """
+SELECT count(*) FROM candle WHERE market = ? AND open_s >= ? AND (open_s - ?) % ? != 0
+"""
+
 _FORECASTS: Final = """
 WITH RECURSIVE slot(close_s) AS (
     SELECT :newest_s UNION ALL SELECT close_s - :step_s FROM slot WHERE close_s > :oldest_s)
@@ -186,12 +190,25 @@ class History:
                 row = forecast_row(*groups[group], symbol_id(f.symbol), f)
                 self._db.execute(_ADD_FORECAST, row)
 
-    def candles(self, exchange: str, symbol: str, timeframe: str, limit: int) -> list[Candle]:
-        """The newest revision of each candle among the market's last ``limit`` openings.
+    def candles(
+        self,
+        exchange: str,
+        symbol: str,
+        timeframe: str,
+        limit: int,
+        newest_ms: int | None = None,
+    ) -> list[Candle]:
+        """The newest revision of each candle among ``limit`` openings in a row.
 
-        The market's newest candle, of whatever symbol, ends the span: a symbol that fell silent
-        has fewer candles or none. ``received_s`` is 0.0, since the monotonic clock of the process
-        that received them is gone.
+        ``received_s`` is 0.0, since the monotonic clock of the process that received them is gone.
+
+        Args:
+            exchange: ccxt id.
+            symbol: ccxt symbol.
+            timeframe: ccxt timeframe.
+            limit: openings of the span; candles between them are off the grid and left out.
+            newest_ms: the last opening of the span, Unix milliseconds. None: that of the market's
+                newest candle, of whatever symbol; a symbol that fell silent has fewer candles.
 
         Returns:
             Ascending by opening time, possibly with gaps.
@@ -202,13 +219,28 @@ class History:
         step_s = Timeframe.parse(timeframe).ms // 1000
         with errors(self._path):
             market = self._names.find_market((exchange, timeframe))
-            newest_s = one(self._db, "SELECT max(open_s) FROM candle WHERE market = ?", market)
+            newest_s = (
+                one(self._db, "SELECT max(open_s) FROM candle WHERE market = ?", market)
+                if newest_ms is None
+                else newest_ms // 1000
+            )
             if newest_s is None:
                 return []
             where = self._span(market, symbol, newest_s, step_s, limit)
             # Revisions come in the order of their receipt, so the newest one stays.
             newest = {row[0]: row for row in self._db.execute(_CANDLES, where)}
             return [candle_of(symbol, step_s * 1000, row) for row in newest.values()]
+
+    def count_off_grid(self, exchange: str, timeframe: Timeframe, since_ms: int) -> int:
+        """How many rows since a time (Unix milliseconds) are of candles off a grid.
+
+        Raises:
+            HistoryError: the file cannot be read.
+        """
+        with errors(self._path):
+            market = self._names.find_market((exchange, timeframe.text))
+            grid_s = timeframe.origin_ms // 1000, timeframe.ms // 1000
+            return one(self._db, _OFF_GRID, market, since_ms // 1000, *grid_s) or 0
 
     def _span(
         self, market: int | None, symbol: str, newest_s: int, step_s: int, limit: int

@@ -159,7 +159,8 @@ class SandboxExchange:
     async def _play(self) -> None:
         draw = random.Random(self._behaviour.seed)  # noqa: S311 - a repeatable delay, no secret
         step = self.tape.timeframe.ms
-        open_ms = max(self.tape.timeframe.floor(self._clock.wall_ms()), self.tape.origin_ms)
+        grid = self.tape.timeframe.through(self.tape.origin_ms)
+        open_ms = max(grid.floor(self._clock.wall_ms()), self.tape.origin_ms)
         while True:
             self.streams.latest_ms = open_ms + step - 1
             for update in range(1, self._behaviour.updates + 1):
@@ -171,7 +172,8 @@ class SandboxExchange:
             delay_s = self._behaviour.close_delay_s + self.faults.close_delay_s
             delay_s += draw.uniform(0, self._behaviour.close_jitter_s)
             await self._until(open_ms + step + 1_000 * delay_s)
-            self._burst(open_ms, 1.0)
+            if not self.faults.unclosed:
+                self._burst(open_ms, 1.0)
             self._on_closing(open_ms)
             open_ms += step
 

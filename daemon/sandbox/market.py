@@ -29,6 +29,7 @@ class Faults:
 
     Attributes:
         silent: connections live and answer, but no candle is streamed.
+        unclosed: no closing message is streamed; what forms is.
         close_delay_s: seconds added to the delay of every closing message.
         skipped: candles of which the stream says nothing; REST has them.
         untraded: candles without a trade, which neither stream nor REST mentions.
@@ -43,6 +44,7 @@ class Faults:
     """
 
     silent: bool = False
+    unclosed: bool = False
     close_delay_s: float = 0.0
     skipped: set[tuple[str, int]] = field(default_factory=set)
     untraded: set[tuple[str, int]] = field(default_factory=set)

@@ -89,8 +89,8 @@ class Tape:
 
     Attributes:
         recording: the candles shared by all symbols.
-        timeframe: the grid.
-        origin_ms: opening of every symbol's first candle, Unix milliseconds, on the grid.
+        timeframe: length of the candles.
+        origin_ms: opening of every symbol's first candle, Unix milliseconds; the grid begins there.
         starts: first row of each symbol (ccxt symbol to row).
         slice_rows: candles before a slice starts over.
     """
@@ -184,8 +184,8 @@ def build_tape(
 
     Args:
         count: number of symbols, at least 1.
-        timeframe: the grid to play on.
-        origin_ms: opening of every symbol's first candle, Unix milliseconds, on the grid.
+        timeframe: length of the candles.
+        origin_ms: opening of every symbol's first candle, Unix milliseconds; the grid begins there.
         recording: the candles to play; the 15-minute recording when None.
         slice_rows: candles per symbol before its slice starts over.
 

@@ -29,6 +29,8 @@ def candle(symbol: str, open_ms: int) -> Candle:
 class Archive:
     """A feed's history: every closed candle, unless it is away or the test holds it back."""
 
+    timeframe = MINUTE
+
     def __init__(self, clock: HandClock) -> None:
         self.asked: list[tuple[str, int]] = []
         self.away: set[str] = set()
@@ -39,6 +41,9 @@ class Archive:
         self.begins_ms = 0
         self._clock = clock
         self._under_way: set[str] = set()
+
+    def earliest_ms(self) -> int:
+        return self._clock.wall_ms()
 
     async def history(self, symbol: str, since_ms: int) -> list[Candle]:
         self.asked.append((symbol, since_ms))
@@ -68,7 +73,6 @@ class Bench:
         self.backfill = Backfill(
             self.archive,
             self.windows.values(),
-            MINUTE,
             self.clock,
             self.metrics,
             self._repair,
@@ -310,6 +314,33 @@ async def test_a_history_that_does_not_join_the_window_is_not_taken_for_a_quiet_
         await bench.clock.advance(0.5)
         assert window.next_open_ms == following_ms + 5 * MINUTE.ms
         assert window.filled(CAPACITY) == 0
+
+
+async def test_a_history_that_never_joins_the_window_is_asked_for_all_it_has() -> None:
+    bench = Bench()
+    window = bench.windows[SYMBOLS[0]]
+    bench.backfill.request(SYMBOLS[0])
+    async with bench.running():
+        following_ms = window.next_open_ms
+        assert following_ms is not None
+        bench.clock.set_wall_ms(NOW_MS + 5 * MINUTE.ms)
+        # The exchange keeps fewer candles than lie between it and the window.
+        bench.archive.begins_ms = following_ms + 2 * MINUTE.ms
+        bench.backfill.request(SYMBOLS[0])
+        await settle()
+        for delay_s in (0.5, 1.0, 2.0):
+            await bench.clock.advance(delay_s)
+        assert (window.next_open_ms, len(window)) == (following_ms, CAPACITY)
+        await bench.clock.advance(4.0)
+        assert len(window) == 0
+        await bench.clock.advance(8.0)
+        assert len(window) == 3
+        assert window.next_open_ms == following_ms + 5 * MINUTE.ms
+        assert window.filled(CAPACITY) == 0
+        assert not window.whole
+        bench.archive.asked.clear()
+        await bench.clock.advance(60.0)
+        assert bench.asked == []
 
 
 async def test_behind_filled_candles_the_last_known_one_is_asked_for_again() -> None:

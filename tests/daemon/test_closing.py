@@ -8,7 +8,7 @@ import pytest
 
 from daemon.closing import ClosingRule, quiet_until_ms, read_rest, without_holes
 from model.candle import Candle, Timeframe
-from model.errors import BadCandle
+from model.errors import BadCandle, OffGrid
 
 FRAME = Timeframe.parse("1m")
 T0 = 1_700_000_040_000 // FRAME.ms * FRAME.ms
@@ -169,6 +169,17 @@ def test_behind_an_impossible_row_nothing_is_taken_lest_it_pass_for_a_quiet_peri
     bad: list[object],
 ) -> None:
     assert finals([*ROWS[:2], bad, *ROWS[2:]], NEVER) == [0, 1]
+
+
+def test_a_row_off_the_grid_counts_and_ends_the_answer_only_where_it_stands_for_a_candle() -> None:
+    odd: list[object] = [T0 + FRAME.ms + 1, 100.0, 101.0, 99.0, 100.5, 3.0]
+    for at in range(4):
+        rows = [*ROWS[:at], odd, *ROWS[at:]]
+        answer = read_rest("A/B", rows, FRAME, NEVER, (NEVER, 1.0))
+        assert [candle.open_ms for candle in answer.final] == [row[0] for row in ROWS]
+        assert [type(error) for error in answer.impossible] == [OffGrid]
+    # The candle of its period is missing, and what follows would make it a period without trades.
+    assert finals([ROWS[0], odd, ROWS[2]], NEVER) == [0]
 
 
 def test_zero_trade_periods_can_be_missing_altogether_and_are_filled_when_they_are_over() -> None:

@@ -84,7 +84,6 @@ async def test_after_broken_connections_the_windows_are_whole_again(
     backfill = Backfill(
         heard.feed,
         windows.values(),
-        SECOND,
         clock,
         heard.metrics,
         repair,
@@ -281,6 +280,25 @@ async def test_a_bug_in_who_receives_candles_ends_the_feed(
     assert heard.count("feed_refused") == 0
 
 
+async def test_a_stream_whose_candles_begin_at_another_time_is_not_called_silent() -> None:
+    open_ms = 1_700_000_160_000
+    clock = HandClock(open_ms)
+    heard = make_feed((None, None), ["A/B"], clock)
+    source = Source("binance", None, None, ("A/B",), MINUTE)
+    rest = Rest(source, ExchangeClock(clock), heard.metrics, heard.feed.on_garbage)
+    link = Connection(source, ["A/B"], rest, clock, heard.feed, 45.0)
+    for update in range(6):
+        await clock.advance(30)
+        later_ms = open_ms + update // 2 * MINUTE.ms + 20_000
+        link.on_raw("A/B", later_ms, ("1", "2", "0.5", "1.5", "3"), closed=False)
+    assert heard.count("feed_off_grid") == 6
+    assert link._vigil.suspects(clock.monotonic()) == []  # noqa: SLF001 - what it would ask about
+    # When it becomes known that all of the exchange's candles begin so, they are taken.
+    rest.grid.take([[open_ms + 20_000 + at * MINUTE.ms] for at in range(3)])
+    link.on_raw("A/B", open_ms + 20_000, ("1", "2", "0.5", "1.5", "3"), closed=True)
+    assert [candle.open_ms for candle in heard.closed] == [open_ms + 20_000]
+
+
 async def test_impossible_candles_are_counted_and_each_kind_is_logged_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -299,4 +317,6 @@ async def test_impossible_candles_are_counted_and_each_kind_is_logged_once(
     link.on_raw("A/B", open_ms, good, closed=True)
     assert [candle.open_ms for candle in heard.closed] == [open_ms]
     assert heard.count("feed_refused") == 6
-    assert len(caplog.records) == 2
+    assert heard.count("feed_off_grid") == 1
+    assert len(caplog.records) == 3
+    assert "off the 1m grid, which has a boundary at Tue 2023-11-14 22:16:00 UTC" in caplog.text

@@ -15,7 +15,8 @@ from daemon.sandbox.market import Faults
 from daemon.sandbox.tape import Tape, build_tape
 from model.candle import Timeframe
 from model.csvfiles import HEADER, csv_name
-from model.errors import CandlecastError, ExchangeError
+from model.errors import CandlecastError, ExchangeError, NotOffered
+from tests.sandbox.scaled import RECORDING
 
 MINUTE = Timeframe.parse("1m")
 DAY_MS = 86_400_000
@@ -132,3 +133,28 @@ async def test_a_folder_that_cannot_be_written(job: FetchJob, tmp_path: Path) ->
     (tmp_path / "file").touch()
     with pytest.raises(CandlecastError, match=r"cannot write .*file"):
         await fetch(replace(job, folder=tmp_path / "file"), SystemClock(), Told())
+
+
+@pytest.mark.parametrize("first_ms", [0, 3 * DAY_MS, 4 * DAY_MS, 4 * DAY_MS - 8 * 3_600_000])
+async def test_weeks_begin_when_the_exchange_begins_them(tmp_path: Path, first_ms: int) -> None:
+    week = Timeframe.parse("1w")
+    origin_ms = 2_600 * week.ms + first_ms
+    async with SandboxExchange(build_tape(1, week, origin_ms, recording=RECORDING)) as exchange:
+        job = FetchJob("binance", exchange.rest_url, ("S00/USDT",), week, 1_000, tmp_path)
+        (path,) = await fetch(job, SystemClock(), Told())
+        written = rows(path)
+        assert len(written) in {142, 143}
+        assert written == recorded(exchange, "S00/USDT", [row[0] for row in written])
+    assert SystemClock().wall_ms() - 2 * week.ms < written[-1][0]
+    assert written[-1][0] + week.ms <= SystemClock().wall_ms()
+
+
+async def test_candles_of_another_length_than_their_name_says_are_refused(tmp_path: Path) -> None:
+    odd = Timeframe("1m", 61_000, 0)
+    origin_ms = SystemClock().wall_ms() - 500 * odd.ms
+    async with SandboxExchange(build_tape(1, odd, origin_ms, recording=RECORDING)) as exchange:
+        job = FetchJob("binance", exchange.rest_url, ("S00/USDT",), MINUTE, 1, tmp_path)
+        with pytest.raises(
+            NotOffered, match=r"binance: the 1m candles do not open every 1m: .*; choose another"
+        ):
+            await fetch(job, SystemClock(), Told())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from daemon.overdue import Overdue
 from daemon.window import Window
 from model.candle import Candle, Ohlcv, Timeframe
@@ -31,6 +33,28 @@ def test_a_quiet_market_may_send_the_closing_event_only_with_its_next_trade() ->
         if overdue.due([late, on_time], boundary_ms + after_ms)
     ]
     assert asked == [2.5, 4.5, 8.5, 16.5, 31.5, 46.5]
+
+
+@pytest.mark.parametrize(
+    ("text", "asked"),
+    [
+        ("1s", [250, 500, 1_000, 2_000, 4_000, 8_000]),
+        ("5s", [1_250, 2_500, 5_000, 10_000]),
+        ("15s", [2_500, 4_500, 8_500]),
+        ("1d", [2_500, 4_500, 8_500]),
+    ],
+)
+def test_of_short_candles_each_is_asked_for_before_the_next_one_closes(
+    text: str, asked: list[int]
+) -> None:
+    frame = Timeframe.parse(text)
+    start_ms = frame.floor(T0)
+    late = Window("A/B", frame, 3)
+    late.repair([candle("A/B", start_ms)._replace(close_ms=start_ms + frame.ms)])
+    overdue = Overdue(frame)
+    boundary_ms = start_ms + 2 * frame.ms
+    found = [at for at in range(0, 10_500, 125) if overdue.due([late], boundary_ms + at)]
+    assert found == asked
 
 
 def test_the_next_candle_has_a_schedule_of_its_own() -> None:

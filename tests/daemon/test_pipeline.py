@@ -98,6 +98,30 @@ async def test_a_gap_publishes_nothing_until_it_is_repaired(
     assert path.sample("candlecast_predictions_skipped_total", reason="gap") == 2
 
 
+async def test_a_symbol_of_which_a_fifth_of_the_candles_is_forecast_is_stale(
+    path: Route, market: Tape
+) -> None:
+    path.warm(market, CAPACITY)
+    await path.pipeline.settled()
+
+    async def history(symbol: str, start: int, end: int) -> bool:
+        """Take in some candles that came together; whether the symbol is stale afterwards."""
+        path.at(end)
+        path.pipeline.on_history(symbol, market.span(symbol, start, end))
+        await path.pipeline.settled()
+        return symbol in path.pipeline.stale_symbols(path.clock.wall_ms())
+
+    # One outage is over when it is over.
+    assert not await history("A/U", CAPACITY, CAPACITY + 5)
+    stale = [await history("A/U", CAPACITY + at, CAPACITY + at + 5) for at in range(5, 20, 5)]
+    assert stale == [True] * 3
+    # As many came of this one, but one at a time.
+    for at in range(20):
+        assert not await history("B/U", CAPACITY + at, CAPACITY + at + 1)
+    stale = [await history("A/U", CAPACITY + at, CAPACITY + at + 1) for at in range(20, 24)]
+    assert stale == [True, True, False, False]
+
+
 async def test_the_candle_that_closes_a_gap_is_scored_like_any_other(
     path: Route, market: Tape
 ) -> None:

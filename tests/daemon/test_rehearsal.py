@@ -44,7 +44,7 @@ def rehearsed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 @asynccontextmanager
 async def rehearsing(path: Route, clock: HandClock) -> AsyncIterator[None]:
-    task = asyncio.create_task(Rehearsal(path.pipeline, path.issuer, clock).run())
+    task = asyncio.create_task(Rehearsal(path.pipeline, path.issuer, clock, lambda: MINUTE).run())
     await settle()
     yield
     task.cancel()

@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from daemon.sandbox.exchange import SandboxExchange
 from daemon.sandbox.tape import build_tape
 from model.candle import Ohlcv, Timeframe
 from model.features import Indicators
 from model.history import History
-from tests.integration.harness import Daemon, daemon, sample, sections, write_config
+from tests.integration.harness import (
+    Daemon,
+    daemon,
+    promote_drawn,
+    sample,
+    sections,
+    write_config,
+)
 from tests.models import promote
+from tests.sandbox.scaled import SECOND, second_tape
 from tests.servers import (
+    Mosquitto,
     SandboxProcess,
     Subscriber,
     free_port,
@@ -156,3 +170,61 @@ def test_killed_at_any_point_it_goes_on_from_what_is_written_down(
         for symbol in place.tape.symbols:
             for open_ms, ohlcv in place.recorded(symbol).items():
                 assert ohlcv == place.tape.candle(symbol, open_ms)
+
+
+@pytest.mark.may_block("the daemon is a process; what it wrote is looked at between two candles")
+async def test_killed_before_a_missing_candle_came_it_asks_for_the_hole_only(
+    tmp_path: Path,
+) -> None:
+    tape = second_tape(2, 900)
+    promote_drawn(tmp_path, tape)
+    port, broker = free_port(), Mosquitto(tmp_path)
+    broker.start()
+    async with SandboxExchange(tape) as exchange:
+        ready = SandboxProcess(
+            # The exchange runs in this process.
+            process=None,  # type: ignore[arg-type]
+            rest_url=exchange.rest_url,
+            ws_url=exchange.ws_url,
+            timeframe="1s",
+            origin_ms=tape.origin_ms,
+            slice_rows=tape.slice_rows,
+            symbols=list(tape.symbols),
+        )
+        config = write_config(tmp_path, sections(ready, broker.port, port))
+        try:
+            with daemon(config, port) as first:
+                await asyncio.to_thread(first.wait_ready)
+                hole_ms = SECOND.floor(time.time() * 1e3) + 2 * SECOND.ms
+                exchange.faults.skipped.update((symbol, hole_ms) for symbol in tape.symbols)
+                # The answer that would join what the stream tells after the hole does not come.
+                exchange.ban(429, 3_600)
+                while await asyncio.to_thread(_newest_ms, tmp_path) <= hole_ms:
+                    await asyncio.sleep(0.05)
+                first.kill()
+            exchange.faults.ban_until_ms = 0
+            with daemon(config, port) as second:
+                await asyncio.to_thread(second.wait_ready)
+                metrics = (await asyncio.to_thread(second.get, "/metrics"))[1]
+                assert second.process.poll() is None
+                await asyncio.to_thread(second.stop)
+        finally:
+            broker.kill()
+    resumed = "2 of 2 symbols go on from history; 2 of them have holes that REST fills"
+    assert resumed in second.log
+    assert sample(metrics, FETCHED) < WINDOW / 2
+    history = History(tmp_path / "state" / "history.sqlite")
+    try:
+        for symbol in tape.symbols:
+            candles = history.candles("binance", symbol, "1s", WINDOW)
+            assert {c.open_ms: c.ohlcv for c in candles}[hole_ms] == tape.candle(symbol, hole_ms)
+            assert len(candles) == WINDOW
+    finally:
+        history.close()
+
+
+def _newest_ms(folder: Path) -> int:
+    """Opening of the newest candle that is written down of both symbols."""
+    with closing(sqlite3.connect(folder / "state" / "history.sqlite")) as database:
+        newest = "SELECT min(t) FROM (SELECT max(open_s) AS t FROM candle GROUP BY symbol)"
+        return 1_000 * int(database.execute(newest).fetchone()[0] or 0)
