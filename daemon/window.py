@@ -225,7 +225,7 @@ class Window:
         """Note whether the candle in a row had a trade, and whether it was repaired."""
         has_before = at > self._end - self._count
         before = float(self._values[at - 1, 3]) if has_before else None
-        self._untraded[at] = is_untraded(ohlcv, before)
+        self._untraded[at] = self._rank[at] == _FILLED or is_untraded(ohlcv, before)
         if self._untraded[at]:
             self._since_untraded = min(self._since_untraded, self._end - 1 - at)
         if self._rank[at] == _REPAIRED:

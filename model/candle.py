@@ -11,6 +11,9 @@ from model.errors import BadCandle, ConfigError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy as np
+    from numpy.typing import NDArray
+
 FinalBy = Literal["exchange_flag", "successor", "rest"]
 
 _UNIT_MS: Final = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
@@ -129,11 +132,18 @@ def check_ohlcv(values: Sequence[object]) -> Ohlcv:
         BadCandle: a value is missing, not a number, outside `LEAST_PRICE` to `MOST_PRICE` or 0 to
             `MOST_VOLUME`, or contradicts another.
     """
-    o, h, low, c, v = _numbers(values)
+    ohlcv = Ohlcv(*_numbers(values))
+    if not is_possible(ohlcv):
+        raise _impossible(*ohlcv)
+    return ohlcv
+
+
+def is_possible(ohlcv: Ohlcv) -> bool:
+    """Whether prices and volume are within their bounds and do not contradict each other."""
+    o, h, low, c, v = ohlcv
     # Plain comparisons are False as soon as one side is NaN; min() and max() may lose it.
-    if not (LEAST_PRICE <= low <= o <= h <= MOST_PRICE and low <= c <= h and 0 <= v <= MOST_VOLUME):
-        raise _impossible(o, h, low, c, v)
-    return Ohlcv(o, h, low, c, v)
+    ordered = LEAST_PRICE <= low <= o <= h <= MOST_PRICE and low <= c <= h
+    return ordered and 0.0 <= v <= MOST_VOLUME
 
 
 def streamed_ohlcv(values: Sequence[object]) -> Repaired:
@@ -177,6 +187,12 @@ def repair_ohlcv(values: Sequence[object]) -> Repaired:
         raise _impossible(o, h, low, c, v)
     repaired = volume_missing or (low, h) != (lowest, highest)
     return Repaired(Ohlcv(o, highest, lowest, c, v), repaired)
+
+
+def is_price(values: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which of many numbers can be prices: those from `LEAST_PRICE` to `MOST_PRICE`."""
+    priced: NDArray[np.bool_] = (values >= LEAST_PRICE) & (values <= MOST_PRICE)
+    return priced
 
 
 def is_untraded(ohlcv: Ohlcv, close_before: float | None) -> bool:

@@ -19,7 +19,7 @@ from model.candle import Candle, Timeframe
 from model.database import errors, one, open_database, transaction
 from model.forecast import Forecast, ForecastRow
 from model.names import MarketKey, ModelKey, Names
-from model.rows import candle_of, candle_row, forecast_row
+from model.rows import candle_of, candle_row, forecast_row, newest_ranked
 
 _DAY_S: Final = 86_400
 _DAY_MS: Final = 1000 * _DAY_S
@@ -187,7 +187,10 @@ class History:
                 self._db.execute(_ADD_FORECAST, row)
 
     def candles(self, exchange: str, symbol: str, timeframe: str, limit: int) -> list[Candle]:
-        """The newest revision of each candle among the market's last ``limit`` openings.
+        """The revision of each candle that counts, among the market's last ``limit`` openings.
+
+        That is the newest one of the highest `Candle.rank`. Candles that cannot be true, as earlier
+        versions let them in, are left out.
 
         The market's newest candle, of whatever symbol, ends the span: a symbol that fell silent
         has fewer candles or none. ``received_s`` is 0.0, since the monotonic clock of the process
@@ -206,9 +209,8 @@ class History:
             if newest_s is None:
                 return []
             where = self._span(market, symbol, newest_s, step_s, limit)
-            # Revisions come in the order of their receipt, so the newest one stays.
-            newest = {row[0]: row for row in self._db.execute(_CANDLES, where)}
-            return [candle_of(symbol, step_s * 1000, row) for row in newest.values()]
+            rows = self._db.execute(_CANDLES, where)
+            return newest_ranked(candle_of(symbol, step_s * 1000, row) for row in rows)
 
     def _span(
         self, market: int | None, symbol: str, newest_s: int, step_s: int, limit: int

@@ -165,10 +165,17 @@ def test_of_two_rows_for_one_candle_the_later_one_counts() -> None:
 
 
 @pytest.mark.parametrize("bad", BAD)
-def test_behind_an_impossible_row_nothing_is_taken_lest_it_pass_for_a_quiet_period(
+def test_the_period_of_an_impossible_row_is_named_lest_it_pass_for_a_quiet_one(
     bad: list[object],
 ) -> None:
-    assert finals([*ROWS[:2], bad, *ROWS[2:]], NEVER) == [0, 1]
+    rows = [ROWS[0], bad, ROWS[2]]
+    answer = read_rest("A/B", rows, FRAME, NEVER, (NEVER, 1.0))
+    if bad[:1] == [T0]:
+        # It stands for a period that is there: nothing is missing but what the history leaves out.
+        assert answer.unusable == frozenset()
+    else:
+        assert answer.unusable == {T0 + FRAME.ms}
+    assert [candle.open_ms for candle in answer.final] == [ROWS[0][0], ROWS[2][0]]
 
 
 def test_zero_trade_periods_can_be_missing_altogether_and_are_filled_when_they_are_over() -> None:

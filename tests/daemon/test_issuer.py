@@ -74,6 +74,7 @@ class Desk:
         run = Run(
             [ModelInfo("20261123T020000Z-3f9a1c", "a" * 64, "log_return")] * k,
             [0] * k,
+            [0] * k,
             60,
             99.9902,
             1e-4,

@@ -43,7 +43,7 @@ def candle(
 ) -> Candle:
     open_ms = T0 + slot * step_ms
     close_ms = open_ms + step_ms
-    ohlcv = Ohlcv(99.5, 120.25, 80.125, close, 3.5)
+    ohlcv = Ohlcv(99.5, max(120.25, close), min(80.125, close), close, 3.5)
     return Candle(symbol, open_ms, close_ms, ohlcv, close_ms + delay_ms, 5.0, final_by)
 
 
