@@ -15,7 +15,7 @@ from model.candle import Candle
 from model.forecast import Forecast, ForecastRow, Skill
 from model.history import Outcome
 
-_MOST_ERROR: Final = 100.0
+MOST_ERROR: Final = 100.0
 """A price 100 times the close before is a fault of the exchange; larger errors of one symbol would
 hide those of all others in sums and averages."""
 
@@ -222,8 +222,8 @@ def score(row: ForecastRow, close: float) -> Realised:
     return Realised(
         row,
         close,
-        min(abs(row.predicted_close - close) / last, _MOST_ERROR),
-        min(abs(moved) / last, _MOST_ERROR),
+        min(abs(row.predicted_close - close) / last, MOST_ERROR),
+        min(abs(moved) / last, MOST_ERROR),
         None if expected == 0.0 or moved == 0.0 else (expected > 0.0) == (moved > 0.0),
         None if row.lower is None or row.upper is None else row.lower <= close <= row.upper,
     )

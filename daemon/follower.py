@@ -141,9 +141,10 @@ class Follower:
             windows = self.served.windows(part)
             raw = await self._aside(partial(self.served.full, windows))
             last = np.array([self._windows[slot].ohlcv()[-1, 3] for slot in part])
-            with np.errstate(over="ignore", invalid="ignore"):
-                price = self.served.price(part, raw, last)
-            wrong += int(np.count_nonzero(~((price > 0.0) & (price < np.inf))))
+            # Where a symbol's own numbers cannot be scaled, no model could tell a price.
+            scaled = np.isfinite(windows).all(axis=(1, 2))
+            price = self.served.price(part, raw, last)
+            wrong += int(np.count_nonzero(scaled & ~((price > 0.0) & (price < np.inf))))
         if wrong:
             msg = (
                 f"{wrong} of the first {len(slots)} forecasts of {self.served.version} are no price"

@@ -130,7 +130,7 @@ class FeatureDrift:
         """
         block = self._reference if self._learning else self._block
         rows = rows[np.isfinite(rows).all(axis=1)]
-        place = (rows - _FROM) * (_BINS / (_TO - _FROM))
+        place = (np.clip(rows, _FROM, _TO) - _FROM) * (_BINS / (_TO - _FROM))
         bins = np.clip(place, 0, _BINS - 1).astype(np.int64) + _BINS * np.arange(self._n_features)
         block += np.bincount(bins.ravel(), minlength=block.size).reshape(block.shape)
         if now_s < self._due_s or (self._learning and block[0].sum() < LEAST_CANDLES):
