@@ -28,10 +28,10 @@ _FIELDS: Final = 5
 LEAST_PRICE: Final = 1e-18
 MOST_PRICE: Final = 1e18
 MOST_VOLUME: Final = 1e30
-"""No market has prices or volumes beyond. Within these bounds no arithmetic of the path overflows."""
+"""No market has prices or volumes beyond; with these the path's arithmetic stays finite."""
 
 _MOST_OUTSIDE: Final = 1.1
-"""A price further outside the range of its candle than by this factor is no price of that candle."""
+"""A price that is outside high and low by more than this factor cannot be put right."""
 
 
 class Timeframe(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -47,7 +48,7 @@ def rows(draw: st.DrawFn) -> Row:
     """Five numbers; mostly they do not contradict each other."""
     o, h, low, c, v = (draw(prices) for _ in range(5))
     if draw(st.integers(0, 4)):
-        low, o, c, h = sorted((o, h, low, c), key=lambda x: (x != x, x))
+        low, o, c, h = sorted((o, h, low, c), key=lambda x: (math.isnan(x), x))
     return o, h, low, c, v
 
 
@@ -85,9 +86,7 @@ class Stage:
         self.follower = Follower(served(bundle), path.pipeline.windows, path.pipeline, path.clock)
         self.drift = DriftWatch(path.metrics, folder, ask=False)
         publisher = path.issuer._publisher  # noqa: SLF001 - the one that the route made
-        self.forming = Forming(
-            path.market, path.pipeline, publisher, path.metrics, path.clock, 0.0
-        )
+        self.forming = Forming(path.market, path.pipeline, publisher, path.metrics, path.clock, 0.0)
         self.rehearsal = Rehearsal(path.pipeline, path.issuer, self.beside)
 
     async def look(self, forming: Candle, at: int) -> None:

@@ -105,7 +105,7 @@ async def test_candles_that_contradict_themselves_are_taken_with_a_wider_range(
     async with nothing_left(), trial.arena.running():
         opens = trial.coming(3, 4, 7)
         for at, open_ms in enumerate(opens):
-            o, h, low, c, v = trial.tape.candle(ODD, open_ms)
+            _, h, low, c, v = trial.tape.candle(ODD, open_ms)
             outside = (round(low * 0.999, 2), round(h * 1.001, 2))[at % 2]
             trial.tape.odd[ODD, open_ms] = Ohlcv(outside, h, low, c, v)
         await trial.passed(opens[-1])
