@@ -287,27 +287,27 @@ LABELS = """(() => {
 
 
 @pytest.mark.parametrize(
-    ("scale", "close", "tick"),
+    ("scale", "close"),
     [
-        (1e-10, "1.50000e-10", "1.0e-10"),
-        (1.2e-7, "1.80000e-7", "1.5e-7"),
-        (1e-5, "0.0000150000", "0.000010"),
-        (40_000.0, "60,000.00", "60,000"),
+        (1e-10, "1.50000e-10"),
+        (1.2e-7, "1.80000e-7"),
+        (1e-5, "0.0000150000"),
+        (40_000.0, "60,000.00"),
     ],
 )
 async def test_prices_of_any_size_have_their_digits(
-    tmp_path: Path, scale: float, close: str, tick: str
+    tmp_path: Path, scale: float, close: str
 ) -> None:
     async with page_of([filled("PEPE/BTC", start_ms(), scale)], tmp_path) as tab:
         await tab.until(PAINTED)
         assert await text(tab, "#rows .close") == close
         assert await text(tab, "#last") == close
         await tab.value(LABELS)
-        await tab.until(f"window.labels.has({tick!r})")
+        await tab.until("window.labels.size > 4")
         words = await tab.value("[...window.labels]")
         prices = [t for t in words if ":" not in t and t != "no forecast"]
         assert len(prices) > 2
-        assert all(float(t.replace(",", "")) > 0.0 for t in prices)
+        assert all(0.4 < float(t.replace(",", "")) / scale < 2.1 for t in prices)
         assert tab.complaints == []
 
 
