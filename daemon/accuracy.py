@@ -15,6 +15,10 @@ from model.candle import Candle
 from model.forecast import Forecast, ForecastRow, Skill
 from model.history import Outcome
 
+MOST_ERROR: Final = 100.0
+"""A price 100 times the close before is a fault of the exchange; larger errors of one symbol would
+hide those of all others in sums and averages."""
+
 PATIENCE: Final = 8
 """Candles that a forecast waits for its own; gaps are repaired well before."""
 
@@ -25,8 +29,8 @@ class Realised(NamedTuple):
     Attributes:
         forecast: what was published.
         close: what came.
-        model_error: relative.
-        last_value_error: relative, of the forecast that the last close stays.
+        model_error: relative, at most 100.
+        last_value_error: likewise, of the forecast that the last close stays.
         hit: whether the direction was right; None when forecast or price did not move.
         inside: whether the close fell into the interval; None without one.
     """
@@ -218,8 +222,8 @@ def score(row: ForecastRow, close: float) -> Realised:
     return Realised(
         row,
         close,
-        abs(row.predicted_close - close) / last,
-        abs(moved) / last,
+        min(abs(row.predicted_close - close) / last, MOST_ERROR),
+        min(abs(moved) / last, MOST_ERROR),
         None if expected == 0.0 or moved == 0.0 else (expected > 0.0) == (moved > 0.0),
         None if row.lower is None or row.upper is None else row.lower <= close <= row.upper,
     )

@@ -231,5 +231,8 @@ class Backfill:
         # answer joins the window; of a filled one it knows nothing.
         if window.traded_ms is not None:
             since_ms = min(since_ms, window.traded_ms)
+        if window.symbol in self._unjoined:
+            # The candles of the overlap may be unusable, so the whole window is requested.
+            since_ms = min(since_ms, all_ms)
         # So far back the window starts over, without a hole being filled.
         return since_ms if since_ms > all_ms - self._capacity * frame.ms else all_ms

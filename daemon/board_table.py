@@ -27,7 +27,8 @@ _DISPENSABLE: Final = (
 _LEFT: Final = ("symbol", "recent")
 _BARS: Final = "▁▂▃▄▅▆▇█"
 _GAP: Final = 2
-_DECIMALS: Final = 9
+_PLAIN: Final = (1e-6, 1e15)
+"""Prices outside are written with an exponent."""
 _FRAME_ROWS: Final = 6
 """Rows that are not symbols: title, header, rule, two blank ones, and the cursor's."""
 
@@ -185,7 +186,14 @@ def _colour(change: float) -> str:
 
 
 def _price(value: float) -> str:
-    """Seven significant digits, six below one: tells a forecast from the close before it."""
+    """Seven significant digits, six below one: tells a forecast from the close before it.
+
+    >>> [_price(value) for value in (65000.0, 0.0123456, 1.2345e-10)]
+    ['65000.00', '0.0123456', '1.23450e-10']
+    """
+    least, most = _PLAIN
+    if not least <= value < most:
+        return f"{value:.5e}"
     before_point = math.floor(math.log10(value)) + 1
     wanted = 7 if before_point > 0 else 6
-    return f"{value:.{max(0, min(_DECIMALS, wanted - before_point))}f}"
+    return f"{value:.{max(0, wanted - before_point)}f}"

@@ -148,7 +148,10 @@ class Follower:
             raw = await self._aside(partial(self.served.full, windows))
             with np.errstate(over="ignore", invalid="ignore"):
                 price = self.served.price(part, raw, ohlcv[:, -1, 3])
+            # Where a symbol's own numbers cannot be scaled, no model could make a price of them.
+            scaled = np.isfinite(windows).all(axis=(1, 2))
             doubts = doubtful(self.served, part, price, ohlcv[:, :, 3])
+            doubts = doubts[scaled[doubts]]
             if len(doubts):
                 work = partial(faults, self.served, part[doubts], ohlcv[doubts])
                 found |= await self._aside(work)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-import math
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -16,6 +15,7 @@ import orjson
 
 from daemon.outbox import Outgoing
 from daemon.topics import forming_topic
+from model.candle import LEAST_PRICE, MOST_PRICE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -159,7 +159,7 @@ class Forming:
         return [pair for pair, is_prepared in zip(known, prepared, strict=True) if is_prepared]
 
     def _publish(self, candle: Candle, raw: float, price: float, model: ModelInfo) -> None:
-        if not (math.isfinite(price) and price > 0.0):
+        if not LEAST_PRICE <= price <= MOST_PRICE:
             self._metrics.count_forming("skipped")
             return
         topic = forming_topic(self._market.exchange, candle.symbol, self._market.timeframe.text)

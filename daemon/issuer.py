@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
@@ -12,6 +11,7 @@ from daemon.ledger import Ledger
 from daemon.marks import Marks
 from daemon.outbox import Outgoing
 from daemon.topics import batch_topic, prediction_topic
+from model.candle import is_price
 from model.forecast import batch_payload
 from model.forecasts import Common, Forecasts, Writer
 
@@ -40,6 +40,7 @@ class Run(NamedTuple):
     Attributes:
         models: which model spoke of each.
         filled: candles of each window that had no trade.
+        repaired: candles of each window that had values that were put right.
         lookback: candles in a window.
         started_s: when their flush began, monotonic.
         inference_s: how long the network ran.
@@ -52,6 +53,7 @@ class Run(NamedTuple):
 
     models: Sequence[ModelInfo]
     filled: Sequence[int]
+    repaired: Sequence[int]
     lookback: int
     started_s: float
     inference_s: float
@@ -83,6 +85,7 @@ class Run(NamedTuple):
         return cls(
             [served.infos[ready.slot] for ready in batch],
             [windows[ready.slot].filled(served.lookback) for ready in batch],
+            [windows[ready.slot].repaired(served.lookback) for ready in batch],
             served.lookback,
             started_s,
             inference_s,
@@ -99,13 +102,23 @@ class Run(NamedTuple):
         return Run(
             [self.models[i] for i in at],
             [self.filled[i] for i in at],
-            *self[2:5],
+            [self.repaired[i] for i in at],
+            *self[3:6],
             self.raw[which],
             self.price[which],
             self.last[which],
             self.outlook.part(which),
             self.out_of_range[which],
         )
+
+    def faults(self) -> list[str | None]:
+        """Why each of the candles cannot be forecast from these numbers; None where it can."""
+        priced = is_price(self.price) & is_price(self.last)
+        sound = self.outlook.sound()
+        return [
+            "not_a_price" if not p else "not_an_interval" if not s else None
+            for p, s in zip(priced.tolist(), sound.tolist(), strict=True)
+        ]
 
 
 class Issuer:
@@ -189,8 +202,7 @@ class Issuer:
 
     def rehearse(self, batch: Sequence[Ready], run: Run) -> None:
         """Write what `issue` would publish; nothing leaves and nothing is noted."""
-        prices = enumerate(run.price.tolist())
-        fit = [at for at, price in prices if 0.0 < price < math.inf]
+        fit = [at for at, fault in enumerate(run.faults()) if fault is None]
         batch, run = [batch[at] for at in fit], run.part(fit)
         self._writer.write(self._forecasts(batch, run, self._clock.wall_ms()))
 
@@ -224,12 +236,11 @@ class Issuer:
         expired_ms = now_ms - self._market.timeframe.ms
         knows = self._books.accuracy.knows
         fit = []
-        for at, (ready, price, has_left, filled) in enumerate(
-            zip(batch, run.price.tolist(), left, run.filled, strict=True)
+        for at, (ready, fault, has_left, filled) in enumerate(
+            zip(batch, run.faults(), left, run.filled, strict=True)
         ):
             candle = ready.candle
-            is_price = 0.0 < price < math.inf
-            if is_price:
+            if fault is None:
                 self.unpriced.discard(candle.symbol)
             else:
                 self.unpriced.add(candle.symbol)
@@ -238,8 +249,8 @@ class Issuer:
                 reason = "untraded"
             elif candle.close_ms <= expired_ms:
                 reason = "expired"
-            elif not is_price:
-                reason = "not_a_price"
+            elif fault is not None:
+                reason = fault
             # What was published before a restart is never published in other words.
             elif has_left or knows(candle.symbol, candle.close_ms):
                 reason = "repeated"
@@ -278,6 +289,7 @@ class Issuer:
             run.outlook.learnt.tolist(),
             run.models,
             run.filled,
+            run.repaired,
             skills,
             (ready_s > self._budget_s).tolist(),
         )

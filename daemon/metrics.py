@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from math import isfinite, nan
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
@@ -21,7 +22,10 @@ if TYPE_CHECKING:
 
     from daemon.accuracy import Accuracy
     from daemon.clock import Clock
+    from model.candle import Candle
     from model.forecast import Forecast
+
+log = logging.getLogger(__name__)
 
 SECONDS: Final = (
     *(5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01),
@@ -35,7 +39,10 @@ STAGES: Final = (
     *("ready", "total"),
 )
 OUTCOMES: Final = ("published", "late", "dropped", "skipped")
-SKIPPED: Final = ("gap", "window", "untraded", "expired", "not_a_price", "repeated")
+SKIPPED: Final = (
+    *("gap", "window", "untraded", "expired"),
+    *("not_a_price", "not_an_interval", "repeated"),
+)
 """Known from the start, so that their first increase can be seen."""
 
 C = TypeVar("C", bound=Collector)
@@ -128,6 +135,11 @@ class Metrics:
         self.feed_refused = self._counter("feed_refused", "Impossible candles refused")
         self.feed_off_grid = self._counter(
             "feed_off_grid", "Refused candles that open at another time than the exchange's others"
+        )
+        self._feed_repaired = self._counter(
+            "feed_repaired",
+            "Closed candles taken although prices contradicted each other or the volume was "
+            "missing",
         )
         self.feed_reconnects = self._counter("feed_reconnects", "Connections lost and renewed")
         self.feed_backfills = self._counter("feed_backfills", "Histories fetched to fill a gap")
@@ -269,6 +281,17 @@ class Metrics:
     def show_volumes(self, verdict: str, symbols: int) -> None:
         """Show how many symbols have volumes of that verdict."""
         self._volumes.labels(verdict).set(symbols)
+
+    def note_repaired(self, candle: Candle) -> None:
+        """Count a candle whose values were put right; log the first one."""
+        if not self._feed_repaired.value:
+            log.warning(
+                "%s: prices of the candle that opened at %d ms contradicted each other, or its "
+                "volume was missing; it was put right and taken, further ones are only counted",
+                candle.symbol,
+                candle.open_ms,
+            )
+        self._feed_repaired.inc()
 
     def show_accuracy(self, accuracy: Accuracy) -> None:
         """Copy the rolling figures into the gauges; some 0.5 ms, so not per forecast."""

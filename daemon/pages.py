@@ -10,7 +10,7 @@ from daemon.exchange import check_market, is_transient, make_exchange, network_e
 from daemon.forward_proxy import note_proxies
 from daemon.grid import Grid
 from daemon.offer import check_offer
-from model.candle import Ohlcv, Timeframe, check_ohlcv, check_open_ms, moment
+from model.candle import Ohlcv, Timeframe, check_open_ms, moment, repair_ohlcv
 from model.errors import BadCandle, OffGrid
 
 if TYPE_CHECKING:
@@ -155,11 +155,12 @@ def _closed(
     """The usable candles of a page, ascending, and how many of it are off the grid."""
     rows: dict[int, Ohlcv] = {}
     odd = 0
-    for open_ms, *values in page:
+    for row in page:
         try:
-            opened, ohlcv = check_open_ms(open_ms, frame, end_ms), check_ohlcv(values)
+            opened = check_open_ms(row[0] if row else None, frame, end_ms)
+            ohlcv = repair_ohlcv(row[1:6]).ohlcv
         except OffGrid:
-            odd += since_ms <= open_ms < end_ms
+            odd += since_ms <= row[0] < end_ms
             continue
         except BadCandle:
             continue

@@ -112,7 +112,7 @@ class Pipeline:
             self._request_repair(candle.symbol)
             self._ledger.score(candle)
         if verdict not in (Verdict.DUPLICATE, Verdict.STALE):
-            self._books.recorder.candle(candle)
+            self._record(candle)
         metrics.count_candle(verdict.value)
         now_s = self._clock.monotonic()
         self._catch_up.arrived(now_s)
@@ -136,18 +136,24 @@ class Pipeline:
         following_ms = window.next_open_ms or 0
         for candle in candles:
             if candle.open_ms < following_ms and window.add(candle) is Verdict.REVISED:
-                self._books.recorder.candle(candle)
+                self._record(candle)
                 self._books.metrics.count_candle(Verdict.REVISED.value)
         new = [candle for candle in candles if candle.open_ms >= following_ms]
         if not window.repair(new):
             return
         for candle in new:
-            self._books.recorder.candle(candle)
+            self._record(candle)
             self._ledger.score(candle)
         # Of what came together only the newest is forecast from, if nothing is missing before it.
         self._count_overtaken(window, following_ms + self.timeframe.ms * window.whole)
         if window.whole:
             self._enqueue(slot)
+
+    def _record(self, candle: Candle) -> None:
+        """Write down a candle that the window has taken."""
+        self._books.recorder.candle(candle)
+        if candle.repaired:
+            self._books.metrics.note_repaired(candle)
 
     def _count_overtaken(self, window: Window, since_ms: int) -> None:
         """Account for candles that had a successor before they could be forecast from."""

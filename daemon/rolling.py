@@ -19,9 +19,9 @@ def ratio_of_sums(n: int, sx: float, sy: float, sxx: float, sxy: float, syy: flo
     without the factor for finite populations).
 
     Returns:
-        None below two values, or where all of y is zero.
+        None below two values, where all of y is zero, or where rounding is all that is left.
     """
-    if n < 2 or sy <= 0.0:  # noqa: PLR2004 - a spread needs two
+    if n < 2 or sy <= 0.0 or sx < 0.0:  # noqa: PLR2004 - a spread needs two
         return None
     ratio = sx / sy
     # Rounding may leave a residual of exactly zero slightly below it.

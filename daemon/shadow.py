@@ -11,8 +11,6 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-import numpy as np
-
 from daemon.follower import Follower
 from daemon.slate import Slate
 from model.decisions import Entry
@@ -162,8 +160,7 @@ class Shadow:
             part = slice(start, start + _TOGETHER)
             idx, end_ms, last = taken.idx[part], taken.end_ms[part], taken.ohlcv[part, -1, 3]
             raw = await self._pipeline.aside(partial(served.full, served.windows(idx)))
-            with np.errstate(over="ignore", invalid="ignore"):
-                price = served.price(idx, raw, last)
+            price = served.price(idx, raw, last)
             rows = zip(idx.tolist(), end_ms.tolist(), last.tolist(), price.tolist(), strict=True)
             now_ms = self._clock.wall_ms()
             for slot, open_ms, close, predicted in rows:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from daemon.accuracy import MOST_ERROR
 from model.live_trial import RECORD
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ class Slate:
                 continue
             close = ohlcv[-back][3]
             prices = (pair.last, pair.challenger, pair.champion)
-            losses = tuple(abs(price - close) / pair.last for price in prices)
+            losses = tuple(min(abs(price - close) / pair.last, MOST_ERROR) for price in prices)
             self._records.append((self._numbers[slot], pair.open_ms, *losses))
 
     def take_records(self) -> Records:

@@ -10,7 +10,7 @@ from model.candle import Candle, Timeframe
 from model.database import errors, open_database
 from model.errors import HistoryError
 from model.names import MarketKey, Names
-from model.rows import candle_of, share_of
+from model.rows import candle_of, newest_ranked, share_of
 
 _REVISIONS: Final = """
 WITH RECURSIVE slot(open_s) AS (
@@ -240,19 +240,14 @@ def _published(symbol: str, row: tuple[Any, ...]) -> Published:
 
 
 def newest_known(revisions: list[Candle], known_ms: int | None = None) -> list[Candle]:
-    """The newest revision of each candle, of those that had come by ``known_ms``.
+    """The revision of each candle that counts, of those that had come by ``known_ms``.
 
-    A flat candle in place of a missing one never replaces what the exchange had told.
+    A candle that was filled or repaired never replaces what the exchange had told.
 
     Args:
         revisions: ascending by opening time, then by receipt.
         known_ms: Unix milliseconds; None: all that have ever come.
     """
-    newest: dict[int, Candle] = {}
-    for candle in revisions:
-        if known_ms is not None and candle.received_ms > known_ms:
-            continue
-        before = newest.get(candle.open_ms)
-        if before is None or before.filled or not candle.filled:
-            newest[candle.open_ms] = candle
-    return list(newest.values())
+    return newest_ranked(
+        candle for candle in revisions if known_ms is None or candle.received_ms <= known_ms
+    )

@@ -28,6 +28,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from model.candle import is_price
 from model.forecast import Interval, Probabilities
 from model.residuals import LEVELS, Residuals, conformal_quantiles, phase
 from model.volatility import Volatility
@@ -96,6 +97,18 @@ class Outlook(NamedTuple):
     short: Floats
     neutral: Floats
     long: Floats
+
+    def sound(self) -> NDArray[np.bool_]:
+        """Around which forecasts nothing is known, or nothing but what can be true, ``[k]``."""
+        priced = (self.lower > 0.0) & (self.lower <= self.upper) & (self.upper < np.inf)
+        shares = np.array([self.short, self.neutral, self.long])
+        fine: NDArray[np.bool_] = (
+            priced
+            & (self.threshold >= 0.0)
+            & (self.threshold < np.inf)
+            & ((shares >= 0.0) & (shares <= 1.0)).all(axis=0)
+        )
+        return ~self.known | fine
 
     def part(self, which: slice | list[int]) -> Outlook:
         """Around some of the forecasts."""
@@ -200,25 +213,28 @@ class Calibration:
             last_close: closes that they start from, above 0, shape ``(k,)``.
             open_ms: opening times of the candles that are forecast, Unix milliseconds, ``(k,)``.
         """
-        priced = (predicted > 0.0) & (predicted < np.inf)
+        priced = is_price(predicted)
         learnt = self._n.take(idx)
         known = priced & (learnt >= self._rules.min_n)
         centre = np.log(np.where(priced, predicted, last_close))
         season = self._season[phase(open_ms, len(self._season))]
-        scale = np.exp(self._volatility.features(idx) @ self._weights + season)
+        with np.errstate(over="ignore"):
+            scale = np.exp(self._volatility.features(idx) @ self._weights + season)
         table = self._table.take(idx, axis=0)
         bounds = self._scaled_bounds(idx, table)
         self._waits[idx] = priced
         self._waiting[idx] = np.array([centre, scale, *bounds]).T
-        lower, upper = np.exp(
-            centre + np.minimum(np.maximum(bounds * scale, -_MOST_LOG), _MOST_LOG)
-        )
-        threshold = self._threshold(table, scale)
-        ends = np.log1p(np.array([-threshold, threshold])) - (centre - np.log(last_close))
-        below, up_to = _share_below(table, ends / scale)
+        # A scale may be 0 or infinite; what comes of it is not sound, and is withheld.
+        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+            reach = np.minimum(np.maximum(bounds * scale, -_MOST_LOG), _MOST_LOG)
+            lower, upper = np.exp(centre + reach)
+            threshold = self._threshold(table, scale)
+            ends = np.log1p(np.array([-threshold, threshold])) - (centre - np.log(last_close))
+            below, up_to = _share_below(table, ends / scale)
         # exp(log(x)) may miss x by its last digit.
         lower, upper = np.minimum(lower, predicted), np.maximum(upper, predicted)
-        told = np.array([lower, upper, threshold, below, up_to - below, 1.0 - up_to])
+        neutral = np.maximum(up_to - below, 0.0)
+        told = np.array([lower, upper, threshold, below, neutral, 1.0 - up_to])
         return Outlook(known, learnt, self._rules, *np.where(known, told, np.nan))
 
     def forget(self, idx: Index) -> None:
@@ -245,7 +261,11 @@ class Calibration:
     def _realise(self, idx: Index, close: Floats) -> None:
         """Learn from the closes that waiting forecasts were made of."""
         centre, scale, lower, upper = self._waiting.take(idx, axis=0).T
-        residual = (np.log(close) - centre) / scale
+        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+            residual = (np.log(close) - centre) / scale
+        fine = np.isfinite(residual)
+        if not fine.all():
+            idx, residual, lower, upper = _those(fine, idx, residual, lower, upper)
         missed = (residual < lower) | (residual > upper)
         n = self._n.take(idx)
         known = n >= self._rules.min_n

@@ -123,13 +123,14 @@ class FeatureDrift:
         self._alarmed = False
 
     def update(self, rows: NDArray[np.float32], now_s: float) -> bool:
-        """Take in scaled rows ``[k, F]``, whatever their symbols.
+        """Take in scaled rows ``[k, F]``, whatever their symbols; those not finite are left out.
 
         Returns:
             Whether this is an alarm; the next one needs the index to have been half as large.
         """
         block = self._reference if self._learning else self._block
-        place = (rows - _FROM) * (_BINS / (_TO - _FROM))
+        rows = rows[np.isfinite(rows).all(axis=1)]
+        place = (np.clip(rows, _FROM, _TO) - _FROM) * (_BINS / (_TO - _FROM))
         bins = np.clip(place, 0, _BINS - 1).astype(np.int64) + _BINS * np.arange(self._n_features)
         block += np.bincount(bins.ravel(), minlength=block.size).reshape(block.shape)
         if now_s < self._due_s or (self._learning and block[0].sum() < LEAST_CANDLES):

@@ -57,12 +57,14 @@ class WindowInfo(NamedTuple):
         filled: how many of them had no trade.
         out_of_range: share of scaled values outside what the scaler was fitted on, 0 to 1.
         final_by: how the newest candle is known to be closed.
+        repaired: how many of them had values that were put right, see `model.candle.repair_ohlcv`.
     """
 
     length: int
     filled: int
     out_of_range: float
     final_by: str
+    repaired: int = 0
 
 
 class Skill(NamedTuple):

@@ -49,7 +49,9 @@ _PRICES: Final = (
 )
 _INTERVAL: Final = b'"interval":{"level":%b,"lower":%%b,"upper":%%b}'
 _CHANCES: Final = b'"probabilities":{"threshold":%b,"short":%b,"neutral":%b,"long":%b}'
-_WINDOW: Final = b'"window":{"length":%d,"filled":%%d,"out_of_range":%%b,"final_by":"%b"}'
+_WINDOW: Final = (
+    b'"window":{"length":%d,"filled":%%d,"out_of_range":%%b,"final_by":"%b","repaired":%%d}'
+)
 _SKILL: Final = b'"skill":{"mae_ratio":%b,"stderr":%b,"n":%d}'
 _LATENCY: Final = b'"latency_ms":{"ready":%%b,"queue":%%b,"inference":%b}'
 
@@ -83,6 +85,7 @@ class Forecasts:
         learnt: how many closes that evidence rests on.
         models: which model spoke of each.
         filled: candles of each window that had no trade.
+        repaired: candles of each window that had values that were put right.
         skills: None where there is not enough evidence.
         late: whether each was over the budget.
 
@@ -98,6 +101,7 @@ class Forecasts:
     learnt: Sequence[int]
     models: Sequence[ModelInfo]
     filled: Sequence[int]
+    repaired: Sequence[int]
     skills: Sequence[Skill | None]
     late: Sequence[bool]
 
@@ -118,8 +122,8 @@ class Forecasts:
         market, common = self.market, self.common
         step_ms = market.timeframe.ms
         columns = self.candles, self.numbers.tolist(), self.known, self.learnt, self.models
-        for candle, numbers, known, learnt, model, filled, skill, late in zip(
-            *columns, self.filled, self.skills, self.late, strict=True
+        for candle, numbers, known, learnt, model, filled, repaired, skill, late in zip(
+            *columns, self.filled, self.repaired, self.skills, self.late, strict=True
         ):
             last, price, raw, change, lower, upper, *chances, out, _, _, ready, queue = numbers
             target_close_ms = candle.close_ms + step_ms
@@ -139,7 +143,9 @@ class Forecasts:
                 predicted_return=change,
                 interval=Interval(common.rules.level, lower, upper) if known else None,
                 probabilities=Probabilities(*chances) if known else None,
-                window=WindowInfo(common.lookback, filled, out, candle.final_by or "rest"),
+                window=WindowInfo(
+                    common.lookback, filled, out, candle.final_by or "rest", repaired
+                ),
                 skill=skill,
                 model=model,
                 latency=Latency(ready, queue, common.inference_ms),
@@ -180,12 +186,13 @@ class Writer:
             return []
         forms: dict[object, bytes] = {}
         documents: list[bytes] = []
-        for candle, numbers, known, model, filled, skill, late in zip(
+        for candle, numbers, known, model, filled, repaired, skill, late in zip(
             forecasts.candles,
             _formatted(forecasts.numbers),
             forecasts.known,
             forecasts.models,
             forecasts.filled,
+            forecasts.repaired,
             forecasts.skills,
             forecasts.late,
             strict=True,
@@ -196,7 +203,8 @@ class Writer:
             *prices, out, ratio, stderr, ready, queue = numbers
             told = prices if known else prices[: _OUTLOOK.start]
             skilled = () if skill is None else (ratio, stderr, skill.n)
-            values = (self._heads[candle.symbol], *told, filled, out, *skilled, ready, queue)
+            values = (self._heads[candle.symbol], *told, filled, out, repaired)
+            values += (*skilled, ready, queue)
             documents.append(forms[kind] % values)
         return documents
 

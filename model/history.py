@@ -19,7 +19,7 @@ from model.candle import Candle, Timeframe
 from model.database import errors, one, open_database, transaction
 from model.forecast import Forecast, ForecastRow
 from model.names import MarketKey, ModelKey, Names
-from model.rows import candle_of, candle_row, forecast_row
+from model.rows import candle_of, candle_row, forecast_row, newest_ranked
 
 _DAY_S: Final = 86_400
 _DAY_MS: Final = 1000 * _DAY_S
@@ -198,7 +198,10 @@ class History:
         limit: int,
         newest_ms: int | None = None,
     ) -> list[Candle]:
-        """The newest revision of each candle among ``limit`` openings in a row.
+        """The revision of each candle that counts, among ``limit`` openings in a row.
+
+        That is the newest one of the highest `Candle.rank`. Candles that cannot be true, as earlier
+        versions let them in, are left out.
 
         ``received_s`` is 0.0, since the monotonic clock of the process that received them is gone.
 
@@ -227,9 +230,8 @@ class History:
             if newest_s is None:
                 return []
             where = self._span(market, symbol, newest_s, step_s, limit)
-            # Revisions come in the order of their receipt, so the newest one stays.
-            newest = {row[0]: row for row in self._db.execute(_CANDLES, where)}
-            return [candle_of(symbol, step_s * 1000, row) for row in newest.values()]
+            rows = self._db.execute(_CANDLES, where)
+            return newest_ranked(candle_of(symbol, step_s * 1000, row) for row in rows)
 
     def count_off_grid(self, exchange: str, timeframe: Timeframe, since_ms: int) -> int:
         """How many rows since a time (Unix milliseconds) are of candles off a grid.

@@ -61,7 +61,7 @@ def _windows(
         return
     first_ms, end_ms = made[0].candle_close_ms - capacity * step_ms, made[-1].candle_close_ms
     rows = (end_ms - first_ms) // step_ms
-    known, flat = np.full((rows + 1, 5), np.nan), np.ones(rows + 1, dtype=np.bool_)
+    known, ranks = np.full((rows + 1, 5), np.nan), np.zeros(rows + 1, dtype=np.uint8)
     revisions = archive.revisions(made[0].symbol, first_ms, end_ms + step_ms)
     # Ascending by receipt, so the last one to be entered is the first that came.
     firsts = {candle.open_ms: np.array(candle.ohlcv) for candle in reversed(revisions)}
@@ -69,7 +69,7 @@ def _windows(
     candle = next(coming, None)
     for forecast in made:
         while candle is not None and candle.received_ms <= forecast.published_ms:
-            _take(candle, (candle.open_ms - first_ms) // step_ms, known, flat)
+            _take(candle, (candle.open_ms - first_ms) // step_ms, known, ranks)
             candle = next(coming, None)
         end = (forecast.candle_close_ms - first_ms) // step_ms
         window = known[end - capacity : end].copy()
@@ -77,8 +77,7 @@ def _windows(
         yield Known(forecast, whole, firsts.get(forecast.candle_close_ms))
 
 
-def _take(candle: Candle, row: int, known: Floats, flat: NDArray[np.bool_]) -> None:
-    # That nothing was traded is concluded, not told: what the exchange told stays.
-    if candle.filled and not flat[row]:
-        return
-    known[row], flat[row] = candle.ohlcv, candle.filled
+def _take(candle: Candle, row: int, known: Floats, ranks: NDArray[np.uint8]) -> None:
+    # What was concluded or put right does not replace what the exchange told.
+    if candle.rank >= ranks[row]:
+        known[row], ranks[row] = candle.ohlcv, candle.rank

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterable
 from typing import Any, Final
 
-from model.candle import Candle, FinalBy, Ohlcv
+from model.candle import Candle, FinalBy, Ohlcv, is_possible
 from model.forecast import Forecast
 
 _FINAL_BY: Final[tuple[FinalBy, ...]] = ("exchange_flag", "successor", "rest")
 """The column holds the place in this tuple: SQLite needs no byte for the most frequent, 0."""
+
+_FILLED: Final = 1
+_REPAIRED: Final = 2
+"""Bits of the column ``filled``."""
 
 _BILLION: Final = 1_000_000_000
 
@@ -30,7 +35,7 @@ def candle_row(market: int, symbol: int, candle: Candle) -> tuple[object, ...]:
         candle.received_ms - candle.close_ms,
         *candle.ohlcv,
         _FINAL_BY.index(candle.final_by),
-        candle.filled,
+        _FILLED * candle.filled + _REPAIRED * candle.repaired,
     )
 
 
@@ -40,7 +45,7 @@ def candle_of(symbol: str, step_ms: int, row: tuple[Any, ...]) -> Candle:
     Raises:
         sqlite3.DatabaseError: nobody wrote it like this.
     """
-    open_s, delay_ms, *ohlcv, final_by, filled = row
+    open_s, delay_ms, *ohlcv, final_by, flags = row
     if not 0 <= final_by < len(_FINAL_BY):
         msg = f"a candle of {symbol} became final in no known way"
         raise sqlite3.DatabaseError(msg)
@@ -54,8 +59,23 @@ def candle_of(symbol: str, step_ms: int, row: tuple[Any, ...]) -> Candle:
         received_ms=close_ms + delay_ms,
         received_s=0.0,
         final_by=_FINAL_BY[final_by],
-        filled=bool(filled),
+        filled=bool(flags & _FILLED),
+        repaired=bool(flags & _REPAIRED),
     )
+
+
+def newest_ranked(revisions: Iterable[Candle]) -> list[Candle]:
+    """Of each candle the revision that counts: the newest of the highest rank, if it can be true.
+
+    Args:
+        revisions: of one symbol, ascending by opening time, then by receipt.
+    """
+    newest: dict[int, Candle] = {}
+    for candle in revisions:
+        before = newest.get(candle.open_ms)
+        if is_possible(candle.ohlcv) and (before is None or candle.rank >= before.rank):
+            newest[candle.open_ms] = candle
+    return list(newest.values())
 
 
 def forecast_row(

@@ -210,13 +210,16 @@ class BoundScaler:
 
     def scale(self, idx: IntArray, rows: FloatArray) -> NDArray[np.float32]:
         """Scale the rows ``[k, F]`` of the symbols ``idx [k]``; 0 … 1 inside the fitted range."""
-        scaled = rows * self._factor.take(idx, axis=0)
-        scaled += self._summand.take(idx, axis=0)
-        return scaled.astype(np.float32)
+        # Beyond the range of float32 a value is infinite, and what is forecast from it no price.
+        with np.errstate(over="ignore", invalid="ignore"):
+            scaled = rows * self._factor.take(idx, axis=0)
+            scaled += self._summand.take(idx, axis=0)
+            return scaled.astype(np.float32)
 
     def unscale_target(self, idx: IntArray, raw: NDArray[np.float32]) -> FloatArray:
         """Turn the network's outputs ``[k]`` into target values ``[k]``."""
-        return raw * self._scale.take(idx) + self._offset.take(idx)
+        with np.errstate(over="ignore", invalid="ignore"):
+            return raw * self._scale.take(idx) + self._offset.take(idx)
 
     def fitted_range(self, idx: IntArray, feature: int) -> tuple[FloatArray, FloatArray]:
         """Least and greatest value of a feature in the rows that it was fitted on, ``[k]`` each."""

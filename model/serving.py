@@ -251,7 +251,9 @@ class ServedModel:
             last_close: closes that the forecasts start from, shape ``(k,)``.
         """
         value = self._scaler.unscale_target(idx, raw)
-        return value if self.target == "close" else last_close * np.exp(value)
+        # What overflows is no price, and is withheld.
+        with np.errstate(over="ignore", invalid="ignore"):
+            return value if self.target == "close" else last_close * np.exp(value)
 
     def recent_prices(
         self, idx: Index, ohlcv: Floats, count: int

@@ -96,7 +96,7 @@ class Bybit(Dialect):
         category = query.get("category", "")
         tick = 10.0**-self.market.tape.recording.decimals
         listed: Iterable[str] = self.market.listed if category == "spot" else ()
-        rows = [_instrument(symbol, f"{tick:.8f}") for symbol in listed]
+        rows = [_instrument(symbol, decimals(tick)) for symbol in listed]
         return _body({"category": category, "list": rows}, now_ms)
 
     def _klines(self, query: Mapping[str, str], now_ms: int) -> object:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 from itertools import count
 from typing import ClassVar, Final, NamedTuple
 
@@ -17,6 +18,9 @@ from daemon.sandbox.market import Kline, Market
 from model.errors import CandlecastError
 
 _NUMBER: Final = re.compile(r"\d{1,20}")
+
+_EIGHT_PLACES: Final = 0.01
+"""Smaller numbers need more places than 8."""
 
 Messages = Callable[[str], list[bytes]]
 """What a burst says of one topic; empty when there is nothing to say."""
@@ -171,8 +175,16 @@ def named(pairs: str) -> dict[str, str]:
 
 
 def decimals(value: float) -> str:
-    """A number as exchanges write it into strings; reads back as the same one up to 8 places."""
-    return f"{value:.8f}"
+    """A number as exchanges write it into strings; reads back as the same one up to 8 places.
+
+    Numbers below 0.01 have as many places as they need.
+
+    >>> decimals(97123.4), decimals(0.0), decimals(1.2345e-10)
+    ('97123.40000000', '0.00000000', '0.00000000012345')
+    """
+    if value == 0.0 or value >= _EIGHT_PLACES:
+        return f"{value:.8f}"
+    return f"{Decimal(repr(value)):f}"
 
 
 def optional_int(query: Mapping[str, str], name: str, wrong: RestRefusal) -> int | None:

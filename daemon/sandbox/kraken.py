@@ -238,6 +238,6 @@ def _pair(symbol: str, market: Market) -> dict[str, object]:
         "margin_stop": 40,
         "ordermin": "0.0001",
         "costmin": "0.5",
-        "tick_size": f"{10.0**-market.tape.recording.decimals:.8f}",
+        "tick_size": decimals(10.0**-market.tape.recording.decimals),
         "status": "online",
     }

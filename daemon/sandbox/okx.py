@@ -78,7 +78,7 @@ class Okx(Dialect):
             raise empty
         tick = 10.0**-self.market.tape.recording.decimals
         listed = self.market.listed if kind == "SPOT" else ()
-        return _body([_instrument(self.market_id(symbol), f"{tick:.8f}") for symbol in listed])
+        return _body([_instrument(self.market_id(symbol), decimals(tick)) for symbol in listed])
 
     def _recent(self, query: Mapping[str, str], now_ms: int) -> object:
         frame = self.market.tape.timeframe

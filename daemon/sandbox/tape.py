@@ -8,6 +8,7 @@ candle after candle of whatever grid is asked for, one second each in the demo.
 from __future__ import annotations
 
 import gzip
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -24,7 +25,9 @@ DATA: Final = Path(__file__).parent / "data"
 RECORDING_15M: Final = DATA / "slim_BTCUSDT-15m_2025-01_05.csv.gz"
 
 _COLUMNS: Final = ("open", "high", "low", "close", "volume")
-_MAX_DECIMALS: Final = 8
+_DECIMALS: Final = 8
+"""Of volumes, and at most of prices from 0.01 up; smaller prices have as many more as it takes for
+seven significant digits."""
 
 
 @dataclass(frozen=True)
@@ -73,10 +76,11 @@ def _refuse_impossible(path: Path, ohlcv: NDArray[np.float64]) -> None:
 
 
 def _decimals(prices: NDArray[np.float64]) -> int:
-    for decimals in range(_MAX_DECIMALS):
+    most = max(_DECIMALS, 6 - math.floor(math.log10(prices.min())))
+    for decimals in range(most):
         if np.array_equal(np.round(prices, decimals), prices):
             return decimals
-    return _MAX_DECIMALS
+    return most
 
 
 @dataclass(frozen=True)
@@ -134,7 +138,7 @@ class Tape:
         # Rounding must not leave the range of a recording with more decimals than a price has.
         price = min(max(round(price, self.recording.decimals), low), h)
         seen = (*corners[: leg + 1], price)
-        volume = round(whole.volume * max(fraction, 0.0), _MAX_DECIMALS)
+        volume = round(whole.volume * max(fraction, 0.0), _DECIMALS)
         return Ohlcv(o, max(seen), min(seen), price, min(volume, whole.volume))
 
     def history(

@@ -34,10 +34,20 @@ const Chart = (() => {
 
   const ticks = (low, high, wanted) => {
     const rough = (high - low) / wanted, power = 10 ** Math.floor(Math.log10(rough));
-    const step = power * ([1, 2, 5, 10].find((factor) => factor * power >= rough));
+    const step = power * ([1, 2, 5].find((factor) => factor * power >= rough) ?? 10);
     const values = [];
     for (let at = Math.ceil(low / step); at * step <= high; at++) values.push(at * step);
-    return { values, digits: Math.max(0, -Math.floor(Math.log10(step) + 1e-9)) };
+    return { values, label: (value) => label(value, Math.floor(Math.log10(step) + 1e-9)) };
+  };
+
+  // A price with every digit down to the one of that power of ten; small and huge ones with an exponent.
+  const label = (value, power) => {
+    const size = Math.abs(value);
+    const digits = Math.max(0, -power);
+    if (size < 1e15 && (size >= 1e-4 || digits <= 8)) {
+      return value.toLocaleString("en-US", { minimumFractionDigits: digits, maximumFractionDigits: digits });
+    }
+    return value.toExponential(Math.min(20, Math.max(0, Math.floor(Math.log10(size)) - power)));
   };
 
   // The geometry of one drawing: where a candle and a price are.
@@ -109,13 +119,13 @@ const Chart = (() => {
     pen.fillStyle = ink("muted");
     pen.strokeStyle = ink("line");
     pen.lineWidth = 1;
-    const { values, digits } = ticks(at.low, at.high, Math.max(3, box.height / 70));
+    const { values, label: text } = ticks(at.low, at.high, Math.max(3, box.height / 70));
     pen.textBaseline = "middle"; pen.textAlign = "left";
     const tagged = ended ? NaN : at.y(awaits(at)?.[1] ?? NaN);
     for (const value of values) {
       const y = Math.round(at.y(value)) + 0.5;
       pen.beginPath(); pen.moveTo(at.left, y); pen.lineTo(at.right, y); pen.stroke();
-      if (!(Math.abs(y - tagged) < 17)) pen.fillText(value.toLocaleString("en-US", { minimumFractionDigits: digits, maximumFractionDigits: digits }), at.right + 8, y);
+      if (!(Math.abs(y - tagged) < 17)) pen.fillText(text(value), at.right + 8, y);
     }
     pen.textBaseline = "bottom"; pen.textAlign = "center";
     let free = -Infinity;
@@ -158,8 +168,7 @@ const Chart = (() => {
   const tag = (pen, at, ink) => {
     const forecast = awaits(at);
     if (!forecast) return;
-    const { digits } = ticks(at.low, at.high, 30), y = at.y(forecast[1]);
-    const text = forecast[1].toLocaleString("en-US", { minimumFractionDigits: digits, maximumFractionDigits: digits });
+    const text = ticks(at.low, at.high, 30).label(forecast[1]), y = at.y(forecast[1]);
     pen.font = `600 ${pen.font}`;
     pen.fillStyle = ink("accent");
     pen.textAlign = "left"; pen.textBaseline = "middle";

@@ -26,8 +26,10 @@
 
   const price = (value) => {
     if (value === null) return "–";
+    // Other prices than these are written with an exponent, or their digits would not fit.
+    if (!(value >= 1e-6 && value < 1e15)) return value.toExponential(5);
     const before = Math.floor(Math.log10(value)) + 1;
-    const digits = Math.min(9, Math.max(0, (before > 0 ? 7 : 6) - before));
+    const digits = Math.max(0, (before > 0 ? 7 : 6) - before);
     return value.toLocaleString("en-US", { minimumFractionDigits: digits, maximumFractionDigits: digits });
   };
   const percent = (value) => `${value < 0 ? "−" : "+"}${Math.abs(value * 100).toFixed(3)} %`;

@@ -136,12 +136,12 @@ def filled(symbols: tuple[str, ...], price: float, *, intervals: bool) -> Board:
     return board
 
 
-NUMBER = re.compile(r"[-+]?\d+(\.\d+)?%?!?|[✓✗–…]|s|min")
+NUMBER = re.compile(r"[-+]?\d+(\.\d+)?(e[-+]\d\d)?%?!?|[✓✗–…]|s|min")
 BARS = re.compile("[▁▂▃▄▅▆▇█]+")
 
 
 @pytest.mark.parametrize("width", [60, 80, 100, 120, 200])
-@pytest.mark.parametrize("price", [0.00002345, 0.4, 97_123.4, 1_234_567.8])
+@pytest.mark.parametrize("price", [8e-11, 1.116e-7, 0.00002345, 0.4, 97_123.4, 1_234_567.8, 4e16])
 @pytest.mark.parametrize("names", [DEMO, tuple(f"S{n:02}/USDT:USDT" for n in range(20))])
 def test_no_line_wraps_and_no_number_is_cut(
     width: int, price: float, names: tuple[str, ...]

@@ -76,6 +76,40 @@ def test_a_candle_that_has_not_begun_closes_none(closed: Literal[False] | None) 
         update(rule, 1, closed=closed, now_ms=T0 + FRAME.ms - 1_001)
 
 
+def test_a_refused_update_keeps_the_values_before_it_from_becoming_final() -> None:
+    rule = ClosingRule(FRAME, 1_000)
+    update(rule, -1, closed=None)
+    update(rule, 0, closed=None)
+    with pytest.raises(BadCandle):
+        update(rule, 0, closed=None, values=(100, 101, 99, 102, 4))
+    assert update(rule, 1, closed=None) is None
+    # A later update of the same candle makes up for it.
+    with pytest.raises(BadCandle):
+        update(rule, 1, closed=None, values=(100, 101, 99, 102, 4))
+    update(rule, 1, closed=None)
+    final = update(rule, 2, closed=None)
+    assert final is not None
+    assert final.open_ms == T0 + FRAME.ms
+
+
+def test_a_refused_beginning_of_the_next_candle_leaves_the_one_before_to_become_final() -> None:
+    rule = ClosingRule(FRAME, 1_000)
+    update(rule, -1, closed=None)
+    update(rule, 0, closed=None)
+    with pytest.raises(BadCandle):
+        update(rule, 1, closed=None, values=(98, 101, 99, 100, 4))
+    final = update(rule, 2, closed=None)
+    assert final is not None
+    assert final.open_ms == T0
+
+
+@pytest.mark.parametrize("volume", [None, float("nan")])
+def test_an_exchange_without_volumes_is_heard(volume: float | None) -> None:
+    final = update(ClosingRule(FRAME, 1_000), 0, closed=True, values=(*VALUES[:4], volume))
+    assert final is not None
+    assert (final.ohlcv.volume, final.repaired) == (0.0, True)
+
+
 def test_an_older_update_changes_nothing() -> None:
     rule = ClosingRule(FRAME, 1_000)
     update(rule, 1, closed=None)
@@ -165,10 +199,17 @@ def test_of_two_rows_for_one_candle_the_later_one_counts() -> None:
 
 
 @pytest.mark.parametrize("bad", BAD)
-def test_behind_an_impossible_row_nothing_is_taken_lest_it_pass_for_a_quiet_period(
+def test_the_period_of_an_impossible_row_is_named_lest_it_pass_for_a_quiet_one(
     bad: list[object],
 ) -> None:
-    assert finals([*ROWS[:2], bad, *ROWS[2:]], NEVER) == [0, 1]
+    rows = [ROWS[0], bad, ROWS[2]]
+    answer = read_rest("A/B", rows, FRAME, NEVER, (NEVER, 1.0))
+    if bad[:1] == [T0]:
+        # It stands for a period that is there: nothing is missing but what the history leaves out.
+        assert answer.unusable == frozenset()
+    else:
+        assert answer.unusable == {T0 + FRAME.ms}
+    assert [candle.open_ms for candle in answer.final] == [ROWS[0][0], ROWS[2][0]]
 
 
 def test_a_row_off_the_grid_counts_and_ends_the_answer_only_where_it_stands_for_a_candle() -> None:

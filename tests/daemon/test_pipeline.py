@@ -244,6 +244,7 @@ async def test_periods_without_a_trade_are_filled_and_told(path: Route, market: 
         "filled": 1,
         "out_of_range": forecast["window"]["out_of_range"],
         "final_by": "rest",
+        "repaired": 0,
     }
 
 

@@ -217,14 +217,14 @@ async def test_a_daemon_that_stops_is_seen_and_so_is_its_return(
 HOSTILE = '<img src=x onerror="document.title=`owned`">/USDT'
 
 
-async def test_a_thousand_symbols_stay_usable_and_are_text(tmp_path: Path) -> None:
+@asynccontextmanager
+async def page_of(windows: list[Window], folder: Path) -> AsyncIterator[Tab]:
+    """The page in a browser, of a daemon that has these windows and nothing else."""
     program("chromium")
-    symbols = (HOSTILE, *(f"S{number:03}/USDT" for number in range(999)))
+    symbols = tuple(window.symbol for window in windows)
     clock, metrics = SystemClock(), Metrics(10)
-    with_history = await asyncio.to_thread(History, tmp_path / "history.sqlite")
+    with_history = await asyncio.to_thread(History, folder / "history.sqlite")
     recorder = Recorder(with_history, ("binance", "1m"), 90, clock, metrics)
-    start_ms = MINUTE.floor(clock.wall_ms()) - 50 * MINUTE.ms
-    windows = [filled(symbol, start_ms) for symbol in symbols]
     pipeline = SimpleNamespace(is_idle=True, windows=windows, stale_symbols=lambda _: [HOSTILE])
     issuer = SimpleNamespace(ledger=Ledger(cast("Any", None)))
     market = Market("tester", "binance", symbols, MINUTE)
@@ -242,32 +242,78 @@ async def test_a_thousand_symbols_stay_usable_and_are_text(tmp_path: Path) -> No
                 )
             ),
         ]  # fmt: skip
-        async with browser(tmp_path / "profile") as tab:
+        async with browser(folder / "profile") as tab:
             await tab.show_as(1280, 900, "dark")
             await tab.open(await listening)
-            await tab.until("document.querySelectorAll('#rows canvas').length > 3")
-            assert await tab.value("document.querySelectorAll('#rows > [role=row]').length") == 1000
-            # Charts are drawn of what is to be seen, and asked for only then.
-            assert await tab.value("document.querySelectorAll('#rows canvas').length") < 60
-            assert len(tab.requests) < 10
-            await tab.value("document.querySelector('#rows > :last-child').scrollIntoView()")
-            await tab.until("!!document.querySelector('#rows > :last-child canvas')")
-            assert await tab.value("document.querySelectorAll('#rows canvas').length") < 60
-            assert await text(tab, "#name") == HOSTILE
-            assert await text(tab, "#model") == HOSTILE
-            assert await tab.value("document.title") == "candlecast"
-            assert await tab.value("document.querySelectorAll('img').length") == 0
-            assert tab.complaints == []
+            yield tab
         for task in tasks:
             task.cancel()
     await asyncio.to_thread(with_history.close)
 
 
-def filled(symbol: str, start_ms: int) -> Window:
+def start_ms() -> int:
+    return MINUTE.floor(SystemClock().wall_ms()) - 50 * MINUTE.ms
+
+
+async def test_a_thousand_symbols_stay_usable_and_are_text(tmp_path: Path) -> None:
+    symbols = (HOSTILE, *(f"S{number:03}/USDT" for number in range(999)))
+    windows = [filled(symbol, start_ms()) for symbol in symbols]
+    async with page_of(windows, tmp_path) as tab:
+        await tab.until("document.querySelectorAll('#rows canvas').length > 3")
+        assert await tab.value("document.querySelectorAll('#rows > [role=row]').length") == 1000
+        # Charts are drawn of what is to be seen, and asked for only then.
+        assert await tab.value("document.querySelectorAll('#rows canvas').length") < 60
+        assert len(tab.requests) < 10
+        await tab.value("document.querySelector('#rows > :last-child').scrollIntoView()")
+        await tab.until("!!document.querySelector('#rows > :last-child canvas')")
+        assert await tab.value("document.querySelectorAll('#rows canvas').length") < 60
+        assert await text(tab, "#name") == HOSTILE
+        assert await text(tab, "#model") == HOSTILE
+        assert await tab.value("document.title") == "candlecast"
+        assert await tab.value("document.querySelectorAll('img').length") == 0
+        assert tab.complaints == []
+
+
+LABELS = """(() => {
+  window.labels = new Set();
+  const draw = CanvasRenderingContext2D.prototype.fillText;
+  CanvasRenderingContext2D.prototype.fillText = function (text, ...place) {
+    window.labels.add(text);
+    draw.call(this, text, ...place);
+  };
+  window.dispatchEvent(new Event("resize"));
+  return true;
+})()"""
+
+
+@pytest.mark.parametrize(
+    ("scale", "close"),
+    [
+        (1e-10, "1.50000e-10"),
+        (1.2e-7, "1.80000e-7"),
+        (1e-5, "0.0000150000"),
+        (40_000.0, "60,000.00"),
+    ],
+)
+async def test_prices_of_any_size_have_their_digits(
+    tmp_path: Path, scale: float, close: str
+) -> None:
+    async with page_of([filled("PEPE/BTC", start_ms(), scale)], tmp_path) as tab:
+        await tab.until(PAINTED)
+        assert await text(tab, "#rows .close") == close
+        assert await text(tab, "#last") == close
+        await tab.value(LABELS)
+        await tab.until("window.labels.size > 4")
+        words = await tab.value("[...window.labels]")
+        prices = [t for t in words if ":" not in t and t != "no forecast"]
+        assert len(prices) > 2
+        assert all(0.4 < float(t.replace(",", "")) / scale < 2.1 for t in prices)
+        assert tab.complaints == []
+
+
+def filled(symbol: str, start_ms: int, scale: float = 1.0) -> Window:
     window = Window(symbol, MINUTE, 40)
     opens = range(start_ms, start_ms + 50 * MINUTE.ms, MINUTE.ms)
-    window.repair(
-        Candle(symbol, at, at + MINUTE.ms, Ohlcv(1.0, 2.0, 0.5, 1.5, 3.0), at, 0.0, "rest")
-        for at in opens
-    )
+    ohlcv = Ohlcv(1.0 * scale, 2.0 * scale, 0.5 * scale, 1.5 * scale, 3.0)
+    window.repair(Candle(symbol, at, at + MINUTE.ms, ohlcv, at, 0.0, "rest") for at in opens)
     return window

@@ -37,7 +37,8 @@ EXPECTED = {
     "predicted_close": 78130.1, "predicted_normalized": 0.0858, "predicted_return": 0.0000858,
     "interval": {"level": 0.9, "lower": 78080.0, "upper": 78180.2},
     "probabilities": {"threshold": 0.0002, "short": 0.23, "neutral": 0.38, "long": 0.39},
-    "window": {"length": 60, "filled": 0, "out_of_range": 0.0, "final_by": "exchange_flag"},
+    "window": {"length": 60, "filled": 0, "out_of_range": 0.0, "final_by": "exchange_flag",
+               "repaired": 0},
     "skill": {"mae_ratio": 0.999, "stderr": 0.0012, "n": 1440},
     "model": {"version": "20261123T020000Z-3f9a1c", "sha256": "ab" * 32, "target": "log_return"},
     "latency_ms": {"ready": 1.1, "queue": 0.2, "inference": 0.1}, "late": False,
@@ -62,6 +63,7 @@ def forecasts(*, evidence: bool = True, late: bool = False, **changes: float) ->
         [evidence],
         [1440],
         [MODEL],
+        [0],
         [0],
         [skill],
         [late],
@@ -116,7 +118,7 @@ def test_what_is_not_finite_is_refused(column: str, number: float) -> None:
 
 
 def test_nothing_is_written_of_nothing() -> None:
-    none = Forecasts(MARKET, COMMON, [], np.empty((0, len(COLUMNS))), [], [], [], [], [], [])
+    none = Forecasts(MARKET, COMMON, [], np.empty((0, len(COLUMNS))), [], [], [], [], [], [], [])
     assert (Writer(MARKET).write(none), list(none), len(none)) == ([], [], 0)
 
 
@@ -152,7 +154,7 @@ def test_however_many_each_is_written_as_if_it_were_alone(data: st.DataObject) -
     common = COMMON._replace(rules=rules, inference_ms=data.draw(finite))
     batch = Forecasts(
         MARKET, common, candles, numbers, known, draw(st.integers(0, 9)), models,
-        draw(st.integers(0, 60)), skills, draw(st.booleans()),
+        draw(st.integers(0, 60)), draw(st.integers(0, 60)), skills, draw(st.booleans()),
     )  # fmt: skip
     texts = Writer(MARKET).write(batch)
     assert texts == [payload(forecast) for forecast in batch]

@@ -43,7 +43,7 @@ def candle(
 ) -> Candle:
     open_ms = T0 + slot * step_ms
     close_ms = open_ms + step_ms
-    ohlcv = Ohlcv(99.5, 120.25, 80.125, close, 3.5)
+    ohlcv = Ohlcv(99.5, max(120.25, close), min(80.125, close), close, 3.5)
     return Candle(symbol, open_ms, close_ms, ohlcv, close_ms + delay_ms, 5.0, final_by)
 
 
@@ -72,9 +72,12 @@ def history(path: Path) -> Iterator[History]:
     opened.close()
 
 
-def test_a_candle_comes_back_as_it_went_in_after_a_restart(path: Path) -> None:
+@pytest.mark.parametrize(("filled", "repaired"), [(False, False), (True, False), (False, True)])
+def test_a_candle_comes_back_as_it_went_in_after_a_restart(
+    path: Path, *, filled: bool, repaired: bool
+) -> None:
     first = History(path)
-    went_in = candle(0, final_by="rest", delay_ms=-3)._replace(filled=True)
+    went_in = candle(0, final_by="rest", delay_ms=-3)._replace(filled=filled, repaired=repaired)
     first.add_candles("binance", "1m", [went_in])
     first.close()
     second = History(path)
@@ -176,6 +179,25 @@ def test_pruning_goes_slice_by_slice_and_stops_at_the_boundary(history: History)
 
 
 Event = tuple[int, str, float, int]
+
+
+def test_what_the_exchange_told_stays_whatever_comes_later(history: History) -> None:
+    told, later = candle(0, close=100.0), candle(0, close=101.0, delay_ms=50)
+    for worse in (later._replace(filled=True), later._replace(repaired=True)):
+        history.add_candles("binance", "1m", [told, worse])
+        (read,) = history.candles("binance", "BTC/USDT", "1m", 1)
+        assert read.ohlcv == told.ohlcv
+
+
+@pytest.mark.parametrize("close", [1e308, 1e-308, -1.0])
+def test_candles_that_cannot_be_true_are_left_out(history: History, close: float) -> None:
+    """Earlier versions let some of them in."""
+    odd = candle(1)._replace(ohlcv=Ohlcv(close, close, close, close, 1.0))
+    history.add_candles("binance", "1m", [candle(0), odd, candle(2)])
+    read = history.candles("binance", "BTC/USDT", "1m", 3)
+    assert [(c.open_ms - T0) // MINUTE for c in read] == [0, 2]
+
+
 events = st.lists(
     st.tuples(
         st.integers(0, 12), st.sampled_from(["A/B", "C/D"]), st.sampled_from([1.0, 2.5, 1e9]),

@@ -1,0 +1,201 @@
+"""Candles that contradict themselves or hold absurd numbers: a whole daemon forecasts on."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from daemon.backfill import Backfill
+from daemon.sandbox import EXCHANGES
+from daemon.sandbox.exchange import Behaviour, SandboxExchange
+from daemon.sandbox.tape import Tape
+from daemon.window import Verdict, Window
+from model.archive import Archive
+from model.candle import Candle, Ohlcv
+from model.registry import Registry
+from model.replay import Replayed, replay
+from tests.faults.arena import Arena
+from tests.replay.running import make_feed, nothing_left, running, until
+from tests.sandbox.scaled import MINUTE, SECOND, ScaledClock, minute_tape, second_tape
+
+FACTOR = 2.0
+ODD, SOUND = "S00/USDT", ("S01/USDT", "S02/USDT")
+
+Identity = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class OddTape(Tape):
+    """A tape some of whose candles are others, in the stream and in the history alike."""
+
+    odd: dict[Identity, Ohlcv] = field(default_factory=dict)
+
+    def forming(self, symbol: str, open_ms: int, fraction: float) -> Ohlcv:
+        return self.odd.get((symbol, open_ms)) or super().forming(symbol, open_ms, fraction)
+
+
+def odd_tape(tape: Tape) -> OddTape:
+    return OddTape(tape.recording, tape.timeframe, tape.origin_ms, tape.starts, tape.slice_rows)
+
+
+class Trial:
+    """A daemon whose exchange plays odd candles of one symbol."""
+
+    def __init__(self, folder: Path) -> None:
+        self.tape = odd_tape(second_tape(3))
+        self.arena = Arena(folder, self.tape, FACTOR)
+
+    def coming(self, *after: int) -> list[int]:
+        """Openings of candles that have not begun, so many candles from now."""
+        now_ms = SECOND.floor(self.arena.clock.wall_ms())
+        return [now_ms + at * SECOND.ms for at in after]
+
+    async def passed(self, open_ms: int) -> None:
+        """Wait until every symbol is forecast from a whole window, all candles later than that."""
+        await self.arena.until(lambda: self._is_passed(open_ms))
+
+    def _is_passed(self, open_ms: int) -> bool:
+        made = {f["symbol"] for f in self.forecasts if f["candle_open_ms"] > open_ms}
+        return made == set(self.tape.symbols) and all(w.whole for w in self.arena.windows)
+
+    @property
+    def forecasts(self) -> list[dict[str, Any]]:
+        return [json.loads(published.payload) for published in self.arena.published]
+
+    def series(self, name: str, **labels: str) -> float:
+        assert self.arena.app is not None
+        registry = self.arena.app.metrics.registry
+        return registry.get_sample_value(f"candlecast_{name}", labels) or 0.0
+
+    def value(self, symbol: str, open_ms: int) -> list[float]:
+        """What the window holds of a candle."""
+        (window,) = [w for w in self.arena.windows if w.symbol == symbol]
+        assert window.next_open_ms is not None
+        back = (window.next_open_ms - open_ms) // SECOND.ms
+        values: list[float] = window.ohlcv()[-back].tolist()
+        return values
+
+    def replayed(self) -> Replayed:
+        """All that was published, computed again from the history."""
+        place = Archive(self.arena.folder / "state" / "history.sqlite", ("binance", "1s"))
+        try:
+            registry = Registry(self.arena.folder / "state" / "registry")
+            span_ms = 0, self.arena.clock.wall_ms() + 60_000
+            return replay(place, registry, SECOND.ms, *span_ms, lambda *_: None)
+        finally:
+            place.close()
+
+
+def widened(o: float, h: float, low: float, c: float, v: float) -> list[float]:
+    return [o, max(o, h, low, c), min(o, h, low, c), c, v]
+
+
+@pytest.fixture(autouse=True)
+def _short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits by the real clock inside ccxt waits no longer than by the trial's."""
+    monkeypatch.setattr("ccxt.pro.binance.timeout", int(10_000 / FACTOR), raising=False)
+
+
+async def test_candles_that_contradict_themselves_are_taken_with_a_wider_range(
+    tmp_path: Path,
+) -> None:
+    trial = Trial(tmp_path)
+    async with nothing_left(), trial.arena.running():
+        opens = trial.coming(3, 4, 7)
+        for at, open_ms in enumerate(opens):
+            _, h, low, c, v = trial.tape.candle(ODD, open_ms)
+            outside = (round(low * 0.999, 2), round(h * 1.001, 2))[at % 2]
+            trial.tape.odd[ODD, open_ms] = Ohlcv(outside, h, low, c, v)
+        await trial.passed(opens[-1])
+        for open_ms in opens:
+            assert trial.value(ODD, open_ms) == widened(*trial.tape.odd[ODD, open_ms])
+        assert trial.series("feed_repaired_total") == len(opens)
+        told = [f["window"]["repaired"] for f in trial.forecasts if f["symbol"] == ODD]
+        assert told[-1] == len(opens)
+    assert not any(f["window"]["repaired"] for f in trial.forecasts if f["symbol"] in SOUND)
+    assert trial.arena.ended == []
+    found = await asyncio.to_thread(trial.replayed)
+    assert found.compared == len({(f["symbol"], f["seq"]) for f in trial.forecasts})
+    assert found.differences == []
+
+
+async def test_absurd_numbers_of_one_symbol_cost_that_symbol_alone(tmp_path: Path) -> None:
+    trial = Trial(tmp_path)
+    async with nothing_left(), trial.arena.running():
+        opens = trial.coming(3, 4, 5, 6, 8)
+        absurd = (1e308, 5e-324, 1e15, 1e-308, 1e300)
+        for open_ms, price in zip(opens, absurd, strict=True):
+            trial.tape.odd[ODD, open_ms] = Ohlcv(price, price, price, price, 1.0)
+        await trial.passed(opens[-1])
+        for open_ms, price in zip(opens, absurd, strict=True):
+            _, _, _, close, volume = trial.value(ODD, open_ms)
+            # What is no price was refused and its period filled, the jump is one.
+            assert (close == price, volume) == ((True, 1.0) if price == 1e15 else (False, 0.0))
+    forecasts = trial.forecasts
+    for symbol in SOUND:
+        seen = {f["candle_open_ms"] for f in forecasts if f["symbol"] == symbol}
+        # A busy machine may miss some.
+        assert seen.intersection(range(opens[0], opens[-1] + SECOND.ms, SECOND.ms))
+    assert trial.arena.ended == []
+    assert trial.series("feed_refused_total") >= 4
+    found = await asyncio.to_thread(trial.replayed)
+    assert found.differences == []
+
+
+CAPACITY = 20
+FASTER = 40.0
+
+
+@pytest.mark.parametrize("name", EXCHANGES)
+async def test_every_protocol_brings_an_odd_candle_by_its_history(name: str) -> None:
+    clock = ScaledClock(FASTER)
+    tape = odd_tape(minute_tape(2, clock.wall_ms()))
+    behaviour = Behaviour(updates=2, close_delay_s=0.6)
+    async with SandboxExchange(tape, name=name, clock=clock, behaviour=behaviour) as exchange:
+        windows = {symbol: Window(symbol, MINUTE, CAPACITY) for symbol in tape.symbols}
+
+        def closed(candle: Candle) -> None:
+            if windows[candle.symbol].add(candle) is Verdict.GAP:
+                backfill.request(candle.symbol)
+
+        def told(symbol: str, candles: Sequence[Candle]) -> None:
+            windows[symbol].repair(candles)
+
+        urls = exchange.rest_url, exchange.ws_url
+        heard = make_feed(urls, tape.symbols, clock, name=name, on_closed=closed)
+        backfill = Backfill(
+            heard.feed, windows.values(), MINUTE, clock, heard.metrics, told, CAPACITY
+        )
+        opens = [MINUTE.floor(clock.wall_ms()) + at * MINUTE.ms for at in (4, 5, 8)]
+        for open_ms in opens:
+            _, h, low, c, v = tape.candle(ODD, open_ms)
+            tape.odd[ODD, open_ms] = Ohlcv(round(low * 0.999, 2), h, low, c, v)
+        async with running(heard), asyncio.TaskGroup() as group:
+            for symbol in windows:
+                backfill.request(symbol)
+            tasks = [
+                group.create_task(backfill.run()),
+                group.create_task(backfill.ask_for_overdue()),
+            ]
+            await until(
+                lambda: all(
+                    w.whole and (w.next_open_ms or 0) > opens[-1] + MINUTE.ms
+                    for w in windows.values()
+                )
+            )
+            for task in tasks:
+                task.cancel()
+    for symbol, window in windows.items():
+        assert window.next_open_ms is not None
+        first_ms = window.next_open_ms - CAPACITY * MINUTE.ms
+        for at, values in enumerate(window.ohlcv().tolist()):
+            open_ms = first_ms + at * MINUTE.ms
+            assert values == widened(*tape.forming(symbol, open_ms, 1.0)), (symbol, open_ms)
+        assert window.repaired(CAPACITY) == (len(opens) if symbol == ODD else 0)
+    assert heard.count("feed_refused") > 0
