@@ -172,7 +172,9 @@ class App:
             self._request,
             self._capacity,
         )
-        self._rehearsal = Rehearsal(self._pipeline, issuer, clock, lambda: self._feed.timeframe)
+        self._rehearsal = Rehearsal(
+            self._pipeline, issuer, clock, lambda: self._feed.grid.timeframe
+        )
         interval_s = inference.forming_interval_ms / 1000
         self._forming = Forming(market, self._pipeline, self._publisher, metrics, clock, interval_s)
         drift = DriftWatch(metrics, settings.state_dir, ask=settings.retrain.on_drift)
@@ -202,6 +204,7 @@ class App:
         self._backfill = Backfill(
             self._feed,
             pipeline.windows,
+            timeframe,
             clock,
             metrics,
             pipeline.on_history,
@@ -245,7 +248,7 @@ class App:
 
     async def _resume(self, windows: Sequence[Window]) -> None:
         """Prime windows from the history."""
-        market = self._settings.exchange.name, self._feed.timeframe
+        market = self._settings.exchange.name, self._feed.grid.timeframe
         await resume(windows, self._recorder, market, self._capacity, self._clock)
 
     def _request(self, symbol: str) -> None:

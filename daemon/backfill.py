@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from daemon.clock import Clock
+    from daemon.grid import Grid
     from daemon.metrics import Metrics
     from daemon.window import Window
     from model.candle import Candle, Timeframe
@@ -39,8 +40,8 @@ class History(Protocol):
     """What a backfill needs of the feed."""
 
     @property
-    def timeframe(self) -> Timeframe:
-        """The grid of its candles."""
+    def grid(self) -> Grid:
+        """When its candles begin."""
 
     def earliest_ms(self) -> int:
         """What the exchange's clock shows at least, Unix milliseconds."""
@@ -61,6 +62,7 @@ class Backfill:
         self,
         feed: History,
         windows: Iterable[Window],
+        timeframe: Timeframe,
         clock: Clock,
         metrics: Metrics,
         on_history: Callable[[str, Sequence[Candle]], None],
@@ -71,6 +73,7 @@ class Backfill:
         Args:
             feed: where history comes from.
             windows: of all symbols.
+            timeframe: how long candles are; when they begin, the feed knows.
             clock: the injected clock.
             metrics: counts fetches and failures.
             on_history: receives what was fetched.
@@ -78,6 +81,7 @@ class Backfill:
         """
         self._feed = feed
         self._windows = {window.symbol: window for window in windows}
+        self._timeframe = timeframe
         self._clock = clock
         self._metrics = metrics
         self._on_history = on_history
@@ -93,7 +97,7 @@ class Backfill:
         self._trouble = asyncio.Event()
         self._delay = _BACKOFF_S[0]
         self._ban_s = 0.0
-        self._overdue = Overdue(feed.timeframe)
+        self._overdue = Overdue(timeframe)
 
     def follow(self, windows: Iterable[Window]) -> None:
         """Take care of these windows from now on, and of no others."""
@@ -114,7 +118,7 @@ class Backfill:
 
     async def ask_for_overdue(self) -> None:
         """Request candles that should have come and have not, until cancelled."""
-        pause_s = min(_LOOK_S, grace_ms(self._feed.timeframe) / 2e3)
+        pause_s = min(_LOOK_S, grace_ms(self._timeframe) / 2e3)
         while True:
             await self._clock.sleep(pause_s)
             for symbol in self._overdue.due(self._windows.values(), self._feed.earliest_ms()):
@@ -220,7 +224,7 @@ class Backfill:
 
     def _since_ms(self, window: Window) -> int:
         """From where to ask: what follows the window with some overlap, or all of it."""
-        frame = self._feed.timeframe
+        frame = self._feed.grid.timeframe
         now_ms = frame.floor(self._clock.wall_ms())
         all_ms = now_ms - (self._capacity + _OVERLAP) * frame.ms
         following_ms = window.next_open_ms

@@ -16,9 +16,10 @@ from model.errors import OffGrid
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from daemon.grid import Grid
     from daemon.metrics import Metrics
     from daemon.offset import ExchangeClock
-    from model.candle import Candle, Timeframe
+    from model.candle import Candle
 
 log = logging.getLogger(__name__)
 
@@ -80,14 +81,13 @@ class Feed:
         self._refused: set[str] = set()
 
     @property
-    def timeframe(self) -> Timeframe:
-        """The candles' grid as the exchange keeps it, as far as is known."""
-        return self._rest.grid.timeframe
+    def grid(self) -> Grid:
+        """When the exchange's candles begin, as far as is known."""
+        return self._rest.grid
 
     def earliest_ms(self) -> int:
-        """The exchange's clock shows at least this, or as best known while it is not trusted."""
-        known_ms = self._clock.earliest_ms()
-        return self._clock.wall_ms() if known_ms is None else known_ms
+        """As `Rest.earliest_ms`."""
+        return self._rest.earliest_ms()
 
     async def open(self) -> None:
         """Load the exchange's markets and check that it can do what is asked.

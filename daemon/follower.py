@@ -149,7 +149,7 @@ class Follower:
             with np.errstate(over="ignore", invalid="ignore"):
                 price = self.served.price(part, raw, ohlcv[:, -1, 3])
             # Where a symbol's own numbers cannot be scaled, no model could make a price of them.
-            scaled = np.isfinite(windows).all(axis=(1, 2))
+            scaled = np.asarray(np.isfinite(windows).all(axis=(1, 2)))
             doubts = doubtful(self.served, part, price, ohlcv[:, :, 3])
             doubts = doubts[scaled[doubts]]
             if len(doubts):

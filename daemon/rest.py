@@ -154,6 +154,11 @@ class Rest:
         if self.exchange is not None:
             await self.exchange.close()
 
+    def earliest_ms(self) -> int:
+        """The exchange's clock shows at least this, or as best known while it is not trusted."""
+        known_ms = self._clock.earliest_ms()
+        return self._clock.wall_ms() if known_ms is None else known_ms
+
     async def history(self, symbol: str, since_ms: int) -> list[Candle]:
         """Fetch the closed candles of a symbol that opened at ``since_ms`` or later.
 

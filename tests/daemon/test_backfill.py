@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from daemon.backfill import Backfill
+from daemon.grid import Grid
 from daemon.metrics import Metrics
 from daemon.window import Window
 from model.candle import Candle, Ohlcv, Timeframe
@@ -29,7 +30,7 @@ def candle(symbol: str, open_ms: int) -> Candle:
 class Archive:
     """A feed's history: every closed candle, unless it is away or the test holds it back."""
 
-    timeframe = MINUTE
+    grid = Grid("binance", MINUTE)
 
     def __init__(self, clock: HandClock) -> None:
         self.asked: list[tuple[str, int]] = []
@@ -73,6 +74,7 @@ class Bench:
         self.backfill = Backfill(
             self.archive,
             self.windows.values(),
+            MINUTE,
             self.clock,
             self.metrics,
             self._repair,

@@ -87,7 +87,9 @@ class Stage:
         self.drift = DriftWatch(path.metrics, folder, ask=False)
         publisher = path.issuer._publisher  # noqa: SLF001 - the one that the route made
         self.forming = Forming(path.market, path.pipeline, publisher, path.metrics, path.clock, 0.0)
-        self.rehearsal = Rehearsal(path.pipeline, path.issuer, self.beside)
+        self.rehearsal = Rehearsal(
+            path.pipeline, path.issuer, self.beside, lambda: path.market.timeframe
+        )
 
     async def look(self, forming: Candle, at: int) -> None:
         """All that runs between two closes."""

@@ -84,6 +84,7 @@ async def test_after_broken_connections_the_windows_are_whole_again(
     backfill = Backfill(
         heard.feed,
         windows.values(),
+        heard.feed.grid.timeframe,
         clock,
         heard.metrics,
         repair,

@@ -43,6 +43,7 @@ class Site:
         self.backfill = Backfill(
             self.heard.feed,
             self.windows.values(),
+            self.heard.feed.grid.timeframe,
             clock,
             self.heard.metrics,
             self._history,
