@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_MINUTE_MS: Final = 60_000
 _PARTS: Final = ("training", "validation", "test")
 _LARGEST_CSV: Final = 2 << 30
 """Bytes; some twenty million candles. Read by pandas it takes several times as much memory."""
@@ -224,7 +225,7 @@ def _fault(frame: pd.DataFrame, timeframe: Timeframe) -> str:
     )
     possible &= (at >= 0) & (at < LATEST_MS)
     if possible.all():
-        timeframe = learnt(timeframe, at) or timeframe
+        timeframe = learnt(timeframe, at, _MINUTE_MS) or timeframe
     on_grid = (at - timeframe.origin_ms) % timeframe.ms == 0
     for good, what in ((possible, "impossible"), (on_grid, f"off the {timeframe.text} grid")):
         if not good.all():

@@ -18,12 +18,14 @@ if TYPE_CHECKING:
 _SHOWN = 3
 
 
-def learnt(timeframe: Timeframe, opens_ms: ArrayLike) -> Timeframe | None:
+def learnt(timeframe: Timeframe, opens_ms: ArrayLike, whole_ms: int = 1) -> Timeframe | None:
     """The timeframe on the grid that more than half of some candles keep to.
 
     Args:
         timeframe: length of the candles.
         opens_ms: opening times, Unix milliseconds, in any order.
+        whole_ms: boundaries are at multiples of this. In files of unknown origin a minute: what
+            stands a second or a millisecond before one is the time of a close.
 
     Returns:
         None where they keep to none, or there are no candles.
@@ -32,7 +34,8 @@ def learnt(timeframe: Timeframe, opens_ms: ArrayLike) -> Timeframe | None:
     phases, counts = np.unique(opens % timeframe.ms, return_counts=True)
     if not len(phases) or 2 * counts.max() <= len(opens):
         return None
-    return timeframe.through(int(phases[counts.argmax()]))
+    phase_ms = int(phases[counts.argmax()])
+    return None if phase_ms % whole_ms else timeframe.through(phase_ms)
 
 
 def no_grid(timeframe: Timeframe, opens_ms: Sequence[int]) -> str:

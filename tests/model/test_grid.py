@@ -112,6 +112,18 @@ def test_a_file_of_weeks_that_begin_on_thursday_is_read(tmp_path: Path) -> None:
     assert frame["timestamp"].tolist() == [THURSDAY_MS + at * WEEK.ms for at in range(5)]
 
 
+@pytest.mark.parametrize(("text", "early_ms"), [("1m", 1), ("1h", 1), ("1h", 1_000), ("1d", 1)])
+def test_a_file_of_closing_times_is_no_grid_of_its_own(
+    tmp_path: Path, text: str, early_ms: int
+) -> None:
+    frame = Timeframe.parse(text)
+    opens = [THURSDAY_MS + at * frame.ms - early_ms for at in range(20)]
+    assert learnt(frame, opens) is not None
+    assert learnt(frame, opens, 60_000) is None
+    with pytest.raises(CandlecastError, match=f"off the {text} grid"):
+        read_candles(written(tmp_path, opens), frame)
+
+
 def test_a_file_with_one_week_of_another_grid_is_refused_by_name(tmp_path: Path) -> None:
     opens = [THURSDAY_MS + at * WEEK.ms for at in range(4)]
     opens[2] += 4 * DAY_MS
