@@ -249,7 +249,12 @@ class ClosingRule:
         """
         opened = check_open_ms(open_ms, self._timeframe, now_ms + self._max_skew_ms)
         final_by: FinalBy | None = "exchange_flag" if closed else None
-        ohlcv, repaired = streamed_ohlcv(values)
+        try:
+            ohlcv, repaired = streamed_ohlcv(values)
+        except BadCandle:
+            # The values before are not the last ones: the next candle must not make them final.
+            self._drop_forming(symbol, opened)
+            raise
         candle = Candle(
             symbol,
             opened,

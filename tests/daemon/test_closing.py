@@ -76,6 +76,29 @@ def test_a_candle_that_has_not_begun_closes_none(closed: Literal[False] | None) 
         update(rule, 1, closed=closed, now_ms=T0 + FRAME.ms - 1_001)
 
 
+def test_a_refused_update_keeps_the_values_before_it_from_becoming_final() -> None:
+    rule = ClosingRule(FRAME, 1_000)
+    update(rule, -1, closed=None)
+    update(rule, 0, closed=None)
+    with pytest.raises(BadCandle):
+        update(rule, 0, closed=None, values=(100, 101, 99, 102, 4))
+    assert update(rule, 1, closed=None) is None
+    # A later update of the same candle makes up for it.
+    with pytest.raises(BadCandle):
+        update(rule, 1, closed=None, values=(100, 101, 99, 102, 4))
+    update(rule, 1, closed=None)
+    final = update(rule, 2, closed=None)
+    assert final is not None
+    assert final.open_ms == T0 + FRAME.ms
+
+
+@pytest.mark.parametrize("volume", [None, float("nan")])
+def test_an_exchange_without_volumes_is_heard(volume: float | None) -> None:
+    final = update(ClosingRule(FRAME, 1_000), 0, closed=True, values=(*VALUES[:4], volume))
+    assert final is not None
+    assert (final.ohlcv.volume, final.repaired) == (0.0, True)
+
+
 def test_an_older_update_changes_nothing() -> None:
     rule = ClosingRule(FRAME, 1_000)
     update(rule, 1, closed=None)

@@ -119,6 +119,69 @@ def test_a_period_that_the_history_leaves_out_had_no_trade() -> None:
     assert window.filled(1) == 0
 
 
+def flat(at: int, close: float, volume: float = 0.0) -> Candle:
+    return candle(at)._replace(ohlcv=Ohlcv(close, close, close, close, volume))
+
+
+def test_a_period_without_a_trade_counts_whoever_says_so() -> None:
+    window = primed()
+    # Told by the stream, told by the history, left out by the history.
+    window.add(flat(5, 104.0))
+    window.repair([flat(6, 104.0)._replace(final_by="rest"), candle(8, 108.0)])
+    assert window.filled(CAPACITY) == 3
+    assert (window.filled(1), window.filled(2)) == (0, 1)
+
+
+def test_without_volumes_a_candle_whose_price_moves_has_a_trade() -> None:
+    window = primed()
+    for at in range(5, 5 + CAPACITY):
+        # One price in the whole candle, another one than before.
+        window.add(flat(at, 100.0 + at))
+    assert window.filled(CAPACITY) == 0
+    window.add(flat(20, 1.0, volume=3.0))
+    window.repair(candle(at)._replace(ohlcv=Ohlcv(100.0, 101.0, 99.0, 100.0, 0.0)) for at in
+                  range(20, 30))  # fmt: skip
+    assert window.filled(CAPACITY) == 0
+
+
+def test_a_revision_changes_what_had_a_trade() -> None:
+    window = primed()
+    window.add(flat(5, 104.0))
+    window.add(flat(6, 104.0))
+    assert window.filled(CAPACITY) == 2
+    assert window.add(candle(5, 107.0)) is Verdict.REVISED
+    # The next one is at another price than the close before it: that is a move.
+    assert window.filled(CAPACITY) == 0
+    assert window.add(flat(5, 104.0)) is Verdict.REVISED
+    assert window.filled(CAPACITY) == 2
+    for at in range(7, 20):
+        window.add(candle(at))
+    assert window.filled(CAPACITY) == 0
+    assert window.add(flat(18, 100.0)) is Verdict.REVISED
+    assert (window.filled(CAPACITY), window.filled(1)) == (1, 0)
+
+
+def test_what_was_put_right_is_counted_and_gives_way_to_what_was_told() -> None:
+    window = primed()
+    window.add(candle(5, 105.0)._replace(repaired=True))
+    assert (window.repaired(CAPACITY), window.repaired(1)) == (1, 1)
+    assert window.add(candle(5, 106.0)._replace(filled=True)) is Verdict.DUPLICATE
+    assert window.add(candle(5, 106.0)._replace(repaired=True)) is Verdict.REVISED
+    assert window.add(candle(5, 107.0)) is Verdict.REVISED
+    assert window.repaired(CAPACITY) == 0
+    assert window.add(candle(5, 108.0)._replace(repaired=True)) is Verdict.DUPLICATE
+    assert closes(window)[-1] == 107.0
+
+
+@pytest.mark.parametrize("how", [{"filled": True}, {"repaired": True}])
+def test_what_was_told_and_waits_is_not_replaced(how: dict[str, bool]) -> None:
+    window = primed()
+    window.add(candle(6, 106.0))
+    window.repair([candle(5, 105.0), candle(6, 1.0)._replace(**how)])
+    assert closes(window)[-2:] == [105.0, 106.0]
+    assert window.filled(CAPACITY) == window.repaired(CAPACITY) == 0
+
+
 def test_history_that_begins_far_behind_the_window_starts_it_over() -> None:
     window = primed()
     window.repair([candle(100, 1.0), candle(101, 2.0)])

@@ -72,9 +72,12 @@ def history(path: Path) -> Iterator[History]:
     opened.close()
 
 
-def test_a_candle_comes_back_as_it_went_in_after_a_restart(path: Path) -> None:
+@pytest.mark.parametrize("flags", [{}, {"filled": True}, {"repaired": True}])
+def test_a_candle_comes_back_as_it_went_in_after_a_restart(
+    path: Path, flags: dict[str, bool]
+) -> None:
     first = History(path)
-    went_in = candle(0, final_by="rest", delay_ms=-3)._replace(filled=True)
+    went_in = candle(0, final_by="rest", delay_ms=-3)._replace(**flags)
     first.add_candles("binance", "1m", [went_in])
     first.close()
     second = History(path)
@@ -176,6 +179,25 @@ def test_pruning_goes_slice_by_slice_and_stops_at_the_boundary(history: History)
 
 
 Event = tuple[int, str, float, int]
+
+
+def test_what_the_exchange_told_stays_whatever_comes_later(history: History) -> None:
+    told, later = candle(0, close=100.0), candle(0, close=101.0, delay_ms=50)
+    for flags in ({"filled": True}, {"repaired": True}):
+        history.add_candles("binance", "1m", [told, later._replace(**flags)])
+        (read,) = history.candles("binance", "BTC/USDT", "1m", 1)
+        assert read.ohlcv == told.ohlcv
+
+
+@pytest.mark.parametrize("close", [1e308, 1e-308, -1.0])
+def test_candles_that_cannot_be_true_are_left_out(history: History, close: float) -> None:
+    """Earlier versions let some of them in."""
+    odd = candle(1)._replace(ohlcv=Ohlcv(close, close, close, close, 1.0))
+    history.add_candles("binance", "1m", [candle(0), odd, candle(2)])
+    read = history.candles("binance", "BTC/USDT", "1m", 3)
+    assert [(c.open_ms - T0) // MINUTE for c in read] == [0, 2]
+
+
 events = st.lists(
     st.tuples(
         st.integers(0, 12), st.sampled_from(["A/B", "C/D"]), st.sampled_from([1.0, 2.5, 1e9]),
