@@ -173,11 +173,11 @@ def test_what_was_put_right_is_counted_and_gives_way_to_what_was_told() -> None:
     assert closes(window)[-1] == 107.0
 
 
-@pytest.mark.parametrize("how", [{"filled": True}, {"repaired": True}])
-def test_what_was_told_and_waits_is_not_replaced(how: dict[str, bool]) -> None:
+@pytest.mark.parametrize(("filled", "repaired"), [(True, False), (False, True)])
+def test_what_was_told_and_waits_is_not_replaced(*, filled: bool, repaired: bool) -> None:
     window = primed()
     window.add(candle(6, 106.0))
-    window.repair([candle(5, 105.0), candle(6, 1.0)._replace(**how)])
+    window.repair([candle(5, 105.0), candle(6, 1.0)._replace(filled=filled, repaired=repaired)])
     assert closes(window)[-2:] == [105.0, 106.0]
     assert window.filled(CAPACITY) == window.repaired(CAPACITY) == 0
 

@@ -314,8 +314,6 @@ async def test_prices_of_any_size_have_their_digits(
 def filled(symbol: str, start_ms: int, scale: float = 1.0) -> Window:
     window = Window(symbol, MINUTE, 40)
     opens = range(start_ms, start_ms + 50 * MINUTE.ms, MINUTE.ms)
-    prices = [scale * price for price in (1.0, 2.0, 0.5, 1.5)]
-    window.repair(
-        Candle(symbol, at, at + MINUTE.ms, Ohlcv(*prices, 3.0), at, 0.0, "rest") for at in opens
-    )
+    ohlcv = Ohlcv(1.0 * scale, 2.0 * scale, 0.5 * scale, 1.5 * scale, 3.0)
+    window.repair(Candle(symbol, at, at + MINUTE.ms, ohlcv, at, 0.0, "rest") for at in opens)
     return window

@@ -72,12 +72,12 @@ def history(path: Path) -> Iterator[History]:
     opened.close()
 
 
-@pytest.mark.parametrize("flags", [{}, {"filled": True}, {"repaired": True}])
+@pytest.mark.parametrize(("filled", "repaired"), [(False, False), (True, False), (False, True)])
 def test_a_candle_comes_back_as_it_went_in_after_a_restart(
-    path: Path, flags: dict[str, bool]
+    path: Path, *, filled: bool, repaired: bool
 ) -> None:
     first = History(path)
-    went_in = candle(0, final_by="rest", delay_ms=-3)._replace(**flags)
+    went_in = candle(0, final_by="rest", delay_ms=-3)._replace(filled=filled, repaired=repaired)
     first.add_candles("binance", "1m", [went_in])
     first.close()
     second = History(path)
@@ -183,8 +183,8 @@ Event = tuple[int, str, float, int]
 
 def test_what_the_exchange_told_stays_whatever_comes_later(history: History) -> None:
     told, later = candle(0, close=100.0), candle(0, close=101.0, delay_ms=50)
-    for flags in ({"filled": True}, {"repaired": True}):
-        history.add_candles("binance", "1m", [told, later._replace(**flags)])
+    for worse in (later._replace(filled=True), later._replace(repaired=True)):
+        history.add_candles("binance", "1m", [told, worse])
         (read,) = history.candles("binance", "BTC/USDT", "1m", 1)
         assert read.ohlcv == told.ohlcv
 
