@@ -252,8 +252,10 @@ class ClosingRule:
         try:
             ohlcv, repaired = streamed_ohlcv(values)
         except BadCandle:
-            # The values before are not the last ones: the next candle must not make them final.
-            self._drop_forming(symbol, opened)
+            forming = self._forming.get(symbol)
+            if forming is not None and forming.open_ms == opened:
+                # Its values are not the last ones: the next candle must not make them final.
+                del self._forming[symbol]
             raise
         candle = Candle(
             symbol,

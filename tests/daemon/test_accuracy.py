@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import daemon.rolling
-from daemon.accuracy import PATIENCE, Accuracy, Realised, Summary
+from daemon.accuracy import MOST_ERROR, PATIENCE, Accuracy, Realised, Summary
 from daemon.rolling import RollingPool, RollingRatio, RollingShare, ratio_of_sums
 from model.candle import Candle, FinalBy, Ohlcv
 from model.forecast import (
@@ -104,6 +104,18 @@ def test_what_was_published_is_never_revised() -> None:
 )
 def test_ties_are_neither_hits_nor_misses(predicted: float, close: float, *, hit: bool) -> None:
     assert scored(Accuracy(), 0, predicted, close).hit is hit
+
+
+def test_an_absurd_close_does_not_hide_later_errors() -> None:
+    accuracy = Accuracy(window=4, min_n=2)
+    assert scored(accuracy, 0, 101.0, 1e15)[2:4] == (MOST_ERROR, MOST_ERROR)
+    for slot in range(1, 5):
+        scored(accuracy, slot, 101.0, 102.0)
+    # It has left the window, and nothing of it is left in the sums.
+    skill = accuracy.skill("BTC/USDT")
+    assert skill is not None
+    assert skill.mae_ratio == pytest.approx(0.5)
+    assert skill.stderr == pytest.approx(0.0, abs=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -92,6 +92,17 @@ def test_a_refused_update_keeps_the_values_before_it_from_becoming_final() -> No
     assert final.open_ms == T0 + FRAME.ms
 
 
+def test_a_refused_beginning_of_the_next_candle_leaves_the_one_before_to_become_final() -> None:
+    rule = ClosingRule(FRAME, 1_000)
+    update(rule, -1, closed=None)
+    update(rule, 0, closed=None)
+    with pytest.raises(BadCandle):
+        update(rule, 1, closed=None, values=(98, 101, 99, 100, 4))
+    final = update(rule, 2, closed=None)
+    assert final is not None
+    assert final.open_ms == T0
+
+
 @pytest.mark.parametrize("volume", [None, float("nan")])
 def test_an_exchange_without_volumes_is_heard(volume: float | None) -> None:
     final = update(ClosingRule(FRAME, 1_000), 0, closed=True, values=(*VALUES[:4], volume))

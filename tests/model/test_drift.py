@@ -141,6 +141,15 @@ def test_features_that_only_have_their_daily_rhythm_raise_no_alarm_and_a_shift_d
     assert watch.scores[1] > 0.5
 
 
+@pytest.mark.parametrize("odd", [math.nan, math.inf, -math.inf, 3e38])
+def test_rows_that_no_scaler_could_scale_end_nothing(odd: float) -> None:
+    watch = FeatureDrift(2, 0.0)
+    rows = np.array([[0.1, 0.2], [odd, 0.3], [0.4, 0.5]], dtype=np.float32)
+    assert not watch.update(rows, 1.0)
+    counted = 3 if math.isfinite(odd) else 2
+    assert watch.freeze(1.0)["reference"].sum(axis=1).tolist() == [counted, counted]
+
+
 def test_counts_of_other_features_are_refused() -> None:
     with pytest.raises(ValueError, match="another set of features"):
         FeatureDrift.thaw(FeatureDrift(3, 0.0).freeze(0.0), 2, 0.0)
