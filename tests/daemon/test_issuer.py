@@ -68,9 +68,12 @@ class Desk:
         messages = self.issue_all([Ready(slot, candle(at, ("A/U", "B/U:U")[slot]))], [price])
         return messages[0] if messages else None
 
-    def issue_all(self, batch: list[Ready], prices: list[float]) -> list[bytes]:
+    def issue_all(
+        self, batch: list[Ready], prices: list[float], told: list[list[float]] | None = None
+    ) -> list[bytes]:
         k = len(batch)
-        unknown = np.full((6, k), np.nan)
+        columns = np.full((6, k), np.nan) if told is None else np.array(told).T
+        known = np.full(k, told is not None)
         run = Run(
             [ModelInfo("20261123T020000Z-3f9a1c", "a" * 64, "log_return")] * k,
             [0] * k,
@@ -81,7 +84,7 @@ class Desk:
             np.full(k, 0.5, np.float32),
             np.array(prices),
             np.array([ready.candle.ohlcv.close for ready in batch]),
-            Outlook(np.zeros(k, np.bool_), np.zeros(k, np.int64), DEFAULT_RULES, *unknown),
+            Outlook(known, np.zeros(k, np.int64), DEFAULT_RULES, *columns),
             np.full(k, 0.25),
         )
         messages = self.issuer.issue(batch, run)
@@ -180,6 +183,40 @@ def test_what_is_not_a_price_is_not_published(price: float) -> None:
     assert (desk.sent, desk.recorded, desk.accuracy.pending) == ([], [], 0)
     # And does not stand in the way of a better one.
     assert desk.issue() is not None
+
+
+@pytest.mark.parametrize("price", [1e19, 1e308, 1e-19, 5e-324])
+def test_what_no_market_costs_is_not_published(price: float) -> None:
+    desk = Desk()
+    assert desk.issue(price=price) is None
+    assert desk.skipped("not_a_price") == 1
+    assert desk.issue_all([Ready(0, candle(0, close=price))], [101.0]) == []
+    assert desk.skipped("not_a_price") == 2
+
+
+OUTLOOK = [99.0, 103.0, 0.01, 0.2, 0.3, 0.5]
+"""Lower and upper end, threshold, and three probabilities."""
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        *[(column, value) for column in range(6) for value in (math.nan, math.inf, -0.1)],
+        *((0, 0.0), (0, 104.0), (1, 98.0), (3, 1.1)),
+    ],
+)
+def test_what_is_not_an_interval_is_not_published(
+    schema: jsonschema.Draft202012Validator, column: int, value: float
+) -> None:
+    desk, odd = Desk(), [*OUTLOOK]
+    odd[column] = value
+    batch = [Ready(0, candle(0, "A/U")), Ready(1, candle(0, "B/U:U"))]
+    (payload,) = desk.issue_all(batch, [101.0, 102.0], [odd, OUTLOOK])
+    told = json.loads(payload)
+    schema.validate(told)
+    assert told["symbol"] == "B/U:U"
+    assert told["interval"] == {"level": 0.9, "lower": 99.0, "upper": 103.0}
+    assert desk.skipped("not_an_interval") == 1
 
 
 def test_what_would_expire_at_once_is_not_published() -> None:
