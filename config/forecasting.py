@@ -10,9 +10,9 @@ from pydantic import AfterValidator, Field, StringConstraints, field_validator, 
 
 from config.base import Section, Text
 from model.candle import Timeframe
-from model.csvfiles import symbol_name
 from model.errors import ConfigError
 from model.features import CLOSE_FEATURES, FEATURES, LOG_RETURN_FEATURES
+from model.symbols import topic_level
 
 Period = Annotated[int, Field(ge=2, le=1000)]
 _SYMBOL = r"^[^\s/:+#\x00]+/[^\s/:+#\x00]+(:[^\s/:+#\x00]+)?$"
@@ -104,14 +104,14 @@ class Trading(Section):
     @field_validator("symbols")
     @classmethod
     def _no_namesakes(cls, symbols: tuple[str, ...]) -> tuple[str, ...]:
-        """Topics and file names spell ``/``, ``:`` and ``-`` alike."""
+        """Topics spell ``/``, ``:`` and ``-`` alike."""
         known: dict[str, str] = {}
         for symbol in symbols:
-            other = known.setdefault(symbol_name(symbol), symbol)
+            other = known.setdefault(topic_level(symbol), symbol)
             if other != symbol:
                 msg = (
                     f"lists {other} and {symbol}, which would share one MQTT topic "
-                    f"({symbol_name(symbol)}); keep one of them"
+                    f"({topic_level(symbol)}); keep one of them"
                 )
                 raise ValueError(msg)
         return symbols
