@@ -76,6 +76,7 @@ class Backfill:
         self._under_way: set[str] = set()
         self._failed: dict[str, None] = {}
         self._unanswered: set[str] = set()
+        self._apart: set[str] = set()
         self._answered = False
         self._down = False
         self._work = asyncio.Event()
@@ -91,6 +92,7 @@ class Backfill:
             for symbol in symbols.keys() - self._windows.keys():
                 del symbols[symbol]
         self._unanswered &= self._windows.keys()
+        self._apart &= self._windows.keys()
 
     def request(self, symbol: str) -> None:
         """Ask for a symbol's missing candles; asking twice is asking once."""
@@ -185,8 +187,11 @@ class Backfill:
             if not self._unanswered:
                 log.info("the exchange's history answers again")
         if following_ms is not None and candles and since_ms < following_ms < candles[0].open_ms:
-            # It does not join the window: the hole would pass for periods without a trade.
+            # It does not join the window: the hole would pass for periods without a trade. The
+            # candles of the overlap may be unusable, so the whole window is asked for next.
+            self._apart.add(symbol)
             return False
+        self._apart.discard(symbol)
         self._on_history(symbol, candles)
         return window.gap is None
 
@@ -203,5 +208,7 @@ class Backfill:
         # answer joins the window; of a filled one it knows nothing.
         if window.traded_ms is not None:
             since_ms = min(since_ms, window.traded_ms)
+        if window.symbol in self._apart:
+            since_ms = min(since_ms, all_ms)
         # So far back the window starts over, without a hole being filled.
         return since_ms if since_ms > all_ms - self._capacity * frame.ms else all_ms

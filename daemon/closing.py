@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from model.candle import Candle, Ohlcv, check_ohlcv, check_open_ms
+from model.candle import (
+    Candle,
+    Ohlcv,
+    check_open_ms,
+    is_untraded,
+    repair_ohlcv,
+    streamed_ohlcv,
+)
 from model.errors import BadCandle
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from model.candle import FinalBy, Timeframe
+    from model.candle import FinalBy, Repaired, Timeframe
 
 
 GRACE_MS: Final = 2_500
@@ -30,14 +37,16 @@ class Answer(NamedTuple):
 
     Attributes:
         final: its closed candles, ascending.
-        impossible: why others cannot be true. What lies behind one of them is not in ``final``:
-            the hole would pass for a period without trades.
+        impossible: why rows of it cannot be true.
+        unusable: opening times of the periods that are over and of which such a row is all there
+            is. Left out of ``final``, they look like periods without trades.
         pending_ms: when the first candle opened that it holds but that is not final; None if
             there is none.
     """
 
     final: list[Candle]
     impossible: list[BadCandle]
+    unusable: frozenset[int]
     pending_ms: int | None
 
 
@@ -61,28 +70,58 @@ def read_rest(
             that is not known: then a candle is final only if the answer holds a later one.
         arrived: wall clock (ms) and monotonic clock (s) when the answer came.
     """
-    known: dict[int, Ohlcv] = {}
+    known: dict[int, Repaired] = {}
     impossible: list[BadCandle] = []
+    periods: set[int] = set()
+    following_ms: int | None = None
     for row in rows:
+        period_ms = _period_of(row, timeframe, following_ms, arrived[0])
+        following_ms = None if period_ms is None else period_ms + timeframe.ms
         try:
             opened = check_open_ms(row[0] if row else None, timeframe, arrived[0])
-            ohlcv = check_ohlcv(tuple(row[1:6]))
+            told = repair_ohlcv(tuple(row[1:6]))
         except BadCandle as error:
             impossible.append(error)
-            if known:
-                break
+            if period_ms is not None:
+                periods.add(period_ms)
             continue
         # Of two rows for one candle the later one counts, as the later of two revisions does.
-        known[opened] = ohlcv
+        if opened not in known or not told.repaired:
+            known[opened] = told
     newest_ms = max(known, default=0)
     over_ms = newest_ms if earliest_ms is None else earliest_ms - grace_ms(timeframe)
     final = [
-        Candle(symbol, opened, opened + timeframe.ms, ohlcv, *arrived, "rest")
-        for opened, ohlcv in sorted(known.items())
+        Candle(
+            symbol, opened, opened + timeframe.ms, told.ohlcv, *arrived, "rest",
+            repaired=told.repaired,
+        )
+        for opened, told in sorted(known.items())
         if opened + timeframe.ms <= over_ms
-    ]
-    pending = (opened for opened in known if opened + timeframe.ms > over_ms)
-    return Answer(final, impossible, min(pending, default=None))
+    ]  # fmt: skip
+    periods -= known.keys()
+    unusable = frozenset(opened for opened in periods if opened + timeframe.ms <= over_ms)
+    pending = (at for at in (*known, *periods) if at + timeframe.ms > over_ms)
+    return Answer(final, impossible, unusable, min(pending, default=None))
+
+
+def _period_of(
+    row: Sequence[object], timeframe: Timeframe, following_ms: int | None, now_ms: int
+) -> int | None:
+    """Which period a row stands for, by its time or by its place; None if neither tells.
+
+    Args:
+        row: opening time and values.
+        timeframe: the grid.
+        following_ms: the period after that of the row before; None if it is not known.
+        now_ms: wall clock, Unix milliseconds.
+    """
+    opened = row[0] if row else None
+    if isinstance(opened, bool) or not isinstance(opened, int):
+        return following_ms
+    try:
+        return check_open_ms(timeframe.floor(opened), timeframe, now_ms)
+    except (BadCandle, OverflowError):
+        return following_ms
 
 
 def newest_traded(
@@ -90,14 +129,16 @@ def newest_traded(
 ) -> tuple[int, float] | None:
     """Opening time and volume of the newest candle with trades in an answer of the history."""
     traded = []
+    close: float | None = None
     for row in rows:
         try:
             opened = check_open_ms(row[0] if row else None, timeframe, now_ms)
-            volume = check_ohlcv(tuple(row[1:6])).volume
+            ohlcv = repair_ohlcv(tuple(row[1:6])).ohlcv
         except BadCandle:
             continue
-        if volume > 0.0:
-            traded.append((opened, volume))
+        if not is_untraded(ohlcv, close):
+            traded.append((opened, ohlcv.volume))
+        close = ohlcv.close
     return max(traded, default=None)
 
 
@@ -208,14 +249,16 @@ class ClosingRule:
         """
         opened = check_open_ms(open_ms, self._timeframe, now_ms + self._max_skew_ms)
         final_by: FinalBy | None = "exchange_flag" if closed else None
+        ohlcv, repaired = streamed_ohlcv(values)
         candle = Candle(
             symbol,
             opened,
             opened + self._timeframe.ms,
-            check_ohlcv(values),
+            ohlcv,
             now_ms,
             now_s,
             final_by,
+            repaired=repaired,
         )
         known_at_ms = candle.close_ms if closed else opened
         if known_at_ms > now_ms + self._max_skew_ms:

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from daemon.exchange import check_market, is_transient, make_exchange, network_errors, refusal
-from model.candle import Ohlcv, Timeframe, check_ohlcv, check_open_ms
+from model.candle import Ohlcv, Timeframe, check_open_ms, repair_ohlcv
 from model.errors import BadCandle
 
 if TYPE_CHECKING:
@@ -117,9 +117,10 @@ async def opened_pages(
 
 def _closed(page: list[list[Any]], frame: Timeframe, since_ms: int, end_ms: int) -> list[Row]:
     rows: dict[int, Ohlcv] = {}
-    for open_ms, *values in page:
+    for row in page:
         try:
-            opened, ohlcv = check_open_ms(open_ms, frame, end_ms), check_ohlcv(values)
+            opened = check_open_ms(row[0] if row else None, frame, end_ms)
+            ohlcv = repair_ohlcv(row[1:6]).ohlcv
         except BadCandle:
             continue
         if since_ms <= opened < end_ms:

@@ -15,6 +15,7 @@ from model.errors import BadCandle, ExchangeError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from daemon.closing import Answer
     from daemon.metrics import Metrics
     from daemon.source import Source
     from daemon.vigil import Seen
@@ -140,8 +141,8 @@ class Rest:
     async def history(self, symbol: str, since_ms: int) -> list[Candle]:
         """Fetch the closed candles of a symbol that opened at ``since_ms`` or later.
 
-        Periods that the exchange leaves out because nothing was traded are filled. A candle that
-        cannot be true is counted and ends the answer.
+        Periods that the exchange leaves out because nothing was traded are filled, and so are those
+        of which it tells, twice, nothing but what cannot be true. Every such row is counted.
 
         Raises:
             ExchangeError: the exchange did not answer.
@@ -149,21 +150,41 @@ class Rest:
         frame = self._source.timeframe
         candles: list[Candle] = []
         while True:
-            earliest_ms = self._clock.earliest_ms()
-            rows = await self._rows(symbol, since_ms, _PAGE)
-            arrived = self._clock.wall_ms(), self._clock.monotonic()
-            answer = read_rest(symbol, rows, frame, earliest_ms, arrived)
-            for reason in answer.impossible:
-                self._on_garbage(reason)
+            answer, earliest_ms, arrived_ms = await self._confirmed(symbol, since_ms)
             fresh = [candle for candle in answer.final if candle.open_ms >= since_ms]
             candles += fresh
-            if answer.impossible and candles:
-                return without_holes(candles, None, frame)
+            doubtful_ms = [at for at in answer.unusable if candles and at > candles[0].open_ms]
+            if doubtful_ms:
+                sure = [candle for candle in candles if candle.open_ms < min(doubtful_ms)]
+                return without_holes(sure, None, frame)
             # How long a page may be is the exchange's affair: a short one need not be the last.
             since_ms = fresh[-1].close_ms if fresh else since_ms + _HOLE_ROWS * frame.ms
-            if since_ms + frame.ms > (arrived[0] if earliest_ms is None else earliest_ms):
+            if since_ms + frame.ms > (arrived_ms if earliest_ms is None else earliest_ms):
                 until_ms = quiet_until_ms(answer.pending_ms, frame, earliest_ms)
                 return without_holes(candles, until_ms, frame)
+
+    async def _confirmed(self, symbol: str, since_ms: int) -> tuple[Answer, int | None, int]:
+        """A page of history; what of it cannot be used is asked for once more.
+
+        Returns:
+            The answer, ``unusable`` being what only the second one held; what the exchange's clock
+            showed at least when it was asked; and the wall clock when it came.
+        """
+        answer, earliest_ms, arrived_ms = await self._answer(symbol, since_ms)
+        if answer.unusable:
+            before = answer.unusable
+            answer, earliest_ms, arrived_ms = await self._answer(symbol, since_ms)
+            answer = answer._replace(unusable=answer.unusable - before)
+        return answer, earliest_ms, arrived_ms
+
+    async def _answer(self, symbol: str, since_ms: int) -> tuple[Answer, int | None, int]:
+        earliest_ms = self._clock.earliest_ms()
+        rows = await self._rows(symbol, since_ms, _PAGE)
+        arrived = self._clock.wall_ms(), self._clock.monotonic()
+        answer = read_rest(symbol, rows, self._source.timeframe, earliest_ms, arrived)
+        for reason in answer.impossible:
+            self._on_garbage(reason)
+        return answer, earliest_ms, arrived[0]
 
     async def newest(self, symbol: str) -> Seen | None:
         """Opening time and volume of the newest candle that has trades; None if there is none.

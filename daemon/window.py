@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from model.candle import Ohlcv
+from model.candle import Ohlcv, is_untraded
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from model.candle import Candle, Timeframe
+
+
+_FILLED, _REPAIRED = 0, 1
+"""Ranks of candles, see `model.candle.Candle.rank`."""
 
 
 class Verdict(Enum):
@@ -54,9 +58,11 @@ class Window:
         # Appending moves an end mark; the tail is copied down once per `slack` candles.
         slack = max(16, capacity // 4)
         self._values = np.empty((capacity + slack, 5), dtype=np.float64)
-        self._filled = np.zeros(capacity + slack, dtype=bool)
-        # Candles behind the last one that stands in for a period without a trade.
-        self._since_filled = 0
+        self._rank = np.zeros(capacity + slack, dtype=np.uint8)
+        self._untraded = np.zeros(capacity + slack, dtype=bool)
+        # Candles behind the last one without a trade, and behind the last one that was repaired.
+        self._since_untraded = 0
+        self._since_repaired = capacity
         self._end = 0
         self._count = 0
         self._next_open_ms: int | None = None
@@ -104,10 +110,17 @@ class Window:
         return self._values[self._end - self._count : self._end]
 
     def filled(self, last: int) -> int:
-        """How many of the ``last`` candles stand in for periods without a trade."""
-        if self._since_filled >= last:
+        """How many of the ``last`` candles had no trade, whether the exchange sent them or not."""
+        if self._since_untraded >= last:
             return 0
-        return int(np.count_nonzero(self._filled[max(0, self._end - last) : self._end]))
+        return int(np.count_nonzero(self._untraded[max(0, self._end - last) : self._end]))
+
+    def repaired(self, last: int) -> int:
+        """How many of the ``last`` candles had values that had to be put right."""
+        if self._since_repaired >= last:
+            return 0
+        ranks = self._rank[max(0, self._end - last) : self._end]
+        return int(np.count_nonzero(ranks == _REPAIRED))
 
     def add(self, candle: Candle) -> Verdict:
         """Offer one closed candle of this symbol."""
@@ -141,8 +154,8 @@ class Window:
                 self._revise(candle)
                 continue
             appended += self._fill_until(candle.open_ms)
-            self._waiting.pop(candle.open_ms, None)
-            self._append(candle)
+            waiting = self._waiting.pop(candle.open_ms, candle)
+            self._append(waiting if waiting.rank > candle.rank else candle)
             appended += 1
         appended += self._drain()
         if appended:
@@ -181,7 +194,7 @@ class Window:
             return 0
         for _ in range(missing):
             close = float(self._values[self._end - 1, 3])
-            self._push(Ohlcv(close, close, close, close, 0.0), filled=True)
+            self._push(Ohlcv(close, close, close, close, 0.0), _FILLED)
         return missing
 
     def _append(self, candle: Candle) -> None:
@@ -189,21 +202,34 @@ class Window:
         self._newest = candle
         if not candle.filled:
             self._traded_ms = candle.open_ms
-        self._push(candle.ohlcv, filled=candle.filled)
+        self._push(candle.ohlcv, candle.rank)
 
-    def _push(self, ohlcv: Ohlcv, *, filled: bool) -> None:
+    def _push(self, ohlcv: Ohlcv, rank: int) -> None:
         if self._end == len(self._values):
             kept = min(self._count, self._capacity - 1)
-            self._values[:kept] = self._values[self._end - kept : self._end]
-            self._filled[:kept] = self._filled[self._end - kept : self._end]
+            for rows in (self._values, self._rank, self._untraded):
+                rows[:kept] = rows[self._end - kept : self._end]
             self._end = kept
-        self._values[self._end] = ohlcv
-        self._filled[self._end] = filled
-        self._since_filled = 0 if filled else self._since_filled + 1
+        at = self._end
+        self._values[at] = ohlcv
+        self._rank[at] = rank
         self._end += 1
         self._count = min(self._count + 1, self._capacity)
+        self._since_untraded += 1
+        self._since_repaired += 1
+        self._note(at, ohlcv)
         assert self._next_open_ms is not None  # noqa: S101 - every caller has set it
         self._next_open_ms += self._timeframe.ms
+
+    def _note(self, at: int, ohlcv: Ohlcv) -> None:
+        """Note whether the candle in a row had a trade, and whether it was repaired."""
+        has_before = at > self._end - self._count
+        before = float(self._values[at - 1, 3]) if has_before else None
+        self._untraded[at] = is_untraded(ohlcv, before)
+        if self._untraded[at]:
+            self._since_untraded = min(self._since_untraded, self._end - 1 - at)
+        if self._rank[at] == _REPAIRED:
+            self._since_repaired = min(self._since_repaired, self._end - 1 - at)
 
     def _revise(self, candle: Candle) -> Verdict:
         assert self._next_open_ms is not None  # noqa: S101 - only called behind a known end
@@ -211,12 +237,14 @@ class Window:
         if age > self._count:
             return Verdict.STALE
         at = self._end - age
-        # That nothing was traded is concluded, not told: what the exchange told stays.
-        if candle.filled and not self._filled[at]:
-            return Verdict.DUPLICATE
-        if tuple(self._values[at]) == tuple(candle.ohlcv):
+        # What was concluded or put right does not replace what the exchange told.
+        if candle.rank < self._rank[at] or tuple(self._values[at]) == tuple(candle.ohlcv):
             return Verdict.DUPLICATE
         self._values[at] = candle.ohlcv
-        self._filled[at] = candle.filled
+        self._rank[at] = candle.rank
+        self._note(at, candle.ohlcv)
+        if at + 1 < self._end:
+            # Whether the next one had a trade depends on the close before it.
+            self._note(at + 1, Ohlcv(*self._values[at + 1].tolist()))
         self.revision += 1
         return Verdict.REVISED

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Final, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Self
 
 from model.errors import BadCandle, ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 FinalBy = Literal["exchange_flag", "successor", "rest"]
 
@@ -16,6 +19,16 @@ _MONDAY_MS: Final = 345_600_000
 
 _EARLIEST_MS: Final = 1_230_768_000_000
 """2009-01-01: nothing that candlecast trades was priced before."""
+
+_FIELDS: Final = 5
+
+LEAST_PRICE: Final = 1e-18
+MOST_PRICE: Final = 1e18
+MOST_VOLUME: Final = 1e30
+"""No market has prices or volumes beyond. Within these bounds no arithmetic of the path overflows."""
+
+_MOST_OUTSIDE: Final = 1.1
+"""A price further outside the range of its candle than by this factor is no price of that candle."""
 
 
 class Timeframe(NamedTuple):
@@ -76,6 +89,8 @@ class Candle(NamedTuple):
         received_s: the same instant on the monotonic clock, seconds.
         final_by: how it is known to be closed.
         filled: True when the exchange reported no trade and the last close stands in.
+        repaired: True when values contradicted each other or the volume was missing, see
+            `repair_ohlcv`.
     """
 
     symbol: str
@@ -86,27 +101,118 @@ class Candle(NamedTuple):
     received_s: float
     final_by: FinalBy | None = None
     filled: bool = False
+    repaired: bool = False
+
+    @property
+    def rank(self) -> int:
+        """How much it is worth as evidence: 0 filled, 1 repaired, 2 as the exchange told it.
+
+        A candle replaces another one of the same period only if its rank is not lower.
+        """
+        return 0 if self.filled else 1 if self.repaired else 2
 
 
-def check_ohlcv(values: tuple[object, ...] | list[object]) -> Ohlcv:
+class Repaired(NamedTuple):
+    """Prices and volume that can be true, and whether something had to be put right."""
+
+    ohlcv: Ohlcv
+    repaired: bool
+
+
+def check_ohlcv(values: Sequence[object]) -> Ohlcv:
     """Turn five outside values into prices and volume.
 
     Args:
         values: open, high, low, close, volume as numbers.
 
     Raises:
-        BadCandle: a value is missing, not a number, not finite, or contradicts another.
+        BadCandle: a value is missing, not a number, outside `LEAST_PRICE` to `MOST_PRICE` or 0 to
+            `MOST_VOLUME`, or contradicts another.
     """
+    o, h, low, c, v = _numbers(values)
+    # Plain comparisons are False as soon as one side is NaN; min() and max() may lose it.
+    if not (LEAST_PRICE <= low <= o <= h <= MOST_PRICE and low <= c <= h and 0 <= v <= MOST_VOLUME):
+        raise _impossible(o, h, low, c, v)
+    return Ohlcv(o, h, low, c, v)
+
+
+def streamed_ohlcv(values: Sequence[object]) -> Repaired:
+    """Turn five values of a stream into prices and volume; only a missing volume is put right.
+
+    Prices that contradict each other are refused: the history of the exchange is asked about them.
+
+    Args:
+        values: open, high, low, close, volume as numbers; the volume may be None or NaN.
+
+    Raises:
+        BadCandle: as `check_ohlcv`.
+    """
+    volume_missing, values = _with_volume(values)
+    return Repaired(check_ohlcv(values), volume_missing)
+
+
+def repair_ohlcv(values: Sequence[object]) -> Repaired:
+    """Turn five values of a history into prices and volume, put right where that is safe.
+
+    Some exchanges have candles whose open, the last trade of the period before, lies outside high
+    and low, and never correct them. There the range is widened to hold open and close; high and low
+    that are swapped change places. Exchanges without volumes send none: it is taken as 0.
+
+    Args:
+        values: open, high, low, close, volume as numbers; the volume may be None or NaN.
+
+    Raises:
+        BadCandle: a price is missing, not a number, out of bounds, or too far outside the range.
+    """
+    volume_missing, values = _with_volume(values)
+    o, h, low, c, v = _numbers(values)
+    prices = o, h, low, c
+    possible = all(LEAST_PRICE <= price <= MOST_PRICE for price in prices) and 0 <= v <= MOST_VOLUME
+    if not possible:
+        raise _impossible(o, h, low, c, v)
+    lowest, highest = min(prices), max(prices)
+    bottom, top = min(low, h), max(low, h)
+    swapped_apart = low / h if low > h else 1.0
+    if max(highest / top, bottom / lowest, swapped_apart) > _MOST_OUTSIDE:
+        raise _impossible(o, h, low, c, v)
+    repaired = volume_missing or (low, h) != (lowest, highest)
+    return Repaired(Ohlcv(o, highest, lowest, c, v), repaired)
+
+
+def is_untraded(ohlcv: Ohlcv, close_before: float | None) -> bool:
+    """Whether a candle shows no trade: no volume, and one price, that of the close before.
+
+    Exchanges that never tell volumes send 0 as well, but there the price moves.
+
+    Args:
+        ohlcv: prices and volume.
+        close_before: of the candle before; None if it is not known.
+    """
+    price = ohlcv.close
+    flat = ohlcv.volume == 0.0 and ohlcv.open == ohlcv.high == ohlcv.low == price
+    return flat and close_before in (None, price)
+
+
+def _numbers(values: Sequence[object]) -> tuple[float, float, float, float, float]:
     try:
         o, h, low, c, v = map(float, values)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError) as error:
         msg = f"candle values are not five numbers: {error}"
         raise BadCandle(msg) from None
-    # Plain comparisons are False as soon as one side is NaN; min() and max() may lose it.
-    if not (0.0 < low <= o <= h < math.inf and low <= c <= h and 0.0 <= v < math.inf):
-        msg = f"impossible candle: open {o} high {h} low {low} close {c} volume {v}"
-        raise BadCandle(msg)
-    return Ohlcv(o, h, low, c, v)
+    return o, h, low, c, v
+
+
+def _with_volume(values: Sequence[object]) -> tuple[bool, Sequence[object]]:
+    """Whether the last of five values is missing, and the values with 0 in its place."""
+    if len(values) != _FIELDS:
+        return False, values
+    volume = values[-1]
+    missing = volume is None or (isinstance(volume, float) and math.isnan(volume))
+    return missing, [*values[:-1], 0.0] if missing else values
+
+
+def _impossible(o: float, h: float, low: float, c: float, v: float) -> BadCandle:
+    return BadCandle(f"impossible candle: open {o} high {h} low {low} close {c} volume {v}")
 
 
 def check_open_ms(value: object, timeframe: Timeframe, now_ms: float) -> int:
