@@ -136,6 +136,9 @@ class Model(Section):
     batch_size: int = Field(32, ge=1, le=65_536, description="samples per gradient step")
     train_split: float = Field(0.7, gt=0, lt=1, description="first share of the rows: training")
     val_split: float = Field(0.15, gt=0, lt=1, description="next share of the rows: validation")
+    max_filled: float = Field(
+        0.05, ge=0, le=1, description="share of periods that may be without a candle"
+    )
     loss: Literal["mse", "mae"] | None = Field(
         None, description="training loss; null: mse for close, mae for log_return"
     )

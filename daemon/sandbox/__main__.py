@@ -22,6 +22,7 @@ from daemon.sandbox.exchange import Behaviour, SandboxExchange, finest
 from daemon.sandbox.market import Faults
 from daemon.sandbox.tape import RECORDING_15M, Tape, build_tape, load_recording
 from model.candle import Timeframe
+from model.csvreader import Rules
 from model.errors import CandlecastError
 
 
@@ -59,9 +60,13 @@ def _tape(args: argparse.Namespace) -> Tape:
         args.symbols,
         timeframe,
         origin_ms,
-        recording=load_recording(args.data),
+        recording=load_recording(args.data, Rules(say=_note)),
         slice_rows=args.slice_rows,
     )
+
+
+def _note(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
 def _sparing(
