@@ -7,7 +7,7 @@ import asyncio
 from pathlib import Path
 
 from daemon.cli_base import add_config, load, positive
-from model.errors import Misfit
+from model.errors import CandlecastError, Misfit
 
 _DAYS = 30.0
 
@@ -38,9 +38,17 @@ def fetch(args: argparse.Namespace) -> None:
         settings.paths.data,
     )
     with candles_progress() as progress:
-        paths = asyncio.run(fetch_history(job, SystemClock(), progress))
-    for path in paths:
-        print(path)
+        came = asyncio.run(fetch_history(job, SystemClock(), progress))
+    for one in came:
+        if one.path is not None:
+            print(one.path)
+    few = [one.lack for one in came if one.lacking_share <= settings.model.max_filled and one.lack]
+    for line in few:
+        print(line)
+    lacking = [one.lack for one in came if one.lacking_share > settings.model.max_filled]
+    if lacking:
+        lacking.append("ask for fewer days with --days, or train on the candles that came")
+        raise CandlecastError("\n".join(lacking))
 
 
 def train_options(parser: argparse.ArgumentParser) -> None:

@@ -26,6 +26,7 @@ _MOST_PERIODS: Final = 20_000_000
 _TELLING_ROWS: Final = 10
 """From so many rows on, their common distance tells the timeframe."""
 
+_DAY_MS: Final = 86_400_000
 _UNITS: Final = (
     ("w", 604_800_000),
     ("d", 86_400_000),
@@ -79,6 +80,7 @@ def rows_on_grid(
             without a row.
     """
     rows = ordered_rows(path, rules, None if symbol is None else symbol.partition("/")[0])
+    timeframe = _with_origin(rows, timeframe)
     on_grid = (rows.open_ms - timeframe.origin_ms) % timeframe.ms == 0
     _refuse_other_timeframe(path, rows, on_grid, timeframe, rules.max_filled)
     off = [_off_grid(rows, int(row), timeframe) for row in np.flatnonzero(~on_grid)]
@@ -144,6 +146,14 @@ def _say(path: Path, findings: list[Finding], what: str, total: int, rules: Rule
     rules.say(f"{path}: {many} are {what}, the first: {findings[0]}")
 
 
+def _with_origin(rows: Rows, timeframe: Timeframe) -> Timeframe:
+    """Days begin at midnight UTC everywhere; longer candles begin when their exchange has it."""
+    if timeframe.ms <= _DAY_MS:
+        return timeframe
+    offsets, counts = np.unique(rows.open_ms % timeframe.ms, return_counts=True)
+    return timeframe._replace(origin_ms=int(offsets[np.argmax(counts)]))
+
+
 def _refuse_other_timeframe(
     path: Path, rows: Rows, on_grid: NDArray[np.bool_], timeframe: Timeframe, most_off: float
 ) -> None:
@@ -167,9 +177,9 @@ def _refuse_other_timeframe(
 
 def _off_grid(rows: Rows, row: int, timeframe: Timeframe) -> Finding:
     late_s = (int(rows.open_ms[row]) - timeframe.origin_ms) % timeframe.ms / 1000
-    reason = (
-        f"{_utc(int(rows.open_ms[row]))} lies {late_s:g} s after a boundary of {timeframe.text}"
-    )
+    at = datetime.fromtimestamp(int(rows.open_ms[row]) / 1000, UTC)
+    shown = f"{at:%Y-%m-%d %H:%M:%S.%f}"[:-3]
+    reason = f"{shown} lies {late_s:g} s after a boundary of {timeframe.text}"
     if late_s > 0.9 * timeframe.ms / 1000:
         reason += "; it looks like a closing time: opening times are needed"
     return Finding(int(rows.lines[row]), "timestamp", reason)

@@ -17,6 +17,7 @@ _NUMBER: Final = re.compile(r"[-+$€£]?\d[\d.,'’ \u00a0\u202f]*([eE][-+]?\d+
 _NUMBERED: Final = (6, 7, 12)
 """Fields of a line in files without a header: a candle, one with its trades, one of Binance."""
 
+_SHOWN: Final = 60
 _LEAST_ORDERED: Final = 0.9
 """Share of rows in which the numbers can be open, high, low, close and volume."""
 
@@ -85,9 +86,11 @@ def find_layout(lines: Sequence[str], base: str | None = None) -> Layout:
     if not any(any(cells) for cells in rows):
         msg = "not a CSV of candles: it is empty"
         raise ValueError(msg)
+    start = lines[0].strip()
+    shown = repr(start if len(start) <= _SHOWN else f"{start[:_SHOWN]}…")
     msg = (
-        f"not a CSV of candles: line 1 is neither a header with {', '.join(COLUMNS)} nor numbers "
-        "separated by , ; | or tab"
+        f"not a CSV of candles: line 1, {shown}, is neither a header that names the columns "
+        f"{', '.join(COLUMNS)} nor numbers separated by , ; | or tab"
     )
     raise ValueError(msg)
 

@@ -66,7 +66,7 @@ def _tape(args: argparse.Namespace) -> Tape:
 
 
 def _note(line: str) -> None:
-    print(line, file=sys.stderr)
+    sys.stderr.write(f"{line}\n")
 
 
 def _sparing(

@@ -66,6 +66,7 @@ def filled(state: Path) -> None:
 def job(tmp_path: Path) -> RetrainJob:
     filled(tmp_path)
     return RetrainJob(
+        max_filled=0.05,
         config=tmp_path / "config.yaml",
         key="settings",
         state=tmp_path,

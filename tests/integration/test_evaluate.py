@@ -221,7 +221,8 @@ def test_judging_needs_no_keras(place: Place) -> None:
 
 def refused(capsys: pytest.CaptureFixture[str]) -> str:
     out, err = capsys.readouterr()
-    assert out == ""
+    # What the files hold is said as soon as they are read.
+    assert all("without a candle" in line for line in out.splitlines()), out
     assert len(err.splitlines()) == 1, err
     return err
 
@@ -250,10 +251,15 @@ def test_one_candle_is_enough(place: Place, markets: dict[str, pd.DataFrame]) ->
     ("name", "text", "code", "message"),
     [
         ("BTC-USDT_15m_20250101_to_20250102.csv", None, 1, "no such file"),
-        ("candles.csv", "", 2, "the name must be {SYMBOL}_{TIMEFRAME}_{START}_to_{END}.csv"),
+        ("candles.csv", "", 2, "holds no symbol of trading.symbols (BTC/USDT, ETH/USDT)"),
         ("BTC-USDT_15m_20250101_to_20250102.csv", "", 1, "not a CSV of candles"),
         ("BTC-USDT_15m_20250101_to_20250102.csv", "a,b\n1,2\n1,2,3\n", 1, "not a CSV of candles"),
-        ("BTC-USDT_15m_20250101_to_20250102.csv", "a,b\n1,2\n", 1, "lacks the columns timestamp"),
+        (
+            "BTC-USDT_15m_20250101_to_20250102.csv",
+            "open,b\n1,2\n",
+            1,
+            "lacks the columns timestamp",
+        ),
         ("BTC-USDT_15m_20250101_to_20250102.csv", "\0\udcff", 1, "not a CSV of candles"),
     ],
 )
