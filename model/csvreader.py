@@ -19,6 +19,7 @@ from model.csvvalues import (
     find_numbers,
     find_times,
     unit_of,
+    unix_ms,
 )
 from model.errors import BadCandle, CandlecastError
 from model.textfile import opened_lines
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     Integers = NDArray[np.int64]
 
 _HEAD_LINES: Final = 200
-_CHUNK_ROWS: Final = 20_000
+_CHUNK_ROWS: Final = 1_000
 _MOST_ROWS: Final = 20_000_000
 _MISSING: Final = frozenset({"", "nan", "null", "none", "na", "n/a", "nat", "-"})
 
@@ -120,8 +121,7 @@ class _Reader:
         self._layout: Layout = find_layout(head, base)
         body = head[self._layout.skip :]
         samples = [row for row in self._csv(iter(body)) if len(row) > max(self._layout.values)]
-        fields = [row[at] for row in samples for at in self._layout.values]
-        self._number = find_numbers(text for text in fields if not _is_missing(text))
+        self._number = self._find_numbers(samples)
         self._times = self._find_times(samples)
         self._rows = self._csv(chain(body, lines))
         self._rejected: list[Finding] = []
@@ -129,6 +129,13 @@ class _Reader:
 
     def _csv(self, lines: Iterator[str]) -> Iterator[list[str]]:
         return csv.reader(lines, delimiter=self._layout.delimiter, skipinitialspace=True)
+
+    def _find_numbers(self, samples: Sequence[Sequence[str]]) -> Callable[[str], float]:
+        fields = [row[at] for row in samples for at in self._layout.values]
+        try:
+            return find_numbers([text for text in fields if not _is_missing(text)])
+        except ValueError as error:
+            raise ValueError(Finding(self._layout.skip + 1, "", str(error))) from None
 
     def _find_times(self, samples: Sequence[Sequence[str]]) -> Times:
         texts = [self._time_text(row) for row in samples if len(row) > max(self._layout.time)]
@@ -190,8 +197,7 @@ class _Reader:
         layout, count = self._layout, len(chunk)
         try:
             columns = list(zip(*(row for _, row in chunk), strict=True))
-            times = zip(*(columns[at] for at in layout.time), strict=True)
-            at = np.fromiter(map(self._times.to_ms, map(" ".join, times)), np.float64, count)
+            at = self._times_of([columns[field] for field in layout.time], count)
             values = [
                 np.fromiter(map(self._number, columns[at]), np.float64, count)
                 for at in layout.values
@@ -202,6 +208,12 @@ class _Reader:
         if extra or not ((at >= EARLIEST_MS) & (at < LATEST_MS)).all():
             return None
         return at, np.stack(values, axis=1), np.array([line for line, _ in chunk])
+
+    def _times_of(self, columns: Sequence[Sequence[str]], count: int) -> Floats:
+        if self._times.numeric:
+            return unix_ms(np.fromiter(map(float, columns[0]), np.float64, count))
+        texts = map(" ".join, zip(*columns, strict=True))
+        return np.fromiter(map(self._times.to_ms, texts), np.float64, count)
 
     def _one_by_one(
         self, chunk: Sequence[tuple[int, list[str]]]

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 EARLIEST_MS: Final = 1_230_768_000_000
 """2009-01-01."""
@@ -33,6 +39,7 @@ _FORMATS: Final = (
     "%b %d, %Y", "%B %d, %Y", "%d %b %Y", "%d-%b-%Y", "%d %b %Y %H:%M:%S", "%b %d, %Y %H:%M",
 )  # fmt: skip
 _SLASHED: Final = ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p")
+_FEW: Final = 0.05
 _JUNK: Final = re.compile(r"[\s'’$€£]")
 _COMPACT_DAY: Final = re.compile(r"20\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])")
 
@@ -50,38 +57,36 @@ class Times(NamedTuple):
 
 
 def find_times(samples: Sequence[str]) -> Times:
-    """Find the way that all samples are written in; times without a zone are UTC.
+    """Find the way that most samples are written in; times without a zone are UTC.
 
     Raises:
         ValueError: there is none, or the order of day and month is not clear.
     """
-    texts = [_without_zone(text) for text in samples if text]
-    if texts and all(map(_COMPACT_DAY.fullmatch, texts)):
-        return Times(numeric=False, to_ms=_iso_ms)
-    if all(map(_is_number, texts)):
+    texts = [_without_zone(text) for text in samples]
+    least = len(texts) / 2
+    if _count(_compact_day, texts) <= least < _count(float, texts) or not texts:
         return Times(numeric=True, to_ms=_unix_ms)
     for reader in (_iso_ms, *map(_format_reader, _FORMATS)):
-        if _reads_all(reader, texts):
+        if _count(reader, texts) > least:
             return Times(numeric=False, to_ms=reader)
     for rest in _SLASHED:
         both = [_format_reader(f"{order}{rest}") for order in ("%d/%m/%Y", "%m/%d/%Y")]
-        fitting = [reader for reader in both if _reads_all(reader, texts)]
-        if len(fitting) == 1:
-            return Times(numeric=False, to_ms=fitting[0])
-        if fitting:
+        day_first, month_first = (_count(reader, texts) for reader in both)
+        if max(day_first, month_first) <= least:
+            continue
+        if day_first == month_first:
             msg = f"{texts[0]!r} may be day/month or month/day; write YYYY-MM-DD"
             raise ValueError(msg)
-    odd = next((text for text in texts if not _is_number(text)), "")
+        return Times(numeric=False, to_ms=both[day_first < month_first])
+    odd = next(text for text in texts if not _count(float, [text]))
     msg = f"{odd!r} is not a time; write Unix milliseconds or YYYY-MM-DD HH:MM:SS"
     raise ValueError(msg)
 
 
 def unit_of(number: float) -> str:
     """The unit that a Unix time is in, e.g. ``"seconds"``; ``""`` if it is no time since 2009."""
-    for (name, factor), least in reversed(list(zip(_UNITS, _LEAST, strict=True))):
-        if number >= least:
-            return name if EARLIEST_MS <= number * factor < LATEST_MS else ""
-    return ""
+    name, factor = _UNITS[int(np.searchsorted(_LEAST[1:], number, side="right"))]
+    return name if EARLIEST_MS <= number * factor < LATEST_MS else ""
 
 
 def cause_of(number: float) -> str:
@@ -91,20 +96,19 @@ def cause_of(number: float) -> str:
     return "; times are Unix milliseconds"
 
 
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+def _compact_day(text: str) -> None:
+    if not _COMPACT_DAY.fullmatch(text):
+        raise ValueError(text)
+
+
+def unix_ms(numbers: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Unix times, each in the unit that it shows, as milliseconds."""
+    unit = np.searchsorted(_LEAST[1:], numbers, side="right")
+    return numbers * np.array([factor for _, factor in _UNITS])[unit]
 
 
 def _unix_ms(text: str) -> float:
-    number = float(text)
-    for (_, factor), least in reversed(list(zip(_UNITS, _LEAST, strict=True))):
-        if number >= least:
-            return number * factor
-    return number
+    return float(unix_ms(np.array([float(text)]))[0])
 
 
 def _without_zone(text: str) -> str:
@@ -124,29 +128,30 @@ def _format_reader(form: str) -> Callable[[str], float]:
     return read
 
 
-def _reads_all(read: Callable[[str], float], texts: Iterable[str]) -> bool:
-    try:
-        for text in texts:
+def _count(read: Callable[[str], object], texts: Iterable[str]) -> int:
+    """How many texts can be read."""
+    count = 0
+    for text in texts:
+        with suppress(ValueError, OverflowError):
             read(text)
-    except ValueError:
-        return False
-    return True
+            count += 1
+    return count
 
 
-def find_numbers(samples: Iterable[str]) -> Callable[[str], float]:
-    """Find how numbers are written; the reader raises ValueError for what is none.
+def find_numbers(samples: Sequence[str]) -> Callable[[str], float]:
+    """Find how most numbers are written; the reader raises ValueError for what is none.
 
     Raises:
         ValueError: a comma may separate thousands or decimals.
     """
     texts = [_JUNK.sub("", text) for text in samples]
-    if not any("," in text for text in texts):
+    with_comma = [text for text in texts if "," in text]
+    if len(with_comma) <= _FEW * len(texts):
         return _plain_number
     comma_decimal = any(map(_has_decimal_comma, texts))
     dot_decimal = any(map(_has_decimal_dot, texts))
     if comma_decimal == dot_decimal:
-        odd = next(text for text in texts if "," in text)
-        msg = f"{odd!r}: the comma may separate thousands or decimals; write a dot before decimals"
+        msg = f"{with_comma[0]!r}: the comma may separate thousands or decimals; write no comma"
         raise ValueError(msg)
     thousands = "." if comma_decimal else ","
 

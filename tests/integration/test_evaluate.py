@@ -294,6 +294,47 @@ def test_other_timeframes_and_short_files_are_refused_in_one_line(
     assert re.search("candles are too few|more candles are needed", refused(capsys))
 
 
+def test_a_file_of_an_exchange_is_judged_by_like_one_that_was_fetched(
+    place: Place, markets: dict[str, pd.DataFrame], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert evaluate(place, "--data", place.files[0]) == 0
+    expected = place.document()
+    dump = place.folder / "BTCUSDT-15m-2025-01.csv"
+    frame = markets["BTC/USDT"][["timestamp", "open", "high", "low", "close", "volume"]]
+    rows = frame.assign(timestamp=1000 * frame["timestamp"], more=1, trades=2)
+    rows = rows.assign(**{f"other {n}": 0 for n in range(4)}).iloc[::-1]
+    rows.to_csv(dump, index=False, header=False)
+    capsys.readouterr()
+    assert evaluate(place, "--data", dump) == 0
+    assert place.document() == expected
+    out = capsys.readouterr().out
+    assert f"{dump}: line 1: no header" in out
+    assert f"{dump}: line 1, column timestamp: " in out
+    assert "is in microseconds, not milliseconds; read as that" in out
+    assert f"{dump}: BTC/USDT 15m: 900 periods from 2025-01-01 00:00" in out
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate"])
+def test_a_file_that_is_mostly_made_up_is_refused_until_it_is_allowed(
+    place: Place,
+    markets: dict[str, pd.DataFrame],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+) -> None:
+    path = place.write("BTC/USDT", markets["BTC/USDT"].drop(index=range(600, 700)))
+    argv = [command, "--config", str(place.config), "--data", str(path)]
+    assert main(argv) == 1
+    line = refused(capsys)
+    assert "100 of them (11 %) without a candle and filled with the last close" in line
+    assert "model.max_filled allows 5 %" in line
+    monkeypatch.setenv("CANDLECAST__MODEL__MAX_FILLED", "0.2")
+    monkeypatch.setenv("CANDLECAST__MODEL__EPOCHS", "1")
+    monkeypatch.setenv("CANDLECAST__MODEL__LSTM_UNITS", "[4]")
+    assert main(argv) == 0
+    assert "100 of them (11 %) without a candle" in capsys.readouterr().out
+
+
 def test_symbols_the_model_does_not_know_are_named(
     place: Place, markets: dict[str, pd.DataFrame], capsys: pytest.CaptureFixture[str]
 ) -> None:

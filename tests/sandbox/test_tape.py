@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from daemon.sandbox.tape import DATA, RECORDING_15M, Tape, build_tape, load_recording
 from model.candle import Timeframe, check_ohlcv
+from model.csvreader import Rules
 from model.errors import CandlecastError
 
 SECOND = Timeframe.parse("1s")
@@ -156,6 +157,18 @@ def test_a_plain_csv_of_other_column_order_and_decimals(tmp_path: Path) -> None:
     recording = load_recording(path)
     np.testing.assert_array_equal(recording.ohlcv, [[0.5, 0.5125, 0.4, 0.45, 7.0]])
     assert recording.decimals == 4
+
+
+def test_a_recording_of_another_program_is_played_oldest_first(tmp_path: Path) -> None:
+    path = tmp_path / "candles.csv"
+    rows = [f"{ORIGIN_MS // 1000 + 60 * at};1,5;2,5;1,25;1,5;{at},5" for at in reversed(range(9))]
+    path.write_text("https://example.com\n" + "\n".join(["Unix;Open;High;Low;Close;Volume", *rows]))
+    told: list[str] = []
+    recording = load_recording(path, Rules(say=told.append))
+    assert recording.ohlcv[:, 4].tolist() == [at + 0.5 for at in range(9)]
+    assert recording.decimals == 2
+    assert len(told) == 1
+    assert "is in seconds, not milliseconds" in told[0]
 
 
 def test_the_exchange_imports_nothing_of_the_training_side(repository: Path) -> None:
