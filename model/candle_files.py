@@ -113,7 +113,7 @@ def filled_share(open_ms: Sequence[int], timeframe: Timeframe) -> tuple[str, flo
     share = filled / periods
     line = (
         f"{periods:,} periods from {_utc(first_ms)} to {_utc(last_ms)} UTC, "
-        f"{filled:,} of them ({100 * share:.2g} %) without a candle and filled with the last close"
+        f"{filled:,} of them ({100 * share:.2g} %) filled for lack of a candle"
     )
     return line, share
 

@@ -69,7 +69,7 @@ async def test_an_empty_machine_gets_a_model(tape: Tape, tmp_path: Path) -> None
         code, out, err = await candlecast(tmp_path, url, "train", "--promote")
         assert code == 0, err
         for symbol in ("S00/USDT", "S01/USDT"):
-            assert re.search(rf"{symbol} 1m: .* 0 of them \(0 %\) without a candle", out)
+            assert re.search(rf"{symbol} 1m: .* 0 of them \(0 %\) filled", out)
         # Nothing but what candlecast itself logs: TensorFlow's notes stay out of sight.
         assert all(" model." in line for line in err.splitlines()), err
         version = out.splitlines()[-1].removeprefix("champion: ")
@@ -84,7 +84,7 @@ async def test_an_empty_machine_gets_a_model(tape: Tape, tmp_path: Path) -> None
 
         code, out, err = await candlecast(tmp_path, url, "evaluate", "--output", "judged")
         assert (code, err) == (0, "")
-        assert out.count("without a candle") == 2
+        assert out.count("filled for lack of a candle") == 2
         judged = json.loads((tmp_path / "judged" / "evaluation.json").read_text())["all"]
         # The same candles as the training's own test, by the compiled network.
         assert judged["n"] > 100

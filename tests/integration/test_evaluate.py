@@ -222,7 +222,7 @@ def test_judging_needs_no_keras(place: Place) -> None:
 def refused(capsys: pytest.CaptureFixture[str]) -> str:
     out, err = capsys.readouterr()
     # What the files hold is said as soon as they are read.
-    assert all("without a candle" in line for line in out.splitlines()), out
+    assert all("filled for lack of a candle" in line for line in out.splitlines()), out
     assert len(err.splitlines()) == 1, err
     return err
 
@@ -326,13 +326,13 @@ def test_a_file_that_is_mostly_made_up_is_refused_until_it_is_allowed(
     argv = [command, "--config", str(place.config), "--data", str(path)]
     assert main(argv) == 1
     line = refused(capsys)
-    assert "100 of them (11 %) without a candle and filled with the last close" in line
+    assert "100 of them (11 %) filled for lack of a candle" in line
     assert "model.max_filled allows 5 %" in line
     monkeypatch.setenv("CANDLECAST__MODEL__MAX_FILLED", "0.2")
     monkeypatch.setenv("CANDLECAST__MODEL__EPOCHS", "1")
     monkeypatch.setenv("CANDLECAST__MODEL__LSTM_UNITS", "[4]")
     assert main(argv) == 0
-    assert "100 of them (11 %) without a candle" in capsys.readouterr().out
+    assert "100 of them (11 %) filled" in capsys.readouterr().out
 
 
 def test_symbols_the_model_does_not_know_are_named(

@@ -172,7 +172,7 @@ def test_what_is_clear_is_read(tmp_path: Path, name: str) -> None:
     assert np.allclose(table, CANDLES, rtol=1e-15, atol=0.0)
     assert told[-1].endswith(
         "BTC/USDT 1m: 40 periods from 2026-01-01 00:00 to 2026-01-01 00:39 UTC, "
-        "0 of them (0 %) without a candle and filled with the last close"
+        "0 of them (0 %) filled for lack of a candle"
     )
 
 
@@ -360,7 +360,7 @@ UNCLEAR = {
     ),
     "a year between": (
         lines(lambda r: f"{r[0] + 31_536_000_000 * (r[0] > T + 900_000)},{values(r)}", HEADER),
-        "525,600 of them .* without a candle .* model.max_filled allows 5 %",
+        "525,600 of them .* filled for lack of a candle; model.max_filled allows 5 %",
     ),
     "a long line": ("x" * 70_000, "a line of more than"),
     "an open quote": (
@@ -401,7 +401,7 @@ def test_the_share_that_is_filled_is_said_and_limited(
 ) -> None:
     holed = [row for row in CANDLES if row[0] % 240_000 or row[0] == T]
     path = written(tmp_path, "\n".join([HEADER, *map(plain, holed)]))
-    line = r"40 periods .*, 9 of them \(22 %\) without a candle"
+    line = r"40 periods .*, 9 of them \(22 %\) filled"
     if not fits:
         with pytest.raises(CandlecastError, match=line):
             said(path, share)
