@@ -71,14 +71,14 @@ def _train_quietly(args: argparse.Namespace) -> None:
     from daemon.listing import models_command
     from model import train_lstm
     from model.candle import Timeframe
-    from model.csvreader import Rules
+    from model.csvreader import FileRules
     from model.dataset import choose_candles
     from model.packing import pack_trained
     from model.registry import Registry
 
     timeframe = Timeframe.parse(settings.trading.timeframe)
     paths = settings.paths
-    rules = Rules(settings.model.max_filled, print)
+    rules = FileRules(settings.model.max_filled, print)
     candles = choose_candles(args.data, paths.data, settings.trading.symbols, timeframe, rules)
     trained = train_lstm.train(
         args.config, candles, timeframe, models=paths.models, data=paths.data
@@ -140,7 +140,7 @@ def evaluate(args: argparse.Namespace) -> None:
 
     from daemon.evaluate import EvaluateJob, evaluate_model, show
     from daemon.progress import candles_progress
-    from model.csvreader import Rules
+    from model.csvreader import FileRules
     from model.registry import Registry
 
     paths = settings.paths
@@ -150,7 +150,7 @@ def evaluate(args: argparse.Namespace) -> None:
         settings.trading.symbols,
         paths.data,
         args.output or paths.models,
-        Rules(settings.model.max_filled, print),
+        FileRules(settings.model.max_filled, print),
     )
     with candles_progress() as progress:
         scores = evaluate_model(job, Registry(settings.registry_dir), progress.update)

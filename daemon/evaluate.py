@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from model.csvreader import Rules
+    from model.csvreader import FileRules
     from model.registry import Bundle, Registry
 
 JSON_NAME: Final = "evaluation.json"
@@ -43,7 +43,7 @@ class EvaluateJob:
     symbols: Sequence[str]
     data: Path
     output: Path
-    rules: Rules
+    rules: FileRules
 
 
 def evaluate_model(

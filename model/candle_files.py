@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from model.csvreader import STRICT, Finding, Rows, Rules, read_rows
+from model.csvreader import STRICT, Finding, Rows, FileRules, read_rows
 from model.errors import CandlecastError
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ _UNITS: Final = (
 )
 
 
-def ordered_rows(path: Path, rules: Rules = STRICT, base: str | None = None) -> Rows:
+def ordered_rows(path: Path, rules: FileRules = STRICT, base: str | None = None) -> Rows:
     """The rows of a file, oldest first; of several for one opening time the last.
 
     Args:
@@ -65,7 +65,7 @@ def ordered_rows(path: Path, rules: Rules = STRICT, base: str | None = None) -> 
 
 
 def rows_on_grid(
-    path: Path, timeframe: Timeframe, rules: Rules = STRICT, symbol: str | None = None
+    path: Path, timeframe: Timeframe, rules: FileRules = STRICT, symbol: str | None = None
 ) -> Rows:
     """The rows of a file that open on the boundaries of a timeframe, oldest first.
 
@@ -122,7 +122,7 @@ def _picked(rows: Rows, kept: NDArray[np.intp]) -> Rows:
     return rows._replace(open_ms=rows.open_ms[kept], ohlcv=rows.ohlcv[kept], lines=rows.lines[kept])
 
 
-def _say_findings(path: Path, rows: Rows, rules: Rules) -> None:
+def _say_findings(path: Path, rows: Rows, rules: FileRules) -> None:
     total = len(rows.open_ms) + len(rows.rejected)
     for note in rows.notes:
         if rules.say is None:
@@ -133,7 +133,7 @@ def _say_findings(path: Path, rows: Rows, rules: Rules) -> None:
     _say(path, rows.repaired, "put right", total, rules)
 
 
-def _say(path: Path, findings: list[Finding], what: str, total: int, rules: Rules) -> None:
+def _say(path: Path, findings: list[Finding], what: str, total: int, rules: FileRules) -> None:
     if not findings:
         return
     if rules.say is None:

@@ -38,7 +38,7 @@ _MOST_ROWS: Final = 20_000_000
 _MISSING: Final = frozenset({"", "nan", "null", "none", "na", "n/a", "nat", "-"})
 
 
-class Rules(NamedTuple):
+class FileRules(NamedTuple):
     """What is done about candles that a file lacks or that cannot be used.
 
     Attributes:
@@ -50,7 +50,7 @@ class Rules(NamedTuple):
     say: Callable[[str], None] | None = None
 
 
-STRICT: Final = Rules()
+STRICT: Final = FileRules()
 
 
 class Finding(NamedTuple):

@@ -10,7 +10,7 @@ import numpy as np
 from model.candle import Timeframe
 from model.candle_files import rows_on_grid
 from model.csvfiles import PATTERN, newest_csvs, parse_csv_name, symbol_in
-from model.csvreader import STRICT, Rules
+from model.csvreader import STRICT, FileRules
 from model.errors import CandlecastError, ConfigError
 from model.features import OHLCV
 from model.preprocess import DataPreprocessor, features_of, target_of
@@ -78,7 +78,7 @@ class Dataset(NamedTuple):
 
 
 def read_candles(
-    path: Path, timeframe: Timeframe, rules: Rules = STRICT, symbol: str | None = None
+    path: Path, timeframe: Timeframe, rules: FileRules = STRICT, symbol: str | None = None
 ) -> pd.DataFrame:
     """Read a candle file, one row per boundary of the timeframe.
 
@@ -132,7 +132,7 @@ def read_sources(
     paths: Sequence[Path],
     symbols: Sequence[str] = (),
     timeframe: Timeframe | None = None,
-    rules: Rules = STRICT,
+    rules: FileRules = STRICT,
 ) -> tuple[dict[str, pd.DataFrame], Timeframe]:
     """Read candle files, one a symbol.
 
@@ -179,7 +179,7 @@ def choose_candles(
     folder: Path,
     symbols: Sequence[str],
     timeframe: Timeframe,
-    rules: Rules = STRICT,
+    rules: FileRules = STRICT,
 ) -> dict[str, pd.DataFrame]:
     """Read the files that are named; when none is, each symbol's newest file of a folder.
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from model.candle import Timeframe
 from model.csvfiles import newest_csv
-from model.csvreader import Rules
+from model.csvreader import FileRules
 from model.dataset import Dataset, Samples, build_dataset, read_sources
 from model.errors import CandlecastError, ConfigError
 from model.evaluation import Evaluation, Scored, evaluate
@@ -232,7 +232,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         config = load_config(args.config)
         paths = args.data or [newest_csv(Path("data"))]
-        rules = Rules(max_filled_of(config), print)
+        rules = FileRules(max_filled_of(config), print)
         candles, timeframe = read_sources(paths, *trading_of(config), rules)
         train(args.config, candles, timeframe)
     except (CandlecastError, FileNotFoundError) as error:

@@ -15,7 +15,7 @@ import numpy as np
 
 from model.candle import Ohlcv, Timeframe
 from model.candle_files import ordered_rows
-from model.csvreader import STRICT, Rules
+from model.csvreader import STRICT, FileRules
 from model.errors import CandlecastError
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Recording:
     decimals: int
 
 
-def load_recording(path: Path, rules: Rules = STRICT) -> Recording:
+def load_recording(path: Path, rules: FileRules = STRICT) -> Recording:
     """Read a file of candles as docs/candle-files.md describes; periods without one are left out.
 
     Args:

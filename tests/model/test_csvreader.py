@@ -16,7 +16,7 @@ import pytest
 
 from model.candle import Timeframe
 from model.candle_files import ordered_rows, rows_on_grid
-from model.csvreader import Rules, read_rows
+from model.csvreader import FileRules, read_rows
 from model.dataset import read_candles
 from model.errors import CandlecastError
 
@@ -154,7 +154,7 @@ TEXTS = {
 def said(path: Path, share: float = 0.05) -> tuple[list[list[float]], list[str]]:
     """The rows of a file, and what is said about it."""
     told: list[str] = []
-    rows = rows_on_grid(path, MINUTE, Rules(share, told.append), "BTC/USDT")
+    rows = rows_on_grid(path, MINUTE, FileRules(share, told.append), "BTC/USDT")
     assert rows.open_ms.tolist() == sorted(rows.open_ms.tolist())
     table = [[at, *row] for at, row in zip(rows.open_ms.tolist(), rows.ohlcv.tolist(), strict=True)]
     return table, told
@@ -409,7 +409,7 @@ def test_the_share_that_is_filled_is_said_and_limited(
     table, told = said(path, share)
     assert len(table) == 31
     assert "9 of them (22 %)" in told[-1]
-    frame = read_candles(path, MINUTE, Rules(share))
+    frame = read_candles(path, MINUTE, FileRules(share))
     assert len(frame) == 40
     assert (frame["volume"] == 0).sum() == 9
 
@@ -441,5 +441,5 @@ def test_weeks_begin_when_the_file_has_them(tmp_path: Path, first_day: int) -> N
 
 def test_without_a_timeframe_rows_are_only_put_in_order(tmp_path: Path) -> None:
     odd: Sequence[Row] = [CANDLES[9], CANDLES[2], CANDLES[5], CANDLES[2]]
-    rows = ordered_rows(written(tmp_path, "\n".join([HEADER, *map(plain, odd)])), Rules(0.5))
+    rows = ordered_rows(written(tmp_path, "\n".join([HEADER, *map(plain, odd)])), FileRules(0.5))
     assert rows.open_ms.tolist() == [CANDLES[at][0] for at in (2, 5, 9)]
