@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from model.csvreader import STRICT, Finding, Rows, FileRules, read_rows
+from model.csvreader import STRICT, FileRules, Finding, Rows, read_rows
 from model.errors import CandlecastError
 
 if TYPE_CHECKING:

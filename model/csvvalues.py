@@ -104,7 +104,8 @@ def _compact_day(text: str) -> None:
 def unix_ms(numbers: NDArray[np.float64]) -> NDArray[np.float64]:
     """Unix times, each in the unit that it shows, as milliseconds."""
     unit = np.searchsorted(_LEAST[1:], numbers, side="right")
-    return numbers * np.array([factor for _, factor in _UNITS])[unit]
+    scaled: NDArray[np.float64] = numbers * np.array([factor for _, factor in _UNITS])[unit]
+    return scaled
 
 
 def _unix_ms(text: str) -> float:

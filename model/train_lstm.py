@@ -230,8 +230,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     print("Loading and preprocessing data...")
     try:
-        config = load_config(args.config)
         paths = args.data or [newest_csv(Path("data"))]
+        config = load_config(args.config)
         rules = FileRules(max_filled_of(config), print)
         candles, timeframe = read_sources(paths, *trading_of(config), rules)
         train(args.config, candles, timeframe)
