@@ -17,10 +17,10 @@ from pydantic import (
 
 from config.base import Section, Text
 from model.candle import Timeframe
-from model.csvfiles import symbol_name
 from model.errors import ConfigError
 from model.features import CLOSE_FEATURES, FEATURES, LOG_RETURN_FEATURES
-from model.symbols import likely_symbol
+from model.symbol_hint import likely_symbol
+from model.symbols import topic_level
 
 Period = Annotated[int, Field(ge=2, le=1000)]
 _SYMBOL = r"^[^\s/:+#\x00]+/[^\s/:+#\x00]+(:[^\s/:+#\x00]+)?$"
@@ -125,14 +125,14 @@ class Trading(Section):
     @field_validator("symbols")
     @classmethod
     def _no_namesakes(cls, symbols: tuple[str, ...]) -> tuple[str, ...]:
-        """Topics and file names spell ``/``, ``:`` and ``-`` alike."""
+        """Topics spell ``/``, ``:`` and ``-`` alike."""
         known: dict[str, str] = {}
         for symbol in symbols:
-            other = known.setdefault(symbol_name(symbol), symbol)
+            other = known.setdefault(topic_level(symbol), symbol)
             if other != symbol:
                 msg = (
                     f"lists {other} and {symbol}, which would share one MQTT topic "
-                    f"({symbol_name(symbol)}); keep one of them"
+                    f"({topic_level(symbol)}); keep one of them"
                 )
                 raise ValueError(msg)
         return symbols
@@ -157,6 +157,9 @@ class Model(Section):
     batch_size: int = Field(32, ge=1, le=65_536, description="samples per gradient step")
     train_split: float = Field(0.7, gt=0, lt=1, description="first share of the rows: training")
     val_split: float = Field(0.15, gt=0, lt=1, description="next share of the rows: validation")
+    max_filled: float = Field(
+        0.05, ge=0, le=1, description="share of periods that may be without a candle"
+    )
     loss: Literal["mse", "mae"] | None = Field(
         None, description="training loss; null: mse for close, mae for log_return"
     )

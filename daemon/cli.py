@@ -148,7 +148,10 @@ def _demo_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--duration", type=positive, metavar="SECONDS", help="end after so long")
     parser.add_argument("--headless", action="store_true", help="plain lines, no live table")
     parser.add_argument(
-        "--data", type=Path, metavar="FILE", help="recorded candles to play (ts,open … volume)"
+        "--data",
+        type=Path,
+        metavar="FILE",
+        help="recorded candles to play (CSV: timestamp, open … volume)",
     )
     parser.add_argument(
         "--exchange",

@@ -72,7 +72,7 @@ def positive(text: str) -> float:
 
 def symbol(text: str) -> str:
     """What an option holds that names a market."""
-    from model.symbols import likely_symbol
+    from model.symbol_hint import likely_symbol
 
     likely = likely_symbol(text)
     if likely is not None:

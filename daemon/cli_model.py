@@ -7,7 +7,7 @@ import asyncio
 from pathlib import Path
 
 from daemon.cli_base import add_config, load, positive, symbol
-from model.errors import BundleError
+from model.errors import BundleError, CandlecastError
 
 _DAYS = 30.0
 
@@ -40,9 +40,17 @@ def fetch(args: argparse.Namespace) -> None:
         settings.paths.data,
     )
     with candles_progress() as progress:
-        paths = asyncio.run(fetch_history(job, SystemClock(), progress))
-    for path in paths:
-        print(path)
+        came = asyncio.run(fetch_history(job, SystemClock(), progress))
+    for one in came:
+        if one.path is not None:
+            print(one.path)
+    few = [one.lack for one in came if one.lacking_share <= settings.model.max_filled and one.lack]
+    for line in few:
+        print(line)
+    lacking = [one.lack for one in came if one.lacking_share > settings.model.max_filled]
+    if lacking:
+        lacking.append("ask for fewer days with --days, or train on the candles that came")
+        raise CandlecastError("\n".join(lacking))
 
 
 def train_options(parser: argparse.ArgumentParser) -> None:
@@ -65,13 +73,15 @@ def _train_quietly(args: argparse.Namespace) -> None:
     from daemon.listing import models_command
     from model import train_lstm
     from model.candle import Timeframe
+    from model.csvreader import FileRules
     from model.dataset import choose_candles
     from model.packing import pack_trained
     from model.registry import Registry
 
     timeframe = Timeframe.parse(settings.trading.timeframe)
     paths = settings.paths
-    candles = choose_candles(args.data, paths.data, settings.trading.symbols, timeframe)
+    rules = FileRules(settings.model.max_filled, print)
+    candles = choose_candles(args.data, paths.data, settings.trading.symbols, timeframe, rules)
     trained = train_lstm.train(
         args.config, candles, timeframe, models=paths.models, data=paths.data
     )
@@ -132,6 +142,7 @@ def evaluate(args: argparse.Namespace) -> None:
 
     from daemon.evaluate import EvaluateJob, evaluate_model, show
     from daemon.progress import candles_progress
+    from model.csvreader import FileRules
     from model.registry import Registry
 
     paths = settings.paths
@@ -141,6 +152,7 @@ def evaluate(args: argparse.Namespace) -> None:
         settings.trading.symbols,
         paths.data,
         args.output or paths.models,
+        FileRules(settings.model.max_filled, print),
     )
     with candles_progress() as progress:
         scores = evaluate_model(job, Registry(settings.registry_dir), progress.update)

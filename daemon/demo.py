@@ -23,6 +23,7 @@ from daemon.sandbox.tape import RECORDING_15M, Tape, build_tape, load_recording
 from daemon.watch import watch
 from daemon.wiring import broker_of
 from model.candle import Timeframe
+from model.csvreader import STRICT, FileRules
 from model.errors import CandlecastError, ConfigError
 
 if TYPE_CHECKING:
@@ -66,7 +67,8 @@ async def run_demo(demo: Demo, console: Console, stop: asyncio.Event) -> None:
         await asyncio.to_thread(broker.__enter__)
         try:
             frame = Timeframe.parse(finest(demo.exchange))
-            tape = demo_tape(demo.data, frame, clock.wall_ms())
+            rules = FileRules(say=lambda line: _say(console, line))
+            tape = demo_tape(demo.data, frame, clock.wall_ms(), rules)
             async with SandboxExchange(tape, name=demo.exchange, clock=clock) as exchange:
                 console.print(
                     f"{exchange.name} on {exchange.rest_url} and {exchange.ws_url}\n"
@@ -82,9 +84,9 @@ async def run_demo(demo: Demo, console: Console, stop: asyncio.Event) -> None:
             await asyncio.to_thread(broker.__exit__)
 
 
-def demo_tape(data: Path | None, frame: Timeframe, now_ms: int) -> Tape:
+def demo_tape(data: Path | None, frame: Timeframe, now_ms: int, rules: FileRules = STRICT) -> Tape:
     """The recording on the grid of ``frame``, so far played that its past suffices to train on."""
-    recording = load_recording(data or RECORDING_15M)
+    recording = load_recording(data or RECORDING_15M, rules)
     origin_ms = frame.floor(now_ms) - _TRAINED_ROWS * frame.ms
     if data is not None:
         return build_tape(1, frame, origin_ms, recording=recording, slice_rows=len(recording.ohlcv))
@@ -185,7 +187,11 @@ async def _forecast(
 
 def _announce(console: Console, url: str) -> None:
     # Printed above the live table, where there is one.
-    console.print(f"Status page: {url}", highlight=False, soft_wrap=True)
+    _say(console, f"Status page: {url}")
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, highlight=False, soft_wrap=True, markup=False)
 
 
 async def _stop_after(

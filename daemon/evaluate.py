@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from model.csvreader import FileRules
     from model.registry import Bundle, Registry
 
 JSON_NAME: Final = "evaluation.json"
@@ -34,6 +35,7 @@ class EvaluateJob:
         symbols: ccxt symbols that are looked for in ``data``.
         data: folder of candle files.
         output: folder for numbers and plot; created when missing.
+        rules: what is done about candles that the files lack.
     """
 
     version: str | None
@@ -41,6 +43,7 @@ class EvaluateJob:
     symbols: Sequence[str]
     data: Path
     output: Path
+    rules: FileRules
 
 
 def evaluate_model(
@@ -54,7 +57,7 @@ def evaluate_model(
     """
     bundle = registry.open(job.version or registry.champion())
     timeframe = Timeframe.parse(bundle.manifest.timeframe)
-    candles = choose_candles(job.files, job.data, job.symbols, timeframe)
+    candles = choose_candles(job.files, job.data, job.symbols, timeframe, job.rules)
     scored = hindcast(bundle, candles, progress)
     scores = _scores(bundle, tuple(candles), scored)
     job.output.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ from daemon.offer import check_offer
 from daemon.tidy import uncollected
 from daemon.volume_units import choose_rest_volume
 from model.errors import ConfigError, ExchangeError, NotOffered
-from model.symbols import likely_symbol
+from model.symbol_hint import likely_symbol
 
 _ORIGIN: Final = re.compile(r"^(https?|wss?)://[^/?#]*", re.IGNORECASE)
 _REASON_CHARS: Final = 200

@@ -1,36 +1,37 @@
-"""`candlecast fetch`: an exchange's candle history as CSV files, one a symbol.
+"""Fetch an exchange's candle history into CSV files, one a symbol.
 
 Pages are appended to a ``.partial`` file that is renamed when complete, so a run that was cut
-goes on where it stopped and a ``.csv`` is always whole.
+continues where it stopped and a ``.csv`` is always whole.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from daemon.pages import SETTLING_MS, opened_pages
-from model.csvfiles import HEADER, csv_name, csv_row
-from model.errors import CandlecastError
+from daemon.partial import Market, PartialFile
+from model.csvvalues import EARLIEST_MS
+from model.errors import CandlecastError, ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from pathlib import Path
 
     from daemon.clock import Clock
-    from daemon.pages import Pages, Row
+    from daemon.pages import Pages
+    from daemon.partial import Held
     from model.candle import Timeframe
 
 _DAY_MS: Final = 86_400_000
 
 
 class Progress(Protocol):
-    """Who is told how far the fetch has come."""
+    """Shows how far the fetch has come."""
 
     def update(self, symbol: str, done: int, total: int) -> None:
-        """``done`` of ``total`` candles' time span is in the file."""
+        """``done`` candles have come of the ``total`` that the time span may have."""
 
 
 @dataclass(frozen=True)
@@ -54,17 +55,76 @@ class FetchJob:
     folder: Path
 
 
-async def fetch(job: FetchJob, clock: Clock, progress: Progress) -> list[Path]:
+class Fetched(NamedTuple):
+    """What came of one symbol.
+
+    Attributes:
+        symbol: ccxt symbol.
+        path: the finished file; None where no candle came.
+        candles: how many it holds.
+        lacking: candles fewer than were asked for.
+        lacking_share: the same as a share of those asked for.
+        lack: in a sentence what the exchange does not have; "" where nothing is lacking.
+    """
+
+    symbol: str
+    path: Path | None
+    candles: int
+    lacking: int
+    lacking_share: float
+    lack: str
+
+
+class Asked(NamedTuple):
+    """A stretch of time on the grid of a timeframe, Unix milliseconds.
+
+    Attributes:
+        first_ms: opening of the first candle to fetch.
+        due_ms: opening of the first candle that was asked for, at or after ``first_ms``.
+        end_ms: opening of the first candle that has not closed.
+    """
+
+    first_ms: int
+    due_ms: int
+    end_ms: int
+
+
+def asked_for(days: float, timeframe: Timeframe, now_ms: float) -> Asked:
+    """The stretch of time that ``days`` up to now are.
+
+    Raises:
+        ConfigError: it begins before 2009, or holds no closed candle.
+    """
+    start_ms = int(now_ms) - round(days * _DAY_MS)
+    if start_ms < EARLIEST_MS:
+        most = int((now_ms - EARLIEST_MS) // _DAY_MS)
+        msg = f"--days {days:g} reaches back before 2009; it can be {most:,} at most"
+        raise ConfigError(msg)
+    due_ms = timeframe.floor(start_ms + timeframe.ms - 1)
+    if days >= 1:
+        # The file is named by its first day, so another run on the same day continues it.
+        start_ms -= start_ms % _DAY_MS
+    first_ms = timeframe.floor(start_ms + timeframe.ms - 1)
+    end_ms = timeframe.floor(now_ms - SETTLING_MS)
+    if due_ms >= end_ms:
+        msg = f"--days {days:g} holds no closed candle of {timeframe.text}; ask for more days"
+        raise ConfigError(msg)
+    return Asked(first_ms, due_ms, end_ms)
+
+
+async def fetch(job: FetchJob, clock: Clock, progress: Progress) -> list[Fetched]:
     """Fetch every symbol's closed candles, one after the other.
 
     Returns:
-        The finished files, in the order of the symbols.
+        What came, in the order of the symbols.
 
     Raises:
+        ConfigError: a span that cannot be fetched.
         ExchangeError: unreachable, or without the symbol or timeframe; what came is kept.
-        CandlecastError: a file cannot be written, or there are no candles.
+        CandlecastError: a file cannot be written.
     """
-    again = "run again to go on from here"
+    asked_for(job.days, job.timeframe, clock.wall_ms())
+    again = "run again to continue from here"
     try:
         async with opened_pages(
             job.exchange, job.endpoint_rest, job.symbols, job.timeframe, clock, again
@@ -80,75 +140,60 @@ class _Run:
     """One run: the same span of time for every symbol."""
 
     def __init__(self, job: FetchJob, pages: Pages, clock: Clock, progress: Progress) -> None:
-        self._frame = frame = pages.grid.timeframe
-        self._folder = job.folder
+        self._job = job
+        self._frame = pages.grid.timeframe
+        self._market = Market(job.exchange, job.endpoint_rest, self._frame)
         self._pages = pages
         self._progress = progress
-        now_ms = clock.wall_ms()
-        start_ms = now_ms - round(job.days * _DAY_MS)
-        if job.days >= 1:
-            # The file is named by its first day, so another run on the same day goes on with it.
-            start_ms -= start_ms % _DAY_MS
-        self._first_ms = frame.floor(start_ms + frame.ms - 1)
-        self._end_ms = frame.floor(now_ms - SETTLING_MS)
+        self._asked = asked_for(job.days, self._frame, clock.wall_ms())
 
-    async def symbol(self, symbol: str) -> Path:
+    async def symbol(self, symbol: str) -> Fetched:
         """Fetch one symbol, or what is missing of it."""
-        frame, first_ms, end_ms = self._frame, self._first_ms, self._end_ms
-        partial = _PartialFile(self._folder, symbol, frame, first_ms)
+        frame, (first_ms, _, end_ms) = self._frame, self._asked
+        partial = PartialFile(self._job.folder, self._market, symbol, (first_ms, end_ms))
         since_ms = max(first_ms, await asyncio.to_thread(partial.resume) + frame.ms)
         total = max(1, (end_ms - first_ms) // frame.ms)
-        self._progress.update(symbol, (since_ms - first_ms) // frame.ms, total)
-        async for read_ms, rows in self._pages.rows(symbol, since_ms, end_ms):
+        self._progress.update(symbol, partial.held.candles, total)
+        async for _, rows in self._pages.rows(symbol, since_ms, end_ms):
             await asyncio.to_thread(partial.append, rows)
-            self._progress.update(symbol, (read_ms - first_ms) // frame.ms, total)
-        self._progress.update(symbol, total, total)
-        return await asyncio.to_thread(partial.finish)
+            self._progress.update(symbol, partial.held.candles, total)
+        path = await asyncio.to_thread(partial.finish)
+        return fetched(symbol, path, partial.held, self._asked, frame)
 
 
-class _PartialFile:
-    """Rows that have come so far; renamed to what they are when complete."""
+def fetched(
+    symbol: str, path: Path | None, held: Held, asked: Asked, timeframe: Timeframe
+) -> Fetched:
+    """Say what is lacking of what was asked for.
 
-    def __init__(self, folder: Path, symbol: str, frame: Timeframe, first_ms: int) -> None:
-        self._symbol = symbol
-        self._frame = frame
-        self._folder = folder
-        name = csv_name(symbol, frame.text, first_ms, first_ms).rpartition("_to_")[0]
-        self._path = folder / f"{name}.partial"
-        self._first_ms: int | None = None
-        self._last_ms = -1
+    Args:
+        symbol: ccxt symbol.
+        path: the file, None where no candle came.
+        held: what came.
+        asked: the span of time.
+        timeframe: candle length.
+    """
+    due = (asked.end_ms - asked.due_ms) // timeframe.ms
+    if held.candles == 0:
+        lack = f"{symbol}: the exchange has no {timeframe.text} candles in that time"
+        return Fetched(symbol, None, 0, due, 1.0, lack)
+    early = max(0, held.first_ms - asked.due_ms) // timeframe.ms
+    late = (asked.end_ms - held.last_ms) // timeframe.ms - 1
+    between = (held.last_ms - held.first_ms) // timeframe.ms + 1 - held.candles
+    lacking = early + between + late
+    if not lacking:
+        return Fetched(symbol, path, held.candles, 0, 0.0, "")
+    parts = [
+        f"{early:,} before {_utc(held.first_ms)}" if early else "",
+        f"{between:,} in between" if between else "",
+        f"{late:,} after {_utc(held.last_ms)}" if late else "",
+    ]
+    lack = (
+        f"{symbol}: {held.candles:,} {timeframe.text} candles came; of {due:,} asked for the "
+        f"exchange lacks {', '.join(filter(None, parts))}"
+    )
+    return Fetched(symbol, path, held.candles, lacking, lacking / due, lack)
 
-    def resume(self) -> int:
-        """Drop a line that was cut; give the last candle's opening time, or -1 for none."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        text = self._path.read_text(encoding="utf-8") if self._path.exists() else ""
-        whole = text[: text.rfind("\n") + 1]
-        lines = whole.splitlines()
-        if not lines or lines[0] != HEADER:
-            self._path.write_text(HEADER + "\n", encoding="utf-8")
-            return -1
-        if whole != text:
-            self._path.write_text(whole, encoding="utf-8")
-        if len(lines) > 1:
-            self._first_ms, self._last_ms = (int(lines[i].split(",")[0]) for i in (1, -1))
-        return self._last_ms
 
-    def append(self, rows: Sequence[Row]) -> None:
-        """Add rows that follow the last one."""
-        if not rows:
-            return
-        with self._path.open("a", encoding="utf-8") as file:
-            file.writelines(f"{csv_row(open_ms, ohlcv)}\n" for open_ms, ohlcv in rows)
-        self._first_ms = rows[0][0] if self._first_ms is None else self._first_ms
-        self._last_ms = rows[-1][0]
-
-    def finish(self) -> Path:
-        """Make the file durable and give it its name."""
-        if self._first_ms is None:
-            self._path.unlink()
-            msg = f"the exchange has no {self._frame.text} candles of {self._symbol} in that time"
-            raise CandlecastError(msg)
-        with self._path.open("rb") as file:
-            os.fsync(file.fileno())
-        name = csv_name(self._symbol, self._frame.text, self._first_ms, self._last_ms)
-        return self._path.replace(self._folder / name)
+def _utc(ms: int) -> str:
+    return f"{datetime.fromtimestamp(ms / 1000, UTC):%Y-%m-%d %H:%M} UTC"

@@ -23,6 +23,7 @@ from daemon.modesty import step_aside
 from daemon.pages import SETTLING_MS, opened_pages
 from daemon.supply import Span, Supply
 from model.archive import Archive, newest_known
+from model.candle_files import filled_share
 from model.decisions import Entry
 from model.errors import CandlecastError, ConfigError, NoChampion, Overtaken
 from model.live_trial import FOLDER, TrialFiles
@@ -34,7 +35,7 @@ from model.retrain_request import take_request
 from model.retrain_status import RetrainStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     import pandas as pd
@@ -78,6 +79,7 @@ class RetrainJob:
         keep: models that stay in the registry.
         warmup: candles that the indicators take to settle.
         leave_out: train without symbols that have too few candles yet, rather than not at all.
+        max_filled: share of periods without a candle from which on it is warned of.
     """
 
     config: Path
@@ -95,6 +97,7 @@ class RetrainJob:
     keep: int
     warmup: int
     leave_out: bool
+    max_filled: float
 
     @property
     def folder(self) -> Path:
@@ -271,6 +274,7 @@ class _Run:
                 # Not all symbols at once: as objects, candles take ten times as much memory.
                 if known := self._known(archive, symbol, plan):
                     frames[symbol] = frame_of(known, job.timeframe)
+                    self._say_filled(symbol, known)
         finally:
             archive.close()
         lacking = [symbol for symbol in job.symbols if symbol not in frames]
@@ -278,6 +282,13 @@ class _Run:
             msg = f"there are no {job.timeframe.text} candles of {', '.join(lacking)} in that time"
             raise CandlecastError(msg)
         return frames
+
+    def _say_filled(self, symbol: str, known: Sequence[Candle]) -> None:
+        job = self._job
+        own = [candle.open_ms for candle in known if not candle.filled]
+        line, share = filled_share(own or [known[0].open_ms], job.timeframe)
+        level = logging.WARNING if share > job.max_filled else logging.INFO
+        log.log(level, "%s %s: %s", symbol, job.timeframe.text, line)
 
     def _known(self, archive: Archive, symbol: str, plan: _Plan) -> list[Candle]:
         revisions = archive.revisions(symbol, plan.from_ms, plan.until_ms)

@@ -95,19 +95,16 @@ class Supply:
         step_ms = self._frame.ms
         missing = missing_spans((at for at in known if at >= span.from_ms), span, step_ms)
         total = sum((gap.until_ms - gap.from_ms) // step_ms for gap in missing)
-        done = added = 0
+        added = 0
         for gap in missing:
             newest = known.get(gap.from_ms - step_ms)
-            before_ms = gap.from_ms
-            async for read_ms, rows in pages.rows(symbol, *gap):
+            async for _, rows in pages.rows(symbol, *gap):
                 candles = self._candles(symbol, rows, newest)
                 if candles:
                     newest = candles[-1]
                     added += len(candles)
                     await asyncio.to_thread(self._add, history, candles)
-                done += (read_ms - before_ms) // step_ms
-                before_ms = read_ms
-                self._progress.update(symbol, done, total)
+                self._progress.update(symbol, added, total)
         return added
 
     def _known(self, archive: Archive, symbol: str, span: Span) -> dict[int, Candle]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from model.csvfiles import symbol_name
+from model.symbols import topic_level
 
 ROOT: Final = "candlecast/v1"
 
@@ -18,7 +18,7 @@ def _level(text: str) -> str:
     if not text or any(reserved in text for reserved in "+#\0"):
         msg = f"{text!r} cannot be a level of an MQTT topic: it is empty or holds + # or NUL"
         raise ValueError(msg)
-    return symbol_name(text)
+    return topic_level(text)
 
 
 def prediction_topic(exchange: str, symbol: str, timeframe: str) -> str:

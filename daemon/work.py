@@ -140,6 +140,7 @@ def retrain_job(settings: Settings, config: Path, rules: Rules) -> RetrainJob:
         keep=registry.keep,
         warmup=indicators_of(settings).warmup,
         leave_out=model.unknown_symbols == "fit_on_warmup",
+        max_filled=model.max_filled,
     )
     job.cut(job.rows)
     return job

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 import numpy as np
 
-from model.candle import LATEST_MS, Timeframe, off_grid_text
-from model.csvfiles import newest_csvs, parse_csv_name
+from model.candle import Timeframe, off_grid_text
+from model.candle_files import rows_on_grid
+from model.csvfiles import PATTERN, newest_csvs, parse_csv_name, symbol_in
+from model.csvreader import STRICT, FileRules
 from model.errors import CandlecastError, ConfigError
 from model.features import OHLCV
 from model.grid import learnt
@@ -31,14 +33,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_MINUTE_MS: Final = 60_000
 _PARTS: Final = ("training", "validation", "test")
-_LARGEST_CSV: Final = 2 << 30
-"""Bytes; some twenty million candles. Read by pandas it takes several times as much memory."""
-
-_MOST_PERIODS: Final = 20_000_000
-"""Periods without a trade are filled: 38 years of minutes are the most that is written out."""
-
 _REQUIRED: Final = ("timestamp", *OHLCV)
 
 
@@ -86,44 +81,32 @@ class Dataset(NamedTuple):
     sha256: str
 
 
-def read_candles(path: Path, timeframe: Timeframe) -> pd.DataFrame:
+def read_candles(
+    path: Path, timeframe: Timeframe, rules: FileRules = STRICT, symbol: str | None = None
+) -> pd.DataFrame:
     """Read a candle file, one row per boundary of the timeframe.
 
     A period without a row had no trade: as in the daemon, the last close stands in for it, with
     zero volume.
 
     Args:
-        path: CSV with `timestamp` (opening time, Unix milliseconds) and `open, high, low, close,
-            volume`.
+        path: a file as docs/candle-files.md describes.
         timeframe: length of the candles.
+        rules: what is done about rows that cannot be used and periods that have none.
+        symbol: ccxt symbol, where it is known.
 
     Returns:
         `timestamp, open, high, low, close, volume, datetime`, oldest first.
 
     Raises:
-        CandlecastError: no such file, missing columns, or candles that cannot be true.
+        CandlecastError: no such file, no candles, candles of another timeframe, or more rows that
+            cannot be used or periods without one than the rules allow.
     """
     import pandas as pd
 
-    try:
-        if path.stat().st_size > _LARGEST_CSV:
-            msg = f"{path}: has more than {_LARGEST_CSV >> 20} MiB; train on fewer candles"
-            raise CandlecastError(msg)
-        frame = pd.read_csv(path)
-    except FileNotFoundError:
-        msg = f"{path}: no such file"
-        raise CandlecastError(msg) from None
-    except (ValueError, OSError) as error:
-        msg = f"{path}: not a CSV of candles: {error}"
-        raise CandlecastError(msg) from None
-    missing = [name for name in _REQUIRED if name not in frame.columns]
-    if missing:
-        msg = f"{path}: lacks the columns {', '.join(missing)}"
-        raise CandlecastError(msg)
-    fault = _fault(frame, timeframe)
-    if fault:
-        msg = f"{path}: {fault}"
-        raise CandlecastError(msg)
+    rows = rows_on_grid(path, timeframe, rules, symbol)
+    frame = pd.DataFrame(rows.ohlcv, columns=list(OHLCV))
+    frame.insert(0, "timestamp", rows.open_ms)
     return on_grid(frame, timeframe)
 
 
@@ -161,80 +144,73 @@ def on_grid(frame: pd.DataFrame, timeframe: Timeframe) -> pd.DataFrame:
     return frame.assign(datetime=pd.to_datetime(frame["timestamp"], unit="ms"))
 
 
-def read_sources(paths: Sequence[Path]) -> tuple[dict[str, pd.DataFrame], Timeframe]:
-    """Read candle files whose names say symbol and timeframe.
+def read_sources(
+    paths: Sequence[Path],
+    symbols: Sequence[str] = (),
+    timeframe: Timeframe | None = None,
+    rules: FileRules = STRICT,
+) -> tuple[dict[str, pd.DataFrame], Timeframe]:
+    """Read candle files, one a symbol.
+
+    Args:
+        paths: the files. Names that `candlecast fetch` writes say symbol and timeframe.
+        symbols: ccxt symbols that files with other names may hold, see `symbol_in`.
+        timeframe: that of files with other names.
+        rules: what is done about rows that cannot be used and periods that have none.
 
     Raises:
-        ConfigError: a name that does not say them, two timeframes, or one symbol twice.
+        ConfigError: a name that does not tell the symbol, two timeframes, or one symbol twice.
         CandlecastError: a file that does not hold candles.
     """
-    candles: dict[str, pd.DataFrame] = {}
-    timeframes = set()
+    named = {}
     for path in paths:
-        name = parse_csv_name(path)
-        if name is None:
-            msg = f"{path}: the name must be {{SYMBOL}}_{{TIMEFRAME}}_{{START}}_to_{{END}}.csv"
+        symbol, length = _named(path, symbols, timeframe)
+        if symbol in named:
+            msg = f"{path}: there is a second file of {symbol}; name one per symbol"
             raise ConfigError(msg)
-        if name.symbol in candles:
-            msg = f"{path}: there is a second file of {name.symbol}; name one per symbol"
-            raise ConfigError(msg)
-        timeframes.add(name.timeframe)
-        if len(timeframes) > 1:
-            msg = f"the files are of different timeframes: {', '.join(sorted(timeframes))}"
-            raise ConfigError(msg)
-        candles[name.symbol] = read_candles(path, Timeframe.parse(name.timeframe))
-    return candles, Timeframe.parse(timeframes.pop())
+        named[symbol] = (path, length)
+    lengths = {length.text for _, length in named.values()}
+    if len(lengths) > 1:
+        msg = f"the files are of different timeframes: {', '.join(sorted(lengths))}"
+        raise ConfigError(msg)
+    candles = {s: read_candles(path, length, rules, s) for s, (path, length) in named.items()}
+    return candles, Timeframe.parse(lengths.pop())
+
+
+def _named(
+    path: Path, symbols: Sequence[str], timeframe: Timeframe | None
+) -> tuple[str, Timeframe]:
+    """Symbol and timeframe of a file."""
+    if (name := parse_csv_name(path)) is not None:
+        return name.symbol, Timeframe.parse(name.timeframe)
+    symbol = symbol_in(path, symbols)
+    if timeframe is None:
+        msg = f"{path}: the name says no timeframe; set trading.timeframe or rename it as {PATTERN}"
+        raise ConfigError(msg)
+    return symbol, timeframe
 
 
 def choose_candles(
-    files: Sequence[Path], folder: Path, symbols: Sequence[str], timeframe: Timeframe
+    files: Sequence[Path],
+    folder: Path,
+    symbols: Sequence[str],
+    timeframe: Timeframe,
+    rules: FileRules = STRICT,
 ) -> dict[str, pd.DataFrame]:
     """Read the files that are named; when none is, each symbol's newest file of a folder.
 
     Raises:
-        ConfigError: files that do not exist, are named otherwise, or of another timeframe.
+        ConfigError: files that do not exist, do not tell their symbol, or of another timeframe.
         CandlecastError: a file that does not hold candles.
     """
     if not files:
         newest = newest_csvs(folder, symbols, timeframe.text)
-        return {symbol: read_candles(path, timeframe) for symbol, path in newest.items()}
-    candles, found = read_sources(files)
-    if found.ms != timeframe.ms:
-        msg = f"{files[0]}: holds {found.text} candles, not {timeframe.text}"
-        raise ConfigError(msg)
-    return candles
-
-
-def _fault(frame: pd.DataFrame, timeframe: Timeframe) -> str:
-    """What is impossible about the candles, and in which row; "" if nothing."""
-    try:
-        at, *columns = (frame[name].to_numpy(dtype=np.float64) for name in _REQUIRED)
-    except ValueError as error:
-        return f"holds something else than numbers: {error}"
-    if not at.size:
-        return "holds no candle"
-    opened, high, low, close, volume = columns
-    # Comparisons with NaN are False, so a missing value counts as impossible.
-    possible = (
-        (low > 0.0)
-        & (low <= np.minimum(opened, close))
-        & (np.maximum(opened, close) <= high)
-        & (high < np.inf)
-        & (volume >= 0.0)
-        & (volume < np.inf)
-    )
-    possible &= (at >= 0) & (at < LATEST_MS)
-    if possible.all():
-        timeframe = learnt(timeframe, at, _MINUTE_MS) or timeframe
-    on_grid = (at - timeframe.origin_ms) % timeframe.ms == 0
-    for good, what in ((possible, "impossible"), (on_grid, f"off the {timeframe.text} grid")):
-        if not good.all():
-            row = int(np.argmin(good))
-            return f"candle {row + 1} ({at[row]:.0f}) is {what}"
-    periods = np.ptp(at) // timeframe.ms
-    if periods > _MOST_PERIODS:
-        return f"spans {periods:.0f} candles of {timeframe.text}; check the timestamps"
-    return ""
+        return {s: read_candles(path, timeframe, rules, s) for s, path in newest.items()}
+    for path in files:
+        if (name := parse_csv_name(path)) and Timeframe.parse(name.timeframe).ms != timeframe.ms:
+            msg = f"{path}: holds {name.timeframe} candles, not {timeframe.text}"
+            raise ConfigError(msg)
+    return read_sources(files, symbols, timeframe, rules)[0]
 
 
 def build_dataset(

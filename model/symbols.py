@@ -1,44 +1,47 @@
-"""ccxt symbols as people misspell them. No I/O."""
+"""Write ccxt symbols as file names and as levels of MQTT topics."""
 
 from __future__ import annotations
 
-import re
-from typing import Final
-
-_QUOTES: Final = (
-    *("FDUSD", "USDT", "USDC", "BUSD", "TUSD", "USDE", "USD1"),
-    *("DAI", "USD", "EUR", "GBP", "JPY", "KRW", "TRY", "BRL", "AUD", "BTC", "ETH", "BNB"),
-)
-_PERPETUAL: Final = r"(?P<swap>[-_.]?(?:SWAP|PERP|PERPETUAL)|\.P)?"
-_PARTED: Final = re.compile(
-    rf"(?P<base>[A-Z0-9]+)[-_.](?P<quote>(?!SWAP|PERP)[A-Z0-9]{{3,}}?){_PERPETUAL}"
-)
-_JOINED: Final = re.compile(rf"(?P<base>[A-Z0-9]{{2,}}?)(?P<quote>{'|'.join(_QUOTES)}){_PERPETUAL}")
+from urllib.parse import quote, unquote
 
 
-def likely_symbol(text: str) -> str | None:
-    """The ccxt symbol that a name of other spelling probably stands for.
+def topic_level(symbol: str) -> str:
+    """A symbol as MQTT topics spell it: ``BTC/USDT:USDT`` becomes ``BTC-USDT-USDT``.
 
-    Returns:
-        None where the text may be a symbol, or is like none.
-
-    >>> [likely_symbol(name) for name in ("btc/usdt", "BTCUSDT", "BTC-USDT", "eth_btc")]
-    ['BTC/USDT', 'BTC/USDT', 'BTC/USDT', 'ETH/BTC']
-    >>> [likely_symbol(name) for name in ("BTC-USDT-SWAP", "BTC-USD-SWAP", "BTCUSDT.P")]
-    ['BTC/USDT:USDT', 'BTC/USD:BTC', 'BTC/USDT:USDT']
-    >>> [likely_symbol(name) for name in ("BTC/USDT", "omni/USDT", "BTC-PERP", "")]
-    [None, None, None, None]
+    The way back is not unique, so a configuration holds no two symbols with the same level.
     """
-    upper = text.strip().upper()
-    base, slash, rest = text.partition("/")
-    if slash:
-        # Bases in lower case exist, quote currencies do not.
-        misspelt = base and rest and rest != rest.upper() and rest == rest.lower()
-        return upper if misspelt else None
-    found = _JOINED.fullmatch(upper) or _PARTED.fullmatch(upper)
-    if found is None:
+    return symbol.replace("/", "-").replace(":", "-")
+
+
+def file_name(symbol: str) -> str:
+    """A symbol as names of candle files spell it; `symbol_of` reads it back.
+
+    Base and quote are separated by ``-``. A ``-`` within them, and every character that is not a
+    letter, a digit, ``_``, ``.`` or ``~``, is percent-encoded.
+
+    >>> file_name("BTC/USDT:USDT-261225"), file_name("XYZ-TSLA/USDC:USDC")
+    ('BTC-USDT-USDT-261225', 'XYZ%2DTSLA-USDC-USDC')
+    """
+    base, _, rest = symbol.partition("/")
+    currency, _, contract = rest.partition(":")
+    # The last part keeps its "-": what follows the second one belongs to it.
+    parts = [_encoded(base), _encoded(currency), *([quote(contract, safe="")] if contract else [])]
+    return "-".join(parts)
+
+
+def symbol_of(name: str) -> str | None:
+    """The symbol that `file_name` spelt so; None for a name that it does not write.
+
+    >>> symbol_of("XYZ%2DTSLA-USDC-USDC")
+    'XYZ-TSLA/USDC:USDC'
+    """
+    base, *rest = (unquote(part) for part in name.split("-", 2))
+    if not base or not all(rest) or not rest:
         return None
-    pair = f"{found['base']}/{found['quote']}"
-    if not found["swap"]:
-        return pair
-    return f"{pair}:{found['base'] if found['quote'] == 'USD' else found['quote']}"
+    return f"{base}/{':'.join(rest)}"
+
+
+def _encoded(currency: str) -> str:
+    text = quote(currency, safe="").replace("-", "%2D")
+    # A leading dot would hide the file.
+    return f"%2E{text[1:]}" if text.startswith(".") else text

@@ -18,6 +18,7 @@ import numpy as np
 
 from model.candle import Timeframe
 from model.csvfiles import newest_csv
+from model.csvreader import FileRules
 from model.dataset import Dataset, Samples, build_dataset, read_sources
 from model.errors import CandlecastError, ConfigError
 from model.evaluation import Evaluation, Scored, evaluate
@@ -27,6 +28,7 @@ from model.preprocess import indicators_of
 from model.residuals import Residuals, fit_residuals
 from model.scaler_file import save_pickle, scaler_of
 from model.training_checkpoint import TrainingCheckpoint
+from model.training_config import load_config, max_filled_of, trading_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -246,7 +248,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     print("Loading and preprocessing data...")
     try:
-        candles, timeframe = read_sources(args.data or [newest_csv(Path("data"))])
+        paths = args.data or [newest_csv(Path("data"))]
+        config = load_config(args.config)
+        rules = FileRules(max_filled_of(config), print)
+        candles, timeframe = read_sources(paths, *trading_of(config), rules)
         train(args.config, candles, timeframe)
     except (CandlecastError, FileNotFoundError) as error:
         print(f"train_lstm: {error}", file=sys.stderr)

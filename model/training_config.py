@@ -6,7 +6,37 @@ from pathlib import Path
 from typing import Any
 
 from config.settings import Indicators, Model, read_yaml
+from model.candle import Timeframe
 from model.errors import ConfigError
+
+
+def trading_of(config: dict[str, Any]) -> tuple[tuple[str, ...], Timeframe | None]:
+    """The symbols of the `trading` section, and its timeframe, or None where there is none.
+
+    Raises:
+        ConfigError: the section is not one, or its timeframe is none.
+    """
+    section = config.get("trading") or {}
+    if not isinstance(section, dict):
+        msg = f"trading must be a section with keys of its own, not {section!r}"
+        raise ConfigError(msg)
+    symbols = section.get("symbols") or section.get("symbol") or ()
+    listed = (symbols,) if isinstance(symbols, str) else tuple(map(str, symbols))
+    text = section.get("timeframe")
+    return listed, None if text is None else Timeframe.parse(str(text))
+
+
+def max_filled_of(config: dict[str, Any]) -> float:
+    """What `model.max_filled` says.
+
+    Raises:
+        ConfigError: it is not a share.
+    """
+    share = config["model"]["max_filled"]
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
+        msg = f"model.max_filled is {share!r}; it must be a number from 0 to 1"
+        raise ConfigError(msg)
+    return float(share)
 
 
 def load_config(path: str | Path) -> dict[str, Any]:

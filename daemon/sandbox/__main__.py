@@ -22,6 +22,7 @@ from daemon.sandbox.exchange import Behaviour, SandboxExchange, finest
 from daemon.sandbox.market import Faults
 from daemon.sandbox.tape import RECORDING_15M, Tape, build_tape, load_recording
 from model.candle import Timeframe
+from model.csvreader import FileRules
 from model.errors import CandlecastError
 
 
@@ -59,9 +60,13 @@ def _tape(args: argparse.Namespace) -> Tape:
         args.symbols,
         timeframe,
         origin_ms,
-        recording=load_recording(args.data),
+        recording=load_recording(args.data, FileRules(say=_note)),
         slice_rows=args.slice_rows,
     )
+
+
+def _note(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
 
 
 def _sparing(

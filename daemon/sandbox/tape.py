@@ -7,7 +7,6 @@ candle after candle of whatever grid is asked for, one second each in the demo.
 
 from __future__ import annotations
 
-import gzip
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from model.candle import Ohlcv, Timeframe
+from model.candle_files import ordered_rows
+from model.csvreader import STRICT, FileRules
 from model.errors import CandlecastError
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 DATA: Final = Path(__file__).parent / "data"
 RECORDING_15M: Final = DATA / "slim_BTCUSDT-15m_2025-01_05.csv.gz"
 
-_COLUMNS: Final = ("open", "high", "low", "close", "volume")
 _DECIMALS: Final = 8
 """Of volumes, and at most of prices from 0.01 up; smaller prices have as many more as it takes for
 seven significant digits."""
@@ -43,36 +43,18 @@ class Recording:
     decimals: int
 
 
-def load_recording(path: Path) -> Recording:
-    """Read a CSV (``.gz`` or plain) whose header names time, open, high, low, close, volume.
+def load_recording(path: Path, rules: FileRules = STRICT) -> Recording:
+    """Read a file of candles as docs/candle-files.md describes; periods without one are left out.
+
+    Args:
+        path: the file.
+        rules: what is done about rows that cannot be used.
 
     Raises:
-        CandlecastError: not readable, a column is missing, or a row cannot be a candle.
+        CandlecastError: not a file of candles, or too many rows cannot be used.
     """
-    try:
-        raw = path.read_bytes()
-        text = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode()
-        header, *lines = text.splitlines()
-        names = [name.strip().lower() for name in header.split(",")]
-        columns = [names.index(name) for name in _COLUMNS]
-        if not lines:
-            msg = "it has no row"
-            raise ValueError(msg)  # noqa: TRY301 - one place says what the file lacks
-        ohlcv = np.loadtxt(lines, delimiter=",", usecols=columns, dtype=np.float64, ndmin=2)
-    except (OSError, EOFError, ValueError) as error:
-        msg = f"{path} is no CSV with the columns {', '.join(_COLUMNS)}: {error}"
-        raise CandlecastError(msg) from None
-    _refuse_impossible(path, ohlcv)
+    ohlcv = ordered_rows(path, rules).ohlcv
     return Recording(ohlcv, _decimals(ohlcv[:, :4]))
-
-
-def _refuse_impossible(path: Path, ohlcv: NDArray[np.float64]) -> None:
-    o, h, low, c, v = ohlcv.T
-    good = (low > 0) & (low <= np.minimum(o, c)) & (np.maximum(o, c) <= h) & (v >= 0)
-    good &= np.isfinite(ohlcv).all(axis=1)
-    if not good.all():
-        msg = f"{path} holds an impossible candle in row {int(np.argmin(good)) + 1}"
-        raise CandlecastError(msg)
 
 
 def _decimals(prices: NDArray[np.float64]) -> int:

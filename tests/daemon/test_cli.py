@@ -67,6 +67,13 @@ def test_help_is_immediate() -> None:
         (("fetch", "--days", "-1"), "must be a positive number, not '-1'"),
         (("fetch", "--symbols", "btc/usdt"), "'btc/usdt' is not of the form BASE/QUOTE; did you"),
         (("fetch", "--symbols", "ETH/BTC", "BTCUSDT"), "did you mean BTC/USDT?"),
+        (("fetch", "--days", "0"), "must be a positive number, not '0'"),
+        (("fetch", "--days", "nan"), "must be a positive number, not 'nan'"),
+        (("fetch", "--days", "inf"), "must be a positive number, not 'inf'"),
+        (("fetch", "--days", "1e309"), "must be a positive number, not '1e309'"),
+        (("fetch", "--days", "1e9"), "--days 1e+09 reaches back before 2009; it can be"),
+        (("fetch", "--days", "1e300"), "--days 1e+300 reaches back before 2009; it can be"),
+        (("fetch", "--days", "1e-300"), "--days 1e-300 holds no closed candle of 1m; ask for more"),
         (("models",), "required: ACTION"),
         (("models", "promote"), "required: version"),
         (("demo", "--exchange", "x"), "cannot play 'x'; allowed: binance, okx, bybit, kraken"),
@@ -208,7 +215,7 @@ def test_where_a_sign_cannot_be_written_another_one_stands(encoding: str) -> Non
         capture_output=True, check=False, env=os.environ | {"PYTHONIOENCODING": encoding},
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, b"")
-    assert b"(ts,open ? volume)" in done.stdout
+    assert b"(CSV: timestamp, open ? volume)" in done.stdout
 
 
 async def start(exchange: SandboxExchange, config: Path, *argv: str) -> asyncio.subprocess.Process:

@@ -66,6 +66,7 @@ def filled(state: Path) -> None:
 def job(tmp_path: Path) -> RetrainJob:
     filled(tmp_path)
     return RetrainJob(
+        max_filled=0.05,
         config=tmp_path / "config.yaml",
         key="settings",
         state=tmp_path,
@@ -111,6 +112,32 @@ def test_what_was_trained_is_judged_without_training_or_asking_again(job: Retrai
     assert status.promoted == (registry.champion() == challenger) == entry.gate.promote
     assert registry.report(challenger).exists()
     assert [path.name for path in job.folder.iterdir()] == [".lock"]
+
+
+@pytest.mark.parametrize(("max_filled", "level"), [(0.05, "WARNING"), (0.2, "INFO")])
+def test_the_share_that_is_filled_is_logged(
+    job: RetrainJob, caplog: pytest.LogCaptureFixture, max_filled: float, level: str
+) -> None:
+    job.history.unlink()
+    history = History(job.history)
+    rows = (Ohlcv(*values) for values in random_candles(ROWS, 3).tolist())
+    whole = [
+        Candle(SYMBOL, at, at + QUARTER.ms, row, at + QUARTER.ms + 5, 0.0, "rest")
+        for at, row in zip(range(START_MS, END_MS, QUARTER.ms), rows, strict=True)
+    ]
+    # Some are known to be filled, others are not there at all.
+    unlike = [candle._replace(filled=True) for candle in whole[50:110]]
+    history.add_candles("binance", "15m", [*whole[:50], *unlike, *whole[150:]])
+    history.close()
+    version = Registry(job.state / "registry").previous()
+    assert version is not None
+    planned(job, version)
+    caplog.set_level("INFO", "daemon.retrain")
+    retrain(replace(job, max_filled=max_filled), HandClock(END_MS + 60_000), silent)
+    (said,) = [record for record in caplog.records if "filled for lack" in record.message]
+    assert said.levelname == level
+    assert said.message.startswith("BTC/USDT 15m: 1,000 periods from 2026-04-22 12:00 to ")
+    assert "100 of them (10 %) filled for lack of a candle" in said.message
 
 
 def test_a_model_on_live_trial_is_not_pruned(job: RetrainJob) -> None:

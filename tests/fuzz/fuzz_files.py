@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import pickle
 import sqlite3
@@ -18,11 +19,12 @@ import numpy as np
 from config.settings import load
 from daemon.sandbox.tape import load_recording
 from model.calibration import Calibration, Rules, Snapshot
-from model.candle import Candle, Ohlcv, Timeframe
-from model.csvfiles import HEADER, csv_row
+from model.candle import Candle, Ohlcv, Timeframe, check_ohlcv
+from model.csvfiles import HEADER, csv_name, csv_row, parse_csv_name, symbol_in
+from model.csvreader import STRICT, FileRules
 from model.dataset import read_candles
 from model.errors import BundleError, CandlecastError, ConfigError, HistoryError
-from model.features import FEATURES, Indicators
+from model.features import FEATURES, OHLCV, Indicators
 from model.history import FittedScaler, History
 from model.manifest import Manifest
 from model.residuals import Residuals
@@ -73,10 +75,30 @@ def configuration(path: Path) -> None:
 
 def candle_csv(path: Path) -> None:
     """A file of candles, as training and as the sandbox read it."""
-    with refusing(CandlecastError, path):
-        read_candles(path, MINUTE)
-    with refusing(CandlecastError, path):
-        load_recording(path)
+    for rules in (STRICT, FileRules(0.9, _finds)):
+        with refusing(CandlecastError, path):
+            read = read_candles(path, MINUTE, rules, "A/B")
+            assert (np.diff(read["timestamp"]) == MINUTE.ms).all()
+            assert all(map(check_ohlcv, read[list(OHLCV)].itertuples(index=False, name=None)))
+        with refusing(CandlecastError, path):
+            load_recording(path, rules)
+
+
+def _finds(line: str) -> None:
+    """Take what is said about a file: one line."""
+    assert len(line.splitlines()) == 1
+
+
+def candle_name(data: bytes) -> None:
+    """The name of a candle file; what is taken comes back the same."""
+    path = Path(data.decode(errors="replace").replace("/", "").replace("\0", "") or "x")
+    name = parse_csv_name(path)
+    if name is not None:
+        again = csv_name(name.symbol, name.timeframe, T, T)
+        assert parse_csv_name(Path(again)) == name._replace(last_day="20231114")
+        return
+    with refusing(ConfigError, path):
+        assert symbol_in(path, ("A/B", "BTC/USDT")) in {"A/B", "BTC/USDT"}
 
 
 def manifest(data: bytes) -> None:
@@ -203,6 +225,17 @@ def _pickles() -> tuple[bytes, ...]:
 
 _STATE = np.array([0.0, 2.0, 0.1, 0.5, 0.7]).tobytes()
 _CSV = "\n".join([HEADER, *(csv_row(T + at * MINUTE.ms, _candle(at).ohlcv) for at in (0, 1, 4))])
+_CSVS = (
+    _CSV.encode(),
+    gzip.compress(_CSV.encode()),
+    _CSV.replace(",", ";").replace(".", ",").encode(),
+    "\n".join(f"{T * 1000 + at * 60_000_000},1,2,0.5,1.5,3" for at in range(4)).encode(),
+    b"""a title
+Date,Time,Open,High,Low,Close,Volume A,Volume B
+2025.01.01,00:00,"1,000.5","1,001.25",999.5,1000,5,5000
+2025.01.01,00:01,"1,000.5","1,001.25",999.5,1000,5,5000
+""",
+)
 _YAML = (
     b"trading: {symbols: [BTC/USDT, 'A/B:C'], timeframe: 1m}\n",
     b"exchange:\n  name: okx\n  endpoint: {rest: 'http://127.0.0.1:1', ws: null}\n",
@@ -216,7 +249,8 @@ _RETRAIN = (
 
 TARGETS = {
     "config": Target(file_of(configuration, "config.yaml"), _YAML),
-    "csv": Target(file_of(candle_csv, "candles.csv"), (_CSV.encode(),)),
+    "csv": Target(file_of(candle_csv, "candles.csv"), _CSVS),
+    "csvname": Target(candle_name, (b"BTC-USDT_1m_20250101_to_20250102.csv", b"A-B%2D_1d.csv")),
     "manifest": Target(manifest, (_manifest(),)),
     "scaler": Target(scaler, (_scaler(),)),
     "calibration": Target(calibration, (Residuals().to_json().encode(),)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -55,8 +56,20 @@ async def test_an_empty_machine_gets_a_model(tape: Tape, tmp_path: Path) -> None
         assert (code, err) == (0, "")
         assert len(list((tmp_path / "data").glob("S0?-USDT_1m_*_to_*.csv"))) == 2
 
+        # The exchange began some 2,000 minutes ago.
+        code, out, err = await candlecast(tmp_path, url, "fetch", "--days", "3")
+        assert code == 1
+        assert len([line for line in out.splitlines() if line.endswith(".csv")]) == 2
+        told = err.splitlines()
+        for line, symbol in zip(told, ("S00/USDT", "S01/USDT"), strict=False):
+            assert line.startswith(f"candlecast: {symbol}: ")
+            assert re.search(r"1m candles came; of 4,3\d\d asked for the exchange lacks 2,3", line)
+        assert "ask for fewer days" in told[2]
+
         code, out, err = await candlecast(tmp_path, url, "train", "--promote")
         assert code == 0, err
+        for symbol in ("S00/USDT", "S01/USDT"):
+            assert re.search(rf"{symbol} 1m: .* 0 of them \(0 %\) filled", out)
         # Nothing but what candlecast itself logs: TensorFlow's notes stay out of sight.
         assert all(" model." in line for line in err.splitlines()), err
         version = out.splitlines()[-1].removeprefix("champion: ")
@@ -71,6 +84,7 @@ async def test_an_empty_machine_gets_a_model(tape: Tape, tmp_path: Path) -> None
 
         code, out, err = await candlecast(tmp_path, url, "evaluate", "--output", "judged")
         assert (code, err) == (0, "")
+        assert out.count("filled for lack of a candle") == 2
         judged = json.loads((tmp_path / "judged" / "evaluation.json").read_text())["all"]
         # The same candles as the training's own test, by the compiled network.
         assert judged["n"] > 100

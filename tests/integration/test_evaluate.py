@@ -221,7 +221,8 @@ def test_judging_needs_no_keras(place: Place) -> None:
 
 def refused(capsys: pytest.CaptureFixture[str]) -> str:
     out, err = capsys.readouterr()
-    assert out == ""
+    # What the files hold is said as soon as they are read.
+    assert all("filled for lack of a candle" in line for line in out.splitlines()), out
     assert len(err.splitlines()) == 1, err
     return err
 
@@ -250,10 +251,15 @@ def test_one_candle_is_enough(place: Place, markets: dict[str, pd.DataFrame]) ->
     ("name", "text", "code", "message"),
     [
         ("BTC-USDT_15m_20250101_to_20250102.csv", None, 1, "no such file"),
-        ("candles.csv", "", 2, "the name must be {SYMBOL}_{TIMEFRAME}_{START}_to_{END}.csv"),
+        ("candles.csv", "", 2, "holds no symbol of trading.symbols (BTC/USDT, ETH/USDT)"),
         ("BTC-USDT_15m_20250101_to_20250102.csv", "", 1, "not a CSV of candles"),
         ("BTC-USDT_15m_20250101_to_20250102.csv", "a,b\n1,2\n1,2,3\n", 1, "not a CSV of candles"),
-        ("BTC-USDT_15m_20250101_to_20250102.csv", "a,b\n1,2\n", 1, "lacks the columns timestamp"),
+        (
+            "BTC-USDT_15m_20250101_to_20250102.csv",
+            "open,b\n1,2\n",
+            1,
+            "lacks the columns timestamp",
+        ),
         ("BTC-USDT_15m_20250101_to_20250102.csv", "\0\udcff", 1, "not a CSV of candles"),
     ],
 )
@@ -286,6 +292,47 @@ def test_other_timeframes_and_short_files_are_refused_in_one_line(
     assert "holds 1h candles, not 15m" in refused(capsys)
     assert main([*argv, str(place.write("BTC/USDT", few))]) == 1
     assert re.search("candles are too few|more candles are needed", refused(capsys))
+
+
+def test_a_file_of_an_exchange_is_judged_by_like_one_that_was_fetched(
+    place: Place, markets: dict[str, pd.DataFrame], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert evaluate(place, "--data", place.files[0]) == 0
+    expected = place.document()
+    dump = place.folder / "BTCUSDT-15m-2025-01.csv"
+    frame = markets["BTC/USDT"][["timestamp", "open", "high", "low", "close", "volume"]]
+    rows = frame.assign(timestamp=1000 * frame["timestamp"], more=1, trades=2)
+    rows = rows.assign(**{f"other {n}": 0 for n in range(4)}).iloc[::-1]
+    rows.to_csv(dump, index=False, header=False)
+    capsys.readouterr()
+    assert evaluate(place, "--data", dump) == 0
+    assert place.document() == expected
+    out = capsys.readouterr().out
+    assert f"{dump}: line 1: no header" in out
+    assert f"{dump}: line 1, column timestamp: " in out
+    assert "is in microseconds, not milliseconds; read as that" in out
+    assert f"{dump}: BTC/USDT 15m: 900 periods from 2025-01-01 00:00" in out
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate"])
+def test_a_file_that_is_mostly_made_up_is_refused_until_it_is_allowed(
+    place: Place,
+    markets: dict[str, pd.DataFrame],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+) -> None:
+    path = place.write("BTC/USDT", markets["BTC/USDT"].drop(index=range(600, 700)))
+    argv = [command, "--config", str(place.config), "--data", str(path)]
+    assert main(argv) == 1
+    line = refused(capsys)
+    assert "100 of them (11 %) filled for lack of a candle" in line
+    assert "model.max_filled allows 5 %" in line
+    monkeypatch.setenv("CANDLECAST__MODEL__MAX_FILLED", "0.2")
+    monkeypatch.setenv("CANDLECAST__MODEL__EPOCHS", "1")
+    monkeypatch.setenv("CANDLECAST__MODEL__LSTM_UNITS", "[4]")
+    assert main(argv) == 0
+    assert "100 of them (11 %) filled" in capsys.readouterr().out
 
 
 def test_symbols_the_model_does_not_know_are_named(

@@ -54,26 +54,26 @@ def test_candles_are_read_as_written(candles: pd.DataFrame, tmp_path: Path) -> N
 def test_missing_periods_are_filled_as_the_daemon_does(
     candles: pd.DataFrame, tmp_path: Path
 ) -> None:
-    holed = pd.concat([candles.iloc[:10], candles.iloc[13:20], candles.iloc[19:30]])
+    holed = pd.concat([candles.iloc[:10], candles.iloc[13:20], candles.iloc[19:100]])
     frame = read_candles(write_csv(tmp_path, holed), QUARTER)
-    assert len(frame) == 30
+    assert len(frame) == 100
     close = candles["close"].iloc[9]
     filled = frame.iloc[10:13][["open", "high", "low", "close", "volume"]].to_numpy()
     np.testing.assert_array_equal(filled, [[close] * 4 + [0.0]] * 3)
-    np.testing.assert_array_equal(frame["timestamp"], candles["timestamp"].iloc[:30])
+    np.testing.assert_array_equal(frame["timestamp"], candles["timestamp"].iloc[:100])
 
 
 @pytest.mark.parametrize(
     ("column", "value", "message"),
     [
-        ("high", 1.0, "candle 4 .* is impossible"),
-        ("close", np.nan, "candle 4 .* is impossible"),
-        ("volume", -1.0, "candle 4 .* is impossible"),
-        ("timestamp", 1_735_689_600_001, "candle 4 .* is off the 15m grid"),
-        ("timestamp", 4_102_444_800_000, "candle 4 .* is impossible"),
-        ("timestamp", -900_000, "candle 4 .* is impossible"),
-        ("timestamp", 9e99, "candle 4 .* is impossible"),
-        ("open", "dear", "something else than numbers"),
+        ("high", 1.0, "line 5, column high: the high 1 is below"),
+        ("close", np.nan, "line 5, column close: the value is missing"),
+        ("volume", -1.0, "line 5, column volume: -1 is no volume"),
+        ("timestamp", 1_735_689_600_001, "line 5, .*: 2025-01-01 00:00:00.001 lies 0.001 s after"),
+        ("timestamp", 4_102_444_800_000, "line 5, column timestamp: .* is not within 2009"),
+        ("timestamp", -900_000, "line 5, column timestamp: .* is not within 2009"),
+        ("timestamp", 9e99, "line 5, column timestamp: .* is not within 2009"),
+        ("open", "dear", "line 5, column open: 'dear' is not a number"),
     ],
 )
 def test_impossible_candles_are_named(
@@ -89,9 +89,9 @@ def test_impossible_candles_are_named(
 
 def test_a_span_that_nobody_could_fill_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
-    rows = (f"{ms},1,1,1,1,1" for ms in (0, 4_000_000_000_000))
+    rows = (f"{ms},1,1,1,1,1" for ms in (1_300_000_000_000, 4_000_000_000_000))
     path.write_text("\n".join(["timestamp,open,high,low,close,volume", *rows]), encoding="utf-8")
-    with pytest.raises(CandlecastError, match="spans 4000000000 candles of 1s; check"):
+    with pytest.raises(CandlecastError, match="spans 2,700,000,001 candles of 1s; check"):
         read_candles(path, Timeframe.parse("1s"))
 
 
@@ -302,7 +302,7 @@ def test_sources_are_known_by_their_names(candles: pd.DataFrame, tmp_path: Path)
     assert timeframe == QUARTER
     other = tmp_path / "candles.csv"
     other.write_bytes(btc.read_bytes())
-    with pytest.raises(ConfigError, match="the name must be"):
+    with pytest.raises(ConfigError, match="the name does not follow"):
         read_sources([other])
     with pytest.raises(ConfigError, match="second file of BTC/USDT"):
         read_sources([btc, btc])
@@ -310,6 +310,51 @@ def test_sources_are_known_by_their_names(candles: pd.DataFrame, tmp_path: Path)
     hourly.write_bytes(btc.read_bytes())
     with pytest.raises(ConfigError, match="different timeframes: 15m, 5m"):
         read_sources([btc, hourly])
+
+
+TRADING = {"symbols": ["BTC/USDT"], "timeframe": "15m"}
+
+
+def test_the_script_takes_files_of_other_names_for_the_configured_symbol(
+    candles: pd.DataFrame,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "BTCUSDT-15m-2025-01.csv"
+    candles.assign(timestamp=candles["timestamp"] // 1000).to_csv(path, index=False)
+    model = {"lookback_periods": 20, "lstm_units": [4], "epochs": 1, "batch_size": 256}
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump({"trading": TRADING, "model": model}), encoding="utf-8")
+    assert main(["--config", str(config), "--data", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert f"{path}: line 2, column timestamp: " in out
+    assert f"{path}: BTC/USDT 15m: 672 periods from 2025-01-01 00:00" in out
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({}, "the name does not follow"),
+        ({"trading": {"symbol": "BTC/USDT"}}, "the name says no timeframe; set trading.timeframe"),
+        ({"trading": TRADING | {"timeframe": "1y"}}, "timeframe '1y' is not a fixed duration"),
+        ({"trading": ["BTC/USDT"]}, "trading must be a section with keys of its own"),
+        ({"model": {"max_filled": "all"}}, "model.max_filled is 'all'; it must be a number from"),
+        ({"model": {"max_filled": 1.5}}, "model.max_filled is 1.5; it must be a number from 0"),
+    ],
+)
+def test_what_the_script_cannot_know_is_said(
+    tmp_path: Path, sections: Any, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "candles.csv"
+    path.write_text("", encoding="utf-8")
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump(sections), encoding="utf-8")
+    assert main(["--config", str(config), "--data", str(path)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("train_lstm: ")
+    assert message in line
 
 
 @pytest.mark.parametrize("module", ["model.train_lstm", "model.lstm_model"])

@@ -14,11 +14,13 @@ from hypothesis import strategies as st
 
 from daemon.sandbox.tape import DATA, RECORDING_15M, Tape, build_tape, load_recording
 from model.candle import Timeframe, check_ohlcv
+from model.csvreader import FileRules
 from model.errors import CandlecastError
 
 SECOND = Timeframe.parse("1s")
 ORIGIN_MS = 1_700_000_000_000
 RECORDING = load_recording(RECORDING_15M)
+HEADER = "ts,open,high,low,close,volume"
 TAPE = build_tape(4, SECOND, ORIGIN_MS, recording=RECORDING)
 
 
@@ -108,46 +110,65 @@ def test_weeks_start_on_mondays() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("lines", "says"),
     [
-        ("ts,open,high,low,close\n1,1,1,1,1\n", "no CSV with the columns"),
-        ("ts,open,high,low,close,volume\n1,1,1,1,one,1\n", "no CSV with the columns"),
-        ("ts,open,high,low,close,volume\n1,1,1,1,1,1\n2,1,1,1,nan,1\n", "row 2"),
-        ("ts,open,high,low,close,volume\n1,1,0.5,1,1,1\n", "row 1"),
-        ("ts,open,high,low,close,volume\n1,1,1,1,1,-1\n", "row 1"),
-        ("ts,open,high,low,close,volume\n", "no CSV with the columns"),
-        ("", "no CSV with the columns"),
+        (["ts,open,high,low,close", "1,1,1,1"], "lacks the columns volume"),
+        ([HEADER, "1,1,1,one,1"], "line 2, column close: 'one' is not a number"),
+        ([HEADER, "1,1,1,1,1", "1,1,1,nan,1"], "line 3, column close: the value is missing"),
+        ([HEADER, "1,0.5,1,1,1"], "line 2, column high"),
+        ([HEADER, "1,1,1,1,-1"], "line 2, column volume: -1 is no volume"),
+        ([HEADER], "holds no candle"),
+        ([""], "it is empty"),
     ],
 )
 def test_a_file_that_holds_no_candles_is_refused_in_one_line(
-    tmp_path: Path, text: str, says: str
+    tmp_path: Path, lines: list[str], says: str
 ) -> None:
     path = tmp_path / "candles.csv"
-    path.write_text(text)
+    timed = [f"{ORIGIN_MS + at},{line}" for at, line in enumerate(lines[1:])]
+    path.write_text("\n".join([lines[0], *timed]))
     with pytest.raises(CandlecastError, match=says) as refusal:
         load_recording(path)
     assert "\n" not in str(refusal.value)
 
 
 @pytest.mark.parametrize(
-    "content",
-    [None, b"no gzip", gzip.compress(b"ts,open", mtime=0)[:-3]],
+    ("content", "says"),
+    [
+        (None, "no such file"),
+        (b"no gzip", "not a CSV of candles"),
+        (gzip.compress(b"ts,open", mtime=0)[:-3], "cannot be unpacked"),
+    ],
     ids=["missing", "no gzip", "cut"],
 )
-def test_a_missing_or_broken_archive_is_refused(tmp_path: Path, content: bytes | None) -> None:
+def test_a_missing_or_broken_archive_is_refused(
+    tmp_path: Path, content: bytes | None, says: str
+) -> None:
     path = tmp_path / "candles.csv.gz"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(CandlecastError, match="no CSV with the columns"):
+    with pytest.raises(CandlecastError, match=says):
         load_recording(path)
 
 
 def test_a_plain_csv_of_other_column_order_and_decimals(tmp_path: Path) -> None:
     path = tmp_path / "candles.csv"
-    path.write_text("volume,timestamp,Open,High,Low,Close\n7,1,0.5,0.5125,0.4,0.45\n")
+    path.write_text("volume,timestamp,Open,High,Low,Close\n7,1700000000000,0.5,0.5125,0.4,0.45\n")
     recording = load_recording(path)
     np.testing.assert_array_equal(recording.ohlcv, [[0.5, 0.5125, 0.4, 0.45, 7.0]])
     assert recording.decimals == 4
+
+
+def test_a_recording_of_another_program_is_played_oldest_first(tmp_path: Path) -> None:
+    path = tmp_path / "candles.csv"
+    rows = [f"{ORIGIN_MS // 1000 + 60 * at};1,5;2,5;1,25;1,5;{at},5" for at in reversed(range(9))]
+    path.write_text("https://example.com\n" + "\n".join(["Unix;Open;High;Low;Close;Volume", *rows]))
+    told: list[str] = []
+    recording = load_recording(path, FileRules(say=told.append))
+    assert recording.ohlcv[:, 4].tolist() == [at + 0.5 for at in range(9)]
+    assert recording.decimals == 2
+    assert len(told) == 1
+    assert "is in seconds, not milliseconds" in told[0]
 
 
 def test_the_exchange_imports_nothing_of_the_training_side(repository: Path) -> None:
