@@ -120,6 +120,8 @@ class Connection:
         # ccxt counts missing pongs by the wall clock, which jumps; the vigil is kept here instead.
         exchange.streaming = exchange.streaming | {"maxPingPongMisses": inf}
         try:
+            # KuCoin asks where to connect to before ccxt has a reason to open its client.
+            exchange.open()
             exchange.set_markets_from_exchange(self._rest.exchange)
             exchange.watch_candles(self._shard, source.timeframe.text)
             async with asyncio.TaskGroup() as group:

@@ -58,7 +58,7 @@ def tapped(base: type[Any], listener: Listener) -> type[Any]:
         }
     else:
         body |= {
-            "watch_candles": _open_channel(reader),
+            "watch_candles": _open_channel(base, reader),
             "handle_message": _direct(base, reader, listener),
         }
         if (watch := _WATCH_MANY.get(base.__name__)) is not None:
@@ -66,12 +66,13 @@ def tapped(base: type[Any], listener: Listener) -> type[Any]:
     return type(base.__name__, (base,), body)
 
 
-def _open_channel(reader: Reader) -> Callable[..., None]:
+def _open_channel(base: type[Any], reader: Reader) -> Callable[..., None]:
     """A `watch_candles` that remembers what was asked for, in the exchange's own words."""
 
     def watch_candles(exchange: Any, symbols: Iterable[str], timeframe: str) -> None:  # noqa: ANN401
         exchange.timeframes = exchange.timeframes | reader.intervals
-        exchange.has = exchange.has | {"watchOHLCVForSymbols": True}
+        if base.__name__ in _WATCH_MANY:
+            exchange.has = exchange.has | {"watchOHLCVForSymbols": True}
         markets = [exchange.market(symbol) for symbol in symbols]
         exchange.candle_channel = Channel(
             str(exchange.timeframes[timeframe]),
