@@ -195,6 +195,7 @@ class App:
             pipeline.on_resumed,
             self._forming.on_forming if settings.inference.forming else None,
         )
+        pipeline.unheard = self._feed.hearing.unheard
         self._backfill = Backfill(
             self._feed,
             pipeline.windows,

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from daemon.hearing import Hearing
 from daemon.rest import Rest
 from daemon.source import Source, streams_per_connection
 from daemon.stream import Stream
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from daemon.metrics import Metrics
     from daemon.offset import ExchangeClock
@@ -31,6 +32,9 @@ class Feed:
 
     Closed candles are handed to ``on_closed`` in the exchange's message handler, without a queue
     in between: whoever receives them must only take note.
+
+    Attributes:
+        hearing: of which symbols the websockets say nothing.
     """
 
     def __init__(
@@ -65,6 +69,7 @@ class Feed:
         self._streams: list[Stream] = []
         self._on_resumed = on_resumed
         self._refused: set[str] = set()
+        self.hearing = Hearing(source.timeframe)
 
     async def open(self) -> None:
         """Load the exchange's markets and check that it can do what is asked.
@@ -86,7 +91,11 @@ class Feed:
         """
         # What an exchange does not trade any more stands still in its history: that would pass
         # for a market without trades, and be forecast.
-        return [] if symbol in self._refused else await self._rest.history(symbol, since_ms)
+        if symbol in self._refused:
+            return []
+        candles = await self._rest.history(symbol, since_ms)
+        self.hearing.recorded(candles)
+        return candles
 
     def on_message(self) -> None:
         """Count an update."""
@@ -94,12 +103,14 @@ class Feed:
 
     def on_final(self, candle: Candle) -> None:
         """Hand on a closed candle."""
+        self.hearing.told(candle)
         delay_ms = candle.received_ms - candle.close_ms
         self._metrics.exchange_delay.observe(max(0, delay_ms) / 1000)
         self._on_closed(candle)
 
     def on_forming(self, candle: Candle) -> None:
         """Hand on a candle as it is before its close."""
+        self.hearing.told(candle)
         if self._on_forming is not None:
             self._on_forming(candle)
 
@@ -109,6 +120,14 @@ class Feed:
             log.info("%s streams %s again", self._source.name, symbol)
             self._refused.discard(symbol)
         self._on_resumed(symbol, forming_ms)
+
+    def on_deaf(self, symbols: Sequence[str]) -> None:
+        """Note that a connection has kept trades of these to itself."""
+        self.hearing.deaf(symbols)
+
+    def on_lost(self, symbols: Sequence[str]) -> None:
+        """Note that there is no connection for these."""
+        self.hearing.lost(symbols, self._clock.monotonic())
 
     def on_garbage(self, error: Exception) -> None:
         """Count something from the exchange that cannot be used; log the first of a kind."""
@@ -152,6 +171,7 @@ class Feed:
         """
         size = streams_per_connection(self._source.name)
         self._refused.intersection_update(symbols)
+        self.hearing.expect(symbols, self._clock.wall_ms(), self._clock.monotonic())
         before = [stream.symbols for stream in self._streams]
         after = share_out(before, symbols, self._kind, size)
         for stream, chosen in zip(self._streams, after, strict=False):
@@ -185,7 +205,12 @@ class Feed:
         """Spot and derivatives have addresses of their own."""
         market = self._rest.exchange.market(symbol)
         # A refused symbol would take along those that share its connection.
-        return market["type"], market["subType"], symbol if symbol in self._refused else None
+        return kind_of(market), symbol if symbol in self._refused else None
+
+
+def kind_of(market: Mapping[str, Any]) -> object:
+    """What a market shares with those that can be watched on one connection with it."""
+    return market["type"], market["subType"]
 
 
 def share_out(

@@ -13,7 +13,7 @@ from daemon.flush import Flush, Seats
 from daemon.window import Verdict, Window
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Container, Sequence
 
     from daemon.clock import Clock
     from daemon.issuer import Issuer
@@ -38,6 +38,7 @@ class Pipeline:
     Attributes:
         timeframe: of the candles.
         closed_ms: when the candle closed that came last from the live stream, Unix milliseconds.
+        unheard: gives the symbols of which the live stream says nothing though they are traded.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class Pipeline:
         self.timeframe: Final = market.timeframe
         self._capacity = capacity
         self.closed_ms = 0
+        self.unheard: Callable[[], Container[str]] = frozenset
         self._slots: dict[str, int] = {}
         self._seats = Seats(served, [], [-1] * len(market.symbols))
         self.invite(market.symbols)
@@ -249,12 +251,18 @@ class Pipeline:
         return not self._busy and not len(self._batcher)
 
     def stale_symbols(self, now_ms: int) -> list[str]:
-        """Symbols that are not forecast at ``now_ms``.
+        """Symbols that are not forecast at ``now_ms``, or only from the exchange's history.
 
-        Their window is not whole, their next candle is overdue, or there was no trade for so long
-        that all of what they would be forecast from stands in for candles.
+        Their window is not whole, their next candle is overdue, there was no trade for so long
+        that all of what they would be forecast from stands in for candles, or the live stream
+        says nothing of them.
         """
-        return [window.symbol for window in self.windows if self._is_stale(window, now_ms)]
+        unheard = self.unheard()
+        return [
+            window.symbol
+            for window in self.windows
+            if window.symbol in unheard or self._is_stale(window, now_ms)
+        ]
 
     def _is_stale(self, window: Window, now_ms: int) -> bool:
         due_ms = (window.next_open_ms or 0) + self.timeframe.ms + _DELIVERY_MS

@@ -153,7 +153,7 @@ def read_backpack(message: Message, channel: Channel) -> Iterable[RawCandle] | N
     return (RawCandle(market_id, round(begin.timestamp() * 1_000), values, data["X"] is True),)
 
 
-_UNITS_MS: Final = {"MINUTES": 60_000, "HOURS": 3_600_000, "DAYS": 86_400_000}
+_UNITS_MS: Final = {"MINUTES": 60_000, "HOURS": 3_600_000, "DAYS": 86_400_000, "WEEKS": 604_800_000}
 
 
 def read_onetrading(message: Message, channel: Channel) -> Iterable[RawCandle] | None:
@@ -210,19 +210,26 @@ READERS: Final[Mapping[str, Reader]] = {
 }
 
 
+_BLOFIN_FLAG: Final = 8
+
+
 def _apex_flag(message: Message) -> bool | None:
-    return message["data"][-1]["confirm"] is True
+    return _as_flag(message["data"][-1].get("confirm"))
 
 
 def _blofin_flag(message: Message) -> bool | None:
-    return message["data"][-1][8] == "1"
+    row = message["data"][-1]
+    return row[_BLOFIN_FLAG] == "1" if len(row) > _BLOFIN_FLAG else None
 
 
 def _gate_flag(message: Message) -> bool | None:
     # Of derivatives it is a list.
     candles = message["result"]
-    flag = (candles[-1] if isinstance(candles, list) else candles).get("w")
-    return flag if isinstance(flag, bool) else None
+    return _as_flag((candles[-1] if isinstance(candles, list) else candles).get("w"))
+
+
+def _as_flag(value: object) -> bool | None:
+    return value if isinstance(value, bool) else None
 
 
 FLAGS: Final[Mapping[str, Callable[[Message], bool | None]]] = {

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from model.errors import BadCandle
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
 Row = tuple[Any, ...]
 """Opening time (Unix ms), open, high, low, close, volume, as ccxt has parsed them."""
@@ -41,12 +41,12 @@ class Asked(NamedTuple):
         symbols: ccxt symbol by symbol and by the exchange's own name of the market. All are of
             one kind, so that a name that a spot and a swap market share means the watched one.
         timeframe: ccxt timeframe.
-        timeframes: all that the exchange has, by ccxt's names.
+        timeframes: the exchange's name of each by ccxt's.
     """
 
     symbols: Mapping[str, str]
     timeframe: str
-    timeframes: Container[str]
+    timeframes: Mapping[str | None, Any]
 
     def check(self, found: Resolved, market_id: object) -> str:
         """Check that candles are of a watched market and timeframe.
@@ -65,7 +65,9 @@ class Asked(NamedTuple):
         if symbol is None:
             msg = f"candle of {found.symbol}, which is not watched"
             raise BadCandle(msg)
-        if found.timeframe != self.timeframe and found.timeframe in self.timeframes:
+        named = self.timeframes.get(found.timeframe)
+        # Two names of one timeframe are told apart by neither the exchange nor us.
+        if named is not None and named != self.timeframes.get(self.timeframe):
             msg = f"candle of timeframe {found.timeframe} instead of {self.timeframe}"
             raise BadCandle(msg)
         return symbol

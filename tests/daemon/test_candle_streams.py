@@ -91,7 +91,7 @@ def messages(stream: Stream) -> list[Message]:
     return [*stream.before, begin, *(stream.update(bar) for bar in later)]
 
 
-def told(stream: Stream, candles: Sequence[Candle]) -> list[tuple[Any, ...]]:
+def told(candles: Sequence[Candle]) -> list[tuple[Any, ...]]:
     return [(c.symbol, c.open_ms, tuple(c.ohlcv), c.final_by) for c in candles]
 
 
@@ -149,14 +149,12 @@ async def test_its_documented_messages_are_heard(stream: Stream) -> None:
     assert (link.error, ear.bugs, len(ear.garbage)) == (None, [], stream.refused), ear.garbage
     assert server.is_asked
     if stream.flag:
-        assert told(stream, ear.finals) == expected(
+        assert told(ear.finals) == expected(
             stream, "first closed", "second closed", final_by="exchange_flag"
         )
         forming = ["first", "first changed", "second", "third"]
     else:
         # The first candle that is heard may lack its beginning.
-        assert told(stream, ear.finals) == expected(
-            stream, "second closed", final_by="successor"
-        )
+        assert told(ear.finals) == expected(stream, "second closed", final_by="successor")
         forming = [name for name in bars(stream) if name != "past"]
-    assert told(stream, ear.forming) == expected(stream, *forming)
+    assert told(ear.forming) == expected(stream, *forming)
