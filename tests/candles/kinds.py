@@ -52,6 +52,17 @@ class Bar(NamedTuple):
         return str(self.open), str(self.high), str(self.low), str(self.close)
 
 
+TOGETHER = "one request"
+EACH = "a request each"
+APART = "a connection each"
+
+_TOGETHER = {
+    "apex", "aster", "backpack", "binance", "binancecoinm", "binanceus", "binanceusdm", "bitvavo",
+    "blofin", "bybit", "bybiteu", "bybitid", "bydfi", "coinbaseinternational", "deribit", "grvt",
+    "kraken", "myokx", "okx", "okxus", "toobit", "weex",
+}  # fmt: skip
+_APART = {"extended"}
+
 Message = Any
 """Text, bytes, or what is sent as JSON."""
 
@@ -75,6 +86,7 @@ class Stream(NamedTuple):
         host: the name of its server, where ccxt reads the kind of market from it.
         options: what ccxt learns when it loads the markets.
         refused: how many of the messages ccxt cannot read.
+        lacks: timeframes that the exchange has by REST and ccxt cannot watch.
         needs: what is missing before candles can be heard; empty where nothing is.
         note: what else there is to know.
     """
@@ -94,6 +106,7 @@ class Stream(NamedTuple):
     host: str = ""
     options: Mapping[str, Any] = {}
     refused: int = 0
+    lacks: tuple[str, ...] = ()
     needs: str = ""
     note: str = ""
 
@@ -106,6 +119,29 @@ class Stream(NamedTuple):
     def name(self) -> str:
         """To tell it from the others."""
         return f"{self.exchange}-{self.kind}"
+
+    @property
+    def many(self) -> str:
+        """How several symbols are subscribed to."""
+        if self.exchange in _APART:
+            return APART
+        return TOGETHER if self.exchange in _TOGETHER else EACH
+
+    def of_litecoin(self) -> Stream:
+        """The same stream of another currency."""
+        listed = _as_litecoin(self.market)
+        if listed["id"] == self.market["id"]:
+            listed["id"] += "9"
+        return self._replace(market=listed, channel=_as_litecoin(self.channel))
+
+
+def _as_litecoin(value: Any) -> Any:
+    """Put Litecoin where Bitcoin stands."""
+    if isinstance(value, dict):
+        return {key: _as_litecoin(item) for key, item in value.items()}
+    for bitcoin, litecoin in (("BTC", "LTC"), ("btc", "ltc"), ("XBT", "LTC"), ("PURR", "LTC")):
+        value = value.replace(bitcoin, litecoin) if isinstance(value, str) else value
+    return value
 
 
 def market(symbol: str, market_id: str, **more: Any) -> dict[str, Any]:

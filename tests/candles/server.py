@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -22,12 +22,17 @@ class Server:
         rest_url: address for REST; what is asked there is where to connect to, if anything.
         ws_url: address of the websocket.
         asked: every text that came over the websocket, and the path of each connection.
+        connections: how many there were.
     """
 
-    def __init__(self, stream: Stream, messages: Sequence[Message]) -> None:
+    def __init__(
+        self, stream: Stream, messages: Sequence[Message], history: Callable[[], Any]
+    ) -> None:
         self.rest_url = ""
         self.ws_url = ""
         self.asked: list[str] = []
+        self.connections = 0
+        self._history = history
         self._stream = stream
         self._messages = messages
 
@@ -39,6 +44,7 @@ class Server:
     async def handle(self, connection: ServerConnection) -> None:
         """Serve one websocket until it ends."""
         assert connection.request is not None
+        self.connections += 1
         self.asked.append(connection.request.path)
         if self._stream.greets:
             await self._tell(connection)
@@ -54,17 +60,24 @@ class Server:
             await connection.send(packed(message) if packed else json.dumps(message))
 
     async def answer(self, _request: web.Request) -> web.Response:
-        """Say where the websocket is, as KuCoin does."""
+        """Tell the history, or where the websocket is, as KuCoin does."""
         server: dict[str, Any] = {"endpoint": self.ws_url, "pingInterval": 18_000}
-        return web.json_response(
-            {"code": "200000", "data": {"token": "x", "instanceServers": [server]}}
-        )
+        where = {"code": "200000", "data": {"token": "x", "instanceServers": [server]}}
+        return web.json_response(self._history() or where)
 
 
 @asynccontextmanager
-async def serving(stream: Stream, messages: Sequence[Message]) -> AsyncIterator[Server]:
-    """A running server that tells ``messages`` once it is asked for the stream."""
-    server = Server(stream, messages)
+async def serving(
+    stream: Stream, messages: Sequence[Message], history: Callable[[], Any] = dict
+) -> AsyncIterator[Server]:
+    """A running server that tells ``messages`` once it is asked for the stream.
+
+    Args:
+        stream: what it offers.
+        messages: what it says.
+        history: what it answers by REST.
+    """
+    server = Server(stream, messages, history)
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", server.answer)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)

@@ -11,18 +11,24 @@ from typing import Any
 import ccxt.pro
 import pytest
 
+from daemon.clock import Clock
 from daemon.connection import Connection
 from daemon.exchange import make_exchange
 from daemon.metrics import Metrics
 from daemon.offset import ExchangeClock
 from daemon.rest import Rest
 from daemon.source import Source
+from daemon.tap import tapped
 from model.candle import Candle, Timeframe
-from tests.candles.kinds import Bar, Message, Stream
+from tests.candles.c_to_k import GATE_SPOT, gate_spot, hitbtc
+from tests.candles.kinds import APART, EACH, TOGETHER, Bar, Message, Stream, market
 from tests.candles.server import Server, serving
 from tests.candles.streams import STREAMS
+from tests.ccxtline import Line
 from tests.daemon.handclock import RecordedClock
+from tests.daemon.test_tap import Ear as Recorder
 from tests.replay.running import nothing_left
+from tests.sandbox.scaled import MINUTE, ScaledClock
 
 START_MS = 1_764_460_800_000
 HEARD = [stream for stream in STREAMS if not stream.needs]
@@ -109,23 +115,29 @@ def expected(stream: Stream, *names: str, final_by: str | None = None) -> list[t
 
 
 @asynccontextmanager
-async def listening(stream: Stream, server: Server, ear: Ear) -> AsyncIterator[Connection]:
+async def listening(
+    stream: Stream, server: Server, ear: Ear, *others: Stream, clock: Clock | None = None
+) -> AsyncIterator[Connection]:
     """A connection as the daemon makes it, to an exchange that lists some markets."""
-    symbol, frame = stream.market["symbol"], Timeframe.parse(stream.timeframe)
-    source = Source(stream.exchange, server.rest_url, server.ws_url, (symbol,), frame)
-    clock = ExchangeClock(RecordedClock(START_MS + 2 * frame.ms + frame.ms // 2))
-    rest = Rest(source, clock, Metrics(1), ear.on_garbage)
+    frame = Timeframe.parse(stream.timeframe)
+    markets = [stream.market, *(other.market for other in others)]
+    symbols = tuple(market["symbol"] for market in markets)
+    source = Source(stream.exchange, server.rest_url, server.ws_url, symbols, frame)
+    recorded = RecordedClock(START_MS + 2 * frame.ms + frame.ms // 2)
+    time = ExchangeClock(clock or recorded)
+    rest = Rest(source, time, Metrics(1), ear.on_garbage)
     rest.exchange = make_exchange(stream.exchange, server.rest_url, server.ws_url)
     rest.exchange.options |= stream.options
-    rest.exchange.set_markets([dict(stream.market), *map(dict, stream.twins)])
-    link = Connection(source, [symbol], rest, clock, ear, 45.0)
-    try:
-        async with nothing_left(), asyncio.TaskGroup() as group:
-            task = group.create_task(link.run())
-            yield link
-            task.cancel()
-    finally:
-        await rest.close()
+    rest.exchange.set_markets([dict(market) for market in (*markets, *stream.twins)])
+    link = Connection(source, symbols, rest, time, ear, 45.0)
+    async with nothing_left():
+        try:
+            async with asyncio.TaskGroup() as group:
+                task = group.create_task(link.run())
+                yield link
+                task.cancel()
+        finally:
+            await rest.close()
 
 
 async def until_heard(link: Connection, ear: Ear, candles: int) -> None:
@@ -158,3 +170,151 @@ async def test_its_documented_messages_are_heard(stream: Stream) -> None:
         assert told(ear.finals) == expected(stream, "second closed", final_by="successor")
         forming = [name for name in bars(stream) if name != "past"]
     assert told(ear.forming) == expected(stream, *forming)
+
+
+def subscribed(server: Server, stream: Stream) -> str | None:
+    """How Bitcoin and Litecoin were subscribed to; None while one of them was not."""
+    other = stream.of_litecoin()
+    mine, others = marks(stream), marks(other)
+    asked = [text.lower() for text in server.asked]
+    asked = [text for text in asked if any(mark in text for mark in (*mine, *others))]
+    if not any(mark in text for mark in others for text in asked):
+        return None
+    if any(mark in asked[0] for mark in others) and any(mark in asked[0] for mark in mine):
+        return TOGETHER
+    return APART if server.connections > 1 else EACH
+
+
+def marks(stream: Stream) -> set[str]:
+    """What stands in a request for a market."""
+    market_id, base = str(stream.market["id"]).lower(), str(stream.market["base"]).lower()
+    named = {name for name in ("btc", "xbt", "purr", "ltc") if name in market_id}
+    return named | {base} if named else {base, f":{market_id}", f": {market_id}"}
+
+
+@pytest.mark.parametrize("stream", HEARD, ids=lambda stream: stream.name)
+async def test_several_symbols_are_subscribed_to(stream: Stream) -> None:
+    ear = Ear()
+    async with (
+        serving(stream, []) as server,
+        listening(stream, server, ear, stream.of_litecoin()) as link,
+    ):
+        async with asyncio.timeout(10):
+            while subscribed(server, stream) is None and not link.ended.is_set():
+                await asyncio.sleep(0.002)
+    assert (link.error, ear.bugs) == (None, [])
+    assert subscribed(server, stream) == stream.many
+
+
+def test_candles_that_were_not_asked_for_are_counted_and_not_told() -> None:
+    ear = Recorder()
+    exchange = tapped(ccxt.pro.gate, ear)()
+    listed = [GATE_SPOT, market("LTC/USDT", "LTC_USDT")]
+    exchange.set_markets([dict(one) for one in listed])
+    exchange.watch_candles(["BTC/USDT"], "1m")
+    line = Line()
+    bar = bars(STREAMS[0])["first"]
+    message = gate_spot(bar)
+    for name in ("1m_LTC_USDT", "5m_BTC_USDT", "1m_DOGE_USDT"):
+        message["result"]["n"] = name
+        exchange.handle_message(line, message)
+    assert ear.heard == []
+    assert [str(error) for error in ear.garbage] == [
+        "candle of LTC/USDT, which is not watched",
+        "candle of timeframe 5m instead of 1m",
+        "candle of DOGE/USDT, which is not watched",
+    ]
+    exchange.handle_message(line, gate_spot(bar))
+    assert len(ear.heard) == 1
+
+
+def test_a_timeframe_that_has_two_names_is_told() -> None:
+    """Gate calls a week seven days, and ccxt finds either name."""
+    ear = Recorder()
+    exchange = tapped(ccxt.pro.gate, ear)()
+    exchange.set_markets([dict(GATE_SPOT)])
+    exchange.watch_candles(["BTC/USDT"], "1w")
+    message = gate_spot(bars(STREAMS[0])["first"])
+    message["result"]["n"] = "7d_BTC_USDT"
+    exchange.handle_message(Line(), message)
+    assert ([heard[0] for heard in ear.heard], ear.garbage) == (["BTC/USDT"], [])
+
+
+def test_of_a_connection_s_first_message_only_the_newest_row_is_told_and_of_later_ones_all() -> (
+    None
+):
+    ear = Recorder()
+    exchange = tapped(ccxt.pro.hitbtc, ear)()
+    exchange.set_markets([market("BTC/USDT", "BTCUSDT")])
+    exchange.watch_candles(["BTC/USDT"], "1m")
+    of = bars(STREAMS[0])
+    for names in (["past", "first"], ["first closed", "second"], ["second"]):
+        exchange.handle_message(Line(), hitbtc("update")([of[name] for name in names]))
+    told_ms = [open_ms for _, open_ms, _, _ in ear.heard]
+    assert told_ms == [of[n].open_ms for n in ("first", "first", "second", "second")]
+    assert ear.garbage == []
+
+
+@pytest.mark.parametrize("stream", DUMB, ids=lambda stream: stream.name)
+async def test_what_is_said_to_be_missing_is_missing(stream: Stream) -> None:
+    ear = Ear()
+    async with (
+        serving(stream, messages(stream)) as server,
+        listening(stream, server, ear) as link,
+    ):
+        async with asyncio.timeout(10):
+            while not link.ended.is_set() and len(ear.garbage) < len(messages(stream)):
+                await asyncio.sleep(0.002)
+    assert ear.finals == []
+    if stream.needs == "an API key":
+        assert isinstance(link.error, ccxt.AuthenticationError)
+    else:
+        assert any("is said to begin" in str(error) for error in ear.garbage)
+
+
+@pytest.mark.parametrize("stream", [s for s in DUMB if "key" in s.needs], ids=lambda s: s.name)
+def test_with_a_key_its_documented_message_would_be_heard(stream: Stream) -> None:
+    ear = Recorder()
+    exchange = tapped(getattr(ccxt.pro, stream.exchange), ear)()
+    exchange.set_markets([dict(stream.market)])
+    exchange.watch_candles([stream.market["symbol"]], stream.timeframe)
+    first = bars(stream)["first"]
+    exchange.handle_message(Line(), stream.update(first))
+    values = (*first[1:5], getattr(first, stream.volume))
+    assert ear.heard == [(stream.market["symbol"], first.open_ms, values, None)]
+
+
+async def test_a_timeframe_that_ccxt_trips_over_ends_the_connection_not_the_daemon() -> None:
+    (stream,) = [s for s in STREAMS if s.name == "bitget-spot"]
+    ear = Ear()
+    two_hours = stream._replace(timeframe="2h")
+    async with (
+        serving(two_hours, []) as server,
+        listening(two_hours, server, ear) as link,
+        asyncio.timeout(10),
+    ):
+        await link.ended.wait()
+    assert isinstance(link.error, ccxt.NotSupported)
+    assert "cannot ask for candles of 2h" in str(link.error)
+
+
+async def test_messages_that_ccxt_does_not_resolve_are_no_candles_and_the_stream_is_deaf() -> None:
+    """The exchange takes the subscription, tells something else, and its history goes on."""
+    (stream,) = [s for s in STREAMS if s.name == "cryptocom-spot"]
+    clock = ScaledClock(60.0)
+    other = {"id": -1, "method": "subscribe", "code": 0, "result": {"channel": "candles.v2"}}
+
+    def history() -> dict[str, Any]:
+        at_ms = MINUTE.floor(clock.wall_ms())
+        row = {"o": "1", "h": "1", "l": "1", "c": "1", "v": str(clock.wall_ms() - at_ms + 1)}
+        return {"code": 0, "result": {"interval": "1m", "data": [row | {"t": at_ms}]}}
+
+    ear = Ear()
+    async with (
+        serving(stream, [other], history) as server,
+        listening(stream, server, ear, clock=clock) as link,
+        asyncio.timeout(20),
+    ):
+        await link.deaf.wait()
+    assert link.deaf_to == ("BTC/USDT",)
+    assert (ear.forming, ear.finals, link.error) == ([], [], None)
