@@ -31,7 +31,7 @@ class Hearing:
         Args:
             timeframe: the grid of the candles.
         """
-        self._step_ms = timeframe.ms
+        self._timeframe = timeframe
         self._missed_ms = max(timeframe.ms, _LEAST_MS)
         self._patience_s = _LOST_AFTER * expected_interval_s(timeframe.ms)
         self._told_ms: dict[str, int] = {}
@@ -48,7 +48,7 @@ class Hearing:
             now_s: monotonic clock.
         """
         wanted = list(symbols)
-        forming_ms = now_ms - now_ms % self._step_ms
+        forming_ms = self._timeframe.floor(now_ms)
         self._told_ms = {symbol: self._told_ms.get(symbol, forming_ms) for symbol in wanted}
         self._heard_s = {symbol: self._heard_s.get(symbol, now_s) for symbol in wanted}
         self._traded_ms = {s: at for s, at in self._traded_ms.items() if s in self._told_ms}

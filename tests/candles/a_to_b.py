@@ -6,7 +6,7 @@ import gzip
 import json
 from collections.abc import Callable, Sequence
 
-from tests.candles.kinds import Bar, Message, Stream, iso, market
+from tests.candles.kinds import Bar, Message, Stream, iso, market, one
 
 
 def gzipped(message: Message) -> bytes:
@@ -155,11 +155,6 @@ def bydfi(bar: Bar) -> Message:
             "v": bar.contracts, "h": bar.high, "i": "1m", "l": bar.low, "o": bar.open}  # fmt: skip
 
 
-def one(rows: Callable[[Sequence[Bar]], Message]) -> Callable[[Bar], Message]:
-    """The message of one candle, of an exchange that tells several in the same form."""
-    return lambda bar: rows([bar])
-
-
 SPOT = market("BTC/USDT", "BTCUSDT")
 LINEAR = market("BTC/USDT:USDT", "BTCUSDT")
 INVERSE = market("BTC/USD:BTC", "BTCUSD")
@@ -207,7 +202,8 @@ STREAMS: list[Stream] = [
     Stream("bitvavo", market("BTC/EUR", "BTC-EUR"), "BTC-EUR", bitvavo),
     Stream("blockchaincom", market("BTC/USD", "BTC-USD"), "prices", blockchaincom,
            before=({"seqnum": 0, "event": "subscribed", "channel": "prices", "symbol": "BTC-USD",
-                    "granularity": 60},)),
+                    "granularity": 60},),
+           note="no candle history by REST: windows cannot be filled"),
     Stream("blofin", market("BTC/USDT:USDT", "BTC-USDT"), "candle1m", blofin, flag=True),
     Stream("bybit", SPOT, "kline.1.BTCUSDT", bybit("base", "quote"), twins=(LINEAR,), flag=True),
     Stream("bybit", LINEAR, "kline.1.BTCUSDT", bybit("base", "quote"), twins=(SPOT,), flag=True),

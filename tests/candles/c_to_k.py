@@ -1,4 +1,4 @@
-"""Candle messages of the exchanges from CEX.IO to KuCoin."""
+"""Candle messages of the exchanges from CEX.IO to KuCoin, and of Bequant, which is like HitBTC."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tests.candles.a_to_b import gzipped, huobi
-from tests.candles.kinds import Bar, Message, Stream, iso, market
+from tests.candles.kinds import Bar, Message, Stream, iso, market, one
 
 
 def cex(bar: Bar) -> Message:
@@ -173,11 +173,6 @@ def kucoin_swap(bar: Bar) -> Message:
     data = {"symbol": "XBTUSDTM", "candles": candles, "time": bar.open_ms}
     return {"topic": "/contractMarket/limitCandle:XBTUSDTM_1min", "type": "message",
             "data": data, "subject": "candle.stick"}  # fmt: skip
-
-
-def one(rows: Callable[[Sequence[Bar]], Message]) -> Callable[[Bar], Message]:
-    """The message of one candle, of an exchange that tells several in the same form."""
-    return lambda bar: rows([bar])
 
 
 BTCUSD = market("BTC/USD", "BTC_USD")

@@ -52,17 +52,6 @@ class Bar(NamedTuple):
         return str(self.open), str(self.high), str(self.low), str(self.close)
 
 
-TOGETHER = "one request"
-EACH = "a request each"
-APART = "a connection each"
-
-_TOGETHER = {
-    "apex", "aster", "backpack", "binance", "binancecoinm", "binanceus", "binanceusdm", "bitvavo",
-    "blofin", "bybit", "bybiteu", "bybitid", "bydfi", "coinbaseinternational", "deribit", "grvt",
-    "kraken", "myokx", "okx", "okxus", "toobit", "weex",
-}  # fmt: skip
-_APART = {"extended"}
-
 Message = Any
 """Text, bytes, or what is sent as JSON."""
 
@@ -86,7 +75,6 @@ class Stream(NamedTuple):
         host: the name of its server, where ccxt reads the kind of market from it.
         options: what ccxt learns when it loads the markets.
         refused: how many of the messages ccxt cannot read.
-        lacks: timeframes that the exchange has by REST and ccxt cannot watch.
         needs: what is missing before candles can be heard; empty where nothing is.
         note: what else there is to know.
     """
@@ -106,7 +94,6 @@ class Stream(NamedTuple):
     host: str = ""
     options: Mapping[str, Any] = {}
     refused: int = 0
-    lacks: tuple[str, ...] = ()
     needs: str = ""
     note: str = ""
 
@@ -119,13 +106,6 @@ class Stream(NamedTuple):
     def name(self) -> str:
         """To tell it from the others."""
         return f"{self.exchange}-{self.kind}"
-
-    @property
-    def many(self) -> str:
-        """How several symbols are subscribed to."""
-        if self.exchange in _APART:
-            return APART
-        return TOGETHER if self.exchange in _TOGETHER else EACH
 
     def of_litecoin(self) -> Stream:
         """The same stream of another currency."""
@@ -174,6 +154,11 @@ def market(symbol: str, market_id: str, **more: Any) -> dict[str, Any]:
     }
     structure: dict[str, Any] = ccxt.Exchange().safe_market_structure(known | more)
     return structure
+
+
+def one(rows: Callable[[Sequence[Bar]], Message]) -> Callable[[Bar], Message]:
+    """The message of one candle, of an exchange that tells several in the same form."""
+    return lambda bar: rows([bar])
 
 
 def iso(at_ms: int, form: str = "%Y-%m-%dT%H:%M:%S") -> str:

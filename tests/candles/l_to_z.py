@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 
-from tests.candles.kinds import Bar, Message, Stream, iso, market
+from tests.candles.kinds import Bar, Message, Stream, iso, market, one
 
 
 def lbank(bar: Bar) -> Message:
@@ -182,11 +182,6 @@ def xt_swap(bar: Bar) -> Message:
     data = {"s": "btc_usdt", "o": o, "c": c, "h": h, "l": l, "a": str(bar.contracts),
             "v": str(bar.quote), "ch": "0.2", "t": bar.open_ms}  # fmt: skip
     return {"topic": "kline", "event": "kline@btc_usdt,1m", "data": data}
-
-
-def one(rows: Callable[[Sequence[Bar]], Message]) -> Callable[[Bar], Message]:
-    """The message of one candle, of an exchange that tells several in the same form."""
-    return lambda bar: rows([bar])
 
 
 OKX_SPOT = market("BTC/USDT", "BTC-USDT")
