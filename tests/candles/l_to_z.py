@@ -27,9 +27,8 @@ def mexc_spot(bar: Bar) -> Message:
 def protobuf(message: Message) -> bytes:
     """As MEXC sends it."""
     from ccxt.protobuf.mexc import PushDataV3ApiWrapper_pb2 as wrapper
-    from google.protobuf.json_format import ParseDict
 
-    packed: bytes = ParseDict(message, wrapper.PushDataV3ApiWrapper()).SerializeToString()
+    packed: bytes = wrapper.PushDataV3ApiWrapper(**message).SerializeToString()
     return packed
 
 

@@ -210,7 +210,7 @@ async def test_several_symbols_are_subscribed_to(stream: Stream) -> None:
     assert subscribed(server, stream) == many(stream.exchange)
 
 
-class Asked(ccxt.NetworkError):
+class Asked(ccxt.NetworkError):  # type: ignore[misc]
     """Ends a subscription where it would be sent."""
 
 
