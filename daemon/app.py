@@ -201,6 +201,7 @@ class App:
             self._forming.on_forming if settings.inference.forming else None,
             self._request,
         )
+        pipeline.unheard = self._feed.hearing.unheard
         self._backfill = Backfill(
             self._feed,
             pipeline.windows,

@@ -61,6 +61,7 @@ class Connection:
             will be told by this connection.
         deaf: set when the exchange knows of trades that this connection has not told.
         silence: says about what, once it is deaf.
+        deaf_to: those symbols: all of them if nothing at all was heard.
         ended: set when the connection is lost.
         error: one of `network_errors`, which ended it.
         subscribing_s: how long asking for all symbols takes at the exchange's pace.
@@ -89,6 +90,7 @@ class Connection:
         self.complete = asyncio.Event()
         self.deaf = asyncio.Event()
         self.silence = ""
+        self.deaf_to: Sequence[str] = ()
         self.ended = asyncio.Event()
         self.error: Exception | None = None
         self._source = source
@@ -120,6 +122,8 @@ class Connection:
         # ccxt counts missing pongs by the wall clock, which jumps; the vigil is kept here instead.
         exchange.streaming = exchange.streaming | {"maxPingPongMisses": inf}
         try:
+            # KuCoin asks where to connect to before ccxt has a reason to open its client.
+            exchange.open()
             exchange.set_markets_from_exchange(self._rest.exchange)
             exchange.watch_candles(self._shard, source.timeframe.text)
             async with asyncio.TaskGroup() as group:
@@ -197,6 +201,7 @@ class Connection:
                 if await self._is_deaf_to(symbol):
                     silent_s = self._clock.monotonic() - self._vigil.heard_s(symbol)
                     self.silence = f"the stream keeps silent about {symbol} since {silent_s:.0f} s"
+                    self.deaf_to = [symbol] if self.heard.is_set() else self._shard
                     self.deaf.set()
                     break
 
@@ -231,8 +236,15 @@ async def _close(exchange: Any) -> None:  # noqa: ANN401
 
 async def _watch(exchange: Any, pairs: list[list[str]]) -> None:  # noqa: ANN401
     """Subscribe and stay subscribed; what arrives goes through the tap, not through here."""
+    import ccxt
+
     while True:
-        if exchange.has.get("watchOHLCVForSymbols"):
-            await exchange.watch_ohlcv_for_symbols(pairs)
-        else:
-            await exchange.watch_ohlcv(*pairs[0])
+        try:
+            if exchange.has.get("watchOHLCVForSymbols"):
+                await exchange.watch_ohlcv_for_symbols(pairs)
+            else:
+                await exchange.watch_ohlcv(*pairs[0])
+        except (TypeError, ValueError, LookupError, AttributeError) as error:
+            # ccxt trips over what it does not know, as Bitget's stream of two hours.
+            msg = f"ccxt cannot ask for candles of {pairs[0][1]}: {error!r}"
+            raise ccxt.NotSupported(msg) from error

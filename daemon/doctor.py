@@ -17,8 +17,8 @@ import aiohttp
 
 from daemon.address import host_port
 from daemon.champion import open_champion
-from daemon.connection import Connection
 from daemon.doctor_broker import examine_broker
+from daemon.doctor_stream import examine_streams
 from daemon.findings import (
     Finding,
     ill,
@@ -33,7 +33,6 @@ from daemon.forward_proxy import proxies_of
 from daemon.metrics import Metrics
 from daemon.offset import ExchangeClock
 from daemon.rest import Rest
-from daemon.vigil import expected_interval_s
 from model.candle import moment
 from model.errors import BundleError, CandlecastError, NotOffered
 
@@ -42,10 +41,8 @@ if TYPE_CHECKING:
     from daemon.clock import Clock
     from daemon.publisher import Broker
     from daemon.source import Source
-    from model.candle import Candle
 
 _REST_S: Final = 60.0
-_STREAM_S: Final = 20.0
 _HTTP_S: Final = 5.0
 _SHOWN: Final = "LoadState,ActiveState,UnitFileState,Result"
 _SYSTEMD: Final = Path("/run/systemd/system")
@@ -90,35 +87,9 @@ async def examine(patient: Patient, clock: Clock) -> AsyncIterator[Finding]:
         yield finding
 
 
-class _Ear:
-    """Keeps what a connection tells of."""
-
-    def __init__(self) -> None:
-        self.heard = 0
-        self.trouble: Exception | None = None
-
-    def on_message(self) -> None:
-        self.heard += 1
-
-    def on_final(self, candle: Candle) -> None:
-        """Nobody forecasts here."""
-
-    def on_forming(self, candle: Candle) -> None:
-        """The same."""
-
-    def on_first(self, symbol: str, forming_ms: int) -> None:
-        """That it came is enough."""
-
-    def on_garbage(self, error: Exception) -> None:
-        self.trouble = error
-
-    def on_bug(self, error: Exception) -> None:
-        self.trouble = error
-
-
 async def _examine_exchange(source: Source, clock: Clock) -> AsyncIterator[Finding]:
-    ear, time = _Ear(), ExchangeClock(clock)
-    rest = Rest(source, time, Metrics(1), ear.on_garbage)
+    time = ExchangeClock(clock)
+    rest = Rest(source, time, Metrics(1), _pass_over)
     started_s = clock.monotonic()
     try:
         try:
@@ -145,34 +116,19 @@ async def _examine_exchange(source: Source, clock: Clock) -> AsyncIterator[Findi
             text += f", candles opening e.g. at {moment(grid.floor(time.wall_ms()))}"
         yield well("exchange", f"{text} ({took_s:.1f} s)")
         yield judge_clock(time.offset_s if time.measured else None, time.error_ms / 1e3)
-        yield await _examine_stream(source, rest, time, ear)
+        for finding in await examine_streams(source, rest, time):
+            yield finding
     finally:
         await rest.close()
 
 
+def _pass_over(error: Exception) -> None:
+    """What the history holds besides the candles that are asked for is not examined."""
+    del error
+
+
 def _symbols(count: int) -> str:
     return "the symbol" if count == 1 else f"all {count} symbols"
-
-
-async def _examine_stream(source: Source, rest: Rest, time: ExchangeClock, ear: _Ear) -> Finding:
-    symbol = source.symbols[0]
-    interval_s = expected_interval_s(source.timeframe.ms)
-    link = Connection(source, [symbol], rest, time, ear, interval_s)
-    advice = "check that websockets pass the firewall or the proxy (HTTPS_PROXY)"
-    async with asyncio.TaskGroup() as group:
-        running = group.create_task(link.run())
-        heard = group.create_task(link.heard.wait())
-        await asyncio.wait((heard, running), timeout=_STREAM_S, return_when=asyncio.FIRST_COMPLETED)
-        heard.cancel()
-        running.cancel()
-    if link.heard.is_set():
-        return well("stream", f"candles of {symbol} come by websocket")
-    if link.error is not None:
-        return ill("stream", f"{source.name}'s stream fails: {link.error}", advice)
-    if ear.trouble is not None:
-        return ill("stream", f"cannot read {source.name}: {ear.trouble!r}", advice)
-    text = f"nothing about {symbol} within {_STREAM_S:g} s; a quiet market, or"
-    return unclear("stream", text, advice)
 
 
 def _examine_model(recipe: Recipe) -> Finding:

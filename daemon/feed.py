@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from daemon.hearing import Hearing
 from daemon.rest import Rest
 from daemon.source import Source, streams_per_connection
 from daemon.stream import Stream
@@ -14,7 +15,7 @@ from daemon.volume_units import is_known
 from model.errors import OffGrid
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from daemon.grid import Grid
     from daemon.metrics import Metrics
@@ -38,6 +39,9 @@ class Feed:
 
     Closed candles are handed to ``on_closed`` in the exchange's message handler, without a queue
     in between: whoever receives them must only take note.
+
+    Attributes:
+        hearing: of which symbols the websockets say nothing.
     """
 
     def __init__(
@@ -79,6 +83,7 @@ class Feed:
         self._streams: list[Stream] = []
         self._on_resumed = on_resumed
         self._refused: set[str] = set()
+        self.hearing = Hearing(source.timeframe)
 
     @property
     def grid(self) -> Grid:
@@ -114,6 +119,7 @@ class Feed:
         candles = await self._rest.history(symbol, since_ms)
         if (finding := self._volumes.compare(symbol, candles)) is not None:
             self._note_volume(symbol, finding)
+        self.hearing.recorded(candles)
         return candles
 
     def on_message(self) -> None:
@@ -122,6 +128,7 @@ class Feed:
 
     def on_final(self, candle: Candle) -> None:
         """Hand on a closed candle."""
+        self.hearing.told(candle)
         delay_ms = candle.received_ms - candle.close_ms
         self._metrics.exchange_delay.observe(max(0, delay_ms) / 1000)
         # One that is withheld is fetched as overdue.
@@ -130,6 +137,7 @@ class Feed:
 
     def on_forming(self, candle: Candle) -> None:
         """Hand on a candle as it is before its close."""
+        self.hearing.told(candle)
         if self._on_forming is not None and (usable := self._volumes.take(candle)) is not None:
             self._on_forming(usable)
 
@@ -140,6 +148,14 @@ class Feed:
             self._refused.discard(symbol)
         self._volumes.renew(symbol)
         self._on_resumed(symbol, forming_ms)
+
+    def on_deaf(self, symbols: Sequence[str]) -> None:
+        """Note that a connection has kept trades of these to itself."""
+        self.hearing.deaf(symbols)
+
+    def on_lost(self, symbols: Sequence[str]) -> None:
+        """Note that there is no connection for these."""
+        self.hearing.lost(symbols, self._clock.monotonic())
 
     def on_garbage(self, error: Exception) -> None:
         """Count something from the exchange that cannot be used; log the first of a kind."""
@@ -221,6 +237,7 @@ class Feed:
         size = streams_per_connection(self._source.name)
         self._refused.intersection_update(symbols)
         self._volumes.follow(symbols)
+        self.hearing.expect(symbols, self._clock.wall_ms(), self._clock.monotonic())
         before = [stream.symbols for stream in self._streams]
         after = share_out(before, symbols, self._kind, size)
         for stream, chosen in zip(self._streams, after, strict=False):
@@ -254,7 +271,12 @@ class Feed:
         """Spot and derivatives have addresses of their own."""
         market = self._rest.exchange.market(symbol)
         # A refused symbol would take along those that share its connection.
-        return market["type"], market["subType"], symbol if symbol in self._refused else None
+        return kind_of(market), symbol if symbol in self._refused else None
+
+
+def kind_of(market: Mapping[str, Any]) -> object:
+    """What a market shares with those that can be watched on one connection with it."""
+    return market["type"], market["subType"]
 
 
 def share_out(

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
 _OFF_S: Final = 1.0
 """Logs, timers and consumers go by this machine's clock; forecasts by the exchange's."""
@@ -19,6 +19,9 @@ _SPARE_BYTES: Final = 1 << 30
 
 _INSTALLED: Final = Path("/etc/candlecast")
 """Where the units look for configurations."""
+
+_NAMED: Final = 3
+"""Symbols that a line names before it counts the others."""
 
 _MARKS: Final = {True: "✓", False: "✗", None: "–"}
 
@@ -87,6 +90,61 @@ def judge_clock(offset_s: float | None, error_s: float) -> Finding:
         return well("clock", f"this machine's is {text}")
     advice = "let systemd-timesyncd or chrony set it: timedatectl set-ntp true"
     return ill("clock", f"this machine's is {text}", advice)
+
+
+class Listened(NamedTuple):
+    """What came of listening to some symbols of one kind of market.
+
+    Attributes:
+        symbols: what was subscribed to.
+        heard: those of which a candle came.
+        deaf_to: those of which none came though they were traded.
+        within_s: how long it was waited.
+        error: what ended the connection; None if it did not end.
+        trouble: the last message that could not be used; None if there was none.
+    """
+
+    symbols: Sequence[str]
+    heard: Collection[str]
+    deaf_to: Collection[str]
+    within_s: float
+    error: Exception | None = None
+    trouble: Exception | None = None
+
+
+def judge_stream(exchange: str, listened: Listened) -> Finding:
+    """Judge whether candles come by websocket; what is silent without a trade may be so.
+
+    Args:
+        exchange: ccxt id.
+        listened: what came of it.
+    """
+    symbols, heard, deaf_to, within_s, error, trouble = listened
+    advice = "check that websockets pass the firewall or the proxy (exchange.endpoint.ws)"
+    if error is not None:
+        return ill("stream", f"{exchange}'s stream fails: {error}", advice)
+    if deaf_to:
+        text = f"{exchange} streams nothing about {_listed(deaf_to)}, though it is traded"
+        why = f": {trouble!r}" if trouble is not None else ""
+        return ill("stream", f"{text}{why}", f"{advice}; docs/exchanges.md lists what is heard")
+    silent = [symbol for symbol in symbols if symbol not in heard]
+    if not silent:
+        return well("stream", f"candles of {_listed(symbols)} come by websocket")
+    quiet = f"nothing about {_listed(silent)} within {within_s:g} s"
+    if heard:
+        text = f"candles of {_listed(heard)} come by websocket; {quiet}, nor any trade"
+        return well("stream", text)
+    if trouble is not None:
+        return ill("stream", f"cannot read {exchange}: {trouble!r}", advice)
+    again = "run it again while the market is traded; if that does not help, "
+    return ill("stream", f"{quiet}; either no trade, or no stream", again + advice)
+
+
+def _listed(symbols: Collection[str]) -> str:
+    """A few symbols by name."""
+    few = sorted(symbols)[:_NAMED]
+    rest = len(symbols) - len(few)
+    return ", ".join(few) + (f" and {rest} more" if rest else "")
 
 
 def judge_disk(free: int, held: int, symbols: int, step_ms: int, keep_days: float) -> Finding:

@@ -15,7 +15,7 @@ from daemon.flush import Flush, Seats
 from daemon.window import Verdict, Window
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Container, Iterable, Sequence
 
     from daemon.clock import Clock
     from daemon.issuer import Issuer
@@ -44,6 +44,7 @@ class Pipeline:
     Attributes:
         timeframe: of the candles.
         closed_ms: when the candle closed that came last from the live stream, Unix milliseconds.
+        unheard: gives the symbols of which the live stream says nothing though they are traded.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Pipeline:
         self.timeframe: Final = market.timeframe
         self._capacity = capacity
         self.closed_ms = 0
+        self.unheard: Callable[[], Container[str]] = frozenset
         self._slots: dict[str, int] = {}
         self._seats = Seats(served, [], [-1] * len(market.symbols))
         self.invite(market.symbols)
@@ -293,17 +295,19 @@ class Pipeline:
         return not self._busy and not len(self._batcher)
 
     def stale_symbols(self, now_ms: int) -> list[str]:
-        """Symbols that are not forecast at ``now_ms``.
+        """Symbols that are not forecast at ``now_ms``, or only from the exchange's history.
 
-        Their window is not whole, their next candle is overdue, their forecasts are withheld or
-        leave less often than their candles close, or there was no trade for so long that all of
-        what they would be forecast from stands in for candles.
+        Their window is not whole, their next candle is overdue, the live stream says nothing of
+        them, their forecasts are withheld or leave less often than their candles close, or there
+        was no trade for so long that all of what they would be forecast from stands in for candles.
         """
-        withheld = self.withheld()
+        withheld, unheard = self.withheld(), self.unheard()
         return [
             window.symbol
             for window in self.windows
-            if window.symbol in withheld or self._is_stale(window, now_ms)
+            if window.symbol in withheld
+            or window.symbol in unheard
+            or self._is_stale(window, now_ms)
         ]
 
     def _is_stale(self, window: Window, now_ms: int) -> bool:

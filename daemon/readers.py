@@ -6,13 +6,14 @@ cannot be read raises, whatever the exception: who calls must catch and count it
 
 from __future__ import annotations
 
-from datetime import datetime
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from model.errors import BadCandle
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator
 
     Message = dict[str, Any]
 
@@ -142,6 +143,36 @@ def _kraken_row(row: Mapping[str, Any], channel: Channel) -> RawCandle:
     return RawCandle(row["symbol"], round(begin.timestamp() * 1_000), values, None)
 
 
+def read_backpack(message: Message, channel: Channel) -> Iterable[RawCandle] | None:
+    """Read a Backpack kline; ccxt takes its closing time for its opening time."""
+    data = message.get("data")
+    if not isinstance(data, dict) or data.get("e") != "kline":
+        return None
+    _, interval, market_id = message["stream"].split(".", 2)
+    channel.check(interval)
+    begin = datetime.fromisoformat(data["t"]).replace(tzinfo=UTC)
+    values = tuple(data[key] for key in ("o", "h", "l", "c", "v"))
+    return (RawCandle(market_id, round(begin.timestamp() * 1_000), values, data["X"] is True),)
+
+
+_UNITS_MS: Final = {"MINUTES": 60_000, "HOURS": 3_600_000, "DAYS": 86_400_000, "WEEKS": 604_800_000}
+
+
+def read_onetrading(message: Message, channel: Channel) -> Iterable[RawCandle] | None:
+    """Read a candlestick of One Trading, named by its last millisecond.
+
+    ccxt takes that for the opening time by websocket, not by REST.
+    """
+    if message.get("type") not in {"CANDLESTICK", "CANDLESTICK_SNAPSHOT"}:
+        return None
+    period, unit = message["granularity"]["period"], message["granularity"]["unit"]
+    channel.check(f"{period}/{unit}")
+    last = datetime.fromisoformat(message["time"])
+    opened_ms = round(last.timestamp() * 1_000) + 1 - period * _UNITS_MS[unit]
+    values = tuple(message[key] for key in ("open", "high", "low", "close", "volume"))
+    return (RawCandle(message["instrument_code"], opened_ms, values, None),)
+
+
 class Reader(NamedTuple):
     """How to read an exchange.
 
@@ -175,4 +206,38 @@ READERS: Final[Mapping[str, Reader]] = {
     "bybiteu": _BYBIT,
     "bybitid": _BYBIT,
     "kraken": Reader(read_kraken, named_by="symbol"),
+    "aster": _BINANCE,
+    "backpack": Reader(read_backpack),
+    "onetrading": Reader(read_onetrading),
 }
+
+
+_BLOFIN_FLAG: Final = 8
+
+
+def _apex_flag(message: Message) -> bool | None:
+    return _as_flag(message["data"][-1].get("confirm"))
+
+
+def _blofin_flag(message: Message) -> bool | None:
+    row = message["data"][-1]
+    return row[_BLOFIN_FLAG] == "1" if len(row) > _BLOFIN_FLAG else None
+
+
+def _gate_flag(message: Message) -> bool | None:
+    # Of derivatives it is a list.
+    candles = message["result"]
+    return _as_flag((candles[-1] if isinstance(candles, list) else candles).get("w"))
+
+
+def _as_flag(value: object) -> bool | None:
+    return value if isinstance(value, bool) else None
+
+
+FLAGS: Final[Mapping[str, Callable[[Message], bool | None]]] = {
+    "apex": _apex_flag,
+    "blofin": _blofin_flag,
+    "gate": _gate_flag,
+    "gateeu": _gate_flag,
+}
+"""Whether the newest candle of a message is closed, where ccxt's parser drops the flag."""

@@ -53,6 +53,12 @@ class StreamEar(Ear, Protocol):
     def on_refused(self, symbols: Sequence[str]) -> None:
         """The exchange does not stream these."""
 
+    def on_deaf(self, symbols: Sequence[str]) -> None:
+        """A connection has kept trades of these to itself."""
+
+    def on_lost(self, symbols: Sequence[str]) -> None:
+        """The connection for these has ended, or there was none to be had."""
+
 
 class _Leg(NamedTuple):
     """One connection, when it began (monotonic) and the task that runs it."""
@@ -120,6 +126,7 @@ class Stream:
                 await self._relay()
             except network_errors() as error:
                 self._metrics.feed_reconnects.inc()
+                self._ear.on_lost(self.symbols)
                 if self._is_refused(error):
                     if self._changed.is_set():
                         continue
@@ -206,6 +213,7 @@ class Stream:
     def _note_deafness(self, leg: _Leg) -> None:
         """Give more time to an exchange that speaks less often than expected."""
         self._metrics.feed_silent.inc()
+        self._ear.on_deaf(leg.link.deaf_to)
         self._note_loss(leg.link.silence)
         lasted_s = self._clock.monotonic() - leg.started_s
         lasting = lasted_s > _LASTING * self._interval_s

@@ -3,22 +3,25 @@
 ccxt parses a kline into a cache that has no room for the exchange's "this candle is closed" flag,
 and resolves one future a symbol, which costs most of the time of a burst. A subclass made at run
 time reads the known exchanges' messages directly; for every other exchange it lets ccxt parse
-and listens to the cache that ccxt fills.
+and listens to what ccxt resolves.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from daemon.exchange import network_errors
 from daemon.groups import expected
-from daemon.readers import READERS, Channel, RefusedMarket
+from daemon.readers import FLAGS, READERS, Channel, RefusedMarket
+from daemon.resolved import Asked, Places, names_of, read_resolved
 from daemon.volume_units import corrections
 
 if TYPE_CHECKING:
     from daemon.readers import Reader
+    from daemon.resolved import Resolved, Row
 
 
 class Listener(Protocol):
@@ -50,11 +53,14 @@ def tapped(base: type[Any], listener: Listener) -> type[Any]:
     reader = READERS.get(base.__name__)
     body: dict[str, Any] = {"client": _guarded_client(base, listener)}
     if reader is None:
-        body |= {"watch_candles": _watch_cache, "handle_message": _heard(base, listener)}
+        body |= {
+            "watch_candles": _watch_resolved(listener),
+            "handle_message": _parsed(base, listener),
+        }
         body |= corrections(base)
     else:
         body |= {
-            "watch_candles": _open_channel(reader),
+            "watch_candles": _open_channel(base, reader),
             "handle_message": _direct(base, reader, listener),
         }
         if (watch := _WATCH_MANY.get(base.__name__)) is not None:
@@ -62,12 +68,13 @@ def tapped(base: type[Any], listener: Listener) -> type[Any]:
     return type(base.__name__, (base,), body)
 
 
-def _open_channel(reader: Reader) -> Callable[..., None]:
+def _open_channel(base: type[Any], reader: Reader) -> Callable[..., None]:
     """A `watch_candles` that remembers what was asked for, in the exchange's own words."""
 
     def watch_candles(exchange: Any, symbols: Iterable[str], timeframe: str) -> None:  # noqa: ANN401
         exchange.timeframes = exchange.timeframes | reader.intervals
-        exchange.has = exchange.has | {"watchOHLCVForSymbols": True}
+        if base.__name__ in _WATCH_MANY:
+            exchange.has = exchange.has | {"watchOHLCVForSymbols": True}
         markets = [exchange.market(symbol) for symbol in symbols]
         exchange.candle_channel = Channel(
             str(exchange.timeframes[timeframe]),
@@ -145,65 +152,97 @@ def _direct(base: type[Any], reader: Reader, listener: Listener) -> Callable[...
     return handle_message
 
 
-class _Cached:
+class _Parsed:
     """Rows that ccxt has parsed, told to a listener message by message.
 
     What a connection says first of a symbol may be a piece of its past: of that, only the newest
     row is told, so that nothing old can pass for a candle that has just closed.
     """
 
-    def __init__(self) -> None:
-        self._rows: dict[str, list[list[Any]]] = {}
+    def __init__(self, exchange: Any, asked: Asked, listener: Listener) -> None:  # noqa: ANN401
+        self._exchange = exchange
+        self._asked = asked
+        self._listener = listener
+        self._places = Places()
+        self._resolved: dict[int, Resolved] = {}
         self._primed: set[str] = set()
 
-    def append(self, symbol: str, row: list[Any]) -> None:
-        """Keep a row until its message ends."""
-        self._rows.setdefault(symbol, []).append(row)
+    def note(self, value: object, message_hash: object) -> None:
+        """Keep what ccxt resolves until its message ends."""
+        found = read_resolved(value, message_hash, self._places, self._exchange.ohlcvs, self._asked)
+        if found is not None:
+            self._resolved[id(found.rows)] = found
 
-    def tell(self, listener: Listener) -> None:
-        """Pass on the rows of the message that has ended."""
-        rows_of, self._rows = self._rows, {}
-        for symbol, rows in rows_of.items():
-            if symbol not in self._primed:
-                self._primed.add(symbol)
-                rows = [max(rows, key=lambda row: row[0])]  # noqa: PLW2901 - the rest is not told
-            for row in rows:
-                listener.on_raw(symbol, row[0], tuple(row[1:6]), closed=None)
+    def tell(self, flag: Callable[[], bool | None]) -> None:
+        """Pass on the candles of the message that has ended.
+
+        Args:
+            flag: says whether the newest of them is closed; None: the exchange does not say.
+        """
+        resolved, self._resolved = self._resolved, {}
+        for found in resolved.values():
+            rows = [tuple(row) for row in found.rows]
+            # What is left are the rows of the next message. Nobody else reads them.
+            found.rows.clear()
+            try:
+                market = self._exchange.markets.get(found.symbol, {})
+                self._tell_rows(self._asked.check(found, market.get("id")), rows, flag())
+            except Exception as error:  # noqa: BLE001 - see `_direct`
+                self._listener.on_garbage(error)
+
+    def _tell_rows(self, symbol: str, rows: list[Row], closed: bool | None) -> None:  # noqa: FBT001
+        rows.sort(key=itemgetter(0))
+        if symbol not in self._primed:
+            del rows[:-1]
+            self._primed.update([symbol] if rows else [])
+        for row in rows:
+            flag = closed if row is rows[-1] else None
+            self._listener.on_raw(symbol, row[0], row[1:6], closed=flag)
 
 
-def _heard(base: type[Any], listener: Listener) -> Callable[..., None]:
+def _parsed(base: type[Any], listener: Listener) -> Callable[..., None]:
     """A `handle_message` that lets ccxt parse, but nothing escape."""
+    flag = FLAGS.get(base.__name__, _no_flag)
 
     def handle_message(exchange: Any, client: Any, message: Any) -> None:  # noqa: ANN401
+        parsed = exchange.candles_parsed
+        if "resolve" not in vars(client):
+            client.resolve = _heard(client.resolve, parsed)
         try:
             try:
                 base.handle_message(exchange, client, message)
             finally:
-                exchange.candles_heard.tell(listener)
+                parsed.tell(lambda: flag(message))
         except Exception as error:  # noqa: BLE001 - see `_direct`
             listener.on_garbage(error)
 
     return handle_message
 
 
-def _watch_cache(exchange: Any, symbols: Iterable[str], timeframe: str) -> None:  # noqa: ANN401
-    """Seed ccxt's caches with ones that keep each parsed candle until its message ends."""
-    from ccxt.async_support.base.ws.cache import ArrayCacheByTimestamp
+def _heard(resolve: Callable[..., Any], parsed: _Parsed) -> Callable[..., Any]:
+    """A `resolve` that also notes candles."""
 
-    heard = _Cached()
+    def heard(value: Any, message_hash: Any = None) -> Any:  # noqa: ANN401
+        parsed.note(value, message_hash)
+        return resolve(value, message_hash)
 
-    class TappedCache(ArrayCacheByTimestamp):  # type: ignore[misc]
-        def __init__(self, symbol: str) -> None:
-            super().__init__(16)
-            self.symbol = symbol
+    return heard
 
-        def append(self, item: list[Any]) -> None:
-            super().append(item)
-            heard.append(self.symbol, item)
 
-    exchange.candles_heard = heard
-    for symbol in symbols:
-        exchange.ohlcvs[symbol] = {timeframe: TappedCache(symbol)}
+def _no_flag(message: object) -> None:
+    """Of an exchange that does not say when a candle is closed."""
+    del message
+
+
+def _watch_resolved(listener: Listener) -> Callable[..., None]:
+    """A `watch_candles` that listens to what ccxt resolves."""
+
+    def watch_candles(exchange: Any, symbols: Iterable[str], timeframe: str) -> None:  # noqa: ANN401
+        names = names_of([exchange.market(symbol) for symbol in symbols])
+        asked = Asked(names, timeframe, exchange.timeframes or {})
+        exchange.candles_parsed = _Parsed(exchange, asked, listener)
+
+    return watch_candles
 
 
 def _guarded_client(base: type[Any], listener: Listener) -> Callable[..., Any]:

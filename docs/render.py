@@ -1,6 +1,6 @@
-"""What the documentation takes from the code: settings, metrics, dashboard. `make docs` runs it.
+"""What the documentation takes from the code: settings, metrics, exchanges, dashboard.
 
-A test compares the files with what this would write, so they cannot go stale.
+`make docs` runs it. A test compares the files with what this would write, so they cannot go stale.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pydantic import BaseModel, SecretStr
 
 from config.settings import Settings
 from daemon.metrics import Metrics
+from docs.exchange_table import exchanges
 from monitoring import dashboard
 
 if typing.TYPE_CHECKING:
@@ -156,6 +157,7 @@ def rendered() -> dict[Path, str]:
     return {
         DOCS / "configuration.md": configuration(),
         DOCS / "metrics.md": metrics(),
+        DOCS / "exchanges.md": exchanges(),
         dashboard.TARGET: dashboard.text(),
     }
 

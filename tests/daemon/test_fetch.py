@@ -252,8 +252,9 @@ async def test_weeks_begin_when_the_exchange_begins_them(tmp_path: Path, first_m
     origin_ms = 2_600 * week.ms + first_ms
     async with SandboxExchange(build_tape(1, week, origin_ms, recording=RECORDING)) as exchange:
         job = FetchJob("binance", exchange.rest_url, ("S00/USDT",), week, 1_000, tmp_path)
-        (path,) = await fetch(job, SystemClock(), Told())
-        written = rows(path)
+        (fetched,) = await fetch(job, SystemClock(), Told())
+        assert fetched.path is not None
+        written = rows(fetched.path)
         assert len(written) in {142, 143}
         assert written == recorded(exchange, "S00/USDT", [row[0] for row in written])
     assert SystemClock().wall_ms() - 2 * week.ms < written[-1][0]

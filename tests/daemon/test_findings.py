@@ -8,10 +8,12 @@ import pytest
 
 from daemon.findings import (
     Finding,
+    Listened,
     ill,
     judge_clock,
     judge_disk,
     judge_health,
+    judge_stream,
     judge_unit,
     unclear,
     verdict,
@@ -103,3 +105,30 @@ def test_the_verdict_counts_what_is_wrong_and_nothing_else() -> None:
     assert verdict([*fine, ill("c", "z", "do")]) == (False, "1 finding to see to.")
     assert verdict([ill("c", "z", "do")] * 2) == (False, "2 findings to see to.")
     assert Finding("a", good=True, text="x") == well("a", "x")
+
+
+@pytest.mark.parametrize(
+    ("changes", "good", "text"),
+    [
+        ({"heard": {"A", "B"}}, True, "candles of A, B come by websocket"),
+        ({"heard": {"A"}}, True, "of A come by websocket; nothing about B within 60 s, nor any"),
+        ({"heard": {"A"}, "deaf_to": {"B"}}, False, "streams nothing about B, though it is traded"),
+        ({"deaf_to": {"A", "B"}}, False, "streams nothing about A, B, though"),
+        ({"deaf_to": {"A"}, "trouble": ValueError("odd")}, False, "traded: ValueError('odd')"),
+        ({"trouble": ValueError("odd")}, False, "cannot read kraken: ValueError('odd')"),
+        ({"error": OSError("away")}, False, "kraken's stream fails: away"),
+        ({}, False, "nothing about A, B within 60 s; either no trade, or no stream"),
+    ],
+)
+def test_what_is_heard(changes: dict[str, Any], *, good: bool, text: str) -> None:
+    silence = Listened(("A", "B"), set(), set(), 60.0)
+    finding = judge_stream("kraken", silence._replace(**changes))
+    assert finding.good is good
+    assert text in finding.text
+    assert bool(finding.advice) is not good
+
+
+def test_many_symbols_are_counted() -> None:
+    symbols = [f"S{at}" for at in range(8)]
+    finding = judge_stream("kraken", Listened(symbols, set(symbols), set(), 60.0))
+    assert finding.text == "candles of S0, S1, S2 and 5 more come by websocket"
