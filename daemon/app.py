@@ -175,7 +175,9 @@ class App:
         interval_s = inference.forming_interval_ms / 1000
         self._forming = Forming(market, self._pipeline, self._publisher, metrics, clock, interval_s)
         drift = DriftWatch(metrics, settings.state_dir, ask=settings.retrain.on_drift)
-        overseen = Overseen(self._pipeline, self._publisher, self._accuracy, drift, metrics)
+        overseen = Overseen(
+            self._pipeline, self._publisher, self._accuracy, drift, metrics, self._rest_only
+        )
         self._overseer = Overseer(overseen, self.ready, clock)
         view = View(market, self._pipeline, issuer, self._overseer.state)
         self._page = Page(view, self._recorder, metrics, clock)
@@ -194,6 +196,7 @@ class App:
             pipeline.on_closed,
             pipeline.on_resumed,
             self._forming.on_forming if settings.inference.forming else None,
+            self._request,
         )
         self._backfill = Backfill(
             self._feed,
@@ -247,6 +250,9 @@ class App:
 
     def _request(self, symbol: str) -> None:
         self._backfill.request(symbol)
+
+    def _rest_only(self) -> Sequence[str]:
+        return self._feed.rest_only
 
     async def run(self, stop: asyncio.Event) -> None:
         """Run until ``stop`` is set or something happens that cannot be cured.

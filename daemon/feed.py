@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Final
 from daemon.rest import Rest
 from daemon.source import Source, streams_per_connection
 from daemon.stream import Stream
+from daemon.volume_check import Finding, Verdict, VolumeCheck
+from daemon.volume_units import is_known
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,6 +26,9 @@ _RENEW_S: Final = 23 * 3_600.0
 
 _APART_S: Final = 60.0
 """Connections are renewed one after the other."""
+
+_LOOK_S: Final = 0.5
+"""How often symbols are looked for whose volumes are still to be compared."""
 
 
 class Feed:
@@ -41,6 +46,7 @@ class Feed:
         on_closed: Callable[[Candle], None],
         on_resumed: Callable[[str, int], None],
         on_forming: Callable[[Candle], None] | None = None,
+        ask_history: Callable[[str], None] | None = None,
     ) -> None:
         """Prepare; nothing is opened yet.
 
@@ -52,12 +58,18 @@ class Feed:
             on_resumed: told of each symbol's first update on a new connection, with the opening
                 time of the candle that is forming: whatever closed before it may have been missed.
             on_forming: receives each update of a candle that has not closed, if anybody wants it.
+            ask_history: asks for the newest history of a symbol, so that its volumes can be
+                compared with those of the stream; None: they are when it is fetched anyway.
         """
         self._source = source
         self._clock = clock
         self._metrics = metrics
         self._on_closed = on_closed
         self._on_forming = on_forming
+        self._ask_history = ask_history
+        self._volumes = VolumeCheck(
+            source.timeframe, lambda symbol: is_known(source.name, symbol), self._contract_size
+        )
         self._rest = Rest(source, clock, metrics, self.on_garbage)
         self._garbage_logged: set[type[Exception]] = set()
         self._failure: Exception | None = None
@@ -86,7 +98,12 @@ class Feed:
         """
         # What an exchange does not trade any more stands still in its history: that would pass
         # for a market without trades, and be forecast.
-        return [] if symbol in self._refused else await self._rest.history(symbol, since_ms)
+        if symbol in self._refused:
+            return []
+        candles = await self._rest.history(symbol, since_ms)
+        if (finding := self._volumes.compare(symbol, candles)) is not None:
+            self._note_volume(symbol, finding)
+        return candles
 
     def on_message(self) -> None:
         """Count an update."""
@@ -96,18 +113,21 @@ class Feed:
         """Hand on a closed candle."""
         delay_ms = candle.received_ms - candle.close_ms
         self._metrics.exchange_delay.observe(max(0, delay_ms) / 1000)
-        self._on_closed(candle)
+        # One that is withheld is fetched as overdue.
+        if (usable := self._volumes.take(candle)) is not None:
+            self._on_closed(usable)
 
     def on_forming(self, candle: Candle) -> None:
         """Hand on a candle as it is before its close."""
-        if self._on_forming is not None:
-            self._on_forming(candle)
+        if self._on_forming is not None and (usable := self._volumes.take(candle)) is not None:
+            self._on_forming(usable)
 
     def on_first(self, symbol: str, forming_ms: int) -> None:
         """Hand on that a symbol is heard on a new connection."""
         if symbol in self._refused:
             log.info("%s streams %s again", self._source.name, symbol)
             self._refused.discard(symbol)
+        self._volumes.renew(symbol)
         self._on_resumed(symbol, forming_ms)
 
     def on_garbage(self, error: Exception) -> None:
@@ -126,6 +146,7 @@ class Feed:
         """Keep every subscription alive until cancelled; ends by raising what a receiver raised."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._rest.keep_time(), name="feed-time")
+            group.create_task(self._compare_volumes(), name="feed-volumes")
             self.watch(self._source.symbols)
             number = 0
             while self._failure is None:
@@ -135,6 +156,40 @@ class Feed:
                     number += 1
                 await self._news.wait()
             raise self._failure
+
+    @property
+    def rest_only(self) -> list[str]:
+        """Symbols whose candles come from the history alone, for the stream's volumes differ."""
+        return self._volumes.refused()
+
+    async def _compare_volumes(self) -> None:
+        """Ask for the history where a comparison needs it, a symbol at a time, until cancelled."""
+        while True:
+            await self._clock.sleep(_LOOK_S)
+            counts = self._volumes.counts()
+            for verdict in Verdict:
+                self._metrics.show_volumes(verdict.value, counts[verdict])
+            symbol = self._volumes.due(self._clock.wall_ms())
+            if symbol is not None and self._ask_history is not None:
+                self._ask_history(symbol)
+
+    def _contract_size(self, symbol: str) -> float | None:
+        size: float | None = self._rest.exchange.market(symbol).get("contractSize")
+        return size
+
+    def _note_volume(self, symbol: str, finding: Finding) -> None:
+        name, (verdict, factor, reason) = self._source.name, finding
+        if verdict is Verdict.SCALED:
+            told = "%s: volumes of %s are %g times as large by REST as by websocket: scaled"
+            log.warning(told, name, symbol, factor)
+        elif verdict is Verdict.REFUSED:
+            told = (
+                "%s: volumes of %s by websocket and by REST cannot be reconciled (%s); "
+                "its candles are taken from REST, some seconds late"
+            )
+            log.warning(told, name, symbol, reason)
+        else:
+            log.info("%s: volumes of %s are the same by websocket and by REST", name, symbol)
 
     async def know(self, symbols: Sequence[str]) -> None:
         """Check that the exchange offers further symbols.
@@ -152,6 +207,7 @@ class Feed:
         """
         size = streams_per_connection(self._source.name)
         self._refused.intersection_update(symbols)
+        self._volumes.follow(symbols)
         before = [stream.symbols for stream in self._streams]
         after = share_out(before, symbols, self._kind, size)
         for stream, chosen in zip(self._streams, after, strict=False):

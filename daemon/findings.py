@@ -161,4 +161,8 @@ def judge_health(address: str, status: int, health: Mapping[str, object] | None)
         broker = "" if health.get("broker_connected") else ", no broker"
         text = f"the daemon runs, but is not ready: {count} stale symbols{broker}"
         return ill("http", text, "wait for its warm-up, then read its log")
+    late = health.get("rest_only_symbols")
+    if isinstance(late, list) and late:
+        text = f"the daemon runs, but candles of {len(late)} symbols come by REST alone, late"
+        return ill("http", text, "read its log: their volumes by websocket are of another unit")
     return well("http", f"the daemon runs on {address} and is ready")

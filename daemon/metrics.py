@@ -157,6 +157,11 @@ class Metrics:
             "feed_stale_symbols",
             "Symbols whose window is not whole, not up to date or without a trade",
         )
+        self._volumes = self._gauge(
+            "feed_volume_symbols",
+            "Symbols by how their volumes by websocket compare with those by REST",
+            "verdict",
+        )
         self.mqtt_connected = self._gauge("mqtt_connected", "1 while there is a broker")
         self.mqtt_connections = self._counter("mqtt_connections", "Connections to the broker")
         self.mqtt_denied = self._counter("mqtt_denied", "Messages that the broker denied")
@@ -257,6 +262,10 @@ class Metrics:
     def count_candle(self, verdict: str) -> None:
         """Count a closed candle by what its window made of it."""
         self._feed_candles.labels(verdict).inc()
+
+    def show_volumes(self, verdict: str, symbols: int) -> None:
+        """Show how many symbols have volumes of that verdict."""
+        self._volumes.labels(verdict).set(symbols)
 
     def show_accuracy(self, accuracy: Accuracy) -> None:
         """Copy the rolling figures into the gauges; some 0.5 ms, so not per forecast."""

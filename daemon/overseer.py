@@ -9,6 +9,8 @@ from daemon.http import Health
 from daemon.tidy import Tidy, collected_by_hand
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from daemon.accuracy import Accuracy
     from daemon.clock import Clock
     from daemon.drift import DriftWatch
@@ -23,13 +25,18 @@ _SAVE_EVERY_S: Final = 300.0
 
 
 class Overseen(NamedTuple):
-    """What is looked over."""
+    """What is looked over.
+
+    Attributes:
+        rest_only: names the symbols whose candles come by REST alone.
+    """
 
     pipeline: Pipeline
     publisher: Publisher
     accuracy: Accuracy
     drift: DriftWatch
     metrics: Metrics
+    rest_only: Callable[[], Sequence[str]]
 
 
 class Overseer:
@@ -49,15 +56,16 @@ class Overseer:
 
     async def run(self) -> None:
         """Look over it until cancelled."""
-        pipeline, publisher, accuracy, _, metrics = self._overseen
+        pipeline, publisher, accuracy, _, metrics, rest_only = self._overseen
         tidy = Tidy(self._clock.monotonic())
         now_s = self._clock.monotonic()
         await asyncio.to_thread(self._overseen.drift.resume, pipeline.served, now_s)
         with collected_by_hand():
             while True:
                 stale = pipeline.stale_symbols(self._clock.wall_ms())
-                state = "degraded" if stale else "online"
-                publisher.announce(state, stale, pipeline.served.version)
+                late = rest_only()
+                state = "degraded" if stale or late else "online"
+                publisher.announce(state, stale, pipeline.served.version, late)
                 metrics.feed_stale_symbols.set(len(stale))
                 metrics.show_accuracy(accuracy)
                 metrics.model.out_of_range.set(pipeline.served.mean_out_of_range())
@@ -66,7 +74,7 @@ class Overseer:
                 await self._clock.sleep(_LOOK_S)
 
     async def _look_for_drift(self) -> None:
-        pipeline, _, accuracy, drift, _ = self._overseen
+        pipeline, _, accuracy, drift, *_ = self._overseen
         now_s = self._clock.monotonic()
         alarms = drift.look(pipeline.served, accuracy, now_s)
         if alarms:
@@ -99,6 +107,7 @@ class Overseer:
             detail={
                 "symbols": len(pipeline.windows),
                 "stale_symbols": stale,
+                "rest_only_symbols": list(self._overseen.rest_only()),
                 "broker_connected": connected,
                 "model": pipeline.served.version,
             },

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import orjson
 
@@ -51,6 +51,9 @@ class Broker(NamedTuple):
     password: str | None
     keepalive_s: int
     tls: ssl.SSLContext | None = None
+
+
+_NO_SYMBOLS: Final[dict[str, list[str]]] = {"stale_symbols": [], "rest_only_symbols": []}
 
 
 class Publisher:
@@ -115,9 +118,20 @@ class Publisher:
         self._drained.clear()
         self._ready.set()
 
-    def announce(self, state: str, stale_symbols: Sequence[str], model: str | None) -> None:
+    def announce(
+        self,
+        state: str,
+        stale_symbols: Sequence[str],
+        model: str | None,
+        rest_only_symbols: Sequence[str] = (),
+    ) -> None:
         """Publish the instance's state if it is news, retained; repeated after a reconnection."""
-        news = {"state": state, "stale_symbols": list(stale_symbols), "model": model}
+        news = {
+            "state": state,
+            "stale_symbols": list(stale_symbols),
+            "rest_only_symbols": list(rest_only_symbols),
+            "model": model,
+        }
         if self._status.items() >= news.items():
             return
         if self._status.get("state") != state:
@@ -289,5 +303,5 @@ class Publisher:
             password=broker.password,
             keepalive_s=broker.keepalive_s,
             will_topic=status_topic(self._instance),
-            will=orjson.dumps({**self._status, "state": "offline", "stale_symbols": []}),
+            will=orjson.dumps(self._status | {"state": "offline", **_NO_SYMBOLS}),
         )

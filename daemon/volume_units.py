@@ -113,21 +113,26 @@ _KNOWN: Final = {
 }
 
 
-def kind_of(market: Mapping[str, Any]) -> Kind:
-    """The kind of a ccxt market."""
-    if market.get("inverse"):
-        return "inverse"
-    return "linear" if market.get("contract") else "spot"
+def kind_of(symbol: str) -> Kind:
+    """The kind of market of a ccxt symbol.
+
+    >>> kind_of("BTC/USDT"), kind_of("BTC/USDT:USDT"), kind_of("BTC/USD:BTC-271231")
+    ('spot', 'linear', 'inverse')
+    """
+    pair, _, settle = symbol.partition(":")
+    if not settle:
+        return "spot"
+    return "inverse" if settle.partition("-")[0] == pair.partition("/")[0] else "linear"
 
 
-def is_known(exchange: str, market: Mapping[str, Any]) -> bool:
+def is_known(exchange: str, symbol: str) -> bool:
     """Whether the stream's volume is known to be in the unit of the history.
 
     Args:
         exchange: ccxt id.
-        market: ccxt market.
+        symbol: ccxt symbol.
     """
-    return (exchange, kind_of(market)) in _KNOWN
+    return (exchange, kind_of(symbol)) in _KNOWN
 
 
 def corrections(base: type[Any]) -> dict[str, Callable[..., Any]]:

@@ -208,7 +208,7 @@ class SandboxExchange:
             versions.append(False)
         if closed and key in self.faults.revised:
             versions.append(True)
-        states = [self._market.kline(symbol, open_ms, fraction, revised=r) for r in versions]
+        states = [self._told(symbol, open_ms, fraction, revised=r) for r in versions]
         goes_on = closed and self._dialect.goes_on
         following = self._following(symbol, open_ms, now_ms) if goes_on else None
         return self._dialect.events(symbol, Update(tuple(states), closed, following, now_ms))
@@ -220,7 +220,14 @@ class SandboxExchange:
         if (symbol, next_ms) in self.faults.unsaid:
             return None
         begun = min(max(now_ms - next_ms, 1), step - 1) / step
-        return self._market.kline(symbol, next_ms, begun, revised=False)
+        return self._told(symbol, next_ms, begun, revised=False)
+
+    def _told(self, symbol: str, open_ms: int, fraction: float, *, revised: bool) -> Kline:
+        """A candle as the stream tells it."""
+        kline = self._market.kline(symbol, open_ms, fraction, revised=revised)
+        if (other := self.faults.stream_volume) is None:
+            return kline
+        return kline._replace(ohlcv=kline.ohlcv._replace(volume=other(kline)))
 
     async def _beat(self, heartbeat: bytes) -> None:
         while True:

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from daemon.sandbox.tape import Tape
 from model.candle import Ohlcv
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _TRADES_PER_CANDLE: Final = 100_000
 """Trade ids reserved per candle, so that a later candle's ids are higher."""
@@ -36,6 +39,7 @@ class Faults:
         no_handshakes: the ban answers new websocket connections too.
         delisted: symbols that cannot be subscribed to and of which nothing more is told; whoever
             asks for the list of markets does not find them.
+        stream_volume: what updates of the stream say instead of the volume.
     """
 
     silent: bool = False
@@ -48,6 +52,7 @@ class Faults:
     ban_until_ms: int = 0
     no_handshakes: bool = False
     delisted: set[str] = field(default_factory=set)
+    stream_volume: Callable[[Kline], float] | None = None
 
     @property
     def unsaid(self) -> set[tuple[str, int]]:
