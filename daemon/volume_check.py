@@ -20,34 +20,34 @@ if TYPE_CHECKING:
     from model.candle import Candle, Timeframe
 
 _COMPARED: Final = 5
-"""Newest candles that a finding rests on."""
+"""How many of the newest candles a finding rests on."""
 
 _ENOUGH: Final = 3
-"""Of these, so many must show the same."""
+"""How many of them must agree."""
 
 _EXACT: Final = 1e-6
 """Relative difference of volumes that are the same number in decimals."""
 
 _REVISED: Final = 2.0
-"""Late trades make two volumes of one candle differ by less than this factor."""
+"""Late trades change the volume of a candle by less than this factor."""
 
 _SLACK: Final = 1e-3
-"""By how much an average price may lie outside its candle because volumes are rounded."""
+"""Rounded volumes put the average price this far outside its candle, as a share of the price."""
 
 _UNUSUAL: Final = 20.0
-"""A first volume so many times beyond those of the history is not used before it was compared."""
+"""A first volume this many times above or below those of the history is compared before use."""
 
 _USUAL_CANDLES: Final = 30
-"""So many candles with trades show what is usual."""
+"""How many candles with trades must be known before a volume is called unusual."""
 
 _HEARD: Final = 16
-"""Candles of the stream that are kept for comparison, per symbol."""
+"""How many candles of the stream are kept for comparison, per symbol."""
 
 _MARGIN_MS: Final = 500
-"""After the moment at which the history's candle is final."""
+"""How long after a candle is final in the history it is asked for."""
 
-_DIGITS: Final = 12
-"""Significant digits of a scaled volume, so that it equals the decimals of the history."""
+_DIGITS: Final = 14
+"""Significant digits of a scaled volume: it must equal the decimal number of the history."""
 
 
 class Verdict(Enum):

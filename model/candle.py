@@ -84,7 +84,7 @@ class Timeframe(NamedTuple):
 
 
 class Ohlcv(NamedTuple):
-    """Prices in quote currency and volume in base currency."""
+    """Prices in quote currency, and volume in the unit of the exchange's history by REST."""
 
     open: float
     high: float

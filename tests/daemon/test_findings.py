@@ -79,6 +79,13 @@ def test_a_unit(changes: dict[str, str], *, good: bool | None, text: str, advice
     ("status", "health", "good", "text"),
     [
         (200, {"alive": True, "ready": True}, True, "is ready"),
+        (200, {"alive": True, "ready": True, "rest_only_symbols": []}, True, "is ready"),
+        (
+            200,
+            {"alive": True, "ready": True, "rest_only_symbols": ["A", "B"]},
+            False,
+            "candles of 2 symbols come by REST alone, late",
+        ),
         (
             200,
             {"alive": True, "ready": False, "stale_symbols": ["A", "B"], "broker_connected": False},

@@ -183,6 +183,11 @@ def test_bybits_closed_and_next_candle_in_one_message() -> None:
     assert (closed, forming) == (CANDLE, CANDLE._replace(open_ms=120_000, closed=False))
 
 
+def test_inverse_contracts_of_binance_count_base_currency() -> None:
+    (candle,) = read_binance(event(v="900", q="0.7"), MINUTE._replace(inverse=True)) or ()
+    assert candle == CANDLE._replace(values=(*VALUES[:4], "0.7"))
+
+
 def test_inverse_contracts_of_bybit_count_base_currency() -> None:
     (candle,) = read_all(read_bybit, [bybit(BYBIT_ROW)], BYBIT._replace(inverse=True))
     assert candle.values == (*VALUES[:4], "7")
