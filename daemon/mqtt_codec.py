@@ -7,35 +7,24 @@ same protocol without properties and reason codes, and small enough to be writte
 from __future__ import annotations
 
 import struct
-from enum import IntEnum
 from typing import Final, NamedTuple, Protocol
 
 import mqtt5
 
+from daemon.mqtt_limits import EVERYTHING, Limits
+from daemon.mqtt_refusals import ONLY_311, Refused, refused_5, refused_311, words
 from model.errors import BrokerError
 
 _CONNACK, _PUBACK, _PINGRESP, _DISCONNECT, _AUTH = 2, 4, 13, 14, 15
 _FOR_PUBLISHERS: Final = (_CONNACK, _PUBACK, _PINGRESP, _DISCONNECT, _AUTH)
+_CONNACK_311: Final = bytes((0x20, 2))
+"""How a CONNACK of version 3.1.1 begins; one of version 5 is longer."""
+
 _LARGEST: Final = 65_536
 """Nothing that a broker sends to a mere publisher is longer."""
 
-_REFUSALS_311: Final = {
-    1: "unacceptable protocol version",
-    2: "identifier rejected",
-    3: "server unavailable",
-    4: "bad user name or password",
-    5: "not authorized",
-}
-_FINAL_311: Final = frozenset({1, 2, 4, 5})
-# The library's reason codes have no hash.
-_FINAL_5: Final = (
-    mqtt5.ConnAckReasonCode.UNSUPPORTED_PROTOCOL_VERSION,
-    mqtt5.ConnAckReasonCode.CLIENT_ID_NOT_VALID,
-    mqtt5.ConnAckReasonCode.BAD_USER_NAME_OR_PASSWORD,
-    mqtt5.ConnAckReasonCode.NOT_AUTHORIZED,
-    mqtt5.ConnAckReasonCode.BANNED,
-    mqtt5.ConnAckReasonCode.BAD_AUTHENTICATION_METHOD,
-)
+_FAILED: Final = 0x80
+"""Reason codes from here on are failures."""
 
 
 class Login(NamedTuple):
@@ -47,7 +36,8 @@ class Login(NamedTuple):
         password: None for none.
         keepalive_s: the broker gives up a client that was silent for one and a half times as long.
         will_topic: where the broker says that the connection was lost.
-        will: what it says, retained, QoS 1.
+        will: what it says, retained and with QoS 1 within the limits.
+        limits: what may be asked of the broker.
     """
 
     client_id: str
@@ -56,6 +46,7 @@ class Login(NamedTuple):
     keepalive_s: int
     will_topic: str
     will: bytes
+    limits: Limits = EVERYTHING
 
 
 class Accepted(NamedTuple):
@@ -65,23 +56,13 @@ class Accepted(NamedTuple):
         receive_maximum: QoS 1 messages that may be under way to it.
         keepalive_s: its own wish; None if it has none.
         largest: bytes of the longest packet that it takes; None if it sets no limit.
+        limits: what else may be asked of it.
     """
 
     receive_maximum: int
     keepalive_s: int | None
     largest: int | None = None
-
-
-class Refused(NamedTuple):
-    """The broker does not let us in, or sends us away.
-
-    Attributes:
-        reason: in words.
-        final: whether trying again cannot help.
-    """
-
-    reason: str
-    final: bool
+    limits: Limits = EVERYTHING
 
 
 class Acked(NamedTuple):
@@ -157,7 +138,10 @@ class Codec5:
     def connect(self, login: Login) -> bytes:
         """See `Codec`."""
         will = mqtt5.Will(
-            login.will_topic, payload=login.will, qos=mqtt5.QoS.AT_LEAST_ONCE, retain=True
+            login.will_topic,
+            payload=login.will,
+            qos=mqtt5.QoS(login.limits.qos),
+            retain=login.limits.retains,
         )
         return mqtt5.ConnectPacket(
             login.client_id,
@@ -190,6 +174,8 @@ class Codec5:
     def read(self, buffer: memoryview) -> tuple[Event, int]:
         """See `Codec`."""
         length = _whole_packet(buffer, "5")[1]
+        if bytes(buffer[:2]) == _CONNACK_311 and buffer[3]:
+            return ONLY_311, length
         # The library would end the process over some packets that no publisher is sent.
         if buffer[0] >> 4 not in _FOR_PUBLISHERS:
             msg = "the MQTT broker sends what nobody asked for"
@@ -204,16 +190,28 @@ class Codec5:
     def _event(self, packet: object) -> Event:
         if isinstance(packet, mqtt5.PubAckPacket):
             code = packet.reason_code
-            return Acked(packet.packet_id, _words(code) if int(code) >= 128 else None)  # noqa: PLR2004 - from here on it failed
+            return Acked(packet.packet_id, words(code) if int(code) >= _FAILED else None)
         if isinstance(packet, mqtt5.ConnAckPacket):
             if packet.reason_code == mqtt5.ConnAckReasonCode.SUCCESS:
                 return Accepted(
-                    packet.receive_max, packet.server_keep_alive, packet.max_packet_size
+                    packet.receive_max,
+                    packet.server_keep_alive,
+                    packet.max_packet_size,
+                    Limits(min(int(packet.max_qos), 1), packet.retain_available),
                 )
-            return Refused(_words(packet.reason_code), packet.reason_code in _FINAL_5)
+            return _refused(packet, login=True)
         if isinstance(packet, mqtt5.DisconnectPacket):
-            return Refused(_words(packet.reason_code), final=False)
+            return _refused(packet, login=False)
         return None
+
+
+def _refused(packet: mqtt5.ConnAckPacket | mqtt5.DisconnectPacket, *, login: bool) -> Refused:
+    return refused_5(
+        packet.reason_code,
+        login=login,
+        reference=packet.server_reference,
+        said=packet.reason_str,
+    )
 
 
 class Codec311:
@@ -223,8 +221,8 @@ class Codec311:
 
     def connect(self, login: Login) -> bytes:
         """See `Codec`."""
-        clean, with_will = 0x02, 0x2C
-        flags = clean | with_will
+        clean, with_will = 0x02, 0x04
+        flags = clean | with_will | login.limits.qos << 3 | login.limits.retains << 5
         fields = [login.client_id.encode(), login.will_topic.encode(), login.will]
         if login.username is not None:
             flags |= 0x80
@@ -263,14 +261,8 @@ class Codec311:
         if kind == _PUBACK:
             event = Acked(int.from_bytes(body[:2]), None)
         elif kind == _CONNACK:
-            code = body[1]
-            reason = _REFUSALS_311.get(code, f"code {code}")
-            event = Refused(reason, code in _FINAL_311) if code else Accepted(65_535, None)
+            event = refused_311(body[1]) if body[1] else Accepted(65_535, None)
         return event, end
-
-
-def _words(code: IntEnum) -> str:
-    return code.name.lower().replace("_", " ")
 
 
 def _field(value: bytes) -> bytes:

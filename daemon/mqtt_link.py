@@ -15,9 +15,10 @@ from daemon.mqtt_codec import (
     Acked,
     Codec,
     Login,
-    Refused,
     plain_acks,
 )
+from daemon.mqtt_limits import EVERYTHING, Limits
+from daemon.mqtt_refusals import TOO_LARGE, Refused
 from daemon.tls import in_words
 from model.errors import BrokerError
 
@@ -29,9 +30,6 @@ if TYPE_CHECKING:
 _CONNECT_S = 10.0
 _WRITE_LIMIT = 1 << 20
 _PACKET_IDS = 65_535
-TOO_LARGE = "packet too large"
-"""Why a message is denied that is longer than the broker takes."""
-
 _WANTED = {
     False: "TLS (mqtt.tls.ca_file)",
     True: "a certificate of ours (mqtt.tls.certificate_file)",
@@ -46,8 +44,30 @@ class HungUpError(LinkLostError):
     """The broker closed the connection and did not say why."""
 
 
+class LackingError(LinkLostError):
+    """The broker lacks something that was asked for.
+
+    Attributes:
+        without: what it does take.
+    """
+
+    def __init__(self, reason: str, without: Limits) -> None:
+        """Keep both."""
+        super().__init__(reason)
+        self.without = without
+
+
 class LoginRefusedError(BrokerError):
-    """The broker will not have us, and trying again cannot help."""
+    """The broker will not have us, and trying again cannot help.
+
+    Attributes:
+        advice: what to do.
+    """
+
+    def __init__(self, reason: str, advice: str) -> None:
+        """Keep both."""
+        super().__init__(reason)
+        self.advice = advice
 
 
 class Link(asyncio.Protocol):
@@ -61,6 +81,9 @@ class Link(asyncio.Protocol):
         keepalive_s: after so many silent seconds a `ping` is due.
         heard: whether anything has come from the broker since the last `ping`.
         stuck: whether messages were under way at the last `ping` and none was answered since.
+        limits: what may be asked of the broker.
+        largest: bytes of the longest packet that it takes.
+        answered: whether it has acknowledged or denied a message.
     """
 
     def __init__(
@@ -74,7 +97,8 @@ class Link(asyncio.Protocol):
 
         Args:
             codec: the protocol version.
-            on_taken: told of the QoS 1 messages that the broker has, and when each was sent.
+            on_taken: called with the messages that the broker has, and when each was sent; those
+                of QoS 0 count as soon as they are sent.
             on_denied: told of one that it denies, and why.
             on_room: told when messages may be sent again after `room` was 0.
         """
@@ -82,6 +106,9 @@ class Link(asyncio.Protocol):
         self.keepalive_s = 0
         self.heard = True
         self.stuck = False
+        self.limits = EVERYTHING
+        self.largest = inf
+        self.answered = False
         self._codec = codec
         self._on_taken = on_taken
         self._on_denied = on_denied
@@ -92,7 +119,6 @@ class Link(asyncio.Protocol):
         self._under_way: dict[int, tuple[Outgoing, float]] = {}
         self._packet_id = 0
         self._most = 0
-        self._largest = inf
         self._paused = False
 
     @property
@@ -110,7 +136,8 @@ class Link(asyncio.Protocol):
         self._write(self._codec.connect(login))
         accepted = await self._accepted
         self._most = min(accepted.receive_maximum, _PACKET_IDS)
-        self._largest = accepted.largest or inf
+        self.largest = accepted.largest or inf
+        self.limits = accepted.limits.within(login.limits)
         # Looking more often than the broker asks is allowed; a dead one is to be noticed in time.
         self.keepalive_s = min(accepted.keepalive_s or login.keepalive_s, login.keepalive_s)
 
@@ -119,23 +146,29 @@ class Link(asyncio.Protocol):
 
         One that is larger than the broker takes is not sent: it would end the connection.
         """
-        packets = []
+        packets, unanswered = [], []
         for message, expiry_s in messages:
-            packet_id = self._register(message, now_s) if message.qos else None
+            packet_id = None
+            if min(message.qos, self.limits.qos):
+                packet_id = self._register(message, now_s)
             packet = self._codec.publish(
                 message.topic,
                 message.payload,
                 packet_id,
-                retain=message.retain,
+                retain=message.retain and self.limits.retains,
                 expiry_s=expiry_s,
             )
-            if len(packet) <= self._largest:
+            if len(packet) <= self.largest:
                 packets.append(packet)
+                if packet_id is None:
+                    unanswered.append((message, now_s))
                 continue
             if packet_id is not None:
                 del self._under_way[packet_id]
             self._on_denied(message, TOO_LARGE)
         self._write(b"".join(packets))
+        if unanswered:
+            self._on_taken(unanswered)
 
     def ping(self) -> None:
         """Show the broker that we are alive, and ask the same of it."""
@@ -198,18 +231,18 @@ class Link(asyncio.Protocol):
             if event.denied is None:
                 self._taken([event.packet_id])
             elif (known := self._under_way.pop(event.packet_id, None)) is not None:
-                self.stuck = False
+                self.stuck, self.answered = False, True
                 self._on_denied(known[0], event.denied)
         elif isinstance(event, Accepted):
             if not self._accepted.done():
                 self._accepted.set_result(event)
         elif isinstance(event, Refused):
-            self._fail((LoginRefusedError if event.final else LinkLostError)(event.reason))
+            self._fail(_refusal(event))
 
     def _taken(self, packet_ids: Iterable[int]) -> None:
         answers = (self._under_way.pop(packet_id, None) for packet_id in packet_ids)
         self._on_taken([known for known in answers if known is not None])
-        self.stuck = False
+        self.stuck, self.answered = False, True
 
     def pause_writing(self) -> None:
         """Called by the event loop: the broker reads more slowly than we write."""
@@ -239,12 +272,21 @@ class Link(asyncio.Protocol):
             self._transport = None
 
 
+def _refusal(event: Refused) -> Exception:
+    if event.final:
+        return LoginRefusedError(event.reason, event.advice)
+    if event.without is not None:
+        return LackingError(event.reason, event.without)
+    return LinkLostError(f"{event.reason}; {event.advice}" if event.advice else event.reason)
+
+
 async def open_link(
     address: tuple[str, int], login: Login, link: Link, tls: ssl.SSLContext | None = None
 ) -> None:
     """Connect ``link`` and log in.
 
     Raises:
+        LackingError: the login asks for what the broker does not offer.
         LinkLostError: the broker cannot be reached or does not answer.
         LoginRefusedError: it refuses us for good.
     """
@@ -258,7 +300,7 @@ async def open_link(
         raise LinkLostError(msg) from None
     except HungUpError as error:
         msg = f"{error} before it had let us in; does it want {_WANTED[tls is not None]}?"
-        raise LinkLostError(msg) from None
+        raise HungUpError(msg) from None
     except ssl.SSLError as error:
         raise LinkLostError(in_words(error)) from None
     except OSError as error:

@@ -8,9 +8,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
+from daemon.address import host_port
 from daemon.groups import expected
 from daemon.mqtt_codec import Codec, Codec5, Codec311, Login
-from daemon.mqtt_link import TOO_LARGE, Link, LinkLostError, LoginRefusedError, open_link
+from daemon.mqtt_limits import EVERYTHING, Limits, Negotiation
+from daemon.mqtt_link import (
+    HungUpError,
+    LackingError,
+    Link,
+    LinkLostError,
+    LoginRefusedError,
+    open_link,
+)
+from daemon.mqtt_refusals import NOT_AUTHORIZED, TOO_LARGE, denial_advice
 from daemon.outbox import Outbox, Outgoing
 from daemon.topics import ROOT, status_topic
 from model.errors import BrokerError
@@ -29,6 +39,8 @@ _BACKOFF_S = (0.25, 2.5)
 
 _STEADY_S = 1.0
 _MUTED_S = 60.0
+_REPEAT_S = 10.0
+"""How often the status is published again where the broker does not keep it."""
 
 
 class Broker(NamedTuple):
@@ -84,6 +96,9 @@ class Publisher:
         self._drained = asyncio.Event()
         self._status: dict[str, Any] = {}
         self._status_is_due = False
+        self._status_is_denied = False
+        self._negotiation = Negotiation()
+        self._limits_told = EVERYTHING
         self._muted: dict[str, float] = {}
         self._broken = False
         self._fatal: BrokerError | None = None
@@ -151,36 +166,64 @@ class Publisher:
         """
         shortest_s, longest_s = _BACKOFF_S
         delay_s = shortest_s
-        address, tls = f"{self._broker.host}:{self._broker.port}", self._broker.tls
         while True:
             started_s = self._clock.monotonic()
-            link = Link(self._codec, self._taken, self._denied, self._ready.set)
             try:
-                await open_link((self._broker.host, self._broker.port), self._login(), link, tls)
-                await self._serve(link)
+                await self._connect()
+            except LackingError as error:
+                if self._negotiation.refused(error.without):
+                    continue
+                self._note_loss(error)
             except LinkLostError as error:
                 if self._fatal is not None:
                     raise self._fatal from None
-                if not self._broken:
-                    log.warning(
-                        "no MQTT broker at %s (%s); forecasts wait in the outbox", address, error
-                    )
-                    self._broken = True
-            except LoginRefusedError as error:
-                msg = (
-                    f"the MQTT broker at {address} refuses user {self._broker.username!r} "
-                    f"({error}); check mqtt.username and the password"
-                )
-                raise BrokerError(msg) from None
-            finally:
-                self.connected.clear()
-                self._metrics.mqtt_connected.set(0)
-                link.close()
+                self._note_loss(error)
             # A broker that accepts and hangs up again and again is no better than none.
             if self._clock.monotonic() - started_s > longest_s:
                 delay_s = shortest_s
+                self._negotiation.start_over()
             await self._clock.sleep(delay_s)
             delay_s = min(2 * delay_s, longest_s)
+
+    async def _connect(self) -> None:
+        """Open one connection and use it until it is lost.
+
+        Raises:
+            BrokerError: the broker refuses the login for good.
+            LinkLostError: the connection is lost or cannot be made.
+        """
+        broker = self._broker
+        link = Link(self._codec, self._taken, self._denied, self._ready.set)
+        try:
+            await open_link((broker.host, broker.port), self._login(), link, broker.tls)
+            await self._serve(link)
+        except HungUpError:
+            if link.answered:
+                self._negotiation.start_over()
+            else:
+                self._negotiation.hung_up()
+            raise
+        except LoginRefusedError as error:
+            msg = (
+                f"the MQTT broker at {self._address} refuses user {broker.username!r} "
+                f"({error}); {error.advice}"
+            )
+            raise BrokerError(msg) from None
+        finally:
+            self.connected.clear()
+            self._metrics.mqtt_connected.set(0)
+            link.close()
+
+    @property
+    def _address(self) -> str:
+        return host_port(self._broker.host, self._broker.port)
+
+    def _note_loss(self, error: LinkLostError) -> None:
+        if not self._broken:
+            log.warning(
+                "no MQTT broker at %s (%s); forecasts wait in the outbox", self._address, error
+            )
+            self._broken = True
 
     async def _serve(self, link: Link) -> None:
         """Use one connection until it is lost."""
@@ -194,17 +237,29 @@ class Publisher:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._drain(link), name="mqtt-drain")
                 group.create_task(self._keep_alive(link), name="mqtt-keep-alive")
-                group.create_task(self._note_return(), name="mqtt-return")
+                group.create_task(self._note_return(link.limits), name="mqtt-return")
+                group.create_task(self._repeat_status(link.limits), name="mqtt-status")
                 await link.lost
         except ExceptionGroup as group_error:
             raise expected(group_error, (LinkLostError, BrokerError)) from None
 
-    async def _note_return(self) -> None:
+    async def _note_return(self, limits: Limits) -> None:
         # A broker that accepts and hangs up at once is not back, and not worth a line each time.
         await self._clock.sleep(_STEADY_S)
         if self._broken:
             log.info("the MQTT broker is back")
         self._broken = False
+        if limits not in (EVERYTHING, self._limits_told):
+            log.warning("the MQTT broker at %s %s", self._address, limits.in_words())
+            self._limits_told = limits
+
+    async def _repeat_status(self, limits: Limits) -> None:
+        """Publish the status again and again where it is not kept, or was denied."""
+        while True:
+            await self._clock.sleep(_REPEAT_S)
+            if self._status_is_denied or not limits.retains:
+                self._status_is_due = True
+                self._wake()
 
     async def _keep_alive(self, link: Link) -> None:
         """Ask for a sign of life twice per keep-alive interval; a silent broker is a lost one.
@@ -220,22 +275,26 @@ class Publisher:
             link.ping()
 
     async def _drain(self, link: Link) -> None:
+        if not link.limits.qos and self._negotiation.is_guessing:
+            # Without acknowledgements, that the connection lasts shows that messages are taken.
+            self._send(link, [self._status_message()])
+            await self._clock.sleep(_STEADY_S)
         while True:
             await self._ready.wait()
             self._ready.clear()
             if self._fatal is not None:
                 raise self._fatal
             while link.room > 0 and (messages := self._take(link.room)):
-                now_ms, now_s = self._clock.wall_ms(), self._clock.monotonic()
-                link.send([(m, self._expiry_s(m, now_ms)) for m in messages], now_s)
-                for message in messages:
-                    if not message.qos:
-                        self._outbox.arrived(message)
+                self._send(link, messages)
             self._note_drained()
+
+    def _send(self, link: Link, messages: Sequence[Outgoing]) -> None:
+        now_ms, now_s = self._clock.wall_ms(), self._clock.monotonic()
+        link.send([(m, self._expiry_s(m, now_ms)) for m in messages], now_s)
 
     def _take(self, most: int) -> list[Outgoing]:
         if self._status_is_due:
-            self._status_is_due = False
+            self._status_is_due = self._status_is_denied = False
             return [self._status_message()]
         messages, expired = self._outbox.take(self._clock.wall_ms(), most)
         self._count_dropped(expired)
@@ -254,14 +313,12 @@ class Publisher:
         self._outbox.arrived(message, taken=False)
         self._metrics.mqtt_denied.inc()
         self._count_dropped([message])
-        too_large = reason == TOO_LARGE
-        advice = (
-            f"let it take more than {len(message.payload)} bytes"
-            if too_large
-            else f"let user {self._broker.username!r} write to {ROOT}/#"
-        )
+        user, size = self._broker.username, len(message.payload)
+        advice = denial_advice(reason, user, ROOT, size)
         line = f"the MQTT broker denies publishing to {message.topic} ({reason}); {advice}"
-        if message.key == status_topic(self._instance) and not too_large:
+        is_status = message.key == status_topic(self._instance)
+        self._status_is_denied |= is_status and reason != TOO_LARGE
+        if is_status and reason == NOT_AUTHORIZED:
             # Not every broker ends the connection over it.
             self._fatal = BrokerError(line)
             self._ready.set()
@@ -290,4 +347,5 @@ class Publisher:
             keepalive_s=broker.keepalive_s,
             will_topic=status_topic(self._instance),
             will=orjson.dumps({**self._status, "state": "offline", "stale_symbols": []}),
+            limits=self._negotiation.limits,
         )

@@ -80,6 +80,11 @@ class Mosquitto:
         self._program = program("mosquitto")
         self._config = folder / f"mosquitto-{self.port}.conf"
         self._log = folder / f"mosquitto-{self.port}.log"
+        self._process: subprocess.Popen[bytes] | None = None
+        self.configure(*lines)
+
+    def configure(self, *lines: str) -> None:
+        """Write the configuration that the next start reads, with further ``lines``."""
         config = [f"listener {self.port} {HOST}", "max_queued_messages 0", *lines]
         if not any(line.startswith("allow_anonymous") for line in lines):
             config.append("allow_anonymous true")
@@ -87,7 +92,6 @@ class Mosquitto:
             # As root it would become a user who may not read the test's files.
             config.append("user root")
         self._config.write_text("\n".join(config) + "\n")
-        self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def log(self) -> str:
