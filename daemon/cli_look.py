@@ -30,6 +30,7 @@ def watch(args: argparse.Namespace) -> None:
     from rich.console import Console
 
     from config import settings as configuration
+    from daemon.address import host_port
     from daemon.board import Board
     from daemon.clock import SystemClock
     from daemon.progress import can_redraw
@@ -44,7 +45,7 @@ def watch(args: argparse.Namespace) -> None:
     # With a host of its own it needs no configuration, and may run on any machine.
     path = args.config if args.host is None else configuration.shipped()
     broker = broker_of(configuration.load(path, os.environ | asked))
-    board = Board(f"candlecast watch · {broker.host}:{broker.port}")
+    board = Board(f"candlecast watch · {host_port(broker.host, broker.port)}")
     console = Console(force_terminal=can_redraw())
     until_told(lambda stop: watch_until(stop, broker, board, console, SystemClock()))
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import yaml
 
 from config import settings as configuration
+from daemon.address import host_port
 from daemon.app import App, opened
 from daemon.board import Board
 from daemon.clock import SystemClock
@@ -69,7 +70,7 @@ async def run_demo(demo: Demo, console: Console, stop: asyncio.Event) -> None:
             async with SandboxExchange(tape, name=demo.exchange, clock=clock) as exchange:
                 console.print(
                     f"{exchange.name} on {exchange.rest_url} and {exchange.ws_url}\n"
-                    f"MQTT broker on {broker.host}:{broker.port}",
+                    f"MQTT broker on {host_port(broker.host, broker.port)}",
                     style="dim",
                     soft_wrap=True,
                 )

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import aiohttp
 
+from daemon.address import host_port
 from daemon.champion import open_champion
 from daemon.connection import Connection
 from daemon.doctor_broker import examine_broker
@@ -199,7 +200,7 @@ def _examine_state(patient: Patient) -> list[Finding]:
 
 
 async def _examine_http(host: str, port: int, *, https: bool) -> Finding:
-    address = f"{host}:{port}"
+    address = host_port(host, port)
     try:
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -213,7 +214,7 @@ async def _examine_http(host: str, port: int, *, https: bool) -> Finding:
 
 
 async def _health(host: str, port: int, *, https: bool) -> tuple[int, dict[str, Any] | None]:
-    url = f"{'https' if https else 'http'}://{'[' + host + ']' if ':' in host else host}:{port}"
+    url = f"{'https' if https else 'http'}://{host_port(host, port)}"
     timeout = aiohttp.ClientTimeout(total=_HTTP_S)
     try:
         # Whoever it is, it is asked nothing that is secret.

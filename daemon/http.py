@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import orjson
 from aiohttp import web
 
+from daemon.address import host_port
 from daemon.guard import OPEN, Guard
 from model.errors import CandlecastError
 
@@ -88,7 +89,8 @@ async def serve_http(
     await runner.setup()
     try:
         listener = await _listen(runner, host, port, guard)
-        url = f"{'https' if guard.tls else 'http'}://{host}:{listener.sockets[0].getsockname()[1]}"
+        address = host_port(host, listener.sockets[0].getsockname()[1])
+        url = f"{'https' if guard.tls else 'http'}://{address}"
         log.info("status page at %s, metrics and health at /metrics, /healthz, /readyz", url)
         if on_listening is not None:
             on_listening(url)

@@ -93,19 +93,19 @@ ONLY_311: Final = Refused("it speaks MQTT 3.1.1", final=True, advice="set mqtt.v
 """What an answer in version 3.1.1 to a login in version 5 means."""
 
 
-def denial_advice(reason: str, user: str | None, root: str, size: int) -> str:
+def denial_advice(reason: str, who: str, root: str, size: int) -> str:
     """What to do about a denied message.
 
     Args:
         reason: why it was denied, in words.
-        user: the user name at the broker.
+        who: whose access it is, such as ``user 'me'``.
         root: what all topics begin with.
         size: bytes of the payload.
     """
     if reason == TOO_LARGE:
         return f"let it take more than {size} bytes"
     if reason == NOT_AUTHORIZED:
-        return f"let user {user!r} write to {root}/#"
+        return f"let {who} write to {root}/#"
     return _DENIALS.get(reason, "see the broker's log")
 
 

@@ -313,8 +313,8 @@ class Publisher:
         self._outbox.arrived(message, taken=False)
         self._metrics.mqtt_denied.inc()
         self._count_dropped([message])
-        user, size = self._broker.username, len(message.payload)
-        advice = denial_advice(reason, user, ROOT, size)
+        who = f"user {self._broker.username!r}"
+        advice = denial_advice(reason, who, ROOT, len(message.payload))
         line = f"the MQTT broker denies publishing to {message.topic} ({reason}); {advice}"
         is_status = message.key == status_topic(self._instance)
         self._status_is_denied |= is_status and reason != TOO_LARGE

@@ -10,6 +10,7 @@ import aiomqtt
 import orjson
 from rich.live import Live
 
+from daemon.address import host_port
 from daemon.board_table import render
 from daemon.groups import expected
 from daemon.keys import Look, pressed
@@ -163,12 +164,12 @@ async def _follow(
     """Connect again and again, but not if the first time fails."""
     shortest_s, longest_s = _BACKOFF_S
     delay_s, met = shortest_s, False
-    address = f"{broker.host}:{broker.port}"
+    address = host_port(broker.host, broker.port)
     while True:
         try:
             async with connect(broker) as client:
                 for topic in (_STATES, _PREDICTIONS):
-                    await client.subscribe(topic, qos=1)
+                    await _subscribe(client, topic, address)
                 board.trouble, met, delay_s = None, True, shortest_s
                 async for message in client.messages:
                     _take(message, board, tell)
@@ -179,6 +180,18 @@ async def _follow(
             board.trouble = f"no broker at {address} ({error}); trying again"
         await clock.sleep(delay_s)
         delay_s = min(2 * delay_s, longest_s)
+
+
+async def _subscribe(client: aiomqtt.Client, topic: str, address: str) -> None:
+    """Subscribe to a topic.
+
+    Raises:
+        BrokerError: the broker does not allow it.
+    """
+    for code in await client.subscribe(topic, qos=1):
+        if not isinstance(code, int) and code.is_failure:
+            msg = f"the MQTT broker at {address} does not let us read {topic} ({code})"
+            raise BrokerError(msg)
 
 
 def connect(broker: Broker) -> aiomqtt.Client:

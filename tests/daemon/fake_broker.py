@@ -1,4 +1,4 @@
-"""A small MQTT broker that answers as the test says, for what mosquitto cannot be set up to send."""
+"""A small MQTT broker that answers as the test says: mosquitto does not send everything."""
 
 from __future__ import annotations
 
@@ -133,3 +133,12 @@ def denied(message: Published, code: mqtt5.PubAckReasonCode) -> bytes:
 
 
 ACCEPTED_311 = b"\x20\x02\x00\x00"
+
+
+def always(answer: bytes) -> Callable[[WillOf], bytes]:
+    """Every login is answered so."""
+
+    def reply(_: WillOf) -> bytes:
+        return answer
+
+    return reply

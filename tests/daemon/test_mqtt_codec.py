@@ -9,7 +9,6 @@ from daemon.mqtt_limits import EVERYTHING, NO_QOS_1, NO_RETAIN, Limits
 from daemon.mqtt_refusals import Refused
 from model.errors import BrokerError
 
-
 LOGIN_ADVICE = "check mqtt.username and the password"
 
 

@@ -21,6 +21,7 @@ from tests.daemon.fake_broker import (
     Published,
     WillOf,
     acknowledged,
+    always,
     denied,
 )
 from tests.daemon.trial import STATUS, Trial, connected, running, until
@@ -133,8 +134,7 @@ async def published_to(
 
 
 def accepting(**announced: object) -> Callable[[WillOf], bytes]:
-    packet = mqtt5.ConnAckPacket(**announced).write()  # type: ignore[arg-type]
-    return lambda will: packet
+    return always(mqtt5.ConnAckPacket(**announced).write())  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ async def test_a_refusal_after_a_message_is_heeded_as_well() -> None:
 async def test_a_broker_that_closes_on_a_retained_message_gets_unretained_ones(
     version: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    login = accepting() if version == "5" else lambda will: ACCEPTED_311
+    login = accepting() if version == "5" else always(ACCEPTED_311)
 
     def close(message: Published) -> bytes | None:
         return None if message.retain else acknowledged(message)
@@ -208,10 +208,10 @@ async def test_a_broker_that_closes_on_a_retained_message_gets_unretained_ones(
 async def test_a_broker_that_closes_on_everything_publishes_nothing(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    def close(message: Published) -> None:
+    def close(_: Published) -> None:
         return None
 
-    async with published_to(lambda will: ACCEPTED_311, close, "3.1.1") as (broker, trial):
+    async with published_to(always(ACCEPTED_311), close, "3.1.1") as (broker, trial):
         trial.publisher.offer(trial.forecast("A/B", "there"))
         await until(lambda: len(broker.wills) == 10)
         assert broker.wills[-1] == WillOf(1, retain=True)
@@ -242,7 +242,7 @@ async def test_a_refusal_for_good_is_one_line_that_says_what_to_do(
     answer: mqtt5.ConnAckPacket | bytes, words: str
 ) -> None:
     raw = answer if isinstance(answer, bytes) else answer.write()
-    async with FakeBroker(lambda will: raw, acknowledged) as broker:
+    async with FakeBroker(always(raw), acknowledged) as broker:
         with pytest.raises(BrokerError, match=words) as caught:
             async with asyncio.timeout(10):
                 await Trial(broker.port).publisher.run()

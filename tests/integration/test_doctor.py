@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import mqtt5
 import pytest
 
 from config.settings import load
@@ -19,6 +20,7 @@ from daemon.doctor_broker import examine_broker
 from daemon.findings import Finding
 from daemon.wiring import broker_of
 from tests.certificates import Authority
+from tests.daemon.fake_broker import FakeBroker, acknowledged, always
 from tests.integration.harness import daemon, promote_drawn, sections, tape_of, write_config
 from tests.integration.test_wall_clock import faked, set_clock
 from tests.servers import (
@@ -273,3 +275,68 @@ async def test_a_broker_that_refuses_the_password(tmp_path: Path, version: str) 
     assert finding.good is False
     assert "wrong" not in finding.text
     assert "login" in finding.advice or "password" in finding.advice
+
+
+LIMITS = {
+    "retain_available false": "it keeps no retained messages",
+    "max_qos 0": "QoS 0 only",
+    "max_packet_size 50000": "packets of at most 50000 bytes",
+}
+
+
+@pytest.mark.may_block(reason="starts a broker")
+@pytest.mark.parametrize("version", ["5", "3.1.1"])
+@pytest.mark.parametrize("lines", [(line,) for line in LIMITS] + [tuple(LIMITS)])
+async def test_what_a_broker_lacks_is_told(
+    tmp_path: Path, version: str, lines: tuple[str, ...]
+) -> None:
+    with mosquitto(tmp_path, *lines) as broker:
+        finding = await found_at(tmp_path, broker.port, version)
+        assert finding.good is True, finding
+        assert "takes messages and hands them out" in finding.text
+        for line in lines:
+            # Version 3.1.1 has no place to announce the limit of packets.
+            assert (LIMITS[line] in finding.text) == (version == "5" or "packet" not in line)
+
+
+async def found_at(folder: Path, port: int, version: str = "5") -> Finding:
+    mqtt = {"port": port, "version": version, "instance": "tester"}
+    settings = load(write_config(folder, {"mqtt": mqtt}), {})
+    return await examine_broker(broker_of(settings), "tester", SystemClock())
+
+
+@pytest.mark.may_block(reason="starts a broker")
+async def test_a_broker_that_takes_no_forecast_for_its_length(tmp_path: Path) -> None:
+    with mosquitto(tmp_path, "max_packet_size 500") as broker:
+        finding = await found_at(tmp_path, broker.port)
+    assert finding.good is False
+    assert "takes packets of 500 bytes at most" in finding.text
+    assert finding.advice.startswith("let it take")
+
+
+@pytest.mark.may_block(reason="reads a configuration")
+@pytest.mark.parametrize(
+    ("answer", "text", "advice"),
+    [
+        (
+            mqtt5.ConnAckPacket(
+                reason_code=mqtt5.ConnAckReasonCode.SERVER_MOVED, server_reference="b.example"
+            ),
+            "(server moved: b.example)",
+            "set mqtt.host and mqtt.port to it",
+        ),
+        (
+            mqtt5.ConnAckPacket(reason_code=mqtt5.ConnAckReasonCode.QUOTA_EXCEEDED),
+            "(quota exceeded; raise the broker's quota)",
+            "start it, or check mqtt.host",
+        ),
+    ],
+)
+async def test_a_broker_that_refuses_says_why(
+    tmp_path: Path, answer: mqtt5.ConnAckPacket, text: str, advice: str
+) -> None:
+    async with FakeBroker(always(answer.write()), acknowledged) as broker:
+        finding = await found_at(tmp_path, broker.port)
+    assert finding.good is False
+    assert text in finding.text
+    assert finding.advice.startswith(advice)
