@@ -12,6 +12,7 @@ from pydantic import (
     Field,
     PlainValidator,
     SecretStr,
+    StringConstraints,
     field_validator,
     model_validator,
 )
@@ -27,6 +28,24 @@ def _topic_level(text: str) -> str:
         msg = "is one level of an MQTT topic and may not hold / + # or NUL"
         raise ValueError(msg)
     return text
+
+
+def _host(text: str) -> str:
+    """A name or an address, not what a URL has around one."""
+    if "/" in text:
+        msg = "is a name or an address, without a scheme or a path; the port is a setting"
+        raise ValueError(msg)
+    if text.startswith("["):
+        msg = "is an address without brackets, such as ::1"
+        raise ValueError(msg)
+    if text.count(":") == 1:
+        msg = "is a name or an address without a port, which is a setting"
+        raise ValueError(msg)
+    return text
+
+
+Host = Annotated[Text, AfterValidator(_host)]
+HostName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,253}$")]
 
 
 def _pair(certificate: Path | None, key: Path | None) -> None:
@@ -115,7 +134,7 @@ class MqttTls(Section):
 class Mqtt(Section):
     """The broker that carries forecasts."""
 
-    host: Text = Field("127.0.0.1", description="broker's host")
+    host: Host = Field("127.0.0.1", description="broker's host")
     port: Port = Field(1883, description="broker's port")
     version: Literal["5", "3.1.1"] = Field("5", description="protocol")
     instance: Annotated[Text, AfterValidator(_topic_level)] | None = Field(
@@ -166,8 +185,9 @@ class HttpTls(Section):
 class Http(Section):
     """Metrics, health and status pages."""
 
-    host: Text = Field("127.0.0.1", description="address to listen on")
+    host: Host = Field("127.0.0.1", description="address to listen on")
     port: int = Field(9108, ge=0, le=65_535, description="port; 0: one that is free")
+    names: tuple[HostName, ...] = Field((), description="host names of the pages, without a port")
     username: Text | None = Field(None, description="user name; null: no login")
     password: SecretStr | None = Field(None, description="password; from the environment alone")
     password_file: Path | None = Field(None, description="file that holds the password")

@@ -1,14 +1,18 @@
-"""Who may see the pages: a login by HTTP Basic authentication (RFC 7617)."""
+"""Who may see the pages: by the name they ask for, and by a login (Basic, RFC 7617)."""
 
 from __future__ import annotations
 
 import base64
 import binascii
 import hmac
+import logging
 from collections import Counter
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from aiohttp import web
+from aiohttp import hdrs, web
+
+from daemon.hosts import is_own_host
+from daemon.logs import Limit
 
 if TYPE_CHECKING:
     import ssl
@@ -17,8 +21,10 @@ if TYPE_CHECKING:
 
     from daemon.clock import Clock
 
+log = logging.getLogger(__name__)
+
 GUESSES: Final = 4
-"""Wrong passwords of one address that are waiting for their answer; more are not looked at."""
+"""Wrong passwords of one address that wait for their answer; more are refused at once."""
 
 PAUSE_S: Final = 1.0
 """How long that answer takes."""
@@ -32,32 +38,63 @@ class Guard(NamedTuple):
     Attributes:
         login: user name and password; None asks for none.
         tls: who we are; None for no TLS.
+        names: further host names of the pages.
     """
 
     login: tuple[str, str] | None = None
     tls: ssl.SSLContext | None = None
+    names: tuple[str, ...] = ()
 
     def middlewares(self, clock: Clock) -> list[Middleware]:
         """What every request goes through first."""
-        return [] if self.login is None else [_asking_for(*self.login, clock)]
+        named = _named(frozenset(name.lower() for name in self.names), clock)
+        return [named] if self.login is None else [named, _asking_for(*self.login, clock)]
 
 
 OPEN: Final = Guard()
 """Everybody who reaches the address is let in."""
 
 
+def _named(names: frozenset[str], clock: Clock) -> Middleware:
+    limit = Limit(burst=1)
+
+    @web.middleware
+    async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
+        # Version 1.0 does without the header, and no browser speaks it.
+        said = request.headers.get(hdrs.HOST)
+        if said is None or is_own_host(said, _reached(request), names):
+            return await handler(request)
+        if limit.admit(None, clock.monotonic()) is not None:
+            log.warning(
+                "refused a request for the host %.100r; if the pages are reached by that name, "
+                "add it to http.names",
+                said,
+            )
+        return web.Response(status=421, text="the host of this request is not in http.names\n")
+
+    return check
+
+
+def _reached(request: web.Request) -> str:
+    name = None if request.transport is None else request.transport.get_extra_info("sockname")
+    return str(name[0]) if name else ""
+
+
 def _asking_for(username: str, password: str, clock: Clock) -> Middleware:
     expected = f"{username}:{password}".encode()
     guessing: Counter[str] = Counter()
+    limit = Limit(burst=1)
 
     @web.middleware
     async def ask(request: web.Request, handler: Handler) -> web.StreamResponse:
         said, peer = _credentials(request), request.remote or ""
-        if said and guessing[peer] >= GUESSES:
-            return web.Response(status=429, text="too many wrong passwords at once\n")
         # Compared as a whole and in constant time: how long a no takes says nothing.
         if hmac.compare_digest(said, expected):
             return await handler(request)
+        if said and limit.admit(peer, clock.monotonic()) is not None:
+            log.warning("wrong name or password for the pages from %s", peer)
+        if said and guessing[peer] >= GUESSES:
+            return web.Response(status=429, text="too many wrong passwords at once\n")
         if said:
             guessing[peer] += 1
             try:

@@ -6,13 +6,15 @@ import asyncio
 import errno
 import logging
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import orjson
-from aiohttp import web
+from aiohttp import ClientPayloadError, web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from daemon.address import host_port
 from daemon.guard import OPEN, Guard
+from daemon.logs import Limit
 from model.errors import CandlecastError
 
 if TYPE_CHECKING:
@@ -35,6 +37,9 @@ _HANDSHAKE_S: Final = 5.0
 
 _GRACE_S: Final = 1.0
 """How long a scrape may go on once the daemon stops."""
+
+
+_NOT_HTTP: Final = (HttpProcessingError, ClientPayloadError, web.RequestPayloadError)
 
 
 class Health(NamedTuple):
@@ -85,6 +90,7 @@ async def serve_http(
         handle_signals=False,
         shutdown_timeout=_GRACE_S,
         keepalive_timeout=_IDLE_S,
+        logger=_ServerLog(clock),
     )
     await runner.setup()
     try:
@@ -100,6 +106,25 @@ async def serve_http(
             listener.close()
     finally:
         await runner.cleanup()
+
+
+class _ServerLog(logging.LoggerAdapter[logging.Logger]):
+    """What aiohttp says, with a line now and then instead of a traceback for what is not HTTP."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(logging.getLogger("aiohttp.server"), {})
+        self._clock = clock
+        self._limit = Limit(burst=1)
+
+    def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:  # noqa: ANN401 - logging's
+        """Log, as `logging.LoggerAdapter` does."""
+        error = kwargs.get("exc_info")
+        if not isinstance(error, _NOT_HTTP):
+            super().log(level, msg, *args, **kwargs)
+        elif self._limit.admit(None, self._clock.monotonic()) is not None:
+            # What it holds may be secret: a header that is not closed, for example.
+            whose = f" from {args[0]}" if args else ""
+            log.info("refused a request%s that is not HTTP (%s)", whose, type(error).__name__)
 
 
 class _Full(asyncio.Protocol):

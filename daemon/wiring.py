@@ -92,4 +92,4 @@ def guard_of(settings: Settings) -> Guard:
     http = settings.http
     certificate, key = http.tls.certificate_file, http.tls.key_file
     tls = None if certificate is None or key is None else server_context(certificate, key)
-    return Guard(http.read_login(), tls)
+    return Guard(http.read_login(), tls, http.names)
