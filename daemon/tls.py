@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from pathlib import Path
 from typing import Final
@@ -15,6 +16,9 @@ _ADVICE: Final = {
     "self-signed certificate": "check mqtt.tls.ca_file",
     "self-signed certificate in certificate chain": "check mqtt.tls.ca_file",
 }
+_CERTIFICATE: Final = re.compile(rb"-----BEGIN [A-Z0-9 ]*CERTIFICATE-----")
+_KEY: Final = re.compile(rb"-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----")
+_LARGEST: Final = 1 << 20
 _WANTS_OURS: Final = ("CERTIFICATE_REQUIRED", "HANDSHAKE_FAILURE")
 _REFUSES_OURS: Final = ("UNKNOWN_CA", "BAD_CERTIFICATE", "CERTIFICATE_EXPIRED", "DECRYPT_ERROR")
 
@@ -60,24 +64,47 @@ def _loaded(
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if certificate is None or key is None:
         return context
-    for setting, path in (("certificate_file", certificate), ("key_file", key)):
-        try:
-            path.open("rb").close()
-        except OSError as error:
-            msg = f"{section}.tls.{setting}: cannot read {path}: {error.strerror}"
-            raise ConfigError(msg) from None
+    _check_pem(certificate, f"{section}.tls.certificate_file", "certificate", _CERTIFICATE)
+    _check_pem(key, f"{section}.tls.key_file", "private key", _KEY)
+    asked = []
+
+    def passphrase() -> bytes:
+        # Without a function that answers, OpenSSL would ask the terminal.
+        asked.append(key)
+        return b""
+
     try:
-        # Without a function that answers, OpenSSL would ask the terminal for a passphrase.
-        context.load_cert_chain(certificate, key, password=lambda: b"")
+        context.load_cert_chain(certificate, key, password=passphrase)
     except (OSError, ValueError) as error:
-        msg = f"{section}.tls: cannot use {certificate} with {key}: {_reason(error)}"
+        if asked:
+            msg = (
+                f"{section}.tls.key_file: {key} has a passphrase, which a daemon cannot ask for; "
+                f"name a key without one: openssl pkey -in {key} -out NEW"
+            )
+        else:
+            msg = f"{section}.tls: cannot use {certificate} with {key}: {_reason(error)}"
         raise ConfigError(msg) from None
     return context
 
 
+def _check_pem(path: Path, setting: str, what: str, begins: re.Pattern[bytes]) -> None:
+    try:
+        with path.open("rb") as file:
+            text = file.read(_LARGEST)
+    except OSError as error:
+        msg = f"{setting}: cannot read {path}: {error.strerror}"
+        raise ConfigError(msg) from None
+    if not begins.search(text):
+        der = "; it looks like DER or PKCS #12, which openssl converts" if text[:1] == b"0" else ""
+        msg = f"{setting}: {path} holds no {what} in PEM{der}"
+        raise ConfigError(msg)
+
+
 def _reason(error: OSError | ValueError) -> str:
     if isinstance(error, ssl.SSLError):
-        words = str(error.reason or "not PEM").replace("_", " ").lower()
+        if not error.reason:
+            return "damaged PEM"
+        words = str(error.reason).replace("_", " ").lower()
         return "the key belongs to another certificate" if "mismatch" in words else words
     return error.strerror or str(error) if isinstance(error, OSError) else str(error)
 

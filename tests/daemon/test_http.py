@@ -192,6 +192,7 @@ async def test_wrong_passwords_are_answered_slowly_and_the_right_one_at_once(
     assert lines == ["wrong name or password for the pages from 127.0.0.1"]
 
 
+@pytest.mark.may_block(reason="reads certificates")
 async def test_pages_by_tls(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     pair = authority.issue("server")
@@ -263,6 +264,7 @@ async def test_a_body_that_is_not_what_it_says_is_no_traceback(
     assert [r.getMessage() for r in caplog.records if r.exc_info] == []
 
 
+@pytest.mark.may_block(reason="reads certificates")
 async def test_garbage_on_the_port_of_tls_is_silence(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -50,6 +50,7 @@ async def test_forecasts_travel_encrypted(tmp_path: Path, authority: Authority) 
             await until(lambda: trial.outcome("published") == 1)
 
 
+@pytest.mark.may_block(reason="reads certificates")
 async def test_a_client_certificate_opens_the_door(tmp_path: Path, authority: Authority) -> None:
     ours = authority.issue("candlecast")
     lines = broker_lines(
@@ -75,6 +76,7 @@ async def test_a_missing_client_certificate(
     assert "a certificate of ours (mqtt.tls.certificate_file)" in line
 
 
+@pytest.mark.may_block(reason="reads certificates")
 async def test_a_client_certificate_of_somebody_elses_authority(
     tmp_path: Path, authority: Authority, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -157,6 +159,9 @@ def test_files_that_cannot_be_used_are_named(
     pair, other = authority.issue("one"), authority.issue("two")
     none, garbage = tmp_path / "none.pem", tmp_path / "garbage.pem"
     garbage.write_text("not a certificate\n")
+    der, cut = tmp_path / "der.pem", tmp_path / "cut.pem"
+    der.write_bytes(ssl.PEM_cert_to_DER_cert(first_of(pair.certificate)))
+    cut.write_bytes(pair.certificate.read_bytes()[:100])
 
     def load(certificate: Path, key: Path) -> ssl.SSLContext:
         if side == "server":
@@ -168,7 +173,11 @@ def test_files_that_cannot_be_used_are_named(
         (none, pair.key, "certificate_file: cannot read .*none.pem: No such file"),
         (pair.certificate, none, "key_file: cannot read .*none.pem: No such file"),
         (pair.certificate, other.key, "the key belongs to another certificate"),
-        (garbage, pair.key, "cannot use .*garbage.pem with"),
+        (garbage, pair.key, "certificate_file: .*garbage.pem holds no certificate in PEM$"),
+        (pair.certificate, garbage, "key_file: .*garbage.pem holds no private key in PEM$"),
+        (pair.key, pair.certificate, "certificate_file: .* holds no certificate in PEM$"),
+        (der, pair.key, "certificate_file: .* no certificate in PEM; it looks like DER"),
+        (cut, pair.key, "cannot use .*cut.pem with .*: damaged PEM$"),
     ):
         with pytest.raises(ConfigError, match=words):
             load(certificate, key)
@@ -182,8 +191,15 @@ def test_an_authority_that_cannot_be_used_is_named(tmp_path: Path) -> None:
             client_context(path, None, None)
 
 
-def test_a_key_with_a_passphrase_is_refused_and_nobody_is_asked(
-    tmp_path: Path, authority: Authority
+def first_of(chain: Path) -> str:
+    end = "-----END CERTIFICATE-----\n"
+    return chain.read_text().partition(end)[0] + end
+
+
+@pytest.mark.parametrize("side", ["client", "server"])
+@pytest.mark.parametrize("form", ["PKCS8", "TraditionalOpenSSL"])
+def test_a_key_with_a_passphrase_is_called_that_and_nobody_is_asked(
+    tmp_path: Path, authority: Authority, side: str, form: str
 ) -> None:
     from cryptography.hazmat.primitives import serialization
 
@@ -193,12 +209,16 @@ def test_a_key_with_a_passphrase_is_refused_and_nobody_is_asked(
     locked.write_bytes(
         key.private_bytes(
             serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
+            getattr(serialization.PrivateFormat, form),
             serialization.BestAvailableEncryption(b"sesame"),
         )
     )
-    with pytest.raises(ConfigError, match="cannot use"):
-        server_context(pair.certificate, locked)
+    ca = {"client": (authority.ca,), "server": ()}[side]
+    load = {"client": client_context, "server": server_context}[side]
+    with pytest.raises(ConfigError, match=r"tls\.key_file: .* has a passphrase") as caught:
+        load(*ca, pair.certificate, locked)
+    assert str(caught.value).endswith(f"openssl pkey -in {locked} -out NEW")
+    assert "\n" not in str(caught.value)
 
 
 def test_the_machine_s_authorities_are_asked_for_by_name() -> None:
