@@ -6,17 +6,35 @@ from collections import Counter
 from typing import Annotated, Any, ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, StringConstraints, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
 
 from config.base import Section, Text
 from model.candle import Timeframe
 from model.csvfiles import symbol_name
 from model.errors import ConfigError
 from model.features import CLOSE_FEATURES, FEATURES, LOG_RETURN_FEATURES
+from model.symbols import likely_symbol
 
 Period = Annotated[int, Field(ge=2, le=1000)]
 _SYMBOL = r"^[^\s/:+#\x00]+/[^\s/:+#\x00]+(:[^\s/:+#\x00]+)?$"
-Symbol = Annotated[str, StringConstraints(pattern=_SYMBOL)]
+
+
+def _spelt_as_ccxt_does(value: object) -> object:
+    likely = likely_symbol(value) if isinstance(value, str) else None
+    if likely is not None:
+        msg = f"is not of the form BASE/QUOTE or BASE/QUOTE:SETTLE; did you mean {likely}?"
+        raise ValueError(msg)
+    return value
+
+
+Symbol = Annotated[str, StringConstraints(pattern=_SYMBOL), BeforeValidator(_spelt_as_ccxt_does)]
 
 
 def _known_timeframe(text: str) -> str:
@@ -48,7 +66,10 @@ class Endpoint(Section):
         if value is None:
             return None
         schemes = cls.schemes[info.field_name]
-        msg = f"must be {' or '.join(schemes)}://host:port without path, user or query"
+        msg = (
+            f"must be {' or '.join(schemes)}://host:port without path, user or query, "
+            "an IPv6 address in brackets"
+        )
         try:
             url = urlsplit(value)
             plain = (url.path in {"", "/"}) and not (url.query or url.fragment or url.username)

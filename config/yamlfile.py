@@ -226,6 +226,7 @@ def _complaint(finding: ErrorDetails, model: type[BaseModel]) -> str:
 
 
 _FORMS: Final = {
+    r"^[A-Za-z0-9._-]{1,253}$": "of a host name, without scheme and port",
     r"^[a-z0-9_]+$": "of a ccxt exchange id (lower-case letters and digits)",
     r"^[^\s/:+#\x00]+/[^\s/:+#\x00]+(:[^\s/:+#\x00]+)?$": "BASE/QUOTE or BASE/QUOTE:SETTLE",
 }

@@ -67,3 +67,14 @@ def positive(text: str) -> float:
         msg = f"must be a positive number, not {text!r}"
         raise argparse.ArgumentTypeError(msg)
     return value
+
+
+def symbol(text: str) -> str:
+    """What an option holds that names a market."""
+    from model.symbols import likely_symbol
+
+    likely = likely_symbol(text)
+    if likely is not None:
+        msg = f"{text!r} is not of the form BASE/QUOTE; did you mean {likely}?"
+        raise argparse.ArgumentTypeError(msg)
+    return text

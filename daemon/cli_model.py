@@ -6,7 +6,7 @@ import argparse
 import asyncio
 from pathlib import Path
 
-from daemon.cli_base import add_config, load, positive
+from daemon.cli_base import add_config, load, positive, symbol
 from model.errors import Misfit
 
 _DAYS = 30.0
@@ -17,7 +17,9 @@ def fetch_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--days", type=positive, default=_DAYS, help=f"how far back (default: {_DAYS:g})"
     )
-    parser.add_argument("--symbols", nargs="+", metavar="SYMBOL", help="instead of trading.symbols")
+    parser.add_argument(
+        "--symbols", nargs="+", type=symbol, metavar="SYMBOL", help="instead of trading.symbols"
+    )
 
 
 def fetch(args: argparse.Namespace) -> None:

@@ -10,10 +10,12 @@ from typing import Any, Final
 
 from daemon.tidy import uncollected
 from model.errors import ConfigError, ExchangeError, NotOffered
+from model.symbols import likely_symbol
 
 _ORIGIN: Final = re.compile(r"^(https?|wss?)://[^/?#]*", re.IGNORECASE)
 _REASON_CHARS: Final = 200
 _LISTED: Final = 12
+_NEAR: Final = 3
 
 
 def make_exchange(
@@ -194,13 +196,23 @@ def refusal(name: str, doing: str, error: BaseException) -> ExchangeError:
 
 
 def _near(word: str, known: Iterable[str]) -> str:
-    return " or ".join(difflib.get_close_matches(word, known, n=3))
+    return " or ".join(difflib.get_close_matches(word, known, n=_NEAR))
 
 
 def _alternatives(symbol: str, markets: Iterable[str]) -> str:
-    near = _near(symbol, markets)
+    markets = list(markets)
+    letters = _letters(symbol)
+    spelt_otherwise = [market for market in markets if _letters(market) == letters]
+    likely = likely_symbol(symbol)
+    if likely in markets:
+        spelt_otherwise = spelt_otherwise or [likely]
+    near = " or ".join(spelt_otherwise[:_NEAR]) or _near(symbol.upper(), markets)
     if near:
         return f"did you mean {near}?"
     base = symbol.partition("/")[0]
     same = sorted(market for market in markets if market.startswith(f"{base}/"))[:_LISTED]
     return f"it has {', '.join(same)}" if same else "see the exchange's own list"
+
+
+def _letters(symbol: str) -> str:
+    return "".join(sign for sign in symbol.casefold() if sign.isalnum())

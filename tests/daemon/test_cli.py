@@ -65,6 +65,8 @@ def test_help_is_immediate() -> None:
         ((), "required: COMMAND"),
         (("fly",), "invalid choice: 'fly'"),
         (("fetch", "--days", "-1"), "must be a positive number, not '-1'"),
+        (("fetch", "--symbols", "btc/usdt"), "'btc/usdt' is not of the form BASE/QUOTE; did you"),
+        (("fetch", "--symbols", "ETH/BTC", "BTCUSDT"), "did you mean BTC/USDT?"),
         (("models",), "required: ACTION"),
         (("models", "promote"), "required: version"),
         (("demo", "--exchange", "x"), "cannot play 'x'; allowed: binance, okx, bybit, kraken"),

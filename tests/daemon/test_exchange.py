@@ -102,6 +102,9 @@ def test_unknown_symbols_list_near_ones() -> None:
         check_market(binance, ["BTC/USD"], "1m", ability="fetchOHLCV")
     with pytest.raises(ExchangeError, match="no symbol ETH/QQQQQQQQQ; it has ETH/USDT"):
         check_market(binance, ["ETH/QQQQQQQQQ"], "1m", ability="fetchOHLCV")
+    for symbol in ("btc/usdt", "Btc/Usdt", "BTCUSDT", "BTC-USDT", "BTC_USDT"):
+        with pytest.raises(ExchangeError, match=rf"no symbol {symbol}; did you mean BTC/USDT\?$"):
+            check_market(binance, [symbol], "1m", ability="fetchOHLCV")
     with pytest.raises(ExchangeError, match="no symbol QQ/ZZ; see the exchange's own list"):
         check_market(binance, ["QQ/ZZ"], "1m", ability="fetchOHLCV")
 
