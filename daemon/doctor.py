@@ -29,6 +29,7 @@ from daemon.findings import (
     unclear,
     well,
 )
+from daemon.forward_proxy import proxies_of
 from daemon.metrics import Metrics
 from daemon.offset import ExchangeClock
 from daemon.rest import Rest
@@ -128,13 +129,14 @@ async def _examine_exchange(source: Source, clock: Clock) -> AsyncIterator[Findi
             yield ill("exchange", text, "wait, then try again with fewer symbols")
             return
         except CandlecastError as error:
-            advice = "check the network, a proxy (exchange.endpoint), exchange and trading"
+            advice = "check the network, a proxy (HTTPS_PROXY), exchange and trading"
             yield ill("exchange", str(error), advice)
             return
         took_s = clock.monotonic() - started_s
         count = len(source.symbols)
         text = f"{source.name} answers and has {_symbols(count)} at {source.timeframe.text}"
-        yield well("exchange", f"{text} ({took_s:.1f} s)")
+        proxies = "".join(f", through the proxy {proxy}" for proxy in proxies_of(rest.exchange))
+        yield well("exchange", f"{text}{proxies} ({took_s:.1f} s)")
         yield judge_clock(time.offset_s if time.measured else None, time.error_ms / 1e3)
         yield await _examine_stream(source, rest, time, ear)
     finally:
@@ -149,7 +151,7 @@ async def _examine_stream(source: Source, rest: Rest, time: ExchangeClock, ear: 
     symbol = source.symbols[0]
     interval_s = expected_interval_s(source.timeframe.ms)
     link = Connection(source, [symbol], rest, time, ear, interval_s)
-    advice = "check that websockets pass the firewall or the proxy (exchange.endpoint.ws)"
+    advice = "check that websockets pass the firewall or the proxy (HTTPS_PROXY)"
     async with asyncio.TaskGroup() as group:
         running = group.create_task(link.run())
         heard = group.create_task(link.heard.wait())

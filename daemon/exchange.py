@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any, Final
 
+from daemon.forward_proxy import proxied, proxies_of
 from daemon.tidy import uncollected
 from model.errors import ConfigError, ExchangeError, NotOffered
 from model.symbols import likely_symbol
@@ -28,6 +29,8 @@ def make_exchange(
 ) -> Any:  # noqa: ANN401 - ccxt's classes are untyped
     """Make a rate-limited ccxt.pro instance; it connects when first asked for something.
 
+    It goes through the proxy that the environment names.
+
     Args:
         name: ccxt id.
         endpoint_rest: scheme, host and port that replace those of every REST address.
@@ -37,16 +40,17 @@ def make_exchange(
         wrap: turns the exchange's class into the subclass to instantiate.
 
     Raises:
-        ConfigError: ccxt.pro knows no such exchange.
+        ConfigError: ccxt.pro knows no such exchange, or the environment's proxy cannot be used.
     """
     check_exchange(name)
     import ccxt.pro
 
     from daemon.bounded import bounded
 
-    base = bounded(getattr(ccxt.pro, name))
+    base = proxied(bounded(getattr(ccxt.pro, name)))
     exchange = (wrap(base) if wrap else base)({"enableRateLimit": True})
     exchange.urls = repoint(exchange.urls, endpoint_rest, endpoint_ws)
+    proxies_of(exchange)
     _choose_markets(exchange, set(symbols))
     return exchange
 

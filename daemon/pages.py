@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from daemon.exchange import check_market, is_transient, make_exchange, network_errors, refusal
+from daemon.forward_proxy import note_proxies
 from model.candle import Ohlcv, Timeframe, check_ohlcv, check_open_ms
 from model.errors import BadCandle
 
@@ -104,6 +105,7 @@ async def opened_pages(
         ExchangeError: unreachable, or without a symbol or the timeframe.
     """
     exchange = make_exchange(name, endpoint_rest, symbols=symbols)
+    note_proxies(exchange)
     try:
         try:
             await exchange.load_markets()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from daemon.bans import BANNING, Banned, Bans, ban_s
 from daemon.closing import newest_traded, quiet_until_ms, read_rest, without_holes
 from daemon.exchange import check_market, make_exchange, network_errors, refusal
+from daemon.forward_proxy import note_proxies
 from daemon.offset import ExchangeClock, Reading
 from daemon.pace import Pace
 from model.errors import BadCandle, ExchangeError
@@ -90,6 +91,7 @@ class Rest:
             wrap=lambda base: _polite(base, self),
         )
         self._pace = Pace(self.exchange.rateLimit / 1e3)
+        note_proxies(self.exchange)
         await self._load_markets(self.exchange)
         check_market(self.exchange, source.symbols, source.timeframe.text, ability="watchOHLCV")
         await self.measure()
