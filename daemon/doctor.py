@@ -84,7 +84,7 @@ async def examine(patient: Patient, clock: Clock) -> AsyncIterator[Finding]:
     yield await asyncio.to_thread(_examine_model, patient.recipe)
     for finding in await asyncio.to_thread(_examine_state, patient):
         yield finding
-    yield await _examine_http(*patient.http, https=patient.https)
+    yield await examine_http(*patient.http, https=patient.https)
     async for finding in _examine_systemd(patient.units):
         yield finding
 
@@ -201,7 +201,8 @@ def _examine_state(patient: Patient) -> list[Finding]:
     return [well("state", f"{folder} {made}"), disk]
 
 
-async def _examine_http(host: str, port: int, *, https: bool) -> Finding:
+async def examine_http(host: str, port: int, *, https: bool) -> Finding:
+    """Whether the pages can be served at an address, or the daemon serves them already."""
     address = host_port(host, port)
     try:
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:

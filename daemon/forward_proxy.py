@@ -6,7 +6,10 @@ import ipaddress
 import logging
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
-from urllib.request import getproxies_environment, proxy_bypass_environment
+from urllib.request import (
+    getproxies_environment,
+    proxy_bypass_environment,  # type: ignore[attr-defined]  # the public proxy_bypass takes no list
+)
 
 from daemon.address import host_port
 from model.errors import ConfigError

@@ -1,6 +1,6 @@
 """A bot's side: take forecasts from MQTT, and refuse those that must not be acted upon.
 
-python examples/subscriber.py [HOST [PORT]]
+python examples/subscriber.py [HOST [PORT]], for instance broker.example 1883, or ::1
 """
 
 from __future__ import annotations
@@ -54,7 +54,10 @@ async def follow(host: str, port: int, guard: Guard) -> None:
     """Print accepted forecasts until the connection is lost."""
     async with aiomqtt.Client(host, port, protocol=aiomqtt.ProtocolVersion.V5) as client:
         for topic in TOPICS:
-            await client.subscribe(topic, qos=1)
+            for code in await client.subscribe(topic, qos=1):
+                if not isinstance(code, int) and code.is_failure:
+                    msg = f"it does not let us read {topic} ({code})"
+                    raise aiomqtt.MqttError(msg)
         async for message in client.messages:
             content = json.loads(message.payload)
             if message.topic.matches(TOPICS[0]):

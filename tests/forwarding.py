@@ -70,9 +70,8 @@ class ForwardProxy:
             await writer.drain()
             return
         url = urlsplit(f"//{target}" if method == "CONNECT" else target)
-        self.asked.append(
-            f"{method} {target if method == 'CONNECT' else url._replace(path='', query='').geturl()}"
-        )
+        origin = target if method == "CONNECT" else f"{url.scheme}://{url.netloc}"
+        self.asked.append(f"{method} {origin}")
         back, far = await asyncio.open_connection(HOST, self._hosts[url.hostname or ""])
         if method == "CONNECT":
             writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")

@@ -10,7 +10,8 @@ import mqtt5
 
 from tests.servers import HOST
 
-_CONNECT, _PUBLISH, _PINGREQ, _DISCONNECT = 1, 3, 12, 14
+_CONNECT, _PUBLISH, _SUBSCRIBE, _PINGREQ, _DISCONNECT = 1, 3, 8, 12, 14
+_NO_WILDCARDS = 0xA2
 
 
 class Published(NamedTuple):
@@ -31,7 +32,7 @@ class WillOf(NamedTuple):
 
 
 class FakeBroker:
-    """Async context manager; inside it a broker listens on `port`.
+    """Async context manager; inside it a broker listens on `port` that takes no subscription.
 
     Attributes:
         wills: of every login, in order.
@@ -96,6 +97,8 @@ class FakeBroker:
         if kind == _PUBLISH:
             self.published.append(self._read(first, body))
             return self._on_publish(self.published[-1])
+        if kind == _SUBSCRIBE:
+            return b"\x90\x04" + body[:2] + bytes((0, _NO_WILDCARDS))
         if kind == _PINGREQ:
             self.pings += 1
             return b"\xd0\x00"

@@ -123,12 +123,12 @@ async def published_to(
     on_login: Callable[[WillOf], bytes | None],
     on_publish: Callable[[Published], bytes | None],
     version: str = "5",
-    **more: int,
+    keepalive_s: int = 30,
 ) -> AsyncIterator[tuple[FakeBroker, Trial]]:
     """A running publisher at a broker that answers so."""
     async with (
         FakeBroker(on_login, on_publish, version) as broker,
-        running(Trial(broker.port, version=version, **more)) as trial,
+        running(Trial(broker.port, version=version, keepalive_s=keepalive_s)) as trial,
     ):
         yield broker, trial
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -213,10 +214,9 @@ def test_a_key_with_a_passphrase_is_called_that_and_nobody_is_asked(
             serialization.BestAvailableEncryption(b"sesame"),
         )
     )
-    ca = {"client": (authority.ca,), "server": ()}[side]
-    load = {"client": client_context, "server": server_context}[side]
+    load = server_context if side == "server" else partial(client_context, authority.ca)
     with pytest.raises(ConfigError, match=r"tls\.key_file: .* has a passphrase") as caught:
-        load(*ca, pair.certificate, locked)
+        load(pair.certificate, locked)
     assert str(caught.value).endswith(f"openssl pkey -in {locked} -out NEW")
     assert "\n" not in str(caught.value)
 

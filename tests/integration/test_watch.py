@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import subprocess
@@ -12,9 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import mqtt5
 import pytest
 
 from tests.certificates import Authority
+from tests.daemon.fake_broker import FakeBroker, acknowledged, always
 from tests.servers import HOST, Mosquitto, free_port, mosquitto, password_file, program
 from tests.terminal import terminal
 
@@ -153,6 +156,21 @@ def test_no_broker_is_one_clear_line() -> None:
         f"candlecast: cannot read from the MQTT broker at {HOST}:{port}: "
     )
     assert done.stderr.count("\n") == 1
+
+
+async def test_a_broker_that_takes_no_such_subscription_is_one_clear_line() -> None:
+    accepted = always(mqtt5.ConnAckPacket(wildcard_subscription_available=False).write())
+    async with FakeBroker(accepted, acknowledged) as broker:
+        command = [*WATCH, "--host", HOST, "--port", str(broker.port)]
+        process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
+        async with asyncio.timeout(60):
+            _, said = await process.communicate()
+    assert process.returncode == 1
+    assert said.startswith(
+        f"candlecast: the MQTT broker at {HOST}:{broker.port} does not let us read ".encode()
+    )
+    assert b"Wildcard" in said
+    assert said.count(b"\n") == 1
 
 
 def test_it_logs_in(tmp_path: Path) -> None:
