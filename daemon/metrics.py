@@ -85,7 +85,7 @@ class Metrics:
         self._stages = self._histograms(
             "latency_seconds",
             "Time of each stage; ready: from the closing message to a message ready to send; "
-            "total: on to the broker's acknowledgement",
+            "total: on to the broker's acknowledgement, or until sent with QoS 0",
             SECONDS,
             "stage",
             STAGES,
