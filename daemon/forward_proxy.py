@@ -6,9 +6,9 @@ import ipaddress
 import logging
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
-from urllib.request import (
+from urllib.request import (  # type: ignore[attr-defined]  # proxy_bypass takes no list
     getproxies_environment,
-    proxy_bypass_environment,  # type: ignore[attr-defined]  # the public proxy_bypass takes no list
+    proxy_bypass_environment,
 )
 
 from daemon.address import host_port

@@ -49,5 +49,5 @@ def test_login_and_certificate_of_the_pages(tmp_path: Path) -> None:
     assert guard.login == ("me", "hunter2")
     assert guard.tls is not None
     pair.certificate.write_text("none")
-    with pytest.raises(ConfigError, match=r"http\.tls: cannot use .*pages\.pem with .*pages\.key"):
+    with pytest.raises(ConfigError, match=r"certificate_file: .*pages\.pem holds no certificate"):
         guard_of(settings)
