@@ -105,8 +105,12 @@ def check_config(args: argparse.Namespace) -> None:
     """Check the configuration without connecting."""
     settings = load(args)
     from daemon.exchange import check_ability, make_exchange
+    from daemon.forward_proxy import proxies_of
 
-    check_ability(make_exchange(settings.exchange.name), settings.trading.timeframe, "watchOHLCV")
+    endpoint = settings.exchange.endpoint
+    exchange = make_exchange(settings.exchange.name, endpoint.rest, endpoint.ws)
+    check_ability(exchange, settings.trading.timeframe, "watchOHLCV")
+    proxies_of(exchange)
     from daemon.wiring import broker_of, guard_of, rules_of
     from daemon.work import retrain_job
 

@@ -105,8 +105,8 @@ async def opened_pages(
         ExchangeError: unreachable, or without a symbol or the timeframe.
     """
     exchange = make_exchange(name, endpoint_rest, symbols=symbols)
-    note_proxies(exchange)
     try:
+        note_proxies(exchange, streams=False)
         try:
             await exchange.load_markets()
         except network_errors() as error:
