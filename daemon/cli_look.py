@@ -105,11 +105,13 @@ def check_config(args: argparse.Namespace) -> None:
     """Check the configuration without connecting."""
     settings = load(args)
     from daemon.exchange import make_exchange
+    from daemon.forward_proxy import proxies_of
     from daemon.offer import check_offer
 
-    trading = settings.trading
-    exchange = make_exchange(settings.exchange.name)
+    trading, endpoint = settings.trading, settings.exchange.endpoint
+    exchange = make_exchange(settings.exchange.name, endpoint.rest, endpoint.ws)
     check_offer(exchange, trading.symbols, trading.timeframe, ability="watchOHLCV")
+    proxies_of(exchange)
     from daemon.wiring import broker_of, guard_of, rules_of
     from daemon.work import retrain_job
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any, Final
 
-from daemon.forward_proxy import proxied, proxies_of
+from daemon.forward_proxy import proxied
 from daemon.offer import check_offer
 from daemon.tidy import uncollected
 from daemon.volume_units import choose_rest_volume
@@ -42,7 +42,7 @@ def make_exchange(
         wrap: turns the exchange's class into the subclass to instantiate.
 
     Raises:
-        ConfigError: ccxt.pro knows no such exchange, or the environment's proxy cannot be used.
+        ConfigError: ccxt.pro knows no such exchange.
     """
     check_exchange(name)
     import ccxt.pro
@@ -53,7 +53,6 @@ def make_exchange(
     exchange = (wrap(base) if wrap else base)({"enableRateLimit": True})
     exchange.urls = repoint(exchange.urls, endpoint_rest, endpoint_ws)
     choose_rest_volume(exchange)
-    proxies_of(exchange)
     _choose_markets(exchange, set(symbols))
     return exchange
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _KINDS: Final = {"https": "https", "wss": "https", "http": "http", "ws": "http"}
+_ASKED: Final = ("https", "http", "all")
 _HTTP_PORT: Final = 80
 
 
@@ -48,7 +49,7 @@ def proxy_for(url: str, proxies: Mapping[str, str]) -> str | None:
     named = proxies.get(_KINDS.get(split.scheme, ""), "") or proxies.get("all", "")
     if not named or _is_loopback(host) or proxy_bypass_environment(host, dict(proxies)):
         return None
-    proxy = named if "://" in named else f"http://{named}"
+    proxy = _with_scheme(named)
     scheme, address = proxy.partition("://")[0].lower(), _address(proxy)
     if address is None:
         msg = "the environment's proxy is not an address such as http://proxy.example:3128"
@@ -74,8 +75,11 @@ def proxied(base: type[Any]) -> type[Any]:
     class Proxied(base):  # type: ignore[misc]
         def open(self, lazy: bool = False) -> None:  # noqa: FBT001, FBT002 - ccxt's signature
             super().open(lazy)
-            for proxy in _proxies(self):
-                self.session._default_proxy_auth = strip_auth_from_url(URL(proxy))[1]  # noqa: SLF001
+            proxies = environment()
+            named = next((proxies[kind] for kind in _ASKED if proxies.get(kind)), "")
+            if "@" in named:
+                login = strip_auth_from_url(URL(_with_scheme(named)))[1]
+                self.session._default_proxy_auth = login  # noqa: SLF001
 
         def check_proxy_settings(self, url: str, *_: object) -> list[str | None]:
             """What ccxt asks before each request: proxies for HTTP, HTTPS and SOCKS."""
@@ -90,34 +94,41 @@ def proxied(base: type[Any]) -> type[Any]:
     return Proxied
 
 
-def proxies_of(exchange: Any) -> list[str]:  # noqa: ANN401 - ccxt's classes are untyped
+def proxies_of(exchange: Any, *, streams: bool = True) -> list[str]:  # noqa: ANN401 - ccxt's
     """Host and port of each proxy that an exchange is reached through, without user and password.
+
+    Args:
+        exchange: ccxt instance.
+        streams: whether it will be asked for streams as well.
 
     Raises:
         ConfigError: a proxy cannot be used.
     """
-    proxies = _proxies(exchange)
-    if len({proxy.rpartition("@")[0] for proxy in proxies}) > 1:
-        msg = "HTTP_PROXY and HTTPS_PROXY have different logins; name one proxy for both"
+    proxies = environment()
+    named = {proxies[kind] for kind in _ASKED if proxies.get(kind)}
+    if not named:
+        return []
+    urls = map(exchange.implode_hostname, _addresses(exchange.urls.get("api")))
+    found = {proxy_for(url, proxies) for url in urls if streams or not url.startswith("ws")}
+    used = {proxy for proxy in found if proxy is not None}
+    if used and len({_with_scheme(proxy).rpartition("@")[0] for proxy in named}) > 1:
+        msg = "the proxies of the environment have different logins; name one proxy for all"
         raise ConfigError(msg)
-    return sorted(str(_address(proxy)) for proxy in proxies)
+    return sorted(str(_address(proxy)) for proxy in used)
 
 
-def note_proxies(exchange: Any) -> None:  # noqa: ANN401 - ccxt's
-    """Log what an exchange is reached through."""
-    if proxies := proxies_of(exchange):
+def note_proxies(exchange: Any, *, streams: bool = True) -> None:  # noqa: ANN401 - ccxt's
+    """Log what an exchange is reached through.
+
+    Raises:
+        ConfigError: a proxy cannot be used.
+    """
+    if proxies := proxies_of(exchange, streams=streams):
         log.info("%s is reached through the proxy %s", exchange.id, " and ".join(proxies))
 
 
-def _proxies(exchange: Any) -> set[str]:  # noqa: ANN401 - ccxt's
-    proxies = environment()
-    if not any(proxies.get(kind) for kind in ("http", "https", "all")):
-        return set()
-    found = {
-        proxy_for(exchange.implode_hostname(url), proxies)
-        for url in _addresses(exchange.urls.get("api"))
-    }
-    return {proxy for proxy in found if proxy is not None}
+def _with_scheme(proxy: str) -> str:
+    return proxy if "://" in proxy else f"http://{proxy}"
 
 
 def _addresses(urls: Any) -> Iterator[str]:  # noqa: ANN401 - nested as ccxt likes

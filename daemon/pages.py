@@ -134,9 +134,9 @@ async def opened_pages(
             grid.
     """
     exchange = make_exchange(name, endpoint_rest, symbols=symbols)
-    note_proxies(exchange)
     try:
         check_offer(exchange, symbols, timeframe.text, ability="fetchOHLCV")
+        note_proxies(exchange, streams=False)
         try:
             await exchange.load_markets()
         except network_errors() as error:

@@ -197,19 +197,29 @@ def test_a_proxy_that_cannot_be_used_is_said_at_once(
 ) -> None:
     monkeypatch.setenv("ALL_PROXY", proxy)
     with pytest.raises(ConfigError, match=words) as caught:
-        make_exchange("binance")
+        proxies_of(make_exchange("binance"))
     assert "me:" not in str(caught.value)
     assert "\n" not in str(caught.value)
     monkeypatch.setenv("NO_PROXY", "*")
-    make_exchange("binance")
+    assert proxies_of(make_exchange("binance")) == []
+
+
+def test_what_is_not_asked_for_needs_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fetch from a local server, as in the demo, goes to no stream."""
+    monkeypatch.setenv("ALL_PROXY", "socks5://p.example:1080")
+    exchange = make_exchange("binance", f"http://{HOST}:9")
+    assert proxies_of(exchange, streams=False) == []
+    with pytest.raises(ConfigError):
+        proxies_of(exchange)
 
 
 def test_two_logins_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "http://me:a@p.example:1")
     monkeypatch.setenv("HTTP_PROXY", "http://me:b@p.example:1")
-    make_exchange("binance")
     with pytest.raises(ConfigError, match="different logins"):
-        make_exchange("binance", "http://rest.example", "wss://ws.example")
+        proxies_of(make_exchange("binance"))
+    local = make_exchange("binance", f"http://{HOST}:9", f"ws://{HOST}:9")
+    assert proxies_of(local) == []
 
 
 @pytest.mark.parametrize("name", ccxt.pro.exchanges)
