@@ -14,6 +14,8 @@ from model.errors import ConfigError, ExchangeError, NotOffered
 _ORIGIN: Final = re.compile(r"^(https?|wss?)://[^/?#]*", re.IGNORECASE)
 _REASON_CHARS: Final = 200
 _LISTED: Final = 12
+_MISREAD: Final = {"ndax": "ccxt takes the closing time of its candles for the opening time"}
+"""Exchanges whose candles ccxt reads wrongly by websocket and by REST alike."""
 
 
 def make_exchange(
@@ -120,8 +122,11 @@ def check_ability(exchange: Any, timeframe: str, ability: str) -> None:  # noqa:
         ability: ``watchOHLCV`` or ``fetchOHLCV``.
 
     Raises:
-        NotOffered: it lacks candles or the timeframe.
+        NotOffered: it lacks candles or the timeframe, or ccxt misreads its candles.
     """
+    if exchange.id in _MISREAD:
+        msg = f"{exchange.id} cannot be used: {_MISREAD[exchange.id]}; choose another exchange.name"
+        raise NotOffered(msg)
     if not exchange.has.get(ability):
         what = "candle stream" if ability == "watchOHLCV" else "candle history"
         msg = f"{exchange.id} has no {what}; choose another exchange.name"

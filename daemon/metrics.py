@@ -155,7 +155,7 @@ class Metrics:
         self.clock_error.set(nan)
         self.feed_stale_symbols = self._gauge(
             "feed_stale_symbols",
-            "Symbols whose window is not whole, not up to date, without a trade or not heard by websocket",
+            "Symbols whose window is not whole, not up to date, without a trade or not streamed",
         )
         self.mqtt_connected = self._gauge("mqtt_connected", "1 while there is a broker")
         self.mqtt_connections = self._counter("mqtt_connections", "Connections to the broker")

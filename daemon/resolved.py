@@ -129,11 +129,11 @@ def read_resolved(
     """
     if not isinstance(value, list):
         return None
-    if (found := places.find(value, stored)) is not None:
-        return found
-    match [*value[:4]]:
+    match value[:4]:
         case [str(symbol), str() | None as timeframe, list(rows)]:
             return Resolved(symbol, timeframe, rows)
+    if (found := places.find(value, stored)) is not None:
+        return found
     rows = value if value and isinstance(value[0], list) else [value]
     if not _is_row(rows[0]):
         return None

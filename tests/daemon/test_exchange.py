@@ -94,6 +94,12 @@ def test_what_an_exchange_lacks() -> None:
         check_ability(make_exchange("coinbase"), "1m", "watchOHLCV")
 
 
+@pytest.mark.parametrize("ability", ["watchOHLCV", "fetchOHLCV"])
+def test_an_exchange_whose_candles_ccxt_misreads_is_refused(ability: str) -> None:
+    with pytest.raises(ExchangeError, match="ndax cannot be used: ccxt takes the closing time"):
+        check_ability(make_exchange("ndax"), "1m", ability)
+
+
 def test_unknown_symbols_list_near_ones() -> None:
     binance = make_exchange("binance")
     binance.markets = {"BTC/USDT": {}, "BTC/EUR": {}, "ETH/USDT": {}}
