@@ -1,6 +1,6 @@
 """Reads candles out of the values that ccxt resolves, whatever shape they have. No I/O.
 
-ccxt parses a candle message, stores the rows, and resolves the future of whoever waits for them.
+ccxt parses a candle message, stores the rows, and resolves the future that waits for them.
 Where it stores them differs by exchange: under the symbol, under the symbol and its own name of
 the timeframe, in a new cache for each message, or nowhere. What it resolves differs too: the
 cache, the cache with its symbol and timeframe, or the row.
