@@ -1,6 +1,6 @@
 """Of which symbols the stream says nothing though they are traded. No I/O, no clock.
 
-While a stream is silent the exchange's history goes on filling the windows, and everything looks
+While a stream is silent the exchange's history keeps filling the windows, and everything looks
 well. It is not: forecasts come later, and no candle is seen before its close.
 """
 

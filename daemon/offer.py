@@ -14,6 +14,9 @@ WHAT: Final = {"watchOHLCV": "candle stream", "fetchOHLCV": "candle history"}
 _NEEDED: Final = {"watchOHLCV": ("fetchOHLCV", "watchOHLCV"), "fetchOHLCV": ("fetchOHLCV",)}
 """A window starts from history, so watching needs both."""
 
+_MISREAD: Final = {"ndax": "ccxt takes the closing time of its candles for the opening time"}
+"""Exchanges whose candles ccxt reads wrongly by websocket and by REST alike."""
+
 _DERIVATIVES: Final = ("swap", "future", "option")
 _REASON_CHARS: Final = 200
 _SINCE_MS: Final = 1_700_000_000_000
@@ -43,8 +46,12 @@ def check_offer(
         ability: ``watchOHLCV``, which includes the history that it starts from, or ``fetchOHLCV``.
 
     Raises:
-        NotOffered: it lacks candles, the timeframe, or candles of such a symbol, or wants a key.
+        NotOffered: it lacks candles, the timeframe, or candles of such a symbol, or wants a key;
+            or ccxt misreads its candles.
     """
+    if exchange.id in _MISREAD:
+        msg = f"{exchange.id} cannot be used: {_MISREAD[exchange.id]}; choose another exchange.name"
+        raise NotOffered(msg)
     for needed in _NEEDED[ability]:
         if not exchange.has.get(needed):
             msg = f"{exchange.id} has no {WHAT[needed]}; choose another exchange.name"

@@ -1,6 +1,6 @@
 """Reads candles out of the values that ccxt resolves, whatever shape they have. No I/O.
 
-ccxt parses a candle message, stores the rows, and resolves the future of whoever waits for them.
+ccxt parses a candle message, stores the rows, and resolves the future that waits for them.
 Where it stores them differs by exchange: under the symbol, under the symbol and its own name of
 the timeframe, in a new cache for each message, or nowhere. What it resolves differs too: the
 cache, the cache with its symbol and timeframe, or the row.
@@ -129,11 +129,11 @@ def read_resolved(
     """
     if not isinstance(value, list):
         return None
-    if (found := places.find(value, stored)) is not None:
-        return found
-    match [*value[:4]]:
+    match value[:4]:
         case [str(symbol), str() | None as timeframe, list(rows)]:
             return Resolved(symbol, timeframe, rows)
+    if (found := places.find(value, stored)) is not None:
+        return found
     rows = value if value and isinstance(value[0], list) else [value]
     if not _is_row(rows[0]):
         return None

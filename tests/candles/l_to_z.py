@@ -203,7 +203,7 @@ STREAMS: list[Stream] = [
     Stream("mudrex", market("BTC/USDT:USDT", "BTCUSDT"), "kline@1m@btcusdt", mudrex),
     Stream("nado", market("BTC/USDT0:USDT0", "2"), "latest_candlestick", nado),
     Stream("ndax", market("BTC/CAD", "1"), "SubscribeTicker", ndax, needs="another ccxt",
-           note="ccxt takes the closing time for the opening time, in history too"),
+           note="ccxt takes the closing time for the opening time, in history too; refused"),
     Stream("okx", OKX_SPOT, "candle1m", okx("spot", "BTC-USDT"), flag=True),
     Stream("okx", market("BTC/USDT:USDT", "BTC-USDT-SWAP"), "candle1m",
            okx("swap", "BTC-USDT-SWAP"), flag=True),

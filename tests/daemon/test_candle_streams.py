@@ -351,7 +351,7 @@ async def test_a_timeframe_that_ccxt_trips_over_ends_the_connection_not_the_daem
 
 
 async def test_messages_that_ccxt_does_not_resolve_are_no_candles_and_the_stream_is_deaf() -> None:
-    """The exchange takes the subscription, tells something else, and its history goes on."""
+    """The exchange takes the subscription, tells something else, and is traded meanwhile."""
     (stream,) = [s for s in STREAMS if s.name == "cryptocom-spot"]
     clock = ScaledClock(60.0)
     other = {"id": -1, "method": "subscribe", "code": 0, "result": {"channel": "candles.v2"}}
