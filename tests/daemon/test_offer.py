@@ -58,7 +58,7 @@ def said(
         ("blockchaincom", "BTC/USD", "1m", "blockchaincom has no candle history; choose another"),
         # No candle of this length at all.
         ("binance", "BTC/USDT", "7m", "binance has no timeframe 7m; allowed: 1s, 1m, 3m"),
-        ("ndax", "BTC/USD", "1m", "ndax cannot be used: ccxt takes the closing time of its candles"),
+        ("ndax", "BTC/USD", "1m", "ndax cannot be used: ccxt takes the closing time of its"),
         # Streams have other timeframes than the history; ccxt has several ways to say so.
         ("upbit", "BTC/KRW", "1m", "upbit has no candle stream at 1m; allowed: 1s"),
         ("p2b", "ETH/BTC", "1m", "p2b has no candle stream at 1m; allowed: 1h, 1d"),
