@@ -7,43 +7,29 @@ import gzip
 import io
 import lzma
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from model.candle import Timeframe
-from model.candle_files import ordered_rows, rows_on_grid
-from model.csvreader import FileRules, read_rows
+from model.csvreader import read_rows
 from model.dataset import read_candles
 from model.errors import CandlecastError
-
-MINUTE = Timeframe.parse("1m")
-T = 1_767_225_600_000
-ROWS = 40
-Row = tuple[int, float, float, float, float, float]
-
-
-def candle(at: int) -> Row:
-    opened, close = 42_000.5 + at % 7, 42_001.25 + at % 5
-    return T + 60_000 * at, opened, 42_010.0 + at, 41_990.5 - at, close, 1_234.5 + at
-
-
-CANDLES = [candle(at) for at in range(ROWS)]
-
-
-def lines(write: Callable[[Row], str], *before: str) -> str:
-    return "\n".join([*before, *map(write, CANDLES)]) + "\n"
-
-
-def plain(row: Row) -> str:
-    return ",".join(map(str, row))
-
-
-def values(row: Row) -> str:
-    return ",".join(map(str, row[1:]))
+from tests.candle_csv import (
+    CANDLES,
+    HEADER,
+    MINUTE,
+    Row,
+    T,
+    candle,
+    lines,
+    plain,
+    said,
+    values,
+    written,
+)
 
 
 def when(row: Row, form: str) -> str:
@@ -73,7 +59,6 @@ def binance(row: Row) -> str:
     return f"{row[0] * 1000},{values(row)},{closes},5.0,9,1.0,2.0,0"
 
 
-HEADER = "timestamp,open,high,low,close,volume"
 TEXTS = {
     "as fetched": lines(plain, HEADER),
     "ccxt, no header": lines(plain),
@@ -151,21 +136,6 @@ TEXTS = {
 }
 
 
-def said(path: Path, share: float = 0.05) -> tuple[list[list[float]], list[str]]:
-    """The rows of a file, and what is said about it."""
-    told: list[str] = []
-    rows = rows_on_grid(path, MINUTE, FileRules(share, told.append), "BTC/USDT")
-    assert rows.open_ms.tolist() == sorted(rows.open_ms.tolist())
-    table = [[at, *row] for at, row in zip(rows.open_ms.tolist(), rows.ohlcv.tolist(), strict=True)]
-    return table, told
-
-
-def written(folder: Path, content: str | bytes) -> Path:
-    path = folder / "candles.csv"
-    path.write_bytes(content.encode() if isinstance(content, str) else content)
-    return path
-
-
 @pytest.mark.parametrize("name", TEXTS)
 def test_what_is_clear_is_read(tmp_path: Path, name: str) -> None:
     table, told = said(written(tmp_path, TEXTS[name]))
@@ -216,77 +186,6 @@ def test_what_was_understood_is_said_and_an_error_where_it_cannot_be(
     with pytest.raises(CandlecastError, match=r"candles\.csv: ") as refusal:
         read_candles(path, MINUTE)
     assert note in str(refusal.value)
-
-
-ODD_ROWS = {
-    "high below close": (
-        "{t},100,101,99,102,5",
-        "put right",
-        "line 5, column high: the high 101 is below 102",
-    ),
-    "open above high": (
-        "{t},102,101,99,100,5",
-        "put right",
-        "column high: the high 101 is below 102",
-    ),
-    "low above open": (
-        "{t},100,103,101,102,5",
-        "put right",
-        "column low: the low 101 is above 100",
-    ),
-    "no volume": ("{t},100,103,99,102,", "put right", "column volume: the value is missing"),
-    "far outside": ("{t},100,101,99,300,5", "left out", "column high: the high 101 is below 300"),
-    "empty": ("{t},,,,,", "left out", "line 5, column open: the value is missing"),
-    "null": ("{t},null,null,null,null,null", "left out", "column open: the value is missing"),
-    "text": ("{t},100,dear,99,102,5", "left out", "column high: 'dear' is not a number"),
-    "negative volume": ("{t},100,103,99,102,-5", "left out", "column volume: -5 is no volume"),
-    "price 0": ("{t},0,103,0,102,5", "left out", "column open: 0 is no price"),
-    "infinite": ("{t},100,inf,99,102,5", "left out", "column high: inf is no price"),
-    "huge": ("{t},1e308,1e308,1e308,1e308,5", "left out", "column open: 1e+308 is no price"),
-    "a comma too many": ("{t},1,234.5,103,99,102,5", "left out", "line 5: 7 fields, not 6"),
-    "cut": ("{t},100,10", "left out", "line 5: 3 fields, not 6"),
-    "no time": (",100,103,99,102,5", "left out", "column timestamp: the value is missing"),
-    "odd time": ("soon,100,103,99,102,5", "left out", "column timestamp: 'soon' is not a time"),
-    "time 0": ("0,100,103,99,102,5", "left out", "column timestamp: 0 is not within 2009 to 2099"),
-    "off the grid": (
-        "{off},100,103,99,102,5",
-        "left out",
-        "2026-01-01 00:03:07.000 lies 7 s after a boundary of 1m",
-    ),
-    "the header again": (HEADER, "left out", "column timestamp: 'timestamp' is not a time"),
-}
-
-
-@pytest.mark.parametrize("name", ODD_ROWS)
-def test_an_odd_row_costs_that_row(tmp_path: Path, name: str) -> None:
-    odd, what, why = ODD_ROWS[name]
-    text = lines(plain, HEADER).splitlines()
-    text[4] = odd.format(t=T + 3 * 60_000, off=T + 3 * 60_000 + 7_000)
-    path = written(tmp_path, "\n".join(text))
-    table, told = said(path)
-    assert f"1 of 40 rows are {what}, the first: line 5" in told[0]
-    assert why in told[0]
-    others = [row for row in table if row[0] != T + 3 * 60_000]
-    assert np.array_equal(others, [row for row in CANDLES if row[0] != T + 3 * 60_000])
-    assert len(table) == (40 if what == "put right" else 39)
-    filled = "0 of them (0 %)" if what == "put right" else "1 of them (2.5 %)"
-    assert filled in told[-1]
-    with pytest.raises(CandlecastError, match="line 5") as refusal:
-        read_candles(path, MINUTE)
-    assert why in str(refusal.value)
-
-
-@pytest.mark.parametrize("name", [name for name in ODD_ROWS if name != "off the grid"])
-def test_many_odd_rows_cost_the_file(tmp_path: Path, name: str) -> None:
-    odd, _, why = ODD_ROWS[name]
-    text = lines(plain, HEADER).splitlines()
-    for at in (3, 10, 20):
-        text[1 + at] = odd.format(t=T + at * 60_000)
-    path = written(tmp_path, "\n".join(text))
-    with pytest.raises(CandlecastError, match="3 of 40 rows cannot be used as they are") as refusal:
-        said(path)
-    assert why in str(refusal.value)
-    said(path, share=0.1)
 
 
 UNCLEAR = {
@@ -395,32 +294,6 @@ def test_a_spreadsheet_and_a_cut_archive_are_refused(tmp_path: Path) -> None:
         said(tmp_path)
 
 
-@pytest.mark.parametrize(("share", "fits"), [(0.05, False), (0.5, True), (1.0, True)])
-def test_the_share_that_is_filled_is_said_and_limited(
-    tmp_path: Path, share: float, *, fits: bool
-) -> None:
-    holed = [row for row in CANDLES if row[0] % 240_000 or row[0] == T]
-    path = written(tmp_path, "\n".join([HEADER, *map(plain, holed)]))
-    line = r"40 periods .*, 9 of them \(22 %\) filled"
-    if not fits:
-        with pytest.raises(CandlecastError, match=line):
-            said(path, share)
-        return
-    table, told = said(path, share)
-    assert len(table) == 31
-    assert "9 of them (22 %)" in told[-1]
-    frame = read_candles(path, MINUTE, FileRules(share))
-    assert len(frame) == 40
-    assert (frame["volume"] == 0).sum() == 9
-
-
-def test_of_two_rows_for_one_opening_time_the_last_counts(tmp_path: Path) -> None:
-    text = lines(plain, HEADER) + f"{T + 60_000},1,2,1,1,7\n"
-    table, _ = said(written(tmp_path, text))
-    assert table[1] == [T + 60_000, 1, 2, 1, 1, 7]
-    assert len(table) == 40
-
-
 def test_rows_of_several_chunks_are_read_alike(tmp_path: Path) -> None:
     many = [candle(at % 1000)[1:] for at in range(45_000)]
     text = [HEADER, *(",".join(map(str, (T + 60_000 * i, *row))) for i, row in enumerate(many))]
@@ -429,17 +302,3 @@ def test_rows_of_several_chunks_are_read_alike(tmp_path: Path) -> None:
     assert np.array_equal(np.delete(np.array(many), 44_000, axis=0), rows.ohlcv)
     assert [str(finding) for finding in rows.rejected] == ["line 44002: 1 fields, not 6"]
     assert rows.lines[-1] == 45_001
-
-
-@pytest.mark.parametrize("first_day", [1, 4, 5])
-def test_weeks_begin_when_the_file_has_them(tmp_path: Path, first_day: int) -> None:
-    week = Timeframe.parse("1w")
-    opens = [(at * 7 + first_day) * 86_400_000 + 1_700_006_400_000 for at in range(40)]
-    text = [HEADER, *(f"{at},1,1,1,1,1" for at in opens)]
-    assert rows_on_grid(written(tmp_path, "\n".join(text)), week).open_ms.tolist() == opens
-
-
-def test_without_a_timeframe_rows_are_only_put_in_order(tmp_path: Path) -> None:
-    odd: Sequence[Row] = [CANDLES[9], CANDLES[2], CANDLES[5], CANDLES[2]]
-    rows = ordered_rows(written(tmp_path, "\n".join([HEADER, *map(plain, odd)])), FileRules(0.5))
-    assert rows.open_ms.tolist() == [CANDLES[at][0] for at in (2, 5, 9)]
