@@ -11,17 +11,12 @@ import pytest
 
 from daemon.sandbox.exchange import DIALECTS, Behaviour, SandboxExchange
 from model.errors import CandlecastError
-from tests.sandbox.scaled import (
-    MINUTE,
-    ScaledClock,
-    ccxt_client,
-    minute_tape,
-    minutes,
-    second_tape,
-)
+from tests.daemon.handclock import HandClock
+from tests.sandbox.scaled import MINUTE, ccxt_client, minute_tape, minutes, second_tape
 
 NAMES = ["okx", "bybit", "kraken"]
 KEEP_ALIVE_MS = 150
+NOW_MS = 1_795_435_200_000
 
 
 def client(name: str, exchange: SandboxExchange, **config: Any) -> Any:
@@ -83,22 +78,24 @@ async def test_watched_candles_form_and_close_as_on_the_tape(name: str) -> None:
 async def test_a_subscription_before_a_closing_message_shows_the_candle_that_closes(
     name: str,
 ) -> None:
-    clock = ScaledClock(60.0)
-    tape = minute_tape(1, clock.wall_ms())
-    late = Behaviour(updates=2, close_delay_s=30.0)
-    opens: list[int] = []
+    clock = HandClock(NOW_MS)
+    tape = minute_tape(1, NOW_MS)
+    late = Behaviour(updates=2, close_delay_s=1.0)
+    boundary_ms = NOW_MS + MINUTE.ms
     async with (
         SandboxExchange(tape, name=name, clock=clock, behaviour=late) as exchange,
         client(name, exchange) as ours,
     ):
         await ours.load_markets()
-        boundary_ms = MINUTE.floor(clock.wall_ms()) + MINUTE.ms
-        await clock.sleep((boundary_ms + 1_000 - clock.wall_ms()) / 1_000)
-        async with asyncio.timeout(20):
-            while not opens or opens[-1] <= boundary_ms:
-                opens += [row[0] for row in await ours.watch_ohlcv("S00/USDT", "1m")]
-    assert boundary_ms - MINUTE.ms in opens
-    assert opens == sorted(opens)
+        clock.set_wall_ms(boundary_ms + 300)
+        *_, forming = await ours.watch_ohlcv("S00/USDT", "1m")
+        assert forming[0] == NOW_MS
+        clock.set_wall_ms(boundary_ms + 1_000)
+        rows = {row[0]: row[1:] for row in await ours.watch_ohlcv("S00/USDT", "1m")}
+        assert tuple(rows[NOW_MS]) == tape.candle("S00/USDT", NOW_MS)
+        clock.set_wall_ms(boundary_ms + MINUTE.ms // 3)
+        *_, forming = await ours.watch_ohlcv("S00/USDT", "1m")
+        assert forming[0] == boundary_ms
 
 
 @pytest.mark.parametrize("name", NAMES)
