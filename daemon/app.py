@@ -321,8 +321,7 @@ class App:
         found = await self._pipeline.try_out()
         if found:
             served = self._pipeline.served
-            tried = sum(window.whole for window in self._pipeline.windows)
-            why = summary(served.symbols, found, tried)
+            why = summary(served.symbols, found, len(served.symbols))
             raise await asyncio.to_thread(unservable, self._settings.registry_dir, why)
 
     async def _restore(self) -> None:

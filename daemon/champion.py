@@ -83,7 +83,6 @@ def open_model(recipe: Recipe, version: str) -> Bundle:
             layers than its manifest says or hold weights that are not finite.
     """
     bundle = Registry(recipe.registry).open(version)
-    check_graphs(bundle.onnx, bundle.manifest.units)
     check_fit(
         bundle.manifest,
         timeframe=recipe.timeframe,
@@ -99,6 +98,7 @@ def open_model(recipe: Recipe, version: str) -> Bundle:
             "trading.symbols, train a model with them, or set model.unknown_symbols: fit_on_warmup"
         )
         raise Misfit(msg)
+    check_graphs(bundle.onnx, bundle.manifest.units)
     return bundle
 
 

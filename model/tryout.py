@@ -106,7 +106,8 @@ def _too_far(served: ServedModel, idx: Index, ohlcv: Floats, count: int) -> Floa
     last = ohlcv[:, -price.shape[1] :, 3]
     middle = _median(np.where(sound, _distance(served, idx, price, last), np.nan))
     # A comparison with NaN is False.
-    return np.where(middle > _bound(served, ohlcv[:, :, 3]), middle, 0.0)
+    away: Floats = np.where(middle > _bound(served, ohlcv[:, :, 3]), middle, 0.0)
+    return away
 
 
 def _distance(served: ServedModel, idx: Index, price: Floats, last: Floats) -> Floats:

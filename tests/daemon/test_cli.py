@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,8 +20,10 @@ from daemon.sandbox.exchange import SandboxExchange
 from daemon.sandbox.tape import Tape, build_tape
 from model.candle import Timeframe
 from model.errors import BundleError
+from model.onnx_export import export_onnx
 from model.registry import Registry
 from tests.model.bundles import parts
+from tests.models import drawn_weights
 from tests.servers import silent_exchange
 
 MINUTE = Timeframe.parse("1m")
@@ -171,7 +174,11 @@ def test_promoting_what_the_daemon_will_refuse_says_so(
         assert line.startswith(refused.format(version))
     config.write_text("trading: {timeframe: 15m, symbols: [BTC/USDT]}\n", encoding="utf-8")
     _, out, _ = outcome(capsys, "models", "promote", versions[1], "--config", str(config))
-    assert out.splitlines()[-1] == f"champion: {versions[1]}"
+    assert "the daemon will not serve it: manifest.json says" in out.splitlines()[-1]
+    served = replace(parts(2), onnx=export_onnx(drawn_weights(6, (64, 32))))
+    version = registry.write(served)
+    _, out, _ = outcome(capsys, "models", "promote", version, "--config", str(config))
+    assert out.splitlines()[-1] == f"champion: {version}"
 
 
 def test_models_without_any(capsys: pytest.CaptureFixture[str], config: Path) -> None:

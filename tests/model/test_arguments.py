@@ -184,11 +184,13 @@ def test_a_refused_call_leaves_a_model_as_it_was(shared: LSTMPricePredictor, nam
 def test_refused_targets_leave_a_model_as_it_was(shared: LSTMPricePredictor, name: str) -> None:
     odd, message = NO_TARGETS[name]
     before, model = shared.predict(X), shared.model
-    for call in (
+    calls: list[Callable[[], object]] = [
         lambda: shared.evaluate(X, odd),
         lambda: shared.train(X, odd),
-        *([] if odd is None else [lambda: shared.train(X, Y, X, odd)]),
-    ):
+    ]
+    if odd is not None:
+        calls.append(lambda: shared.train(X, Y, X, odd))
+    for call in calls:
         with pytest.raises(ValueError, match=message):
             call()
         _check_unchanged(shared, model, before)
