@@ -113,7 +113,7 @@ def _too_far(served: ServedModel, idx: Index, ohlcv: Floats, count: int) -> Floa
 def _distance(served: ServedModel, idx: Index, price: Floats, last: Floats) -> Floats:
     """How far forecasts ``(k, n)`` are from what they start from; infinite if they are no price."""
     with np.errstate(all="ignore"):
-        distance = np.abs(np.log(price) - np.log(last))
+        distance: Floats = np.abs(np.log(price) - np.log(last))
     distance[~((price > 0.0) & (price < np.inf))] = np.inf
     if served.target == "close" and (known := served.trained_closes(idx)) is not None:
         low, high = known
