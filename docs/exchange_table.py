@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from daemon.readers import READERS
+from daemon.volume_units import VOLUME_UNITS, Done
 from tests.candles.facts import lacking, many
 from tests.candles.kinds import Stream
 from tests.candles.streams import STREAMS
@@ -24,7 +25,9 @@ asked.
   what ccxt resolves.
 - **Closed by**: *flag*: the exchange says that a candle is closed. *successor*: a candle is closed
   when the next one begins, or when the exchange's history has it.
-- **Volume**: what the websocket counts: base currency, quote currency or contracts.
+- **Volume**: what websocket and REST count, by their documentation: base currency, quote currency
+  or contracts. Where they differ, the column says what candlecast does. The daemon also compares
+  both ways at work; see [operations.md](operations.md).
 - **Several symbols**: how ccxt subscribes to them.
 - **Not by websocket**: timeframes that ccxt knows of the exchange and cannot subscribe to. The
   connection fails, and the log and `candlecast doctor` say so.
@@ -33,6 +36,8 @@ asked.
 running daemon its symbols are stale, the status is `degraded`, and the log says of which symbol the
 stream keeps silent.
 """
+
+_UNITS = {(unit.exchange, unit.kind): unit for unit in VOLUME_UNITS}
 
 _COLUMNS = (
     "Exchange",
@@ -69,6 +74,16 @@ def exchanges() -> str:
     return _INTRODUCTION + "\n".join(lines) + "\n"
 
 
+def _volume(stream: Stream) -> str:
+    """The units of a stream's volumes, and what is done where REST has another."""
+    known = _UNITS.get((stream.exchange, stream.kind))
+    if known is None or known.stream is None or known.rest is None:
+        return "not documented" if known is None else known.done.value
+    if known.done is Done.NOTHING:
+        return known.stream.value
+    return f"websocket {known.stream.value}, REST {known.rest.value}: {known.done.value}"
+
+
 def _row(stream: Stream) -> str:
     cells = (
         stream.exchange,
@@ -76,7 +91,7 @@ def _row(stream: Stream) -> str:
         f"`{stream.channel}`",
         "direct" if stream.exchange in READERS else "ccxt",
         "flag" if stream.flag else "successor",
-        stream.volume,
+        _volume(stream),
         many(stream.exchange),
         ", ".join(lacking(stream.exchange)),
         stream.note,
