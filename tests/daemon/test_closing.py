@@ -212,15 +212,16 @@ def test_the_period_of_an_impossible_row_is_named_lest_it_pass_for_a_quiet_one(
     assert [candle.open_ms for candle in answer.final] == [ROWS[0][0], ROWS[2][0]]
 
 
-def test_a_row_off_the_grid_counts_and_ends_the_answer_only_where_it_stands_for_a_candle() -> None:
+def test_a_row_off_the_grid_counts_and_costs_its_period_only_where_it_stands_for_a_candle() -> None:
     odd: list[object] = [T0 + FRAME.ms + 1, 100.0, 101.0, 99.0, 100.5, 3.0]
     for at in range(4):
         rows = [*ROWS[:at], odd, *ROWS[at:]]
         answer = read_rest("A/B", rows, FRAME, NEVER, (NEVER, 1.0))
         assert [candle.open_ms for candle in answer.final] == [row[0] for row in ROWS]
         assert [type(error) for error in answer.impossible] == [OffGrid]
-    # The candle of its period is missing, and what follows would make it a period without trades.
-    assert finals([ROWS[0], odd, ROWS[2]], NEVER) == [0]
+        assert not answer.unusable
+    answer = read_rest("A/B", [ROWS[0], odd, ROWS[2]], FRAME, NEVER, (NEVER, 1.0))
+    assert answer.unusable == {T0 + FRAME.ms}
 
 
 def test_zero_trade_periods_can_be_missing_altogether_and_are_filled_when_they_are_over() -> None:
