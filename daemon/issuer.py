@@ -33,6 +33,12 @@ if TYPE_CHECKING:
 
 _BATCH_PART = 100
 
+_FAULTS: Final = {
+    "not_a_price": "is not a price",
+    "not_an_interval": "has no finite interval",
+}
+"""What is wrong with a forecast, by the reason it is counted under."""
+
 
 class Run(NamedTuple):
     """What the network made of k candles that it ran together.
@@ -129,7 +135,8 @@ class Issuer:
         marks: the newest forecast of each symbol, as it is remembered over a restart.
         cadence: how often forecasts of each symbol leave.
         withheld: slots of forecasts that were of no use; whoever learns from forecasts empties it.
-        unpriced: symbols whose newest forecast was not a price.
+        unsound: why the newest forecast of a symbol could not be published, by symbol; the end of
+            a sentence that begins with "its forecast".
     """
 
     def __init__(
@@ -161,7 +168,7 @@ class Issuer:
         self.marks: Final = Marks(())
         self.cadence: Final = Cadence(market.timeframe.ms)
         self.withheld: Final[list[int]] = []
-        self.unpriced: Final[set[str]] = set()
+        self.unsound: Final[dict[str, str]] = {}
         self.address(market.symbols)
 
     def address(self, symbols: Sequence[str]) -> None:
@@ -171,7 +178,7 @@ class Issuer:
         self._writer = Writer(market._replace(symbols=tuple(symbols)))
         self.marks.rename(self._topics)
         self.ledger.forget_all_but(symbols)
-        self.unpriced.clear()
+        self.unsound.clear()
         self.cadence.forget_all_but(symbols)
 
     def issue(self, batch: Sequence[Ready], run: Run) -> list[bytes]:
@@ -241,9 +248,9 @@ class Issuer:
         ):
             candle = ready.candle
             if fault is None:
-                self.unpriced.discard(candle.symbol)
+                self.unsound.pop(candle.symbol, None)
             else:
-                self.unpriced.add(candle.symbol)
+                self.unsound[candle.symbol] = _FAULTS[fault]
             if filled == run.lookback:
                 # The market may be none any more: exchanges go silent about one that they delist.
                 reason = "untraded"

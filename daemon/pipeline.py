@@ -259,7 +259,7 @@ class Pipeline:
     def withheld(self) -> dict[str, str]:
         """Symbols whose newest forecast was withheld: the end of a sentence about the forecast."""
         reasons = {self.windows[slot].symbol: why for slot, why in self._seats.faults.items()}
-        return {s: reasons.get(s, "is not a price") for s in {*reasons, *self._issuer.unpriced}}
+        return self._issuer.unsound | reasons
 
     def take_over(
         self,
