@@ -7,6 +7,9 @@ from typing import Final, NamedTuple
 _HANG_UPS: Final = 3
 """A broker that restarts hangs up once or twice as well."""
 
+_HANG_UPS_OF_A_KNOWN_BROKER: Final = 20
+"""A broker that has taken everything is more likely away than set up anew."""
+
 
 class Limits(NamedTuple):
     """What may be asked of a broker.
@@ -76,6 +79,11 @@ class Negotiation:
         before = self.limits
         self._named = self._named.within(without)
         return self.limits != before
+
+    def took(self) -> None:
+        """Note that the broker has acknowledged messages within these limits."""
+        if self.limits == EVERYTHING:
+            self._patience = max(self._patience, _HANG_UPS_OF_A_KNOWN_BROKER)
 
     def hung_up(self) -> bool:
         """Note a connection that was closed before a message was acknowledged.

@@ -213,6 +213,7 @@ class Publisher:
             await self._serve(link)
         except HungUpError:
             if link.answered:
+                self._negotiation.took()
                 self._negotiation.start_over()
             else:
                 self._negotiation.hung_up()

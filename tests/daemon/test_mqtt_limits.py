@@ -28,6 +28,27 @@ def test_a_broker_that_hangs_up_is_asked_for_less_step_by_step() -> None:
     assert asked == [EVERYTHING, EVERYTHING, NO_RETAIN, NO_RETAIN, least, least, EVERYTHING]
 
 
+def test_a_broker_that_took_everything_is_asked_for_less_only_after_many_hang_ups() -> None:
+    negotiation = Negotiation(patience=2)
+    negotiation.took()
+    negotiation.start_over()
+    asked = []
+    for _ in range(21):
+        asked.append(negotiation.limits)
+        negotiation.hung_up()
+    assert asked == [EVERYTHING] * 20 + [NO_RETAIN]
+
+
+def test_a_guess_that_was_taken_does_not_stand_for_everything() -> None:
+    negotiation = Negotiation(patience=1)
+    negotiation.hung_up()
+    assert negotiation.limits == NO_RETAIN
+    negotiation.took()
+    negotiation.start_over()
+    negotiation.hung_up()
+    assert negotiation.limits == NO_RETAIN
+
+
 def test_steps_that_are_left_are_told() -> None:
     negotiation = Negotiation(patience=1)
     assert [negotiation.hung_up() for _ in range(3)] == [True, True, False]
