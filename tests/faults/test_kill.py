@@ -141,7 +141,7 @@ def test_a_forecast_on_its_way_when_killed_is_not_published_in_other_words(tmp_p
             first.kill()
         place.hear(lambda: place.state() == "offline")
         with place.running() as second:
-            second.wait_ready()
+            second.wait_ready(MAX_WAIT_S)
             place.hear(lambda: place.state() == "online")
             assert second.stop() == 0, second.log
         place.hear(lambda: place.state() == "offline")
@@ -154,7 +154,7 @@ def test_killed_at_any_point_it_goes_on_from_what_is_written_down(
     draw = random.Random(rounds(5, int(time.time())))
     with place_of(tmp_path, "1s") as place:
         with place.running() as process:
-            process.wait_ready()
+            process.wait_ready(MAX_WAIT_S)
             place.hear(lambda: len(place.forecasts()) >= 4)
             # A slow machine forecasts before the window is written down.
             place.hear(lambda: place.written() >= WINDOW)
@@ -170,7 +170,7 @@ def test_killed_at_any_point_it_goes_on_from_what_is_written_down(
             assert "Traceback" not in process.log
         enough, before_start = len(place.forecasts()) + 6, len(process.log)
         with place.running() as process:
-            process.wait_ready()
+            process.wait_ready(MAX_WAIT_S)
             place.hear(lambda: len(place.forecasts()) >= enough)
             last_start = process.log[before_start:]
             fetched = sample(process.get("/metrics")[1], FETCHED)
@@ -207,7 +207,7 @@ async def test_killed_before_a_missing_candle_came_it_asks_for_the_hole_only(
         config = write_config(tmp_path, sections(ready, broker.port, port))
         try:
             with daemon(config, port) as first:
-                await asyncio.to_thread(first.wait_ready)
+                await asyncio.to_thread(first.wait_ready, MAX_WAIT_S)
                 hole_ms = SECOND.floor(time.time() * 1e3) + 2 * SECOND.ms
                 exchange.faults.skipped.update((symbol, hole_ms) for symbol in tape.symbols)
                 # The answer that would join what the stream tells after the hole does not come.
@@ -217,7 +217,7 @@ async def test_killed_before_a_missing_candle_came_it_asks_for_the_hole_only(
                 first.kill()
             exchange.faults.ban_until_ms = 0
             with daemon(config, port) as second:
-                await asyncio.to_thread(second.wait_ready)
+                await asyncio.to_thread(second.wait_ready, MAX_WAIT_S)
                 metrics = (await asyncio.to_thread(second.get, "/metrics"))[1]
                 assert second.process.poll() is None
                 await asyncio.to_thread(second.stop)
