@@ -114,10 +114,12 @@ class CatchUp:
         now_s = self._clock.monotonic()
         if now_s < begin_s:
             await self._clock.sleep(begin_s - now_s)
-        elif len(self._ledger):
+            return
+        if len(self._ledger):
             self._ledger.settle(_ENTERED_TOGETHER)
             await self._clock.sleep(0)
-        else:
+        # Each closing candle enters something new, so preparing cannot always wait for the ledger.
+        if not len(self._ledger) or now_s >= self._put_off_s + _PATIENCE_S:
             await self._prepare()
 
     async def _prepare(self) -> None:

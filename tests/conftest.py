@@ -10,11 +10,18 @@ from pathlib import Path
 
 import pytest
 from blockbuster import BlockBuster
+from hypothesis import HealthCheck, settings
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CANDLES = REPOSITORY / "daemon" / "sandbox" / "data" / "slim_BTCUSDT-15m_2025-01_05.csv.gz"
 REQUIRE_ALL = "CANDLECAST_REQUIRE_ALL"
 SOAK = "CANDLECAST_SOAK"
+
+# How long an example takes says more of the machine than of the code.
+settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session")

@@ -180,7 +180,7 @@ class Route:
 async def running(path: Route) -> AsyncIterator[Route]:
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(path.pipeline.run()), group.create_task(path.recorder.run())]
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(150):
             yield path
         for task in tasks:
             task.cancel()

@@ -31,6 +31,7 @@ from tests.ccxtline import Line
 from tests.daemon.handclock import RecordedClock
 from tests.daemon.test_tap import Ear as Recorder
 from tests.sandbox.scaled import MINUTE, ScaledClock
+from tests.servers import MAX_WAIT_S
 
 START_MS = 1_764_460_800_000
 HEARD = [stream for stream in STREAMS if not stream.needs]
@@ -145,7 +146,7 @@ async def listening(
 
 
 async def until_heard(link: Connection, ear: Ear, candles: int) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(MAX_WAIT_S):
         while ear.messages < candles and not link.ended.is_set() and not ear.bugs:
             await asyncio.sleep(0.002)
 
@@ -203,7 +204,7 @@ async def test_several_symbols_are_subscribed_to(stream: Stream) -> None:
         serving(stream, []) as server,
         listening(stream, server, ear, stream.of_litecoin()) as link,
     ):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(MAX_WAIT_S):
             while subscribed(server, stream) is None and not link.ended.is_set():
                 await asyncio.sleep(0.002)
     assert (link.error, ear.bugs) == (None, [])
@@ -314,7 +315,7 @@ async def test_what_is_said_to_be_missing_is_missing(stream: Stream) -> None:
         serving(stream, messages(stream)) as server,
         listening(stream, server, ear) as link,
     ):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(MAX_WAIT_S):
             while not link.ended.is_set() and len(ear.garbage) < len(messages(stream)):
                 await asyncio.sleep(0.002)
     assert ear.finals == []
@@ -343,7 +344,7 @@ async def test_a_timeframe_that_ccxt_trips_over_ends_the_connection_not_the_daem
     async with (
         serving(two_hours, []) as server,
         listening(two_hours, server, ear) as link,
-        asyncio.timeout(10),
+        asyncio.timeout(MAX_WAIT_S),
     ):
         await link.ended.wait()
     assert isinstance(link.error, ccxt.NotSupported)
@@ -365,7 +366,7 @@ async def test_messages_that_ccxt_does_not_resolve_are_no_candles_and_the_stream
     async with (
         serving(stream, [other], history) as server,
         listening(stream, server, ear, clock=clock) as link,
-        asyncio.timeout(20),
+        asyncio.timeout(MAX_WAIT_S),
     ):
         await link.deaf.wait()
     assert link.deaf_to == ("BTC/USDT",)

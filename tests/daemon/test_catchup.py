@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
+from daemon.catchup import CatchUp
+from daemon.ledger import Ledger
 from model.bundle import Bundle
 from model.history import History
-from tests.daemon.route import CAPACITY, ROWS, SYMBOLS, Route, Steps, Tape, check, running
+from model.serving import ServedModel
+from tests.daemon.handclock import HandClock
+from tests.daemon.route import CAPACITY, ROWS, SYMBOLS, T0, Route, Steps, Tape, check, running
 from tests.daemon.test_swap import Stage, check_all, loaded
 from tests.models import Floats, promote
 
@@ -34,6 +42,8 @@ async def test_states_are_prepared_even_where_something_closes_all_the_time(
                 path.close(market, symbol, end - 1)
                 while len(path.published.forecasts) == made:
                     await asyncio.sleep(0.001)
+                # However busy the machine: what others do in their threads gets on meanwhile.
+                await path.pipeline.ping()
         clock.now_s += 1.0
         await path.pipeline.settled()
         made = len(path.published.forecasts)
@@ -41,6 +51,50 @@ async def test_states_are_prepared_even_where_something_closes_all_the_time(
         assert made - path.sample("candlecast_unprepared_total") > len(SYMBOLS)
         assert path.scored() == made - len(SYMBOLS)
     check(bundle, market, path.published.forecasts[-1])
+
+
+class Refilled:
+    """A ledger to which the next closing candle has added something whenever one looks."""
+
+    def __init__(self) -> None:
+        self.on_settled: Callable[[], None] = lambda: None
+
+    def __len__(self) -> int:
+        return 1
+
+    def settle(self, most: int) -> None:
+        assert most >= 1
+        self.on_settled()
+
+
+async def test_states_are_prepared_though_every_candle_adds_to_the_ledger() -> None:
+    clock, ledger = HandClock(T0), Refilled()
+    prepared: list[int] = []
+    served = cast(
+        "ServedModel",
+        SimpleNamespace(
+            preparation=lambda slots: (slots, slots),
+            prepare=lambda slots, _rows, _stamps: prepared.extend(slots.tolist()),
+        ),
+    )
+    with ThreadPoolExecutor(1) as worker:
+        catch_up = CatchUp(cast("Ledger", ledger), worker, clock, lambda: served, lambda: False)
+        # While something is entered the next candle closes.
+        ledger.on_settled = catch_up.stand_back
+        catch_up.put_off([3])
+        task = asyncio.create_task(catch_up.run())
+        for _ in range(4):
+            catch_up.arrived(clock.monotonic())
+            catch_up.go_on()
+            await clock.advance(0.1)
+        assert not prepared
+        for _ in range(4):
+            catch_up.arrived(clock.monotonic())
+            catch_up.go_on()
+            await clock.advance(0.1)
+        task.cancel()
+        await asyncio.wait([task])
+    assert prepared == [3]
 
 
 async def test_what_was_published_is_in_the_books_when_the_path_ends(

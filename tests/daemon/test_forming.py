@@ -22,6 +22,7 @@ from model.candle import Candle, Ohlcv
 from model.forecast import Market
 from model.history import History
 from tests.daemon.route import CAPACITY, MINUTE, SYMBOLS, T0, Route, Tape, running
+from tests.servers import MAX_WAIT_S
 
 INTERVAL_S = 0.02
 
@@ -77,7 +78,7 @@ class Bench:
     async def worked(self, updates: float) -> None:
         """Wait until so many updates have met their fate."""
         fates = ("published", "conflated", "skipped")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(MAX_WAIT_S):
             while sum(map(self.count, fates)) < updates:
                 await asyncio.sleep(0.001)
 

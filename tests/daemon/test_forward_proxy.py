@@ -20,7 +20,7 @@ from model.errors import ConfigError
 from tests.certificates import Authority
 from tests.forwarding import ForwardProxy, by_tls
 from tests.sandbox.scaled import second_tape
-from tests.servers import HOST
+from tests.servers import HOST, MAX_WAIT_S
 
 NAMES = ("http", "https", "all", "no", "ws", "wss")
 SECRET = "se:cr@t"
@@ -65,7 +65,7 @@ def client(authority: Authority, *, tls: bool) -> Any:
 
 async def candle_from(exchange: Any) -> list[float]:
     """The newest candle by websocket, after a look at the history."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(MAX_WAIT_S):
         await exchange.load_markets()
         assert await exchange.fetch_ohlcv("S00/USDT", "1s", limit=3)
         rows: list[list[float]] = await exchange.watch_ohlcv("S00/USDT", "1s")

@@ -23,6 +23,7 @@ from daemon.tls import server_context
 from model.errors import CandlecastError
 from tests.certificates import Authority
 from tests.daemon.handclock import HandClock, RecordedClock
+from tests.servers import MAX_WAIT_S
 
 WELL = Health(alive=True, ready=True, detail={"symbols": 20, "stale_symbols": []})
 
@@ -367,9 +368,9 @@ async def test_connections_are_bounded_however_many_are_opened(
             writer.write(b"GET /readyz HT")
         for reader, _ in pairs[8:]:
             with suppress(ConnectionError):
-                assert await asyncio.wait_for(reader.read(), 5) == b""
+                assert await asyncio.wait_for(reader.read(), MAX_WAIT_S) == b""
         for reader, _ in pairs[:8]:
-            assert await asyncio.wait_for(reader.read(), 5) == b""
+            assert await asyncio.wait_for(reader.read(), MAX_WAIT_S) == b""
         assert (await get(f"{url}/readyz"))[0] == 200
         for _, writer in pairs:
             writer.close()

@@ -21,6 +21,7 @@ from model.history import FittedScaler, History
 from model.serving import ServedModel
 from tests.daemon.handclock import HandClock, settle
 from tests.models import SHORT, promote, random_candles
+from tests.servers import MAX_WAIT_S
 
 SYMBOLS = ("A/U", "B/U")
 MARKET = ("binance", "1m")
@@ -160,14 +161,14 @@ async def test_it_saves_now_and_then_and_a_failing_history_ends_nothing(
             task = group.create_task(keeper.run(lambda: model))
             await settle()
             await clock.advance(301.0)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(MAX_WAIT_S):
                 while await recorder.read(read) != state(model):
                     await asyncio.sleep(0.01)
             live(model, 3, seed=5)
             await asyncio.to_thread(drop_table, tmp_path / "history.sqlite")
             await settle()
             await clock.advance(301.0)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(MAX_WAIT_S):
                 while "was not saved" not in caplog.text:
                     await asyncio.sleep(0.01)
             assert not task.done()

@@ -18,6 +18,7 @@ from model.bundle import Bundle
 from model.history import History
 from tests.daemon.route import CAPACITY, MINUTE, SYMBOLS, T0, Route, Tape, running
 from tests.models import Floats
+from tests.servers import MAX_WAIT_S
 
 
 class Shown:
@@ -87,7 +88,7 @@ async def watching(url: str) -> AsyncIterator[AsyncIterator[tuple[str, Any]]]:
             elif key == "data":
                 yield name, json.loads(value)
 
-    timeout = aiohttp.ClientTimeout(total=30)
+    timeout = aiohttp.ClientTimeout(total=MAX_WAIT_S)
     # A line holds every symbol.
     async with (
         aiohttp.ClientSession(timeout=timeout, read_bufsize=1 << 20) as session,
@@ -183,7 +184,7 @@ async def test_only_so_many_may_watch(shown: Shown) -> None:
         assert (status, text) == (503, "16 browsers are watching already")
         enough.set()
     # One that has left is noticed by the next thing that it is told.
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(MAX_WAIT_S):
         while shown.watchers:
             await asyncio.sleep(0.05)
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from daemon.notify import Notifier, Watchdog, tell_progress
 from model.errors import ConfigError
 from tests.daemon.handclock import HandClock
+from tests.servers import MAX_WAIT_S
 
 
 @contextmanager
@@ -161,7 +162,7 @@ async def test_silence_while_the_inference_thread_or_a_candle_is_stuck(address: 
         clock, inner = HandClock(0), Inner()
 
         async def heard() -> str:
-            return (await asyncio.wait_for(loop.sock_recv(listening, 4096), 5)).decode()
+            return (await asyncio.wait_for(loop.sock_recv(listening, 4096), MAX_WAIT_S)).decode()
 
         async def silent() -> None:
             for _ in range(8):

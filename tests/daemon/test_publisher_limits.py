@@ -26,7 +26,7 @@ from tests.daemon.fake_broker import (
 )
 from tests.daemon.trial import STATUS, Trial, connected, running, until
 from tests.faults.proxy import FaultProxy
-from tests.servers import HOST, mosquitto
+from tests.servers import HOST, MAX_WAIT_S, mosquitto
 
 NO_RETAIN, QOS_0, QOS_1 = "retain_available false", "max_qos 0", "max_qos 1"
 NO_RETAIN_SAID, QOS_0_SAID = "keeps no retained messages", "takes QoS 0 only"
@@ -244,7 +244,7 @@ async def test_a_refusal_for_good_is_one_line_that_says_what_to_do(
     raw = answer if isinstance(answer, bytes) else answer.write()
     async with FakeBroker(always(raw), acknowledged) as broker:
         with pytest.raises(BrokerError, match=words) as caught:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(MAX_WAIT_S):
                 await Trial(broker.port).publisher.run()
     assert "\n" not in str(caught.value)
 

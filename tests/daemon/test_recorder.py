@@ -19,6 +19,7 @@ from model.candle import Candle, Ohlcv
 from model.forecast import Forecast
 from model.history import History
 from tests.forecasts import forecast_at
+from tests.servers import MAX_WAIT_S
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -81,7 +82,7 @@ def slots(history: History, symbol: str = "BTC/USDT") -> list[int]:
 
 
 async def until(reached: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(MAX_WAIT_S):
         while not await reached():
             await asyncio.sleep(0.005)
 

@@ -14,7 +14,7 @@ from model.errors import BrokerError, ConfigError
 from tests.certificates import Authority, Pair
 from tests.daemon.example_broker import example_broker, heard_by
 from tests.daemon.trial import Trial, connected, running, until
-from tests.servers import Mosquitto, mosquitto
+from tests.servers import MAX_WAIT_S, Mosquitto, mosquitto
 
 
 @pytest.fixture
@@ -149,7 +149,7 @@ async def test_the_example_broker_lets_the_daemon_write_and_the_trader_read(
             assert await heard_by(server, authority, "candlecast") == []
         denied = Trial(server.port, username="trader", tls=context)
         with pytest.raises(BrokerError, match=r"denies publishing to .* let user 'trader' write"):
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(MAX_WAIT_S):
                 await denied.publisher.run()
 
 

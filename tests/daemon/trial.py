@@ -13,8 +13,10 @@ from daemon.metrics import Metrics
 from daemon.outbox import Outbox, Outgoing
 from daemon.publisher import Broker, Publisher
 from daemon.topics import prediction_topic, status_topic
+from tests.sandbox.scaled import ScaledClock
 from tests.servers import (
     HOST,
+    MAX_WAIT_S,
     Subscriber,
 )
 
@@ -32,6 +34,8 @@ class Wall:
     def __init__(self) -> None:
         self.now_ms = 1_776_859_620_000
         self.longest_s = 0.0
+        # Ten times faster, so that reconnecting does not take the tests' time.
+        self._sleeps = ScaledClock(10.0)
 
     def wall_ms(self) -> int:
         return self.now_ms
@@ -41,8 +45,7 @@ class Wall:
 
     async def sleep(self, seconds: float) -> None:
         self.longest_s = max(self.longest_s, seconds)
-        # Ten times faster, so that reconnecting does not take the tests' time.
-        await asyncio.sleep(seconds / 10)
+        await self._sleeps.sleep(seconds)
 
 
 class Trial:
@@ -93,8 +96,13 @@ async def running(trial: Trial) -> AsyncIterator[Trial]:
         task.cancel()
 
 
-async def arrives(subscriber: Subscriber, within_s: float = 10.0) -> dict[str, Any]:
+async def arrives(subscriber: Subscriber, within_s: float = MAX_WAIT_S) -> dict[str, Any]:
     return await asyncio.to_thread(subscriber.next, within_s)
+
+
+async def all_of(subscriber: Subscriber) -> list[dict[str, Any]]:
+    """What the broker has passed on up to now and was not taken yet."""
+    return await asyncio.to_thread(subscriber.passed_on)
 
 
 async def state(subscriber: Subscriber) -> str:
@@ -105,11 +113,11 @@ async def state(subscriber: Subscriber) -> str:
 
 
 async def connected(trial: Trial) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(MAX_WAIT_S):
         await trial.publisher.connected.wait()
 
 
 async def until(condition: Any) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(MAX_WAIT_S):
         while not condition():
             await asyncio.sleep(0.01)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import queue
 import random
 import socket
 import time
@@ -12,12 +11,14 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from statistics import median
 
 import mqtt5
 import pytest
 
-from tests.daemon.trial import STATUS, Trial, arrives, connected, running, state, until
+from tests.daemon.trial import STATUS, Trial, all_of, arrives, connected, running, state, until
 from tests.faults.proxy import FaultProxy
+from tests.sandbox.scaled import stopwatch
 from tests.servers import HOST, Mosquitto, mosquitto, mosquitto_sub
 
 KEEPALIVE_S = 3
@@ -44,14 +45,15 @@ async def test_a_half_open_socket_is_noticed_on_both_sides(
             trial.publisher.announce("online", (), "v1")
             assert await state(live) == "online"
             began_s = time.monotonic()
-            proxy.weather.half_open = True
-            await until(lambda: not trial.publisher.connected.is_set())
-            # The trial's clock is ten times as fast, so this is generous.
-            assert time.monotonic() - began_s <= 2 * KEEPALIVE_S
-            # The broker looks after its clients' keep-alives every few seconds.
-            assert await state(live) == "offline"
-            gone_s = time.monotonic() - began_s
-            assert KEEPALIVE_S <= gone_s <= 1.5 * KEEPALIVE_S + 6.0
+            async with stopwatch() as taken_s:
+                proxy.weather.half_open = True
+                await until(lambda: not trial.publisher.connected.is_set())
+                # The trial's clock is ten times as fast, so this is generous.
+                assert taken_s() <= 2 * KEEPALIVE_S
+                # The broker looks after its clients' keep-alives every few seconds.
+                assert await state(live) == "offline"
+                assert time.monotonic() - began_s >= KEEPALIVE_S
+                assert taken_s() <= 1.5 * KEEPALIVE_S + 6.0
             proxy.weather.half_open = False
             assert await state(live) == "online"
             trial.publisher.offer(trial.forecast("A/B", "again"))
@@ -65,10 +67,10 @@ async def test_the_will_comes_within_a_second_of_a_reset(
         async with running(Trial(proxy.port)):
             assert await state(live) == "starting"
             proxy.weather.refuse = True
-            began_s = time.monotonic()
-            proxy.cut()
-            assert await state(live) == "offline"
-            assert time.monotonic() - began_s < 1.0
+            async with stopwatch() as taken_s:
+                proxy.cut()
+                assert await state(live) == "offline"
+                assert taken_s() < 1.0
             proxy.weather.refuse = False
             assert await state(live) == "starting"
 
@@ -91,14 +93,14 @@ async def test_after_a_kill_birth_and_latest_forecasts_are_back_within_5_s(
         await asyncio.sleep(2.0)
         assert trial.clock.longest_s <= 3.0
         trial.publisher.offer(trial.forecast("A/B", "made meanwhile"))
-        broker.start()
-        returned_s = time.monotonic()
+        await asyncio.to_thread(broker.start)
         with mosquitto_sub(broker.port, "candlecast/#") as live:
             got: dict[str, str] = {}
-            while len(got) < 3:
-                message = await arrives(live)
-                got[message["topic"]] = message["payload"]
-        assert time.monotonic() - returned_s <= 5.0
+            async with stopwatch() as taken_s:
+                while len(got) < 3:
+                    message = await arrives(live)
+                    got[message["topic"]] = message["payload"]
+                assert taken_s() <= 5.0
     assert json.loads(got.pop(STATUS))["state"] == "online"
     assert sorted(got.values()) == ["made meanwhile", "newest"]
 
@@ -113,12 +115,14 @@ async def test_a_slow_way_to_the_broker_keeps_the_newest_and_makes_nobody_wait(
     with mosquitto_sub(broker.port, "candlecast/v1/binance/#") as live:
         async with running(trial):
             await connected(trial)
-            waited_s = 0.0
             for turn in range(6):
+                waits_s = []
                 for symbol in symbols:
                     began_s = time.monotonic()
                     trial.publisher.offer(trial.forecast(symbol, f"{turn} {text}"))
-                    waited_s = max(waited_s, time.monotonic() - began_s)
+                    waits_s.append(time.monotonic() - began_s)
+                # The way takes 0.2 s for one. A machine that stands still delays a few of them.
+                assert median(waits_s) < 0.02
                 assert len(trial.outbox) <= 100
                 await asyncio.sleep(0.1)
             proxy.weather.bytes_per_s = 1e9
@@ -129,8 +133,6 @@ async def test_a_slow_way_to_the_broker_keeps_the_newest_and_makes_nobody_wait(
         while len(newest) < len(symbols) or {text[0] for text in newest.values()} != {"5"}:
             message = await arrives(live)
             newest[message["topic"]] = message["payload"]
-    # Of all the offers together not one waited for the broker.
-    assert waited_s < 0.5
 
 
 async def test_a_consumer_that_does_not_read_costs_the_others_nothing(broker: Mosquitto) -> None:
@@ -148,7 +150,8 @@ async def test_a_consumer_that_does_not_read_costs_the_others_nothing(broker: Mo
                 if number % 30 == 0:
                     await until(lambda: trial.outbox.is_settled)
             await until(lambda: trial.outcome("published") == 1_500)
-        got = [m["payload"] for m in live.received() if m["topic"] != STATUS]
+        passed_on = await all_of(live)
+        got = [m["payload"] for m in passed_on if m["topic"] != STATUS]
     assert [int(payload.partition(" ")[0]) for payload in got] == list(range(1_500))
 
 
@@ -204,8 +207,7 @@ async def test_a_stale_forecast_is_never_sent_late_as_if_it_were_new(
             trial.clock.now_ms += 2_000
             proxy.weather.refuse = False
             assert (await arrives(live))["payload"] == "valid"
-            with pytest.raises(queue.Empty):
-                await arrives(live, 0.3)
+            assert await all_of(live) == []
         assert (trial.outcome("published"), trial.outcome("dropped")) == (1, 1)
 
 

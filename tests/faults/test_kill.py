@@ -30,6 +30,7 @@ from tests.integration.harness import (
 from tests.models import promote
 from tests.sandbox.scaled import SECOND, second_tape
 from tests.servers import (
+    MAX_WAIT_S,
     Mosquitto,
     SandboxProcess,
     Subscriber,
@@ -74,7 +75,7 @@ class Place:
         with daemon(self.config, self.http_port) as process:
             yield process
 
-    def hear(self, enough: Callable[[], object], within_s: float = 60.0) -> None:
+    def hear(self, enough: Callable[[], object], within_s: float = 2 * MAX_WAIT_S) -> None:
         deadline = time.monotonic() + within_s
         while not enough():
             assert time.monotonic() < deadline, self.messages[-20:]
@@ -99,6 +100,14 @@ class Place:
         finally:
             history.close()
         return {candle.open_ms: candle.ohlcv for candle in candles}
+
+    def written(self) -> int:
+        """How many candles are written down of the symbol that has the fewest; read only."""
+        path = self.config.parent / "state" / "history.sqlite"
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
+            counted = "SELECT count(*) FROM candle GROUP BY symbol"
+            counts = [int(count) for (count,) in database.execute(counted)]
+        return min(counts) if len(counts) == len(self.tape.symbols) else 0
 
     def lost(self, since: int) -> dict[str, int]:
         """How many candles a forecast was heard of that are not written down, by symbol."""
@@ -132,7 +141,7 @@ def test_a_forecast_on_its_way_when_killed_is_not_published_in_other_words(tmp_p
             first.kill()
         place.hear(lambda: place.state() == "offline")
         with place.running() as second:
-            second.wait_ready()
+            second.wait_ready(MAX_WAIT_S)
             place.hear(lambda: place.state() == "online")
             assert second.stop() == 0, second.log
         place.hear(lambda: place.state() == "offline")
@@ -145,8 +154,10 @@ def test_killed_at_any_point_it_goes_on_from_what_is_written_down(
     draw = random.Random(rounds(5, int(time.time())))
     with place_of(tmp_path, "1s") as place:
         with place.running() as process:
-            process.wait_ready()
+            process.wait_ready(MAX_WAIT_S)
             place.hear(lambda: len(place.forecasts()) >= 4)
+            # A slow machine forecasts before the window is written down.
+            place.hear(lambda: place.written() >= WINDOW)
             process.kill()
         for _ in range(rounds(2, 150)):
             before = len(place.forecasts())
@@ -157,14 +168,16 @@ def test_killed_at_any_point_it_goes_on_from_what_is_written_down(
             place.hear(lambda: place.state() == "offline")
             assert max(place.lost(before).values()) <= 1
             assert "Traceback" not in process.log
-        enough = len(place.forecasts()) + 6
+        enough, before_start = len(place.forecasts()) + 6, len(process.log)
         with place.running() as process:
-            process.wait_ready()
+            process.wait_ready(MAX_WAIT_S)
             place.hear(lambda: len(place.forecasts()) >= enough)
+            last_start = process.log[before_start:]
             fetched = sample(process.get("/metrics")[1], FETCHED)
             assert process.stop() == 0, process.log
         place.hear(lambda: place.state() == "offline")
         assert process.log.count("0 of 2 symbols go on from history") == 1
+        assert last_start.count("2 of 2 symbols go on from history") == 1
         assert fetched < WINDOW
         place.one_wording()
         for symbol in place.tape.symbols:
@@ -194,7 +207,7 @@ async def test_killed_before_a_missing_candle_came_it_asks_for_the_hole_only(
         config = write_config(tmp_path, sections(ready, broker.port, port))
         try:
             with daemon(config, port) as first:
-                await asyncio.to_thread(first.wait_ready)
+                await asyncio.to_thread(first.wait_ready, MAX_WAIT_S)
                 hole_ms = SECOND.floor(time.time() * 1e3) + 2 * SECOND.ms
                 exchange.faults.skipped.update((symbol, hole_ms) for symbol in tape.symbols)
                 # The answer that would join what the stream tells after the hole does not come.
@@ -204,7 +217,7 @@ async def test_killed_before_a_missing_candle_came_it_asks_for_the_hole_only(
                 first.kill()
             exchange.faults.ban_until_ms = 0
             with daemon(config, port) as second:
-                await asyncio.to_thread(second.wait_ready)
+                await asyncio.to_thread(second.wait_ready, MAX_WAIT_S)
                 metrics = (await asyncio.to_thread(second.get, "/metrics"))[1]
                 assert second.process.poll() is None
                 await asyncio.to_thread(second.stop)

@@ -82,7 +82,7 @@ async def service(name: str, folder: Path) -> AsyncIterator[Service]:
                 app = App(settings, bundle, history, clock)
                 group.create_task(app.run(stop))
                 running = Service(app, exchange, clock, live)
-                await until(lambda: running.has_said("online"), 60)
+                await until(lambda: running.has_said("online"))
                 yield running
                 stop.set()
         await until(lambda: running.has_said("offline"))
@@ -97,17 +97,17 @@ async def test_a_symbol_that_is_delisted_is_stale_and_forecast_no_more(
         gone, *others = running.exchange.tape.symbols
         running.exchange.faults.delisted.add(gone)
         running.exchange.streams.abort_all()
-        await until(lambda: "refuses to stream" in caplog.text, 40)
+        await until(lambda: "refuses to stream" in caplog.text)
         await running.clock.sleep(90)
-        await until(lambda: running.is_stale(gone), 40)
+        await until(lambda: running.is_stale(gone))
         assert (running.gauge("feed_stale_symbols") or 0.0) >= 1.0
         before = len(running.forecasts)
-        await until(lambda: len(running.forecast_since(before)) >= 2, 40)
+        await until(lambda: len(running.forecast_since(before)) >= 2)
         assert running.forecast_since(before) <= set(others)
         running.exchange.faults.delisted.clear()
         before = len(running.forecasts)
-        await until(lambda: gone in running.forecast_since(before), 40)
-        await until(lambda: not running.is_stale(gone), 40)
+        await until(lambda: gone in running.forecast_since(before))
+        await until(lambda: not running.is_stale(gone))
     assert_true(running)
 
 
@@ -120,13 +120,13 @@ async def test_while_a_window_is_not_whole_nothing_is_published_for_it(tmp_path:
         missed_ms = now_ms + 2 * MINUTE.ms
         running.exchange.faults.skipped.add((symbol, missed_ms))
         running.exchange.ban(429, 300)
-        await until(lambda: running.is_stale(symbol), 40)
+        await until(lambda: running.is_stale(symbol))
         before = len(running.forecasts)
-        await until(lambda: len(running.forecast_since(before)) >= 2, 40)
+        await until(lambda: len(running.forecast_since(before)) >= 2)
         assert running.forecast_since(before) <= set(others)
         before = len(running.forecasts)
-        await until(lambda: symbol in running.forecast_since(before), 40)
-        await until(lambda: not running.is_stale(symbol), 40)
+        await until(lambda: symbol in running.forecast_since(before))
+        await until(lambda: not running.is_stale(symbol))
     mine = [f["candle_open_ms"] for f in running.forecasts if f["symbol"] == symbol]
     assert not {missed_ms + at * MINUTE.ms for at in range(2)} & set(mine)
     assert_true(running)

@@ -7,6 +7,7 @@ import logging
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from typing import Any
 
 import ccxt
@@ -16,6 +17,7 @@ import pytest
 from daemon import feed as feed_module
 from daemon import tap
 from daemon.sandbox.exchange import Behaviour, SandboxExchange
+from daemon.sandbox.stream import StreamServer
 from daemon.stream import handshake_ban, refused_symbols
 from daemon.vigil import Vigil
 from tests.replay.running import Heard, make_feed, running, until
@@ -26,10 +28,10 @@ FACTOR = 60.0
 
 @asynccontextmanager
 async def market(
-    name: str, symbols: int
+    name: str, symbols: int, factor: float = FACTOR
 ) -> AsyncIterator[tuple[SandboxExchange, Heard, ScaledClock]]:
-    """An exchange whose minutes pass in a second, and a feed that is not opened yet."""
-    clock = ScaledClock(FACTOR)
+    """An exchange whose minutes pass in a second or so, and a feed that is not opened yet."""
+    clock = ScaledClock(factor)
     tape = minute_tape(symbols, clock.wall_ms())
     behaviour = Behaviour(updates=2, close_delay_s=0.6)
     async with SandboxExchange(tape, name=name, clock=clock, behaviour=behaviour) as exchange:
@@ -59,7 +61,7 @@ async def test_a_delisted_symbol_is_reported_alone_and_the_others_go_on(
         # What its history says would pass for a market without trades.
         assert await heard.feed.history(gone, MINUTE.floor(clock.wall_ms()) - 5 * MINUTE.ms) == []
         exchange.faults.delisted.clear()
-        await until(lambda: lines(caplog, f"{name} streams {gone} again"), 30)
+        await until(lambda: lines(caplog, f"{name} streams {gone} again"))
         assert await heard.feed.history(gone, MINUTE.floor(clock.wall_ms()) - 5 * MINUTE.ms)
     assert len(lines(caplog, "refuses to stream")) == 1
 
@@ -78,7 +80,7 @@ async def test_a_delisted_symbol_does_not_keep_a_new_listing_out(
             await heard.feed.know([listed])
             heard.feed.watch([gone, stays, listed])
             exchange.streams.abort_all()
-            await until(lambda: lines(caplog, f"refuses to stream {gone};"), 30)
+            await until(lambda: lines(caplog, f"refuses to stream {gone};"))
             before = len(heard.closed)
             await until(lambda: len(heard.closed) >= before + 4)
         assert {candle.symbol for candle in heard.closed[before:]} == {stays, listed}
@@ -102,16 +104,26 @@ def test_a_symbol_is_blamed_only_by_its_whole_name(text: str, refused: list[str]
 
 
 async def test_a_single_refused_symbol_is_asked_for_ever_more_seldom(
-    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with market("okx", 1) as (exchange, heard, clock), running(heard):
+    at_s: list[float] = []
+    answer = StreamServer.refuse_path
+
+    def noting(server: StreamServer, *request: Any) -> Any:
+        at_s.append(server._clock.monotonic())  # noqa: SLF001 - the exchange's
+        return answer(server, *request)
+
+    monkeypatch.setattr(StreamServer, "refuse_path", noting)
+    async with market("okx", 1, factor=20.0) as (exchange, heard, _), running(heard):
         # Listed when the feed was opened, gone when it subscribes.
         exchange.faults.delisted.update(exchange.tape.symbols)
-        await clock.sleep(120)
-        # After 0.5, 1, 2, 4 … 64 seconds, and the time that each refusal takes.
-        assert 5 <= exchange.streams.handshakes <= 9
+        await until(lambda: len(at_s) == 8)
+        for number, (before_s, after_s) in enumerate(pairwise(at_s)):
+            # After 0.5, 1, 2, 4 … 32 seconds, and the time that each refusal takes.
+            pause_s = 0.5 * 2**number
+            assert pause_s <= after_s - before_s <= pause_s + 10.0
         exchange.faults.delisted.clear()
-        await until(lambda: heard.closed, 30)
+        await until(lambda: heard.closed)
     assert len(lines(caplog, "lost the candle stream of 1 symbols")) == 1
 
 
@@ -199,8 +211,8 @@ async def test_pauses_between_subscriptions_are_no_silence_and_no_reason_to_hang
 
     monkeypatch.setattr(ccxt.pro.kraken, "describe", slower)
     async with market("kraken", 5) as (exchange, heard, _), running(heard):
-        await until(lambda: {c.symbol for c in heard.closed} == set(exchange.tape.symbols), 30)
-        await until(lambda: heard.count("feed_renewals"), 30)
+        await until(lambda: {c.symbol for c in heard.closed} == set(exchange.tape.symbols))
+        await until(lambda: heard.count("feed_renewals"))
         await until(lambda: exchange.streams.clients == 1)
         before = len(heard.closed)
         await until(lambda: len(heard.closed) > before + 10)

@@ -20,30 +20,36 @@ from tests.sandbox.scaled import SECOND, ScaledClock, second_tape
 FACTOR = 2.0
 
 
-class SkewedClock(ScaledClock):
-    """A machine whose wall clock is off."""
+class SkewedClock:
+    """A machine whose wall clock is off, beside an exchange whose clock is right."""
 
-    def __init__(self, ahead_ms: int) -> None:
-        super().__init__(FACTOR)
+    def __init__(self, right: ScaledClock, ahead_ms: int) -> None:
+        self._right = right
         self._ahead_ms = ahead_ms
 
     def wall_ms(self) -> int:
-        return super().wall_ms() + self._ahead_ms
+        return self._right.wall_ms() + self._ahead_ms
+
+    def monotonic(self) -> float:
+        return self._right.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        await self._right.sleep(seconds)
 
 
 @pytest.mark.parametrize("ahead_ms", [500, -500, 3_600_000, -3_600_000])
 async def test_clock_skew_lets_no_open_candle_pass_as_closed_and_refuses_no_closed_one(
     ahead_ms: int,
 ) -> None:
-    tape = second_tape(1)
-    async with SandboxExchange(tape, clock=ScaledClock(FACTOR)) as exchange:
-        clock = SkewedClock(ahead_ms)
+    right, tape = ScaledClock(FACTOR), second_tape(1)
+    async with SandboxExchange(tape, clock=right) as exchange:
+        clock = SkewedClock(right, ahead_ms)
         urls = exchange.rest_url, exchange.ws_url
         heard = make_feed(urls, tape.symbols, clock, timeframe="1s")
         symbol = tape.symbols[0]
         async with running(heard):
             for _ in range(12):
-                true_ms = clock.wall_ms() - ahead_ms
+                true_ms = right.wall_ms()
                 candles = await heard.feed.history(symbol, SECOND.floor(true_ms) - 5_000)
                 for candle in candles:
                     assert candle.ohlcv == tape.candle(symbol, candle.open_ms)

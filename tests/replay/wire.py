@@ -16,6 +16,7 @@ from daemon.sandbox.binance import exchange_info
 from daemon.sandbox.market import Faults, Market
 from daemon.sandbox.tape import Recording, Tape
 from model.candle import Timeframe
+from tests.servers import MAX_WAIT_S
 
 HOST = "127.0.0.1"
 NOTHING = Recording(np.ones((1, 5)), 8)
@@ -83,7 +84,7 @@ class Wire:
 
     async def wait_subscribed(self, streams: int) -> None:
         """Wait until so many streams have been asked for."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(MAX_WAIT_S):
             while sum(map(len, self.subscribed.values())) < streams:
                 await asyncio.sleep(0.002)
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from heapq import heappop, heappush
+from itertools import count
 from typing import Any
 
 import ccxt.pro
@@ -20,16 +22,30 @@ MINUTE = Timeframe.parse("1m")
 RECORDING = load_recording(RECORDING_15M)
 
 
+_TICK_S = 0.005
+_LARGEST_STEP_S = 0.008
+
+
 class ScaledClock:
-    """Time that runs ``factor`` times as fast as the machine's, from the machine's now on."""
+    """Time that runs ``factor`` times as fast as the machine's, from the machine's now on.
+
+    It passes while the event loop gets its turns, from the first sleep on. Where the process had to
+    wait for a processor, at most `_LARGEST_STEP_S` of the machine's time have passed: everything
+    that goes by this clock stands still together, and no deadline is missed.
+    """
 
     def __init__(self, factor: float) -> None:
         self._factor = factor
         self._wall_ms = time.time() * 1_000
-        self._start = time.monotonic()
+        self._start = self._ticked = time.monotonic()
+        self._passed_s = 0.0
+        self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
+        self._order = count()
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def _elapsed_s(self) -> float:
-        return (time.monotonic() - self._start) * self._factor
+        step_s = min(time.monotonic() - self._ticked, _LARGEST_STEP_S)
+        return self._passed_s + step_s * self._factor
 
     def wall_ms(self) -> int:
         return int(self._wall_ms + self._elapsed_s() * 1_000)
@@ -38,7 +54,45 @@ class ScaledClock:
         return self._start + self._elapsed_s()
 
     async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds / self._factor)
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            self._loop = loop
+            self._keep_ticking()
+        woken = loop.create_future()
+        heappush(self._sleepers, (self._elapsed_s() + seconds, next(self._order), woken))
+        self._tick_in_time()
+        await woken
+
+    def _keep_ticking(self) -> None:
+        assert self._loop is not None
+        self._tick()
+        self._loop.call_later(_TICK_S, self._keep_ticking)
+
+    def _tick(self) -> None:
+        self._passed_s, self._ticked = self._elapsed_s(), time.monotonic()
+        while self._sleepers and self._sleepers[0][0] <= self._passed_s:
+            woken = heappop(self._sleepers)[2]
+            # One that was cancelled, or belongs to a loop that has ended, needs no waking.
+            if not woken.done() and woken.get_loop() is self._loop:
+                woken.set_result(None)
+        self._tick_in_time()
+
+    def _tick_in_time(self) -> None:
+        """Wake the next sleeper when its time has come, not with the tick after it."""
+        assert self._loop is not None
+        if self._sleepers:
+            left_s = (self._sleepers[0][0] - self._elapsed_s()) / self._factor
+            if left_s < _TICK_S:
+                self._loop.call_later(max(left_s, 0.0), self._tick)
+
+
+@asynccontextmanager
+async def stopwatch() -> AsyncIterator[Callable[[], float]]:
+    """Seconds since its beginning in which this process got its turns."""
+    clock = ScaledClock(1.0)
+    await clock.sleep(0.0)
+    began_s = clock.monotonic()
+    yield lambda: clock.monotonic() - began_s
 
 
 def second_tape(symbols: int, history: int = 1_500) -> Tape:

@@ -15,7 +15,7 @@ from paho.mqtt.properties import Properties
 
 from daemon.sandbox.broker import EmbeddedBroker
 from model.errors import BrokerError
-from tests.servers import accepts
+from tests.servers import MAX_WAIT_S, accepts
 
 
 @pytest.fixture(scope="module")
@@ -26,12 +26,12 @@ def broker() -> Iterator[EmbeddedBroker]:
 
 def connect(broker: EmbeddedBroker, will: aiomqtt.Will | None = None) -> aiomqtt.Client:
     version = aiomqtt.ProtocolVersion.V5
-    return aiomqtt.Client(broker.host, broker.port, protocol=version, will=will, timeout=5)
+    return aiomqtt.Client(broker.host, broker.port, protocol=version, will=will, timeout=MAX_WAIT_S)
 
 
 async def expect(client: aiomqtt.Client, count: int) -> list[aiomqtt.Message]:
     messages: list[aiomqtt.Message] = []
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(MAX_WAIT_S):
         async for message in client.messages:
             messages.append(message)
             if len(messages) == count:

@@ -10,14 +10,15 @@ import ccxt
 import pytest
 
 from daemon.sandbox.exchange import SandboxExchange
-from tests.sandbox.scaled import binance, second_tape
+from tests.sandbox.scaled import ScaledClock, binance, second_tape
+from tests.servers import MAX_WAIT_S
 
 SPOT = {"fetchMarkets": {"types": ["spot"]}}
 
 
 @pytest.fixture
 async def exchange() -> AsyncIterator[SandboxExchange]:
-    async with SandboxExchange(second_tape(20)) as running:
+    async with SandboxExchange(second_tape(20), clock=ScaledClock(1.0)) as running:
         yield running
 
 
@@ -29,7 +30,7 @@ async def test_markets_load(exchange: SandboxExchange, options: dict[str, object
         market = markets["S07/USDT"]
         assert (market["id"], market["type"], market["active"]) == ("S07USDT", "spot", True)
         assert market["precision"]["price"] == 0.01
-        assert abs(await client.fetch_time() - client.milliseconds()) < 5_000
+        assert abs(await client.fetch_time() - exchange._clock.wall_ms()) < 5_000  # noqa: SLF001 - its time
 
 
 async def test_history_comes_in_pages_and_equals_the_tape(exchange: SandboxExchange) -> None:
@@ -76,7 +77,7 @@ async def test_watched_candles_form_and_close_as_on_the_tape(exchange: SandboxEx
     seen: dict[str, dict[int, list[list[float]]]] = {s: defaultdict(list) for s in tape.symbols}
     async with binance(exchange.rest_url, exchange.ws_url, **SPOT) as client:
         wanted = [[symbol, "1s"] for symbol in tape.symbols]
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(MAX_WAIT_S):
             while min(map(len, seen.values())) < 4:
                 await client.watch_ohlcv_for_symbols(wanted)
                 # A call returns one symbol of a burst only; ccxt's cache holds them all.
@@ -102,5 +103,5 @@ async def test_a_broken_connection_raises_and_the_next_call_goes_on(
         exchange.streams.abort_all()
         with pytest.raises(ccxt.NetworkError):
             await client.watch_ohlcv_for_symbols(wanted)
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(MAX_WAIT_S):
             assert await client.watch_ohlcv_for_symbols(wanted)

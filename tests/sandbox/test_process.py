@@ -56,7 +56,7 @@ def test_it_ends_cleanly_on_a_signal(number: signal.Signals) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
-        (["--data", "nowhere.csv"], 1, "nowhere.csv is no CSV"),
+        (["--data", "nowhere.csv"], 1, "nowhere.csv: no such file"),
         (["--timeframe", "1M"], 2, "timeframe '1M'"),
         (["--symbols", "99999"], 1, "different slices"),
     ],

@@ -9,13 +9,17 @@ from pathlib import Path
 import aiomqtt
 import pytest
 
-from tests.servers import Mosquitto, accepts, mosquitto, mosquitto_sub, program
+from tests.servers import MAX_WAIT_S, Mosquitto, accepts, mosquitto, mosquitto_sub, program
 
 
 def publish(broker: Mosquitto, *arguments: str) -> subprocess.CompletedProcess[str]:
     where = [program("mosquitto_pub"), "-h", broker.host, "-p", str(broker.port), "-V", "5"]
     return subprocess.run(
-        [*where, "-q", "1", *arguments], check=False, capture_output=True, text=True, timeout=10
+        [*where, "-q", "1", *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=MAX_WAIT_S,
     )
 
 

@@ -6,7 +6,7 @@ import asyncio
 import json
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
@@ -51,12 +51,19 @@ async def ask(client: ClientConnection, request: Any) -> Any:
 
 
 async def candles(client: ClientConnection, seconds: float) -> list[dict[str, Any]]:
-    """Every raw kline event of the next ``seconds`` of real time."""
+    """Every raw kline event of the next ``seconds`` in which this process gets its turns."""
     messages = []
-    with suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            while True:
-                messages.append(await client.recv())
+
+    async def collect() -> None:
+        while True:
+            messages.append(await client.recv())
+
+    collecting = asyncio.create_task(collect())
+    await ScaledClock(1.0).sleep(seconds)
+    collecting.cancel()
+    await asyncio.wait([collecting])
+    if not collecting.cancelled():
+        collecting.result()
     return [json.loads(message) for message in messages]
 
 
@@ -265,9 +272,10 @@ async def test_connections_can_be_closed_and_broken(exchange: SandboxExchange) -
 
 
 async def test_a_client_that_does_not_read_is_cut_off_and_others_miss_nothing() -> None:
-    async with running(updates=500) as exchange:
+    async with running(updates=500) as exchange, AsyncExitStack() as stack:
         host, port = exchange.ws_url.removeprefix("ws://").split(":")
         lazy = socket.create_connection((host, int(port)))
+        stack.callback(lazy.close)
         lazy.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2_048)
         lazy.sendall(
             f"GET /ws/{'/'.join(STREAMS)} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n"
@@ -275,12 +283,11 @@ async def test_a_client_that_does_not_read_is_cut_off_and_others_miss_nothing() 
             "Sec-WebSocket-Version: 13\r\n\r\n".encode()
         )
         opens: list[int] = []
-        async with connect(f"{exchange.ws_url}/ws/{STREAMS[0]}") as client, asyncio.timeout(60):
+        async with connect(f"{exchange.ws_url}/ws/{STREAMS[0]}") as client, asyncio.timeout(150):
             while not exchange.streams.cut_off or len(opens) < 3:
                 event = json.loads(await client.recv())
                 if event["k"]["x"]:
                     opens.append(event["k"]["t"])
-        lazy.close()
     assert exchange.streams.cut_off == 1
     assert opens == list(range(opens[0], opens[0] + len(opens) * 1_000, 1_000))
 
