@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from tests.integration.harness import daemon, predictions
-from tests.servers import free_port, mosquitto, mosquitto_sub, sandbox_process
+from tests.servers import MAX_WAIT_S, free_port, mosquitto, mosquitto_sub, sandbox_process
 
 RECORDED = Path(__file__).resolve().parents[1] / "data" / "state-0.1.0"
 FACTS: dict[str, Any] = json.loads((RECORDED / "recording.json").read_text(encoding="utf-8"))
@@ -73,9 +73,9 @@ def test_the_daemon_serves_the_recorded_model_and_keeps_its_scores(
         mosquitto_sub(broker_port, "candlecast/#") as heard,
         daemon(folder / "config.yaml", http_port) as process,
     ):
-        process.wait_ready(60)
+        process.wait_ready()
         forecasts: list[dict[str, Any]] = []
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + MAX_WAIT_S
         while {f["symbol"] for f in forecasts} != set(FACTS["last"]):
             assert time.monotonic() < deadline, process.log
             forecasts += predictions(heard.received())
