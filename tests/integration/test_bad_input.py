@@ -125,14 +125,14 @@ def test_a_champion_whose_folder_is_gone(place: Place) -> None:
     place.promote()
     (bundle,) = (place.folder / "state" / "registry").glob("2*")
     bundle.rename(place.folder / "elsewhere")
-    one_line(place.run(), 1, f"there is no model {bundle.name}")
+    one_line(place.run(), 2, f"there is no model {bundle.name}", "cannot be served")
 
 
 def test_a_champion_that_was_tampered_with(place: Place) -> None:
     place.promote()
     (step,) = (place.folder / "state" / "registry").glob("2*/step.onnx")
     step.write_bytes(step.read_bytes() + b"x")
-    one_line(place.run(), 1, "step.onnx", "has changed")
+    one_line(place.run(), 2, "step.onnx", "has changed", "cannot be served")
 
 
 @pytest.mark.parametrize(
