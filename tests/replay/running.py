@@ -15,6 +15,7 @@ from daemon.metrics import Metrics
 from daemon.offset import ExchangeClock
 from daemon.source import Source
 from model.candle import Candle, Timeframe
+from tests.servers import MAX_WAIT_S
 
 
 @dataclass
@@ -81,7 +82,7 @@ async def nothing_left() -> AsyncIterator[None]:
     dropped: list[dict[str, Any]] = []
     loop.set_exception_handler(lambda _, context: dropped.append(context))
     yield
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(MAX_WAIT_S):
         while asyncio.all_tasks() - before:
             await asyncio.sleep(0.002)
     # What was never retrieved or never closed speaks up when it is collected.
@@ -91,7 +92,7 @@ async def nothing_left() -> AsyncIterator[None]:
     assert not dropped
 
 
-async def until(condition: Callable[[], object], timeout_s: float = 15.0) -> None:
+async def until(condition: Callable[[], object], timeout_s: float = MAX_WAIT_S) -> None:
     """Wait until ``condition()`` is true."""
     async with asyncio.timeout(timeout_s):
         while not condition():
