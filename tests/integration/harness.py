@@ -162,7 +162,7 @@ class Daemon:
         deadline = time.monotonic() + within_s
         while not condition():
             assert self.process.poll() is None, self.log
-            assert time.monotonic() < deadline, self.log
+            assert time.monotonic() < deadline, f"{self.log}{self.get('/readyz')[1]}"
             time.sleep(0.05)
 
 

@@ -68,9 +68,10 @@ class Place:
             assert time.monotonic() < deadline
             time.sleep(0.05)
 
-    def until_offline(self) -> list[dict[str, Any]]:
-        """Every forecast heard, up to the last message of the daemon that has just ended."""
-        self.messages += until_offline(self.heard)
+    def until_offline(self, daemons: int = 1) -> list[dict[str, Any]]:
+        """Every forecast heard, up to the last message of each daemon that has just ended."""
+        for _ in range(daemons):
+            self.messages += until_offline(self.heard)
         return self.forecasts()
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
@@ -179,8 +180,7 @@ def test_a_restart_goes_on_from_history_and_asks_only_for_the_rest(
         assert "0 of 2 symbols go on from history" in other.log
         assert second.stop() == 0
         assert other.stop() == 0
-    for _ in ("second", "other"):
-        place.until_offline()
+    place.until_offline(daemons=2)
     assert place.query("SELECT count(*) FROM candle")[0][0] > before
     by_instance: dict[str, dict[tuple[str, int], float]] = {"tester": {}, "fresh": {}}
     for forecast in place.forecasts():
