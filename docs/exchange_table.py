@@ -37,7 +37,9 @@ running daemon its symbols are stale, the status is `degraded`, and the log says
 stream keeps silent.
 """
 
-_UNITS: dict[tuple[str, str], VolumeUnit] = {(unit.exchange, unit.kind): unit for unit in VOLUME_UNITS}
+_UNITS: dict[tuple[str, str], VolumeUnit] = {
+    (unit.exchange, unit.kind): unit for unit in VOLUME_UNITS
+}
 
 _COLUMNS = (
     "Exchange",
