@@ -137,7 +137,9 @@ class Machine:
                 _setns(home.fileno())
 
 
-def until(condition: Callable[[], bool], within_s: float, what: Callable[[], str]) -> None:
+def until(
+    condition: Callable[[], bool], what: Callable[[], str], within_s: float = MAX_WAIT_S
+) -> None:
     """Wait until something holds; ``what`` tells how it is instead."""
     deadline = time.monotonic() + within_s
     while not condition():

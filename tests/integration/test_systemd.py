@@ -157,7 +157,6 @@ def test_it_is_ready_once_it_forecasts(started: Machine, broker: Mosquitto) -> N
     assert first["symbol"] in {"S00/USDT", "S01/USDT"}
     until(
         lambda: status(started).startswith("2 symbols; broker connected; model "),
-        MAX_WAIT_S,
         lambda: status(started),
     )
 
@@ -214,11 +213,7 @@ def test_a_champion_that_changes_is_swapped_in(started: Machine) -> None:
     said = asked(started, "models rollback")
     (champion,) = re.findall("champion: (.+)", said)
     assert champion != served, said
-    until(
-        lambda: status(started).endswith(champion),
-        MAX_WAIT_S,
-        lambda: status(started) + " " + champion,
-    )
+    until(lambda: status(started).endswith(champion), lambda: f"{status(started)} {champion}")
     assert started.pid_of(SERVICE) == pid
 
 
@@ -280,7 +275,7 @@ def test_the_timer_runs_the_nightly_job(started: Machine, work: Path) -> None:
     def ended() -> bool:
         return started.show(job, "ExecMainExitTimestamp")["ExecMainExitTimestamp"] != ""
 
-    until(ended, 4 * MAX_WAIT_S, lambda: started.text(job))
+    until(ended, lambda: started.text(job), 4 * MAX_WAIT_S)
     started.systemctl("stop", timer)
     shown = started.show(job, "Result", "ExecMainStatus", "Nice")
     assert shown == {"Result": "success", "ExecMainStatus": "0", "Nice": "19"}, started.text(job)
@@ -309,7 +304,7 @@ def test_what_hangs_is_restarted_in_time(started: Machine, number: str) -> None:
         state = started.show(SERVICE, "ActiveState")["ActiveState"]
         return restarts(started) > before and state == "active"
 
-    until(again, MAX_WAIT_S, lambda: started.text(SERVICE))
+    until(again, lambda: started.text(SERVICE))
     started_s = int(started.show(SERVICE, MONOTONIC)[MONOTONIC]) / 1e6
     assert started_s - hung_s < WATCHDOG_S + 2.0
     assert restarts(started) == before + 1

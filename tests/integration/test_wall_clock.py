@@ -8,6 +8,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -170,7 +171,7 @@ def test_of_seconds_that_a_process_stood_still_every_candle_is_accounted_for(
                 time.sleep(2.6)
                 os.kill(pid, signal.SIGCONT)
                 continued_ms = time.time() * 1_000
-                process.until(lambda now_ms=continued_ms: forecast_since(now_ms))
+                process.until(partial(forecast_since, continued_ms))
             metrics = process.get("/metrics")[1]
             assert process.stop() == 0, process.log
         assert "Traceback" not in process.log
