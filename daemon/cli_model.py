@@ -140,23 +140,23 @@ def evaluate(args: argparse.Namespace) -> None:
     settings = load(args)
     from rich.console import Console
 
-    from daemon.evaluate import EvaluateJob, evaluate_model, show
+    from daemon.evaluate import EvaluateJob, evaluate_model, show, show_note
     from daemon.progress import candles_progress
     from model.csvreader import FileRules
     from model.registry import Registry
 
-    paths = settings.paths
+    paths, console = settings.paths, Console()
     job = EvaluateJob(
         args.model,
         args.data,
         settings.trading.symbols,
         paths.data,
         args.output or paths.models,
-        FileRules(settings.model.max_filled, print),
+        FileRules(settings.model.max_filled, lambda line: show_note(line, console)),
     )
     with candles_progress() as progress:
         scores = evaluate_model(job, Registry(settings.registry_dir), progress.update)
-    show(scores, job.output, Console())
+    show(scores, job.output, console)
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:

@@ -74,9 +74,14 @@ def show(scores: Scores, output: Path, console: Console) -> None:
         for line in lines(scores):
             console.print(line, soft_wrap=True, highlight=False, markup=False)
     for note in notes(scores):
-        console.print(note, soft_wrap=not console.is_terminal, highlight=False, markup=False)
+        show_note(note, console)
     for name in (JSON_NAME, PLOT_NAME):
         console.print(str(output / name), soft_wrap=True, highlight=False, markup=False)
+
+
+def show_note(line: str, console: Console) -> None:
+    """Print a sentence; a terminal shows it in lines of its width."""
+    console.print(line, soft_wrap=not console.is_terminal, highlight=False, markup=False)
 
 
 def _scores(bundle: Bundle, symbols: Sequence[str], scored: Scored) -> Scores:

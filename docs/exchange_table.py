@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from daemon.readers import READERS
-from daemon.volume_units import VOLUME_UNITS, Done
+from daemon.volume_units import VOLUME_UNITS, Done, VolumeUnit
 from tests.candles.facts import lacking, many
 from tests.candles.kinds import Stream
 from tests.candles.streams import STREAMS
@@ -37,7 +37,9 @@ running daemon its symbols are stale, the status is `degraded`, and the log says
 stream keeps silent.
 """
 
-_UNITS = {(unit.exchange, unit.kind): unit for unit in VOLUME_UNITS}
+_UNITS: dict[tuple[str, str], VolumeUnit] = {
+    (unit.exchange, unit.kind): unit for unit in VOLUME_UNITS
+}
 
 _COLUMNS = (
     "Exchange",

@@ -15,9 +15,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.servers import program
-
-_PATIENCE_S = 30.0
+from tests.servers import MAX_WAIT_S, program
 
 
 class Tab:
@@ -62,7 +60,7 @@ class Tab:
         self._number += 1
         answer = self._answers[self._number] = asyncio.get_running_loop().create_future()
         await self._socket.send_json({"id": self._number, "method": method, "params": params})
-        async with asyncio.timeout(_PATIENCE_S):
+        async with asyncio.timeout(MAX_WAIT_S):
             told = await answer
         assert "error" not in told, told
         result: dict[str, Any] = told["result"]
@@ -83,7 +81,7 @@ class Tab:
         assert "exceptionDetails" not in told, told
         return told["result"].get("value")
 
-    async def until(self, expression: str, within_s: float = _PATIENCE_S) -> Any:
+    async def until(self, expression: str, within_s: float = MAX_WAIT_S) -> Any:
         """Wait until an expression is true; what it is then."""
         try:
             async with asyncio.timeout(within_s):
@@ -151,7 +149,7 @@ async def browser(folder: Path) -> AsyncIterator[Tab]:
                 reading.cancel()
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(MAX_WAIT_S)
         if process.stderr is not None:
             process.stderr.close()
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from tests.servers import program
+from tests.servers import MAX_WAIT_S, program
 
 
 class Terminal:
@@ -35,7 +35,7 @@ class Terminal:
             | {"TERM": kind},
         )
 
-    def until(self, pattern: str, within_s: float = 20.0) -> None:
+    def until(self, pattern: str, within_s: float = MAX_WAIT_S) -> None:
         """Read until what is shown, colours left out, matches; forget what came before."""
         deadline = time.monotonic() + within_s
         while not (found := re.search(pattern, self.plain())):
@@ -52,7 +52,7 @@ class Terminal:
 
     def end(self) -> int:
         """Its exit code, while what it still says is read."""
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + MAX_WAIT_S
         while self.process.poll() is None:
             assert time.monotonic() < deadline, self.plain()
             if select.select([self._ours], [], [], 0.1)[0]:
@@ -65,7 +65,7 @@ class Terminal:
     def close(self) -> None:
         if self.process.poll() is None:
             self.process.kill()
-        self.process.wait(10)
+        self.process.wait(MAX_WAIT_S)
         os.close(self._ours)
         os.close(self._theirs)
 

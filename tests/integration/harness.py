@@ -10,7 +10,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from model.preprocess import DataPreprocessor, features_of
 from model.registry import Registry
 from model.scaler import ScalerSet
 from tests.models import promote
-from tests.servers import HOST, SandboxProcess
+from tests.servers import HOST, MAX_WAIT_S, SandboxProcess, Subscriber
 
 SECOND = Timeframe.parse("1s")
 HISTORY = 900
@@ -135,30 +136,34 @@ class Daemon:
         """GET a page of its HTTP server: status and body; status 0 while nobody listens."""
         try:
             url = f"http://{HOST}:{self.http_port}{path}"
-            with urllib.request.urlopen(url, timeout=5) as answer:
+            with urllib.request.urlopen(url, timeout=MAX_WAIT_S) as answer:
                 return int(answer.status), answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
         except OSError:
             return 0, ""
 
-    def wait_ready(self, within_s: float = 30.0) -> None:
-        deadline = time.monotonic() + within_s
-        while self.get("/readyz")[0] != 200:
-            assert self.process.poll() is None, self.log
-            assert time.monotonic() < deadline, self.log
-            time.sleep(0.05)
+    def wait_ready(self, within_s: float = MAX_WAIT_S) -> None:
+        self.until(lambda: self.get("/readyz")[0] == 200, within_s)
 
     def stop(self) -> int:
         """End it the way systemd does; its exit code."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(20)
+        return self.process.wait(MAX_WAIT_S)
 
     def kill(self) -> None:
         if self.process.poll() is None:
             self.process.kill()
-        self.process.wait(20)
+        self.process.wait(MAX_WAIT_S)
+
+    def until(self, condition: Callable[[], bool], within_s: float = MAX_WAIT_S) -> None:
+        """Wait until a condition is true; the daemon must run meanwhile."""
+        deadline = time.monotonic() + within_s
+        while not condition():
+            assert self.process.poll() is None, self.log
+            assert time.monotonic() < deadline, f"{self.log}{self.get('/readyz')[1]}"
+            time.sleep(0.05)
 
 
 @contextmanager
@@ -192,6 +197,47 @@ def sample(metrics: str, name: str) -> float:
     """The value of a series without labels."""
     (line,) = [line for line in metrics.splitlines() if line.startswith(name + " ")]
     return float(line.split()[1])
+
+
+def counted_without_forecast(metrics: str) -> float:
+    """Candles that the daemon counted because a later candle overtook their forecast."""
+    skipped = [f'skipped_total{{reason="{reason}"}}' for reason in ("gap", "window", "expired")]
+    names = ['total{outcome="dropped"}', *skipped]
+    return sum(sample(metrics, f"candlecast_predictions_{name}") for name in names)
+
+
+def candles_without_forecast(forecasts: Iterable[dict[str, Any]]) -> int:
+    """Candles between the first and the last forecast of each symbol that have no forecast."""
+    numbers = defaultdict(set)
+    for forecast in forecasts:
+        numbers[forecast["symbol"]].add(forecast["seq"])
+    return sum(max(seqs) - min(seqs) + 1 - len(seqs) for seqs in numbers.values())
+
+
+def longest_run(numbers: Iterable[int]) -> int:
+    """How many of the numbers follow each other without a gap, at most."""
+    chosen = set(numbers)
+    longest = 0
+    for start in chosen:
+        if start - 1 not in chosen:
+            end = start
+            while end in chosen:
+                end += 1
+            longest = max(longest, end - start)
+    return longest
+
+
+def until_offline(subscriber: Subscriber) -> list[dict[str, Any]]:
+    """The next messages of a subscriber to all topics, up to the daemon's last one."""
+    messages = [subscriber.next()]
+    while not is_offline(messages[-1]):
+        messages.append(subscriber.next())
+    return messages
+
+
+def is_offline(message: dict[str, Any]) -> bool:
+    """Whether a message says that the daemon has ended."""
+    return "/status/" in message["topic"] and json.loads(message["payload"])["state"] == "offline"
 
 
 def predictions(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -21,12 +21,11 @@ from typing import Any
 
 import pytest
 
-from tests.servers import program
+from tests.servers import MAX_WAIT_S, program
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SYSTEMD = Path("/usr/lib/systemd")
 _CLONE_NEWNET = 0x40000000
-_START_S = 20.0
 _TARGETS = (
     *("sysinit", "basic", "multi-user", "timers", "sockets", "network-online", "time-sync"),
     *("shutdown", "umount"),
@@ -93,7 +92,7 @@ class Machine:
             capture_output=True,
             text=True,
             check=check,
-            timeout=60,
+            timeout=MAX_WAIT_S,
         )
 
     def systemctl(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -138,7 +137,9 @@ class Machine:
                 _setns(home.fileno())
 
 
-def until(condition: Callable[[], bool], within_s: float, what: Callable[[], str]) -> None:
+def until(
+    condition: Callable[[], bool], what: Callable[[], str], within_s: float = MAX_WAIT_S
+) -> None:
     """Wait until something holds; ``what`` tells how it is instead."""
     deadline = time.monotonic() + within_s
     while not condition():
@@ -164,7 +165,7 @@ def installed(work: Path) -> Path:
     root = work / "installed"
     subprocess.run(
         ["make", "install", f"DESTDIR={root}"],
-        cwd=REPOSITORY, check=True, timeout=120, stdout=subprocess.DEVNULL,
+        cwd=REPOSITORY, check=True, timeout=MAX_WAIT_S, stdout=subprocess.DEVNULL,
         env=os.environ | {"LOCK": str(lock), "PYTHONPATH": sysconfig.get_path("purelib")},
     )  # fmt: skip
     return root
@@ -193,7 +194,7 @@ def machine(work: Path, needed: Sequence[Path]) -> Iterator[Machine]:
     finally:
         # Its PID 1 goes with it, and with that everything inside.
         process.kill()
-        process.wait(10)
+        process.wait(MAX_WAIT_S)
 
 
 def _furnish(work: Path) -> None:
@@ -213,7 +214,7 @@ def _furnish(work: Path) -> None:
 
 
 def _wait_booted(process: subprocess.Popen[bytes], log: Path) -> int:
-    deadline = time.monotonic() + _START_S
+    deadline = time.monotonic() + MAX_WAIT_S
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     while time.monotonic() < deadline and process.poll() is None:
         found = children.read_text().split()
@@ -221,7 +222,7 @@ def _wait_booted(process: subprocess.Popen[bytes], log: Path) -> int:
             state = subprocess.run(
                 ["nsenter", "--target", found[0], "--all",
                  "systemctl", "is-active", "machine.target"],
-                capture_output=True, text=True, check=False, timeout=20,
+                capture_output=True, text=True, check=False, timeout=MAX_WAIT_S,
             )  # fmt: skip
             if state.stdout.strip() == "active":
                 return int(found[0])

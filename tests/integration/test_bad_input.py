@@ -22,6 +22,7 @@ from tests.integration.harness import SECOND, Daemon, daemon, sections, tape_of,
 from tests.models import Floats, promote
 from tests.servers import (
     HOST,
+    MAX_WAIT_S,
     Mosquitto,
     SandboxProcess,
     free_port,
@@ -93,7 +94,7 @@ def candlecast(*arguments: str, **env: str) -> tuple[int, list[str]]:
         [sys.executable, "-m", "daemon", *arguments],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=MAX_WAIT_S,
         check=False,
         env=os.environ | env,
     )
@@ -124,14 +125,14 @@ def test_a_champion_whose_folder_is_gone(place: Place) -> None:
     place.promote()
     (bundle,) = (place.folder / "state" / "registry").glob("2*")
     bundle.rename(place.folder / "elsewhere")
-    one_line(place.run(), 1, f"there is no model {bundle.name}")
+    one_line(place.run(), 2, f"there is no model {bundle.name}", "cannot be served")
 
 
 def test_a_champion_that_was_tampered_with(place: Place) -> None:
     place.promote()
     (step,) = (place.folder / "state" / "registry").glob("2*/step.onnx")
     step.write_bytes(step.read_bytes() + b"x")
-    one_line(place.run(), 1, "step.onnx", "has changed")
+    one_line(place.run(), 2, "step.onnx", "has changed", "cannot be served")
 
 
 @pytest.mark.parametrize(
@@ -219,11 +220,7 @@ def test_a_broker_that_is_not_there_yet(place: Place, tmp_path: Path) -> None:
     place.sections["mqtt"]["port"] = late.port
     place.sections["logging"]["level"] = "INFO"
     with place.running() as process:
-        deadline = time.monotonic() + 30
-        while "ready: 2 symbols" not in process.log:
-            assert process.process.poll() is None, process.log
-            assert time.monotonic() < deadline, process.log
-            time.sleep(0.05)
+        process.until(lambda: "ready: 2 symbols" in process.log)
         status, body = process.get("/readyz")
         assert status == 503
         assert yaml.safe_load(body)["broker_connected"] is False
@@ -232,12 +229,10 @@ def test_a_broker_that_is_not_there_yet(place: Place, tmp_path: Path) -> None:
         late.start()
         try:
             with mosquitto_sub(late.port, "candlecast/v1/binance/+/1s/prediction") as live:
-                live.next(15)
+                live.next()
             process.wait_ready()
             # It waits a moment to see whether the broker stays.
-            deadline = time.monotonic() + 10
-            while "is back" not in process.log and time.monotonic() < deadline:
-                time.sleep(0.05)
+            process.until(lambda: "is back" in process.log)
             assert process.stop() == 0
         finally:
             late.kill()
@@ -260,7 +255,7 @@ def test_a_signal_ends_it_cleanly(place: Place, number: signal.Signals, when: st
             while process.get("/healthz")[0] == 0:
                 assert process.process.poll() is None, process.log
         process.process.send_signal(number)
-        assert process.process.wait(15) == 0
+        assert process.process.wait(MAX_WAIT_S) == 0
         assert process.log == ""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from tests.integration.harness import daemon, promote_drawn, sections, tape_of, 
 from tests.integration.test_wall_clock import faked, set_clock
 from tests.servers import (
     HOST,
+    MAX_WAIT_S,
     Mosquitto,
     SandboxProcess,
     free_port,
@@ -196,11 +198,14 @@ def test_a_clock_that_is_off(place: Place, tmp_path: Path) -> None:
     set_clock(rc, "-90")
     done = subprocess.run(
         [sys.executable, "-m", "daemon", "doctor", "--config", str(place.config(tmp_path))],
-        capture_output=True, text=True, timeout=60, check=False, env=os.environ | faked(rc),
+        capture_output=True, text=True, timeout=MAX_WAIT_S, check=False, env=os.environ | faked(rc),
     )  # fmt: skip
     assert done.returncode == 1, done.stdout + done.stderr
     (clock,) = [line for line in done.stdout.splitlines() if line.startswith("✗ clock")]
-    assert "this machine's is 90.0" in clock or "this machine's is 89.9" in clock
+    found = re.search(r"this machine's is (\d+\.\d)", clock)
+    assert found is not None, clock
+    # Measured over a round trip, which takes long on a busy machine.
+    assert float(found[1]) == pytest.approx(90.0, abs=3.0)
     assert "timedatectl set-ntp true" in done.stdout
 
 
@@ -221,7 +226,7 @@ def test_a_reader_that_leaves_is_no_error(tmp_path: Path) -> None:
         assert process.stderr is not None
         assert process.stdout.readline().startswith("✓ config")
         process.stdout.close()
-        assert (process.stderr.read(), process.wait(30)) == ("", 0)
+        assert (process.stderr.read(), process.wait(MAX_WAIT_S)) == ("", 0)
 
 
 async def asked(tmp_path: Path, version: str, *acl: str, right: bool = True) -> Finding:

@@ -26,6 +26,7 @@ from model.registry import Bundle
 from model.scaler import Target
 from model.serving import ServedModel
 from tests.models import SHORT, Floats, promote
+from tests.servers import MAX_WAIT_S
 
 QUARTER = Timeframe.parse("15m")
 LOOKBACK = 8
@@ -194,7 +195,7 @@ def test_the_table_fits_a_terminal(place: Place) -> None:
     except OSError:
         pass
     os.close(ours)
-    assert process.wait(60) == 0, text
+    assert process.wait(MAX_WAIT_S) == 0, text
     shown = text.decode().replace("\r\n", "\n").splitlines()
     assert max(map(len, shown)) <= 80
     document = json.loads((place.folder / "evaluation.json").read_text())
@@ -212,7 +213,7 @@ def test_judging_needs_no_keras(place: Place) -> None:
         "print(*sys.modules)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=MAX_WAIT_S
     )
     loaded = {name.partition(".")[0] for name in done.stdout.splitlines()[-1].split()}
     assert "onnxruntime" in loaded

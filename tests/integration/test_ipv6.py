@@ -27,7 +27,7 @@ from daemon.wiring import broker_of
 from tests.forwarding import pumped
 from tests.integration.harness import write_config
 from tests.sandbox.scaled import second_tape
-from tests.servers import HOST, free_port, mosquitto, program
+from tests.servers import HOST, MAX_WAIT_S, free_port, mosquitto, program
 
 HOST6 = "::1"
 
@@ -64,7 +64,7 @@ async def test_an_absent_broker_is_named_in_brackets(
     publisher = Publisher(broker, "tester", Outbox(1), SystemClock(), Metrics(1))
     async with asyncio.TaskGroup() as group:
         task = group.create_task(publisher.run())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(MAX_WAIT_S):
             while f"no MQTT broker at [{HOST6}]:{nowhere} (" not in caplog.text:
                 await asyncio.sleep(0.01)
         task.cancel()
@@ -74,7 +74,7 @@ def test_watch_and_the_example_read_from_it(port: int, repository: Path) -> None
     state = json.dumps({"instance": "trader-1", "state": "online"})
     where = ["-h", HOST6, "-p", str(port), "-q", "1", "-r"]
     said = [program("mosquitto_pub"), *where, "-t", "candlecast/v1/status/trader-1", "-m", state]
-    subprocess.run(said, check=True, timeout=10)
+    subprocess.run(said, check=True, timeout=MAX_WAIT_S)
     example = [sys.executable, str(repository / "examples" / "subscriber.py"), HOST6, str(port)]
     with subprocess.Popen(example, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -82,7 +82,7 @@ def test_watch_and_the_example_read_from_it(port: int, repository: Path) -> None
         process.terminate()
     nowhere = free_port()
     watch = [sys.executable, "-m", "daemon", "watch", "--host", HOST6, "--port", str(nowhere)]
-    done = subprocess.run(watch, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(watch, capture_output=True, text=True, timeout=MAX_WAIT_S, check=False)
     assert done.returncode == 1
     assert f"the MQTT broker at [{HOST6}]:{nowhere}: " in done.stderr
 
@@ -114,7 +114,7 @@ async def test_an_exchange_is_reached_by_rest_and_websocket(tmp_path: Path) -> N
         endpoint = settings.exchange.endpoint
         exchange = make_exchange("binance", endpoint.rest, endpoint.ws, symbols=["S00/USDT"])
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(MAX_WAIT_S):
                 await exchange.load_markets()
                 assert await exchange.fetch_ohlcv("S00/USDT", "1s", limit=3)
                 assert await exchange.watch_ohlcv("S00/USDT", "1s")

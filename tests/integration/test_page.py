@@ -64,7 +64,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         config = write_config(folder, sections(exchange, broker.port, http_port, accuracy=few))
         promote_drawn(folder, tape_of(exchange))
         with daemon(config, http_port) as running:
-            running.wait_ready(60)
+            running.wait_ready()
             yield Service(exchange, config, running)
 
 
@@ -189,7 +189,7 @@ async def test_a_silent_exchange_leaves_no_forecast_standing(
             assert await tab.value("document.body.dataset.link") == "live"
         finally:
             service.exchange.process.send_signal(signal.SIGCONT)
-        await tab.until(f"!({none})", 60)
+        await tab.until(f"!({none})")
 
 
 async def test_a_daemon_that_stops_is_seen_and_so_is_its_return(
@@ -198,20 +198,20 @@ async def test_a_daemon_that_stops_is_seen_and_so_is_its_return(
     async with shown(service, tmp_path) as tab:
         assert tab.complaints == []
         service.running.kill()
-        await tab.until("document.body.dataset.link === 'lost'", 10)
+        await tab.until("document.body.dataset.link === 'lost'")
         await tab.until(
             "document.querySelector('#headline').textContent.startsWith('Disconnected. ')"
         )
         assert await text(tab, "#link-text") == "disconnected, trying again"
         await tab.until(f"document.querySelectorAll('#rows > .none').length === {SYMBOLS}")
         with daemon(service.config, service.running.http_port) as again:
-            await tab.until("document.body.dataset.link === 'live'", 60)
+            await tab.until("document.body.dataset.link === 'live'")
             await tab.until(
                 "document.querySelector('#headline').textContent.startsWith('All 4')", 60
             )
             # Told to stop, it ends the browser's connection instead of waiting for it.
             assert await asyncio.to_thread(again.stop) == 0
-            await tab.until("document.body.dataset.link === 'lost'", 10)
+            await tab.until("document.body.dataset.link === 'lost'")
 
 
 HOSTILE = '<img src=x onerror="document.title=`owned`">/USDT'

@@ -6,7 +6,6 @@ import re
 import sqlite3
 import subprocess
 import sys
-import time
 from contextlib import closing
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import yaml
 from daemon.cli import main
 from model.registry import Registry
 from tests.integration.test_restart import MIN_N, Place, place
+from tests.servers import MAX_WAIT_S
 
 __all__ = ["place"]
 
@@ -46,7 +46,7 @@ def night(place: Place) -> int:
     # Beside the other one, so that both have the same state.
     beside = place.config.with_name("night.yaml")
     beside.write_text(yaml.safe_dump(config))
-    return subprocess.run([*command, str(beside)], check=False, timeout=150).returncode
+    return subprocess.run([*command, str(beside)], check=False, timeout=4 * MAX_WAIT_S).returncode
 
 
 def no_candle_without_a_forecast(place: Place) -> None:
@@ -58,7 +58,7 @@ def no_candle_without_a_forecast(place: Place) -> None:
         assert around == list(range(around[0], around[-1] + 1))
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_what_was_published_comes_out_again(
     place: Place,
     capsys: pytest.CaptureFixture[str],
@@ -75,7 +75,7 @@ def test_what_was_published_comes_out_again(
             place.until_forecasts(2)
         place.until_forecasts(8)
         assert second.stop() == 0, second.log
-    time.sleep(0.3)
+    place.until_offline()
     no_candle_without_a_forecast(place)
     stored = place.query("SELECT count(*) FROM forecast")[0][0]
     assert stored >= 20

@@ -23,9 +23,11 @@ from tests.integration.harness import (
     sample,
     sections,
     tape_of,
+    until_offline,
     write_config,
 )
 from tests.servers import (
+    MAX_WAIT_S,
     Mosquitto,
     Subscriber,
     free_port,
@@ -60,11 +62,17 @@ class Place:
         return predictions(self.messages)
 
     def until_forecasts(self, count: int) -> None:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + MAX_WAIT_S
         enough = len(self.forecasts()) + count
         while len(self.forecasts()) < enough:
             assert time.monotonic() < deadline
             time.sleep(0.05)
+
+    def until_offline(self, daemons: int = 1) -> list[dict[str, Any]]:
+        """Every forecast heard, up to the last message of each daemon that has just ended."""
+        for _ in range(daemons):
+            self.messages += until_offline(self.heard)
+        return self.forecasts()
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
         path = self.config.parent / "state" / "history.sqlite"
@@ -98,8 +106,7 @@ def test_a_forecast_of_before_is_scored_afterwards_and_the_figures_go_on(place: 
     with place.running() as first:
         place.until_forecasts(2 * (MIN_N + 3))
         assert first.stop() == 0, first.log
-    time.sleep(0.3)
-    before = place.forecasts()
+    before = place.until_offline()
     last = max(before, key=lambda f: int(f["target_close_ms"]))
     assert last["skill"]["n"] >= MIN_N
     # The bundle knows no residuals, so the first forecasts have no interval.
@@ -114,8 +121,7 @@ def test_a_forecast_of_before_is_scored_afterwards_and_the_figures_go_on(place: 
         place.until_forecasts(4)
         metrics = second.get("/metrics")[1]
         assert second.stop() == 0, second.log
-    time.sleep(0.3)
-    after = place.forecasts()[len(before) :]
+    after = place.until_offline()[len(before) :]
     fresh = next(f for f in after if f["symbol"] == last["symbol"] and f["seq"] > last["seq"])
     # Its candle scored the one before the last in the first process, and the last one, which was
     # waiting when that process ended, was scored in the second.
@@ -131,7 +137,7 @@ def test_a_killed_daemon_starts_again_and_goes_on(place: Place) -> None:
     with place.running() as first:
         place.until_forecasts(2 * (MIN_N + 3))
         first.kill()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + MAX_WAIT_S
     while not any(state == "offline" for state in states(place)):
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -139,8 +145,7 @@ def test_a_killed_daemon_starts_again_and_goes_on(place: Place) -> None:
     with place.running() as second:
         place.until_forecasts(4)
         assert second.stop() == 0, second.log
-    time.sleep(0.3)
-    after = place.forecasts()[len(before) :]
+    after = place.until_offline()[len(before) :]
     assert all(f["skill"] is not None for f in after)
     assert after[-1]["skill"]["n"] >= MIN_N
     assert states(place)[-2:] == ["stopping", "offline"]
@@ -175,7 +180,7 @@ def test_a_restart_goes_on_from_history_and_asks_only_for_the_rest(
         assert "0 of 2 symbols go on from history" in other.log
         assert second.stop() == 0
         assert other.stop() == 0
-    time.sleep(0.3)
+    place.until_offline(daemons=2)
     assert place.query("SELECT count(*) FROM candle")[0][0] > before
     by_instance: dict[str, dict[tuple[str, int], float]] = {"tester": {}, "fresh": {}}
     for forecast in place.forecasts():

@@ -7,11 +7,11 @@ import json
 import ssl
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,6 +26,7 @@ from tests.integration.harness import (
 )
 from tests.servers import (
     HOST,
+    MAX_WAIT_S,
     Mosquitto,
     free_port,
     mosquitto,
@@ -62,7 +63,7 @@ class Place:
         trusting = ssl.create_default_context(cafile=str(self.authority.ca))
         request = urllib.request.Request(url, headers=headers)  # noqa: S310 - its own server
         try:
-            with urllib.request.urlopen(request, timeout=10, context=trusting) as answer:  # noqa: S310
+            with urllib.request.urlopen(request, timeout=MAX_WAIT_S, context=trusting) as answer:  # noqa: S310
                 # The stream of events has no end.
                 return int(answer.status), answer.read1(1 << 20).decode()
         except urllib.error.HTTPError as error:
@@ -110,13 +111,15 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         found = Place(folder, authority, broker)
         with daemon(config, http_port, CANDLECAST__MQTT__PASSWORD=BROKER_SECRET) as process:
             found.process = process
-            deadline = time.monotonic() + 60
-            while found.get(f"https://{HOST}:{http_port}/readyz")[0] != 200:
-                assert process.process.poll() is None, process.log
-                assert time.monotonic() < deadline, process.log
-                time.sleep(0.1)
-            time.sleep(2.0)
+            process.until(lambda: found.get(f"https://{HOST}:{http_port}/readyz")[0] == 200)
+            process.until(lambda: any(one["message"] == "forecast" for one in records(process)))
             yield found
+
+
+def records(process: Daemon) -> list[dict[str, Any]]:
+    """What the daemon has logged; its last line may not be whole yet."""
+    lines = process.log.splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
 def running(place: Place) -> Daemon:
@@ -147,8 +150,8 @@ def test_messages(place: Place) -> None:
     done = subprocess.run(
         [program("mosquitto_sub"), "-h", HOST, "-p", str(place.broker.port), "-V", "5",
          "--cafile", str(place.authority.ca), "-u", "trader", "-P", BROKER_SECRET,
-         "-t", "#", "-C", "6", "-W", "10", "-F", "%j"],
-        capture_output=True, text=True, check=True, timeout=20,
+         "-t", "#", "-C", "6", "-W", str(int(MAX_WAIT_S)), "-F", "%j"],
+        capture_output=True, text=True, check=True, timeout=MAX_WAIT_S,
     )  # fmt: skip
     assert len(done.stdout.splitlines()) == 6
     clean(done.stdout, place)
@@ -166,9 +169,9 @@ def test_what_is_left_on_disk(place: Place) -> None:
 
 
 def test_the_log_in_every_detail(place: Place) -> None:
-    records = [json.loads(line) for line in running(place).log.splitlines()]
-    assert {"DEBUG", "INFO"} <= {record["level"] for record in records}
-    assert any(record["message"] == "forecast" and record["seq"] for record in records)
+    logged = records(running(place))
+    assert {"DEBUG", "INFO"} <= {record["level"] for record in logged}
+    assert any(record["message"] == "forecast" and record["seq"] for record in logged)
     clean(running(place).log, place)
 
 
@@ -192,7 +195,7 @@ def test_findings_about_the_configuration(
     done = subprocess.run(
         [sys.executable, "-m", "daemon", "check-config",
          "--config", str(place.folder / "config.yaml")],
-        capture_output=True, text=True, check=False, timeout=60,
+        capture_output=True, text=True, check=False, timeout=MAX_WAIT_S,
     )  # fmt: skip
     assert done.returncode == code, done.stderr
     clean(done.stdout + done.stderr, place)

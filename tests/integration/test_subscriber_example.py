@@ -19,9 +19,10 @@ from paho.mqtt.enums import CallbackAPIVersion
 from daemon.topics import prediction_topic, status_topic
 from model.forecast import Forecast
 from tests.forecasts import forecast_at, payload
-from tests.servers import mosquitto
+from tests.servers import MAX_WAIT_S, mosquitto
 
 NOW_MS = 1_776_859_620_012
+AHEAD_MS = 10 * 60_000
 
 
 def forecast(
@@ -88,7 +89,7 @@ class Publisher:
         self._publish(status_topic(instance), json.dumps(content).encode())
 
     def _publish(self, topic: str, content: bytes) -> None:
-        self._client.publish(topic, content, qos=1, retain=True).wait_for_publish(10)
+        self._client.publish(topic, content, qos=1, retain=True).wait_for_publish(MAX_WAIT_S)
 
     def close(self) -> None:
         self._client.disconnect()
@@ -110,7 +111,8 @@ def example(repository: Path, port: int) -> Iterator[subprocess.Popen[str]]:
 
 
 def test_the_example_runs_against_a_real_broker(repository: Path, tmp_path: Path) -> None:
-    now_ms = time.time_ns() // 1_000_000
+    # Forecasts must not expire on a busy machine before the example has read them.
+    now_ms = time.time_ns() // 1_000_000 + AHEAD_MS
     with mosquitto(tmp_path) as broker:
         publisher = Publisher(broker.port)
         # Retained before the bot connects: it must learn who is alive first.
@@ -127,7 +129,7 @@ def test_the_example_runs_against_a_real_broker(repository: Path, tmp_path: Path
             assert next(lines) == f"{name}: refused, duplicate\n"
             publisher.forecast(forecast("ETH/USDT", now_ms=now_ms, late=True))
             assert next(lines).endswith(": refused, late\n")
-            publisher.forecast(forecast("SOL/USDT", now_ms=now_ms, valid_ms=-1))
+            publisher.forecast(forecast("SOL/USDT", now_ms=now_ms, valid_ms=-AHEAD_MS))
             assert next(lines).endswith(": refused, expired\n")
             publisher.forecast(forecast("XRP/USDT", now_ms=now_ms), instance="trader-2")
             assert next(lines).endswith(": refused, its instance is absent\n")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import time
 from pathlib import Path
 
-from tests.integration.theatre import assert_true, assert_whole, theatre
+from tests.integration.harness import predictions, until_offline
+from tests.integration.theatre import assert_true, assert_whole, by_symbol_of, theatre
 
 
 def test_promoting_and_rolling_back_take_effect_without_losing_a_candle(tmp_path: Path) -> None:
@@ -28,10 +28,11 @@ def test_promoting_and_rolling_back_take_effect_without_losing_a_candle(tmp_path
         labels = f'sha256="{stage.first.sha256}",target="log_return",version="{first}"'
         assert stage.metric(f"candlecast_model_info{{{labels}}}") == 1.0
         assert json.loads(stage.running.get("/readyz")[1])["model"] == first
+        assert_whole(stage)
         assert stage.running.stop() == 0, stage.running.log
         assert "Traceback" not in stage.running.log
-        time.sleep(0.2)
-        for symbol, forecasts in assert_whole(stage).items():
+        stage.forecasts += predictions(until_offline(stage.heard))
+        for symbol, forecasts in by_symbol_of(stage).items():
             versions = [forecast["model"]["version"] for forecast in forecasts]
             runs = [v for at, v in enumerate(versions) if at == 0 or versions[at - 1] != v]
             assert runs == [first, second, first]
@@ -63,5 +64,6 @@ def test_a_damaged_champion_is_refused_and_its_cure_needs_no_restart(tmp_path: P
         stage.running.process.send_signal(signal.SIGHUP)
         stage.until_served(second)
         assert stage.metric(failing) == 0.0
-        for symbol, forecasts in assert_whole(stage).items():
+        assert_whole(stage)
+        for symbol, forecasts in by_symbol_of(stage).items():
             assert_true(stage, symbol, forecasts)

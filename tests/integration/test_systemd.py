@@ -19,6 +19,7 @@ from tests.integration.harness import sections, tape_of, write_config
 from tests.integration.machine import REPOSITORY, Machine, installed, machine, until
 from tests.models import promote
 from tests.servers import (
+    MAX_WAIT_S,
     Mosquitto,
     free_port,
     mosquitto,
@@ -152,11 +153,10 @@ def started(configured: Machine) -> Machine:
 
 def test_it_is_ready_once_it_forecasts(started: Machine, broker: Mosquitto) -> None:
     with started.network(), mosquitto_sub(broker.port, "candlecast/v1/+/+/+/prediction") as live:
-        first = json.loads(live.next(20)["payload"])
+        first = json.loads(live.next()["payload"])
     assert first["symbol"] in {"S00/USDT", "S01/USDT"}
     until(
         lambda: status(started).startswith("2 symbols; broker connected; model "),
-        10,
         lambda: status(started),
     )
 
@@ -213,7 +213,7 @@ def test_a_champion_that_changes_is_swapped_in(started: Machine) -> None:
     said = asked(started, "models rollback")
     (champion,) = re.findall("champion: (.+)", said)
     assert champion != served, said
-    until(lambda: status(started).endswith(champion), 20, lambda: status(started) + " " + champion)
+    until(lambda: status(started).endswith(champion), lambda: f"{status(started)} {champion}")
     assert started.pid_of(SERVICE) == pid
 
 
@@ -250,7 +250,7 @@ def test_an_instance_runs_beside_the_main_one(started: Machine, broker: Mosquitt
     done = started.systemctl("start", unit, check=False)
     assert done.returncode == 0, started.text(unit)
     with started.network(), mosquitto_sub(broker.port, f"candlecast/v1/status/{SECOND}") as live:
-        while json.loads(live.next(20)["payload"])["state"] != "online":
+        while json.loads(live.next()["payload"])["state"] != "online":
             pass
     done = doctor(started, SECOND)
     for line in (
@@ -275,7 +275,7 @@ def test_the_timer_runs_the_nightly_job(started: Machine, work: Path) -> None:
     def ended() -> bool:
         return started.show(job, "ExecMainExitTimestamp")["ExecMainExitTimestamp"] != ""
 
-    until(ended, 150, lambda: started.text(job))
+    until(ended, lambda: started.text(job), 4 * MAX_WAIT_S)
     started.systemctl("stop", timer)
     shown = started.show(job, "Result", "ExecMainStatus", "Nice")
     assert shown == {"Result": "success", "ExecMainStatus": "0", "Nice": "19"}, started.text(job)
@@ -304,7 +304,7 @@ def test_what_hangs_is_restarted_in_time(started: Machine, number: str) -> None:
         state = started.show(SERVICE, "ActiveState")["ActiveState"]
         return restarts(started) > before and state == "active"
 
-    until(again, 60, lambda: started.text(SERVICE))
+    until(again, lambda: started.text(SERVICE))
     started_s = int(started.show(SERVICE, MONOTONIC)[MONOTONIC]) / 1e6
     assert started_s - hung_s < WATCHDOG_S + 2.0
     assert restarts(started) == before + 1
@@ -347,9 +347,9 @@ def doctor(machine: Machine, name: str = "") -> subprocess.CompletedProcess[str]
 def test_it_stops_cleanly(started: Machine, broker: Mosquitto) -> None:
     with started.network(), mosquitto_sub(broker.port, "candlecast/v1/status/tester") as live:
         started.systemctl("stop", SERVICE)
-        states = [json.loads(live.next(10)["payload"])["state"]]
+        states = [json.loads(live.next()["payload"])["state"]]
         while states[-1] != "offline":
-            states.append(json.loads(live.next(10)["payload"])["state"])
+            states.append(json.loads(live.next()["payload"])["state"])
     assert states[-2:] == ["stopping", "offline"]
     shown = started.show(SERVICE, "ActiveState", "Result", "ExecMainStatus", "NRestarts")
     assert shown["ActiveState"] == "inactive", started.text(SERVICE)[-6000:]
@@ -390,7 +390,7 @@ def test_what_is_installed_can_be_removed(work: Path, tmp_path: Path) -> None:
     (wants / f"candlecast@{SECOND}.service").symlink_to("/nowhere/candlecast@.service")
     subprocess.run(
         ["make", "uninstall", f"DESTDIR={root}"],
-        cwd=REPOSITORY, check=True, timeout=60, stdout=subprocess.DEVNULL,
+        cwd=REPOSITORY, check=True, timeout=MAX_WAIT_S, stdout=subprocess.DEVNULL,
     )  # fmt: skip
     left = {str(path.relative_to(root)) for path in root.rglob("*") if not path.is_dir()}
     assert left == {"etc/candlecast/config.yaml"}

@@ -23,7 +23,7 @@ from tests.integration.harness import (
     write_config,
 )
 from tests.models import drawn_weights, fitted_scalers, promote, random_candles, shifted
-from tests.servers import free_port, mosquitto, mosquitto_sub, sandbox_process
+from tests.servers import MAX_WAIT_S, free_port, mosquitto, mosquitto_sub, sandbox_process
 
 UNITS = (6, 4)
 CANDLES = {"A/USDT": random_candles(400, 1), "B/USDT": random_candles(400, 2)}
@@ -39,7 +39,7 @@ def run(config: Path) -> tuple[int, str]:
         [sys.executable, "-m", "daemon", "run", "--config", str(config)],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=MAX_WAIT_S,
         check=False,
     )
     return done.returncode, done.stderr
@@ -101,7 +101,7 @@ def test_promoting_says_what_the_daemon_will_not_serve(tmp_path: Path) -> None:
     bad = promote(registry, CANDLES, indicators=Indicators(), **spoiled("prefix"))
     done = subprocess.run(
         [sys.executable, "-m", "daemon", "models", "promote", bad.version, "--config", str(config)],
-        capture_output=True, text=True, timeout=60, check=True,
+        capture_output=True, text=True, timeout=MAX_WAIT_S, check=True,
     )  # fmt: skip
     assert "the daemon will not serve it: the network's weights are not all finite" in done.stdout
 

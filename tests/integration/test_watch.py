@@ -18,7 +18,7 @@ import pytest
 
 from tests.certificates import Authority
 from tests.daemon.fake_broker import FakeBroker, acknowledged, always
-from tests.servers import HOST, Mosquitto, free_port, mosquitto, password_file, program
+from tests.servers import HOST, MAX_WAIT_S, Mosquitto, free_port, mosquitto, password_file, program
 from tests.terminal import terminal
 
 START_MS = int(time.time()) * 1_000
@@ -51,7 +51,7 @@ def publish(broker: Mosquitto, message: dict[str, Any] | str, *options: str) -> 
     name = "X" if isinstance(message, str) else message["symbol"].replace("/", "-")
     topic = f"candlecast/v1/binance/{name}/1s/prediction"
     where = ["-h", HOST, "-p", str(broker.port), "-t", topic, *options]
-    subprocess.run([program("mosquitto_pub"), *where, "-m", text], check=True, timeout=10)
+    subprocess.run([program("mosquitto_pub"), *where, "-m", text], check=True, timeout=MAX_WAIT_S)
 
 
 @contextmanager
@@ -64,7 +64,7 @@ def piped(*options: str) -> Iterator[subprocess.Popen[str]]:
         yield process
     finally:
         process.kill()
-        process.wait(10)
+        process.wait(MAX_WAIT_S)
         for stream in (process.stdout, process.stderr):
             assert stream is not None
             stream.close()
@@ -131,7 +131,7 @@ def test_in_a_pipe_a_forecast_is_a_line_and_a_restarted_broker_goes_on(broker: M
         assert "close 97001 → 97012.5" in line
         assert "before: +0.001%" in line
         run.send_signal(signal.SIGINT)
-        assert run.wait(20) == 0
+        assert run.wait(MAX_WAIT_S) == 0
         assert run.stderr.read() == ""
 
 
@@ -143,14 +143,14 @@ def test_a_reader_that_leaves_is_no_error(broker: Mosquitto) -> None:
         run.stdout.readline()
         run.stdout.close()
         publish(broker, forecast("BTC/USDT", 1))
-        assert run.wait(20) == 0
+        assert run.wait(MAX_WAIT_S) == 0
         assert run.stderr.read() == ""
 
 
 def test_no_broker_is_one_clear_line() -> None:
     port = free_port()
     command = [*WATCH, "--host", HOST, "--port", str(port)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=MAX_WAIT_S, check=False)
     assert done.returncode == 1
     assert done.stderr.startswith(
         f"candlecast: cannot read from the MQTT broker at {HOST}:{port}: "
@@ -163,7 +163,7 @@ async def test_a_broker_that_takes_no_such_subscription_is_one_clear_line() -> N
     async with FakeBroker(accepted, acknowledged) as broker:
         command = [*WATCH, "--host", HOST, "--port", str(broker.port)]
         process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(MAX_WAIT_S):
             _, said = await process.communicate()
     assert process.returncode == 1
     assert said.startswith(
@@ -181,7 +181,9 @@ def test_it_logs_in(tmp_path: Path) -> None:
     with mosquitto(tmp_path, *lines) as broker:
         login = ["--host", HOST, "--port", str(broker.port), "--username", "eve"]
         command = [*WATCH, *login, "--password-file", str(tmp_path / "bad")]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=MAX_WAIT_S, check=False
+        )
         assert done.returncode == 1
         assert "ot authorized" in done.stderr or "Bad user name" in done.stderr
         with terminal(*WATCH, *login, "--password-file", str(tmp_path / "good")) as shown:
@@ -219,7 +221,7 @@ def test_without_a_host_the_configuration_says_where(broker: Mosquitto, tmp_path
 )
 def test_a_wrong_setting_is_wrong_usage(options: list[str]) -> None:
     done = subprocess.run(
-        [*WATCH, *options], capture_output=True, text=True, timeout=60, check=False
+        [*WATCH, *options], capture_output=True, text=True, timeout=MAX_WAIT_S, check=False
     )
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
