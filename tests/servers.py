@@ -187,7 +187,9 @@ class Subscriber:
     def _read(self) -> None:
         assert self._process.stdout is not None
         for line in self._process.stdout:
-            self._messages.put(json.loads(line))
+            # The last line may be cut short by `close`.
+            if line.endswith("\n"):
+                self._messages.put(json.loads(line))
 
     def next(self, timeout_s: float = MAX_WAIT_S) -> dict[str, Any]:
         """The next message.

@@ -13,23 +13,12 @@ from pydantic import BaseModel
 from config.settings import Settings, load, read_yaml
 from model.errors import ConfigError
 from model.features import CLOSE_FEATURES, LOG_RETURN_FEATURES
+from tests.config.files import refusal, write
 
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("STATE_DIRECTORY", raising=False)
-
-
-def write(folder: Path, text: str) -> Path:
-    path = folder / "candlecast.yaml"
-    path.write_text(text, encoding="utf-8")
-    return path
-
-
-def refusal(folder: Path, text: str, environ: dict[str, str] | None = None) -> str:
-    with pytest.raises(ConfigError) as caught:
-        load(write(folder, text), environ or {})
-    return str(caught.value)
 
 
 def leaves(model: type[BaseModel], path: str = "") -> Iterator[tuple[str, Any, str | None]]:
@@ -316,50 +305,6 @@ def test_the_password_file(tmp_path: Path) -> None:
         settings.mqtt.read_password()
     secret.write_text("hunter2\n", encoding="utf-8")
     assert settings.mqtt.read_password() == "hunter2"
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        'paths: {state: "a%sb"}',
-        'paths: {data: "a%sb"}',
-        'mqtt: {host: "a%sb"}',
-        'mqtt: {password_file: "a%sb"}',
-        'mqtt: {tls: {ca_file: "a%sb"}}',
-        'http: {host: "127.0.0.1%s"}',
-        'trading: {timeframe: "1m%s"}',
-    ],
-)
-@pytest.mark.parametrize(
-    ("sign", "reason"), [(r"\0", "holds a NUL character"), (r"\ud800", "surrogate pair")]
-)
-def test_text_that_nothing_can_be_called_is_refused(
-    tmp_path: Path, text: str, sign: str, reason: str
-) -> None:
-    message = refusal(tmp_path, text % sign)
-    assert reason in message
-    assert "\n" not in message
-    section, key = text.replace("tls: {", "tls.").translate({ord("{"): None}).split(": ")[:2]
-    assert f" {section}.{key}: " in message.replace("tls: ", "tls.")
-
-
-@pytest.mark.parametrize("name", ["state", "data", "models"])
-def test_a_folder_that_cannot_be_is_refused(tmp_path: Path, name: str) -> None:
-    (tmp_path / "file").touch()
-    for folder, reason in (
-        (tmp_path / "file", f"{tmp_path / 'file'} is a file; name a folder"),
-        (tmp_path / "file" / "in" / "it", f"{tmp_path / 'file'} is a file; name a folder"),
-        (tmp_path / ("x" * 300), "File name too long"),
-        (tmp_path / ("x/" * 3_000), "File name too long"),
-    ):
-        settings = load(write(tmp_path, f"paths: {{{name}: {folder}}}"), {})
-        with pytest.raises(ConfigError) as refused:
-            settings.check_folders()
-        line = str(refused.value)
-        assert line.startswith(f"paths.{name}: ")
-        assert reason in line
-    load(write(tmp_path, f"paths: {{{name}: {tmp_path / 'a' / 'b'}}}"), {}).check_folders()
-    assert not (tmp_path / "a").exists()
 
 
 def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:

@@ -78,7 +78,10 @@ def htx(kind: str) -> Sample:
 def hyperliquid(kind: str) -> Sample:
     name = "BTC" if kind == "linear" else "@1"
     line = {"t": OPEN_MS, "T": END_MS - 1, "s": name, "i": "1m", "v": BASE, "n": 3} | SHORT
-    market = {"baseName": name, "baseId": name, "info": {"name": name}}
+    market: dict[str, Any] = {"baseName": name, "baseId": name, "info": {"name": name}}
+    if kind == "linear":
+        # ccxt finds perpetuals by their base currency alone.
+        market |= {"symbol": "BTC/USDC:USDC", "quote": "USDC", "settle": "USDC"}
     answer = [line]
     market_id = "0" if kind == "linear" else name
     return Sample({"channel": "candle", "data": line}, answer, market_id, market=market)

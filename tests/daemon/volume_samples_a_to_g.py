@@ -78,7 +78,7 @@ def aster(kind: str) -> Sample:
 
 def backpack(kind: str) -> Sample:
     data = {"e": "kline", "s": "BTC_USDC", "t": AT, "T": "2026-09-21T14:15:00", "v": BASE, "n": 3}
-    message = {"data": data | SHORT, "stream": "kline.1m.BTC_USDC"}
+    message = {"data": data | SHORT | {"X": True}, "stream": "kline.1m.BTC_USDC"}
     line = {"start": AT.replace("T", " "), "volume": BASE, "quoteVolume": QUOTE} | HIGHS
     return Sample(message, [line], "BTC_USDC", url=f"wss://ws.backpack.exchange/{kind}")
 
