@@ -95,6 +95,8 @@ async def test_a_week_leaves_the_process_as_it_was(tmp_path: Path, rounds: Round
     arena = Arena(tmp_path, tape, 300.0, accuracy=accuracy, history=history)
     held = []
     async with nothing_left(), arena.running():
+        # By then the buffers of recent candles are full.
+        await arena.clock.sleep(5_400.0)
         start_s = arena.clock.monotonic()
         for sample in range(1, rounds(6, 7 * 24 * 12) + 1):
             await arena.clock.sleep(start_s + 300.0 * sample - arena.clock.monotonic())
