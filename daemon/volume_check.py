@@ -160,7 +160,9 @@ def _counts_quote(pair: Pair) -> bool:
 class _State:
     """What is remembered of one symbol."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, known: bool) -> None:
+        # Whether the units of its market are documented.
+        self.known = known
         self.heard: dict[int, float] = {}
         self.pairs: deque[Pair] = deque(maxlen=_COMPARED)
         self.finding = _PENDING
@@ -225,7 +227,7 @@ class VolumeCheck:
             candle = candle._replace(ohlcv=candle.ohlcv._replace(volume=volume))
         unusual = _is_unusual(state, volume, closed)
         if verdict is Verdict.PENDING:
-            return candle if self._is_known(candle.symbol) and not unusual else None
+            return candle if state.known and not unusual else None
         state.renewed |= unusual and closed
         return candle
 
@@ -291,7 +293,7 @@ class VolumeCheck:
 
     def _state(self, symbol: str) -> _State:
         if (state := self._states.get(symbol)) is None:
-            state = self._states[symbol] = _State()
+            state = self._states[symbol] = _State(known=self._is_known(symbol))
         return state
 
 

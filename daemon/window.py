@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from model.candle import Candle, Timeframe
 
 
-_FILLED, _REPAIRED = 0, 1
+_FILLED, _REPAIRED, _TOLD = 0, 1, 2
 """Ranks of candles, see `model.candle.Candle.rank`."""
 
 
@@ -221,7 +221,11 @@ class Window:
         self._count = min(self._count + 1, self._capacity)
         self._since_untraded += 1
         self._since_repaired += 1
-        self._note(at, ohlcv)
+        if rank == _TOLD and ohlcv.volume:
+            # Nearly every candle; reading single numbers from arrays would double its cost.
+            self._untraded[at] = False
+        else:
+            self._note(at, ohlcv)
         assert self._next_open_ms is not None  # noqa: S101 - every caller has set it
         self._next_open_ms += self._timeframe.ms
 

@@ -170,6 +170,13 @@ def streamed_ohlcv(values: Sequence[object]) -> Repaired:
     Raises:
         BadCandle: as `check_ohlcv`.
     """
+    try:
+        ohlcv = Ohlcv(*map(float, values))  # type: ignore[arg-type]
+        if is_possible(ohlcv):
+            return Repaired(ohlcv, repaired=False)
+    except (TypeError, ValueError, OverflowError):
+        pass
+    # Few updates come so far; this is slower and finds out what is wrong.
     volume_missing, values = _with_volume(values)
     return Repaired(check_ohlcv(values), volume_missing)
 
