@@ -27,12 +27,16 @@ _DAY_MS: Final = 1000 * _DAY_S
 # A candle that only repeats the newest revision says nothing new: backfill overlaps on purpose.
 # Of two revisions within one millisecond the later one stays.
 _ADD_CANDLE: Final = """
-INSERT OR REPLACE INTO candle SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11
+WITH new(market, open_s, symbol, delay_ms, open, high, low, close, volume, final_by, filled) AS (
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?))
+INSERT OR REPLACE INTO candle SELECT * FROM new
 WHERE NOT EXISTS (
     SELECT 1 FROM (
         SELECT open, high, low, close, volume FROM candle
-        WHERE market = ?1 AND open_s = ?2 AND symbol = ?3 ORDER BY delay_ms DESC LIMIT 1)
-    WHERE open = ?5 AND high = ?6 AND low = ?7 AND close = ?8 AND volume = ?9)
+        WHERE market = new.market AND open_s = new.open_s AND symbol = new.symbol
+        ORDER BY delay_ms DESC LIMIT 1) AS known
+    WHERE known.open = new.open AND known.high = new.high AND known.low = new.low
+    AND known.close = new.close AND known.volume = new.volume)
 """
 
 # What was published first is what was published.
