@@ -136,7 +136,9 @@ def _judge_together(newest: Sequence[Pair]) -> Finding | None:
 
 
 def _by_contract(size: float | None) -> tuple[float, ...]:
-    return (size, 1.0 / size) if size and size != 1.0 else ()
+    if not size or size == 1.0:
+        return ()
+    return tuple(factor for factor in (size, 1.0 / size) if factor < inf)
 
 
 def _agrees(pair: Pair, factor: float) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from daemon.volume_check import Finding, Pair, Verdict, VolumeCheck, judge
@@ -110,6 +110,7 @@ def test_a_stream_without_volumes_is_refused() -> None:
 VOLUME = st.floats(min_value=0.0, max_value=1e300, allow_subnormal=False)
 
 
+@example(both=[(1.0, 0.0)], size=2.225073858507203e-309)
 @given(
     both=st.lists(st.tuples(VOLUME, VOLUME).filter(any), max_size=6),
     size=st.none() | st.floats(min_value=0.0, max_value=1e9),
