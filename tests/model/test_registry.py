@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -282,7 +283,11 @@ def test_a_killed_writer_leaves_the_old_state_or_the_new_one(
     ) as nursery:
         assert nursery.stdin is not None
         assert nursery.stdout is not None
-        for turn in range(rounds(30, 1000)):
+        least = rounds(30, 1000)
+        # On a busy machine fewer writers come to a decision before they are killed.
+        for turn in count():
+            if turn >= least and decided > 20:
+                break
             print(1000 * turn, file=nursery.stdin, flush=True)
             writer = int(nursery.stdout.readline())
             time.sleep(dice.uniform(0.0, 0.2))
@@ -290,7 +295,6 @@ def test_a_killed_writer_leaves_the_old_state_or_the_new_one(
             assert nursery.stdout.readline() == "dead\n"
             decided = whole(registry, decided)
         nursery.stdin.close()
-    assert decided > 20
     registry.promote(registry.write(parts(2_000_000)))
     assert not list(registry.root.glob(".unfinished*"))
 
