@@ -20,7 +20,7 @@ import sys
 import time
 from typing import Final, NamedTuple
 
-from benchmarks.processes import mosquitto_program, python
+from benchmarks.harness.processes import mosquitto_program, python
 from benchmarks.report import RESULTS, RESULTS_VARIABLE
 
 _ENDED_S: Final = 30.0

@@ -83,7 +83,7 @@ def _received_us(of: Result) -> float:
 
 
 def _published_us(of: Result) -> float:
-    return float(of["clients"]["daemon/publisher.py"]["cpu_us_per_message"]["p50"])
+    return float(of["clients"]["daemon/mqtt/publisher.py"]["cpu_us_per_message"]["p50"])
 
 
 GOALS: Final = (

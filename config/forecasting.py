@@ -15,12 +15,12 @@ from pydantic import (
     model_validator,
 )
 
-from config.base import Section, Text
-from model.candle import Timeframe
-from model.errors import ConfigError
-from model.features import CLOSE_FEATURES, FEATURES, LOG_RETURN_FEATURES
-from model.symbol_hint import likely_symbol
-from model.symbols import topic_level
+from config.section import Section, Text
+from model.core.candle import Timeframe
+from model.core.errors import ConfigError
+from model.core.symbol_hint import likely_symbol
+from model.core.symbols import topic_level
+from model.features.streaming import CLOSE_FEATURES, FEATURES, LOG_RETURN_FEATURES
 
 Period = Annotated[int, Field(ge=2, le=1000)]
 _SYMBOL = r"^[^\s/:+#\x00]+/[^\s/:+#\x00]+(:[^\s/:+#\x00]+)?$"

@@ -17,8 +17,8 @@ from pydantic import (
     model_validator,
 )
 
-from config.base import Port, Section, Text
-from config.files import SYSTEM, read_secret
+from config.named_files import SYSTEM, read_secret
+from config.section import Port, Section, Text
 
 _MOST_THRESHOLD: Final = 0.5
 

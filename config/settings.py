@@ -14,10 +14,10 @@ from typing import Any
 
 from pydantic import Field, PrivateAttr, ValidationError, field_validator
 
-from config.base import Section
-from config.files import check_folder, finder, with_files_found
 from config.forecasting import Exchange, Indicators, Model, Trading
-from config.renewal import Registry, Retrain
+from config.named_files import check_folder, finder, with_files_found
+from config.retraining import Registry, Retrain
+from config.section import Section
 from config.serving import (
     Accuracy,
     Calibration,
@@ -30,8 +30,8 @@ from config.serving import (
     Paths,
     Signal,
 )
-from config.yamlfile import explain, overlay, read_mapping
-from model.errors import ConfigError
+from config.yaml_loader import explain, overlay, read_mapping
+from model.core.errors import ConfigError
 
 __all__ = ["Indicators", "Model", "Settings", "load", "read_yaml"]
 

@@ -11,49 +11,49 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from config.settings import Settings
-from daemon.accuracy import Accuracy
-from daemon.backfill import Backfill
-from daemon.batcher import Batcher
-from daemon.champion import Loader, make_first, open_first, unservable
-from daemon.clock import Clock, SystemClock
-from daemon.drift import DriftWatch
-from daemon.feed import Feed
-from daemon.forming import Forming
-from daemon.groups import expected
-from daemon.http import serve_http
-from daemon.issuer import Issuer
-from daemon.keeper import Keeper
-from daemon.ledger import Books
-from daemon.live import Page, View
-from daemon.metrics import Metrics
-from daemon.nightly import show_nightly
-from daemon.notify import Notifier, tell_progress
-from daemon.offset import ExchangeClock
-from daemon.outbox import Outbox
-from daemon.overseer import Overseen, Overseer
-from daemon.pipeline import Pipeline
-from daemon.publisher import Publisher
-from daemon.recorder import Recorder
-from daemon.rehearsal import Rehearsal
-from daemon.reload import Reloader
-from daemon.resume import resume
-from daemon.roster import Roster
-from daemon.shadow import Shadow
-from daemon.source import Source
-from daemon.swap import Swapper
-from daemon.window import Window
-from daemon.wiring import broker_of, gate_of, guard_of, recipe_of
-from model.bundle import Bundle
-from model.candle import Timeframe
-from model.errors import CandlecastError
-from model.forecast import Market, ModelInfo
-from model.history import History
-from model.live_trial import FOLDER, TrialFiles
-from model.registry import Registry
-from model.tryout import summary
-from model.volatility import WARMUP
+from daemon.candles.window import Window
+from daemon.control.drift_monitor import DriftWatch
+from daemon.control.health import HealthMonitor, HealthSources
+from daemon.control.hot_swap import HotSwap
+from daemon.control.model_loader import Loader, make_first, open_first, unservable
+from daemon.control.reload import Reloader
+from daemon.control.retrain_watch import show_nightly
+from daemon.control.shadow import Shadow
+from daemon.control.symbol_changes import SymbolChanger
+from daemon.exchange.exchange_clock import ExchangeClock
+from daemon.exchange.source import MarketSource
+from daemon.factories import broker_of, gate_of, guard_of, recipe_of
+from daemon.feed.backfill import Backfill
+from daemon.feed.feed import Feed
+from daemon.forecast.accounting import Sinks
+from daemon.forecast.batcher import Batcher
+from daemon.forecast.cache_warming import CacheWarmer
+from daemon.forecast.forming import Forming
+from daemon.forecast.issuer import Issuer
+from daemon.forecast.pipeline import Pipeline
+from daemon.metrics.metrics import Metrics
+from daemon.mqtt.outbox import Outbox
+from daemon.mqtt.publisher import Publisher
+from daemon.persistence.learned_state import LearnedStateStore
+from daemon.persistence.recorder import Recorder
+from daemon.persistence.warm_start import resume
+from daemon.runtime.clock import Clock, SystemClock
+from daemon.runtime.sd_notify import Notifier, tell_progress
+from daemon.runtime.tasks import unwrap_expected
+from daemon.scoring.accuracy import Accuracy
+from daemon.web.server import serve_http
+from daemon.web.status_page import PageSources, StatusPage
+from model.core.candle import Timeframe
+from model.core.errors import CandlecastError
+from model.evaluation.model_check import summary
+from model.forecasts.forecast import Market, ModelInfo
+from model.forecasts.volatility import WARMUP
+from model.history.store import History
+from model.registry.bundle import Bundle
+from model.registry.registry import Registry
+from model.shared_state.live_trial import FOLDER, TrialFiles
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("candlecast.app")
 
 _FAREWELL_S = 2.0
 _SETTLE_S = 30.0
@@ -154,9 +154,9 @@ class App:
         market = Market(settings.instance, settings.exchange.name, symbols, timeframe)
         place = market.exchange, timeframe.text
         self._recorder = Recorder(history, place, settings.history.keep_days, clock, metrics)
-        self._keeper = Keeper(self._recorder, place, clock)
+        self._keeper = LearnedStateStore(self._recorder, place, clock)
         self._accuracy = Accuracy(settings.accuracy.window, settings.accuracy.min_n)
-        books = Books(self._accuracy, self._recorder, metrics)
+        books = Sinks(self._accuracy, self._recorder, metrics)
         outbox = Outbox(settings.mqtt.outbox_size)
         self._publisher = Publisher(broker_of(settings), market.instance, outbox, clock, metrics)
         inference = settings.inference
@@ -172,18 +172,18 @@ class App:
             self._request,
             self._capacity,
         )
-        self._rehearsal = Rehearsal(
+        self._rehearsal = CacheWarmer(
             self._pipeline, issuer, clock, lambda: self._feed.grid.timeframe
         )
         interval_s = inference.forming_interval_ms / 1000
         self._forming = Forming(market, self._pipeline, self._publisher, metrics, clock, interval_s)
         drift = DriftWatch(metrics, settings.state_dir, ask=settings.retrain.on_drift)
-        overseen = Overseen(
+        overseen = HealthSources(
             self._pipeline, self._publisher, self._accuracy, drift, metrics, self._rest_only
         )
-        self._overseer = Overseer(overseen, self.ready, clock)
-        view = View(market, self._pipeline, issuer, self._overseer.state)
-        self._page = Page(view, self._recorder, metrics, clock)
+        self._overseer = HealthMonitor(overseen, self.ready, clock)
+        view = PageSources(market, self._pipeline, issuer, self._overseer.state)
+        self._page = StatusPage(view, self._recorder, metrics, clock)
 
     def _open_sources(self) -> None:
         """Where candles come from."""
@@ -193,7 +193,7 @@ class App:
         exchange, endpoint = settings.exchange.name, settings.exchange.endpoint
         symbols, timeframe = settings.trading.symbols, self._timeframe
         self._feed = Feed(
-            Source(exchange, endpoint.rest, endpoint.ws, symbols, timeframe),
+            MarketSource(exchange, endpoint.rest, endpoint.ws, symbols, timeframe),
             clock,
             metrics,
             pipeline.on_closed,
@@ -224,11 +224,11 @@ class App:
             registry, loader.version, trial, gate_of(settings),
             pipeline, self._accuracy, clock, metrics,
         )  # fmt: skip
-        self._swapper = Swapper(
+        self._swapper = HotSwap(
             registry.champion, loader.examine, loader.champion,
             pipeline, self._keeper, clock, metrics,
         )  # fmt: skip
-        roster = Roster(
+        roster = SymbolChanger(
             pipeline, self._feed, self._backfill, self._swapper, self._resume, clock, metrics
         )
 
@@ -277,7 +277,7 @@ class App:
                 await self._farewell(tasks)
                 await asyncio.wait(tasks)
         except ExceptionGroup as group_error:
-            raise expected(group_error, CandlecastError) from None
+            raise unwrap_expected(group_error, CandlecastError) from None
         finally:
             await self._feed.close()
 
@@ -351,7 +351,7 @@ class App:
         self._notifier.stopping()
         *edges, forecasts = tasks
         forecasts.cancel()
-        await self._publisher.farewell(_FAREWELL_S)
+        await self._publisher.shutdown(_FAREWELL_S)
         await self._keeper.save(self._pipeline.served)
         for task in edges:
             task.cancel()

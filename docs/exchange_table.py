@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from daemon.readers import READERS
-from daemon.volume_units import VOLUME_UNITS, Done, VolumeUnit
-from tests.candles.facts import lacking, many
-from tests.candles.kinds import Stream
-from tests.candles.streams import STREAMS
+from daemon.exchange.message_parsers import MESSAGE_PARSERS
+from daemon.exchange.volume_units import VOLUME_UNITS, Done, VolumeUnit
+from tests.exchange_messages.descriptions import Stream
+from tests.exchange_messages.streams import STREAMS
+from tests.exchange_messages.subscriptions import lacking, many
 
 _INTRODUCTION = """\
 # Exchanges
@@ -91,7 +91,7 @@ def _row(stream: Stream) -> str:
         stream.exchange,
         stream.kind,
         f"`{stream.channel}`",
-        "direct" if stream.exchange in READERS else "ccxt",
+        "direct" if stream.exchange in MESSAGE_PARSERS else "ccxt",
         "flag" if stream.flag else "successor",
         _volume(stream),
         many(stream.exchange),

@@ -17,7 +17,7 @@ import yaml
 from pydantic import BaseModel, SecretStr
 
 from config.settings import Settings
-from daemon.metrics import Metrics
+from daemon.metrics.metrics import Metrics
 from docs.exchange_table import exchanges
 from monitoring import dashboard
 

@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from model.arguments import input_shape as checked_shape
-from model.arguments import intact, pair, sequences
-from model.errors import ConfigError
-from model.evaluation import scaled_metrics
-from model.keras_file import check_keras_file
+from model.core.errors import ConfigError
+from model.features.sliding_windows import Batches
+from model.files.keras_archive import check_keras_file
 from model.preprocess import features_of, target_of
-from model.training_callbacks import dataset, drawing, pausing, resuming, showing
-from model.training_config import load_config
-from model.windows import Batches
+from model.reference_config import load_config
+from model.stats.scores import scaled_metrics
+from model.training.arguments import input_shape as checked_shape
+from model.training.arguments import intact, pair, sequences
+from model.training.callbacks import dataset, drawing, pausing, resuming, showing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -32,12 +32,12 @@ if TYPE_CHECKING:
     import keras
     from numpy.typing import ArrayLike, NDArray
 
-    from model.arguments import Shape
-    from model.onnx_export import LstmWeights
-    from model.training_checkpoint import TrainingCheckpoint
-    from model.windows import Windows
+    from model.features.sliding_windows import Windows
+    from model.inference.onnx_export import LstmWeights
+    from model.training.arguments import Shape
+    from model.training.checkpoint import TrainingCheckpoint
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("candlecast.lstm_model")
 
 _PREDICT_BATCH: Final = 256
 """Windows that are run at once: more are no faster, and `pause` would have to wait for them."""
@@ -270,7 +270,7 @@ class LSTMPricePredictor:
         """Save loss and MAE by epoch as a two-panel figure; without a history, do nothing."""
         if self.history is None:
             return
-        from model.plots import plot_history
+        from model.evaluation.plots import plot_history
 
         plot_history(self.history.history, Path(save_path))
         print(f"Training history plot saved to {save_path}")
@@ -314,7 +314,7 @@ class LSTMPricePredictor:
         Raises:
             ValueError: there is no model yet, or it is not LSTM layers followed by Dense(1).
         """
-        from model.onnx_export import LstmLayer, LstmWeights
+        from model.inference.onnx_export import LstmLayer, LstmWeights
 
         if self.model is None:
             msg = "there is no model to export: call train() or load_model() first"

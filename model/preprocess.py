@@ -7,21 +7,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from model import scaler_file
-from model.errors import ConfigError
-from model.features import CLOSE_FEATURES, FEATURES, LOG_RETURN_FEATURES, Indicators
-from model.frames import check_frame, column
-from model.indicators import level_free_columns, reference_columns
-from model.scaler import LEAST_RETURN
-from model.training_config import load_config
-from model.windows import Windows
+from model.core.errors import ConfigError
+from model.features import sklearn_scaler
+from model.features.batch import level_free_columns, reference_columns
+from model.features.candle_frames import check_frame, column
+from model.features.scaler import LEAST_RETURN
+from model.features.sliding_windows import Windows
+from model.features.streaming import CLOSE_FEATURES, FEATURES, LOG_RETURN_FEATURES, Indicators
+from model.reference_config import load_config
 
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
     from sklearn.preprocessing import MinMaxScaler
 
-    from model.scaler import SymbolScaler
+    from model.features.scaler import SymbolScaler
 
 _DEFAULT_FEATURES = {"close": CLOSE_FEATURES, "log_return": LOG_RETURN_FEATURES}
 
@@ -216,7 +216,7 @@ class DataPreprocessor:
         if len(rows) == 0 or len(target) == 0:
             msg = "no training row is left after the warm-up: more candles are needed"
             raise ValueError(msg)
-        scaler = scaler_file.new_scaler(rows.min(axis=0), rows.max(axis=0))
+        scaler = sklearn_scaler.new_scaler(rows.min(axis=0), rows.max(axis=0))
         scaler.feature_names_in_ = np.array(features_of(self.config), dtype=object)
         scaler.target_name_ = target_of(self.config)
         if scaler.target_name_ == "close":
@@ -254,7 +254,7 @@ class DataPreprocessor:
         Raises:
             ValueError: nothing is fitted.
         """
-        return scaler_file.symbol_scaler(self._complete_scaler())
+        return sklearn_scaler.symbol_scaler(self._complete_scaler())
 
     def save_scaler(self, filepath: str | Path = "models/scaler.pkl") -> None:
         """Save the scaler, and its folder if need be; `.json` gives JSON, any other name a pickle.
@@ -264,7 +264,7 @@ class DataPreprocessor:
         """
         path, scaler = Path(filepath), self._complete_scaler()
         path.parent.mkdir(parents=True, exist_ok=True)
-        save = scaler_file.save_json if path.suffix == ".json" else scaler_file.save_pickle
+        save = sklearn_scaler.save_json if path.suffix == ".json" else sklearn_scaler.save_pickle
         save(scaler, path)
 
     def load_scaler(self, filepath: str | Path = "models/scaler.pkl") -> None:
@@ -275,6 +275,6 @@ class DataPreprocessor:
             BundleError: it holds anything but a fitted `MinMaxScaler`.
         """
         path = Path(filepath)
-        load = scaler_file.load_json if path.suffix == ".json" else scaler_file.load_pickle
+        load = sklearn_scaler.load_json if path.suffix == ".json" else sklearn_scaler.load_pickle
         self.scaler = load(path)
         self._fitted_here = None

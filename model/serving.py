@@ -6,20 +6,20 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from model.calibration import DEFAULT_RULES, Calibration, Rules
-from model.errors import BundleError
-from model.features import FeatureBank
-from model.forecast import ModelInfo
-from model.scaler import BoundScaler, SymbolScaler
+from model.core.errors import BundleError
+from model.features.scaler import BoundScaler, SymbolScaler
+from model.features.streaming import FeatureBank
+from model.forecasts.calibration import DEFAULT_RULES, Calibration, Rules
+from model.forecasts.forecast import ModelInfo
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     import numpy.typing as npt
 
-    from model.calibration import Outlook
-    from model.engine import Engine
-    from model.registry import Bundle
+    from model.forecasts.calibration import Outlook
+    from model.inference.engine import Engine
+    from model.registry.registry import Bundle
 
     Floats = npt.NDArray[np.float64]
     Index = npt.NDArray[np.intp]

@@ -16,27 +16,27 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from model.candle import Timeframe
-from model.csvfiles import newest_csv
-from model.csvreader import FileRules
-from model.dataset import Dataset, Samples, build_dataset, read_sources
-from model.errors import CandlecastError, ConfigError
-from model.evaluation import Evaluation, Scored, evaluate
-from model.features import OHLCV
+from model.core.candle import Timeframe
+from model.core.errors import CandlecastError, ConfigError
+from model.features.sklearn_scaler import save_pickle, scaler_of
+from model.features.streaming import OHLCV
+from model.files.candle_csv import newest_csv
+from model.files.csv_reader import FileRules
+from model.forecasts.residuals import Residuals, fit_residuals
 from model.lstm_model import LSTMPricePredictor
 from model.preprocess import indicators_of
-from model.residuals import Residuals, fit_residuals
-from model.scaler_file import save_pickle, scaler_of
-from model.training_checkpoint import TrainingCheckpoint
-from model.training_config import load_config, max_filled_of, trading_of
+from model.reference_config import load_config, max_filled_of, trading_of
+from model.stats.scores import Evaluation, Scored, evaluate
+from model.training.checkpoint import TrainingCheckpoint
+from model.training.dataset import Dataset, Samples, build_dataset, read_sources
 
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from model.features import Indicators
-    from model.onnx_export import LstmWeights
-    from model.scaler import ScalerSet
+    from model.features.scaler import ScalerSet
+    from model.features.streaming import Indicators
+    from model.inference.onnx_export import LstmWeights
 
 
 @dataclass(frozen=True)

@@ -16,14 +16,14 @@ from pathlib import Path
 
 import orjson
 
-from daemon.clock import SystemClock
+from daemon.runtime.clock import SystemClock
 from daemon.sandbox import EXCHANGES
 from daemon.sandbox.exchange import Behaviour, SandboxExchange, finest
 from daemon.sandbox.market import Faults
-from daemon.sandbox.tape import RECORDING_15M, Tape, build_tape, load_recording
-from model.candle import Timeframe
-from model.csvreader import FileRules
-from model.errors import CandlecastError
+from daemon.sandbox.recording import RECORDING_15M, Tape, build_tape, load_recording
+from model.core.candle import Timeframe
+from model.core.errors import CandlecastError
+from model.files.csv_reader import FileRules
 
 
 def _arguments() -> argparse.Namespace:

@@ -14,7 +14,7 @@ from typing import Final, Self
 
 from iotcore import Broker
 
-from model.errors import BrokerError
+from model.core.errors import BrokerError
 
 _HOST: Final = "127.0.0.1"
 

@@ -12,16 +12,16 @@ from typing import Final, Self
 from aiohttp import web
 from websockets.asyncio.server import serve
 
-from daemon.clock import Clock, SystemClock
-from daemon.sandbox.binance import Binance
-from daemon.sandbox.bybit import Bybit
-from daemon.sandbox.dialect import Dialect, Messages, Update
-from daemon.sandbox.kraken import Kraken
+from daemon.runtime.clock import Clock, SystemClock
 from daemon.sandbox.market import Faults, Kline, Market
-from daemon.sandbox.okx import Okx
-from daemon.sandbox.rest import RestApi
-from daemon.sandbox.stream import StreamServer
-from daemon.sandbox.tape import Tape
+from daemon.sandbox.protocols.base import Dialect, Messages, Update
+from daemon.sandbox.protocols.binance import Binance
+from daemon.sandbox.protocols.bybit import Bybit
+from daemon.sandbox.protocols.kraken import Kraken
+from daemon.sandbox.protocols.okx import Okx
+from daemon.sandbox.recording import Tape
+from daemon.sandbox.rest_server import RestApi
+from daemon.sandbox.websocket_server import StreamServer
 
 _HOST: Final = "127.0.0.1"
 _PONG_TIMEOUT_S: Final = 60.0

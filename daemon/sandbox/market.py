@@ -10,8 +10,8 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from daemon.sandbox.tape import Tape
-from model.candle import Ohlcv
+from daemon.sandbox.recording import Tape
+from model.core.candle import Ohlcv
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from config.settings import load
-from model.errors import ConfigError
-from tests.config.files import refusal, write
+from model.core.errors import ConfigError
+from tests.support.config_files import refusal, write
 
 
 @pytest.fixture(autouse=True)

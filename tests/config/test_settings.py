@@ -11,9 +11,9 @@ import yaml
 from pydantic import BaseModel
 
 from config.settings import Settings, load, read_yaml
-from model.errors import ConfigError
-from model.features import CLOSE_FEATURES, LOG_RETURN_FEATURES
-from tests.config.files import refusal, write
+from model.core.errors import ConfigError
+from model.features.streaming import CLOSE_FEATURES, LOG_RETURN_FEATURES
+from tests.support.config_files import refusal, write
 
 
 @pytest.fixture(autouse=True)

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from model.bundle import Bundle
-from model.history import History
-from tests.daemon.route import ROWS, SYMBOLS, Tape, network
-from tests.models import Floats, promote, random_candles
+from model.history.store import History
+from model.registry.bundle import Bundle
+from tests.support.pipeline_harness import ROWS, SYMBOLS, Tape, network
+from tests.support.tiny_models import Floats, promote, random_candles
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from tests.faults.frames import Shuffler
-from tests.servers import HOST
+from tests.support.servers import HOST
 
 _PIECE = 65_536
 _PIECES = 64

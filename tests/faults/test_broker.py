@@ -16,10 +16,19 @@ from statistics import median
 import mqtt5
 import pytest
 
-from tests.daemon.trial import STATUS, Trial, all_of, arrives, connected, running, state, until
 from tests.faults.proxy import FaultProxy
 from tests.sandbox.scaled import stopwatch
-from tests.servers import HOST, Mosquitto, mosquitto, mosquitto_sub
+from tests.support.publisher_harness import (
+    STATUS,
+    Trial,
+    all_of,
+    arrives,
+    connected,
+    running,
+    state,
+    until,
+)
+from tests.support.servers import HOST, Mosquitto, mosquitto, mosquitto_sub
 
 KEEPALIVE_S = 3
 

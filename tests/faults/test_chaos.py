@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.arena import Arena
+from tests.faults.assertions import check
+from tests.faults.fault_harness import Arena
 from tests.faults.schedule import draw_schedule
-from tests.faults.verdict import check
-from tests.replay.running import nothing_left
+from tests.replay.replay_harness import nothing_left
 from tests.sandbox.scaled import second_tape
 
 FACTOR = 4.0

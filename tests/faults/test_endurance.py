@@ -14,11 +14,11 @@ from typing import NamedTuple
 
 import pytest
 
-from daemon import publisher as publisher_module
-from daemon import stream as stream_module
-from tests.faults import verdict
-from tests.faults.arena import Arena
-from tests.replay.running import nothing_left
+from daemon.feed import shard as stream_module
+from daemon.mqtt import publisher as publisher_module
+from tests.faults import assertions
+from tests.faults.fault_harness import Arena
+from tests.replay.replay_harness import nothing_left
 from tests.sandbox.scaled import minute_tape, second_tape
 
 Rounds = Callable[[int, int], int]
@@ -104,7 +104,7 @@ async def test_a_week_leaves_the_process_as_it_was(tmp_path: Path, rounds: Round
             held.append(footprint())
         await arena.until(lambda: arena.is_current(0))
     check(held, len(held))
-    await asyncio.to_thread(verdict.check, arena)
+    await asyncio.to_thread(assertions.check, arena)
 
 
 def check(held: Sequence[Footprint], times: int) -> None:

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from daemon.sandbox.exchange import SandboxExchange
-from daemon.sandbox.tape import build_tape
-from model.candle import Ohlcv, Timeframe
-from model.features import Indicators
-from model.history import History
+from daemon.sandbox.recording import build_tape
+from model.core.candle import Ohlcv, Timeframe
+from model.features.streaming import Indicators
+from model.history.store import History
 from tests.integration.harness import (
     Daemon,
     daemon,
@@ -27,9 +27,8 @@ from tests.integration.harness import (
     sections,
     write_config,
 )
-from tests.models import promote
 from tests.sandbox.scaled import SECOND, second_tape
-from tests.servers import (
+from tests.support.servers import (
     MAX_WAIT_S,
     Mosquitto,
     SandboxProcess,
@@ -39,6 +38,7 @@ from tests.servers import (
     mosquitto_sub,
     sandbox_process,
 )
+from tests.support.tiny_models import promote
 
 FETCHED = "candlecast_feed_backfill_candles_total"
 WINDOW = Indicators().warmup + 60

@@ -9,9 +9,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
-from daemon.sandbox.tape import Tape, build_tape
-from model.candle import Timeframe
-from model.history import History
+from daemon.sandbox.recording import Tape, build_tape
+from model.core.candle import Timeframe
+from model.history.store import History
 from tests.integration.harness import (
     HISTORY,
     Daemon,
@@ -21,7 +21,7 @@ from tests.integration.harness import (
     sections,
     write_config,
 )
-from tests.servers import SandboxProcess, free_port, mosquitto, sandbox_process
+from tests.support.servers import SandboxProcess, free_port, mosquitto, sandbox_process
 
 MESSAGES = "candlecast_feed_messages_total"
 
@@ -55,7 +55,7 @@ def test_a_flood_of_forming_updates_loses_no_closing_candle_and_fills_no_memory(
     frame = "--timeframe", load.timeframe.text
     http_port = free_port()
     with (
-        sandbox_process(*arguments, *frame, module="tests.faults.firehose") as exchange,
+        sandbox_process(*arguments, *frame, module="tests.faults.flooding_exchange") as exchange,
         mosquitto(tmp_path) as broker,
     ):
         tape = tape_of(exchange, load.timeframe)

@@ -15,10 +15,10 @@ from config import settings as configuration
 from daemon.app import App, opened
 from daemon.sandbox.exchange import Behaviour, SandboxExchange
 from tests.integration.test_exchanges import daemon_config
-from tests.models import promote
-from tests.replay.running import nothing_left, until
+from tests.replay.replay_harness import nothing_left, until
 from tests.sandbox.scaled import MINUTE, ScaledClock, minute_tape
-from tests.servers import Subscriber, mosquitto, mosquitto_sub
+from tests.support.servers import Subscriber, mosquitto, mosquitto_sub
+from tests.support.tiny_models import promote
 
 FACTOR = 40.0
 

@@ -14,17 +14,17 @@ import ccxt.async_support
 import pytest
 from aiohttp import ClientSession
 
-from daemon import feed as feed_module
-from daemon.backfill import Backfill
-from daemon.bans import Banned
+from daemon.candles.window import Verdict, Window
+from daemon.exchange.rate_limits import Banned
+from daemon.feed import feed as feed_module
+from daemon.feed.backfill import Backfill
 from daemon.sandbox.exchange import Behaviour, SandboxExchange
-from daemon.window import Verdict, Window
-from model.candle import Candle
-from tests.faults.arena import port_of
+from model.core.candle import Candle
+from tests.faults.fault_harness import port_of
 from tests.faults.proxy import FaultProxy
-from tests.replay.running import Heard, make_feed, nothing_left, running, until
+from tests.replay.replay_harness import Heard, make_feed, nothing_left, running, until
 from tests.sandbox.scaled import SECOND, ScaledClock, second_tape
-from tests.servers import HOST
+from tests.support.servers import HOST
 
 CAPACITY = 20
 FACTOR = 2.0

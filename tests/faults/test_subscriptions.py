@@ -14,13 +14,13 @@ import ccxt
 import ccxt.pro
 import pytest
 
-from daemon import feed as feed_module
-from daemon import tap
+from daemon.exchange import ccxt_tap
+from daemon.feed import feed as feed_module
+from daemon.feed.liveness import LivenessMonitor
+from daemon.feed.shard import handshake_ban, refused_symbols
 from daemon.sandbox.exchange import Behaviour, SandboxExchange
-from daemon.sandbox.stream import StreamServer
-from daemon.stream import handshake_ban, refused_symbols
-from daemon.vigil import Vigil
-from tests.replay.running import Heard, make_feed, running, until
+from daemon.sandbox.websocket_server import StreamServer
+from tests.replay.replay_harness import Heard, make_feed, running, until
 from tests.sandbox.scaled import MINUTE, SECOND, ScaledClock, minute_tape, second_tape
 
 FACTOR = 60.0
@@ -159,7 +159,7 @@ def test_other_refusals_of_a_connection_are_no_bans() -> None:
 async def test_a_lost_stream_is_said_once_and_so_is_its_return(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    caplog.set_level(logging.INFO, "daemon.stream")
+    caplog.set_level(logging.INFO, "candlecast.feed")
     clock, tape = ScaledClock(4.0), second_tape(2)
     async with SandboxExchange(tape, clock=clock) as exchange:
         heard = make_feed((exchange.rest_url, exchange.ws_url), tape.symbols, clock, timeframe="1s")
@@ -171,7 +171,7 @@ async def test_a_lost_stream_is_said_once_and_so_is_its_return(
             await until(lambda: lines(caplog, "is back"))
             exchange.streams.abort_all()
             await until(lambda: len(lines(caplog, "is back")) == 2)
-    told = [r.getMessage() for r in caplog.records if r.name == "daemon.stream"]
+    told = [r.getMessage() for r in caplog.records if r.name == "candlecast.feed"]
     assert [line.partition(" of ")[0] for line in told] == [
         "lost the candle stream",
         "the candle stream",
@@ -202,7 +202,7 @@ async def test_pauses_between_subscriptions_are_no_silence_and_no_reason_to_hang
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Kraken's class watches one symbol a call; with a quarter of a minute between two."""
-    monkeypatch.setattr(tap, "READERS", {})
+    monkeypatch.setattr(ccxt_tap, "READERS", {})
     monkeypatch.setattr(feed_module, "_RENEW_S", 240.0)
     described = ccxt.pro.kraken.describe
 
@@ -225,7 +225,7 @@ async def test_pauses_between_subscriptions_are_no_silence_and_no_reason_to_hang
 
 
 def test_what_was_not_asked_for_yet_is_not_suspected() -> None:
-    vigil = Vigil(["A", "B", "C"], 10.0, 100.0, apart_s=20.0)
+    vigil = LivenessMonitor(["A", "B", "C"], 10.0, 100.0, apart_s=20.0)
     assert vigil.suspects(105.0) == ["A"]
     assert vigil.suspects(124.9) == ["A"]
     assert vigil.suspects(145.0) == ["C", "B"]

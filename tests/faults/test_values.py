@@ -11,17 +11,17 @@ from typing import Any
 
 import pytest
 
-from daemon.backfill import Backfill
+from daemon.candles.window import Verdict, Window
+from daemon.feed.backfill import Backfill
 from daemon.sandbox import EXCHANGES
 from daemon.sandbox.exchange import Behaviour, SandboxExchange
-from daemon.sandbox.tape import Tape
-from daemon.window import Verdict, Window
-from model.archive import Archive
-from model.candle import Candle, Ohlcv
-from model.registry import Registry
-from model.replay import Replayed, replay
-from tests.faults.arena import Arena
-from tests.replay.running import make_feed, nothing_left, running, until
+from daemon.sandbox.recording import Tape
+from model.core.candle import Candle, Ohlcv
+from model.history.reader import HistoryReader
+from model.registry.registry import Registry
+from model.replay.replay import Replayed, replay
+from tests.faults.fault_harness import Arena
+from tests.replay.replay_harness import make_feed, nothing_left, running, until
 from tests.sandbox.scaled import MINUTE, SECOND, ScaledClock, minute_tape, second_tape
 
 FACTOR = 2.0
@@ -83,7 +83,7 @@ class Trial:
 
     def replayed(self) -> Replayed:
         """All that was published, computed again from the history."""
-        place = Archive(self.arena.folder / "state" / "history.sqlite", ("binance", "1s"))
+        place = HistoryReader(self.arena.folder / "state" / "history.sqlite", ("binance", "1s"))
         try:
             registry = Registry(self.arena.folder / "state" / "registry")
             span_ms = 0, self.arena.clock.wall_ms() + 60_000

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from daemon.sandbox.market import Kline
-from tests.faults.arena import Arena
-from tests.faults.verdict import check
+from tests.faults.assertions import check
+from tests.faults.fault_harness import Arena
 from tests.sandbox.scaled import ScaledClock, minute_tape
-from tests.servers import Subscriber, mosquitto_sub
+from tests.support.servers import Subscriber, mosquitto_sub
 
 FACTOR = 60.0
 """A minute passes in a second."""
@@ -110,7 +110,7 @@ async def test_equal_volumes_are_found_to_be_equal_without_a_word(
 async def test_volumes_of_an_undocumented_market_are_used_when_they_have_been_compared(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("daemon.feed.is_known", lambda _exchange, _symbol: False)
+    monkeypatch.setattr("daemon.feed.feed.is_known", lambda _exchange, _symbol: False)
     # Within what the history shows, so that only the comparison can tell.
     arena = arena_of(tmp_path, lambda kline: 4.0 * kline.ohlcv.volume)
     async with arena.running():

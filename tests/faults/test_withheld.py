@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.arena import Arena
+from tests.faults.fault_harness import Arena
 from tests.sandbox.scaled import second_tape
 
 

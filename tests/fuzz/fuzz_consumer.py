@@ -8,10 +8,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from daemon.board import Board
-from daemon.board_table import render
-from daemon.keys import Look
-from daemon.watch import forecast_of, status_of
+from daemon.watch.board import Board
+from daemon.watch.keyboard import TableView
+from daemon.watch.subscriber import forecast_of, status_of
+from daemon.watch.table import render
 from tests.fuzz.target import Target
 
 _SCHEMA = Path(__file__).resolve().parents[2] / "docs" / "prediction.schema.json"
@@ -32,7 +32,7 @@ def shown(data: bytes) -> None:
         if (status := status_of(payload)) is not None:
             board.hear(status)
     console = Console(file=io.StringIO(), width=100, height=20)
-    console.print(render(board, (100, 20), _NOW_MS, Look()))
+    console.print(render(board, (100, 20), _NOW_MS, TableView()))
 
 
 TARGETS = {

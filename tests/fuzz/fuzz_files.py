@@ -17,20 +17,20 @@ from typing import Any
 import numpy as np
 
 from config.settings import load
-from daemon.sandbox.tape import load_recording
-from model.calibration import Calibration, Rules, Snapshot
-from model.candle import Candle, Ohlcv, Timeframe, check_ohlcv
-from model.csvfiles import HEADER, csv_name, csv_row, parse_csv_name, symbol_in
-from model.csvreader import STRICT, FileRules
-from model.dataset import read_candles
-from model.errors import BundleError, CandlecastError, ConfigError, HistoryError
-from model.features import FEATURES, OHLCV, Indicators
-from model.history import FittedScaler, History
-from model.manifest import Manifest
-from model.residuals import Residuals
-from model.retrain_status import RetrainStatus
-from model.scaler import ScalerSet, SymbolScaler
-from model.scaler_file import load_pickle
+from daemon.sandbox.recording import load_recording
+from model.core.candle import Candle, Ohlcv, Timeframe, check_ohlcv
+from model.core.errors import BundleError, CandlecastError, ConfigError, HistoryError
+from model.features.scaler import ScalerSet, SymbolScaler
+from model.features.sklearn_scaler import load_pickle
+from model.features.streaming import FEATURES, OHLCV, Indicators
+from model.files.candle_csv import HEADER, csv_name, csv_row, parse_csv_name, symbol_in
+from model.files.csv_reader import STRICT, FileRules
+from model.forecasts.calibration import Calibration, Rules, Snapshot
+from model.forecasts.residuals import Residuals
+from model.history.store import FittedScaler, History
+from model.registry.manifest import Manifest
+from model.shared_state.retrain_status import RetrainStatus
+from model.training.dataset import read_candles
 from tests.fuzz.target import Target
 
 MINUTE = Timeframe.parse("1m")

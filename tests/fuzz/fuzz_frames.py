@@ -12,13 +12,13 @@ from unittest.mock import patch
 
 import ccxt.pro
 
-from daemon.closing import ClosingRule
-from daemon.readers import READERS
-from daemon.tap import tapped
-from model.candle import Timeframe, check_ohlcv
-from model.errors import BadCandle
-from tests.ccxtline import Line
+from daemon.candles.closing import ClosingRule
+from daemon.exchange.ccxt_tap import tapped
+from daemon.exchange.message_parsers import MESSAGE_PARSERS
+from model.core.candle import Timeframe, check_ohlcv
+from model.core.errors import BadCandle
 from tests.fuzz.target import Target, as_json
+from tests.support.ccxt_connection import Line
 
 MINUTE = Timeframe.parse("1m")
 NOW_MS = 1_786_538_820_500
@@ -102,7 +102,7 @@ def frames(name: str, *, direct: bool = True) -> Callable[[bytes], None]:
     made: list[tuple[Any, Any]] = []
 
     def make() -> None:
-        with patch("daemon.tap.READERS", READERS if direct else {}):
+        with patch("daemon.exchange.ccxt_tap.READERS", MESSAGE_PARSERS if direct else {}):
             exchange = tapped(getattr(ccxt.pro, name), ear)()
         market = {"id": MARKET_IDS[name], "symbol": "A/B", "base": "A", "quote": "B"}
         spot = {"type": "spot", "spot": True, "active": True}

@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from daemon.mqtt_codec import Codec, Codec5, Codec311
-from daemon.mqtt_link import Link, LinkLostError
-from daemon.outbox import Outgoing
-from model.errors import BrokerError
+from daemon.mqtt.codec import Codec, Codec5, Codec311
+from daemon.mqtt.connection import LinkLostError, MqttConnection
+from daemon.mqtt.outbox import Outgoing
+from model.core.errors import BrokerError
 from tests.fuzz.target import Target
 
 CONNACK_5 = bytes.fromhex("20 06 00 00 03 21 00 14")
@@ -29,7 +29,7 @@ def packets(make: Callable[[], Codec]) -> Callable[[bytes], None]:
     async def feed(data: bytes) -> None:
         codec = make()
         acked: list[Any] = []
-        link = Link(codec, acked.extend, lambda *what: acked.append(what), lambda: None)
+        link = MqttConnection(codec, acked.extend, lambda *what: acked.append(what), lambda: None)
         link._most = 20  # noqa: SLF001 - as if logged in
         link.send([(MESSAGE, None)] * 3, 0.0)
         size = data[0] % 16 + 1 if data else 1

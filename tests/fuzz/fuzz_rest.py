@@ -10,13 +10,13 @@ from typing import Any
 
 import ccxt.pro
 
-from daemon.bans import ban_s
-from daemon.metrics import Metrics
-from daemon.offset import ExchangeClock, Reading
-from daemon.rest import Rest
-from daemon.source import Source
-from model.candle import Timeframe, check_ohlcv
-from model.errors import ExchangeError
+from daemon.exchange.exchange_clock import ExchangeClock, Reading
+from daemon.exchange.rate_limits import ban_s
+from daemon.exchange.rest import RestClient
+from daemon.exchange.source import MarketSource
+from daemon.metrics.metrics import Metrics
+from model.core.candle import Timeframe, check_ohlcv
+from model.core.errors import ExchangeError
 from tests.fuzz.target import Target, as_json
 
 MINUTE = Timeframe.parse("1m")
@@ -84,7 +84,7 @@ def answering(name: str) -> tuple[Any, list[bytes]]:
     return exchange, body
 
 
-async def ask(rest: Rest) -> None:
+async def ask(rest: RestClient) -> None:
     """All that is asked of an exchange by REST."""
     candles = await rest.history("A/B", MINUTE.floor(NOW_MS) - BACK * MINUTE.ms)
     assert len(candles) <= BACK
@@ -108,8 +108,8 @@ def answers(name: str) -> Callable[[bytes], None]:
         clock = ExchangeClock(Still())
         for _ in range(3):
             clock.take(Reading(999.9, 1_000.0, NOW_MS))
-        source = Source(name, None, None, ("A/B",), MINUTE)
-        rest = Rest(source, clock, metrics, lambda error: None)  # noqa: ARG005
+        source = MarketSource(name, None, None, ("A/B",), MINUTE)
+        rest = RestClient(source, clock, metrics, lambda error: None)  # noqa: ARG005
         rest.exchange = exchange
         with suppress(ExchangeError):
             loop.run_until_complete(ask(rest))

@@ -11,14 +11,14 @@ from typing import Any
 
 import ccxt.pro
 
-from daemon.closing import ClosingRule
-from daemon.tap import tapped
-from model.candle import Timeframe, check_ohlcv
-from model.errors import BadCandle
-from tests.candles.kinds import Bar, Stream
-from tests.candles.streams import STREAMS
-from tests.ccxtline import Line
+from daemon.candles.closing import ClosingRule
+from daemon.exchange.ccxt_tap import tapped
+from model.core.candle import Timeframe, check_ohlcv
+from model.core.errors import BadCandle
+from tests.exchange_messages.descriptions import Bar, Stream
+from tests.exchange_messages.streams import STREAMS
 from tests.fuzz.target import Target, as_json
+from tests.support.ccxt_connection import Line
 
 OPEN_MS = 1_764_460_800_000
 SHAPES = (

@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-from tests.fuzz import (
-    fuzz_consumer,
-    fuzz_files,
-    fuzz_frames,
-    fuzz_mqtt,
-    fuzz_rest,
-    fuzz_streams,
-)
+from tests.fuzz import fuzz_consumer, fuzz_files, fuzz_frames, fuzz_mqtt, fuzz_rest, fuzz_streams
 
 TARGETS = (
     fuzz_frames.TARGETS

@@ -20,17 +20,17 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from daemon.sandbox.tape import Tape, build_tape
-from model.bundle import BundleParts
-from model.candle import Timeframe
-from model.features import Indicators
+from daemon.sandbox.recording import Tape, build_tape
+from model.core.candle import Timeframe
+from model.features.scaler import ScalerSet
+from model.features.streaming import Indicators
+from model.inference.onnx_export import export_onnx
 from model.lstm_model import LSTMPricePredictor
-from model.onnx_export import export_onnx
 from model.preprocess import DataPreprocessor, features_of
-from model.registry import Registry
-from model.scaler import ScalerSet
-from tests.models import promote
-from tests.servers import HOST, MAX_WAIT_S, SandboxProcess, Subscriber
+from model.registry.bundle import BundleParts
+from model.registry.registry import Registry
+from tests.support.servers import HOST, MAX_WAIT_S, SandboxProcess, Subscriber
+from tests.support.tiny_models import promote
 
 SECOND = Timeframe.parse("1s")
 HISTORY = 900

@@ -16,11 +16,10 @@ from typing import Any
 import pytest
 import yaml
 
-from daemon.sandbox.tape import Tape
-from model.features import CLOSE_FEATURES, Indicators
+from daemon.sandbox.recording import Tape
+from model.features.streaming import CLOSE_FEATURES, Indicators
 from tests.integration.harness import SECOND, Daemon, daemon, sections, tape_of, write_config
-from tests.models import Floats, promote
-from tests.servers import (
+from tests.support.servers import (
     HOST,
     MAX_WAIT_S,
     Mosquitto,
@@ -31,6 +30,7 @@ from tests.servers import (
     password_file,
     sandbox_process,
 )
+from tests.support.tiny_models import Floats, promote
 
 HISTORY = 900
 LOOKBACK = 60

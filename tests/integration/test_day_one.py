@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from daemon.clock import SystemClock
+from daemon.runtime.clock import SystemClock
 from daemon.sandbox.exchange import SandboxExchange
-from daemon.sandbox.tape import Tape, build_tape
-from model.candle import Timeframe
+from daemon.sandbox.recording import Tape, build_tape
+from model.core.candle import Timeframe
 
 MINUTE = Timeframe.parse("1m")
 CONFIG = """

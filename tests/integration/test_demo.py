@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import MAX_WAIT_S
-from tests.terminal import terminal
+from tests.support.servers import MAX_WAIT_S
+from tests.support.terminal import terminal
 
 DEMO = [sys.executable, "-m", "daemon", "demo"]
 

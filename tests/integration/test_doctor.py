@@ -15,16 +15,16 @@ import mqtt5
 import pytest
 
 from config.settings import load
-from daemon.cli import main
-from daemon.clock import SystemClock
-from daemon.doctor_broker import examine_broker
-from daemon.findings import Finding
-from daemon.wiring import broker_of
-from tests.certificates import Authority
-from tests.daemon.fake_broker import FakeBroker, acknowledged, always
+from daemon.cli.main import main
+from daemon.doctor.broker_check import examine_broker
+from daemon.doctor.findings import Finding
+from daemon.factories import broker_of
+from daemon.runtime.clock import SystemClock
 from tests.integration.harness import daemon, promote_drawn, sections, tape_of, write_config
 from tests.integration.test_wall_clock import faked, set_clock
-from tests.servers import (
+from tests.support.certificates import Authority
+from tests.support.scripted_broker import FakeBroker, acknowledged, always
+from tests.support.servers import (
     HOST,
     MAX_WAIT_S,
     Mosquitto,

@@ -16,17 +16,17 @@ import pandas as pd
 import pytest
 import yaml
 
-from daemon.cli import main
-from model.candle import Timeframe
-from model.csvfiles import csv_name
-from model.engine import Engine
-from model.features import CLOSE_FEATURES, LOG_RETURN_FEATURES
-from model.hindcast import hindcast
-from model.registry import Bundle
-from model.scaler import Target
+from daemon.cli.main import main
+from model.core.candle import Timeframe
+from model.evaluation.hindcast import hindcast
+from model.features.scaler import Target
+from model.features.streaming import CLOSE_FEATURES, LOG_RETURN_FEATURES
+from model.files.candle_csv import csv_name
+from model.inference.engine import Engine
+from model.registry.registry import Bundle
 from model.serving import ServedModel
-from tests.models import SHORT, Floats, promote
-from tests.servers import MAX_WAIT_S
+from tests.support.servers import MAX_WAIT_S
+from tests.support.tiny_models import SHORT, Floats, promote
 
 QUARTER = Timeframe.parse("15m")
 LOOKBACK = 8
@@ -208,7 +208,7 @@ def test_the_table_fits_a_terminal(place: Place) -> None:
 
 def test_judging_needs_no_keras(place: Place) -> None:
     code = (
-        "import sys\nfrom daemon.cli import main\n"
+        "import sys\nfrom daemon.cli.main import main\n"
         f"assert main(['evaluate', '--config', {str(place.config)!r}]) == 0\n"
         "print(*sys.modules)"
     )

@@ -15,10 +15,10 @@ import pytest
 from prometheus_client import generate_latest
 
 from config import settings as configuration
-from daemon import tap
 from daemon.app import App, opened
+from daemon.exchange import ccxt_tap
 from daemon.sandbox.exchange import Behaviour, SandboxExchange
-from model.candle import Candle
+from model.core.candle import Candle
 from tests.integration.harness import (
     candles_without_forecast,
     counted_without_forecast,
@@ -26,10 +26,10 @@ from tests.integration.harness import (
     predictions,
     write_config,
 )
-from tests.models import SHORT, promote
-from tests.replay.running import Heard, make_feed, nothing_left, running, until
+from tests.replay.replay_harness import Heard, make_feed, nothing_left, running, until
 from tests.sandbox.scaled import MINUTE, ScaledClock, minute_tape
-from tests.servers import MAX_WAIT_S, mosquitto, mosquitto_sub
+from tests.support.servers import MAX_WAIT_S, mosquitto, mosquitto_sub
+from tests.support.tiny_models import SHORT, promote
 
 FACTOR = 60.0
 FINAL_BY = {
@@ -132,7 +132,7 @@ async def test_what_the_tap_does_not_know_goes_through_ccxts_own_parser(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Kraken's class watches one symbol a call, the others many; its first message is a snapshot.
-    monkeypatch.setattr(tap, "READERS", {})
+    monkeypatch.setattr(ccxt_tap, "READERS", {})
     async with market(name, 5) as (exchange, heard, _), running(heard):
         await until(lambda: len(heard.closed) >= 3 * 5)
         exchange.streams.abort_all()

@@ -11,11 +11,11 @@ import jsonschema
 import numpy as np
 import pytest
 
-from daemon.sandbox.tape import Tape
-from model.bundle import Bundle
-from model.engine import Engine
-from model.features import FeatureBank
-from model.registry import Registry
+from daemon.sandbox.recording import Tape
+from model.features.streaming import FeatureBank
+from model.inference.engine import Engine
+from model.registry.bundle import Bundle
+from model.registry.registry import Registry
 from tests.integration.harness import (
     HISTORY,
     SECOND,
@@ -30,7 +30,7 @@ from tests.integration.harness import (
     until_offline,
     write_config,
 )
-from tests.servers import free_port, mosquitto, mosquitto_sub, sandbox_process
+from tests.support.servers import free_port, mosquitto, mosquitto_sub, sandbox_process
 
 SYMBOLS = 5
 IN_A_ROW = 6

@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 import yaml
 
-from daemon.clock import SystemClock
+from daemon.runtime.clock import SystemClock
 from daemon.sandbox.exchange import SandboxExchange
-from daemon.sandbox.tape import Tape, build_tape
-from model.archive import Archive
-from model.candle import Timeframe
-from tests.faults.arena import Arena
+from daemon.sandbox.recording import Tape, build_tape
+from model.core.candle import Timeframe
+from model.history.reader import HistoryReader
+from tests.faults.fault_harness import Arena
 from tests.faults.schedule import Fault
 from tests.sandbox.scaled import RECORDING
 
@@ -73,7 +73,7 @@ async def test_hours_that_begin_at_half_past_are_fetched_trained_on_and_judged(
         assert json.loads((tmp_path / "judged" / "evaluation.json").read_text())["all"]["n"] > 100
         out, _ = await candlecast(tmp_path, url, "retrain")
         assert "promoted" in out or "champion" in out
-    archive = Archive(tmp_path / "state" / "history.sqlite", ("binance", "1h"))
+    archive = HistoryReader(tmp_path / "state" / "history.sqlite", ("binance", "1h"))
     try:
         found = archive.revisions("S01/USDT", tape.origin_ms, SystemClock().wall_ms())
     finally:

@@ -14,20 +14,20 @@ from typing import Any
 import pytest
 
 from config.settings import load
-from daemon.clock import SystemClock
-from daemon.doctor import examine_http
-from daemon.doctor_broker import examine_broker
-from daemon.exchange import make_exchange
-from daemon.http import Health, serve_http
-from daemon.metrics import Metrics
-from daemon.outbox import Outbox
-from daemon.publisher import Publisher
+from daemon.doctor.broker_check import examine_broker
+from daemon.doctor.checks import examine_http
+from daemon.exchange.ccxt_client import make_exchange
+from daemon.factories import broker_of
+from daemon.metrics.metrics import Metrics
+from daemon.mqtt.outbox import Outbox
+from daemon.mqtt.publisher import Publisher
+from daemon.runtime.clock import SystemClock
 from daemon.sandbox.exchange import SandboxExchange
-from daemon.wiring import broker_of
-from tests.forwarding import pumped
+from daemon.web.server import Health, serve_http
 from tests.integration.harness import write_config
 from tests.sandbox.scaled import second_tape
-from tests.servers import HOST, MAX_WAIT_S, free_port, mosquitto, program
+from tests.support.forward_proxy import pumped
+from tests.support.servers import HOST, MAX_WAIT_S, free_port, mosquitto, program
 
 HOST6 = "::1"
 

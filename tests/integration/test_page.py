@@ -12,17 +12,16 @@ from typing import Any, NamedTuple, cast
 
 import pytest
 
-from daemon.clock import SystemClock
-from daemon.http import Health, serve_http
-from daemon.ledger import Ledger
-from daemon.live import Page, View
-from daemon.metrics import Metrics
-from daemon.recorder import Recorder
-from daemon.window import Window
-from model.candle import Candle, Ohlcv, Timeframe
-from model.forecast import Market
-from model.history import History
-from tests.browser import Tab, browser
+from daemon.candles.window import Window
+from daemon.forecast.accounting import DeferredAccounting
+from daemon.metrics.metrics import Metrics
+from daemon.persistence.recorder import Recorder
+from daemon.runtime.clock import SystemClock
+from daemon.web.server import Health, serve_http
+from daemon.web.status_page import PageSources, StatusPage
+from model.core.candle import Candle, Ohlcv, Timeframe
+from model.forecasts.forecast import Market
+from model.history.store import History
 from tests.integration.harness import (
     Daemon,
     daemon,
@@ -31,7 +30,15 @@ from tests.integration.harness import (
     tape_of,
     write_config,
 )
-from tests.servers import HOST, SandboxProcess, free_port, mosquitto, program, sandbox_process
+from tests.support.browser import Tab, browser
+from tests.support.servers import (
+    HOST,
+    SandboxProcess,
+    free_port,
+    mosquitto,
+    program,
+    sandbox_process,
+)
 
 SYMBOLS = 4
 FIRST = "document.querySelector('#rows > [role=row]')"
@@ -226,11 +233,11 @@ async def page_of(windows: list[Window], folder: Path) -> AsyncIterator[Tab]:
     with_history = await asyncio.to_thread(History, folder / "history.sqlite")
     recorder = Recorder(with_history, ("binance", "1m"), 90, clock, metrics)
     pipeline = SimpleNamespace(is_idle=True, windows=windows, stale_symbols=lambda _: [HOSTILE])
-    issuer = SimpleNamespace(ledger=Ledger(cast("Any", None)))
+    issuer = SimpleNamespace(ledger=DeferredAccounting(cast("Any", None)))
     market = Market("tester", "binance", symbols, MINUTE)
     state = {"warming_up": False, "broker_connected": True, "model": HOSTILE}
-    view = View(market, cast("Any", pipeline), cast("Any", issuer), lambda: state)
-    page = Page(view, recorder, metrics, clock)
+    view = PageSources(market, cast("Any", pipeline), cast("Any", issuer), lambda: state)
+    page = StatusPage(view, recorder, metrics, clock)
     listening: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     async with asyncio.TaskGroup() as group:
         tasks = [

@@ -13,9 +13,9 @@ import pandas as pd
 import pytest
 import talib
 
-from daemon.sandbox.tape import Tape
+from daemon.sandbox.recording import Tape
 from model.lstm_model import LSTMPricePredictor
-from model.registry import Registry
+from model.registry.registry import Registry
 from tests.integration.harness import (
     HISTORY,
     SECOND,
@@ -31,7 +31,7 @@ from tests.integration.harness import (
     until_offline,
     write_config,
 )
-from tests.servers import free_port, mosquitto, mosquitto_sub, sandbox_process
+from tests.support.servers import free_port, mosquitto, mosquitto_sub, sandbox_process
 
 SYMBOLS = 20
 IN_A_ROW = 8

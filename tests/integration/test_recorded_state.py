@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from tests.integration.harness import daemon, predictions
-from tests.servers import MAX_WAIT_S, free_port, mosquitto, mosquitto_sub, sandbox_process
+from tests.support.servers import MAX_WAIT_S, free_port, mosquitto, mosquitto_sub, sandbox_process
 
 RECORDED = Path(__file__).resolve().parents[1] / "data" / "state-0.1.0"
 FACTS: dict[str, Any] = json.loads((RECORDED / "recording.json").read_text(encoding="utf-8"))

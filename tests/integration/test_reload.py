@@ -12,7 +12,7 @@ import jsonschema
 import pytest
 import yaml
 
-from tests.integration.theatre import Theatre, assert_counted, assert_true, theatre
+from tests.integration.model_harness import Theatre, assert_counted, assert_true, theatre
 
 
 @pytest.fixture(scope="module")

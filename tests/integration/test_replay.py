@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from daemon.cli import main
-from model.registry import Registry
+from daemon.cli.main import main
+from model.registry.registry import Registry
 from tests.integration.test_restart import MIN_N, Place, place
-from tests.servers import MAX_WAIT_S
+from tests.support.servers import MAX_WAIT_S
 
 __all__ = ["place"]
 

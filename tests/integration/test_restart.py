@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from model.features import Indicators
+from model.features.streaming import Indicators
 from tests.integration.harness import (
     Daemon,
     daemon,
@@ -26,7 +26,7 @@ from tests.integration.harness import (
     until_offline,
     write_config,
 )
-from tests.servers import (
+from tests.support.servers import (
     MAX_WAIT_S,
     Mosquitto,
     Subscriber,

@@ -18,17 +18,17 @@ from typing import Any
 import pytest
 import yaml
 
-from daemon.clock import SystemClock
-from daemon.listing import model_lines
-from daemon.retrain import check_span
+from daemon.jobs.models import model_lines
+from daemon.jobs.retrain import check_span
+from daemon.runtime.clock import SystemClock
 from daemon.sandbox.exchange import SandboxExchange
-from daemon.sandbox.tape import Tape, build_tape
-from model.archive import Archive
-from model.candle import Timeframe
-from model.errors import ConfigError
-from model.registry import Registry
-from model.retrain_status import RetrainStatus
-from tests.servers import silent_exchange
+from daemon.sandbox.recording import Tape, build_tape
+from model.core.candle import Timeframe
+from model.core.errors import ConfigError
+from model.history.reader import HistoryReader
+from model.registry.registry import Registry
+from model.shared_state.retrain_status import RetrainStatus
+from tests.support.servers import silent_exchange
 
 MINUTE = Timeframe.parse("1m")
 SYMBOLS = ["S00/USDT", "S01/USDT"]
@@ -110,7 +110,7 @@ async def test_a_killed_night_goes_on_and_comes_to_its_decision(tape: Tape, fold
     assert f"# Model {version}\n\n**Promoted** (`first`): error ratio" in report.read_text()
     assert report.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
 
-    archive = Archive(state / "history.sqlite", ("binance", "1m"))
+    archive = HistoryReader(state / "history.sqlite", ("binance", "1m"))
     found = archive.revisions("S01/USDT", 0 + tape.origin_ms, status.finished_ms)
     archive.close()
     opens = [candle.open_ms for candle in found]

@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 
-from tests.certificates import Authority
 from tests.integration.harness import (
     Daemon,
     daemon,
@@ -24,7 +23,8 @@ from tests.integration.harness import (
     tape_of,
     write_config,
 )
-from tests.servers import (
+from tests.support.certificates import Authority
+from tests.support.servers import (
     HOST,
     MAX_WAIT_S,
     Mosquitto,

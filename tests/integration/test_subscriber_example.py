@@ -16,10 +16,10 @@ import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
-from daemon.topics import prediction_topic, status_topic
-from model.forecast import Forecast
-from tests.forecasts import forecast_at, payload
-from tests.servers import MAX_WAIT_S, mosquitto
+from daemon.mqtt.topics import prediction_topic, status_topic
+from model.forecasts.forecast import Forecast
+from tests.support.sample_forecasts import forecast_at, payload
+from tests.support.servers import MAX_WAIT_S, mosquitto
 
 NOW_MS = 1_776_859_620_012
 AHEAD_MS = 10 * 60_000

@@ -8,7 +8,7 @@ import signal
 from pathlib import Path
 
 from tests.integration.harness import predictions, until_offline
-from tests.integration.theatre import assert_true, assert_whole, by_symbol_of, theatre
+from tests.integration.model_harness import assert_true, assert_whole, by_symbol_of, theatre
 
 
 def test_promoting_and_rolling_back_take_effect_without_losing_a_candle(tmp_path: Path) -> None:

@@ -14,11 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from model.features import Indicators
+from model.features.streaming import Indicators
 from tests.integration.harness import sections, tape_of, write_config
-from tests.integration.machine import REPOSITORY, Machine, installed, machine, until
-from tests.models import promote
-from tests.servers import (
+from tests.integration.systemd_machine import REPOSITORY, Machine, installed, machine, until
+from tests.support.servers import (
     MAX_WAIT_S,
     Mosquitto,
     free_port,
@@ -27,6 +26,7 @@ from tests.servers import (
     password_file,
     sandbox_process,
 )
+from tests.support.tiny_models import promote
 
 UNITS = REPOSITORY / "systemd"
 KINDS = {".service", ".timer", ".path"}

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from model.bundle import Bundle
-from model.features import LOG_RETURN_FEATURES, Indicators
-from model.registry import Registry
+from model.features.streaming import LOG_RETURN_FEATURES, Indicators
+from model.registry.bundle import Bundle
+from model.registry.registry import Registry
 from tests.integration.harness import (
     HISTORY,
     SECOND,
@@ -22,8 +22,14 @@ from tests.integration.harness import (
     tape_of,
     write_config,
 )
-from tests.models import drawn_weights, fitted_scalers, promote, random_candles, shifted
-from tests.servers import MAX_WAIT_S, free_port, mosquitto, mosquitto_sub, sandbox_process
+from tests.support.servers import MAX_WAIT_S, free_port, mosquitto, mosquitto_sub, sandbox_process
+from tests.support.tiny_models import (
+    drawn_weights,
+    fitted_scalers,
+    promote,
+    random_candles,
+    shifted,
+)
 
 UNITS = (6, 4)
 CANDLES = {"A/USDT": random_candles(400, 1), "B/USDT": random_candles(400, 2)}

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from daemon.sandbox.tape import Tape
+from daemon.sandbox.recording import Tape
 from tests.integration.harness import (
     SECOND,
     candles_without_forecast,
@@ -27,7 +27,7 @@ from tests.integration.harness import (
     tape_of,
     write_config,
 )
-from tests.servers import (
+from tests.support.servers import (
     SandboxProcess,
     Subscriber,
     free_port,

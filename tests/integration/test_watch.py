@@ -16,10 +16,18 @@ from typing import Any
 import mqtt5
 import pytest
 
-from tests.certificates import Authority
-from tests.daemon.fake_broker import FakeBroker, acknowledged, always
-from tests.servers import HOST, MAX_WAIT_S, Mosquitto, free_port, mosquitto, password_file, program
-from tests.terminal import terminal
+from tests.support.certificates import Authority
+from tests.support.scripted_broker import FakeBroker, acknowledged, always
+from tests.support.servers import (
+    HOST,
+    MAX_WAIT_S,
+    Mosquitto,
+    free_port,
+    mosquitto,
+    password_file,
+    program,
+)
+from tests.support.terminal import terminal
 
 START_MS = int(time.time()) * 1_000
 WATCH = [sys.executable, "-m", "daemon", "watch"]

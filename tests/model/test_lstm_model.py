@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from model.errors import ConfigError
+from model.core.errors import ConfigError
 from model.lstm_model import LSTMPricePredictor
 
 Configure = Callable[..., Path]

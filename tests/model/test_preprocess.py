@@ -9,9 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.errors import ConfigError
-from model.features import CLOSE_FEATURES, FEATURES, LOG_RETURN_FEATURES, FeatureBank, Indicators
-from model.indicators import level_free_columns
+from model.core.errors import ConfigError
+from model.features.batch import level_free_columns
+from model.features.streaming import (
+    CLOSE_FEATURES,
+    FEATURES,
+    LOG_RETURN_FEATURES,
+    FeatureBank,
+    Indicators,
+)
 from model.preprocess import DataPreprocessor
 
 Configure = Callable[..., Path]

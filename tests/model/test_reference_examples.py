@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from model.csvfiles import csv_name
+from model.files.candle_csv import csv_name
 from model.lstm_model import LSTMPricePredictor
 from model.preprocess import DataPreprocessor
 from model.train_lstm import main

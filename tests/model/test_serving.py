@@ -10,12 +10,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from model.engine import Engine
-from model.errors import BundleError
-from model.features import CLOSE_FEATURES, LOG_RETURN_FEATURES
-from model.scaler import Target
+from model.core.errors import BundleError
+from model.features.scaler import Target
+from model.features.streaming import CLOSE_FEATURES, LOG_RETURN_FEATURES
+from model.inference.engine import Engine
 from model.serving import ServedModel
-from tests.models import SHORT, Floats, promote, random_candles
+from tests.support.tiny_models import SHORT, Floats, promote, random_candles
 
 SYMBOLS = ("A/U", "B/U", "C/U")
 LOOKBACK = 8

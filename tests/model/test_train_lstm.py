@@ -12,15 +12,15 @@ import pandas as pd
 import pytest
 import yaml
 
-from model.candle import Timeframe
-from model.csvfiles import csv_name
-from model.dataset import build_dataset, read_candles, read_sources
-from model.engine import Engine
-from model.errors import CandlecastError, ConfigError
-from model.evaluation import evaluate
-from model.packing import pack_trained
-from model.registry import Registry
+from model.core.candle import Timeframe
+from model.core.errors import CandlecastError, ConfigError
+from model.files.candle_csv import csv_name
+from model.inference.engine import Engine
+from model.registry.registry import Registry
+from model.retraining.bundle_export import pack_trained
+from model.stats.scores import evaluate
 from model.train_lstm import Trained, main, train
+from model.training.dataset import build_dataset, read_candles, read_sources
 
 Configure = Callable[..., Path]
 QUARTER = Timeframe.parse("15m")

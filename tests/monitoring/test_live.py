@@ -20,7 +20,7 @@ from monitoring.dashboard import dashboard
 from monitoring.panels import panels
 from tests.integration.harness import daemon, promote_drawn, sections, tape_of, write_config
 from tests.monitoring.test_rules import RULES, alerts
-from tests.servers import HOST, accepts, free_port, mosquitto, program, sandbox_process
+from tests.support.servers import HOST, accepts, free_port, mosquitto, program, sandbox_process
 
 PATIENCE_S = 40.0
 

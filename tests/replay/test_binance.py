@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.daemon.handclock import RecordedClock
-from tests.replay.running import make_feed, running, until
-from tests.replay.wire import wire
+from tests.replay.recorded_messages import wire
+from tests.replay.replay_harness import make_feed, running, until
+from tests.support.manual_clock import RecordedClock
 
 QUOTES = ("USDT", "BUSD", "BTC", "BRL")
 

@@ -15,12 +15,12 @@ from websockets.asyncio.server import ServerConnection, serve
 
 from daemon.sandbox.exchange import DIALECTS
 from daemon.sandbox.market import Faults, Market
-from daemon.sandbox.rest import RestApi
-from daemon.sandbox.tape import Tape
-from tests.daemon.handclock import RecordedClock
-from tests.replay.running import make_feed, running, until
-from tests.replay.wire import HOST, NOTHING
+from daemon.sandbox.recording import Tape
+from daemon.sandbox.rest_server import RestApi
+from tests.replay.recorded_messages import HOST, NOTHING
+from tests.replay.replay_harness import make_feed, running, until
 from tests.sandbox.scaled import MINUTE
+from tests.support.manual_clock import RecordedClock
 
 OKCOIN = ("USDC/USDT", "ETH/USD", "BTC/USD", "USDT/USD")
 RECORDINGS = [

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from daemon.sandbox.market import Faults, Market
-from daemon.sandbox.tape import Tape
+from daemon.sandbox.recording import Tape
 from tests.sandbox.scaled import MINUTE, RECORDING
 
 ORIGIN_MS = 1_700_000_040_000

@@ -12,10 +12,10 @@ from typing import Any
 
 import ccxt.pro
 
-from daemon.exchange import repoint
+from daemon.exchange.ccxt_client import override_hosts
 from daemon.sandbox.exchange import Behaviour, SandboxExchange
-from daemon.sandbox.tape import RECORDING_15M, Tape, build_tape, load_recording
-from model.candle import Timeframe
+from daemon.sandbox.recording import RECORDING_15M, Tape, build_tape, load_recording
+from model.core.candle import Timeframe
 
 SECOND = Timeframe.parse("1s")
 MINUTE = Timeframe.parse("1m")
@@ -121,7 +121,7 @@ async def minutes(name: str, symbols: int, **more: Any) -> AsyncIterator[Sandbox
 async def ccxt_client(name: str, rest_url: str, ws_url: str, **config: Any) -> AsyncIterator[Any]:
     """The real, unmodified ccxt class with nothing but its addresses changed."""
     client = getattr(ccxt.pro, name)(config)
-    client.urls["api"] = repoint(client.urls["api"], rest_url, ws_url)
+    client.urls["api"] = override_hosts(client.urls["api"], rest_url, ws_url)
     try:
         yield client
     finally:

@@ -14,8 +14,8 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from daemon.sandbox.broker import EmbeddedBroker
-from model.errors import BrokerError
-from tests.servers import MAX_WAIT_S, accepts
+from model.core.errors import BrokerError
+from tests.support.servers import MAX_WAIT_S, accepts
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.readers import Channel, read_bybit
-from daemon.sandbox.bybit import Bybit
-from daemon.sandbox.dialect import RestRefusal, Update
+from daemon.exchange.message_parsers import Channel, parse_bybit
+from daemon.sandbox.protocols.base import RestRefusal, Update
+from daemon.sandbox.protocols.bybit import Bybit
 from tests.sandbox.recorded import ORIGIN_MS, form, market_of, messages
 from tests.sandbox.scaled import MINUTE
 
@@ -50,7 +50,7 @@ def test_the_closed_candle_and_the_next_one_come_in_one_message() -> None:
     following = MARKET.kline("BTC/USDT", ORIGIN_MS + MINUTE.ms, 0.01, revised=False)
     update = Update((closed,), True, following, NOW_MS)  # noqa: FBT003
     (raw,) = Bybit(MARKET).events("BTC/USDT", update)
-    first, second = read_bybit(json.loads(raw), Channel("1", {})) or ()
+    first, second = parse_bybit(json.loads(raw), Channel("1", {})) or ()
     assert (first.open_ms, first.closed) == (ORIGIN_MS, True)
     assert (second.open_ms, second.closed) == (ORIGIN_MS + MINUTE.ms, False)
     assert tuple(map(float, first.values)) == MARKET.tape.candle("BTC/USDT", ORIGIN_MS)

@@ -11,7 +11,7 @@ import pytest
 
 from daemon.sandbox.exchange import SandboxExchange
 from tests.sandbox.scaled import ScaledClock, binance, second_tape
-from tests.servers import MAX_WAIT_S
+from tests.support.servers import MAX_WAIT_S
 
 SPOT = {"fetchMarkets": {"types": ["spot"]}}
 

@@ -10,10 +10,10 @@ import ccxt
 import pytest
 
 from daemon.sandbox.exchange import DIALECTS, Behaviour, SandboxExchange
-from model.errors import CandlecastError
-from tests.daemon.handclock import HandClock
+from model.core.errors import CandlecastError
 from tests.sandbox.scaled import MINUTE, ccxt_client, minute_tape, minutes, second_tape
-from tests.servers import MAX_WAIT_S
+from tests.support.manual_clock import HandClock
+from tests.support.servers import MAX_WAIT_S
 
 NAMES = ["okx", "bybit", "kraken"]
 KEEP_ALIVE_MS = 150

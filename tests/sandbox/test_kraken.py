@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.readers import Channel, read_kraken
-from daemon.sandbox.dialect import RestRefusal, Update
-from daemon.sandbox.kraken import Kraken, iso
+from daemon.exchange.message_parsers import Channel, parse_kraken
 from daemon.sandbox.market import Kline
-from model.candle import Ohlcv
+from daemon.sandbox.protocols.base import RestRefusal, Update
+from daemon.sandbox.protocols.kraken import Kraken, iso
+from model.core.candle import Ohlcv
 from tests.sandbox.recorded import ORIGIN_MS, form, market_of, messages
 from tests.sandbox.scaled import MINUTE
 
@@ -75,7 +75,7 @@ def test_a_candle_closes_with_the_first_trade_of_the_next_and_no_flag() -> None:
     read = [
         candle
         for raw in Kraken(MARKET).events("BTC/USD", update)
-        for candle in read_kraken(json.loads(raw), Channel("1", {})) or ()
+        for candle in parse_kraken(json.loads(raw), Channel("1", {})) or ()
     ]
     assert [(c.open_ms, c.closed) for c in read] == [
         (ORIGIN_MS, None),

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.sandbox.binance import event_json, rest_row
 from daemon.sandbox.market import Faults, Kline, Market
-from daemon.sandbox.tape import Tape, build_tape
-from model.candle import Ohlcv, Timeframe
+from daemon.sandbox.protocols.binance import event_json, rest_row
+from daemon.sandbox.recording import Tape, build_tape
+from model.core.candle import Ohlcv, Timeframe
 
 SECOND = Timeframe.parse("1s")
 ORIGIN_MS = 1_700_000_000_000

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.readers import Channel, read_okx
-from daemon.sandbox.dialect import RestRefusal, Update
-from daemon.sandbox.okx import Okx
+from daemon.exchange.message_parsers import Channel, parse_okx
+from daemon.sandbox.protocols.base import RestRefusal, Update
+from daemon.sandbox.protocols.okx import Okx
 from tests.sandbox.recorded import ORIGIN_MS, form, market_of, messages
 from tests.sandbox.scaled import MINUTE
 
@@ -53,7 +53,7 @@ def test_closed_candles_are_as_recorded(shared_dir: Path) -> None:
     kline = MARKET.kline("BTC/USDT", ORIGIN_MS, 1.0, revised=False)
     (raw,) = Okx(MARKET).events("BTC/USDT", Update((kline,), True, None, NOW_MS))  # noqa: FBT003
     assert {form(json.loads(raw))} == theirs
-    (read,) = read_okx(json.loads(raw), Channel("1m", {})) or ()
+    (read,) = parse_okx(json.loads(raw), Channel("1m", {})) or ()
     assert (read.open_ms, read.closed) == (ORIGIN_MS, True)
     assert tuple(map(float, read.values)) == MARKET.tape.candle("BTC/USDT", ORIGIN_MS)
 

@@ -9,9 +9,9 @@ import pytest
 
 from daemon.sandbox import EXCHANGES
 from daemon.sandbox.exchange import DIALECTS
-from daemon.sandbox.tape import build_tape
+from daemon.sandbox.recording import build_tape
 from tests.sandbox.scaled import RECORDING, SECOND, binance, ccxt_client
-from tests.servers import accepts, sandbox_process
+from tests.support.servers import accepts, sandbox_process
 
 
 async def test_the_process_plays_what_it_announces() -> None:

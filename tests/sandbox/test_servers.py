@@ -9,7 +9,7 @@ from pathlib import Path
 import aiomqtt
 import pytest
 
-from tests.servers import MAX_WAIT_S, Mosquitto, accepts, mosquitto, mosquitto_sub, program
+from tests.support.servers import MAX_WAIT_S, Mosquitto, accepts, mosquitto, mosquitto_sub, program
 
 
 def publish(broker: Mosquitto, *arguments: str) -> subprocess.CompletedProcess[str]:

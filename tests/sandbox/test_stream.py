@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from daemon.sandbox.binance import BinanceSession
 from daemon.sandbox.exchange import Behaviour, SandboxExchange
+from daemon.sandbox.protocols.binance import BinanceSession
 from tests.sandbox.scaled import ScaledClock, second_tape
 
 FAST = 5.0

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.sandbox.tape import DATA, RECORDING_15M, Tape, build_tape, load_recording
-from model.candle import Timeframe, check_ohlcv
-from model.csvreader import FileRules
-from model.errors import CandlecastError
+from daemon.sandbox.recording import DATA, RECORDING_15M, Tape, build_tape, load_recording
+from model.core.candle import Timeframe, check_ohlcv
+from model.core.errors import CandlecastError
+from model.files.csv_reader import FileRules
 
 SECOND = Timeframe.parse("1s")
 ORIGIN_MS = 1_700_000_000_000
@@ -176,5 +176,5 @@ def test_the_exchange_imports_nothing_of_the_training_side(repository: Path) -> 
     code = "import sys, daemon.sandbox.exchange, daemon.sandbox.broker; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], check=True, stdout=-1, cwd=repository)
     loaded = set(done.stdout.decode().split())
-    assert "daemon.sandbox.tape" in loaded
+    assert "daemon.sandbox.recording" in loaded
     assert not heavy & loaded

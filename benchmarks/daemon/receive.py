@@ -1,0 +1,107 @@
+"""What a closing candle costs from ccxt's message handler until it waits for its batch.
+
+    python -m benchmarks.daemon.receive
+
+1,000 symbols close at once; decoded messages are handed to `handle_message`, burst after burst,
+the ways in turns. Nothing here is a socket: what ccxt spends before it hands over the message is
+the same for all. Processor time of the event loop's thread, so that others do not matter.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import uvloop
+
+from benchmarks.harness.in_process import Path1m, decode
+from benchmarks.report import machine, print_machine, print_table, save, spread
+from daemon.exchange.ccxt_client import make_exchange
+from daemon.exchange.ccxt_tap import tapped
+
+_DECODING: Final = "decoding the frame (ccxt)"
+_CCXT: Final = "ccxt's own handler, no tap"
+_TAP: Final = "our tap alone"
+_WHOLE: Final = "our whole receive path"
+
+
+class _Nobody:
+    """Listens to the tap and does nothing."""
+
+    def on_raw(
+        self, symbol: str, open_ms: object, values: tuple[object, ...], *, closed: bool | None
+    ) -> None:
+        """Nothing."""
+
+    def on_garbage(self, error: Exception) -> None:
+        """Never in this benchmark."""
+        raise error
+
+    async def turn(self, cost: float | None = None) -> None:
+        """Nothing is asked for."""
+
+
+async def measure(symbols: int, bursts: int, folder: Path) -> dict[str, list[float]]:
+    """Microseconds per candle of each way, a value per burst."""
+    path = Path1m(symbols, folder, None)
+    deaf = make_exchange("binance", wrap=lambda base: tapped(base, _Nobody()))
+    deaf.set_markets_from_exchange(path.exchange)
+    deaf.watch_candles(list(path.exchange.markets), "1m")
+    client = path.plain.client("ws://127.0.0.1:1/ws")
+    found: dict[str, list[float]] = {name: [] for name in (_DECODING, _CCXT, _TAP, _WHOLE)}
+
+    def timed(name: str, work: Callable[[], object]) -> None:
+        started = time.thread_time()
+        work()
+        found[name].append(1e6 * (time.thread_time() - started) / symbols)
+
+    def hand_to(exchange: Any, messages: list[dict[str, Any]]) -> None:  # noqa: ANN401
+        for message in messages:
+            exchange.handle_message(client, message)
+
+    async with path.running():
+        for _ in range(bursts):
+            frames = path.closing_frames()
+            messages = decode(frames)
+            timed(_DECODING, lambda frames=frames: decode(frames))  # type: ignore[misc]
+            for name, exchange in (
+                (_CCXT, path.plain),
+                (_TAP, deaf),
+                (_WHOLE, path.exchange),
+            ):
+                timed(name, lambda e=exchange, m=messages: hand_to(e, m))  # type: ignore[misc]
+            await path.pipeline.settled()
+        appended = path.metrics.registry.get_sample_value(
+            "candlecast_feed_candles_total", {"verdict": "appended"}
+        )
+        assert appended == symbols * bursts, "not every candle was taken"
+    await deaf.close()
+    return {name: values[2:] for name, values in found.items()}
+
+
+def main() -> None:
+    """Measure, print the table, write it as JSON."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--symbols", type=int, default=1_000, help="closing at once")
+    parser.add_argument("--bursts", type=int, default=60, help="how often")
+    args = parser.parse_args()
+    report: dict[str, Any] = {"machine": machine("ccxt", "orjson", "uvloop")}
+    print_machine(report["machine"])
+    with tempfile.TemporaryDirectory() as folder:
+        found = uvloop.run(measure(args.symbols, args.bursts, Path(folder)))
+    report["us_per_candle"] = {name: spread(values)._asdict() for name, values in found.items()}
+    print_table(
+        ("µs a closing candle", "p50", "p99", "max"),
+        ((name, *row.values()) for name, row in report["us_per_candle"].items()),
+    )
+    save("receive", report)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,187 @@
+"""What the nightly training costs the forecasts of a daemon that runs beside it.
+
+    python -m benchmarks.daemon.retrain_interference
+    python -m benchmarks.daemon.retrain_interference --symbols 20 --pairs 3
+
+Exchange, broker, subscriber and `candlecast run` are processes of their own; all symbols close in
+the same instant, once a second. `candlecast retrain`, as it is by default, reads and extends the
+same history and trains on 20 of the symbols. As soon as it trains, it is stopped and let go on in
+turns of ten seconds, so that both figures are of the same minutes; what happened while it started
+and fetched is shown too. p99 is about the worst burst in a hundred: few pairs say little about it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import signal
+import subprocess
+import tempfile
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import yaml
+
+from benchmarks.harness.processes import (
+    Exchange,
+    exchange,
+    free_port,
+    mosquitto,
+    python,
+    running,
+    stop,
+)
+from benchmarks.harness.scraper import wait_ready
+from benchmarks.harness.tiny_champion import prepare
+from benchmarks.report import machine, print_machine, print_table, save, spread
+
+_WARM_S: Final = 5.0
+_TURN_S: Final = 10.0
+_TRAINING_S: Final = 300.0
+_TRAINED_SYMBOLS: Final = 20
+_HISTORY: Final = 6_000
+_DAY_S: Final = 86_400
+IDLE: Final = "while it is stopped"
+STARTING: Final = "while it starts and fetches"
+TRAINING: Final = "while it trains"
+_RETRAIN: Final[dict[str, dict[str, Any]]] = {
+    # Long enough for all turns: it stops by itself when it has learnt nothing for some epochs.
+    "model": {"epochs": 10_000},
+    "registry": {"gate_days": 600 / _DAY_S},
+    "retrain": {"days": 5_000 / _DAY_S},
+}
+
+
+class Turn(NamedTuple):
+    """A span in which one thing was the case, monotonic nanoseconds."""
+
+    what: str
+    began_ns: int
+    ended_ns: int
+
+
+def watch(folder: Path, market: Exchange, pairs: int) -> list[Turn]:
+    """Run the daemon and the training beside it; what was the case when."""
+    http_port = free_port()
+    with contextlib.ExitStack() as stack:
+        port = stack.enter_context(mosquitto(folder))
+        config = prepare(folder, market, port, http_port)
+        command = python("benchmarks.harness.subscriber", str(port), str(folder / "received"))
+        subscriber = stack.enter_context(running(*command, log=folder / "log"))
+        assert subscriber.stdout is not None
+        subscriber.stdout.readline()
+        command = python("daemon", "run", "--config", str(config))
+        daemon = stack.enter_context(running(*command, log=folder / "daemon.log"))
+        wait_ready(http_port, daemon)
+        time.sleep(_WARM_S)
+        turns = [_turn(IDLE)]
+        command = python("daemon", "retrain", "--config", str(_night(config)))
+        log = folder / "night.log"
+        # Nobody would read a line per epoch, and a full pipe would stop it.
+        night = stack.enter_context(running(*command, log=log, output=subprocess.DEVNULL))
+        turns.append(_started(night, folder / "state", log))
+        for _ in range(pairs):
+            os.kill(night.pid, signal.SIGSTOP)
+            turns.append(_turn(IDLE))
+            os.kill(night.pid, signal.SIGCONT)
+            turns.append(_turn(TRAINING))
+            assert night.poll() is None, log.read_text(encoding="utf-8")
+        night.kill()
+        stop(daemon)
+        stop(subscriber)
+    return turns
+
+
+def _night(config: Path) -> Path:
+    """The configuration of the training: the daemon's, for some of its symbols."""
+    sections = yaml.safe_load(config.read_text(encoding="utf-8"))
+    sections["trading"]["symbols"] = sections["trading"]["symbols"][:_TRAINED_SYMBOLS]
+    path = config.with_name("night.yaml")
+    path.write_text(yaml.safe_dump(sections | _RETRAIN), encoding="utf-8")
+    return path
+
+
+def _turn(what: str) -> Turn:
+    began_ns = time.monotonic_ns()
+    time.sleep(_TURN_S)
+    return Turn(what, began_ns, time.monotonic_ns())
+
+
+def _started(night: subprocess.Popen[str], state: Path, log: Path) -> Turn:
+    """Wait until the first epoch is done."""
+    began_ns = time.monotonic_ns()
+    deadline = time.monotonic() + _TRAINING_S
+    while not (state / "retrain" / "resume" / "standing.json").exists():
+        assert night.poll() is None, log.read_text(encoding="utf-8")
+        assert time.monotonic() < deadline, "the training did not begin"
+        time.sleep(0.1)
+    return Turn(STARTING, began_ns, time.monotonic_ns())
+
+
+def evaluate(received: Path, market: Exchange, turns: list[Turn]) -> dict[str, Any]:
+    """Latencies by what was the case when their burst began."""
+    starts = market.burst_starts()
+    arrival_ms: dict[str, list[float]] = defaultdict(list)
+    ready_ms: dict[str, list[float]] = defaultdict(list)
+    bursts: dict[str, set[str]] = defaultdict(set)
+    for line in received.read_text(encoding="utf-8").splitlines():
+        _, close_ms, arrived_ns, *_, ready, _, _ = line.split(",")
+        began_ns = starts.get(int(close_ms), 0)
+        for what, from_ns, until_ns in turns:
+            if from_ns < began_ns < until_ns:
+                arrival_ms[what].append((int(arrived_ns) - began_ns) / 1e6)
+                ready_ms[what].append(float(ready))
+                bursts[what].add(close_ms)
+    report: dict[str, Any] = {
+        what: {
+            "bursts": len(bursts[what]),
+            "missing": len(bursts[what]) * len(market.symbols) - len(arrival_ms[what]),
+            "message_ms": spread(arrival_ms[what])._asdict(),
+            "ready_ms": spread(ready_ms[what])._asdict(),
+        }
+        for what in (IDLE, STARTING, TRAINING)
+    }
+    for name in ("message_ms", "ready_ms"):
+        idle, training = (report[what][name]["p99"] for what in (IDLE, TRAINING))
+        report[f"{name}_p99_ratio"] = float(np.divide(training, idle))
+    return report
+
+
+def main() -> None:
+    """Measure, print the table, write it as JSON."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--symbols", type=int, default=200, help="closing at once")
+    parser.add_argument("--pairs", type=int, default=12, help="turns of ten seconds, of each")
+    args = parser.parse_args()
+    of = machine("tensorflow", "keras", "onnxruntime", "numpy")
+    print_machine(of)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with exchange(folder, args.symbols, _HISTORY) as market:
+            turns = watch(folder, market, args.pairs)
+            report = evaluate(folder / "received", market, turns)
+    rows = {what: row for what, row in report.items() if isinstance(row, dict)}
+    print_table(
+        (f"retrain beside {args.symbols} symbols", "bursts", "p50 ms", "p99 ms", "ready p99 ms"),
+        (
+            (
+                what,
+                row["bursts"],
+                row["message_ms"]["p50"],
+                row["message_ms"]["p99"],
+                row["ready_ms"]["p99"],
+            )
+            for what, row in rows.items()
+        ),
+    )
+    save("beside", {"machine": of, "symbols": args.symbols, **report})
+
+
+if __name__ == "__main__":
+    main()

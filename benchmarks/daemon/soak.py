@@ -1,0 +1,194 @@
+"""How many candles a second the path sustains, and what a week of them does to memory.
+
+    python -m benchmarks.daemon.soak
+    python -m benchmarks.daemon.soak --days 0.5 --bursts 20
+
+Both feed ccxt's decoded messages to the daemon's own objects in this process; forecasts go to a
+real Mosquitto and are acknowledged, states are prepared, history is written. Simulated are the
+exchange's sockets and the time.
+
+Sustained: 1,000 symbols close again as soon as everything about their last candles is done.
+
+The week: 20 symbols close every minute, 10,080 times; with every minute the metrics are rendered
+and garbage is collected as in the daemon, and every five the calibration is saved. Clocks run as
+fast as the work allows, waiting 20 times as fast as the machine's. The slope of the resident memory
+is fitted to the second half, when every rolling window has long been full; its standard error takes
+into account that neighbouring samples resemble each other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import uvloop
+
+from benchmarks.harness.in_process import FRAME, Path1m, decode
+from benchmarks.harness.processes import mosquitto, rss_mb
+from benchmarks.harness.tiny_champion import INSTANCE
+from benchmarks.report import machine, print_machine, print_table, save, spread
+from daemon.persistence.learned_state import LearnedStateStore
+from daemon.runtime.gc_control import GcScheduler, manual_gc
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from numpy.typing import NDArray
+
+_DAY: Final = 1_440
+_SAMPLES: Final = 168
+_SAVED_EVERY: Final = 5
+_SPEED: Final = 20.0
+_WARM_BURSTS: Final = 3
+_WAITING: Final = "candlecast_history_waiting_rows"
+_MOST_WAITING: Final = 20_000
+_FATES: Final = ("published", "late", "dropped", "skipped")
+
+
+async def _until_waiting(path: Path1m, rows: int) -> None:
+    """Wait until at most so many rows of history wait to be written."""
+    while (path.metrics.registry.get_sample_value(_WAITING) or 0) > rows:
+        await path.clock.sleep(0.05)
+
+
+def _account(path: Path1m) -> dict[str, float]:
+    """What became of the forecasts, and rows of history that were lost."""
+    sample = path.metrics.registry.get_sample_value
+    fates = {
+        fate: sample("candlecast_predictions_total", {"outcome": fate}) or 0.0 for fate in _FATES
+    }
+    return {**fates, "history rows lost": sample("candlecast_history_lost_rows_total") or 0.0}
+
+
+async def sustain(symbols: int, bursts: int, folder: Path, port: int) -> dict[str, Any]:
+    """Candles a second while everything about each is done before the next."""
+    path = Path1m(symbols, folder, port)
+    wall_s, cpu_s = [], []
+    async with path.running():
+        # All histories at once are more than its queue takes.
+        await _until_waiting(path, 0)
+        before = _account(path)
+        with manual_gc():
+            for _ in range(_WARM_BURSTS + bursts):
+                messages = decode(path.closing_frames())
+                await _until_waiting(path, 0)
+                started = time.perf_counter(), time.process_time()
+                path.receive(messages)
+                await path.pipeline.settled()
+                wall_s.append(time.perf_counter() - started[0])
+                await _until_waiting(path, 0)
+                cpu_s.append(time.process_time() - started[1])
+        account = {fate: number - before[fate] for fate, number in _account(path).items()}
+    wall_s, cpu_s = wall_s[_WARM_BURSTS:], cpu_s[_WARM_BURSTS:]
+    return {
+        "symbols": symbols,
+        "candles_a_second": symbols * bursts / sum(wall_s),
+        "burst_ms": spread(1e3 * np.array(wall_s))._asdict(),
+        "cpu_us_a_candle": 1e6 * sum(cpu_s) / (symbols * bursts),
+        "account": account,
+    }
+
+
+async def pass_days(symbols: int, days: float, folder: Path, port: int) -> dict[str, Any]:
+    """Run so many days of minutes; what grew."""
+    path = Path1m(symbols, folder, port, _SPEED)
+    keeper = LearnedStateStore(path.recorder, (INSTANCE, FRAME.text), path.clock)
+    minutes = round(days * _DAY)
+    samples: list[tuple[float, float, int, int]] = []
+    started_s = time.monotonic()
+    async with path.running():
+        await keeper.restore(path.served)
+        tidy = GcScheduler(path.clock.now_ms / 1e3)
+        with manual_gc():
+            for minute in range(minutes):
+                path.receive(decode(path.closing_frames()))
+                await path.pipeline.settled()
+                await path.metrics.render("", path.clock)
+                if minute % _SAVED_EVERY == 0:
+                    await keeper.save(path.served)
+                tidy.collect(path.clock.now_ms / 1e3, idle=True)
+                # The history's thread has its own pace; what it has not written yet is no leak.
+                await _until_waiting(path, _MOST_WAITING)
+                if minute % max(1, minutes // _SAMPLES) == 0:
+                    await _until_waiting(path, 0)
+                    descriptors = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - a count
+                    counts = len(asyncio.all_tasks()), descriptors
+                    samples.append((minute / _DAY, rss_mb(os.getpid()), *counts))
+        # What was sent last is acknowledged.
+        await asyncio.sleep(1.0)
+        account = _account(path)
+    table = np.array(samples)
+    half = table[len(table) // 2 :]
+    slope, error = trend(half[:, 0], half[:, 1])
+    return {
+        "symbols": symbols,
+        "days": days,
+        "took_s": time.monotonic() - started_s,
+        "rss_mb": {
+            f"day {day:.1f}": mb for day, mb in table[:: max(1, len(table) // 7), :2].tolist()
+        },
+        "rss_mb_a_day": slope,
+        "rss_mb_a_day_error": error,
+        "tasks": [int(table[:, 2].min()), int(table[:, 2].max())],
+        "descriptors": [int(table[:, 3].min()), int(table[:, 3].max())],
+        "account": account,
+        "samples": samples,
+    }
+
+
+def trend(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[float, float]:
+    """Slope of a fitted line and its standard error.
+
+    The error of least squares, widened by the residuals' autocorrelation r at lag 1 as for an AR(1)
+    process: times the root of (1 + r) / (1 - r).
+    """
+    slope, level = np.polyfit(x, y, 1)
+    rest = y - slope * x - level
+    deviation = float(rest @ rest)
+    if not deviation:
+        return float(slope), 0.0
+    error = (deviation / (len(x) - 2) / np.sum((x - x.mean()) ** 2)) ** 0.5
+    r = min(0.99, max(0.0, float(rest[1:] @ rest[:-1]) / deviation))
+    return float(slope), float(error * ((1 + r) / (1 - r)) ** 0.5)
+
+
+def _flat(nested: dict[str, Any]) -> list[tuple[str, object]]:
+    rows: list[tuple[str, object]] = []
+    for name, value in nested.items():
+        if isinstance(value, dict):
+            rows += [(f"{name}, {inner}", number) for inner, number in _flat(value)]
+        else:
+            rows.append((name, value))
+    return rows
+
+
+def main() -> None:
+    """Measure, print the tables, write them as JSON."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--days", type=float, default=7.0, help="of minutes, 20 symbols")
+    parser.add_argument("--bursts", type=int, default=100, help="of 1,000 symbols, sustained")
+    args = parser.parse_args()
+    report: dict[str, Any] = {"machine": machine("onnxruntime", "mqtt5", "uvloop")}
+    print_machine(report["machine"])
+    jobs: dict[str, Callable[[Path, int], Coroutine[Any, Any, dict[str, Any]]]] = {
+        "days": lambda folder, port: pass_days(20, args.days, folder, port),
+        "sustained": lambda folder, port: sustain(1_000, args.bursts, folder, port),
+    }
+    for name, work in jobs.items():
+        with tempfile.TemporaryDirectory() as folder, mosquitto(Path(folder)) as port:
+            report[name] = uvloop.run(work(Path(folder), port))
+        shown = {key: value for key, value in report[name].items() if key != "samples"}
+        print_table((name, ""), _flat(shown))
+    save("soak", report)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,216 @@
+"""The path of a candle in this process: ccxt's messages in, a real broker out, time by hand."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import orjson
+
+from benchmarks.harness.processes import HOST
+from benchmarks.harness.tiny_champion import HISTORY, INSTANCE, LOOKBACK, promote
+from daemon.exchange.ccxt_client import make_exchange
+from daemon.exchange.ccxt_tap import tapped
+from daemon.exchange.exchange_clock import ExchangeClock
+from daemon.exchange.rest import RestClient
+from daemon.exchange.source import MarketSource
+from daemon.feed.connection import Connection
+from daemon.feed.feed import Feed
+from daemon.forecast.accounting import Sinks
+from daemon.forecast.batcher import Batcher
+from daemon.forecast.issuer import Issuer
+from daemon.forecast.pipeline import Pipeline
+from daemon.metrics.metrics import Metrics
+from daemon.mqtt.outbox import Outbox
+from daemon.mqtt.publisher import Broker, Publisher
+from daemon.persistence.recorder import Recorder
+from daemon.sandbox.market import Faults
+from daemon.sandbox.market import Market as Listing
+from daemon.sandbox.protocols.binance import event_json
+from daemon.sandbox.recording import build_tape
+from daemon.scoring.accuracy import Accuracy
+from model.core.candle import Candle, Ohlcv, Timeframe
+from model.features.streaming import Indicators
+from model.forecasts.forecast import Market
+from model.history.store import History
+from model.inference.engine import Engine
+from model.registry.registry import Registry
+from model.serving import ServedModel
+
+FRAME: Final = Timeframe.parse("1m")
+_ORIGIN_MS: Final = 1_776_859_560_000
+_BUDGET_S: Final = 0.05
+
+
+class HandClock:
+    """Wall time set by hand; monotonic time and waiting as they are, or so many times as fast."""
+
+    def __init__(self, speed: float) -> None:
+        self._speed = speed
+        self.now_ms = _ORIGIN_MS
+
+    def wall_ms(self) -> int:
+        """What it was set to."""
+        return self.now_ms
+
+    def monotonic(self) -> float:
+        """Seconds that pass ``speed`` times as fast as the machine's."""
+        return time.monotonic() * self._speed
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait for such seconds."""
+        await asyncio.sleep(seconds / self._speed)
+
+
+class Path1m:
+    """Everything between ccxt's message handler and the broker, on one-minute candles.
+
+    Args:
+        symbols: how many.
+        folder: for registry and history.
+        port: of the broker; None where nothing needs to leave.
+        speed: how many times as fast as the machine's the path's monotonic clock runs.
+
+    Attributes:
+        exchange: ccxt instance with our tap; it is never connected.
+        plain: the same without the tap.
+        pipeline: windows to messages.
+        served: the model.
+        recorder: writes the history.
+        metrics: of the whole path.
+        clock: what the path takes for the time.
+    """
+
+    def __init__(self, symbols: int, folder: Path, port: int | None, speed: float = 1.0) -> None:
+        tape = build_tape(symbols, FRAME, _ORIGIN_MS)
+        self._tape, self._port = tape, port
+        # Late forecasts are counted; a line about each flush of them says nothing more.
+        logging.getLogger("daemon").setLevel(logging.ERROR)
+        self._listing = Listing(tape, Faults())
+        self.clock = HandClock(speed)
+        self.metrics = Metrics()
+        ohlcv = np.stack([self._history(s) for s in tape.symbols])
+        promote(folder / "state", tape.symbols, ohlcv)
+        registry = Registry(folder / "state" / "registry")
+        bundle = registry.open(registry.champion())
+        market = Market(INSTANCE, "binance", tape.symbols, FRAME)
+        self._database = History(folder / "history.sqlite")
+        self.recorder = Recorder(
+            self._database, ("binance", FRAME.text), 90, self.clock, self.metrics
+        )
+        books = Sinks(Accuracy(1440, 200), self.recorder, self.metrics)
+        broker = Broker(HOST, port or 0, "5", None, None, 30)
+        self.publisher = Publisher(broker, INSTANCE, Outbox(4_096), self.clock, self.metrics)
+        engine = Engine(bundle.onnx, symbols, LOOKBACK, len(bundle.manifest.features))
+        engine.warm()
+        capacity = Indicators().warmup + LOOKBACK
+        self.served = ServedModel(bundle, tape.symbols, engine)
+        self.pipeline = Pipeline(
+            market,
+            self.served,
+            Batcher(1_024),
+            Issuer(market, self.publisher, books, self.clock, _BUDGET_S * speed),
+            books,
+            self.clock,
+            lambda symbol: None,  # noqa: ARG005 - nothing is ever missing
+            capacity,
+        )
+        source = MarketSource("binance", None, None, tape.symbols, FRAME)
+        feed = Feed(
+            source,
+            ExchangeClock(self.clock),
+            self.metrics,
+            self.pipeline.on_closed,
+            lambda symbol, forming_ms: None,  # noqa: ARG005 - nothing is ever missing
+        )
+        rest = RestClient(source, ExchangeClock(self.clock), self.metrics, feed.on_garbage)
+        link = Connection(source, tape.symbols, rest, self.clock, feed, FRAME.ms / 1e3)
+        self.exchange = self._make(lambda base: tapped(base, link))
+        self.exchange.watch_candles(tape.symbols, FRAME.text)
+        self.plain = self._make(lambda base: base)
+        self.next_open_ms = _ORIGIN_MS + HISTORY * FRAME.ms
+
+    def _history(self, symbol: str) -> np.ndarray[Any, np.dtype[np.float64]]:
+        until_ms = _ORIGIN_MS + HISTORY * FRAME.ms
+        return self._tape.history(symbol, _ORIGIN_MS, until_ms)[1]
+
+    def _make(self, wrap: Any) -> Any:  # noqa: ANN401 - ccxt is untyped
+        exchange = make_exchange("binance", wrap=wrap)
+        names = {symbol: symbol.replace("/", "") for symbol in self._tape.symbols}
+        exchange.set_markets(
+            [
+                exchange.safe_market_structure(
+                    {"id": name, "symbol": symbol, "type": "spot", "spot": True}
+                )
+                for symbol, name in names.items()
+            ]
+        )
+        return exchange
+
+    def warm(self) -> None:
+        """Give every symbol its history."""
+        self.clock.now_ms = self.next_open_ms + 20
+        for symbol in self._tape.symbols:
+            rows = self._history(symbol).tolist()
+            opens = range(_ORIGIN_MS, self.next_open_ms, FRAME.ms)
+            self.pipeline.on_history(
+                symbol,
+                [
+                    Candle(symbol, t, t + FRAME.ms, Ohlcv(*row), self.clock.now_ms, 0.0, "rest")
+                    for t, row in zip(opens, rows, strict=True)
+                ],
+            )
+
+    def closing_frames(self) -> list[bytes]:
+        """The messages that close every symbol's next candle; the clock moves to that instant."""
+        open_ms = self.next_open_ms
+        self.next_open_ms += FRAME.ms
+        self.clock.now_ms = self.next_open_ms + 20
+        return [
+            event_json(
+                self._listing.kline(symbol, open_ms, 1.0, revised=False),
+                symbol.replace("/", ""),
+                FRAME.text,
+                self.clock.now_ms,
+                closed=True,
+            )
+            for symbol in self._tape.symbols
+        ]
+
+    def receive(self, messages: list[dict[str, Any]]) -> None:
+        """Hand decoded messages to the tap, as ccxt does."""
+        for message in messages:
+            self.exchange.handle_message(None, message)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Everything at work, warmed up."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [
+                    group.create_task(self.pipeline.run()),
+                    group.create_task(self.recorder.run()),
+                ]
+                if self._port is not None:
+                    tasks.append(group.create_task(self.publisher.run()))
+                    await self.publisher.connected.wait()
+                self.warm()
+                await self.pipeline.settled()
+                yield
+                for task in tasks:
+                    task.cancel()
+        finally:
+            self._database.close()
+            await self.exchange.close()
+            await self.plain.close()
+
+
+def decode(frames: list[bytes]) -> list[dict[str, Any]]:
+    """The messages as ccxt hands them over."""
+    return [orjson.loads(frame) for frame in frames]

@@ -1,0 +1,232 @@
+"""One run of `benchmarks.daemon.pipeline`: one daemon, one size, so many bursts."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.harness.processes import (
+    TUNED,
+    Exchange,
+    cpu_s,
+    free_port,
+    mosquitto,
+    python,
+    running,
+    stop,
+)
+from benchmarks.harness.scraper import Scraper, wait_ready
+from benchmarks.harness.tiny_champion import prepare
+
+_WARM_BURSTS: Final = 4
+_STAGES: Final = ("receive", "features", "inference", "encode")
+
+Floats = NDArray[np.float64]
+
+
+class How(NamedTuple):
+    """A daemon to measure.
+
+    Attributes:
+        command: starts it, without the configuration's path.
+        scraped: whether it has metrics; else it prints a line when it is ready.
+        broker: configuration lines of the Mosquitto it publishes to.
+        most_rounds: a slow one need not be measured as often.
+        every_of_many: seconds from burst to burst where it could not keep up with one a second.
+        only_at: the one size it is measured at; None for all.
+    """
+
+    command: tuple[str, ...]
+    scraped: bool
+    broker: Sequence[str] = TUNED
+    most_rounds: int = 99
+    every_of_many: int = 1
+    only_at: int | None = None
+
+
+DAEMONS: Final = {
+    "ours": How(python("daemon", "run", "--config"), scraped=True),
+    "constant": How(python("benchmarks.daemon.constant_model"), scraped=True),
+    "straightforward": How(
+        python("benchmarks.daemon.naive_daemon"),
+        scraped=False,
+        most_rounds=1,
+        every_of_many=3,
+    ),
+    "ours/defaults": How(
+        python("daemon", "run", "--config"),
+        scraped=True,
+        broker=(),
+        most_rounds=1,
+        only_at=1_000,
+    ),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """What one run gave.
+
+    Attributes:
+        bursts: closing bursts that count.
+        message_ms: start of the burst to the subscriber, of every forecast.
+        burst_end_ms: the same of the last forecast of each burst.
+        missing: forecasts that never came.
+        late: forecasts that were ready after the budget.
+        payload_bytes: of a forecast, mean.
+        cpu_s: processor seconds of the daemon.
+        loop_cpu_s: of them, those of its main thread, which runs the event loop.
+        where_ms: mean of each part of a forecast's way; adds up to the mean of ``message_ms``,
+            the time to the acknowledgement aside.
+        stage_us: the daemon's own stages, microseconds per candle.
+        batch_size: candles of a flush, mean.
+    """
+
+    bursts: int
+    message_ms: Floats
+    burst_end_ms: Floats
+    missing: int
+    late: int
+    payload_bytes: float
+    cpu_s: float
+    loop_cpu_s: float
+    where_ms: dict[str, float]
+    stage_us: dict[str, float]
+    batch_size: float
+
+
+def measure(how: How, market: Exchange, bursts: int, folder: Path) -> Run:
+    """Start a broker, a subscriber and the daemon; watch some bursts; end them."""
+    http_port = free_port()
+    received = folder / "received"
+    with contextlib.ExitStack() as stack:
+        port = stack.enter_context(mosquitto(folder, how.broker))
+        config = prepare(folder, market, port, http_port)
+        subscriber = stack.enter_context(
+            running(
+                *python("benchmarks.harness.subscriber", str(port), str(received)),
+                log=folder / "log",
+            )
+        )
+        _first_line(subscriber)
+        log = folder / "daemon.log"
+        daemon = stack.enter_context(running(*how.command, str(config), log=log))
+        try:
+            scraper = Scraper(http_port) if how.scraped else None
+            if scraper is None:
+                _first_line(daemon)
+            else:
+                wait_ready(http_port, daemon)
+            time.sleep(_WARM_BURSTS * market.every)
+            before = _Reading.take(daemon.pid, scraper)
+            with scraper.scraping() if scraper else contextlib.nullcontext():
+                time.sleep(bursts * market.every)
+            after = _Reading.take(daemon.pid, scraper)
+        except AssertionError as error:
+            error.add_note(log.read_text(encoding="utf-8", errors="replace"))
+            raise
+        # What is under way may arrive.
+        time.sleep(1.5 * market.every)
+        stop(daemon)
+        stop(subscriber)
+    return _evaluate(received, market, before, after)
+
+
+class _Reading(NamedTuple):
+    """The state of a daemon at an instant between two bursts."""
+
+    at_ns: int
+    loop_cpu_s: float
+    cpu_s: float
+    series: dict[tuple[str, str], float]
+
+    @classmethod
+    def take(cls, pid: int, scraper: Scraper | None) -> _Reading:
+        # Six tenths after the boundary: away from the bursts, which follow it.
+        time.sleep((0.6 - time.time()) % 1.0)
+        series = scraper.scrape() if scraper else {}
+        return cls(time.monotonic_ns(), *cpu_s(pid), series)
+
+
+def _first_line(child: subprocess.Popen[str]) -> None:
+    assert child.stdout is not None
+    assert child.stdout.readline(), "ended before it was ready"
+
+
+def _evaluate(received: Path, market: Exchange, before: _Reading, after: _Reading) -> Run:
+    starts = {
+        close_ms: began_ns
+        for close_ms, began_ns in market.burst_starts().items()
+        if before.at_ns < began_ns < after.at_ns
+    }
+    arrivals: dict[tuple[str, int], list[str]] = {}
+    for line in received.read_text(encoding="utf-8").splitlines():
+        symbol, close_ms, *rest = line.split(",")
+        if int(close_ms) in starts:
+            arrivals.setdefault((symbol, int(close_ms)), rest)
+    burst_ms: dict[int, list[float]] = {close_ms: [] for close_ms in starts}
+    for (_, closed_ms), (arrived_ns, *_) in arrivals.items():
+        burst_ms[closed_ms].append((int(arrived_ns) - starts[closed_ms]) / 1e6)
+    moved = {key: value - before.series.get(key, 0.0) for key, value in after.series.items()}
+    flushes = moved.get(("batch_size_count", ""), 0.0)
+    message_ms = np.array([ms for burst in burst_ms.values() for ms in burst])
+    return Run(
+        bursts=len(starts),
+        message_ms=message_ms,
+        burst_end_ms=np.array([max(burst) for burst in burst_ms.values() if burst]),
+        missing=len(starts) * len(market.symbols) - len(arrivals),
+        late=round(moved.get(("predictions_total", "late"), 0.0)),
+        payload_bytes=sum(int(rest[2]) for rest in arrivals.values()) / max(1, len(arrivals)),
+        cpu_s=after.cpu_s - before.cpu_s,
+        loop_cpu_s=after.loop_cpu_s - before.loop_cpu_s,
+        where_ms=_where(arrivals, starts, _ahead_ms(before, after)) | _publish_ms(moved)
+        if flushes and arrivals
+        else {},
+        stage_us=_stages(moved) if flushes else {},
+        batch_size=moved[("batch_size_sum", "")] / flushes if flushes else float("nan"),
+    )
+
+
+def _ahead_ms(before: _Reading, after: _Reading) -> float:
+    """By how much the daemon's idea of the exchange's time is ahead of this machine's."""
+    name = "exchange_clock_offset_seconds", ""
+    # It is told against a wall clock that cuts off fractions of a millisecond: half of one.
+    return 500.0 * (before.series[name] + after.series[name]) - 0.5
+
+
+def _where(
+    arrivals: dict[tuple[str, int], list[str]], starts: dict[int, int], ahead_ms: float
+) -> dict[str, float]:
+    """A mean forecast's way in parts, from what it says of itself; they add up to the sum."""
+    wall_ns = time.time_ns() - time.monotonic_ns()
+    parts = []
+    for (_, close_ms), (arrived_ns, _, _, published_ms, ready, queue, _) in arrivals.items():
+        total_ms = (int(arrived_ns) - starts[close_ms]) / 1e6
+        made_ms = float(published_ms) - ahead_ms - (starts[close_ms] + wall_ns) / 1e6
+        in_daemon_ms, queue_ms = float(ready), float(queue)
+        way_in_ms = made_ms - in_daemon_ms
+        way_out_ms = total_ms - made_ms
+        parts.append((way_in_ms, queue_ms, in_daemon_ms - queue_ms, way_out_ms, total_ms))
+    names = (
+        *("exchange to daemon", "receive, queue", "features, inference, encode"),
+        *("ready to subscriber", "sum"),
+    )
+    return dict(zip(names, np.mean(parts, axis=0).tolist(), strict=True))
+
+
+def _publish_ms(moved: dict[tuple[str, str], float]) -> dict[str, float]:
+    total, count = (moved[(f"latency_seconds_{what}", "publish")] for what in ("sum", "count"))
+    return {"sent to acknowledged": 1e3 * total / count}
+
+
+def _stages(moved: dict[tuple[str, str], float]) -> dict[str, float]:
+    candles = moved[("latency_seconds_count", "receive")]
+    return {stage: 1e6 * moved[("latency_seconds_sum", stage)] / candles for stage in _STAGES}

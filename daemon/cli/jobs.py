@@ -1,0 +1,146 @@
+"""Commands that are work of their own: from settings to a job, and what is said at its end."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+from daemon.factories import gate_of, indicators_of
+from daemon.jobs.low_priority import lower_priority
+from daemon.jobs.retrain import RetrainJob, check_span, retrain
+from daemon.runtime.clock import SystemClock
+from daemon.runtime.progress import candles_progress
+from model.core.candle import Timeframe
+from model.core.errors import CandlecastError, ConfigError
+from model.forecasts.calibration import Rules
+from model.history.reader import HistoryReader
+from model.registry.registry import Registry
+from model.replay.replay import TOLERANCE, Replayed, replay
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from config.settings import Settings
+
+_SHOWN: Final = 20
+_KEY_SECTIONS: Final = {"exchange", "trading", "model", "indicators", "retrain", "registry"}
+
+
+def run_retrain(settings: Settings, config: Path, rules: Rules) -> str:
+    """`candlecast retrain`.
+
+    Args:
+        settings: the checked configuration.
+        config: its file, which the reference classes read for themselves.
+        rules: what intervals and probabilities shall be.
+
+    Returns:
+        What was decided, in one line.
+
+    Raises:
+        CandlecastError: one clear line; what was done so far is kept for the next run.
+    """
+    job = retrain_job(settings, config, rules)
+    lower_priority(settings.retrain.nice, settings.retrain.threads)
+    try:
+        status = retrain(job, SystemClock(), candles_progress)
+    except KeyboardInterrupt:
+        msg = "interrupted; run candlecast retrain again to go on from here"
+        raise CandlecastError(msg) from None
+    return f"{'champion' if status.promoted else 'not promoted'}: {status.version}: {status.reason}"
+
+
+def run_replay(settings: Settings, start: str, end: str) -> Iterator[str]:
+    """`candlecast replay`: compute again what was published, from history as it was known then.
+
+    Args:
+        settings: the checked configuration.
+        start: the first moment, as `moment_ms` reads it.
+        end: the moment after the last.
+
+    Yields:
+        What was compared and what was different, line by line.
+
+    Raises:
+        CandlecastError: something was different, or there was nothing to compare.
+    """
+    span = moment_ms(start), moment_ms(end)
+    timeframe = Timeframe.parse(settings.trading.timeframe)
+    archive = HistoryReader(
+        settings.state_dir / "history.sqlite", (settings.exchange.name, timeframe.text)
+    )
+    try:
+        with candles_progress() as progress:
+            registry = Registry(settings.registry_dir)
+            found = replay(archive, registry, timeframe.ms, *span, progress.update)
+    finally:
+        archive.close()
+    yield from _replayed_lines(found)
+    if found.differences:
+        msg = f"{len(found.differences)} values differ by more than {TOLERANCE:g}"
+        raise CandlecastError(msg)
+    if not found.compared:
+        msg = "nothing could be compared: history holds no such forecast of this market"
+        raise CandlecastError(msg)
+
+
+def moment_ms(text: str) -> int:
+    """A day or a moment in ISO 8601, UTC unless it says otherwise, in Unix milliseconds.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        msg = f"{text!r} is no moment; write 2026-11-23 or 2026-11-23T02:00 (UTC)"
+        raise ConfigError(msg) from None
+    return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+
+
+def _replayed_lines(found: Replayed) -> Iterator[str]:
+    yield f"{found.compared} forecasts computed again, from history as it was known then"
+    for reason, count in found.without.items():
+        yield f"{count} of them without interval and probabilities: {reason}"
+    for field, by in found.largest.items():
+        yield f"{field}: largest difference {by:.1e}"
+    for reason, count in found.skipped.items():
+        yield f"{count} not compared: {reason}"
+    for one in found.differences[:_SHOWN]:
+        at = datetime.fromtimestamp(one.forecast.candle_close_ms / 1000, UTC)
+        was, now = ("nothing" if v is None else repr(v) for v in (one.published, one.computed))
+        yield f"{one.forecast.symbol} {at:%Y-%m-%d %H:%M:%S} UTC: {one.field} was {was}, is {now}"
+
+
+def retrain_job(settings: Settings, config: Path, rules: Rules) -> RetrainJob:
+    """What `candlecast retrain` does with these settings.
+
+    Raises:
+        ConfigError: spans that cannot hold what they must.
+    """
+    check_span(settings.retrain.days, settings.registry.gate_days, settings.history.keep_days)
+    decisive = settings.model_dump(mode="json", include=_KEY_SECTIONS)
+    registry, model = settings.registry, settings.model
+    job = RetrainJob(
+        config=config,
+        key=hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest(),
+        state=settings.state_dir,
+        exchange=settings.exchange.name,
+        endpoint_rest=settings.exchange.endpoint.rest,
+        symbols=settings.trading.symbols,
+        timeframe=Timeframe.parse(settings.trading.timeframe),
+        days=settings.retrain.days,
+        lookback=model.lookback_periods,
+        splits=(model.train_split, model.val_split),
+        gate=gate_of(settings),
+        calibration=rules,
+        keep=registry.keep,
+        warmup=indicators_of(settings).warmup,
+        leave_out=model.unknown_symbols == "fit_on_warmup",
+        max_filled=model.max_filled,
+    )
+    job.cut(job.rows)
+    return job

@@ -1,0 +1,1 @@
+"""Turn exchange streams into closed candles without gaps."""

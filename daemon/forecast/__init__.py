@@ -1,0 +1,1 @@
+"""Turn closed candles into forecasts."""

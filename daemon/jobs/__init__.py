@@ -1,0 +1,1 @@
+"""Run the commands that are work of their own."""

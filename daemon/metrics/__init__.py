@@ -1,0 +1,1 @@
+"""Hold and render every Prometheus series."""

@@ -1,0 +1,1 @@
+"""Store what must survive a restart."""

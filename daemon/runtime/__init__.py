@@ -1,0 +1,1 @@
+"""Clock, tasks, logs and other services of an asyncio program."""

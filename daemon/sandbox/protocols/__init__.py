@@ -1,0 +1,1 @@
+"""Speak the exchanges' candle protocols."""

@@ -1,0 +1,1 @@
+"""Score forecasts against the candles that followed."""

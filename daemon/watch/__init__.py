@@ -1,0 +1,1 @@
+"""Show forecasts in a terminal."""

@@ -1,0 +1,1 @@
+"""Serve metrics, health and the status page over HTTP."""

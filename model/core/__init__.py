@@ -1,0 +1,1 @@
+"""Define candles, timeframes and errors."""

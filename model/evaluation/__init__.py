@@ -1,0 +1,1 @@
+"""Evaluate a model on past candles."""

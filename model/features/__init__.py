@@ -1,0 +1,1 @@
+"""Compute network inputs and scale them."""

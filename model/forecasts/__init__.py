@@ -1,0 +1,1 @@
+"""Define a forecast, its interval and its probabilities."""

@@ -1,0 +1,239 @@
+"""What the forecasts of a model missed by, measured on candles that it was not trained on.
+
+This is where calibration starts from, and a file of the bundle: ``calibration.json`` holds the
+weights of the volatility scale and, per symbol, quantiles of the validation residuals divided by
+that scale (split-conformal prediction: Lei, G'Sell, Rinaldo, Tibshirani and Wasserman,
+"Distribution-free predictive inference for regression", JASA 113, 2018).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.files.strict_json import (
+    as_integer,
+    as_list,
+    as_number,
+    as_object,
+    as_text,
+    fail,
+    parse_object,
+)
+from model.forecasts.volatility import N_FEATURES, WARMUP, history_features
+from model.stats.scores import Scored
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+_HALF: Final = (
+    *(0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.07, 0.08, 0.1),
+    *(0.125, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45),
+)
+LEVELS: Final[Floats] = np.array([*_HALF, 0.5, *(1.0 - p for p in reversed(_HALF))])
+"""Probabilities of the quantiles that are kept: symmetric, denser where intervals end."""
+
+MIN_RESIDUALS: Final = 200
+"""Fewer say nothing about the ends of a 90 % interval."""
+
+DEFAULT_WEIGHTS: Final = (0.0, 0.75, 0.1, 0.4)
+"""Of the volatility features, where a bundle brings none; measured on minutes of five symbols."""
+
+SEASON_MS: Final = 3_600_000
+"""Markets move more at the start of an hour, and of its quarters."""
+
+_PHASES: Final = 60
+
+_SCHEMA: Final = 1
+_FILE: Final = "calibration.json"
+_MOST_WEIGHT: Final = 10.0
+_MOST_SEASON: Final = 3.0
+_PRIOR_ROWS: Final = 100.0
+
+
+class SymbolResiduals(NamedTuple):
+    """One symbol's residuals.
+
+    Attributes:
+        n: how many there were.
+        quantiles: of ``ln(close / predicted) / scale`` at `LEVELS`, ascending.
+    """
+
+    n: int
+    quantiles: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Residuals:
+    """What calibration starts from; without symbols it has no evidence yet.
+
+    Attributes:
+        weights: of the volatility features.
+        season: added to the log of the scale, by equal parts of the hour (UTC) in which the
+            forecast candle opens.
+        by_symbol: those with at least `MIN_RESIDUALS` validation residuals.
+    """
+
+    weights: tuple[float, ...] = DEFAULT_WEIGHTS
+    season: tuple[float, ...] = (0.0,)
+    by_symbol: Mapping[str, SymbolResiduals] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """The content of ``calibration.json``."""
+        document = {
+            "schema": _SCHEMA,
+            "weights": self.weights,
+            "season": self.season,
+            "levels": LEVELS.tolist(),
+            "symbols": {name: entry._asdict() for name, entry in self.by_symbol.items()},
+        }
+        return json.dumps(document, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Self:
+        """Read what `to_json` wrote.
+
+        Raises:
+            BundleError: it is anything else.
+        """
+        keys = ("schema", "weights", "season", "levels", "symbols")
+        raw = as_object(parse_object(text, _FILE), _FILE, keys)
+        if as_integer(raw["schema"], f"{_FILE}: schema") != _SCHEMA:
+            fail(_FILE, f"schema must be {_SCHEMA}, not {raw['schema']}")
+        if _numbers(raw["levels"], "levels") != tuple(LEVELS.tolist()):
+            fail(_FILE, "levels are not the ones this version works with")
+        weights = _numbers(raw["weights"], "weights")
+        if len(weights) != N_FEATURES or max(map(abs, weights)) > _MOST_WEIGHT:
+            fail(_FILE, f"weights must be {N_FEATURES} numbers of at most {_MOST_WEIGHT:g}")
+        season = _numbers(raw["season"], "season")
+        if not 1 <= len(season) <= _PHASES or max(map(abs, season)) > _MOST_SEASON:
+            fail(_FILE, f"season must be 1 to {_PHASES} numbers of at most {_MOST_SEASON:g}")
+        symbols = as_object(raw["symbols"], f"{_FILE}: symbols")
+        return cls(weights, season, {as_text(s, _FILE): _entry(v, s) for s, v in symbols.items()})
+
+
+def _numbers(value: object, where: str) -> tuple[float, ...]:
+    where = f"{_FILE}: {where}"
+    return tuple(as_number(number, where) for number in as_list(value, where))
+
+
+def _entry(value: object, symbol: str) -> SymbolResiduals:
+    where = f"symbols: {ascii(symbol)[:40]}"
+    entry = as_object(value, f"{_FILE}: {where}", SymbolResiduals._fields)
+    n = as_integer(entry["n"], f"{_FILE}: {where}: n")
+    quantiles = _numbers(entry["quantiles"], f"{where}: quantiles")
+    if n < 1 or len(quantiles) != len(LEVELS) or np.any(np.diff(quantiles) < 0.0):
+        fail(f"{_FILE}: {where}", f"must hold n >= 1 and {len(LEVELS)} ascending quantiles")
+    return SymbolResiduals(n, quantiles)
+
+
+def conformal_quantiles(residuals: Floats) -> Floats:
+    """Quantiles at `LEVELS` of n > 0 exchangeable residuals, each rounded outwards.
+
+    The next residual lies at or below the one of rank ``ceil((n + 1) p)`` with probability at least
+    p, and likewise from the other end; ranks beyond the ends stop there.
+    """
+    ordered = np.sort(residuals)
+    rank = LEVELS * (len(ordered) + 1)
+    # 0.07 * 200 is 14.000000000000002.
+    rank = np.where(LEVELS < 0.5, np.floor(rank + 1e-9), np.ceil(rank - 1e-9)).astype(np.intp)  # noqa: PLR2004 - the middle
+    quantiles: Floats = ordered[np.clip(rank - 1, 0, len(ordered) - 1)]
+    return quantiles
+
+
+def fit_residuals(
+    candles: Mapping[str, tuple[Integers, Floats]], symbols: Sequence[str], validation: Scored
+) -> Residuals:
+    """Fit the scale on the candles before the validation part, then measure the forecasts by it.
+
+    Args:
+        candles: by symbol, opening times (Unix milliseconds) ``[rows]`` and ``[rows, 5]``, without
+            gaps.
+        symbols: ccxt symbols by the number that ``validation`` uses.
+        validation: forecasts that the network was not trained on.
+    """
+    features = {symbol: history_features(ohlcv) for symbol, (_, ohlcv) in candles.items()}
+    rows = _moves(candles, features, int(validation.open_ms.min()))
+    weights = _fit_weights(rows)
+    season = _fit_season(rows, weights)
+    by_symbol = {}
+    for number, symbol in enumerate(symbols):
+        forecasts = validation.of(number)
+        last = np.searchsorted(candles[symbol][0], forecasts.open_ms) - 1
+        usable = (forecasts.predicted > 0.0) & (last >= WARMUP)
+        missed = np.log(forecasts.close[usable] / forecasts.predicted[usable])
+        log_scale = features[symbol][last[usable]] @ weights
+        log_scale += season[phase(forecasts.open_ms[usable], len(season))]
+        scaled = missed / np.exp(log_scale)
+        scaled = scaled[np.isfinite(scaled)]
+        if len(scaled) >= MIN_RESIDUALS:
+            quantiles = conformal_quantiles(scaled).tolist()
+            by_symbol[symbol] = SymbolResiduals(len(scaled), tuple(quantiles))
+    return Residuals(tuple(weights.tolist()), tuple(season.tolist()), by_symbol)
+
+
+def phase(open_ms: Integers, parts: int) -> Integers:
+    """Which of the equal parts of its hour each candle opens in."""
+    return open_ms % SEASON_MS * parts // SEASON_MS
+
+
+class _Moves(NamedTuple):
+    """Candles to learn the scale from, n of all symbols, each symbol's mean taken away.
+
+    Attributes:
+        features: before the move, ``[n, N_FEATURES]``.
+        size: log of the absolute return, ``[n]``.
+        open_ms: opening of the candle that moved, ``[n]``.
+        symbols: how many there are.
+        step_ms: length of the candles.
+    """
+
+    features: Floats
+    size: Floats
+    open_ms: Integers
+    symbols: int
+    step_ms: int
+
+
+def _moves(
+    candles: Mapping[str, tuple[Integers, Floats]], features: Mapping[str, Floats], before_ms: int
+) -> _Moves:
+    parts = [(np.empty((0, N_FEATURES)), np.empty(0), np.empty(0, dtype=np.int64))]
+    for symbol, (open_ms, ohlcv) in candles.items():
+        end = int(np.searchsorted(open_ms, before_ms))
+        moves = np.abs(np.diff(np.log(ohlcv[:end, 3])))[WARMUP:]
+        if not moves.any():
+            continue
+        # A move of nothing is a tick too small to see, not minus infinity.
+        size = np.log(np.maximum(moves, 0.1 * np.median(moves[moves > 0.0])))
+        x = features[symbol][WARMUP : end - 1]
+        parts.append((x - x.mean(axis=0), size - size.mean(), open_ms[WARMUP + 1 : end]))
+    x, sizes, opens = (np.concatenate(column) for column in zip(*parts, strict=True))
+    step_ms = min(int(open_ms[1] - open_ms[0]) for open_ms, _ in candles.values())
+    return _Moves(x, sizes, opens, len(parts) - 1, step_ms)
+
+
+def _fit_weights(moves: _Moves) -> Floats:
+    """Regress the size of a move on the features, the same slopes for all symbols."""
+    x, prior = moves.features, np.array(DEFAULT_WEIGHTS)
+    # Few rows hardly move the weights away from the default.
+    gram = x.T @ x + _PRIOR_ROWS * np.eye(N_FEATURES)
+    weights: Floats = prior + np.linalg.solve(gram, x.T @ (moves.size - x @ prior))
+    return weights
+
+
+def _fit_season(moves: _Moves, weights: Floats) -> Floats:
+    """How much larger than the features say moves are, by part of the hour, drawn towards 0."""
+    parts = min(max(SEASON_MS // moves.step_ms, 1), _PHASES)
+    at = phase(moves.open_ms, parts)
+    # What happens to all symbols at once counts as one observation.
+    count = np.bincount(at, minlength=parts) / max(moves.symbols, 1)
+    excess = np.bincount(at, moves.size - moves.features @ weights, parts) / max(moves.symbols, 1)
+    season = excess / (count + _PRIOR_ROWS)
+    clipped: Floats = np.clip(season - season.mean(), -_MOST_SEASON, _MOST_SEASON)
+    return clipped

@@ -1,0 +1,1 @@
+"""Keep candles and forecasts in SQLite."""

@@ -1,0 +1,1 @@
+"""Run networks with ONNX Runtime."""

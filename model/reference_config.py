@@ -1,0 +1,61 @@
+"""The `model` and `indicators` sections as the two reference classes read them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from config.settings import Indicators, Model, read_yaml
+from model.core.candle import Timeframe
+from model.core.errors import ConfigError
+
+
+def trading_of(config: dict[str, Any]) -> tuple[tuple[str, ...], Timeframe | None]:
+    """The symbols of the `trading` section, and its timeframe, or None where there is none.
+
+    Raises:
+        ConfigError: the section is not one, or its timeframe is none.
+    """
+    section = config.get("trading") or {}
+    if not isinstance(section, dict):
+        msg = f"trading must be a section with keys of its own, not {section!r}"
+        raise ConfigError(msg)
+    symbols = section.get("symbols") or section.get("symbol") or ()
+    listed = (symbols,) if isinstance(symbols, str) else tuple(map(str, symbols))
+    text = section.get("timeframe")
+    return listed, None if text is None else Timeframe.parse(str(text))
+
+
+def max_filled_of(config: dict[str, Any]) -> float:
+    """What `model.max_filled` says.
+
+    Raises:
+        ConfigError: it is not a share.
+    """
+    share = config["model"]["max_filled"]
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
+        msg = f"model.max_filled is {share!r}; it must be a number from 0 to 1"
+        raise ConfigError(msg)
+    return float(share)
+
+
+def load_config(path: str | Path) -> dict[str, Any]:
+    """Read a configuration file and fill in what `model` and `indicators` leave out.
+
+    Other sections are handed through untouched: they belong to the daemon.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ConfigError: not YAML, or one of the two sections is not a mapping.
+    """
+    if not Path(path).is_file():
+        msg = f"no configuration file at {path}"
+        raise FileNotFoundError(msg)
+    config = read_yaml(path)
+    for section, defaults in (("model", Model()), ("indicators", Indicators())):
+        given = config.get(section) or {}
+        if not isinstance(given, dict):
+            msg = f"{path}: {section} must be a section with keys of its own, not {given!r}"
+            raise ConfigError(msg)
+        config[section] = {**defaults.model_dump(mode="json"), **given}
+    return config

@@ -1,0 +1,1 @@
+"""Keep model bundles on disk."""

@@ -1,0 +1,1 @@
+"""Compute published forecasts again from history."""

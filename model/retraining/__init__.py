@@ -1,0 +1,1 @@
+"""Train a challenger and judge it."""

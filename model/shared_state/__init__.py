@@ -1,0 +1,1 @@
+"""Define the files that the daemon and the nightly job exchange."""

@@ -1,0 +1,1 @@
+"""Compute scores, bootstraps and tests."""

@@ -1,0 +1,1 @@
+"""Prepare data and callbacks for training."""

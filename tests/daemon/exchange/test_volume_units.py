@@ -1,0 +1,195 @@
+"""The same candle has the same volume by websocket and by REST, for every exchange and market."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import ccxt.pro
+import pytest
+
+from daemon.exchange.ccxt_client import make_exchange
+from daemon.exchange.ccxt_tap import tapped
+from daemon.exchange.volume_units import VOLUME_UNITS, Done, Unit, VolumeUnit, is_known, kind_of
+from tests.exchange_messages.volume_sample import BASE, CONTRACTS, OPEN_MS, QUOTE, Sample
+from tests.exchange_messages.volume_samples import SAMPLES
+
+VOLUMES = {Unit.BASE: float(BASE), Unit.QUOTE: float(QUOTE), Unit.CONTRACTS: float(CONTRACTS)}
+COMPARED = [row for row in VOLUME_UNITS if row.done not in {Done.MEASURED, Done.NO_HISTORY}]
+
+WITH_EXPIRY = [
+    row
+    for row in COMPARED
+    if row.kind != "spot"
+    and row.exchange
+    in {
+        *("binance", "binancecoinm", "binanceusdm", "bitget", "bybit", "bybitid", "cryptocom"),
+        *(
+            "coinbaseinternational",
+            "deribit",
+            "gate",
+            "htx",
+            "kucoin",
+            "kucoinfutures",
+            "okx",
+            "xt",
+        ),
+    }
+]
+
+
+class Ear:
+    """A listener that remembers volumes."""
+
+    def __init__(self) -> None:
+        self.volumes: list[float] = []
+        self.garbage: list[Exception] = []
+
+    def on_raw(
+        self, symbol: str, open_ms: object, values: Sequence[Any], *, closed: bool | None
+    ) -> None:
+        del symbol, open_ms, closed
+        self.volumes.append(float(values[4]))
+
+    def on_garbage(self, error: Exception) -> None:
+        self.garbage.append(error)
+
+    async def turn(self, cost: float | None = None) -> None:
+        """Nothing is asked for."""
+
+
+class Line:
+    """Where a message comes from; keeps what ccxt resolves."""
+
+    futures: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self, sample: Sample) -> None:
+        self.url = sample.url
+        self.subscriptions = dict(sample.subscriptions)
+        self.resolved: list[Any] = []
+
+    def resolve(self, result: object, *_hash: object) -> object:
+        self.resolved.append(result)
+        return result
+
+    def reject(self, error: object, *_hash: object) -> object:
+        return error
+
+    def volume(self) -> float:
+        """Of the newest row that was resolved; perhaps beside its symbol and timeframe."""
+        result = self.resolved[-1]
+        while isinstance(result[-1], list):
+            result = result[-1]
+        return float(result[5])
+
+
+def market_of(kind: str, sample: Sample, *, dated: bool = False) -> dict[str, Any]:
+    """A ccxt market, as far as candles need it."""
+    base, quote = "BTC", "USDT"
+    settle = {"spot": None, "linear": quote, "inverse": base}[kind]
+    contract = kind != "spot"
+    ending = f":{settle}" + ("-271231" if dated else "") if contract else ""
+    market = {
+        "id": sample.market_id,
+        "symbol": f"{base}/{quote}{ending}",
+        "base": base,
+        "quote": quote,
+        "settle": settle,
+        "baseId": base,
+        "quoteId": quote,
+        "settleId": settle,
+        "type": "future" if dated else "swap" if contract else "spot",
+        "spot": not contract,
+        "swap": contract and not dated,
+        "future": dated,
+        "option": False,
+        "contract": contract,
+        "linear": kind == "linear" if contract else None,
+        "inverse": kind == "inverse" if contract else None,
+        "contractSize": 0.1 if contract else None,
+        "expiry": 1_830_211_200_000 if dated else None,
+        "active": True,
+    }
+    return market | dict(sample.market)
+
+
+def knowing(exchange: Any, market: dict[str, Any]) -> Any:
+    """An exchange that has loaded this market alone."""
+    exchange.set_markets([exchange.safe_market_structure(market) | market])
+    return exchange
+
+
+def streamed(name: str, sample: Sample, market: dict[str, Any]) -> float:
+    """The volume that the daemon reads from the stream."""
+    ear, line = Ear(), Line(sample)
+    exchange = knowing(make_exchange(name, wrap=lambda base: tapped(base, ear)), market)
+    exchange.watch_candles([market["symbol"]], "1m")
+    # Some classes of ccxt cannot use a cache that they have not made themselves.
+    exchange.ohlcvs = {}
+    exchange.handle_message(line, sample.stream)
+    assert ear.garbage == []
+    return ear.volumes[-1] if ear.volumes else line.volume()
+
+
+async def fetched(name: str, sample: Sample, market: dict[str, Any]) -> float:
+    """The volume that the daemon reads from the history."""
+
+    async def request(*_args: object, **_more: object) -> Any:
+        return sample.answer
+
+    exchange = knowing(make_exchange(name), market)
+    exchange.request = request
+    try:
+        (row,) = await exchange.fetch_ohlcv(market["symbol"], "1m", OPEN_MS, 1_000)
+    finally:
+        await exchange.close()
+    return float(row[5])
+
+
+async def compare(known: VolumeUnit, *, dated: bool) -> None:
+    sample = SAMPLES[known.exchange](known.kind)
+    market = market_of(known.kind, sample, dated=dated)
+    assert kind_of(market["symbol"]) == known.kind
+    assert is_known(known.exchange, market["symbol"])
+    unit = known.stream if known.done is Done.ASKED else known.rest
+    assert unit is not None
+    volume = VOLUMES[unit]
+    assert await fetched(known.exchange, sample, market) == volume
+    assert streamed(known.exchange, sample, market) == volume
+
+
+@pytest.mark.parametrize("known", COMPARED, ids=lambda row: f"{row.exchange}-{row.kind}")
+async def test_both_ways_give_the_volume_in_the_unit_of_the_table(known: VolumeUnit) -> None:
+    await compare(known, dated=False)
+
+
+@pytest.mark.parametrize("known", WITH_EXPIRY, ids=lambda row: f"{row.exchange}-{row.kind}")
+async def test_futures_that_expire_count_as_perpetuals_do(known: VolumeUnit) -> None:
+    await compare(known, dated=True)
+
+
+async def test_a_spot_candle_of_gate_without_a_base_volume_is_refused() -> None:
+    sample = SAMPLES["gate"]("spot")
+    market = market_of("spot", sample)
+    ear = Ear()
+    exchange = knowing(make_exchange("gate", wrap=lambda base: tapped(base, ear)), market)
+    exchange.watch_candles([market["symbol"]], "1m")
+    result = {key: value for key, value in sample.stream["result"].items() if key != "a"}
+    exchange.handle_message(Line(sample), sample.stream | {"result": result})
+    assert ear.volumes == []
+    assert len(ear.garbage) == 1
+
+
+def test_every_exchange_that_ccxt_can_watch_candles_of_is_in_the_table() -> None:
+    watched = {
+        name for name in ccxt.pro.exchanges if getattr(ccxt.pro, name)().has.get("watchOHLCV")
+    }
+    assert {row.exchange for row in VOLUME_UNITS} == watched
+    keys = [(row.exchange, row.kind) for row in VOLUME_UNITS]
+    assert len(keys) == len(set(keys))
+
+
+def test_a_kind_of_market_that_is_not_in_the_table_is_not_known() -> None:
+    assert not is_known("kraken", "BTC/USD:BTC")
+    assert not is_known("ndax", "BTC/CAD")
+    assert not is_known("an exchange of tomorrow", "BTC/USDT")

@@ -1,0 +1,79 @@
+"""Silence: suspected in time, judged by what the exchange says, forgiven to a quiet market."""
+
+from __future__ import annotations
+
+from daemon.feed.liveness import LivenessMonitor, expected_interval_s
+
+OPEN = 1_700_000_040_000
+MINUTE = 60_000
+
+
+def vigil(*symbols: str) -> LivenessMonitor:
+    return LivenessMonitor(symbols or ("A/B",), 45.0, 0.0)
+
+
+def test_streams_are_expected_to_speak_at_least_every_45_seconds() -> None:
+    found = [expected_interval_s(ms) for ms in (1_000, 15_000, 60_000, 3_600_000)]
+    assert found == [5.0, 15.0, 45.0, 45.0]
+
+
+def test_a_symbol_that_is_heard_of_is_no_suspect() -> None:
+    watch = vigil()
+    for now_s in range(0, 500, 60):
+        watch.heard("A/B", OPEN, now_s)
+        assert watch.suspects(now_s + 59.9) == []
+    assert watch.suspects(480 + 67.5) == ["A/B"]
+
+
+def test_a_later_candle_with_trades_that_the_stream_has_not_told_gives_it_away() -> None:
+    watch = vigil()
+    watch.heard("A/B", OPEN, 0.0)
+    assert watch.probed("A/B", (OPEN + MINUTE, 0.1), 67.5)
+
+
+def test_a_quiet_market_is_not_a_dead_stream() -> None:
+    watch = vigil()
+    watch.heard("A/B", OPEN, 0.0)
+    asked = 0
+    for now_s in range(1_000):
+        if watch.suspects(float(now_s)):
+            asked += 1
+            assert not watch.probed("A/B", (OPEN, 5.0), float(now_s))
+    assert 10 <= asked <= 16
+
+
+def test_in_a_long_candle_growing_volume_between_two_questions_gives_it_away() -> None:
+    watch = vigil()
+    watch.heard("A/B", OPEN, 0.0)
+    assert not watch.probed("A/B", (OPEN, 5.0), 67.5)
+    assert watch.suspects(80.0) == []
+    assert watch.suspects(67.5 + 22.5) == ["A/B"]
+    assert watch.probed("A/B", (OPEN, 5.1), 90.0)
+
+
+def test_a_stream_that_never_spoke_is_found_within_one_and_a_half_intervals() -> None:
+    watch = vigil()
+    assert watch.suspects(22.5) == ["A/B"]
+    assert not watch.probed("A/B", (OPEN, 5.0), 22.5)
+    assert watch.suspects(45.0) == ["A/B"]
+    assert watch.probed("A/B", (OPEN, 5.1), 45.0)
+
+
+def test_an_exchange_that_does_not_answer_proves_nothing() -> None:
+    watch = vigil()
+    watch.heard("A/B", OPEN, 0.0)
+    assert not watch.probed("A/B", None, 67.5)
+    assert watch.suspects(90.0) == ["A/B"]
+
+
+def test_the_liveliest_are_asked_about_first_and_all_get_their_turn() -> None:
+    names = [f"S{number}/USDT" for number in range(9)]
+    watch = vigil(*names)
+    for number, name in enumerate(names):
+        watch.heard(name, OPEN, float(number))
+    asked: list[str] = []
+    for now_s in (100.0, 104.0, 108.0, 112.0, 116.0):
+        for symbol in watch.suspects(now_s):
+            asked.append(symbol)
+            watch.probed(symbol, (OPEN, 1.0), now_s)
+    assert asked == names[::-1]

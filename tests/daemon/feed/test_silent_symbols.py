@@ -1,0 +1,99 @@
+"""When a symbol counts as unheard: traded, and not told by the stream."""
+
+from __future__ import annotations
+
+import pytest
+
+from daemon.feed.silent_symbols import Hearing
+from model.core.candle import Candle, Ohlcv, Timeframe
+
+MINUTE = Timeframe.parse("1m")
+START_MS = 1_764_460_800_000
+NAMES = ("A/U", "B/U")
+
+
+def candle(at: int, symbol: str = "A/U", volume: float = 1.0, frame: Timeframe = MINUTE) -> Candle:
+    open_ms = START_MS + at * frame.ms
+    close_ms = open_ms + frame.ms
+    ohlcv = Ohlcv(1.0, 1.0, 1.0, 1.0, volume)
+    return Candle(symbol, open_ms, close_ms, ohlcv, close_ms, at * frame.ms / 1e3, "rest")
+
+
+def hearing(frame: Timeframe = MINUTE) -> Hearing:
+    """It begins in the middle of candle 0."""
+    made = Hearing(frame)
+    made.expect(NAMES, START_MS + frame.ms // 2, 0.0)
+    return made
+
+
+def test_a_stream_that_keeps_up_with_the_history_is_heard() -> None:
+    ears = hearing()
+    for at in range(5):
+        ears.told(candle(at))
+        ears.recorded([candle(at - 3), candle(at - 2), candle(at - 1)])
+        assert ears.unheard() == set()
+
+
+def test_a_whole_traded_candle_that_is_not_told_is_missed() -> None:
+    ears = hearing()
+    ears.told(candle(0))
+    ears.recorded([candle(0)])
+    assert ears.unheard() == set()
+    ears.recorded([candle(0), candle(1)])
+    assert ears.unheard() == {"A/U"}
+    ears.told(candle(2))
+    assert ears.unheard() == set()
+
+
+def test_what_never_spoke_is_missed_after_the_first_whole_candle() -> None:
+    ears = hearing()
+    ears.recorded([candle(at) for at in range(-10, 1)])
+    assert ears.unheard() == set()
+    ears.recorded([candle(1, "B/U")])
+    assert ears.unheard() == {"B/U"}
+
+
+def test_periods_without_a_trade_are_not_missed() -> None:
+    ears = hearing()
+    ears.told(candle(0))
+    ears.recorded([candle(at, volume=0.0) for at in range(8)])
+    ears.recorded([candle(at)._replace(filled=True) for at in range(8)])
+    assert ears.unheard() == set()
+
+
+def test_of_short_candles_a_short_silence_is_not_missed() -> None:
+    second = Timeframe.parse("1s")
+    ears = hearing(second)
+    ears.told(candle(0, frame=second))
+    ears.recorded([candle(9, frame=second)])
+    assert ears.unheard() == set()
+    ears.recorded([candle(10, frame=second)])
+    assert ears.unheard() == {"A/U"}
+
+
+def test_proven_deafness_counts_at_once_until_the_symbol_is_told() -> None:
+    ears = hearing()
+    ears.deaf(["A/U", "B/U", "GONE/U"])
+    assert ears.unheard() == {"A/U", "B/U"}
+    ears.told(candle(0))
+    assert ears.unheard() == {"B/U"}
+
+
+@pytest.mark.parametrize(("text", "patience_s"), [("1s", 7.5), ("1m", 67.5), ("1h", 67.5)])
+def test_a_connection_that_cannot_be_had_counts_after_a_while(text: str, patience_s: float) -> None:
+    ears = hearing(Timeframe.parse(text))
+    ears.lost(NAMES, patience_s)
+    assert ears.unheard() == set()
+    ears.told(candle(0, frame=Timeframe.parse(text))._replace(received_s=patience_s))
+    ears.lost(NAMES, patience_s + 0.1)
+    assert ears.unheard() == {"B/U"}
+
+
+def test_a_symbol_that_is_removed_and_comes_back_begins_anew() -> None:
+    ears = hearing()
+    ears.deaf(NAMES)
+    ears.recorded([candle(5)])
+    ears.expect(["B/U"], START_MS, 0.0)
+    assert ears.unheard() == {"B/U"}
+    ears.expect(NAMES, START_MS + 6 * MINUTE.ms, 360.0)
+    assert ears.unheard() == {"B/U"}

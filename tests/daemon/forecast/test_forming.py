@@ -1,0 +1,243 @@
+"""A forming candle's forecast is what its close would give, is marked and never in the way."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import jsonschema
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from daemon.forecast.forming import Forming, LatestUpdates
+from daemon.mqtt.outbox import Outgoing
+from daemon.mqtt.publisher import Publisher
+from model.core.candle import Candle, Ohlcv
+from model.forecasts.forecast import Market
+from model.history.store import History
+from model.registry.bundle import Bundle
+from tests.support.pipeline_harness import CAPACITY, MINUTE, SYMBOLS, T0, Route, Tape, running
+from tests.support.servers import MAX_WAIT_S
+
+INTERVAL_S = 0.02
+
+
+@pytest.fixture(scope="module")
+def schema(repository: Path) -> jsonschema.Draft202012Validator:
+    document = json.loads((repository / "docs" / "forming.schema.json").read_text())
+    jsonschema.Draft202012Validator.check_schema(document)
+    return jsonschema.Draft202012Validator(document)
+
+
+class Boundary:
+    """Stands where the publisher does, connected to a broker."""
+
+    def __init__(self) -> None:
+        self.connected = asyncio.Event()
+        self.connected.set()
+        self.sent: list[Outgoing] = []
+
+    def offer(self, message: Outgoing) -> None:
+        self.sent.append(message)
+
+    @property
+    def told(self) -> list[dict[str, Any]]:
+        return [json.loads(message.payload) for message in self.sent]
+
+
+class Bench:
+    """A path with its forming forecasts beside it."""
+
+    def __init__(self, path: Route) -> None:
+        self.path = path
+        self.out = Boundary()
+        market = Market("tester", "binance", SYMBOLS, MINUTE)
+        publisher = cast("Publisher", self.out)
+        self.forming = Forming(
+            market, path.pipeline, publisher, path.metrics, path.clock, INTERVAL_S
+        )
+
+    def count(self, outcome: str) -> float:
+        return self.path.sample("candlecast_forming_total", outcome=outcome)
+
+    def update(self, tape: Tape, symbol: str, at: int, share: float = 1.0) -> Candle:
+        """Tell of a candle when a share of its range has happened."""
+        whole = tape.candle(symbol, at, self.path.clock.monotonic())._replace(final_by=None)
+        o, h, low, c, v = whole.ohlcv
+        part = Ohlcv(o, o + share * (h - o), o + share * (low - o), o + share * (c - o), share * v)
+        candle = whole._replace(ohlcv=part)
+        self.path.clock.now_ms = T0 + at * MINUTE.ms + int(share * 50_000)
+        self.forming.on_forming(candle)
+        return candle
+
+    async def worked(self, updates: float) -> None:
+        """Wait until so many updates have met their fate."""
+        fates = ("published", "conflated", "skipped")
+        async with asyncio.timeout(MAX_WAIT_S):
+            while sum(map(self.count, fates)) < updates:
+                await asyncio.sleep(0.001)
+
+
+@asynccontextmanager
+async def forming(path: Route) -> AsyncIterator[Bench]:
+    bench = Bench(path)
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(bench.forming.run())
+        yield bench
+        task.cancel()
+
+
+@pytest.fixture
+async def bench(bundle: Bundle, market: Tape, history: History) -> AsyncIterator[Bench]:
+    async with running(Route(bundle, history)) as path, forming(path) as made:
+        path.warm(market, CAPACITY)
+        await path.pipeline.settled()
+        yield made
+
+
+async def test_it_says_what_the_close_would_say_in_the_words_of_its_schema(
+    bench: Bench, market: Tape, schema: jsonschema.Draft202012Validator
+) -> None:
+    for symbol in SYMBOLS:
+        bench.update(market, symbol, CAPACITY)
+    await bench.worked(3)
+    provisional = {told["symbol"]: told for told in bench.out.told}
+    path = bench.path
+    path.at(CAPACITY + 1)
+    for symbol in SYMBOLS:
+        path.close(market, symbol, CAPACITY)
+    await path.pipeline.settled()
+    finals = path.published.forecasts[-3:]
+    assert path.sample("candlecast_unprepared_total") == 3, "a step was enough after all"
+    for final in finals:
+        told = provisional.pop(final["symbol"])
+        schema.validate(told)
+        assert told["final"] is False
+        # Other symbols share the batch of the one than of the other.
+        for key in ("predicted_normalized", "predicted_close", "predicted_return"):
+            assert told[key] == pytest.approx(final[key], rel=1e-6)
+        assert told["candle"]["close_ms"] == told["valid_until_ms"] == final["candle_close_ms"]
+        assert told["target_close_ms"] == final["target_close_ms"]
+        assert told["model"] == final["model"]
+    assert not provisional
+    assert {(m.qos, m.retain, m.is_forecast) for m in bench.out.sent} == {(0, False, False)}
+    assert bench.out.sent[0].topic == "candlecast/v1/binance/A-U/1m/forming"
+    assert [m.valid_until_ms for m in bench.out.sent] == [T0 + (CAPACITY + 1) * MINUTE.ms] * 3
+
+
+def test_the_schemas_example_follows_it(schema: jsonschema.Draft202012Validator) -> None:
+    assert isinstance(schema.schema, dict)
+    for example in schema.schema["examples"]:
+        schema.validate(example)
+        with pytest.raises(jsonschema.ValidationError):
+            schema.validate(example | {"final": True})
+
+
+async def test_nothing_remembers_it(bench: Bench, market: Tape) -> None:
+    path = bench.path
+    before = path.accuracy.pending, len(path.published.forecasts)
+    calibration = path.pipeline.served.calibration.snapshot().encode()
+    for share in (0.2, 0.5, 0.9):
+        for symbol in SYMBOLS:
+            bench.update(market, symbol, CAPACITY, share)
+        await bench.worked(bench.count("published") + 3)
+    assert (path.accuracy.pending, len(path.published.forecasts)) == before
+    assert path.pipeline.served.calibration.snapshot().encode() == calibration
+    await path.recorder.flush()
+    stored = await path.recorder.read(
+        lambda h: [h.candles("binance", s, "1m", CAPACITY + 9) for s in SYMBOLS]
+    )
+    assert [len(candles) for candles in stored] == [CAPACITY] * 3
+
+
+async def test_of_updates_within_the_interval_the_newest_is_priced(
+    bench: Bench, market: Tape
+) -> None:
+    bench.update(market, "A/U", CAPACITY, 0.1)
+    await bench.worked(1)
+    bench.update(market, "A/U", CAPACITY, 0.2)
+    bench.update(market, "A/U", CAPACITY, 0.3)
+    newest = bench.update(market, "A/U", CAPACITY, 0.4)
+    await bench.worked(4)
+    assert (bench.count("published"), bench.count("conflated")) == (2, 2)
+    assert bench.out.told[-1]["candle"]["close"] == newest.ohlcv.close
+
+
+@pytest.mark.parametrize("why", ["gap", "old", "unprepared", "no broker", "over"])
+async def test_what_cannot_be_priced_by_one_step_is_skipped(
+    bench: Bench, market: Tape, why: str
+) -> None:
+    path, at = bench.path, CAPACITY
+    match why:
+        case "gap":
+            path.close(market, "A/U", at + 1)
+            at += 2
+        case "old":
+            at -= 1
+        case "unprepared":
+            market.revise("A/U", at - 1, 1.01)
+            path.close(market, "A/U", at - 1)
+        case "no broker":
+            bench.out.connected.clear()
+    bench.update(market, "A/U", at)
+    if why == "over":
+        path.at(at + 1)
+    await bench.worked(1)
+    assert bench.count("skipped") == 1
+    assert bench.out.sent == []
+
+
+async def test_closing_candles_go_first(bench: Bench, market: Tape) -> None:
+    path = bench.path
+    bench.out.sent = path.published.raw
+    path.published.raw.clear()
+    for symbol in SYMBOLS[1:]:
+        bench.update(market, symbol, CAPACITY)
+    path.at(CAPACITY)
+    path.close(market, "A/U", CAPACITY)
+    await bench.worked(2)
+    assert [m.topic.rpartition("/")[2] for m in path.published.raw] == [
+        "prediction",
+        "forming",
+        "forming",
+    ]
+
+
+def candle_of(symbol: str, number: int, now_s: float) -> Candle:
+    price = float(number)
+    return Candle(symbol, T0, T0 + MINUTE.ms, Ohlcv(*[price] * 5), T0, now_s)
+
+
+@settings(deadline=None)
+@given(data=st.data())
+def test_whatever_is_told_the_newest_of_each_comes_out_at_most_once_per_interval(
+    data: st.DataObject,
+) -> None:
+    newest, now_s, number = LatestUpdates(1.0), 0.0, 0
+    last: dict[str, tuple[float, int]] = {}
+    told: dict[str, int] = {}
+    waiting: set[str] = set()
+    for _ in range(data.draw(st.integers(1, 40))):
+        now_s += data.draw(st.sampled_from((0.0, 0.3, 0.7, 2.0)))
+        if data.draw(st.booleans()):
+            symbol = data.draw(st.sampled_from("ABC"))
+            number += 1
+            assert newest.offer(candle_of(symbol, number, now_s)) == (symbol in waiting)
+            waiting.add(symbol)
+            told[symbol] = number
+            continue
+        most = data.draw(st.integers(1, 3))
+        taken = newest.take(now_s, most)
+        due = [s for s in waiting if s not in last or now_s >= last[s][0] + 1.0]
+        assert len(taken) == min(most, len(due))
+        for candle in taken:
+            assert candle.symbol in due
+            assert candle.ohlcv.close == told[candle.symbol]
+            last[candle.symbol] = now_s, told[candle.symbol]
+            waiting.remove(candle.symbol)
+        assert (newest.due_s is None) == (not waiting)

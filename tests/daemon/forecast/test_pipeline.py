@@ -1,0 +1,393 @@
+"""Every forecast that leaves the path is the one that its whole window gives, and only once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from random import Random
+
+import numpy as np
+import pytest
+
+from model.history.store import History
+from model.registry.bundle import Bundle
+from tests.support.pipeline_harness import (
+    CAPACITY,
+    LOOKBACK,
+    MINUTE,
+    ROWS,
+    SYMBOLS,
+    T0,
+    Route,
+    Tape,
+    check,
+    running,
+)
+
+
+@pytest.fixture
+async def path(bundle: Bundle, history: History) -> AsyncIterator[Route]:
+    async with running(Route(bundle, history)) as made:
+        yield made
+
+
+async def test_prepared_or_not_the_forecast_is_the_same(
+    path: Route, bundle: Bundle, market: Tape
+) -> None:
+    path.warm(market, CAPACITY)
+    await path.pipeline.settled()
+    unprepared = path.sample("candlecast_unprepared_total")
+    for end in range(CAPACITY + 1, CAPACITY + 13):
+        path.at(end)
+        for symbol in SYMBOLS:
+            path.close(market, symbol, end - 1)
+        await path.pipeline.settled()
+    # Those after the warm-up needed one step each, the others their whole window.
+    assert path.sample("candlecast_unprepared_total") == unprepared
+    assert len(path.published.forecasts) == 3 * 13
+    for forecast in path.published.forecasts:
+        check(bundle, market, forecast)
+    raw = [f["predicted_normalized"] for f in path.published.forecasts]
+    assert np.ptp(raw) > 1e-3
+
+
+async def test_several_closes_before_a_step_still_give_whole_windows(
+    path: Route, bundle: Bundle, market: Tape
+) -> None:
+    path.warm(market, CAPACITY)
+    await path.pipeline.settled()
+    dropped = path.count("dropped")
+    path.at(CAPACITY + 3)
+    for at in range(CAPACITY, CAPACITY + 3):
+        path.close(market, "A/U", at)
+    await path.pipeline.settled()
+    assert path.count("dropped") - dropped == 2
+    assert path.published.forecasts[-1]["symbol"] == "A/U"
+    assert len(path.published.forecasts) == 4
+    check(bundle, market, path.published.forecasts[-1])
+    path.at(CAPACITY + 4)
+    path.close(market, "A/U", CAPACITY + 3)
+    await path.pipeline.settled()
+    check(bundle, market, path.published.forecasts[-1])
+
+
+async def test_a_gap_publishes_nothing_until_it_is_repaired(
+    path: Route, bundle: Bundle, market: Tape
+) -> None:
+    path.warm(market, CAPACITY)
+    await path.pipeline.settled()
+    before = len(path.published.forecasts)
+    for missing in (CAPACITY + 2, CAPACITY + 3):
+        path.at(missing)
+        path.close(market, "A/U", missing - 1)
+        await asyncio.sleep(0.01)
+    assert path.wanted == ["A/U", "A/U"]
+    assert len(path.published.forecasts) == before
+    path.at(CAPACITY + 1)
+    assert path.pipeline.stale_symbols(path.clock.wall_ms()) == ["A/U"]
+
+    path.at(CAPACITY + 3)
+    path.pipeline.on_history("A/U", market.span("A/U", CAPACITY - 3, CAPACITY + 1))
+    await path.pipeline.settled()
+    assert len(path.published.forecasts) == before + 1
+    check(bundle, market, path.published.forecasts[-1])
+    assert path.published.forecasts[-1]["candle_close_ms"] == T0 + (CAPACITY + 3) * MINUTE.ms
+    assert "A/U" not in path.pipeline.stale_symbols(path.clock.wall_ms())
+    # Of the three candles that came together only the newest is worth a forecast.
+    assert path.sample("candlecast_predictions_skipped_total", reason="gap") == 2
+
+
+async def test_a_symbol_of_which_a_fifth_of_the_candles_is_forecast_is_stale(
+    path: Route, market: Tape
+) -> None:
+    path.warm(market, CAPACITY)
+    await path.pipeline.settled()
+
+    async def history(symbol: str, start: int, end: int) -> bool:
+        """Take in some candles that came together; whether the symbol is stale afterwards."""
+        path.at(end)
+        path.pipeline.on_history(symbol, market.span(symbol, start, end))
+        await path.pipeline.settled()
+        return symbol in path.pipeline.stale_symbols(path.clock.wall_ms())
+
+    # One outage is over when it is over.
+    assert not await history("A/U", CAPACITY, CAPACITY + 5)
+    stale = [await history("A/U", CAPACITY + at, CAPACITY + at + 5) for at in range(5, 20, 5)]
+    assert stale == [True] * 3
+    # As many came of this one, but one at a time.
+    for at in range(20):
+        assert not await history("B/U", CAPACITY + at, CAPACITY + at + 1)
+    stale = [await history("A/U", CAPACITY + at, CAPACITY + at + 1) for at in range(20, 24)]
+    assert stale == [True, True, False, False]
+
+
+async def test_the_candle_that_closes_a_gap_is_scored_like_any_other(
+    path: Route, market: Tape
+) -> None:
+    path.warm(market, CAPACITY)
+    await path.pipeline.settled()
+    assert path.accuracy.pending == 3
+    path.at(CAPACITY + 2)
+    path.close(market, "A/U", CAPACITY + 1)
+    path.close(market, "A/U", CAPACITY)
+    await path.pipeline.settled()
+    assert path.published.forecasts[-1]["candle_close_ms"] == T0 + (CAPACITY + 2) * MINUTE.ms
+    # The warm-up's forecast of A/U was scored by the candle that came second.
+    assert path.scored() == 1
+    assert path.accuracy.pending == 3
+
+
+async def test_a_gap_that_opens_while_a_candle_waits_drops_it(path: Route, market: Tape) -> None:
+    path.warm(market, CAPACITY)
+    await path.pipeline.settled()
+    before = len(path.published.forecasts)
+    path.at(CAPACITY + 3)
+    path.close(market, "A/U", CAPACITY)
+    path.close(market, "A/U", CAPACITY + 2)
+    await asyncio.sleep(0.01)
+    assert len(path.published.forecasts) == before
+    assert path.count("dropped") == 1
+
+
+@pytest.mark.parametrize("by_rest", [False, True])
+@pytest.mark.parametrize("age", [0, 1, 5, CAPACITY - 1])
+async def test_after_a_revision_the_next_forecast_is_that_of_a_fresh_window(
+    path: Route, bundle: Bundle, market: Tape, age: int, *, by_rest: bool
+) -> None:
+    path.warm(market, CAPACITY)
+    await path.pipeline.settled()
+    before = list(path.published.forecasts)
+    market.revise("A/U", CAPACITY - 1 - age, 1.01)
+    if by_rest:
+        path.pipeline.on_history("A/U", market.span("A/U", CAPACITY - 1 - age, CAPACITY))
+    else:
+        path.close(market, "A/U", CAPACITY - 1 - age)
+    await asyncio.sleep(0.01)
+    # What was published stays, what was revised is counted and written down.
+    assert path.published.forecasts == before
+    assert path.sample("candlecast_feed_candles_total", verdict="revised") == 1
+    await path.recorder.flush()
+    stored = await path.recorder.read(lambda h: h.candles("binance", "A/U", "1m", CAPACITY))
+    assert stored[-1 - age].ohlcv == tuple(market.values["A/U"][CAPACITY - 1 - age])
+    path.at(CAPACITY + 1)
+    for symbol in SYMBOLS:
+        path.close(market, symbol, CAPACITY)
+    await path.pipeline.settled()
+    assert len(path.published.forecasts) == len(before) + 3
+    for forecast in path.published.forecasts[len(before) :]:
+        check(bundle, market, forecast)
+
+
+@pytest.mark.parametrize("by_rest", [False, True])
+async def test_a_candle_revised_while_it_waits_is_forecast_from_as_revised(
+    path: Route, bundle: Bundle, market: Tape, *, by_rest: bool
+) -> None:
+    path.warm(market, CAPACITY)
+    await path.pipeline.settled()
+    path.at(CAPACITY + 1)
+    path.close(market, "A/U", CAPACITY)
+    market.revise("A/U", CAPACITY, 1.02)
+    if by_rest:
+        path.pipeline.on_history("A/U", market.span("A/U", CAPACITY, CAPACITY + 1))
+    else:
+        path.close(market, "A/U", CAPACITY)
+    await path.pipeline.settled()
+    assert len(path.published.forecasts) == 4
+    check(bundle, market, path.published.forecasts[-1])
+
+
+async def test_what_is_too_late_to_be_of_use_is_skipped(path: Route, market: Tape) -> None:
+    path.warm(market, CAPACITY)
+    path.clock.now_ms += MINUTE.ms
+    await path.pipeline.settled()
+    assert path.published.forecasts == []
+    assert path.sample("candlecast_predictions_skipped_total", reason="expired") == 3
+    assert path.accuracy.pending == 0
+
+
+async def test_a_young_market_is_skipped_until_its_window_is_full(
+    path: Route, market: Tape
+) -> None:
+    path.at(CAPACITY)
+    path.pipeline.on_history("A/U", market.span("A/U", 2, CAPACITY))
+    await path.pipeline.settled()
+    for at in (CAPACITY, CAPACITY + 1):
+        path.at(at + 1)
+        path.close(market, "A/U", at)
+        await path.pipeline.settled()
+        skipped = path.sample("candlecast_predictions_skipped_total", reason="window")
+        assert (skipped, len(path.published.forecasts)) == (1, at - CAPACITY)
+
+
+async def test_a_repeated_close_changes_nothing(path: Route, market: Tape) -> None:
+    path.warm(market, CAPACITY)
+    await path.pipeline.settled()
+    for _ in range(3):
+        path.close(market, "A/U", CAPACITY - 1)
+        path.pipeline.on_history("A/U", market.span("A/U", CAPACITY - 3, CAPACITY))
+    await asyncio.sleep(0.01)
+    assert len(path.published.forecasts) == 3
+
+
+async def test_periods_without_a_trade_are_filled_and_told(path: Route, market: Tape) -> None:
+    quiet = CAPACITY - 3
+    market.values["A/U"][quiet] = [*[market.values["A/U"][quiet - 1, 3]] * 4, 0.0]
+    path.at(CAPACITY)
+    heard = market.span("A/U", 0, quiet) + market.span("A/U", quiet + 1, CAPACITY)
+    path.pipeline.on_history("A/U", heard)
+    await path.pipeline.settled()
+    (forecast,) = path.published.forecasts
+    check(path.bundle, market, forecast)
+    assert forecast["window"] == {
+        "length": LOOKBACK,
+        "filled": 1,
+        "out_of_range": forecast["window"]["out_of_range"],
+        "final_by": "rest",
+        "repaired": 0,
+    }
+
+
+async def test_a_market_without_a_trade_in_the_whole_window_is_stale_and_not_forecast(
+    path: Route, market: Tape
+) -> None:
+    path.warm(market, CAPACITY)
+    await path.pipeline.settled()
+    quiet = range(CAPACITY, CAPACITY + LOOKBACK)
+    still = market.candle("A/U", CAPACITY - 1)._replace(filled=True, final_by="rest")
+    for at in quiet:
+        path.at(at + 1)
+        open_ms = T0 + at * MINUTE.ms
+        flat = still._replace(open_ms=open_ms, close_ms=open_ms + MINUTE.ms)
+        path.pipeline.on_history("A/U", [flat])
+        for symbol in SYMBOLS[1:]:
+            path.close(market, symbol, at)
+        await path.pipeline.settled()
+    # Of all candles that it would be forecast from the exchange has told none.
+    assert path.sample("candlecast_predictions_skipped_total", reason="untraded") == 1
+    assert [f["symbol"] for f in path.published.forecasts].count("A/U") == LOOKBACK
+    assert path.pipeline.stale_symbols(path.clock.wall_ms()) == ["A/U"]
+    path.at(quiet.stop + 1)
+    path.close(market, "A/U", quiet.stop)
+    await path.pipeline.settled()
+    assert path.published.forecasts[-1]["symbol"] == "A/U"
+    assert "A/U" not in path.pipeline.stale_symbols(path.clock.wall_ms())
+
+
+async def restored(route: Route) -> None:
+    await route.recorder.read(
+        lambda history: route.accuracy.restore(history.outcomes("binance", "1m", 1440))
+    )
+
+
+async def test_a_restart_never_says_the_same_forecast_in_other_words(
+    bundle: Bundle, market: Tape, history: History
+) -> None:
+    async with running(Route(bundle, history)) as first:
+        first.warm(market, CAPACITY)
+        await first.pipeline.settled()
+    assert len(first.published.forecasts) == 3
+
+    async with running(Route(bundle, history)) as second:
+        await restored(second)
+        second.warm(market, CAPACITY)
+        await second.pipeline.settled()
+        assert second.published.forecasts == []
+        assert second.sample("candlecast_predictions_skipped_total", reason="repeated") == 3
+        second.at(CAPACITY + 1)
+        for symbol in SYMBOLS:
+            second.close(market, symbol, CAPACITY)
+        await second.pipeline.settled()
+        assert len(second.published.forecasts) == 3
+        # And what the first one said has been scored.
+        assert second.scored() == 3
+
+
+async def test_after_a_restart_every_candle_is_scored_whatever_order_it_arrives_in(
+    bundle: Bundle, market: Tape, history: History
+) -> None:
+    async with running(Route(bundle, history)) as first:
+        first.warm(market, CAPACITY)
+        await first.pipeline.settled()
+    async with running(Route(bundle, history)) as second:
+        await restored(second)
+        # The stream is faster than the history that was asked for before its first candle.
+        second.at(CAPACITY + 2)
+        for at in (CAPACITY, CAPACITY + 1):
+            second.close(market, "A/U", at)
+        second.pipeline.on_history("A/U", market.span("A/U", 0, CAPACITY))
+        await second.pipeline.settled()
+        assert second.scored() == 1
+
+
+async def test_a_flush_is_also_published_as_a_batch_of_the_same_messages(
+    path: Route, market: Tape
+) -> None:
+    path.warm(market, CAPACITY)
+    await path.pipeline.settled()
+    (batch,) = path.published.batches
+    assert batch["predictions"] == path.published.forecasts
+    assert (batch["part"], batch["parts"]) == (1, 1)
+    assert batch["batch_id"].startswith("tester-")
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_whatever_the_market_does_each_forecast_equals_one_from_scratch(
+    bundle: Bundle, market: Tape, history: History, seed: int
+) -> None:
+    random = Random(seed)
+    async with running(Route(bundle, history, max_batch=2)) as path:
+        path.warm(market, CAPACITY)
+        await path.pipeline.settled()
+        checked = 0
+        for end in range(CAPACITY + 1, ROWS):
+            path.at(end)
+            for symbol in SYMBOLS:
+                await one_minute(path, market, symbol, end, random)
+            if random.random() < 0.6:
+                await path.pipeline.settled()
+                for forecast in path.published.forecasts[checked:]:
+                    check(bundle, market, forecast)
+                checked = len(path.published.forecasts)
+                revise_something(path, market, end, random)
+        await path.pipeline.settled()
+        for forecast in path.published.forecasts[checked:]:
+            check(bundle, market, forecast)
+        ends_ms = [window.next_open_ms or 0 for window in path.pipeline.windows]
+        fates = path.count("dropped") + path.count("skipped")
+    seen = Counter((f["symbol"], f["seq"]) for f in path.published.forecasts)
+    assert max(seen.values()) == 1
+    assert len(seen) > 80
+    # Of every candle since the warm-up there is a forecast, or a count that says why not.
+    closed = sum((end_ms - T0) // MINUTE.ms - CAPACITY + 1 for end_ms in ends_ms)
+    assert closed == len(seen) + fates
+
+
+async def one_minute(path: Route, market: Tape, symbol: str, end: int, random: Random) -> None:
+    dice = random.random()
+    if dice < 0.1:
+        return
+    if dice < 0.2:
+        path.pipeline.on_history(symbol, market.span(symbol, end - random.randint(2, 9), end))
+    else:
+        path.close(market, symbol, end - 1)
+    if symbol in path.wanted and random.random() < 0.5:
+        path.wanted[:] = [name for name in path.wanted if name != symbol]
+        until = end - random.randint(0, 1)
+        path.pipeline.on_history(symbol, market.span(symbol, end - 20, until))
+    if random.random() < 0.2:
+        path.close(market, symbol, end - random.randint(1, 4))
+    for _ in range(random.randint(0, 3)):
+        await asyncio.sleep(0)
+
+
+def revise_something(path: Route, market: Tape, end: int, random: Random) -> None:
+    """Change a candle that the window holds; unheard-of ones would be news, not revisions."""
+    symbol = random.choice(SYMBOLS)
+    following = path.pipeline.windows[path.pipeline._slots[symbol]].next_open_ms  # noqa: SLF001
+    assert following is not None
+    newest = (following - T0) // MINUTE.ms - 1
+    if random.random() < 0.5 and newest < end:
+        at = newest - random.randint(0, 10)
+        market.revise(symbol, at, 1 + random.uniform(-0.01, 0.01))
+        path.close(market, symbol, at)

@@ -1,0 +1,272 @@
+"""History to CSV from an exchange on real sockets: whole, closed, resumable."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from daemon.jobs.fetch import Asked, FetchJob, asked_for, fetch, fetched
+from daemon.jobs.partial_file import Held
+from daemon.runtime.clock import SystemClock
+from daemon.sandbox.exchange import SandboxExchange
+from daemon.sandbox.market import Faults
+from daemon.sandbox.recording import Tape, build_tape
+from model.core.candle import Timeframe
+from model.core.errors import CandlecastError, ConfigError, ExchangeError, NotOffered
+from model.files.candle_csv import HEADER, csv_name
+from tests.sandbox.scaled import RECORDING
+
+MINUTE = Timeframe.parse("1m")
+DAY_MS = 86_400_000
+
+
+class Told:
+    """Progress that remembers, and may be made to stop the run."""
+
+    def __init__(self, cut_at: int | None = None) -> None:
+        self.steps: list[tuple[str, int, int]] = []
+        self._cut_at = cut_at
+
+    def update(self, symbol: str, done: int, total: int) -> None:
+        self.steps.append((symbol, done, total))
+        if len(self.steps) == self._cut_at:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture
+def tape() -> Tape:
+    origin_ms = MINUTE.floor(SystemClock().wall_ms()) - 4 * DAY_MS
+    return build_tape(2, MINUTE, origin_ms, slice_rows=7_000)
+
+
+@pytest.fixture
+async def exchange(tape: Tape) -> AsyncIterator[SandboxExchange]:
+    async with SandboxExchange(tape, faults=Faults()) as running:
+        yield running
+
+
+@pytest.fixture
+def job(exchange: SandboxExchange, tmp_path: Path) -> FetchJob:
+    symbols = ("S00/USDT", "S01/USDT")
+    return FetchJob("binance", exchange.rest_url, symbols, MINUTE, 2, tmp_path / "data")
+
+
+def rows(path: Path) -> list[list[float]]:
+    header, *lines = path.read_text(encoding="utf-8").splitlines()
+    assert header == HEADER
+    return [[float(value) for value in line.split(",")[:6]] for line in lines]
+
+
+def recorded(exchange: SandboxExchange, symbol: str, opened: Sequence[float]) -> list[list[float]]:
+    times, ohlcv = exchange.tape.history(symbol, int(opened[0]), int(opened[-1]) + 1)
+    return [[int(ms), *values] for ms, values in zip(times, ohlcv.tolist(), strict=True)]
+
+
+async def test_every_closed_candle_once(exchange: SandboxExchange, job: FetchJob) -> None:
+    before_ms = SystemClock().wall_ms()
+    told = Told()
+    paths = [one.path for one in await fetch(job, SystemClock(), told) if one.path]
+    assert sorted(job.folder.iterdir()) == sorted(paths)
+    first_ms = (before_ms - 2 * DAY_MS) // DAY_MS * DAY_MS
+    for symbol, path in zip(job.symbols, paths, strict=True):
+        written = rows(path)
+        opened = [row[0] for row in written]
+        assert written == recorded(exchange, symbol, opened)
+        assert opened[0] == first_ms
+        # The last candle has closed, and none that had closed well before the start is missing.
+        assert MINUTE.floor(before_ms - 5_000) <= opened[-1] + MINUTE.ms <= SystemClock().wall_ms()
+        assert path.name == csv_name(symbol, "1m", first_ms, int(opened[-1]))
+        assert path.read_text(encoding="utf-8").splitlines()[1].endswith(" 00:00:00")
+        assert told.steps[-1][1] == told.steps[-1][2]
+
+
+async def test_a_cut_run_goes_on_where_it_stopped(exchange: SandboxExchange, job: FetchJob) -> None:
+    job = replace(job, symbols=job.symbols[:1])
+    with pytest.raises(KeyboardInterrupt):
+        await fetch(job, SystemClock(), Told(cut_at=3))
+    (partial,) = job.folder.iterdir()
+    assert partial.suffix == ".partial"
+    kept = len(rows(partial))
+    assert kept == 2_000
+    with partial.open("a", encoding="utf-8") as file:
+        file.write("17640000")  # as a killed process may leave it
+
+    told = Told()
+    (path,) = [one.path for one in await fetch(job, SystemClock(), told)]
+    assert path is not None
+    assert told.steps[0][1] == kept
+    written = rows(path)
+    assert written == recorded(exchange, "S00/USDT", [row[0] for row in written])
+    assert list(job.folder.iterdir()) == [path]
+
+
+async def test_a_symbol_that_was_listed_later(exchange: SandboxExchange, job: FetchJob) -> None:
+    told = Told()
+    (came,) = await fetch(replace(job, symbols=job.symbols[:1], days=6), SystemClock(), told)
+    assert came.path is not None
+    assert rows(came.path)[0][0] == exchange.tape.origin_ms
+    asked = 6 * 1440 - 1
+    assert came.lacking == pytest.approx(asked - came.candles, abs=1)
+    assert came.lacking_share == pytest.approx(1 / 3, abs=0.01)
+    assert f"lacks {came.lacking:,} before " in came.lack
+    # The progress ends at what came, not at what was asked for.
+    _, done, total = told.steps[-1]
+    assert done == came.candles < total
+
+
+async def test_a_symbol_without_candles_costs_the_others_nothing(
+    tape: Tape, tmp_path: Path
+) -> None:
+    unborn = replace(tape, origin_ms=MINUTE.floor(SystemClock().wall_ms()) + DAY_MS)
+    async with SandboxExchange(unborn) as exchange:
+        symbols = ("S00/USDT", "S01/USDT")
+        job = FetchJob("binance", exchange.rest_url, symbols, MINUTE, 1, tmp_path)
+        none = await fetch(job, SystemClock(), Told())
+    assert [(one.symbol, one.path, one.candles, one.lacking_share) for one in none] == [
+        (symbol, None, 0, 1.0) for symbol in symbols
+    ]
+    assert none[0].lack == "S00/USDT: the exchange has no 1m candles in that time"
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_candles_that_are_missing_in_between_are_said(
+    exchange: SandboxExchange, job: FetchJob
+) -> None:
+    job = replace(job, symbols=job.symbols[:1])
+    start_ms = MINUTE.floor(SystemClock().wall_ms()) - 100 * MINUTE.ms
+    exchange.faults.untraded = {("S00/USDT", start_ms + at * MINUTE.ms) for at in (3, 4, 30)}
+    (came,) = await fetch(job, SystemClock(), Told())
+    assert came.lacking == 3
+    assert came.lack.endswith("the exchange lacks 3 in between")
+
+
+@pytest.mark.parametrize(
+    "left",
+    ["no header\n", f"{HEADER}\ngarbage\n", f"{HEADER}\n1,1,1,1,1,1,x\n", "\0"],
+    ids=["no header", "no time", "another time", "no text"],
+)
+async def test_a_partial_file_of_other_content_is_begun_anew(
+    exchange: SandboxExchange, job: FetchJob, left: str
+) -> None:
+    job = replace(job, symbols=job.symbols[:1])
+    with pytest.raises(KeyboardInterrupt):
+        await fetch(job, SystemClock(), Told(cut_at=2))
+    (partial,) = job.folder.iterdir()
+    partial.write_text(left, encoding="utf-8")
+    (came,) = await fetch(job, SystemClock(), Told())
+    assert came.path is not None
+    written = rows(came.path)
+    assert written == recorded(exchange, "S00/USDT", [row[0] for row in written])
+
+
+async def test_another_exchange_or_address_does_not_continue_a_file(
+    exchange: SandboxExchange, tape: Tape, job: FetchJob
+) -> None:
+    job = replace(job, symbols=job.symbols[:1])
+    with pytest.raises(KeyboardInterrupt):
+        await fetch(job, SystemClock(), Told(cut_at=3))
+    (partial,) = job.folder.iterdir()
+    before = partial.read_bytes()
+    other = replace(tape, starts={name: row + 400 for name, row in tape.starts.items()})
+    async with SandboxExchange(other, name="okx") as okx, SandboxExchange(other) as elsewhere:
+        for name, address in (("okx", okx), ("binance", elsewhere)):
+            there = replace(job, exchange=name, endpoint_rest=address.rest_url)
+            (came,) = await fetch(there, SystemClock(), Told())
+            assert came.path is not None
+            written = rows(came.path)
+            assert written == recorded(address, "S00/USDT", [row[0] for row in written])
+    assert exchange.tape != other
+    assert partial.read_bytes() == before
+
+
+NOW_MS = 1_767_225_600_000 + 90_000
+
+
+@pytest.mark.parametrize("days", [1e9, 1e300, 6_300, 1e-9, 0.0001])
+def test_a_span_that_cannot_be_fetched_is_refused(days: float) -> None:
+    with pytest.raises(ConfigError, match=r"--days .* (before 2009; it can be 6,209|ask for more)"):
+        asked_for(days, MINUTE, NOW_MS)
+
+
+def test_the_span_is_counted_from_now_and_fetched_from_midnight() -> None:
+    midnight_ms = NOW_MS - 90_000
+    assert asked_for(1, MINUTE, NOW_MS) == (
+        midnight_ms - DAY_MS,
+        midnight_ms - DAY_MS + 2 * MINUTE.ms,
+        midnight_ms + MINUTE.ms,
+    )
+    due_ms = asked_for(0.5, MINUTE, NOW_MS).due_ms
+    assert asked_for(0.5, MINUTE, NOW_MS).first_ms == due_ms
+
+
+@pytest.mark.parametrize(
+    ("held", "lack"),
+    [
+        (Held(10, 0, 540_000), ""),
+        (
+            Held(7, 180_000, 540_000),
+            "7 1m candles came; of 10 asked for the exchange lacks 3 before",
+        ),
+        (Held(9, 0, 540_000), "lacks 1 in between"),
+        (Held(8, 0, 420_000), "lacks 2 after 1970-01-01 00:07 UTC"),
+        (Held(6, 60_000, 480_000), "lacks 1 before 1970-01-01 00:01 UTC, 2 in between, 1 after"),
+        # What came before the time that was asked for makes up for nothing.
+        (Held(12, -180_000, 480_000), "lacks 1 after"),
+    ],
+)
+def test_what_is_lacking_is_counted(held: Held, lack: str) -> None:
+    asked = Asked(-180_000, 0, 600_000)
+    came = fetched("A/B", None, held, asked, MINUTE)
+    assert lack in came.lack
+    counts = [int(count) for count in re.findall(r"(\d+) (?:before|in between|after)", lack)]
+    assert (came.lacking, came.lacking_share) == (sum(counts), sum(counts) / 10)
+
+
+async def test_a_ban_is_obeyed(exchange: SandboxExchange, job: FetchJob) -> None:
+    exchange.ban(418, 60)
+    with pytest.raises(ExchangeError, match="loading its markets: it asks to slow down"):
+        await fetch(job, SystemClock(), Told())
+    assert sum(exchange.rest.requests.values()) <= 3
+
+
+async def test_what_the_exchange_lacks(job: FetchJob) -> None:
+    with pytest.raises(ExchangeError, match="no symbol S09/USDT; did you mean S0"):
+        await fetch(replace(job, symbols=("S09/USDT",)), SystemClock(), Told())
+    with pytest.raises(ExchangeError, match="no timeframe 7m; allowed: 1s, 1m"):
+        await fetch(replace(job, timeframe=Timeframe.parse("7m")), SystemClock(), Told())
+
+
+async def test_a_folder_that_cannot_be_written(job: FetchJob, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(CandlecastError, match=r"cannot write .*file"):
+        await fetch(replace(job, folder=tmp_path / "file"), SystemClock(), Told())
+
+
+@pytest.mark.parametrize("first_ms", [0, 3 * DAY_MS, 4 * DAY_MS, 4 * DAY_MS - 8 * 3_600_000])
+async def test_weeks_begin_when_the_exchange_begins_them(tmp_path: Path, first_ms: int) -> None:
+    week = Timeframe.parse("1w")
+    origin_ms = 2_600 * week.ms + first_ms
+    async with SandboxExchange(build_tape(1, week, origin_ms, recording=RECORDING)) as exchange:
+        job = FetchJob("binance", exchange.rest_url, ("S00/USDT",), week, 1_000, tmp_path)
+        (fetched,) = await fetch(job, SystemClock(), Told())
+        assert fetched.path is not None
+        written = rows(fetched.path)
+        assert len(written) in {142, 143}
+        assert written == recorded(exchange, "S00/USDT", [row[0] for row in written])
+    assert SystemClock().wall_ms() - 2 * week.ms < written[-1][0]
+    assert written[-1][0] + week.ms <= SystemClock().wall_ms()
+
+
+async def test_candles_of_another_length_than_their_name_says_are_refused(tmp_path: Path) -> None:
+    odd = Timeframe("1m", 61_000, 0)
+    origin_ms = SystemClock().wall_ms() - 500 * odd.ms
+    async with SandboxExchange(build_tape(1, odd, origin_ms, recording=RECORDING)) as exchange:
+        job = FetchJob("binance", exchange.rest_url, ("S00/USDT",), MINUTE, 1, tmp_path)
+        with pytest.raises(
+            NotOffered, match=r"binance: the 1m candles do not open every 1m: .*; choose another"
+        ):
+            await fetch(job, SystemClock(), Told())

@@ -1,0 +1,208 @@
+"""What is offered is written; a full disk costs rows, counted, but never a wait."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import resource
+import sqlite3
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from daemon.metrics.metrics import Metrics
+from daemon.persistence.recorder import Recorder
+from model.core.candle import Candle, Ohlcv
+from model.forecasts.forecast import Forecast
+from model.history.store import History
+from tests.support.sample_forecasts import forecast_at
+from tests.support.servers import MAX_WAIT_S
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+T0 = 1_776_859_560_000
+MINUTE = 60_000
+KEEP_DAYS = 36_500
+NOW_MS = T0 + 100 * MINUTE
+
+
+class FastClock:
+    """Sleeps a hundred times shorter than asked."""
+
+    def wall_ms(self) -> int:
+        return NOW_MS
+
+    def monotonic(self) -> float:
+        return asyncio.get_running_loop().time() * 100
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds / 100)
+
+
+def candle(slot: int, symbol: str = "BTC/USDT") -> Candle:
+    open_ms = T0 + slot * MINUTE
+    close_ms = open_ms + MINUTE
+    ohlcv = Ohlcv(1.0, 2.0, 0.5, 1.5, 3.0)
+    return Candle(symbol, open_ms, close_ms, ohlcv, close_ms + 12, 5.0, "exchange_flag")
+
+
+def forecast(slot: int) -> Forecast:
+    return forecast_at(T0 + (slot + 1) * MINUTE)
+
+
+def value(metrics: Metrics, name: str) -> float | None:
+    return metrics.registry.get_sample_value(f"candlecast_history_{name}")
+
+
+@asynccontextmanager
+async def running(recorder: Recorder) -> AsyncIterator[None]:
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(recorder.run())
+        await asyncio.sleep(0)
+        yield
+        task.cancel()
+
+
+@contextmanager
+def full_disk() -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4_096, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def slots(history: History, symbol: str = "BTC/USDT") -> list[int]:
+    return [(c.open_ms - T0) // MINUTE for c in history.candles("binance", symbol, "1m", 9999)]
+
+
+async def until(reached: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(MAX_WAIT_S):
+        while not await reached():
+            await asyncio.sleep(0.005)
+
+
+async def until_failing_is(expected: float, metrics: Metrics) -> None:
+    async def reached() -> bool:
+        return value(metrics, "failing") == expected
+
+    await until(reached)
+
+
+def said(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [r.levelname for r in caplog.records if r.name == "candlecast.persistence"]
+
+
+def recorder_of(history: History, metrics: Metrics, max_rows: int = 100) -> Recorder:
+    return Recorder(history, ("binance", "1m"), KEEP_DAYS, FastClock(), metrics, max_rows=max_rows)
+
+
+async def test_what_is_offered_is_written_and_can_be_read_on_the_way(history: History) -> None:
+    recorder = recorder_of(history, Metrics())
+    async with running(recorder):
+        recorder.candle(candle(0))
+        recorder.forecast(forecast(0))
+
+        async def written() -> bool:
+            return bool(await recorder.read(slots))
+
+        await until(written)
+        recorder.candle(candle(1))
+        await recorder.flush()
+        assert await recorder.read(slots) == [0, 1]
+    ((row, close),) = await asyncio.to_thread(lambda: list(history.outcomes("binance", "1m", 9)))
+    assert (row.predicted_close, close) == (101.0, 1.5)
+
+
+async def test_nothing_offered_before_the_end_is_lost(history: History) -> None:
+    recorder = recorder_of(history, Metrics())
+    async with running(recorder):
+        for slot in range(50):
+            recorder.candle(candle(slot))
+            if slot % 10 == 0:
+                await asyncio.sleep(0.001)
+    assert await asyncio.to_thread(slots, history) == list(range(50))
+
+
+async def test_a_full_disk_is_said_once_and_heals(
+    history: History, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    metrics = Metrics()
+    recorder = recorder_of(history, metrics)
+    async with running(recorder):
+        with full_disk():
+            for slot in range(150):
+                recorder.candle(candle(slot))
+            await until_failing_is(1.0, metrics)
+            for slot in range(150, 160):
+                recorder.candle(candle(slot))
+            await asyncio.sleep(0.05)  # several attempts later
+            assert said(caplog) == ["WARNING"]
+            assert "forecasts go on" in caplog.text
+        await until_failing_is(0.0, metrics)
+    assert await asyncio.to_thread(slots, history) == list(range(60, 160))  # the newest hundred
+    assert value(metrics, "lost_rows_total") == 60.0
+    assert said(caplog) == ["WARNING", "INFO"]
+
+
+async def test_what_a_full_disk_refuses_at_the_end_is_counted(
+    history: History, caplog: pytest.LogCaptureFixture
+) -> None:
+    metrics = Metrics()
+    recorder = recorder_of(history, metrics)
+    with full_disk():
+        async with running(recorder):
+            for slot in range(20):
+                recorder.candle(candle(slot))
+    assert value(metrics, "lost_rows_total") == 20.0
+    assert "20 rows of history are lost" in caplog.text
+
+
+def oldest_opening(path: Path) -> int:
+    with sqlite3.connect(path) as database:
+        (oldest_s,) = database.execute("SELECT min(open_s) FROM candle").fetchone()
+    database.close()
+    return int(oldest_s)
+
+
+async def test_old_rows_are_pruned_at_the_start(history: History, tmp_path: Path) -> None:
+    old = [candle(slot) for slot in range(100)]
+    await asyncio.to_thread(history.add_candles, "binance", "1m", old)
+    recorder = Recorder(
+        history, ("binance", "1m"), 10 * MINUTE / 86_400_000, FastClock(), Metrics()
+    )
+
+    async def pruned() -> bool:
+        return len(await recorder.read(slots)) == 10
+
+    async with running(recorder):
+        await until(pruned)
+    oldest_s = await asyncio.to_thread(oldest_opening, tmp_path / "history.sqlite")
+    assert oldest_s * 1000 == T0 + 90 * MINUTE
+
+
+async def test_pruning_on_a_full_disk_is_tried_again(
+    history: History, caplog: pytest.LogCaptureFixture
+) -> None:
+    old = [candle(slot, f"S{number}/USDT") for slot in range(20) for number in range(100)]
+    await asyncio.to_thread(history.add_candles, "binance", "1m", old)
+    metrics = Metrics()
+    with full_disk():
+        async with running(Recorder(history, ("binance", "1m"), 0.0, FastClock(), metrics)):
+            await until_failing_is(1.0, metrics)
+    assert said(caplog) == ["WARNING"]
+    assert len(await asyncio.to_thread(slots, history, "S99/USDT")) == 20
+
+
+async def test_a_programming_error_is_not_taken_for_a_full_disk(history: History) -> None:
+    recorder = recorder_of(history, Metrics())
+    recorder.candle(candle(0)._replace(final_by=None))
+    with pytest.RaisesGroup(ValueError, flatten_subgroups=True):
+        async with running(recorder):
+            await asyncio.sleep(10)

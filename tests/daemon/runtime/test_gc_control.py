@@ -1,0 +1,48 @@
+"""Garbage waits for a quiet moment, but not for ever."""
+
+from __future__ import annotations
+
+import gc
+
+from daemon.runtime.gc_control import GcScheduler, manual_gc, no_gc
+
+
+def test_young_garbage_goes_every_second_and_old_every_minute() -> None:
+    tidy = GcScheduler(0.0)
+    due = [tidy.due(now / 2, idle=True) for now in range(1, 2 * 121)]
+    assert due.count(None) == 121
+    assert due.count(2) == 2
+    assert [at for at, generation in enumerate(due, 1) if generation == 2] == [120, 240]
+
+
+def test_it_waits_while_candles_wait_but_not_for_ever() -> None:
+    tidy = GcScheduler(0.0)
+    due = [tidy.due(float(now), idle=False) for now in range(1, 31)]
+    assert [now for now, generation in enumerate(due, 1) if generation is not None] == [10, 20, 30]
+
+
+def test_collection_is_by_hand_only_within() -> None:
+    assert gc.isenabled()
+    with manual_gc():
+        assert not gc.isenabled()
+        cycle: list[object] = []
+        cycle.append(cycle)
+        del cycle
+        before = gc.get_freeze_count()
+        GcScheduler(0.0).collect(100.0, idle=True)
+        assert gc.get_freeze_count() == before > 0
+    assert gc.isenabled()
+    assert gc.get_freeze_count() == 0
+
+
+def test_imports_are_not_searched_for_garbage_then_or_later() -> None:
+    with no_gc():
+        assert not gc.isenabled()
+        kept = [[number] for number in range(1_000)]
+    assert gc.isenabled()
+    assert gc.get_freeze_count() >= len(kept)
+    assert not any(element is kept[0] for element in gc.get_objects())
+    with manual_gc(), no_gc():
+        pass
+    assert gc.isenabled()
+    assert gc.get_freeze_count() == 0

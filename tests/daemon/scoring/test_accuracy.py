@@ -1,0 +1,342 @@
+"""Every forecast is scored once, by its own candle, and the figures are what numpy says."""
+
+from __future__ import annotations
+
+import doctest
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import daemon.scoring.rolling
+from daemon.scoring.accuracy import MOST_ERROR, PATIENCE, Accuracy, Realised, Summary
+from daemon.scoring.rolling import RollingPool, RollingRatio, RollingShare, ratio_of_sums
+from model.core.candle import Candle, FinalBy, Ohlcv
+from model.forecasts.forecast import (
+    Forecast,
+    ForecastRow,
+    Interval,
+)
+from model.history.store import History, Outcome
+from tests.support.sample_forecasts import forecast_at
+
+T0 = 1_776_859_560_000
+MINUTE = 60_000
+
+
+def forecast(
+    slot: int,
+    predicted: float = 101.0,
+    symbol: str = "BTC/USDT",
+    interval: tuple[float, float] | None = (98.0, 102.0),
+) -> Forecast:
+    """What is said when candle ``slot`` has closed at 100, about candle ``slot + 1``."""
+    return forecast_at(
+        T0 + (slot + 1) * MINUTE,
+        symbol,
+        predicted_close=predicted,
+        predicted_return=predicted / 100.0 - 1.0,
+        interval=None if interval is None else Interval(0.9, *interval),
+    )
+
+
+def candle(
+    slot: int,
+    close: float = 100.0,
+    symbol: str = "BTC/USDT",
+    final_by: FinalBy | None = "exchange_flag",
+) -> Candle:
+    open_ms = T0 + slot * MINUTE
+    close_ms = open_ms + MINUTE
+    return Candle(
+        symbol,
+        open_ms,
+        close_ms,
+        Ohlcv(100.0, 200.0, 50.0, close, 1.0),
+        close_ms + 9,
+        1.0,
+        final_by,
+    )
+
+
+def scored(accuracy: Accuracy, slot: int, predicted: float, close: float) -> Realised:
+    assert accuracy.add(forecast(slot, predicted))
+    realised = accuracy.on_candle(candle(slot + 1, close))
+    assert realised is not None
+    return realised
+
+
+def test_a_forecast_is_scored_by_the_next_candle_and_once() -> None:
+    accuracy = Accuracy()
+    assert accuracy.add(forecast(0, 101.0))
+    assert accuracy.on_candle(candle(0)) is None  # the candle it was made from
+    assert accuracy.on_candle(candle(1, 104.0, final_by=None)) is None  # still forming
+    assert accuracy.on_candle(candle(1, 104.0, symbol="ETH/USDT")) is None
+    realised = accuracy.on_candle(candle(1, 104.0))
+    assert realised == (ForecastRow.of(forecast(0)), 104.0, 0.03, 0.04, True, False)
+    assert accuracy.on_candle(candle(1, 105.0)) is None  # a revision scores nothing
+    assert (accuracy.pending, accuracy.unscored) == (0, 0)
+
+
+def test_what_was_published_is_never_revised() -> None:
+    accuracy = Accuracy()
+    assert accuracy.add(forecast(0, 101.0))
+    assert not accuracy.add(forecast(0, 999.0))
+    realised = accuracy.on_candle(candle(1))
+    assert realised is not None
+    assert realised.forecast.predicted_close == 101.0
+    assert not accuracy.add(forecast(0, 100.0))  # after the fact
+    assert accuracy.add(forecast(1))
+
+
+@pytest.mark.parametrize(
+    ("predicted", "close", "hit"),
+    [
+        (101.0, 100.5, True),
+        (99.0, 99.9, True),
+        (101.0, 99.9, False),
+        (99.0, 100.1, False),
+        (100.0, 101.0, None),
+        (101.0, 100.0, None),
+    ],
+)
+def test_ties_are_neither_hits_nor_misses(predicted: float, close: float, *, hit: bool) -> None:
+    assert scored(Accuracy(), 0, predicted, close).hit is hit
+
+
+def test_an_absurd_close_does_not_hide_later_errors() -> None:
+    accuracy = Accuracy(window=4, min_n=2)
+    assert scored(accuracy, 0, 101.0, 1e15)[2:4] == (MOST_ERROR, MOST_ERROR)
+    for slot in range(1, 5):
+        scored(accuracy, slot, 101.0, 102.0)
+    # It has left the window, and nothing of it is left in the sums.
+    skill = accuracy.skill("BTC/USDT")
+    assert skill is not None
+    assert skill.mae_ratio == pytest.approx(0.5)
+    assert skill.stderr == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("close", "inside"), [(98.0, True), (102.0, True), (97.99, False), (102.01, False)]
+)
+def test_the_bounds_belong_to_the_interval(close: float, *, inside: bool) -> None:
+    assert scored(Accuracy(), 0, 101.0, close).inside is inside
+
+
+def test_without_interval_there_is_no_coverage() -> None:
+    accuracy = Accuracy(min_n=1)
+    accuracy.add(forecast(0, interval=None))
+    realised = accuracy.on_candle(candle(1))
+    assert realised is not None
+    assert realised.inside is None
+    assert accuracy.summary("BTC/USDT").interval_coverage is None
+    assert accuracy.aggregate().interval_coverage is None
+
+
+def test_a_forecast_whose_candle_never_comes_is_given_up_and_counted() -> None:
+    accuracy = Accuracy()
+    accuracy.add(forecast(0))
+    for slot in range(2, PATIENCE + 1):
+        accuracy.on_candle(candle(slot))
+    assert (accuracy.pending, accuracy.unscored) == (1, 0)
+    accuracy.on_candle(candle(PATIENCE + 1))
+    assert (accuracy.pending, accuracy.unscored) == (0, 1)
+    assert accuracy.on_candle(candle(1)) is None
+
+
+def test_forecasts_without_any_candle_stay_bounded() -> None:
+    accuracy = Accuracy()
+    for slot in range(1000):
+        accuracy.add(forecast(slot))
+    assert (accuracy.pending, accuracy.unscored) == (PATIENCE, 1000 - PATIENCE)
+
+
+def test_a_late_candle_still_scores_its_own_forecast() -> None:
+    accuracy = Accuracy()
+    accuracy.add(forecast(0, 101.0))
+    accuracy.add(forecast(1, 102.0))
+    second = accuracy.on_candle(candle(2, 103.0))
+    first = accuracy.on_candle(candle(1, 99.0))
+    assert first is not None
+    assert second is not None
+    assert (first.forecast.predicted_close, second.forecast.predicted_close) == (101.0, 102.0)
+
+
+def test_figures_are_withheld_until_there_is_enough_evidence() -> None:
+    accuracy = Accuracy(window=50, min_n=10)
+    nothing = Summary(None, None, None)
+    assert accuracy.skill("BTC/USDT") is None
+    for slot in range(10):
+        assert (accuracy.summary("BTC/USDT"), accuracy.aggregate()) == (nothing, nothing)
+        scored(accuracy, slot, 101.0, 102.0)
+    skill = accuracy.skill("BTC/USDT")
+    assert skill == pytest.approx((0.5, 0.0, 10), abs=1e-7)
+    assert accuracy.summary("BTC/USDT") == (skill, 1.0, 1.0)
+    together = accuracy.aggregate()
+    assert together.skill == pytest.approx((0.5, 0.0, 10), abs=1e-7)
+    assert together[1:] == (1.0, 1.0)
+
+
+def test_a_price_that_never_moves_has_no_ratio() -> None:
+    accuracy = Accuracy(min_n=2)
+    for slot in range(5):
+        scored(accuracy, slot, 101.0, 100.0)
+    assert accuracy.skill("BTC/USDT") is None
+    assert accuracy.aggregate().skill is None
+
+
+def test_a_restart_goes_on_where_the_process_was_killed(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    before, history = Accuracy(window=40, min_n=5), History(tmp_path / "history.db")
+    symbols = ("BTC/USDT", "ETH/USDT")
+    for slot in range(60):
+        candles = [candle(slot, 100.0 + rng.normal(), symbol) for symbol in symbols]
+        for closed in candles:
+            before.on_candle(closed)
+        said = [
+            forecast(slot, 100.0 + rng.normal(), symbol, interval=(99.0, 101.0))
+            for symbol in symbols
+        ]
+        for one in said:
+            before.add(one)
+        history.add_candles("binance", "1m", candles)
+        history.add_forecasts(said)
+    after = Accuracy(window=40, min_n=5)
+    # One more: the forecasts of the newest candle are still waiting.
+    after.restore(history.outcomes("binance", "1m", 41))
+    history.close()
+    assert after.pending == before.pending == 2
+    for symbol in symbols:
+        old, new = before.summary(symbol), after.summary(symbol)
+        assert new.skill == pytest.approx(old.skill, rel=1e-9)
+        assert new[1:] == old[1:]
+    assert after.aggregate().skill == pytest.approx(before.aggregate().skill, rel=1e-9)
+    assert not after.add(forecast(59, 7.0))
+    for accuracy in (before, after):
+        assert accuracy.on_candle(candle(60)) is not None
+
+
+def test_restoring_twice_changes_nothing() -> None:
+    rows = [Outcome(ForecastRow.of(forecast(slot)), 100.5) for slot in range(20)]
+    accuracy = Accuracy(min_n=2)
+    accuracy.restore(rows)
+    once = accuracy.summary("BTC/USDT")
+    accuracy.restore(rows)
+    assert accuracy.summary("BTC/USDT") == once
+
+
+errors = st.floats(0.0, 1.0, width=32, allow_subnormal=False)
+
+
+@settings(deadline=None)
+@given(pairs=st.lists(st.tuples(errors, errors), max_size=60), window=st.integers(2, 12))
+def test_the_rolling_ratio_equals_numpy_on_the_window(
+    pairs: list[tuple[float, float]], window: int
+) -> None:
+    ratio = RollingRatio(window)
+    for count, pair in enumerate(pairs, start=1):
+        ratio.update(*pair)
+        x, y = np.array(pairs[max(0, count - window) : count]).T
+        got = ratio.get()
+        if len(x) < 2 or y.sum() < 1e-3:
+            continue
+        assert got is not None
+        r = x.sum() / y.sum()
+        spread = np.sqrt(((x - r * y) ** 2).sum() / (len(x) - 1))
+        expected = (r, spread / np.sqrt(len(x)) / y.mean(), len(x))
+        assert got == pytest.approx(expected, rel=1e-4, abs=1e-5)
+
+
+@given(
+    answers=st.lists(st.sampled_from([True, False, None]), max_size=60), window=st.integers(1, 12)
+)
+def test_the_rolling_share_equals_the_mean_of_the_window(
+    answers: list[bool | None], window: int
+) -> None:
+    share = RollingShare(window)
+    for count, answer in enumerate(answers, start=1):
+        share.update(answer)
+        held = [a for a in answers[max(0, count - window) : count] if a is not None]
+        assert share.n == len(held)
+        assert share.get() == (pytest.approx(np.mean(held)) if held else None)
+
+
+@settings(deadline=None)
+@given(
+    updates=st.lists(
+        st.tuples(
+            st.integers(0, 15),
+            st.floats(0.125, 1.0, width=16),
+            st.sampled_from([True, False, None]),
+            st.sampled_from([True, False, None]),
+        ),
+        max_size=80,
+    ),
+    window=st.integers(2, 9),
+)
+def test_the_pool_equals_per_candle_averages_of_the_newest_candles(
+    updates: list[tuple[int, float, bool | None, bool | None]], window: int
+) -> None:
+    pool = RollingPool(window)
+    oracle: dict[int, list[tuple[float, bool | None, bool | None]]] = {}
+    for slot, error, hit, inside in updates:
+        pool.update(slot * MINUTE, error, 2.0 * error, hit=hit, inside=inside)
+        if slot in oracle or len(oracle) < window or slot > min(oracle):
+            if slot not in oracle and len(oracle) == window:
+                del oracle[min(oracle)]
+            oracle.setdefault(slot, []).append((error, hit, inside))
+    flat = [entry for entries in oracle.values() for entry in entries]
+    hits = [hit for _, hit, _ in flat if hit is not None]
+    insides = [inside for _, _, inside in flat if inside is not None]
+    for (share, n), held in ((pool.direction(), hits), (pool.coverage(), insides)):
+        assert n == len(held)
+        assert share == (pytest.approx(np.mean(held)) if held else None)
+    skill = pool.skill()
+    if len(oracle) >= 2:
+        assert skill == pytest.approx((0.5, 0.0, len(oracle)), abs=1e-7)
+    else:
+        assert skill is None
+
+
+def _sums(x: np.ndarray, y: np.ndarray) -> tuple[int, float, float, float, float, float]:
+    return len(x), x.sum(), y.sum(), x @ x, x @ y, y @ y
+
+
+def test_the_standard_error_is_the_spread_of_the_ratio() -> None:
+    rng = np.random.default_rng(11)
+    ratios, stderrs = [], []
+    for _ in range(2000):
+        y = np.abs(rng.normal(size=300))
+        skill = ratio_of_sums(*_sums(y * rng.uniform(0.7, 1.3, size=300), y))
+        assert skill is not None
+        ratios.append(skill.mae_ratio)
+        stderrs.append(skill.stderr)
+    assert np.mean(stderrs) == pytest.approx(np.std(ratios), rel=0.08)
+
+
+def test_symbols_that_move_together_do_not_count_as_independent() -> None:
+    rng = np.random.default_rng(12)
+    ratios, stderrs, naive = [], [], []
+    for _ in range(300):
+        shared = rng.normal(size=(200, 1)) + 0.5 * rng.normal(size=(200, 20))
+        y = np.abs(shared)
+        x = np.abs(shared - 0.5 * rng.normal(size=(200, 1)))
+        pool = RollingPool(200)
+        for slot in range(200):
+            for symbol in range(20):
+                pool.update(slot, x[slot, symbol], y[slot, symbol], hit=None, inside=None)
+        skill, single = pool.skill(), ratio_of_sums(*_sums(x.ravel(), y.ravel()))
+        assert skill is not None
+        assert single is not None
+        ratios.append(skill.mae_ratio)
+        stderrs.append(skill.stderr)
+        naive.append(single.stderr)
+    assert np.mean(stderrs) == pytest.approx(np.std(ratios), rel=0.15)
+    assert np.mean(naive) < 0.6 * np.std(ratios)
+
+
+def test_the_examples_in_the_docstrings_run() -> None:
+    result = doctest.testmod(daemon.scoring.rolling)
+    assert (result.failed, result.attempted >= 9) == (0, True)

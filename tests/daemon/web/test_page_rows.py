@@ -1,0 +1,166 @@
+"""Whoever watches, however slowly, ends up with the same table; nothing in it is made up."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from daemon.candles.window import Window
+from daemon.web.page_rows import FIELDS, Rows, row, series
+from model.core.candle import Candle, Ohlcv, Timeframe
+from model.forecasts.forecast import (
+    Forecast,
+    ForecastRow,
+    Interval,
+    Latency,
+    Skill,
+)
+from tests.support.sample_forecasts import forecast_at
+
+MINUTE = Timeframe.parse("1m")
+T0 = 1_776_859_560_000
+NAMES = tuple(f"S{n}/U" for n in range(5))
+
+
+def candle(symbol: str, at: int, close: float = 100.0) -> Candle:
+    open_ms = T0 + at * MINUTE.ms
+    prices = Ohlcv(close, close + 1, close - 1, close, 3.0)
+    return Candle(symbol, open_ms, open_ms + MINUTE.ms, prices, open_ms, 0.0, "exchange_flag")
+
+
+def forecast(symbol: str, at: int, **more: Any) -> Forecast:
+    odd = {"predicted_close": 100.123456789012, "latency": Latency(1.23456, 0.1, 0.1)}
+    return forecast_at(T0 + (at + 1) * MINUTE.ms, symbol, **(odd | more))
+
+
+def window(symbol: str, candles: int) -> Window:
+    made = Window(symbol, MINUTE, 10)
+    made.repair([candle(symbol, at) for at in range(candles)])
+    return made
+
+
+def named(values: list[Any]) -> dict[str, Any]:
+    return dict(zip(FIELDS, values, strict=True))
+
+
+def test_a_symbol_without_anything_is_shown_as_that() -> None:
+    shown = named(row("A/U", Window("A/U", MINUTE, 10), None, stale=True))
+    assert shown.pop("symbol") == "A/U"
+    assert shown.pop("stale") is True
+    assert set(shown.values()) == {None}
+
+
+def test_a_candle_without_a_forecast_has_no_forecast() -> None:
+    shown = named(row("A/U", window("A/U", 3), None, stale=False))
+    assert (shown["open_ms"], shown["high"]) == (T0 + 2 * MINUTE.ms, 101.0)
+    assert shown["predicted"] is None
+    assert shown["valid_until_ms"] is None
+
+
+def test_a_forecast_is_shown_with_what_is_known_of_it() -> None:
+    bare = named(row("A/U", window("A/U", 3), forecast("A/U", 2), stale=False))
+    assert (bare["last"], bare["predicted"], bare["lower"]) == (100.0, 100.123457, None)
+    assert (bare["target_ms"], bare["valid_until_ms"]) == (
+        T0 + 3 * MINUTE.ms,
+        T0 + 4 * MINUTE.ms,
+    )
+    assert (bare["ready_ms"], bare["late"], bare["ratio"], bare["n"]) == (1.235, False, None, 0)
+    told = forecast("A/U", 2, interval=Interval(0.9, 99.0, 101.0), skill=Skill(0.998, 0.001, 1440))
+    full = named(row("A/U", window("A/U", 3), told, stale=False))
+    assert (full["lower"], full["upper"]) == (99.0, 101.0)
+    assert (full["ratio"], full["stderr"], full["n"]) == (0.998, 0.001, 1440)
+
+
+def test_only_what_changed_is_told_again() -> None:
+    rows, windows = Rows(), [window(name, 3) for name in NAMES]
+    newest = {name: forecast(name, 2) for name in NAMES}
+    assert len(rows.update(windows, newest, frozenset())) == len(NAMES)
+    assert rows.update(windows, newest, frozenset()) == []
+    newest[NAMES[1]] = forecast(NAMES[1], 3)
+    windows[2].add(candle(NAMES[2], 3))
+    changed = rows.update(windows, newest, frozenset({NAMES[4]}))
+    assert [values[0] for values in changed] == [NAMES[1], NAMES[2], NAMES[4]]
+
+
+def test_nothing_new_makes_no_frame() -> None:
+    rows = Rows()
+    rows.step([], None)
+    assert rows.frame.number == 0
+    rows.step([], {"warming_up": False})
+    assert rows.frame == (1, b'event: state\ndata: {"warming_up":false}\n\n')
+
+
+class Browser:
+    """Applies what it is told, as the page does."""
+
+    def __init__(self) -> None:
+        self.seen = 0
+        self.rows: dict[str, list[Any]] = {}
+        self.state: dict[str, Any] = {}
+
+    def hear(self, rows: Rows) -> None:
+        if rows.frame.number == self.seen:
+            return
+        for text in rows.after(self.seen).decode().split("\n\n")[:-1]:
+            head, data = text.split("\n")
+            told = json.loads(data.removeprefix("data: "))
+            if head == "event: all":
+                self.rows = {values[0]: values for values in told["rows"]}
+                assert tuple(told["fields"]) == FIELDS
+            elif head == "event: rows":
+                self.rows |= {values[0]: values for values in told}
+            else:
+                self.state = told
+        self.seen = rows.frame.number
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.sets(st.sampled_from(NAMES)),  # get a new forecast
+        st.sets(st.sampled_from(NAMES)),  # are stale
+        st.sets(st.sampled_from(NAMES), min_size=1),  # are there at all
+        st.booleans(),  # the state is due
+        st.sets(st.integers(0, 2)),  # browsers that read
+    ),
+    max_size=12,
+)
+
+
+@given(STEPS)
+def test_however_slowly_a_browser_reads_it_ends_up_with_the_same_table(steps: Any) -> None:
+    rows, browsers = Rows(), [Browser() for _ in range(3)]
+    windows = {name: window(name, 1) for name in NAMES}
+    newest: dict[str, Forecast] = {}
+    present: set[str] = set()
+    for number, (fresh, stale, present, due, reading) in enumerate(steps):
+        newest |= {name: forecast(name, number) for name in fresh}
+        rows.keep(present)
+        some = [windows[name] for name in NAMES if name in present]
+        changed = rows.update(some, newest, frozenset(stale))
+        rows.step(changed, {"number": number} if due else None)
+        for browser in reading:
+            browsers[browser].hear(rows)
+    for browser in browsers:
+        browser.hear(rows)
+        assert browser.rows.keys() == present
+        assert (browser.rows, browser.state) == (browsers[0].rows, browsers[0].state)
+    stale = steps[-1][1] if steps else set()
+    for name, told in browsers[0].rows.items():
+        expected = row(name, windows[name], newest.get(name), stale=name in stale)
+        assert told == json.loads(json.dumps(expected))
+
+
+def test_a_series_ends_with_the_newest_candle_and_holds_no_older_forecast() -> None:
+    made = window("A/U", 10)
+    known = [
+        ForecastRow("A/U", T0 + at * MINUTE.ms, T0 + (at + 1) * MINUTE.ms, 100.0, 101.0, None, None)
+        for at in range(11)
+    ]
+    shown = series(made, MINUTE.ms, known, 4)
+    opens = [T0 + at * MINUTE.ms for at in (6, 7, 8, 9)]
+    assert shown["candles"] == [[open_ms, 100.0, 101.0, 99.0, 100.0] for open_ms in opens]
+    assert [f[0] for f in shown["forecasts"]] == [*opens, T0 + 10 * MINUTE.ms]
+    assert series(Window("B/U", MINUTE, 10), MINUTE.ms, [], 4) == {"candles": [], "forecasts": []}

@@ -1,0 +1,82 @@
+"""Whether windows, history and forecasts are what they would be had nothing gone wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+import pandas as pd
+import pytest
+
+from daemon.sandbox.market import Faults
+from daemon.sandbox.recording import Tape
+from model.evaluation.hindcast import hindcast
+from model.history.store import History
+from model.registry.registry import Registry
+from tests.faults.fault_harness import Arena
+from tests.integration.harness import frame
+
+_OHLCV = ["open", "high", "low", "close", "volume"]
+
+Truth = Mapping[str, pd.DataFrame]
+
+
+def truth(tape: Tape, faults: Faults, until_ms: int) -> Truth:
+    """The exchange's candles up to then; flat ones where nothing was traded."""
+    tables = {}
+    for symbol in tape.symbols:
+        table = frame(tape, symbol, until_ms)
+        ohlcv = table[_OHLCV].to_numpy(copy=True)
+        for at, open_ms in enumerate(table["timestamp"].tolist()):
+            if (symbol, open_ms) in faults.untraded:
+                ohlcv[at] = [*[ohlcv[at - 1, 3]] * 4, 0.0]
+        tables[symbol] = table.assign(**dict(zip(_OHLCV, ohlcv.T, strict=True)))
+    return tables
+
+
+def check(arena: Arena) -> None:
+    """Hold all that the daemon kept and published against the truth."""
+    timeframe = arena.tape.timeframe
+    until_ms = timeframe.floor(arena.clock.wall_ms()) + 5 * timeframe.ms
+    candles = truth(arena.tape, arena.exchange.faults, until_ms)
+    _check_windows(arena, candles)
+    _check_history(arena, candles)
+    _check_forecasts(arena, candles)
+
+
+def _check_windows(arena: Arena, candles: Truth) -> None:
+    for window in arena.windows:
+        table = candles[window.symbol]
+        before = table.loc[table["timestamp"] < window.next_open_ms, _OHLCV].to_numpy()
+        assert window.ohlcv().tolist() == before[-len(window) :].tolist(), window.symbol
+
+
+def _check_history(arena: Arena, candles: Truth) -> None:
+    history = History(arena.folder / "state" / "history.sqlite")
+    try:
+        for symbol, table in candles.items():
+            rows = table[_OHLCV].to_numpy().tolist()
+            true = dict(zip(table["timestamp"].tolist(), rows, strict=True))
+            for candle in history.candles("binance", symbol, arena.tape.timeframe.text, 10_000):
+                assert list(candle.ohlcv) == true[candle.open_ms], candle
+    finally:
+        history.close()
+
+
+def _check_forecasts(arena: Arena, candles: Truth) -> None:
+    """Each identity in the same words, from closed candles alone, in time, and the right number."""
+    registry = Registry(arena.folder / "state" / "registry")
+    scored = hindcast(registry.open(registry.champion()), candles, lambda *_: None)
+    symbols = list(candles)
+    rows = zip(*(column.tolist() for column in scored), strict=True)
+    clean = {(symbols[n], target_ms): (last, price) for n, target_ms, last, _, price in rows}
+    words: dict[tuple[str, int], bytes] = {}
+    for at_ms, payload in arena.published:
+        told = json.loads(payload)
+        identity = told["symbol"], told["candle_close_ms"]
+        assert words.setdefault(identity, payload) == payload
+        last, price = clean[identity]
+        assert told["last_close"] == last, told
+        assert told["predicted_close"] == pytest.approx(price, rel=1e-6), told
+        assert at_ms >= told["candle_close_ms"], told
+        assert at_ms <= told["valid_until_ms"] + arena.behind_ms, told

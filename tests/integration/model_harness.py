@@ -1,0 +1,178 @@
+"""A daemon at work on a real exchange and broker, with models to choose from."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from daemon.sandbox.recording import Tape
+from model.features.streaming import FeatureBank, Indicators
+from model.inference.engine import Engine
+from model.registry.bundle import Bundle
+from model.registry.registry import Registry
+from tests.integration.harness import (
+    HISTORY,
+    SECOND,
+    Daemon,
+    candles_without_forecast,
+    counted_without_forecast,
+    daemon,
+    predictions,
+    sections,
+    tape_of,
+    write_config,
+)
+from tests.support.servers import (
+    MAX_WAIT_S,
+    Subscriber,
+    free_port,
+    mosquitto,
+    mosquitto_sub,
+    sandbox_process,
+)
+from tests.support.tiny_models import write
+
+SYMBOLS = 7
+"""Traded; the exchange has one more, which no model was trained on."""
+
+LOOKBACK = 60
+
+
+@dataclass
+class Theatre:
+    """A daemon at work, and three models that it may serve, the first as champion."""
+
+    config: Path
+    tape: Tape
+    registry: Registry
+    heard: Subscriber
+    running: Daemon
+    first: Bundle
+    second: Bundle
+    third: Bundle
+    forecasts: list[dict[str, Any]] = field(default_factory=list)
+
+    def models(self, *arguments: str) -> str:
+        """Run `candlecast models` as a process of its own."""
+        done = subprocess.run(
+            [sys.executable, "-m", "daemon", "models", *arguments, "--config", str(self.config)],
+            capture_output=True,
+            text=True,
+            timeout=MAX_WAIT_S,
+            check=True,
+        )
+        return done.stdout
+
+    def listen(self) -> list[dict[str, Any]]:
+        self.forecasts += predictions(self.heard.received())
+        return self.forecasts
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        self.running.until(condition)
+
+    def until_served(self, version: str, candles: int = 2) -> None:
+        """Wait until every symbol had some more forecasts by this model."""
+        start = len(self.listen())
+
+        def enough() -> bool:
+            fresh = [f for f in self.listen()[start:] if f["model"]["version"] == version]
+            return len(fresh) >= candles * SYMBOLS
+
+        self.until(enough)
+
+    def metric(self, name: str) -> float:
+        """One sample of the running daemon, by name and labels."""
+        lines = self.running.get("/metrics")[1].splitlines()
+        (line,) = [line for line in lines if line.startswith(name + " ")]
+        return float(line.split()[-1])
+
+
+@contextmanager
+def theatre(folder: Path, **more: Any) -> Iterator[Theatre]:
+    """A stage in ``folder``; ``more`` are further sections of the configuration."""
+    port = free_port()
+    with (
+        sandbox_process("--symbols", str(SYMBOLS + 1), "--history", str(HISTORY)) as exchange,
+        mosquitto(folder) as broker,
+        mosquitto_sub(broker.port, "candlecast/#") as heard,
+    ):
+        tape = tape_of(exchange)
+        symbols = tape.symbols[:SYMBOLS]
+        trading = {"symbols": list(symbols)}
+        chosen = sections(exchange, broker.port, port, trading=trading, **more)
+        config = write_config(folder, chosen)
+        root = folder / "state" / "registry"
+        until_ms = tape.origin_ms + HISTORY * SECOND.ms
+        past = {s: tape.history(s, tape.origin_ms, until_ms)[1] for s in symbols}
+        first, second, third = (
+            write(
+                root,
+                past,
+                timeframe=SECOND.text,
+                indicators=Indicators(),
+                lookback=LOOKBACK,
+                seed=number,
+                created_ms=tape.origin_ms + 1_000 * number,
+            )
+            for number in range(3)
+        )
+        registry = Registry(root)
+        registry.promote(first.version)
+        with daemon(config, port) as running:
+            running.wait_ready()
+            yield Theatre(config, tape, registry, heard, running, first, second, third)
+
+
+def assert_whole(theatre: Theatre) -> None:
+    """One forecast for every candle of every symbol, but for those that are counted."""
+    forecasts = list(theatre.listen())
+    assert {forecast["symbol"] for forecast in forecasts} == set(theatre.tape.symbols[:SYMBOLS])
+    assert_counted(theatre, forecasts)
+
+
+def assert_counted(theatre: Theatre, forecasts: list[dict[str, Any]]) -> None:
+    """A machine that stands still costs forecasts; each of them is counted."""
+    metrics = theatre.running.get("/metrics")[1]
+    assert candles_without_forecast(forecasts) <= counted_without_forecast(metrics)
+
+
+def by_symbol_of(theatre: Theatre) -> dict[str, list[dict[str, Any]]]:
+    """Every forecast, ascending by candle; a forecast that arrives again is the same."""
+    by_symbol: dict[str, dict[int, dict[str, Any]]] = defaultdict(dict)
+    for forecast in theatre.listen():
+        mine = by_symbol[forecast["symbol"]]
+        assert mine.setdefault(forecast["seq"], forecast) == forecast
+    return {s: [mine[seq] for seq in sorted(mine)] for s, mine in by_symbol.items()}
+
+
+def assert_true(theatre: Theatre, symbol: str, forecasts: list[dict[str, Any]]) -> None:
+    """Each value is what the model it names makes of the tape, computed without the daemon."""
+    tape = theatre.tape
+    last_ms = forecasts[-1]["candle_close_ms"]
+    ohlcv = tape.history(symbol, tape.origin_ms, last_ms)[1]
+    for bundle in (theatre.first, theatre.second):
+        mine = [f for f in forecasts if f["model"]["sha256"] == bundle.sha256]
+        if not mine:
+            continue
+        manifest = bundle.manifest
+        bank = FeatureBank(manifest.features, manifest.indicators, 1)
+        rows = bank.prime(np.array([0]), ohlcv[None])[0]
+        scaler = bundle.scalers.by_symbol[symbol]
+        scaled = (rows - scaler.feature_min) / (scaler.feature_max - scaler.feature_min)
+        ends = [(f["candle_close_ms"] - tape.origin_ms) // SECOND.ms for f in mine]
+        windows = np.stack([scaled[end - LOOKBACK : end] for end in ends]).astype(np.float32)
+        raw = Engine(bundle.onnx, 1, LOOKBACK, len(manifest.features)).full(windows)
+        value = raw * scaler.target_scale + scaler.target_offset
+        for forecast, end, one_raw, one in zip(mine, ends, raw, value, strict=True):
+            price = ohlcv[end - 1, 3] * np.exp(one)
+            assert forecast["predicted_normalized"] == pytest.approx(one_raw, abs=2e-6)
+            assert forecast["predicted_close"] == pytest.approx(price, rel=1e-6)

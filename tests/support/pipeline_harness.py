@@ -1,0 +1,208 @@
+"""The whole path of a candle, real up to the broker, and what its forecasts must be."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import cache
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+from daemon.forecast.accounting import Sinks
+from daemon.forecast.batcher import Batcher
+from daemon.forecast.issuer import Issuer
+from daemon.forecast.pipeline import Pipeline
+from daemon.metrics.metrics import Metrics
+from daemon.mqtt.outbox import Outgoing
+from daemon.mqtt.publisher import Publisher
+from daemon.persistence.recorder import Recorder
+from daemon.scoring.accuracy import Accuracy
+from model.core.candle import Candle, Ohlcv, Timeframe
+from model.features.streaming import FeatureBank
+from model.forecasts.forecast import Market
+from model.history.store import History
+from model.inference.engine import Engine, OnnxPair
+from model.registry.bundle import Bundle
+from model.serving import ServedModel
+from tests.support.tiny_models import SHORT, Floats
+
+MINUTE = Timeframe.parse("1m")
+SYMBOLS = ("A/U", "B/U", "C/U")
+LOOKBACK = 8
+CAPACITY = SHORT.warmup + LOOKBACK
+T0 = 1_776_859_560_000
+ROWS = CAPACITY + 90
+
+
+class Hand:
+    """A wall clock set by hand; monotonic time and waiting are the loop's own."""
+
+    now_ms = T0
+
+    def wall_ms(self) -> int:
+        return self.now_ms
+
+    def monotonic(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
+class Steps(Hand):
+    """A monotonic clock set by hand as well; whoever waits looks again soon."""
+
+    now_s = 1.0
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(min(seconds, 0.001))
+
+
+class Boundary:
+    """Stands where the publisher does: everything that would be sent, decoded."""
+
+    retains = True
+
+    def __init__(self) -> None:
+        self.forecasts: list[dict[str, Any]] = []
+        self.raw: list[Outgoing] = []
+        self.batches: list[dict[str, Any]] = []
+
+    def offer(self, message: Outgoing) -> None:
+        if message.is_forecast:
+            self.raw.append(message)
+            self.forecasts.append(json.loads(message.payload))
+        else:
+            self.batches.append(json.loads(message.payload))
+
+
+class Tape:
+    """What the exchange says happened; `revise` changes its mind."""
+
+    def __init__(self, candles: dict[str, Floats]) -> None:
+        self.values = {symbol: ohlcv.copy() for symbol, ohlcv in candles.items()}
+        self._features: dict[str, Floats] = {}
+
+    def features(self, symbol: str, bundle: Bundle) -> Floats:
+        """Of every candle, from all candles before it."""
+        if symbol not in self._features:
+            bank = FeatureBank(bundle.manifest.features, bundle.manifest.indicators, 1)
+            self._features[symbol] = bank.prime(np.array([0]), self.values[symbol][None])[0]
+        return self._features[symbol]
+
+    def candle(self, symbol: str, at: int, now_s: float = 0.0) -> Candle:
+        open_ms = T0 + at * MINUTE.ms
+        close_ms = open_ms + MINUTE.ms
+        ohlcv = Ohlcv(*self.values[symbol][at].tolist())
+        return Candle(symbol, open_ms, close_ms, ohlcv, close_ms + 5, now_s, "exchange_flag")
+
+    def span(self, symbol: str, start: int, end: int) -> list[Candle]:
+        return [
+            self.candle(symbol, at)._replace(final_by="rest") for at in range(max(0, start), end)
+        ]
+
+    def revise(self, symbol: str, at: int, factor: float) -> None:
+        self._features.pop(symbol, None)
+        self.values[symbol][at, 1:4] *= factor
+        self.values[symbol][at, 1] = self.values[symbol][at].max()
+        self.values[symbol][at, 2] = self.values[symbol][at, :4].min()
+
+
+class Route:
+    """A whole path with everything real but the broker."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        history: History,
+        *,
+        max_batch: int = 4,
+        clock: Hand | None = None,
+        served: ServedModel | None = None,
+        capacity: int = CAPACITY,
+    ) -> None:
+        self.bundle = bundle
+        self.clock = clock or Hand()
+        self.metrics = Metrics(10)
+        self.published = Boundary()
+        self.wanted: list[str] = []
+        self.accuracy = Accuracy(1440, 1)
+        self.recorder = Recorder(history, ("binance", "1m"), 36_500, self.clock, self.metrics)
+        self.market = market = Market("tester", "binance", SYMBOLS, MINUTE)
+        books = Sinks(self.accuracy, self.recorder, self.metrics)
+        engine = Engine(bundle.onnx, len(SYMBOLS), LOOKBACK, len(bundle.manifest.features))
+        publisher = cast("Publisher", self.published)
+        self.issuer = Issuer(market, publisher, books, self.clock, 60.0)
+        self.pipeline = Pipeline(
+            market,
+            served or ServedModel(bundle, SYMBOLS, engine),
+            Batcher(max_batch),
+            self.issuer,
+            books,
+            self.clock,
+            self.wanted.append,
+            capacity,
+        )
+
+    def at(self, end: int) -> None:
+        """Set the wall clock to shortly after the close of candle ``end - 1``."""
+        self.clock.now_ms = T0 + end * MINUTE.ms + 20
+
+    def warm(self, tape: Tape, end: int) -> None:
+        self.at(end)
+        for symbol in SYMBOLS:
+            self.pipeline.on_history(symbol, tape.span(symbol, 0, end))
+
+    def close(self, tape: Tape, symbol: str, at: int) -> None:
+        self.pipeline.on_closed(tape.candle(symbol, at, self.clock.monotonic()))
+
+    def scored(self) -> float:
+        """Forecasts held against what happened since this process started."""
+        return sum(
+            self.sample("candlecast_direction_total", result=result) for result in ("hit", "miss")
+        )
+
+    def count(self, outcome: str) -> float:
+        return self.sample("candlecast_predictions_total", outcome=outcome)
+
+    def sample(self, name: str, **labels: str) -> float:
+        return self.metrics.registry.get_sample_value(name, labels) or 0.0
+
+
+@asynccontextmanager
+async def running(path: Route) -> AsyncIterator[Route]:
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(path.pipeline.run()), group.create_task(path.recorder.run())]
+        async with asyncio.timeout(150):
+            yield path
+        for task in tasks:
+            task.cancel()
+
+
+@cache
+def network(pair: OnnxPair, n_features: int) -> Engine:
+    return Engine(pair, 1, LOOKBACK, n_features)
+
+
+def check(bundle: Bundle, tape: Tape, forecast: dict[str, Any]) -> None:
+    """Compare with what the candles alone give, by none of the path's own state."""
+    symbol, end = forecast["symbol"], (forecast["candle_close_ms"] - T0) // MINUTE.ms
+    rows = tape.features(symbol, bundle)[end - LOOKBACK : end]
+    scaler = bundle.scalers.by_symbol[symbol]
+    scaled = (rows - scaler.feature_min) / (scaler.feature_max - scaler.feature_min)
+    raw = float(network(bundle.onnx, rows.shape[1]).full(scaled[None].astype(np.float32))[0])
+    last = float(tape.values[symbol][end - 1, 3])
+    price = last * float(np.exp(raw * scaler.target_scale + scaler.target_offset))
+    assert forecast["predicted_normalized"] == pytest.approx(raw, abs=1e-6)
+    assert forecast["predicted_close"] == pytest.approx(price, rel=1e-6)
+    assert forecast["last_close"] == last
+    assert forecast["predicted_return"] == pytest.approx(price / last - 1, abs=1e-6)
+    assert forecast["target_close_ms"] == forecast["candle_close_ms"] + MINUTE.ms
+    assert forecast["seq"] == forecast["candle_close_ms"] // MINUTE.ms

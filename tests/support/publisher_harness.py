@@ -1,0 +1,123 @@
+"""A publisher on trial: a clock set by hand, its outbox and metrics, and who listens."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from daemon.metrics.metrics import Metrics
+from daemon.mqtt.outbox import Outbox, Outgoing
+from daemon.mqtt.publisher import Broker, Publisher
+from daemon.mqtt.topics import prediction_topic, status_topic
+from tests.sandbox.scaled import ScaledClock
+from tests.support.servers import (
+    HOST,
+    MAX_WAIT_S,
+    Subscriber,
+)
+
+STATUS = status_topic("tester")
+PASSWORD = "wrong-and-secret"
+
+
+class Wall:
+    """The loop's own clock; the wall can be set.
+
+    Attributes:
+        longest_s: the longest that anybody wanted to sleep.
+    """
+
+    def __init__(self) -> None:
+        self.now_ms = 1_776_859_620_000
+        self.longest_s = 0.0
+        # Ten times faster, so that reconnecting does not take the tests' time.
+        self._sleeps = ScaledClock(10.0)
+
+    def wall_ms(self) -> int:
+        return self.now_ms
+
+    def monotonic(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    async def sleep(self, seconds: float) -> None:
+        self.longest_s = max(self.longest_s, seconds)
+        await self._sleeps.sleep(seconds)
+
+
+class Trial:
+    """A running publisher and everything around it."""
+
+    def __init__(
+        self,
+        port: int,
+        *,
+        version: str = "5",
+        username: str | None = None,
+        tls: ssl.SSLContext | None = None,
+        keepalive_s: int = 30,
+    ) -> None:
+        self.clock = Wall()
+        self.metrics = Metrics(10)
+        self.outbox = Outbox(100)
+        broker = Broker(HOST, port, version, username, username and PASSWORD, keepalive_s, tls)
+        self.publisher = Publisher(broker, "tester", self.outbox, self.clock, self.metrics)
+
+    def forecast(self, symbol: str, text: str, valid_ms: int = 60_000) -> Outgoing:
+        topic = prediction_topic("binance", symbol, "1m")
+        valid_until_ms = self.clock.wall_ms() + valid_ms
+        return Outgoing(
+            topic,
+            topic,
+            text.encode(),
+            qos=1,
+            retain=self.publisher.retains,
+            valid_until_ms=valid_until_ms,
+            received_s=self.clock.monotonic(),
+            is_forecast=True,
+        )
+
+    def outcome(self, name: str) -> float:
+        value = self.metrics.registry.get_sample_value(
+            "candlecast_predictions_total", {"outcome": name}
+        )
+        assert value is not None
+        return value
+
+
+@asynccontextmanager
+async def running(trial: Trial) -> AsyncIterator[Trial]:
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(trial.publisher.run())
+        yield trial
+        task.cancel()
+
+
+async def arrives(subscriber: Subscriber, within_s: float = MAX_WAIT_S) -> dict[str, Any]:
+    return await asyncio.to_thread(subscriber.next, within_s)
+
+
+async def all_of(subscriber: Subscriber) -> list[dict[str, Any]]:
+    """What the broker has passed on up to now and was not taken yet."""
+    return await asyncio.to_thread(subscriber.passed_on)
+
+
+async def state(subscriber: Subscriber) -> str:
+    message = await arrives(subscriber)
+    assert (message["topic"], message["qos"]) == (STATUS, 1)
+    said = str(json.loads(message["payload"])["state"])
+    return said + (" (retained)" if message["retain"] else "")
+
+
+async def connected(trial: Trial) -> None:
+    async with asyncio.timeout(MAX_WAIT_S):
+        await trial.publisher.connected.wait()
+
+
+async def until(condition: Any) -> None:
+    async with asyncio.timeout(MAX_WAIT_S):
+        while not condition():
+            await asyncio.sleep(0.01)
