@@ -45,12 +45,12 @@ from daemon.web.server import serve_http
 from daemon.web.status_page import PageSources, StatusPage
 from model.core.candle import Timeframe
 from model.core.errors import CandlecastError
-from model.evaluation.model_check import summary
 from model.forecasts.forecast import Market, ModelInfo
 from model.forecasts.volatility import WARMUP
 from model.history.store import History
 from model.registry.bundle import Bundle
 from model.registry.registry import Registry
+from model.serving_check import summary
 from model.shared_state.live_trial import FOLDER, TrialFiles
 
 log = logging.getLogger("candlecast.app")

@@ -7,11 +7,11 @@ import logging
 from config.serving import is_loopback
 from config.settings import Settings
 from daemon.control.model_loader import ModelRequirements
-from daemon.mqtt.publisher import Broker
+from daemon.mqtt.broker import Broker
 from daemon.runtime.tls import client_context, server_context
 from daemon.web.auth import PageAccess
 from model.features.streaming import Indicators
-from model.forecasts.calibration import Rules
+from model.forecasts.rules import Rules
 from model.stats.promotion_gate import GateRules
 
 log = logging.getLogger("candlecast.factories")

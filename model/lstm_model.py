@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import runpy
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -270,7 +271,7 @@ class LSTMPricePredictor:
         """Save loss and MAE by epoch as a two-panel figure; without a history, do nothing."""
         if self.history is None:
             return
-        from model.evaluation.plots import plot_history
+        from model.training.history_plot import plot_history
 
         plot_history(self.history.history, Path(save_path))
         print(f"Training history plot saved to {save_path}")
@@ -378,8 +379,5 @@ def _seed(keras: ModuleType, seed: int | None) -> None:
 
 
 if __name__ == "__main__":
-    import sys
-
-    from model.train_lstm import main
-
-    sys.exit(main())
+    # A module of a higher layer: an import of it would close a circle.
+    runpy.run_module("model.train_lstm", run_name="__main__", alter_sys=True)

@@ -9,8 +9,9 @@ import numpy as np
 from model.core.errors import BundleError
 from model.features.scaler import BoundScaler, SymbolScaler
 from model.features.streaming import FeatureBank
-from model.forecasts.calibration import DEFAULT_RULES, Calibration, Rules
+from model.forecasts.calibration import Calibration
 from model.forecasts.forecast import ModelInfo
+from model.forecasts.rules import DEFAULT_RULES, Rules
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -29,8 +29,9 @@ from paho.mqtt.properties import Properties
 from benchmarks.harness.processes import HOST, TUNED, mosquitto
 from benchmarks.report import machine, print_machine, print_table, save, spread
 from daemon.metrics.metrics import Metrics
+from daemon.mqtt.broker import Broker
 from daemon.mqtt.outbox import Outbox, Outgoing
-from daemon.mqtt.publisher import Broker, Publisher
+from daemon.mqtt.publisher import Publisher
 from daemon.runtime.clock import SystemClock
 
 _PAYLOAD: Final = b"x" * 850

@@ -27,8 +27,9 @@ from daemon.forecast.batcher import Batcher
 from daemon.forecast.issuer import Issuer
 from daemon.forecast.pipeline import Pipeline
 from daemon.metrics.metrics import Metrics
+from daemon.mqtt.broker import Broker
 from daemon.mqtt.outbox import Outbox
-from daemon.mqtt.publisher import Broker, Publisher
+from daemon.mqtt.publisher import Publisher
 from daemon.persistence.recorder import Recorder
 from daemon.sandbox.market import Faults
 from daemon.sandbox.market import Market as Listing

@@ -9,7 +9,7 @@ Days 12 to 21 serve the search, days 21 to 30 are kept back for what the search 
 
 So that dozens of variants fit in an evening, training runs over stretches of 95 candles with a loss
 at each of the last 36, instead of one window of 60 per loss: the same network, a twentieth of the
-work. Windows of exactly 60 are judged. The product trains on windows: benchmarks/research/target.py.
+work. Windows of exactly 60 are judged. The product trains on windows: see target.py.
 """
 
 from __future__ import annotations

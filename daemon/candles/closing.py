@@ -26,6 +26,9 @@ GRACE_MS: Final = 2_500
 _QUIET_MS: Final = 8_000
 """An exchange whose history still lacks a candle so long after its boundary had no trade in it."""
 
+LastTrade = tuple[int, float]
+"""Opening time (Unix ms) and volume of a candle: while trades come in, it grows."""
+
 
 def grace_ms(timeframe: Timeframe) -> int:
     """How long after its boundary a candle in the exchange's history may still change."""

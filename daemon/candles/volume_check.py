@@ -1,7 +1,7 @@
 """Compares volumes of the stream with those of the history. No I/O, no clock.
 
-`daemon.exchange.volume_units` holds the documented units; this measures the real ones. Candles whose
-volume is not in the history's unit are scaled, or withheld so that the history by REST takes their place.
+`daemon.exchange.volume_units` holds the documented units; this measures the real ones. A candle
+whose volume is not in the history's unit is scaled, or withheld and taken by REST instead.
 """
 
 from __future__ import annotations

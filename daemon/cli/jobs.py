@@ -14,7 +14,7 @@ from daemon.runtime.clock import SystemClock
 from daemon.runtime.progress import candles_progress
 from model.core.candle import Timeframe
 from model.core.errors import CandlecastError, ConfigError
-from model.forecasts.calibration import Rules
+from model.forecasts.rules import Rules
 from model.history.reader import HistoryReader
 from model.registry.registry import Registry
 from model.replay.replay import TOLERANCE, Replayed, replay

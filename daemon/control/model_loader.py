@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from model.core.errors import BundleError, Misfit, NoChampion, Unservable
 from model.features.streaming import Indicators
-from model.forecasts.calibration import Rules
+from model.forecasts.rules import Rules
 from model.inference.engine import Engine, choose_device
 from model.inference.onnx_weights import check_graphs
 from model.registry.manifest import check_fit

@@ -31,7 +31,7 @@ class _Pair(NamedTuple):
 
 
 class PairedForecasts:
-    """Pairs forecasts and scores them relative to the last close, as `daemon.scoring.accuracy` does.
+    """Pairs forecasts and scores them relative to the last close, as the accuracy metrics do.
 
     Args:
         symbols: ccxt symbols; their order is the slot.

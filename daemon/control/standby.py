@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 import numpy as np
 
 from model.core.errors import BundleError
-from model.evaluation.model_check import doubtful, faults, summary
+from model.serving_check import doubtful, faults, summary
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

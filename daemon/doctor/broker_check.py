@@ -28,7 +28,7 @@ from daemon.watch.subscriber import connect
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from daemon.mqtt.publisher import Broker
+    from daemon.mqtt.broker import Broker
     from daemon.runtime.clock import Clock
 
 _PATIENCE_S: Final = 3.0

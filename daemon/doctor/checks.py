@@ -39,7 +39,7 @@ from model.core.errors import BundleError, CandlecastError, NotOffered
 if TYPE_CHECKING:
     from daemon.control.model_loader import ModelRequirements
     from daemon.exchange.source import MarketSource
-    from daemon.mqtt.publisher import Broker
+    from daemon.mqtt.broker import Broker
     from daemon.runtime.clock import Clock
 
 _REST_S: Final = 60.0

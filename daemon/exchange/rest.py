@@ -19,9 +19,8 @@ from model.core.errors import BadCandle, ExchangeError, NotOffered
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from daemon.candles.closing import Answer
+    from daemon.candles.closing import Answer, LastTrade
     from daemon.exchange.source import MarketSource
-    from daemon.feed.liveness import Seen
     from daemon.metrics.metrics import Metrics
     from model.core.candle import Candle
 
@@ -208,7 +207,7 @@ class RestClient:
             self._on_garbage(reason)
         return answer, earliest_ms, arrived[0]
 
-    async def newest(self, symbol: str) -> Seen | None:
+    async def newest(self, symbol: str) -> LastTrade | None:
         """Opening time and volume of the newest candle that has trades; None if there is none.
 
         Raises:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from daemon.candles.closing import LastTrade
+
 _SHORTEST_S: Final = 5.0
 """Below, a busy machine would pass for a dead stream."""
 
@@ -22,9 +24,6 @@ _SUSPECT_AFTER: Final = 1.5
 _AGAIN_AFTER: Final = 0.5
 _PROBES: Final = 2
 """Symbols asked for in one round: enough to tell, few enough for everyone's budget."""
-
-Seen = tuple[int, float]
-"""Opening time (Unix ms) and volume of a candle: while trades come in, it grows."""
 
 
 def expected_interval_s(timeframe_ms: int) -> float:
@@ -49,7 +48,7 @@ class LivenessMonitor:
         self._interval_s = interval_s
         self._heard_s = {symbol: now_s + at * apart_s for at, symbol in enumerate(symbols)}
         self._opened_ms: dict[str, int] = {}
-        self._asked: dict[str, Seen | None] = {}
+        self._asked: dict[str, LastTrade | None] = {}
         self._quiet_s: dict[str, float] = {}
 
     def heard(self, symbol: str, opened_ms: int, now_s: float) -> None:
@@ -76,7 +75,7 @@ class LivenessMonitor:
         due_s = self._heard_s[symbol] + after * self._interval_s
         return max(due_s, self._quiet_s.get(symbol, due_s))
 
-    def probed(self, symbol: str, seen: Seen | None, now_s: float) -> bool:
+    def probed(self, symbol: str, seen: LastTrade | None, now_s: float) -> bool:
         """Compare with what REST says; ask again later.
 
         Args:

@@ -12,8 +12,8 @@ import numpy as np
 
 from daemon.forecast.issuer import InferenceResult, Issuer
 from model.core.candle import Ohlcv
-from model.evaluation.model_check import faults, summary
 from model.history.store import FittedScaler
+from model.serving_check import faults, summary
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from daemon.jobs.partial_file import Market, PartialFile
 from daemon.jobs.rest_pages import SETTLING_MS, opened_pages
@@ -22,16 +22,10 @@ if TYPE_CHECKING:
     from daemon.jobs.partial_file import Held
     from daemon.jobs.rest_pages import Pages
     from daemon.runtime.clock import Clock
+    from daemon.runtime.progress import SymbolProgress
     from model.core.candle import Timeframe
 
 _DAY_MS: Final = 86_400_000
-
-
-class Progress(Protocol):
-    """Shows how far the fetch has come."""
-
-    def update(self, symbol: str, done: int, total: int) -> None:
-        """``done`` candles have come of the ``total`` that the time span may have."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +106,7 @@ def asked_for(days: float, timeframe: Timeframe, now_ms: float) -> Asked:
     return Asked(first_ms, due_ms, end_ms)
 
 
-async def fetch(job: FetchJob, clock: Clock, progress: Progress) -> list[Fetched]:
+async def fetch(job: FetchJob, clock: Clock, progress: SymbolProgress) -> list[Fetched]:
     """Fetch every symbol's closed candles, one after the other.
 
     Returns:
@@ -139,7 +133,7 @@ async def fetch(job: FetchJob, clock: Clock, progress: Progress) -> list[Fetched
 class _Run:
     """One run: the same span of time for every symbol."""
 
-    def __init__(self, job: FetchJob, pages: Pages, clock: Clock, progress: Progress) -> None:
+    def __init__(self, job: FetchJob, pages: Pages, clock: Clock, progress: SymbolProgress) -> None:
         self._job = job
         self._frame = pages.grid.timeframe
         self._market = Market(job.exchange, job.endpoint_rest, self._frame)

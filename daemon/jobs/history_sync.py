@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    from daemon.jobs.fetch import Progress
     from daemon.jobs.rest_pages import Pages, Row
     from daemon.runtime.clock import Clock
+    from daemon.runtime.progress import SymbolProgress
     from model.core.candle import Timeframe
 
 
@@ -48,7 +48,7 @@ class HistorySync:
     """Brings the history of one exchange and timeframe up to what is asked of it."""
 
     def __init__(
-        self, history: Path, market: tuple[str, Timeframe], clock: Clock, progress: Progress
+        self, history: Path, market: tuple[str, Timeframe], clock: Clock, progress: SymbolProgress
     ) -> None:
         """Prepare; nothing is opened yet.
 

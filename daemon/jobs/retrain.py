@@ -47,15 +47,15 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from daemon.jobs.fetch import Progress
     from daemon.runtime.clock import Clock
+    from daemon.runtime.progress import SymbolProgress
     from model.core.candle import Candle, Timeframe
-    from model.forecasts.calibration import Rules
+    from model.forecasts.rules import Rules
     from model.registry.registry import Bundle
     from model.retraining.challenger import Cut
     from model.stats.promotion_gate import Decision, GateRules
 
-    Shown = Callable[[], AbstractContextManager[Progress]]
+    Shown = Callable[[], AbstractContextManager[SymbolProgress]]
 
 log = logging.getLogger("candlecast.jobs")
 

@@ -10,12 +10,12 @@ from prometheus_client import CollectorRegistry, Gauge
 from prometheus_client.registry import Collector
 
 from daemon.candles.window import Verdict
-from daemon.control.retrain_watch import RetrainSeries
 from daemon.metrics.accuracy_series import AccuracySeries
 from daemon.metrics.counter import Count, Counter
 from daemon.metrics.exposition import expose
 from daemon.metrics.histogram import Histogram, Histograms
 from daemon.metrics.model_series import ModelSeries, ShadowSeries
+from daemon.metrics.retrain_series import RetrainSeries
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

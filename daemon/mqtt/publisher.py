@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
+from daemon.mqtt.broker import Broker
 from daemon.mqtt.codec import Codec, Codec5, Codec311, Login
 from daemon.mqtt.connection import (
     HungUpError,
@@ -26,7 +27,6 @@ from daemon.runtime.tasks import unwrap_expected
 from model.core.errors import BrokerError
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Sequence
 
     from daemon.metrics.metrics import Metrics
@@ -41,28 +41,6 @@ _STEADY_S = 1.0
 _MUTED_S = 60.0
 _REPEAT_S = 10.0
 """How often the status is published again where the broker does not keep it."""
-
-
-class Broker(NamedTuple):
-    """How to reach the MQTT broker.
-
-    Attributes:
-        host: name or address.
-        port: TCP port.
-        version: "5" or "3.1.1".
-        username: None for anonymous.
-        password: None for none.
-        keepalive_s: seconds between keep-alive packets.
-        tls: whom to trust and who we are; None for no TLS.
-    """
-
-    host: str
-    port: int
-    version: str
-    username: str | None
-    password: str | None
-    keepalive_s: int
-    tls: ssl.SSLContext | None = None
 
 
 _NO_SYMBOLS: Final[dict[str, list[str]]] = {"stale_symbols": [], "rest_only_symbols": []}

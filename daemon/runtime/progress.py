@@ -5,14 +5,20 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rich.progress import Progress, TaskID
 
-    from daemon.jobs.fetch import Progress as FetchProgress
+
+class SymbolProgress(Protocol):
+    """Shows how far the fetch has come."""
+
+    def update(self, symbol: str, done: int, total: int) -> None:
+        """``done`` candles have come of the ``total`` that the time span may have."""
+
 
 _LINES: Final = 4
 """Plain lines from start to end of one symbol."""
@@ -47,7 +53,7 @@ class _Lines:
 
 
 @contextmanager
-def candles_progress() -> Iterator[FetchProgress]:
+def candles_progress() -> Iterator[SymbolProgress]:
     """Show how many candles of each symbol have come."""
     if not can_redraw():
         yield _Lines()

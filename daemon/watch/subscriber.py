@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console, ConsoleRenderable
 
-    from daemon.mqtt.publisher import Broker
+    from daemon.mqtt.broker import Broker
     from daemon.runtime.clock import Clock
     from daemon.watch.board import Board, Row
 

@@ -8,7 +8,8 @@ import numpy as np
 
 from model.core.candle import Timeframe
 from model.features.streaming import OHLCV
-from model.forecasts.calibration import Calibration, Rules
+from model.forecasts.calibration import Calibration
+from model.forecasts.rules import Rules
 from model.forecasts.volatility import WARMUP
 
 if TYPE_CHECKING:

@@ -29,7 +29,7 @@ from model.forecasts.forecast import (
 )
 
 if TYPE_CHECKING:
-    from model.forecasts.calibration import Rules
+    from model.forecasts.rules import Rules
 
 Floats = NDArray[np.float64]
 

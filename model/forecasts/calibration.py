@@ -22,7 +22,6 @@ symbols in the millisecond that there is.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -31,6 +30,7 @@ from numpy.typing import NDArray
 from model.core.candle import is_price
 from model.forecasts.forecast import Interval, Probabilities
 from model.forecasts.residuals import LEVELS, Residuals, conformal_quantiles, phase
+from model.forecasts.rules import DEFAULT_RULES, Rules
 from model.forecasts.volatility import Volatility
 
 Floats = NDArray[np.float64]
@@ -49,28 +49,6 @@ _HEAD: Final = 3 * 8
 
 _LEVEL: Final = 0.9
 """Miscoverage is saved as it would be at this level, so that another one is held at once."""
-
-
-@dataclass(frozen=True)
-class Rules:
-    """What is asked for.
-
-    Attributes:
-        level: share of closes that the interval shall hold.
-        gamma: step of the adaptation.
-        min_n: residuals before anything is said.
-        threshold: a return between neutral and not; None: ``multiple`` of the current volatility.
-        multiple: 1 is the move that half of the next closes exceed.
-    """
-
-    level: float = 0.9
-    gamma: float = 0.005
-    min_n: int = 200
-    threshold: float | None = None
-    multiple: float = 0.6
-
-
-DEFAULT_RULES: Final = Rules()
 
 
 class Outlook(NamedTuple):

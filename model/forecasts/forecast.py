@@ -10,7 +10,7 @@ import orjson
 from model.core.candle import Timeframe
 
 if TYPE_CHECKING:
-    from model.forecasts.calibration import Rules
+    from model.forecasts.rules import Rules
 
 SCHEMA: Final = 1
 """Version of the published JSON, described by ``docs/prediction.schema.json``."""

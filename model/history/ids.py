@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Callable
 from dataclasses import astuple
 
-from model.forecasts.calibration import Rules
+from model.forecasts.rules import Rules
 from model.history.database import one
 
 MarketKey = tuple[str, str]

@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 
 from model.core.candle import Candle, Timeframe
 from model.core.errors import HistoryError
-from model.forecasts.calibration import Rules
+from model.forecasts.rules import Rules
 from model.history.database import errors, open_database
 from model.history.ids import IdTable, MarketKey
 from model.history.row_codec import candle_of, newest_ranked, share_of

@@ -20,8 +20,8 @@ from model.forecasts.calibration import Calibration, Outlook, Snapshot
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from model.forecasts.calibration import Rules
     from model.forecasts.residuals import Residuals
+    from model.forecasts.rules import Rules
     from model.history.reader import Published, Saved
 
     Floats = NDArray[np.float64]

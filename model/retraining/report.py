@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from model.forecasts.calibration import Rules
+    from model.forecasts.rules import Rules
     from model.registry.bundle import Bundle
     from model.retraining.challenger import Judged
     from model.stats.promotion_gate import GateRules

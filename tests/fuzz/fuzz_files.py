@@ -25,8 +25,9 @@ from model.features.sklearn_scaler import load_pickle
 from model.features.streaming import FEATURES, OHLCV, Indicators
 from model.files.candle_csv import HEADER, csv_name, csv_row, parse_csv_name, symbol_in
 from model.files.csv_reader import STRICT, FileRules
-from model.forecasts.calibration import Calibration, Rules, Snapshot
+from model.forecasts.calibration import Calibration, Snapshot
 from model.forecasts.residuals import Residuals
+from model.forecasts.rules import Rules
 from model.history.store import FittedScaler, History
 from model.registry.manifest import Manifest
 from model.shared_state.retrain_status import RetrainStatus

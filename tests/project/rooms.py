@@ -25,7 +25,7 @@ model/files:
 model/inference:
     model/core
 daemon/sandbox:
-    daemon/runtime model/core
+    daemon/runtime model/core model/files
 model/features:
     model/core model/files
 model/forecasts:
@@ -33,7 +33,7 @@ model/forecasts:
 model/shared_state:
     model/core model/files model/stats
 config:
-    model/core model/features model/files
+    model/core model/features
 model/history:
     model/core model/forecasts
 model/registry:
@@ -46,8 +46,10 @@ model/reference_config:
     config model/core
 model/serving:
     model/core model/features model/forecasts model/inference model/registry
+model/serving_check:
+    model/serving
 daemon/metrics:
-    daemon/candles daemon/runtime daemon/scoring model/forecasts model/shared_state
+    daemon/candles daemon/runtime daemon/scoring model/core model/forecasts model/shared_state
 model/preprocess:
     model/core model/features model/reference_config
 model/replay:
@@ -56,7 +58,7 @@ model/replay:
 daemon/exchange:
     daemon/candles daemon/metrics daemon/runtime model/core
 daemon/mqtt:
-    daemon/metrics daemon/runtime model/core model/files
+    daemon/metrics daemon/runtime model/core
 daemon/persistence:
     daemon/candles daemon/metrics daemon/runtime model/core model/files model/forecasts
     model/history model/serving
@@ -66,7 +68,7 @@ daemon/feed:
     daemon/candles daemon/exchange daemon/metrics daemon/runtime model/core
 daemon/forecast:
     daemon/candles daemon/metrics daemon/mqtt daemon/persistence daemon/runtime daemon/scoring
-    model/core model/forecasts model/history model/serving
+    model/core model/forecasts model/history model/serving model/serving_check
 daemon/watch:
     daemon/mqtt daemon/runtime model/core
 model/lstm_model:
@@ -77,12 +79,12 @@ daemon/web:
     model/forecasts model/history
 model/train_lstm:
     model/core model/features model/files model/forecasts model/inference model/lstm_model
-    model/preprocess model/stats model/training
+    model/preprocess model/reference_config model/stats model/training
 daemon/control:
     daemon/candles daemon/feed daemon/forecast daemon/metrics daemon/mqtt daemon/persistence
     daemon/runtime daemon/scoring daemon/web model/core model/features model/files
-    model/forecasts model/inference model/registry model/serving model/shared_state
-    model/stats
+    model/forecasts model/inference model/registry model/serving model/serving_check
+    model/shared_state model/stats
 model/retraining:
     model/core model/evaluation model/forecasts model/inference model/registry model/stats
     model/train_lstm model/training
@@ -94,16 +96,16 @@ daemon/factories:
     model/stats
 daemon/jobs:
     daemon/candles daemon/exchange daemon/runtime model/core model/evaluation model/files
-    model/forecasts model/history model/registry model/retraining model/shared_state
-    model/stats model/training
+    model/forecasts model/history model/registry model/retraining model/shared_state model/stats
+    model/training
 daemon/app:
     config daemon/candles daemon/control daemon/exchange daemon/factories daemon/feed
-    daemon/forecast daemon/metrics daemon/mqtt daemon/persistence daemon/runtime
-    daemon/scoring daemon/web model/core model/forecasts model/history model/registry
+    daemon/forecast daemon/metrics daemon/mqtt daemon/persistence daemon/runtime daemon/scoring
+    daemon/web model/core model/forecasts model/history model/registry model/serving_check
     model/shared_state
 daemon/cli:
-    config daemon/app daemon/control daemon/doctor daemon/exchange daemon/factories
-    daemon/jobs daemon/runtime daemon/sandbox daemon/watch model/core model/forecasts
+    config daemon/app daemon/control daemon/doctor daemon/exchange daemon/factories daemon/jobs
+    daemon/runtime daemon/sandbox daemon/watch model/core model/files model/forecasts
     model/history model/registry model/replay model/retraining model/train_lstm model/training
 daemon/__main__:
     daemon/cli

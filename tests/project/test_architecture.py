@@ -64,6 +64,15 @@ def test_the_table_names_the_rooms_that_there_are() -> None:
     assert found == set(ALLOWED)
 
 
+def test_the_table_allows_only_imports_that_exist() -> None:
+    used: dict[str, set[str]] = {room: set() for room in ALLOWED}
+    for path in SOURCES:
+        used.setdefault(room_of(path), set()).update(map(room_of, imported_files(path)))
+    assert not {
+        room: sorted(below - used[room]) for room, below in ALLOWED.items() if below - used[room]
+    }
+
+
 def test_no_arrow_points_upwards() -> None:
     order = list(ALLOWED)
     for room, below in ALLOWED.items():

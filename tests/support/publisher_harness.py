@@ -10,8 +10,9 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from daemon.metrics.metrics import Metrics
+from daemon.mqtt.broker import Broker
 from daemon.mqtt.outbox import Outbox, Outgoing
-from daemon.mqtt.publisher import Broker, Publisher
+from daemon.mqtt.publisher import Publisher
 from daemon.mqtt.topics import prediction_topic, status_topic
 from tests.sandbox.scaled import ScaledClock
 from tests.support.servers import (

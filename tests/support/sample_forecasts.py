@@ -6,8 +6,8 @@ from typing import Any
 
 import orjson
 
-from model.forecasts.calibration import DEFAULT_RULES
 from model.forecasts.forecast import SCHEMA, Basis, Forecast, Latency, ModelInfo, WindowInfo
+from model.forecasts.rules import DEFAULT_RULES
 
 MINUTE_MS = 60_000
 

@@ -13,7 +13,7 @@ from daemon.control.drift_monitor import DriftWatch
 from daemon.metrics.metrics import Metrics
 from daemon.scoring.accuracy import Accuracy
 from daemon.scoring.rolling import RollingPool
-from model.forecasts.calibration import DEFAULT_RULES
+from model.forecasts.rules import DEFAULT_RULES
 from model.inference.engine import Engine
 from model.serving import ServedModel
 from model.shared_state.retrain_request import REQUEST, take_request

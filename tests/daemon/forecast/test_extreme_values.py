@@ -21,7 +21,7 @@ from daemon.forecast.cache_warming import CacheWarmer
 from daemon.forecast.forming import Forming
 from model.core.candle import LEAST_PRICE, MOST_PRICE, Candle
 from model.core.errors import BadCandle
-from model.forecasts.calibration import Rules
+from model.forecasts.rules import Rules
 from model.history.store import History
 from model.inference.engine import Engine
 from model.registry.bundle import Bundle

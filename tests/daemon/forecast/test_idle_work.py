@@ -11,6 +11,7 @@ from typing import cast
 
 import pytest
 
+from daemon.forecast.accounting import DeferredAccounting
 from daemon.forecast.idle_work import IdleWork
 from model.history.store import History
 from model.registry.bundle import Bundle

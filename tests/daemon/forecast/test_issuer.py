@@ -22,8 +22,9 @@ from daemon.persistence.recorder import Recorder
 from daemon.runtime.clock import SystemClock
 from daemon.scoring.accuracy import Accuracy
 from model.core.candle import Candle, Ohlcv, Timeframe
-from model.forecasts.calibration import DEFAULT_RULES, Outlook
+from model.forecasts.calibration import Outlook
 from model.forecasts.forecast import Forecast, Market, ModelInfo
+from model.forecasts.rules import DEFAULT_RULES
 
 T0 = 1_776_859_560_000
 MINUTE = Timeframe.parse("1m")

@@ -15,7 +15,7 @@ import pytest
 from daemon.jobs.retrain import RetrainJob, retrain
 from model.core.candle import Candle, Ohlcv, Timeframe
 from model.core.errors import CandlecastError
-from model.forecasts.calibration import Rules
+from model.forecasts.rules import Rules
 from model.history.store import History
 from model.registry.registry import Registry
 from model.shared_state.live_trial import FOLDER, Trial, TrialFiles

@@ -14,7 +14,7 @@ import pytest
 from daemon.metrics.metrics import Metrics
 from daemon.persistence.learned_state import LearnedStateStore
 from daemon.persistence.recorder import Recorder
-from model.forecasts.calibration import Rules
+from model.forecasts.rules import Rules
 from model.history.store import FittedScaler, History
 from model.inference.engine import Engine
 from model.registry.bundle import Bundle

@@ -15,8 +15,8 @@ from jsonschema import Draft202012Validator, ValidationError
 
 from model.core.candle import Candle, FinalBy, Ohlcv, Timeframe
 from model.forecasts.batch import COLUMNS, Common, ForecastBatch, JsonWriter
-from model.forecasts.calibration import DEFAULT_RULES, Rules
 from model.forecasts.forecast import Market, ModelInfo, Skill
+from model.forecasts.rules import DEFAULT_RULES, Rules
 from tests.support.sample_forecasts import document, payload
 
 MARKET = Market("trader-1", "binance", ("BTC/USDT", "ÄÖ/USDT:USDT"), Timeframe.parse("1m"))

@@ -20,8 +20,9 @@ from benchmarks.research.intervals import (
     serve,
 )
 from benchmarks.research.intervals import scaled as constant
-from model.forecasts.calibration import Calibration, Outlook, Rules
+from model.forecasts.calibration import Calibration, Outlook
 from model.forecasts.residuals import LEVELS, Residuals, SymbolResiduals
+from model.forecasts.rules import Rules
 from model.forecasts.volatility import WARMUP
 from tests.support.tiny_models import random_candles
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 
-from model.forecasts.calibration import DEFAULT_RULES
 from model.forecasts.forecast import (
     Basis,
     Forecast,
@@ -17,6 +16,7 @@ from model.forecasts.forecast import (
     WindowInfo,
     batch_payload,
 )
+from model.forecasts.rules import DEFAULT_RULES
 from tests.support.sample_forecasts import payload
 
 FULL = Forecast(

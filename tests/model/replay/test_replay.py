@@ -16,8 +16,8 @@ import pytest
 
 from daemon.control.hot_swap import HotSwap
 from daemon.persistence.learned_state import LearnedStateStore
-from model.forecasts.calibration import Rules
 from model.forecasts.residuals import LEVELS, Residuals, SymbolResiduals
+from model.forecasts.rules import Rules
 from model.forecasts.volatility import WARMUP
 from model.history.reader import HistoryReader
 from model.history.store import History

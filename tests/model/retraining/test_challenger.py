@@ -16,8 +16,8 @@ from model.core.candle import Candle, Ohlcv, Timeframe
 from model.core.errors import CandlecastError
 from model.evaluation.reliability import SIDES, Told, reliability, told
 from model.features.scaler import ScalerSet
-from model.forecasts.calibration import Rules
 from model.forecasts.residuals import LEVELS, Residuals, SymbolResiduals
+from model.forecasts.rules import Rules
 from model.history.reader import newest_known
 from model.registry.bundle import Bundle
 from model.registry.registry import Registry

@@ -11,13 +11,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from model.evaluation.model_check import LEAST, doubtful, faults, summary
 from model.features.scaler import Target
 from model.features.streaming import CLOSE_FEATURES, LOG_RETURN_FEATURES, Indicators
 from model.inference.engine import Engine
 from model.inference.onnx_export import LstmWeights
 from model.registry.bundle import Bundle
 from model.serving import ServedModel
+from model.serving_check import LEAST, doubtful, faults, summary
 from tests.support.tiny_models import Floats, drawn_weights, fitted_scalers, shifted, write
 
 INDICATORS = Indicators()
