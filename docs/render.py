@@ -1,4 +1,4 @@
-"""What the documentation takes from the code: settings, metrics, exchanges, dashboard.
+"""What the documentation takes from the code: rooms, settings, metrics, exchanges, dashboard.
 
 `make docs` runs it. A test compares the files with what this would write, so they cannot go stale.
 """
@@ -19,6 +19,7 @@ from pydantic import BaseModel, SecretStr
 from config.settings import Settings
 from daemon.metrics.metrics import Metrics
 from docs.exchange_table import exchanges
+from docs.rooms_page import architecture
 from monitoring import dashboard
 
 if typing.TYPE_CHECKING:
@@ -155,6 +156,7 @@ def metrics() -> str:
 def rendered() -> dict[Path, str]:
     """Every file that is written, with its text."""
     return {
+        DOCS / "architecture.md": architecture(),
         DOCS / "configuration.md": configuration(),
         DOCS / "metrics.md": metrics(),
         DOCS / "exchanges.md": exchanges(),
