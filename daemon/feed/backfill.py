@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from typing import TYPE_CHECKING, Any, Protocol
 
 from daemon.candles.closing import grace_ms
 from daemon.candles.overdue import Overdue
 from daemon.exchange.rate_limits import Banned
+from daemon.runtime.backoff import Backoff
+from daemon.runtime.outage import Outage
 from model.core.errors import ExchangeError
 
 if TYPE_CHECKING:
@@ -26,7 +29,8 @@ _WORKERS = 4
 _OVERLAP = 3
 """Closed candles fetched again, so that a late revision of them is seen."""
 
-_BACKOFF_S = (0.5, 15.0)
+_RETRY_MIN_S = 0.5
+_RETRY_MAX_S = 15.0
 
 _JOINING_TRIES = 5
 """So often a history is asked that does not reach back to a window: one answer may lack candles,
@@ -67,6 +71,7 @@ class Backfill:
         metrics: Metrics,
         on_history: Callable[[str, Sequence[Candle]], None],
         capacity: int,
+        draw: Callable[[], float] = random.random,
     ) -> None:
         """Prepare; `run` does the fetching.
 
@@ -78,6 +83,7 @@ class Backfill:
             metrics: counts fetches and failures.
             on_history: receives what was fetched.
             capacity: candles that a window holds.
+            draw: random numbers of [0, 1) for the jitter of retries.
         """
         self._feed = feed
         self._windows = {window.symbol: window for window in windows}
@@ -95,7 +101,8 @@ class Backfill:
         self._down = False
         self._work = asyncio.Event()
         self._trouble = asyncio.Event()
-        self._delay = _BACKOFF_S[0]
+        self._backoff = Backoff(_RETRY_MIN_S, _RETRY_MAX_S, draw)
+        self._outage = Outage(log)
         self._ban_s = 0.0
         self._overdue = Overdue(timeframe)
 
@@ -140,9 +147,8 @@ class Backfill:
         while True:
             await self._trouble.wait()
             self._trouble.clear()
-            await self._clock.sleep(max(self._delay, self._ban_s))
+            await self._clock.sleep(max(self._backoff.next_delay_s(), self._ban_s))
             self._ban_s = 0.0
-            self._delay = min(2 * self._delay, _BACKOFF_S[1])
             self._wanted |= self._failed
             self._work.set()
 
@@ -157,7 +163,7 @@ class Backfill:
         if self._failed:
             self._trouble.set()
         else:
-            self._delay = _BACKOFF_S[0]
+            self._backoff.reset()
 
     async def _fetch_wanted(self) -> None:
         while (symbol := self._next()) is not None:
@@ -191,16 +197,14 @@ class Backfill:
         except ExchangeError as error:
             if isinstance(error, Banned):
                 self._ban_s = error.seconds
-            if not self._unanswered:
-                log.warning("%s; trying again", error)
+            self._outage.begin("%s; trying again", error)
             self._unanswered.add(symbol)
             return False
         self._answered = True
         self._metrics.feed_backfill_candles.inc(len(candles))
-        if symbol in self._unanswered:
-            self._unanswered.discard(symbol)
-            if not self._unanswered:
-                log.info("the exchange's history answers again")
+        self._unanswered.discard(symbol)
+        if not self._unanswered:
+            self._outage.end("the exchange's history answers again")
         if len(window) and candles and since_ms < (following_ms or 0) < candles[0].open_ms:
             # The hole would pass for periods without a trade.
             self._note_unjoined(window)

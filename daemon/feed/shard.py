@@ -11,6 +11,8 @@ from daemon.exchange.ccxt_client import network_errors
 from daemon.exchange.rate_limits import BANNING
 from daemon.feed.connection import Connection, ConnectionListener
 from daemon.feed.liveness import expected_interval_s
+from daemon.runtime.backoff import Backoff
+from daemon.runtime.outage import Outage
 from daemon.runtime.tasks import unwrap_expected, wait_first
 
 if TYPE_CHECKING:
@@ -23,9 +25,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("candlecast.feed")
 
-_BACKOFF_S: Final = (0.5, 30.0)
+_RECONNECT_MIN_S: Final = 0.5
+_RECONNECT_MAX_S: Final = 30.0
 
-_REFUSED_S: Final = 900.0
+_REFUSED_MAX_S: Final = 900.0
 """A symbol that the exchange refuses is rarely listed again within minutes."""
 
 _HANDOVER_S: Final = 30.0
@@ -105,7 +108,7 @@ class StreamSupervisor:
         self._renew_s = renew_s
         self._usual_s = expected_interval_s(source.timeframe.ms)
         self._interval_s = self._usual_s
-        self._broken = False
+        self._outage = Outage(log)
         self._changed = asyncio.Event()
 
     def watch(self, symbols: Sequence[str]) -> None:
@@ -116,28 +119,28 @@ class StreamSupervisor:
 
     async def run(self) -> None:
         """Connect again and again, until cancelled."""
-        delay_s = _BACKOFF_S[0]
+        backoff = Backoff(_RECONNECT_MIN_S, _RECONNECT_MAX_S)
         while True:
             while not self.symbols:
                 self._changed.clear()
                 await self._changed.wait()
-            started_s, longest_s = self._clock.monotonic(), _BACKOFF_S[1]
+            started_s, refused = self._clock.monotonic(), False
             try:
                 await self._relay()
             except network_errors() as error:
                 self._metrics.feed_reconnects.inc()
                 self._ear.on_lost(self.symbols)
-                if self._is_refused(error):
-                    if self._changed.is_set():
-                        continue
-                    longest_s = _REFUSED_S
+                refused = self._is_refused(error)
+                if refused and self._changed.is_set():
+                    continue
                 if (headers := handshake_ban(error)) is not None:
                     self._rest.note_ban(headers, "")
-                self._note_loss(f"lost the candle stream of {len(self.symbols)} symbols: {error}")
-            if self._clock.monotonic() - started_s > _BACKOFF_S[1]:
-                delay_s = _BACKOFF_S[0]
+                self._outage.begin(
+                    "lost the candle stream of %d symbols: %s", len(self.symbols), error
+                )
+            backoff.reset_if_steady(self._clock.monotonic() - started_s)
+            delay_s = backoff.next_delay_s(_REFUSED_MAX_S if refused else None)
             await wait_first(self._clock, delay_s, self._changed)
-            delay_s = min(delay_s * 2, longest_s)
 
     def _is_refused(self, error: Exception) -> bool:
         """Whether symbols are refused by name; whoever listens may take them out."""
@@ -214,24 +217,17 @@ class StreamSupervisor:
         """Give more time to an exchange that speaks less often than expected."""
         self._metrics.feed_silent.inc()
         self._ear.on_deaf(leg.link.deaf_to)
-        self._note_loss(leg.link.silence)
+        self._outage.begin("%s", leg.link.silence)
         lasted_s = self._clock.monotonic() - leg.started_s
         lasting = lasted_s > _LASTING * self._interval_s
         more_s = min(2 * self._interval_s, _LONGEST_INTERVAL_S)
         self._interval_s = self._usual_s if lasting else more_s
 
-    def _note_loss(self, line: str) -> None:
-        if not self._broken:
-            log.warning("%s", line)
-        self._broken = True
-
     async def _note_return(self, link: Connection) -> None:
         """Say that the stream is back; one that only comes and goes is not."""
         await link.heard.wait()
         await self._clock.sleep(_STEADY_S)
-        if self._broken:
-            log.info("the candle stream of %d symbols is back", len(self.symbols))
-        self._broken = False
+        self._outage.end("the candle stream of %d symbols is back", len(self.symbols))
 
 
 def handshake_ban(error: Exception) -> Mapping[str, Any] | None:

@@ -23,6 +23,8 @@ from daemon.mqtt.outbox import Outbox, Outgoing
 from daemon.mqtt.refusals import NOT_AUTHORIZED, TOO_LARGE, denial_advice
 from daemon.mqtt.topics import ROOT, status_topic
 from daemon.runtime.address import host_port
+from daemon.runtime.backoff import Backoff
+from daemon.runtime.outage import Outage
 from daemon.runtime.tasks import unwrap_expected
 from model.core.errors import BrokerError
 
@@ -34,7 +36,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("candlecast.mqtt")
 
-_BACKOFF_S = (0.25, 2.5)
+_RECONNECT_MIN_S = 0.25
+_RECONNECT_MAX_S = 2.5
 """A broker that is back has the latest forecasts again within five seconds."""
 
 _STEADY_S = 1.0
@@ -81,7 +84,7 @@ class Publisher:
         self._negotiation = Negotiation()
         self._limits_told = EVERYTHING
         self._muted: dict[str, float] = {}
-        self._broken = False
+        self._outage = Outage(log)
         self._fatal: BrokerError | None = None
         self.announce("starting", (), None)
         # Version 3.1.1 has no message expiry: a retained forecast would outlive its use.
@@ -156,8 +159,7 @@ class Publisher:
             BrokerError: the broker refuses these credentials, or the status that they would write;
                 trying again would not help.
         """
-        shortest_s, longest_s = _BACKOFF_S
-        delay_s = shortest_s
+        backoff = Backoff(_RECONNECT_MIN_S, _RECONNECT_MAX_S)
         while True:
             started_s = self._clock.monotonic()
             try:
@@ -171,11 +173,9 @@ class Publisher:
                     raise self._fatal from None
                 self._note_loss(error)
             # A broker that accepts and hangs up again and again is no better than none.
-            if self._clock.monotonic() - started_s > longest_s:
-                delay_s = shortest_s
+            if backoff.reset_if_steady(self._clock.monotonic() - started_s):
                 self._negotiation.start_over()
-            await self._clock.sleep(delay_s)
-            delay_s = min(2 * delay_s, longest_s)
+            await self._clock.sleep(backoff.next_delay_s())
 
     async def _connect(self) -> None:
         """Open one connection and use it until it is lost.
@@ -212,11 +212,9 @@ class Publisher:
         return host_port(self._broker.host, self._broker.port)
 
     def _note_loss(self, error: LinkLostError) -> None:
-        if not self._broken:
-            log.warning(
-                "no MQTT broker at %s (%s); forecasts wait in the outbox", self._address, error
-            )
-            self._broken = True
+        self._outage.begin(
+            "no MQTT broker at %s (%s); forecasts wait in the outbox", self._address, error
+        )
 
     async def _serve(self, link: MqttConnection) -> None:
         """Use one connection until it is lost."""
@@ -239,9 +237,7 @@ class Publisher:
     async def _note_return(self, limits: Limits) -> None:
         # A broker that accepts and hangs up at once is not back, and not worth a line each time.
         await self._clock.sleep(_STEADY_S)
-        if self._broken:
-            log.info("the MQTT broker is back")
-        self._broken = False
+        self._outage.end("the MQTT broker is back")
         if limits not in (EVERYTHING, self._limits_told):
             log.warning("the MQTT broker at %s %s", self._address, limits.in_words())
             self._limits_told = limits

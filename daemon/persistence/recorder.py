@@ -9,6 +9,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from daemon.runtime.backoff import Backoff
+from daemon.runtime.outage import Outage
 from model.core.candle import Candle
 from model.core.errors import HistoryError
 from model.forecasts.forecast import Forecast
@@ -30,7 +32,8 @@ _TOGETHER: Final = 4_000
 _SETTLE_S: Final = 0.1
 """Rows wait this long for others, so that the thread starts when the burst is over."""
 
-_BACKOFF_S: Final = (1.0, 30.0)
+_RETRY_MIN_S: Final = 1.0
+_RETRY_MAX_S: Final = 30.0
 _PRUNE_EVERY_S: Final = 3_600.0
 _PRUNE_PAUSE_S: Final = 0.05
 
@@ -69,7 +72,7 @@ class Recorder:
         self._rows: deque[_Row] = deque()
         self._wake = asyncio.Event()
         self._turn = asyncio.Lock()
-        self._failing = False
+        self._outage = Outage(log)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="history")
 
     def candle(self, candle: Candle) -> None:
@@ -125,8 +128,7 @@ class Recorder:
             self._rows.clear()
 
     async def _write_always(self) -> None:
-        shortest_s, longest_s = _BACKOFF_S
-        delay_s = shortest_s
+        backoff = Backoff(_RETRY_MIN_S, _RETRY_MAX_S)
         while True:
             await self._wake.wait()
             await self._clock.sleep(_SETTLE_S)
@@ -136,11 +138,10 @@ class Recorder:
                     await self._write_some()
                 except HistoryError as error:
                     self._note_failure(error)
-                    await self._clock.sleep(delay_s)
-                    delay_s = min(2 * delay_s, longest_s)
+                    await self._clock.sleep(backoff.next_delay_s())
                 else:
                     self._note_success()
-                    delay_s = shortest_s
+                    backoff.reset()
 
     async def _write_some(self) -> None:
         """Write the oldest rows in one go; what fails goes back to its place."""
@@ -174,14 +175,10 @@ class Recorder:
 
     def _note_failure(self, error: HistoryError) -> None:
         self._metrics.history_failing.set(1)
-        if not self._failing:
-            log.warning(
-                "%s; forecasts go on, the newest %d rows wait in memory", error, self._max_rows
-            )
-        self._failing = True
+        self._outage.begin(
+            "%s; forecasts go on, the newest %d rows wait in memory", error, self._max_rows
+        )
 
     def _note_success(self) -> None:
         self._metrics.history_failing.set(0)
-        if self._failing:
-            log.info("history is written again; %d rows waiting", len(self._rows))
-        self._failing = False
+        self._outage.end("history is written again; %d rows waiting", len(self._rows))

@@ -12,6 +12,7 @@ from rich.live import Live
 
 from daemon.mqtt.topics import ROOT
 from daemon.runtime.address import host_port
+from daemon.runtime.backoff import Backoff
 from daemon.runtime.tasks import unwrap_expected
 from daemon.watch.keyboard import TableView, pressed
 from daemon.watch.table import render
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     from daemon.watch.board import Board, Row
 
 _REFRESH_PER_S: Final = 4
-_BACKOFF_S: Final = (0.5, 5.0)
+_RECONNECT_MIN_S: Final = 0.5
+_RECONNECT_MAX_S: Final = 5.0
 _PREDICTIONS: Final = f"{ROOT}/+/+/+/prediction"
 _STATES: Final = f"{ROOT}/status/+"
 _LONGEST_BYTES: Final = 65_536
@@ -162,15 +164,15 @@ async def _follow(
     broker: Broker, board: Board, clock: Clock, tell: Callable[[Mapping[str, Any], Row], None]
 ) -> None:
     """Connect again and again, but not if the first time fails."""
-    shortest_s, longest_s = _BACKOFF_S
-    delay_s, met = shortest_s, False
+    backoff, met = Backoff(_RECONNECT_MIN_S, _RECONNECT_MAX_S), False
     address = host_port(broker.host, broker.port)
     while True:
         try:
             async with connect(broker) as client:
                 for topic in (_STATES, _PREDICTIONS):
                     await _subscribe(client, topic, address)
-                board.trouble, met, delay_s = None, True, shortest_s
+                board.trouble, met = None, True
+                backoff.reset()
                 async for message in client.messages:
                     _take(message, board, tell)
         except aiomqtt.MqttError as error:
@@ -178,8 +180,7 @@ async def _follow(
                 msg = f"cannot read from the MQTT broker at {address}: {error}"
                 raise BrokerError(msg) from None
             board.trouble = f"no broker at {address} ({error}); trying again"
-        await clock.sleep(delay_s)
-        delay_s = min(2 * delay_s, longest_s)
+        await clock.sleep(backoff.next_delay_s())
 
 
 async def _subscribe(client: aiomqtt.Client, topic: str, address: str) -> None:

@@ -68,8 +68,9 @@ async def test_reconnects_leave_tasks_descriptors_and_memory_where_they_were(
     tmp_path: Path, rounds: Rounds, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Pauses between attempts would take hours.
-    monkeypatch.setattr(stream_module, "_BACKOFF_S", (0.1, 0.1))
-    monkeypatch.setattr(publisher_module, "_BACKOFF_S", (0.1, 0.1))
+    for module in (stream_module, publisher_module):
+        monkeypatch.setattr(module, "_RECONNECT_MIN_S", 0.1)
+        monkeypatch.setattr(module, "_RECONNECT_MAX_S", 0.1)
     arena = Arena(tmp_path, second_tape(3), 6.0)
     held = []
     async with nothing_left(), arena.running():

@@ -50,7 +50,7 @@ def test_lines_say_when_in_utc_who_and_what() -> None:
         log.debug("not shown")
     (line,) = lines
     assert re.fullmatch(
-        r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z WARNING daemon\.trial: lost it "
+        r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z WARNING candlecast\.trial: lost it "
         r"\[symbol=A/B seq=7\]",
         line,
     )
@@ -149,7 +149,11 @@ def test_the_journal_is_recognised_by_its_stream(tmp_path: Path) -> None:
             log.warning("object")
         stream.seek(0)
         lines = stream.read().splitlines()
-    assert lines[:3] == ["<3>daemon.trial: first [seq=7]", "<3>second", "<6>daemon.trial: fine"]
+    assert lines[:3] == [
+        "<3>candlecast.trial: first [seq=7]",
+        "<3>second",
+        "<6>candlecast.trial: fine",
+    ]
     assert lines[3].startswith('<4>{"time":')
 
 
@@ -166,7 +170,7 @@ def test_nothing_is_left_behind() -> None:
 
 SLOW = """\
 import logging, sys, time
-from daemon.logs import logging_to
+from daemon.runtime.logs import logging_to
 with logging_to(sys.stderr, "DEBUG", "text", {}, time.monotonic):
     log = logging.getLogger("candlecast")
     started = time.monotonic()
@@ -210,6 +214,6 @@ def test_dropped_records_are_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
         while "dropped" not in stream.getvalue():
             time.sleep(0.01)
     told = re.findall(r"(\d+) log records were dropped", stream.getvalue())
-    shown = re.findall(r"daemon\.trial: \d+", stream.getvalue())
+    shown = re.findall(r"candlecast\.trial: \d+", stream.getvalue())
     assert sum(map(int, told)) + len(shown) == 20
     assert len(shown) in {5, 6}

@@ -37,7 +37,7 @@ async def complaint(trial: Trial, caplog: pytest.LogCaptureFixture) -> str:
         await until(lambda: any("no MQTT broker" in r.getMessage() for r in caplog.records))
         await asyncio.sleep(0.3)
         assert not trial.publisher.connected.is_set()
-    (line,) = [r.getMessage() for r in caplog.records if r.name.startswith("daemon")]
+    (line,) = [r.getMessage() for r in caplog.records if r.name.startswith("candlecast")]
     assert "\n" not in line
     return line
 
