@@ -81,7 +81,7 @@ class SymbolChanger:
         # A list of thousands of markets takes this thread some 0.3 s; begun right after a burst it
         # is over before the next one.
         await self._pipeline.settled(_SETTLE_S)
-        await self._feed.know(added)
+        await self._feed.check_symbols(added)
         guests = self._pipeline.invite(added)
         try:
             await self._fill(guests)
@@ -111,5 +111,5 @@ class SymbolChanger:
 
     def _follow(self) -> None:
         windows = self._pipeline.windows
-        self._backfill.follow(windows)
-        self._feed.watch([window.symbol for window in windows])
+        self._backfill.set_windows(windows)
+        self._feed.watch_symbols([window.symbol for window in windows])
