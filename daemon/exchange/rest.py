@@ -205,7 +205,7 @@ class RestClient:
     async def _answer(self, symbol: str, since_ms: int) -> tuple[HistoryPage, int | None, int]:
         earliest_ms = self._clock.earliest_ms()
         rows = await self._rows(symbol, since_ms, _PAGE)
-        self.grid.take(rows)
+        self.grid.learn_from(rows)
         arrived = self._clock.wall_ms(), self._clock.monotonic()
         answer = parse_history(symbol, rows, self.grid.timeframe, earliest_ms, arrived)
         for reason in answer.impossible:

@@ -6,7 +6,8 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Final
 
-from daemon.candles.volume_check import Finding, Verdict, VolumeCheck
+from daemon.candles.volume_check import VolumeCheck
+from daemon.candles.volume_units import Finding, Verdict
 from daemon.exchange.rest import RestClient
 from daemon.exchange.source import MarketSource, streams_per_connection
 from daemon.exchange.volume_units import is_known
@@ -123,7 +124,7 @@ class Feed:
             return []
         candles = await self._rest.history(symbol, since_ms)
         if (finding := self._volumes.compare(symbol, candles)) is not None:
-            self._note_volume(symbol, finding)
+            self._log_volume_finding(symbol, finding)
         self.silent_symbols.on_history(candles)
         return candles
 
@@ -137,13 +138,13 @@ class Feed:
         delay_ms = candle.received_ms - candle.close_ms
         self._metrics.exchange_delay.observe(max(0, delay_ms) / 1000)
         # `Backfill` fetches a candle that is withheld here, as overdue.
-        if (usable := self._volumes.take(candle)) is not None:
+        if (usable := self._volumes.convert(candle)) is not None:
             self._on_closed(usable)
 
     def on_candle_update(self, candle: Candle) -> None:
         """Pass on the state of a candle before its close."""
         self.silent_symbols.on_update(candle)
-        if self._on_forming is not None and (usable := self._volumes.take(candle)) is not None:
+        if self._on_forming is not None and (usable := self._volumes.convert(candle)) is not None:
             self._on_forming(usable)
 
     def on_first_update(self, symbol: str, forming_ms: int) -> None:
@@ -151,7 +152,7 @@ class Feed:
         if symbol in self._refused:
             log.info("%s streams %s again", self._source.name, symbol)
             self._refused.discard(symbol)
-        self._volumes.renew(symbol)
+        self._volumes.request_comparison(symbol)
         self._on_resumed(symbol, forming_ms)
 
     def on_stalled(self, symbols: Sequence[str]) -> None:
@@ -198,16 +199,16 @@ class Feed:
     @property
     def rest_only(self) -> list[str]:
         """Symbols whose candles come from REST alone, since the stream's volumes differ."""
-        return self._volumes.refused()
+        return self._volumes.refused_symbols()
 
     async def _compare_volumes(self) -> None:
         """Request the history that a comparison needs, a symbol at a time, until cancelled."""
         while True:
             await self._clock.sleep(_POLL_INTERVAL_S)
-            counts = self._volumes.counts()
+            counts = self._volumes.count_verdicts()
             for verdict in Verdict:
                 self._metrics.show_volumes(verdict.value, counts[verdict])
-            symbol = self._volumes.due(self._clock.wall_ms())
+            symbol = self._volumes.symbol_due(self._clock.wall_ms())
             if symbol is not None and self._ask_history is not None:
                 self._ask_history(symbol)
 
@@ -215,7 +216,7 @@ class Feed:
         size: float | None = self._rest.exchange.market(symbol).get("contractSize")
         return size
 
-    def _note_volume(self, symbol: str, finding: Finding) -> None:
+    def _log_volume_finding(self, symbol: str, finding: Finding) -> None:
         name, (verdict, factor, reason) = self._source.name, finding
         if verdict is Verdict.SCALED:
             text = "%s: volumes of %s are %g times as large by REST as by websocket: scaled"
@@ -245,7 +246,7 @@ class Feed:
         """
         size = streams_per_connection(self._source.name)
         self._refused.intersection_update(symbols)
-        self._volumes.follow(symbols)
+        self._volumes.set_symbols(symbols)
         self.silent_symbols.set_symbols(symbols, self._clock.wall_ms(), self._clock.monotonic())
         current = [supervisor.symbols for supervisor in self._supervisors]
         assigned = assign_symbols(current, symbols, self._connection_kind, size)
