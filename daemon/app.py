@@ -38,7 +38,7 @@ from daemon.persistence.learned_state import LearnedStateStore
 from daemon.persistence.recorder import Recorder
 from daemon.persistence.warm_start import resume
 from daemon.runtime.clock import Clock, SystemClock
-from daemon.runtime.sd_notify import Notifier, tell_progress
+from daemon.runtime.sd_notify import Notifier, report_progress
 from daemon.runtime.tasks import unwrap_expected
 from daemon.scoring.accuracy import Accuracy
 from daemon.web.server import serve_http
@@ -309,7 +309,7 @@ class App:
             group.create_task(self._reloader.run(), name="reload")
             if self._settings.registry.shadow:
                 group.create_task(self._shadow.run(), name="shadow")
-            if self._notifier.is_heard:
+            if self._notifier.is_enabled:
                 group.create_task(self._tell_progress(), name="notify")
 
     async def _try_out(self) -> None:
@@ -342,7 +342,7 @@ class App:
 
     async def _tell_progress(self) -> None:
         pipeline = self._pipeline
-        await tell_progress(
+        await report_progress(
             self._notifier, self._clock, pipeline.ping, pipeline.stuck_s, self._overseer.summary
         )
 

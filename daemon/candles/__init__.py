@@ -1,1 +1,1 @@
-"""Decide when a candle is closed and keep rolling windows of candles."""
+"""Decide when a candle is closed, and keep rolling windows of candles."""

@@ -1,1 +1,1 @@
-"""Turn exchange streams into closed candles without gaps."""
+"""Stream an exchange's candles and fetch those that are missing."""

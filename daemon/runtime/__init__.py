@@ -1,1 +1,1 @@
-"""Clock, tasks, logs and other services of an asyncio program."""
+"""Provide what any asyncio service needs: clock, tasks, retries, logs, systemd, TLS."""

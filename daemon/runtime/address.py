@@ -1,10 +1,10 @@
-"""Network addresses as text."""
+"""Format network addresses."""
 
 from __future__ import annotations
 
 
 def host_port(host: str, port: int) -> str:
-    """An address as URLs have it, with brackets around one of IPv6.
+    """An address as in URLs, with brackets around an IPv6 host.
 
     >>> host_port("broker.example", 1883), host_port("::1", 1883)
     ('broker.example:1883', '[::1]:1883')

@@ -1,4 +1,4 @@
-"""The one place that reads a clock; everything else is given one."""
+"""Read the machine's clocks; all other code takes a `Clock` or a time as an argument."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Wall time for what the world sees, monotonic time for durations and deadlines."""
+    """Wall time for timestamps, monotonic time for durations and deadlines."""
 
     def wall_ms(self) -> int:
-        """Unix time in milliseconds; may jump when somebody sets the clock."""
+        """Unix time in milliseconds; jumps when the clock is set."""
 
     def monotonic(self) -> float:
         """Seconds that never jump, from an arbitrary origin."""

@@ -1,4 +1,8 @@
-"""The forward proxy that the environment names for an address: HTTPS_PROXY and its relatives."""
+"""Choose the forward proxy for an address from the environment (HTTPS_PROXY and others).
+
+The standard library parses the variables (`urllib.request`). What is written here is the choice by
+scheme, since ccxt takes one proxy for all addresses, and aiohttp reads no ``ALL_PROXY``.
+"""
 
 from __future__ import annotations
 
@@ -20,25 +24,25 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("candlecast.runtime")
 
-_KINDS: Final = {"https": "https", "wss": "https", "http": "http", "ws": "http"}
-_ASKED: Final = ("https", "http", "all")
+_VARIABLE_BY_SCHEME: Final = {"https": "https", "wss": "https", "http": "http", "ws": "http"}
+_VARIABLES: Final = ("https", "http", "all")
 _HTTP_PORT: Final = 80
 
 
 def environment() -> Mapping[str, str]:
-    """The proxies of the environment by what they are for: ``http``, ``https``, ``all``, ``no``."""
+    """Proxies of the environment: ``http``, ``https``, ``all``; ``no`` lists exceptions."""
     return getproxies_environment()
 
 
 def proxy_for(url: str, proxies: Mapping[str, str]) -> str | None:
-    """The HTTP proxy to reach an address by, None for none.
+    """The HTTP proxy for an address; None for a direct connection.
 
     Args:
-        url: of REST or of a websocket.
-        proxies: as `environment` has them. Loopback addresses never go through a proxy.
+        url: address of a REST or websocket endpoint.
+        proxies: as `environment` returns them. Loopback addresses never go through a proxy.
 
     Raises:
-        ConfigError: the proxy is of another kind.
+        ConfigError: the proxy is not an HTTP proxy.
 
     >>> proxy_for("wss://stream.example/ws", {"https": "proxy:3128", "no": "api.example"})
     'http://proxy:3128'
@@ -46,7 +50,7 @@ def proxy_for(url: str, proxies: Mapping[str, str]) -> str | None:
     """
     split = urlsplit(url)
     host = split.hostname or ""
-    named = proxies.get(_KINDS.get(split.scheme, ""), "") or proxies.get("all", "")
+    named = proxies.get(_VARIABLE_BY_SCHEME.get(split.scheme, ""), "") or proxies.get("all", "")
     if not named or _is_loopback(host) or proxy_bypass_environment(host, dict(proxies)):
         return None
     proxy = _with_scheme(named)
@@ -64,25 +68,25 @@ def proxy_for(url: str, proxies: Mapping[str, str]) -> str | None:
 
 
 def proxied(base: type[Any]) -> type[Any]:
-    """A subclass of a ccxt exchange that goes through the environment's proxy."""
+    """A subclass of a ccxt exchange that uses the environment's proxy."""
     from aiohttp.helpers import strip_auth_from_url
     from yarl import URL
 
     def without_login(proxy: str | None) -> str | None:
-        # An error of aiohttp shows the address of the proxy.
+        # Errors of aiohttp show the address of the proxy.
         return None if proxy is None else str(strip_auth_from_url(URL(proxy))[0])
 
     class Proxied(base):  # type: ignore[misc]
         def open(self, lazy: bool = False) -> None:  # noqa: FBT001, FBT002 - ccxt's signature
             super().open(lazy)
             proxies = environment()
-            named = next((proxies[kind] for kind in _ASKED if proxies.get(kind)), "")
+            named = next((proxies[kind] for kind in _VARIABLES if proxies.get(kind)), "")
             if "@" in named:
                 login = strip_auth_from_url(URL(_with_scheme(named)))[1]
                 self.session._default_proxy_auth = login  # noqa: SLF001
 
         def check_proxy_settings(self, url: str, *_: object) -> list[str | None]:
-            """What ccxt asks before each request: proxies for HTTP, HTTPS and SOCKS."""
+            """Called by ccxt before each request: proxies for HTTP, HTTPS and SOCKS."""
             return [None, without_login(proxy_for(url, environment())), None]
 
         def client(self, url: str) -> Any:  # noqa: ANN401 - ccxt's
@@ -95,17 +99,17 @@ def proxied(base: type[Any]) -> type[Any]:
 
 
 def proxies_of(exchange: Any, *, streams: bool = True) -> list[str]:  # noqa: ANN401 - ccxt's
-    """Host and port of each proxy that an exchange is reached through, without user and password.
+    """Host and port of each proxy used for an exchange, without user and password.
 
     Args:
         exchange: ccxt instance.
-        streams: whether it will be asked for streams as well.
+        streams: whether websockets are used as well.
 
     Raises:
         ConfigError: a proxy cannot be used.
     """
     proxies = environment()
-    named = {proxies[kind] for kind in _ASKED if proxies.get(kind)}
+    named = {proxies[kind] for kind in _VARIABLES if proxies.get(kind)}
     if not named:
         return []
     urls = map(exchange.implode_hostname, _addresses(exchange.urls.get("api")))
@@ -118,7 +122,7 @@ def proxies_of(exchange: Any, *, streams: bool = True) -> list[str]:  # noqa: AN
 
 
 def note_proxies(exchange: Any, *, streams: bool = True) -> None:  # noqa: ANN401 - ccxt's
-    """Log what an exchange is reached through.
+    """Log the proxies used for an exchange.
 
     Raises:
         ConfigError: a proxy cannot be used.

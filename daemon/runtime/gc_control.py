@@ -1,4 +1,4 @@
-"""Garbage collection between bursts instead of in the middle of one."""
+"""Run garbage collection between bursts of candles instead of in the middle of one."""
 
 from __future__ import annotations
 
@@ -7,23 +7,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-_YOUNG_S: Final = 1.0
-_OLD_S: Final = 60.0
-_PATIENCE_S: Final = 10.0
-"""A daemon that is never idle has its garbage collected at least so often."""
+_YOUNG_INTERVAL_S: Final = 1.0
+_OLD_INTERVAL_S: Final = 60.0
+_MAX_WAIT_S: Final = 10.0
+"""Longest time without a collection if the daemon is never idle."""
 
 
 class GcScheduler:
-    """Decides when to collect: young garbage every second, old every minute, when nothing waits.
+    """Decides when to collect: young objects every second, old ones every minute, while idle.
 
-    Left to itself, the collector runs when enough objects were made, which is in the middle of a
-    burst of closing candles; there it costs a fifth of the burst.
+    Automatic collection starts after a number of allocations, which is in the middle of a burst of
+    closing candles, and costs a fifth of the burst.
     """
 
     def __init__(self, now_s: float) -> None:
-        """Begin at ``now_s`` (monotonic)."""
-        self._young_s = now_s
-        self._old_s = now_s
+        """Start at ``now_s`` (monotonic)."""
+        # When the last collection of each kind ran, monotonic clock.
+        self._last_young_s = now_s
+        self._last_old_s = now_s
 
     def due(self, now_s: float, *, idle: bool) -> int | None:
         """The oldest generation to collect now, or None.
@@ -32,13 +33,13 @@ class GcScheduler:
             now_s: monotonic clock.
             idle: whether no candle waits.
         """
-        since_s = now_s - self._young_s
-        if since_s < (_YOUNG_S if idle else _PATIENCE_S):
+        since_s = now_s - self._last_young_s
+        if since_s < (_YOUNG_INTERVAL_S if idle else _MAX_WAIT_S):
             return None
-        self._young_s = now_s
-        if now_s - self._old_s < _OLD_S:
+        self._last_young_s = now_s
+        if now_s - self._last_old_s < _OLD_INTERVAL_S:
             return 1
-        self._old_s = now_s
+        self._last_old_s = now_s
         return 2
 
     def collect(self, now_s: float, *, idle: bool) -> None:
@@ -50,10 +51,10 @@ class GcScheduler:
 
 @contextmanager
 def no_gc() -> Iterator[None]:
-    """Within, nothing is collected, and what was made within is never looked at again.
+    """Disable collection in the block, and exempt the objects made in it from later collections.
 
-    For imports: they make hundreds of thousands of objects that stay. Looking for garbage among
-    them, again and again, took a quarter of a start.
+    For imports, which make hundreds of thousands of permanent objects. Scanning them took a
+    quarter of the start.
     """
     enabled = gc.isenabled()
     gc.disable()
@@ -67,7 +68,7 @@ def no_gc() -> Iterator[None]:
 
 @contextmanager
 def manual_gc() -> Iterator[None]:
-    """Within, nothing is collected but on demand, and what exists already is left alone."""
+    """Disable automatic collection in the block, and exempt existing objects from collections."""
     gc.collect()
     gc.freeze()
     gc.disable()

@@ -1,4 +1,4 @@
-"""How far long work has come: a bar on a terminal, plain lines elsewhere."""
+"""Show the progress of long work: a bar (rich) on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
 
 
 class SymbolProgress(Protocol):
-    """Shows how far the fetch has come."""
+    """Receives the progress of a fetch."""
 
     def update(self, symbol: str, done: int, total: int) -> None:
-        """``done`` candles have come of the ``total`` that the time span may have."""
+        """Show ``done`` candles of the ``total`` that the time span may have."""
 
 
-_LINES: Final = 4
-"""Plain lines from start to end of one symbol."""
+_LINES_PER_SYMBOL: Final = 4
+"""Plain lines printed from start to end of one symbol."""
 
 
 def can_redraw() -> bool:
-    """Whether what is printed can be drawn again: on a terminal that can go back to a line."""
+    """Whether stdout is a terminal that can redraw a line."""
     return sys.stdout.isatty() and os.environ.get("TERM") not in {"dumb", "unknown"}
 
 
@@ -42,19 +42,20 @@ class _Bars:
 
 class _Lines:
     def __init__(self) -> None:
-        self._said: dict[str, int] = {}
+        # Per symbol: quarters that were printed.
+        self._printed: dict[str, int] = {}
 
     def update(self, symbol: str, done: int, total: int) -> None:
-        step = done * _LINES // total
-        if step > self._said.get(symbol, 0):
-            self._said[symbol] = step
+        step = done * _LINES_PER_SYMBOL // total
+        if step > self._printed.get(symbol, 0):
+            self._printed[symbol] = step
             sys.stdout.write(f"{symbol}: {done:,} of {total:,} candles\n")
             sys.stdout.flush()
 
 
 @contextmanager
 def candles_progress() -> Iterator[SymbolProgress]:
-    """Show how many candles of each symbol have come."""
+    """Show the number of candles fetched of each symbol."""
     if not can_redraw():
         yield _Lines()
         return

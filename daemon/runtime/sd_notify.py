@@ -1,6 +1,7 @@
-"""What systemd is told: ready, reloading, stopping, how it goes, and that there is progress.
+"""Notify systemd of readiness, reloads, stopping, status and progress.
 
-The protocol is that of `sd_notify(3)`: one datagram of ``KEY=value`` lines to ``$NOTIFY_SOCKET``.
+The protocol of `sd_notify(3)` is one datagram of ``KEY=value`` lines to ``$NOTIFY_SOCKET``. It is
+written by hand because no library of the lock file has it, and sending one takes five lines.
 """
 
 from __future__ import annotations
@@ -19,53 +20,55 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("candlecast.runtime")
 
-_FEEDS: Final = 4
-"""So often per watchdog period there may be progress to tell of; systemd advises two or more."""
+_CHECKS_PER_PERIOD: Final = 4
+"""Checks for progress per watchdog period; systemd advises two or more."""
 
-_WITHOUT_WATCHDOG_S: Final = 5.0
-"""How often the status is looked at when nobody asks for progress."""
+_STATUS_INTERVAL_S: Final = 5.0
+"""Time between two checks of the status without a watchdog."""
 
-_STATUS_CHARS: Final = 200
+_MAX_STATUS_CHARS: Final = 200
 
 
 class Watchdog:
-    """Decides whether there has been progress since systemd was last told of some.
+    """Decides whether there has been progress since the last keep-alive.
 
-    A heartbeat would say that a timer works. Here nothing is said while a candle waits that nobody
-    has worked on since the last time, so that systemd hears of standstill by silence.
+    A plain heartbeat would only show that a timer runs. Here no keep-alive is sent while a candle
+    waits and nothing has been done since the last one, and systemd restarts the daemon.
     """
 
     def __init__(self, now_s: float) -> None:
-        self._fed_s = now_s
+        # When the last keep-alive was sent, monotonic clock.
+        self._last_s = now_s
 
     def has_progress(self, now_s: float, stuck_s: float) -> bool:
-        """Whether to feed systemd's watchdog at ``now_s``.
+        """Whether to send a keep-alive at ``now_s``.
 
         Args:
             now_s: monotonic seconds.
             stuck_s: for how long something has been waiting without progress, seconds; 0 if
                 nothing waits.
         """
-        if now_s - stuck_s < self._fed_s:
+        if now_s - stuck_s < self._last_s:
             return False
-        self._fed_s = now_s
+        self._last_s = now_s
         return True
 
 
 class Notifier:
-    """Talks to the service manager that started this process, if one did.
+    """Sends notifications to the service manager that started this process, if there is one.
 
-    Nothing here waits or fails: a service manager that does not listen is no reason to stop.
+    Never waits or fails: the daemon continues if the service manager does not listen.
 
     Attributes:
-        watchdog_s: systemd ends the process after so long without progress; None if it does not.
+        watchdog_s: systemd ends the process after this time without keep-alive; None if it does
+            not.
     """
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         """Read ``$NOTIFY_SOCKET`` and ``$WATCHDOG_USEC``.
 
         Raises:
-            ConfigError: they do not hold what systemd sets.
+            ConfigError: their values are not valid.
         """
         self._address = environ.get("NOTIFY_SOCKET", "")
         if self._address and self._address[0] not in "/@":
@@ -78,15 +81,15 @@ class Notifier:
         self._outage = Outage(log)
 
     @property
-    def is_heard(self) -> bool:
-        """Whether a service manager waits for notifications."""
+    def is_enabled(self) -> bool:
+        """Whether a service manager wants notifications."""
         return self._socket is not None
 
     def send(self, *lines: str) -> None:
         """Send ``KEY=value`` lines in one datagram."""
         if self._socket is None:
             return
-        # A name that begins with @ stands for one in the abstract name space, which begins with 0.
+        # A leading @ stands for the zero byte of an abstract socket address.
         address = "\0" + self._address[1:] if self._address[0] == "@" else self._address
         try:
             self._socket.sendto("\n".join(lines).encode(), address)
@@ -97,19 +100,19 @@ class Notifier:
 
     def status(self, text: str) -> None:
         """One line for `systemctl status`."""
-        self.send(f"STATUS={' '.join(text.split())[:_STATUS_CHARS]}")
+        self.send(f"STATUS={' '.join(text.split())[:_MAX_STATUS_CHARS]}")
 
     def ready(self) -> None:
-        """The service does what it is for."""
+        """The service has started."""
         self.send("READY=1")
 
     def stopping(self) -> None:
-        """The service was told to stop and is at it."""
+        """The service is stopping."""
         self.send("STOPPING=1", "STATUS=stopping")
 
     @contextmanager
     def reloading(self, clock: Clock) -> Iterator[None]:
-        """Around a reload, however it ends; `systemctl reload` waits for the end."""
+        """Announce a reload and its end, even if it fails; `systemctl reload` waits for the end."""
         self.send("RELOADING=1", f"MONOTONIC_USEC={int(clock.monotonic() * 1e6)}")
         try:
             yield
@@ -117,7 +120,7 @@ class Notifier:
             self.ready()
 
     def close(self) -> None:
-        """Give the socket back."""
+        """Close the socket."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None
@@ -133,36 +136,36 @@ def _watchdog_s(environ: Mapping[str, str]) -> float | None:
     return int(text) / 1e6
 
 
-async def tell_progress(
+async def report_progress(
     notifier: Notifier,
     clock: Clock,
     ping: Callable[[], Awaitable[None]],
     stuck_s: Callable[[float], float],
     status: Callable[[], str],
 ) -> None:
-    """Tell systemd of progress and status until cancelled.
+    """Send keep-alives and the status to systemd until cancelled.
 
-    That this runs shows that the event loop does; an answered ``ping`` that the inference thread
-    does; ``stuck_s`` that candles do not pile up. One of them missing ends the telling.
+    Running shows that the event loop works, an answered ``ping`` that the inference thread works,
+    and ``stuck_s`` that candles are being processed. Without one of them no keep-alive is sent.
 
     Args:
-        notifier: the way to systemd.
+        notifier: sends to systemd.
         clock: the injected clock.
-        ping: answered once the inference thread has got round to it.
-        stuck_s: for how long a candle has been waiting without progress at a monotonic time.
-        status: one line on how it goes.
+        ping: returns once the inference thread has run it.
+        stuck_s: at a monotonic time, seconds that a candle has been waiting without progress.
+        status: one line for `systemctl status`.
     """
     period_s = notifier.watchdog_s
-    pause_s = _WITHOUT_WATCHDOG_S if period_s is None else period_s / _FEEDS
+    pause_s = _STATUS_INTERVAL_S if period_s is None else period_s / _CHECKS_PER_PERIOD
     watchdog = Watchdog(clock.monotonic())
-    said = ""
+    sent_status = ""
     while True:
         await ping()
         now_s = clock.monotonic()
         if watchdog.has_progress(now_s, stuck_s(now_s)) and period_s is not None:
             notifier.send("WATCHDOG=1")
         text = status()
-        if text != said:
+        if text != sent_status:
             notifier.status(text)
-            said = text
+            sent_status = text
         await clock.sleep(pause_s)

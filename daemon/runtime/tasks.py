@@ -1,4 +1,4 @@
-"""Tasks that belong together: which of them comes first, and which of their errors comes out."""
+"""Wait for the first of several events, and unwrap the expected error of a task group."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ if TYPE_CHECKING:
 
 
 async def wait_first(clock: Clock, seconds: float, *events: asyncio.Event) -> None:
-    """Wait until one of ``events`` comes, for ``seconds`` of ``clock`` at most."""
+    """Wait until one of ``events`` is set, for ``seconds`` of ``clock`` at most."""
     async with asyncio.TaskGroup() as group:
         waits = [group.create_task(clock.sleep(seconds))]
-        waits += [group.create_task(_come(event)) for event in events]
+        waits += [group.create_task(_wait_event(event)) for event in events]
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         for wait in waits:
             wait.cancel()
 
 
-async def _come(event: asyncio.Event) -> None:
+async def _wait_event(event: asyncio.Event) -> None:
     await event.wait()
 
 
@@ -32,16 +32,16 @@ def unwrap_expected(
     the group waits at its end counts as a cancellation of the task around it.
 
     Raises:
-        ExceptionGroup: what else the group holds.
-        CancelledError: the current task was told to end while the group came to its end.
+        ExceptionGroup: the other errors that the group holds.
+        CancelledError: the current task was cancelled while the group ended.
     """
     known, other = group.split(kinds)
     if other is not None:
         raise other
     task = asyncio.current_task()
     if task is not None and task.cancelling():
-        # Before Python 3.13 a group forgets that over a child's error, and whoever tries again
-        # would outlive the daemon.
+        # Before Python 3.13 a group loses a cancellation when a child fails, and a loop that
+        # reconnects would not end with the daemon.
         raise asyncio.CancelledError
     error: Exception | None = known
     while isinstance(error, ExceptionGroup):

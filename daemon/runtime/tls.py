@@ -1,4 +1,8 @@
-"""TLS on both sides: as a client of the broker, as the server of the pages."""
+"""Create TLS contexts for the broker's client and for the web server.
+
+The standard library has the protocol. The checks of the files are written here: errors of OpenSSL
+name neither setting nor file, and it would ask the terminal for a passphrase.
+"""
 
 from __future__ import annotations
 
@@ -18,18 +22,23 @@ _ADVICE: Final = {
 }
 _CERTIFICATE: Final = re.compile(rb"-----BEGIN [A-Z0-9 ]*CERTIFICATE-----")
 _KEY: Final = re.compile(rb"-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----")
-_LARGEST: Final = 1 << 20
-_WANTS_OURS: Final = ("CERTIFICATE_REQUIRED", "HANDSHAKE_FAILURE")
-_REFUSES_OURS: Final = ("UNKNOWN_CA", "BAD_CERTIFICATE", "CERTIFICATE_EXPIRED", "DECRYPT_ERROR")
+_MAX_PEM_BYTES: Final = 1 << 20
+_CERTIFICATE_REQUIRED: Final = ("CERTIFICATE_REQUIRED", "HANDSHAKE_FAILURE")
+_CERTIFICATE_REFUSED: Final = (
+    "UNKNOWN_CA",
+    "BAD_CERTIFICATE",
+    "CERTIFICATE_EXPIRED",
+    "DECRYPT_ERROR",
+)
 
 
 def client_context(
     ca_file: Path | None, certificate_file: Path | None, key_file: Path | None
 ) -> ssl.SSLContext:
-    """What a client needs to know whom it talks to, and to say who it is itself.
+    """The context of a client that verifies the server and may present a certificate.
 
     Args:
-        ca_file: certificate of the authority to trust (PEM); None trusts the machine's.
+        ca_file: certificate of the authority to trust (PEM); None trusts the system's.
         certificate_file: our own certificate (PEM), None for none.
         key_file: its key.
 
@@ -49,7 +58,7 @@ def client_context(
 
 
 def server_context(certificate_file: Path, key_file: Path) -> ssl.SSLContext:
-    """What a server needs to say who it is.
+    """The context of a server that presents a certificate.
 
     Raises:
         ConfigError: a file cannot be used.
@@ -66,17 +75,17 @@ def _loaded(
         return context
     _check_pem(certificate, f"{section}.tls.certificate_file", "certificate", _CERTIFICATE)
     _check_pem(key, f"{section}.tls.key_file", "private key", _KEY)
-    asked = []
+    passphrase_requests = []
 
     def passphrase() -> bytes:
-        # Without a function that answers, OpenSSL would ask the terminal.
-        asked.append(key)
+        # Without this function OpenSSL would ask the terminal.
+        passphrase_requests.append(key)
         return b""
 
     try:
         context.load_cert_chain(certificate, key, password=passphrase)
     except (OSError, ValueError) as error:
-        if asked:
+        if passphrase_requests:
             msg = (
                 f"{section}.tls.key_file: {key} has a passphrase, which a daemon cannot ask for; "
                 f"name a key without one: openssl pkey -in {key} -out NEW"
@@ -90,7 +99,7 @@ def _loaded(
 def _check_pem(path: Path, setting: str, what: str, begins: re.Pattern[bytes]) -> None:
     try:
         with path.open("rb") as file:
-            text = file.read(_LARGEST)
+            text = file.read(_MAX_PEM_BYTES)
     except OSError as error:
         msg = f"{setting}: cannot read {path}: {error.strerror}"
         raise ConfigError(msg) from None
@@ -110,14 +119,14 @@ def _reason(error: OSError | ValueError) -> str:
 
 
 def describe_error(error: ssl.SSLError) -> str:
-    """What went wrong between us and a server, and what to do about it."""
+    """The cause of a TLS failure with a server, and what to do about it."""
     if isinstance(error, ssl.SSLCertVerificationError):
         words = error.verify_message
         advice = next((text for start, text in _ADVICE.items() if words.startswith(start)), None)
         return f"its certificate is refused: {words}" + (f"; {advice}" if advice else "")
     reason = str(error.reason or error)
-    if any(part in reason for part in _WANTS_OURS):
+    if any(part in reason for part in _CERTIFICATE_REQUIRED):
         return "it wants a certificate of ours (mqtt.tls.certificate_file)"
-    if any(part in reason for part in _REFUSES_OURS):
+    if any(part in reason for part in _CERTIFICATE_REFUSED):
         return f"it refuses our certificate ({reason.replace('_', ' ').lower()})"
     return f"no TLS with it: {reason.replace('_', ' ').lower()}; does mqtt.port speak TLS?"

@@ -140,7 +140,7 @@ async def test_a_quiet_market_is_probed_by_rest_before_it_is_called_stale(site: 
 async def test_sockets_are_renewed_before_24_hours_without_losing_a_candle(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(feed_module, "_RENEW_S", 4.0)
+    monkeypatch.setattr(feed_module, "_RENEW_AFTER_S", 4.0)
     async with site.running():
         await until(lambda: site.heard.has_counted("feed_renewals", 4))
         await until(lambda: site.exchange.streams.clients == 1)

@@ -181,7 +181,7 @@ async def test_a_lost_stream_is_said_once_and_so_is_its_return(
 async def test_a_renewal_that_fails_costs_nothing(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(feed_module, "_RENEW_S", 3.0)
+    monkeypatch.setattr(feed_module, "_RENEW_AFTER_S", 3.0)
     clock, tape = ScaledClock(2.0), second_tape(2)
     async with SandboxExchange(tape, clock=clock) as exchange:
         heard = make_feed((exchange.rest_url, exchange.ws_url), tape.symbols, clock, timeframe="1s")
@@ -203,7 +203,7 @@ async def test_pauses_between_subscriptions_are_no_silence_and_no_reason_to_hang
 ) -> None:
     """Kraken's class watches one symbol a call; with a quarter of a minute between two."""
     monkeypatch.setattr(ccxt_tap, "READERS", {})
-    monkeypatch.setattr(feed_module, "_RENEW_S", 240.0)
+    monkeypatch.setattr(feed_module, "_RENEW_AFTER_S", 240.0)
     described = ccxt.pro.kraken.describe
 
     def slower(exchange: Any) -> Any:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.runtime.sd_notify import Notifier, Watchdog, tell_progress
+from daemon.runtime.sd_notify import Notifier, Watchdog, report_progress
 from model.core.errors import ConfigError
 from tests.support.manual_clock import HandClock
 from tests.support.servers import MAX_WAIT_S
@@ -35,7 +35,7 @@ def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def test_what_a_service_manager_hears(address: str) -> None:
     with manager(address) as listening:
         notifier = Notifier({"NOTIFY_SOCKET": address})
-        assert notifier.is_heard
+        assert notifier.is_enabled
         clock = HandClock(0)
         notifier.ready()
         notifier.status("20 symbols;\nbroker connected")
@@ -90,7 +90,7 @@ def test_a_service_manager_that_does_not_read_stops_nobody(address: str) -> None
 
 def test_without_a_service_manager_nothing_is_said() -> None:
     notifier = Notifier({})
-    assert not notifier.is_heard
+    assert not notifier.is_enabled
     assert notifier.watchdog_s is None
     notifier.ready()
     notifier.close()
@@ -136,7 +136,7 @@ def test_the_watchdog_is_fed_if_and_only_if_there_was_progress(
 
 
 class Inner:
-    """What `tell_progress` asks, under the test's control."""
+    """What `report_progress` asks, under the test's control."""
 
     def __init__(self) -> None:
         self.answers = asyncio.Event()
@@ -172,7 +172,7 @@ async def test_silence_while_the_inference_thread_or_a_candle_is_stuck(address: 
 
         async with asyncio.TaskGroup() as group:
             task = group.create_task(
-                tell_progress(notifier, clock, inner.ping, inner.stuck_s, inner.status)
+                report_progress(notifier, clock, inner.ping, inner.stuck_s, inner.status)
             )
             assert await heard() == "WATCHDOG=1"
             assert await heard() == "STATUS=fine"
