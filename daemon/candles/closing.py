@@ -103,8 +103,8 @@ class ClosingRule:
         )
         known_at_ms = candle.close_ms if closed else opened
         if known_at_ms > now_ms + self._max_skew_ms:
-            what = "close" if closed else "begin"
-            msg = f"{symbol}: a candle is said to {what} {known_at_ms - now_ms} ms from now"
+            what = "close" if closed else "open"
+            msg = f"{symbol}: a candle would {what} {known_at_ms - now_ms} ms from now"
             raise BadCandle(msg)
         if closed:
             self._drop_forming(symbol, opened)

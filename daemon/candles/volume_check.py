@@ -11,7 +11,7 @@ from math import inf
 from typing import TYPE_CHECKING, Final
 
 from daemon.candles.closing import grace_ms
-from daemon.candles.volume_units import (
+from daemon.candles.volume_comparison import (
     MAX_COMPARED,
     MAX_REVISION,
     PENDING,

@@ -1,4 +1,7 @@
-"""The rolling window of one symbol: order, revisions and gaps, without I/O or clock."""
+"""Keep the newest closed candles of one symbol in order, through revisions and gaps.
+
+No I/O, no clock.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +20,12 @@ if TYPE_CHECKING:
     from model.core.candle import Candle, Timeframe
 
 
-_FILLED, _REPAIRED, _TOLD = 0, 1, 2
+_FILLED, _REPAIRED, _RECEIVED = 0, 1, 2
 """Ranks of candles, see `model.core.candle.Candle.rank`."""
 
 
 class Verdict(Enum):
-    """What became of a closed candle that was offered to a window."""
+    """What a window did with a closed candle."""
 
     APPENDED = "appended"
     DUPLICATE = "duplicate"
@@ -35,12 +38,12 @@ class Window:
     """Consecutive closed candles of one symbol, the newest last.
 
     A candle that does not follow the newest one opens a gap: it waits beside the window until
-    `repair` brings what is missing. While a gap is open the window is not `whole` and must not be
-    forecast from.
+    `repair` brings the missing ones. With an open gap the window is not `whole` and no forecast
+    may be made from it.
 
     Attributes:
-        revision: moves with every change but the plain appending of one candle; whoever derived
-            something from the window must then derive it anew.
+        revision: increases with every change other than appending one candle; values derived from
+            the window are then out of date.
     """
 
     def __init__(self, symbol: str, timeframe: Timeframe, capacity: int) -> None:
@@ -55,17 +58,19 @@ class Window:
         self.revision = 0
         self._timeframe = timeframe
         self._capacity = capacity
-        # Appending moves an end mark; the tail is copied down once per `slack` candles.
+        # Appending moves `_end`; the newest candles are copied to the front once per `slack`.
         slack = max(16, capacity // 4)
+        # Open, high, low, close, volume per row; the newest candle is at `_end - 1`.
         self._values = np.empty((capacity + slack, 5), dtype=np.float64)
         self._rank = np.zeros(capacity + slack, dtype=np.uint8)
         self._untraded = np.zeros(capacity + slack, dtype=bool)
-        # Candles behind the last one without a trade, and behind the last one that was repaired.
+        # Candles after the last one without a trade, and after the last one that was repaired.
         self._since_untraded = 0
         self._since_repaired = capacity
         self._end = 0
         self._count = 0
         self._next_open_ms: int | None = None
+        # Candles behind a gap, by opening time.
         self._waiting: dict[int, Candle] = {}
         self._newest: Candle | None = None
         self._traded_ms: int | None = None
@@ -77,17 +82,17 @@ class Window:
 
     @property
     def newest(self) -> Candle | None:
-        """The last candle that came from the exchange; None before the first."""
+        """The last candle received from the exchange; None before the first."""
         return self._newest
 
     @property
     def traded_ms(self) -> int | None:
-        """Opening time of the newest candle that the exchange has itself; None before the first."""
+        """Opening time of the newest candle that was not filled here; None before the first."""
         return self._traded_ms
 
     @property
     def gap(self) -> tuple[int, int] | None:
-        """The missing span ``[from_ms, to_ms)``; None when nothing waits behind a gap."""
+        """The missing span ``[from_ms, to_ms)``; None if no candle waits behind a gap."""
         if not self._waiting:
             return None
         first = min(self._waiting)
@@ -110,26 +115,26 @@ class Window:
         return self._values[self._end - self._count : self._end]
 
     def filled(self, last: int) -> int:
-        """How many of the ``last`` candles had no trade, whether the exchange sent them or not."""
+        """How many of the ``last`` candles had no trade, sent by the exchange or filled here."""
         if self._since_untraded >= last:
             return 0
         return int(np.count_nonzero(self._untraded[max(0, self._end - last) : self._end]))
 
     def repaired(self, last: int) -> int:
-        """How many of the ``last`` candles had values that had to be put right."""
+        """How many of the ``last`` candles had values that were corrected."""
         if self._since_repaired >= last:
             return 0
         ranks = self._rank[max(0, self._end - last) : self._end]
         return int(np.count_nonzero(ranks == _REPAIRED))
 
     def add(self, candle: Candle) -> Verdict:
-        """Offer one closed candle of this symbol."""
+        """Take one closed candle of this symbol."""
         following = self._next_open_ms
         if following is None or candle.open_ms > following:
             self._wait(candle)
             return Verdict.GAP
         if candle.open_ms == following:
-            # A candle that waits behind an earlier gap may sit here already.
+            # The same candle may be waiting behind an earlier gap.
             self._waiting.pop(candle.open_ms, None)
             self._append(candle)
             if self._waiting and self._drain():
@@ -140,8 +145,8 @@ class Window:
     def repair(self, candles: Iterable[Candle]) -> int:
         """Merge closed candles from the exchange's history, ascending and possibly overlapping.
 
-        Periods that the history leaves out between two of its candles had no trade; the last
-        close stands in for them, with zero volume.
+        Periods that the history leaves out between two of its candles had no trade; they are
+        filled with the last close and zero volume.
 
         Returns:
             How many candles were appended, waiting ones included.
@@ -163,13 +168,13 @@ class Window:
         return appended
 
     def start_over(self) -> None:
-        """Forget every candle but those that wait; the next `repair` begins the window anew."""
+        """Drop every candle except those that wait; the next `repair` starts a new window."""
         self._count = 0
 
     def _wait(self, candle: Candle) -> None:
         self._waiting[candle.open_ms] = candle
         if len(self._waiting) > self._capacity:
-            # Behind a gap of a whole window the older waiting candles can never be used.
+            # Behind a gap as long as the window, the oldest waiting candles cannot be used.
             del self._waiting[min(self._waiting)]
 
     def _drain(self) -> int:
@@ -179,7 +184,7 @@ class Window:
                 break
             candle = self._waiting.pop(open_ms)
             if open_ms < self._next_open_ms:
-                # It waited for a beginning that turned out to be later, or for a filled period.
+                # The window started later than this candle, or its period was filled.
                 self._revise(candle)
                 continue
             self._append(candle)
@@ -192,7 +197,7 @@ class Window:
             return 0
         missing = (open_ms - self._next_open_ms) // self._timeframe.ms
         if missing > self._capacity:
-            # Nothing of the old window would remain: start over instead of writing flat candles.
+            # Nothing of the old window would remain, so start a new one without filling.
             self._count = 0
             self._next_open_ms = open_ms
             return 0
@@ -221,16 +226,16 @@ class Window:
         self._count = min(self._count + 1, self._capacity)
         self._since_untraded += 1
         self._since_repaired += 1
-        if rank == _TOLD and ohlcv.volume:
-            # Nearly every candle; reading single numbers from arrays would double its cost.
+        if rank == _RECEIVED and ohlcv.volume:
+            # The usual case; reading single numbers from arrays would double its cost.
             self._untraded[at] = False
         else:
-            self._note(at, ohlcv)
+            self._note_quality(at, ohlcv)
         assert self._next_open_ms is not None  # noqa: S101 - every caller has set it
         self._next_open_ms += self._timeframe.ms
 
-    def _note(self, at: int, ohlcv: Ohlcv) -> None:
-        """Note whether the candle in a row had a trade, and whether it was repaired."""
+    def _note_quality(self, at: int, ohlcv: Ohlcv) -> None:
+        """Note whether the candle at a row had a trade, and whether it was repaired."""
         has_before = at > self._end - self._count
         before = float(self._values[at - 1, 3]) if has_before else None
         self._untraded[at] = self._rank[at] == _FILLED or is_untraded(ohlcv, before)
@@ -245,14 +250,14 @@ class Window:
         if age > self._count:
             return Verdict.STALE
         at = self._end - age
-        # What was concluded or put right does not replace what the exchange told.
+        # A filled or corrected candle does not replace one received as it is.
         if candle.rank < self._rank[at] or tuple(self._values[at]) == tuple(candle.ohlcv):
             return Verdict.DUPLICATE
         self._values[at] = candle.ohlcv
         self._rank[at] = candle.rank
-        self._note(at, candle.ohlcv)
+        self._note_quality(at, candle.ohlcv)
         if at + 1 < self._end:
-            # Whether the next one had a trade depends on the close before it.
-            self._note(at + 1, Ohlcv(*self._values[at + 1].tolist()))
+            # Whether the next candle had a trade depends on the close before it.
+            self._note_quality(at + 1, Ohlcv(*self._values[at + 1].tolist()))
         self.revision += 1
         return Verdict.REVISED

@@ -7,7 +7,7 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from daemon.candles.volume_check import VolumeCheck
-from daemon.candles.volume_units import Finding, Verdict
+from daemon.candles.volume_comparison import Finding, Verdict
 from daemon.exchange.rest import RestClient
 from daemon.exchange.source import MarketSource, streams_per_connection
 from daemon.exchange.volume_units import is_known

@@ -1,8 +1,8 @@
 """Compute the delays between attempts: exponential, bounded, with jitter.
 
-Written by hand, 20 lines: the installed libraries offer it only in private (`backoff` of
-`websockets.asyncio.client`, which cannot be reset), and retry decorators such as tenacity's wrap
-one call, where a connection is an attempt that may last for days.
+Written by hand because no library of the lock file has it: `websockets.client.backoff` draws only
+the first delay at random, cannot start over and is no dependency of the daemon. Decorators such as
+tenacity's retry a call, but a connection here is an attempt that may last for days.
 """
 
 from __future__ import annotations

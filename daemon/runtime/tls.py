@@ -129,4 +129,4 @@ def describe_error(error: ssl.SSLError) -> str:
         return "it wants a certificate of ours (mqtt.tls.certificate_file)"
     if any(part in reason for part in _CERTIFICATE_REFUSED):
         return f"it refuses our certificate ({reason.replace('_', ' ').lower()})"
-    return f"no TLS with it: {reason.replace('_', ' ').lower()}; does mqtt.port speak TLS?"
+    return f"no TLS with it: {reason.replace('_', ' ').lower()}; does mqtt.port use TLS?"

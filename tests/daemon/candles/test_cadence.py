@@ -1,4 +1,4 @@
-"""A symbol that is forecast less often than its candles close is found, and one pause forgiven."""
+"""A symbol that is forecast less often than its candles close is found; one pause is ignored."""
 
 from __future__ import annotations
 

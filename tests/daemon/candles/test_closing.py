@@ -1,4 +1,4 @@
-"""When a candle is final: the exchange says so, or the next one has begun."""
+"""A candle is final when the exchange flags it, or when the next one has opened."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_a_candle_that_has_not_begun_closes_none(closed: Literal[False] | None) 
     rule = ClosingRule(FRAME, 1_000)
     update(rule, -1, closed=closed)
     update(rule, 0, closed=closed)
-    with pytest.raises(BadCandle, match="said to begin 1001 ms from now"):
+    with pytest.raises(BadCandle, match="would open 1001 ms from now"):
         update(rule, 1, closed=closed, now_ms=T0 + FRAME.ms - 1_001)
 
 
@@ -104,7 +104,7 @@ def test_a_refused_beginning_of_the_next_candle_leaves_the_one_before_to_become_
 
 
 @pytest.mark.parametrize("volume", [None, float("nan")])
-def test_an_exchange_without_volumes_is_heard(volume: float | None) -> None:
+def test_an_exchange_without_volumes_is_accepted(volume: float | None) -> None:
     final = update(ClosingRule(FRAME, 1_000), 0, closed=True, values=(*VALUES[:4], volume))
     assert final is not None
     assert (final.ohlcv.volume, final.repaired) == (0.0, True)

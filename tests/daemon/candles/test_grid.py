@@ -1,4 +1,4 @@
-"""An exchange is asked once when its candles begin, and told apart from one without a grid."""
+"""The grid of an exchange is learnt once, or refused where candles keep to none."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ async def test_without_candles_the_usual_grid_stays_until_some_come() -> None:
     assert grid.timeframe == thursdays
 
 
-async def test_candles_of_another_length_are_refused_with_a_true_sentence() -> None:
+async def test_candles_of_another_length_are_refused() -> None:
     market = Market({"A/B": [THURSDAY_MS + at * 8 * DAY_MS for at in range(18)]})
     with pytest.raises(
         NotOffered,

@@ -57,7 +57,7 @@ def test_of_two_rows_for_one_candle_the_later_one_counts() -> None:
 
 
 @pytest.mark.parametrize("bad", BAD)
-def test_the_period_of_an_impossible_row_is_named_lest_it_pass_for_a_quiet_one(
+def test_the_period_of_an_impossible_row_does_not_count_as_untraded(
     bad: list[object],
 ) -> None:
     rows = [ROWS[0], bad, ROWS[2]]

@@ -1,4 +1,4 @@
-"""Candles that should have come: asked for soon after their boundary, then ever more seldom."""
+"""Overdue candles are requested soon after their boundary, then with growing pauses."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def candle(symbol: str, open_ms: int) -> Candle:
     return Candle(symbol, open_ms, open_ms + MINUTE.ms, ohlcv, open_ms + MINUTE.ms, 0.0, "rest")
 
 
-def test_a_quiet_market_may_send_the_closing_event_only_with_its_next_trade() -> None:
+def test_an_untraded_market_may_send_the_closing_event_only_with_its_next_trade() -> None:
     late, on_time = window("A/B"), window("C/D", T0 + MINUTE.ms)
     overdue = OverdueCandles(MINUTE)
     boundary_ms = T0 + 2 * MINUTE.ms
@@ -44,7 +44,7 @@ def test_a_quiet_market_may_send_the_closing_event_only_with_its_next_trade() ->
         ("1d", [2_500, 4_500, 8_500]),
     ],
 )
-def test_of_short_candles_each_is_asked_for_before_the_next_one_closes(
+def test_each_short_candle_is_requested_before_the_next_one_closes(
     text: str, asked: list[int]
 ) -> None:
     frame = Timeframe.parse(text)

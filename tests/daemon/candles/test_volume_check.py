@@ -1,4 +1,4 @@
-"""What is made of volumes that came by websocket and by REST."""
+"""Volumes by websocket and by REST are compared, scaled or refused."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from daemon.candles.volume_check import VolumeCheck
-from daemon.candles.volume_units import Finding, Pair, Verdict, judge
+from daemon.candles.volume_comparison import Finding, Pair, Verdict, judge
 from model.core.candle import Candle, FinalBy, Ohlcv, Timeframe
 
 MINUTE = Timeframe.parse("1m")
@@ -296,7 +296,7 @@ def test_candles_without_trades_are_not_asked_for() -> None:
     assert check.symbol_due(START_MS + 10 * MINUTE.ms) is None
 
 
-def test_what_is_not_followed_is_forgotten() -> None:
+def test_other_symbols_are_forgotten() -> None:
     check = check_of()
     stream(check, 0, 2.5)
     check.set_symbols(["ETH/USDT"])

@@ -1,4 +1,4 @@
-"""A window is a sorted list of consecutive candles, whatever order they arrive in."""
+"""A window is a sorted list of consecutive candles, in whatever order they arrive."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_a_candle_from_before_the_window_is_stale() -> None:
 
 
 @pytest.mark.parametrize("at", [-400_000, -1, 3])
-def test_what_waited_and_turns_out_to_be_old_blocks_nothing(at: int) -> None:
+def test_a_waiting_candle_that_proves_old_blocks_nothing(at: int) -> None:
     window = Window("A/B", FRAME, CAPACITY)
     assert window.add(candle(at, 77.0)) is Verdict.GAP
     # The history does not know it, or knows better.
@@ -123,7 +123,7 @@ def flat(at: int, close: float, volume: float = 0.0) -> Candle:
     return candle(at)._replace(ohlcv=Ohlcv(close, close, close, close, volume))
 
 
-def test_a_period_without_a_trade_counts_whoever_says_so() -> None:
+def test_a_period_without_a_trade_counts_whether_sent_or_filled() -> None:
     window = primed()
     # Told by the stream, told by the history, left out by the history.
     window.add(flat(5, 104.0))
@@ -161,7 +161,7 @@ def test_a_revision_changes_what_had_a_trade() -> None:
     assert (window.filled(CAPACITY), window.filled(1)) == (1, 0)
 
 
-def test_what_was_put_right_is_counted_and_gives_way_to_what_was_told() -> None:
+def test_a_repaired_candle_is_counted_and_replaced_by_a_received_one() -> None:
     window = primed()
     window.add(candle(5, 105.0)._replace(repaired=True))
     assert (window.repaired(CAPACITY), window.repaired(1)) == (1, 1)
@@ -174,7 +174,7 @@ def test_what_was_put_right_is_counted_and_gives_way_to_what_was_told() -> None:
 
 
 @pytest.mark.parametrize(("filled", "repaired"), [(True, False), (False, True)])
-def test_what_was_told_and_waits_is_not_replaced(*, filled: bool, repaired: bool) -> None:
+def test_a_received_candle_that_waits_is_not_replaced(*, filled: bool, repaired: bool) -> None:
     window = primed()
     window.add(candle(6, 106.0))
     window.repair([candle(5, 105.0), candle(6, 1.0)._replace(filled=filled, repaired=repaired)])

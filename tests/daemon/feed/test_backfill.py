@@ -1,4 +1,4 @@
-"""Missing candles: asked for once, asked again ever more slowly, with a line when it breaks."""
+"""Missing candles are requested once, retried with backoff, and an outage is logged once."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ async def test_an_empty_window_asks_for_all_of_it_a_filled_one_for_what_follows(
 
 
 @pytest.mark.parametrize("count", [1, 2, 9])
-async def test_failures_are_retried_ever_more_slowly_with_one_line_each_way(
+async def test_retries_slow_down_and_an_outage_is_logged_once(
     caplog: pytest.LogCaptureFixture, count: int
 ) -> None:
     caplog.set_level("INFO", logger="candlecast.feed")
@@ -203,7 +203,7 @@ async def test_failures_are_retried_ever_more_slowly_with_one_line_each_way(
         assert [r.levelname for r in caplog.records] == ["WARNING", "INFO", "WARNING"]
 
 
-async def test_one_symbol_in_trouble_does_not_speak_for_the_exchange(
+async def test_one_failing_symbol_does_not_mean_that_the_exchange_is_down(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level("INFO", logger="candlecast.feed")
@@ -218,7 +218,7 @@ async def test_one_symbol_in_trouble_does_not_speak_for_the_exchange(
     assert all(bench.windows[symbol].whole for symbol in (SYMBOLS[0], *SYMBOLS[2:4]))
 
 
-async def test_one_symbol_in_trouble_does_not_hold_up_a_new_request() -> None:
+async def test_one_failing_symbol_does_not_delay_a_new_request() -> None:
     bench = Bench()
     bench.archive.away = {SYMBOLS[1]}
     bench.backfill.request(SYMBOLS[1])
@@ -230,7 +230,7 @@ async def test_one_symbol_in_trouble_does_not_hold_up_a_new_request() -> None:
         assert bench.windows[SYMBOLS[0]].whole
 
 
-async def test_an_exchange_that_answers_nobody_is_left_alone_between_retries() -> None:
+async def test_an_exchange_that_is_down_gets_no_requests_between_retries() -> None:
     bench = Bench()
     bench.archive.away = set(SYMBOLS)
     bench.backfill.request(SYMBOLS[1])
@@ -293,7 +293,7 @@ async def test_a_history_that_lags_behind_the_stream_is_asked_again() -> None:
         assert bench.asked == []
 
 
-async def test_an_end_in_the_middle_of_a_fetch() -> None:
+async def test_cancelled_in_the_middle_of_a_fetch() -> None:
     bench = Bench()
     bench.archive.held.clear()
     bench.backfill.request(SYMBOLS[0])
@@ -301,7 +301,7 @@ async def test_an_end_in_the_middle_of_a_fetch() -> None:
         assert bench.asked == [SYMBOLS[0]]
 
 
-async def test_a_history_that_does_not_join_the_window_is_not_taken_for_a_quiet_market() -> None:
+async def test_a_history_that_does_not_join_the_window_is_not_filled() -> None:
     bench = Bench()
     window = bench.windows[SYMBOLS[0]]
     bench.backfill.request(SYMBOLS[0])
@@ -319,7 +319,7 @@ async def test_a_history_that_does_not_join_the_window_is_not_taken_for_a_quiet_
         assert window.filled(CAPACITY) == 0
 
 
-async def test_a_history_that_never_joins_the_window_is_asked_for_all_it_has() -> None:
+async def test_a_history_that_never_joins_the_window_is_requested_as_a_whole() -> None:
     bench = Bench()
     window = bench.windows[SYMBOLS[0]]
     bench.backfill.request(SYMBOLS[0])

@@ -1,4 +1,4 @@
-"""Candles without a trade, without volume or put right, through the whole path."""
+"""Candles without a trade, without volume or repaired, through the whole pipeline."""
 
 from __future__ import annotations
 
@@ -56,9 +56,7 @@ async def test_an_exchange_without_volumes_is_forecast_while_prices_move(
     assert path.pipeline.stale_symbols(path.clock.wall_ms()) == []
 
 
-async def test_a_repaired_candle_is_counted_told_and_written_down(
-    path: Route, market: Tape
-) -> None:
+async def test_a_repaired_candle_is_counted_published_and_stored(path: Route, market: Tape) -> None:
     path.warm(market, CAPACITY)
     await path.pipeline.settled()
     path.at(CAPACITY + 1)

@@ -1,4 +1,4 @@
-"""The feed against the sandbox exchange: it reconnects, pages, refuses and leaves no trace."""
+"""The feed against the sandbox exchange: reconnection, pages, refusals and clean ends."""
 
 from __future__ import annotations
 
@@ -207,7 +207,7 @@ async def test_what_the_exchange_lacks_is_one_clear_line(
     assert "\n" not in str(caught.value)
 
 
-async def test_an_exchange_whose_stream_is_away_is_asked_again(
+async def test_an_exchange_without_stream_is_connected_again(
     exchange: SandboxExchange, clock: ScaledClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     away = f"ws://127.0.0.1:{free_port()}"
@@ -254,7 +254,7 @@ async def test_several_connections_close_cleanly(
 
 
 @pytest.mark.parametrize("after_s", [0.0, 0.02, 0.1, 0.3])
-async def test_an_end_at_any_moment_of_the_start_leaves_nothing(
+async def test_cancelled_at_any_moment_of_the_start_it_leaves_nothing(
     exchange: SandboxExchange, clock: ScaledClock, after_s: float, caplog: pytest.LogCaptureFixture
 ) -> None:
     heard = feed_of(exchange, clock)
@@ -264,7 +264,7 @@ async def test_an_end_at_any_moment_of_the_start_leaves_nothing(
     assert not [r for r in caplog.records if r.levelno >= logging.ERROR]
 
 
-async def test_a_bug_in_who_receives_candles_ends_the_feed(
+async def test_an_error_of_a_receiver_ends_the_feed(
     exchange: SandboxExchange, clock: ScaledClock
 ) -> None:
     def receive(candle: Candle) -> None:
@@ -281,7 +281,7 @@ async def test_a_bug_in_who_receives_candles_ends_the_feed(
     assert heard.count("feed_refused") == 0
 
 
-async def test_a_stream_whose_candles_begin_at_another_time_is_not_called_silent() -> None:
+async def test_a_stream_whose_candles_open_at_another_time_has_not_stalled() -> None:
     open_ms = 1_700_000_160_000
     clock = HandClock(open_ms)
     heard = make_feed((None, None), ["A/B"], clock)

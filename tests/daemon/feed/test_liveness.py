@@ -1,4 +1,4 @@
-"""Silence: suspected in time, judged by what the exchange says, forgiven to a quiet market."""
+"""Silent symbols are probed in time, and only missing trades count as a stall."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ def monitoring(*symbols: str) -> LivenessMonitor:
     return LivenessMonitor(symbols or ("A/B",), 45.0, 0.0)
 
 
-def test_streams_are_expected_to_speak_at_least_every_45_seconds() -> None:
+def test_updates_are_expected_at_least_every_45_seconds() -> None:
     found = [expected_interval_s(ms) for ms in (1_000, 15_000, 60_000, 3_600_000)]
     assert found == [5.0, 15.0, 45.0, 45.0]
 
 
-def test_a_symbol_that_is_heard_of_is_no_suspect() -> None:
+def test_a_symbol_with_updates_is_not_probed() -> None:
     monitor = monitoring()
     for now_s in range(0, 500, 60):
         monitor.on_update("A/B", OPEN, now_s)
@@ -26,13 +26,13 @@ def test_a_symbol_that_is_heard_of_is_no_suspect() -> None:
     assert monitor.symbols_to_probe(480 + 67.5) == ["A/B"]
 
 
-def test_a_later_candle_with_trades_that_the_stream_has_not_told_gives_it_away() -> None:
+def test_a_later_traded_candle_that_the_stream_has_not_sent_is_a_stall() -> None:
     monitor = monitoring()
     monitor.on_update("A/B", OPEN, 0.0)
     assert monitor.on_probe("A/B", CandleVolume(OPEN + MINUTE, 0.1), 67.5)
 
 
-def test_a_quiet_market_is_not_a_dead_stream() -> None:
+def test_a_market_without_trades_is_not_a_stall() -> None:
     monitor = monitoring()
     monitor.on_update("A/B", OPEN, 0.0)
     asked = 0
@@ -43,7 +43,7 @@ def test_a_quiet_market_is_not_a_dead_stream() -> None:
     assert 10 <= asked <= 16
 
 
-def test_in_a_long_candle_growing_volume_between_two_questions_gives_it_away() -> None:
+def test_in_a_long_candle_growing_volume_between_two_probes_is_a_stall() -> None:
     monitor = monitoring()
     monitor.on_update("A/B", OPEN, 0.0)
     assert not monitor.on_probe("A/B", CandleVolume(OPEN, 5.0), 67.5)
@@ -52,7 +52,7 @@ def test_in_a_long_candle_growing_volume_between_two_questions_gives_it_away() -
     assert monitor.on_probe("A/B", CandleVolume(OPEN, 5.1), 90.0)
 
 
-def test_a_stream_that_never_spoke_is_found_within_one_and_a_half_intervals() -> None:
+def test_a_stream_without_any_update_is_found_within_one_and_a_half_intervals() -> None:
     monitor = monitoring()
     assert monitor.symbols_to_probe(22.5) == ["A/B"]
     assert not monitor.on_probe("A/B", CandleVolume(OPEN, 5.0), 22.5)
@@ -67,7 +67,7 @@ def test_an_exchange_that_does_not_answer_proves_nothing() -> None:
     assert monitor.symbols_to_probe(90.0) == ["A/B"]
 
 
-def test_the_liveliest_are_asked_about_first_and_all_get_their_turn() -> None:
+def test_recently_updated_symbols_are_probed_first_and_all_get_their_turn() -> None:
     names = [f"S{number}/USDT" for number in range(9)]
     monitor = monitoring(*names)
     for number, name in enumerate(names):

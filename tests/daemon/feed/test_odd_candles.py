@@ -1,4 +1,4 @@
-"""One odd candle of an exchange costs minutes, wherever it is and whatever is odd about it."""
+"""One odd candle of an exchange interrupts forecasts for minutes at most, wherever it is."""
 
 from __future__ import annotations
 
@@ -264,7 +264,7 @@ async def test_many_odd_candles_all_over_the_window(bench: Bench, name: str) -> 
     ],
 )
 @pytest.mark.parametrize("beside", [False, True])
-async def test_a_row_whose_period_is_not_told(bench: Bench, row: Row, *, beside: bool) -> None:
+async def test_a_row_without_its_period(bench: Bench, row: Row, *, beside: bool) -> None:
     """Beside the candle it costs nothing, in its place the period."""
     bench.in_history[at(BAD)] = [row, [at(BAD), *SOUND]] if beside else [row]
     bench.in_stream[at(BAD)] = None

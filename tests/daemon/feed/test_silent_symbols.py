@@ -1,4 +1,4 @@
-"""When a symbol counts as unheard: traded, and not told by the stream."""
+"""A symbol counts as silent if it is traded and the stream does not send it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def tracking(frame: Timeframe = MINUTE) -> SilentSymbols:
     return made
 
 
-def test_a_stream_that_keeps_up_with_the_history_is_heard() -> None:
+def test_a_stream_that_keeps_up_with_the_history_is_not_silent() -> None:
     silent = tracking()
     for at in range(5):
         silent.on_update(candle(at))
@@ -34,7 +34,7 @@ def test_a_stream_that_keeps_up_with_the_history_is_heard() -> None:
         assert silent.symbols() == set()
 
 
-def test_a_whole_traded_candle_that_is_not_told_is_missed() -> None:
+def test_a_whole_traded_candle_that_is_not_sent_makes_a_symbol_silent() -> None:
     silent = tracking()
     silent.on_update(candle(0))
     silent.on_history([candle(0)])
@@ -45,7 +45,7 @@ def test_a_whole_traded_candle_that_is_not_told_is_missed() -> None:
     assert silent.symbols() == set()
 
 
-def test_what_never_spoke_is_missed_after_the_first_whole_candle() -> None:
+def test_a_symbol_without_any_update_is_silent_after_the_first_whole_candle() -> None:
     silent = tracking()
     silent.on_history([candle(at) for at in range(-10, 1)])
     assert silent.symbols() == set()
@@ -53,7 +53,7 @@ def test_what_never_spoke_is_missed_after_the_first_whole_candle() -> None:
     assert silent.symbols() == {"B/U"}
 
 
-def test_periods_without_a_trade_are_not_missed() -> None:
+def test_periods_without_a_trade_do_not_count() -> None:
     silent = tracking()
     silent.on_update(candle(0))
     silent.on_history([candle(at, volume=0.0) for at in range(8)])
@@ -61,7 +61,7 @@ def test_periods_without_a_trade_are_not_missed() -> None:
     assert silent.symbols() == set()
 
 
-def test_of_short_candles_a_short_silence_is_not_missed() -> None:
+def test_of_short_candles_a_short_silence_does_not_count() -> None:
     second = Timeframe.parse("1s")
     silent = tracking(second)
     silent.on_update(candle(0, frame=second))
@@ -71,7 +71,7 @@ def test_of_short_candles_a_short_silence_is_not_missed() -> None:
     assert silent.symbols() == {"A/U"}
 
 
-def test_proven_deafness_counts_at_once_until_the_symbol_is_told() -> None:
+def test_a_stall_counts_at_once_until_the_next_update() -> None:
     silent = tracking()
     silent.on_stalled(["A/U", "B/U", "GONE/U"])
     assert silent.symbols() == {"A/U", "B/U"}
@@ -80,7 +80,7 @@ def test_proven_deafness_counts_at_once_until_the_symbol_is_told() -> None:
 
 
 @pytest.mark.parametrize(("text", "patience_s"), [("1s", 7.5), ("1m", 67.5), ("1h", 67.5)])
-def test_a_connection_that_cannot_be_had_counts_after_a_while(text: str, patience_s: float) -> None:
+def test_a_lost_connection_counts_after_a_while(text: str, patience_s: float) -> None:
     silent = tracking(Timeframe.parse(text))
     silent.on_connection_lost(NAMES, patience_s)
     assert silent.symbols() == set()

@@ -1,4 +1,4 @@
-"""Exchanges behind the proxy of the environment: a real proxy, the real client, the sandbox."""
+"""Exchanges behind the environment's proxy: a real proxy, the real client, the sandbox."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ async def test_a_proxy_that_refuses_the_login_is_one_line_without_it(
             assert secret not in text
 
 
-async def test_a_proxy_that_is_away_is_named_without_its_login(
+async def test_a_proxy_that_is_down_is_named_without_its_login(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("HTTPS_PROXY", f"http://{LOGIN}@{HOST}:9")
@@ -173,9 +173,7 @@ async def test_a_proxy_that_is_away_is_named_without_its_login(
         ("ws://[::1]:80/x", {"all": "p:1"}, None),
     ],
 )
-def test_which_proxy_an_address_is_reached_through(
-    url: str, proxies: dict[str, str], expected: str | None
-) -> None:
+def test_the_proxy_of_an_address(url: str, proxies: dict[str, str], expected: str | None) -> None:
     assert proxy_for(url, proxies) == expected
 
 
@@ -192,7 +190,7 @@ def test_which_proxy_an_address_is_reached_through(
         ("http://", "not an address such as"),
     ],
 )
-def test_a_proxy_that_cannot_be_used_is_said_at_once(
+def test_a_proxy_that_cannot_be_used_is_refused_at_the_start(
     monkeypatch: pytest.MonkeyPatch, proxy: str, words: str
 ) -> None:
     monkeypatch.setenv("ALL_PROXY", proxy)
@@ -204,7 +202,7 @@ def test_a_proxy_that_cannot_be_used_is_said_at_once(
     assert proxies_of(make_exchange("binance")) == []
 
 
-def test_what_is_not_asked_for_needs_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unused_addresses_need_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     """A fetch from a local server, as in the demo, goes to no stream."""
     monkeypatch.setenv("ALL_PROXY", "socks5://p.example:1080")
     exchange = make_exchange("binance", f"http://{HOST}:9")

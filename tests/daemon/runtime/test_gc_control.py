@@ -1,4 +1,4 @@
-"""Garbage waits for a quiet moment, but not for ever."""
+"""Garbage is collected while idle, and in bounded time otherwise."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ def test_young_garbage_goes_every_second_and_old_every_minute() -> None:
     assert [at for at, generation in enumerate(due, 1) if generation == 2] == [120, 240]
 
 
-def test_it_waits_while_candles_wait_but_not_for_ever() -> None:
+def test_it_waits_while_candles_wait_but_at_most_ten_seconds() -> None:
     tidy = GcScheduler(0.0)
     due = [tidy.due(float(now), idle=False) for now in range(1, 31)]
     assert [now for now, generation in enumerate(due, 1) if generation is not None] == [10, 20, 30]
 
 
-def test_collection_is_by_hand_only_within() -> None:
+def test_automatic_collection_is_off_within_the_block() -> None:
     assert gc.isenabled()
     with manual_gc():
         assert not gc.isenabled()
@@ -35,7 +35,7 @@ def test_collection_is_by_hand_only_within() -> None:
     assert gc.get_freeze_count() == 0
 
 
-def test_imports_are_not_searched_for_garbage_then_or_later() -> None:
+def test_imported_objects_are_exempt_from_collection() -> None:
     with no_gc():
         assert not gc.isenabled()
         kept = [[number] for number in range(1_000)]

@@ -1,4 +1,4 @@
-"""What reaches stderr, in which form, and what does not stop the daemon."""
+"""Records reach stderr in their format, and no failure of stderr stops the daemon."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def logged(style: str = "text", level: str = "INFO", now: Now | None = None) -> 
     lines += stream.getvalue().splitlines()
 
 
-def test_lines_say_when_in_utc_who_and_what() -> None:
+def test_lines_have_time_in_utc_level_logger_and_message() -> None:
     with logged() as lines:
         log.warning("lost %s", "it", extra={"fields": {"symbol": "A/B", "seq": 7}})
         log.debug("not shown")
@@ -72,7 +72,7 @@ def test_objects_carry_fields_and_tracebacks_in_one_line() -> None:
     assert "FileNotFoundError" in second["traceback"]
 
 
-def test_what_repeats_itself_is_counted() -> None:
+def test_repeated_records_are_counted() -> None:
     now = Now()
     with logged(now=now) as lines:
         for number in range(25):
@@ -97,7 +97,7 @@ def test_what_repeats_itself_is_counted() -> None:
 
 
 @given(st.lists(st.tuples(st.floats(0, 30), st.integers(0, 3)), max_size=200))
-def test_of_a_line_no_more_than_a_burst_is_shown_in_a_window(
+def test_at_most_a_burst_passes_in_a_window(
     said: list[tuple[float, int]],
 ) -> None:
     limit, now_s = RateLimit(burst=3, window_s=20.0), 0.0
@@ -125,7 +125,7 @@ def test_what_is_remembered_is_bounded() -> None:
     assert len(limit._windows) == 1_000  # noqa: SLF001 - the bound is the point
 
 
-def test_arguments_are_put_into_words_at_once() -> None:
+def test_arguments_are_formatted_at_once() -> None:
     changing = [1]
     with logged() as lines:
         log.info("%s", changing)
@@ -184,7 +184,7 @@ print("ended", flush=True)
 """
 
 
-def test_a_stderr_that_nobody_reads_stops_nothing() -> None:
+def test_a_blocked_stderr_stops_nothing() -> None:
     started_s = time.monotonic()
     with subprocess.Popen(
         [sys.executable, "-c", SLOW], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -197,7 +197,7 @@ def test_a_stderr_that_nobody_reads_stops_nothing() -> None:
     assert time.monotonic() - started_s < 60.0
 
 
-def test_dropped_records_are_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dropped_records_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     gate = threading.Event()
 
     class Slow(io.StringIO):

@@ -1,4 +1,4 @@
-"""What reaches a service manager's socket, and when progress may be told of."""
+"""Notifications reach the service manager, and keep-alives need progress."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return str(tmp_path / "notify") if request.param == "path" else f"@candlecast{tmp_path}"
 
 
-def test_what_a_service_manager_hears(address: str) -> None:
+def test_notifications_as_sent(address: str) -> None:
     with manager(address) as listening:
         notifier = Notifier({"NOTIFY_SOCKET": address})
         assert notifier.is_enabled
@@ -80,7 +80,7 @@ def test_a_service_manager_that_is_gone_is_one_line(
     notifier.close()
 
 
-def test_a_service_manager_that_does_not_read_stops_nobody(address: str) -> None:
+def test_a_service_manager_that_does_not_read_blocks_nothing(address: str) -> None:
     with manager(address):
         notifier = Notifier({"NOTIFY_SOCKET": address})
         for number in range(2_000):
@@ -88,7 +88,7 @@ def test_a_service_manager_that_does_not_read_stops_nobody(address: str) -> None
         notifier.close()
 
 
-def test_without_a_service_manager_nothing_is_said() -> None:
+def test_without_a_service_manager_nothing_is_sent() -> None:
     notifier = Notifier({})
     assert not notifier.is_enabled
     assert notifier.watchdog_s is None
@@ -119,7 +119,7 @@ def test_what_no_systemd_sets_is_refused(environ: dict[str, str]) -> None:
         max_size=30,
     )
 )
-def test_the_watchdog_is_fed_if_and_only_if_there_was_progress(
+def test_a_keep_alive_is_sent_if_and_only_if_there_was_progress(
     looks: list[tuple[float, bool]],
 ) -> None:
     now_s = fed_s = progress_s = 100.0
@@ -154,7 +154,7 @@ class Inner:
         return "fine"
 
 
-async def test_silence_while_the_inference_thread_or_a_candle_is_stuck(address: str) -> None:
+async def test_no_keep_alive_while_the_inference_thread_or_a_candle_is_stuck(address: str) -> None:
     with manager(address) as listening:
         listening.settimeout(0)
         loop = asyncio.get_running_loop()

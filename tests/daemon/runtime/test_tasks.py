@@ -1,4 +1,4 @@
-"""Errors out of a task group: the expected one, unless somebody wants the whole task to end."""
+"""The expected error of a task group is unwrapped unless the task is cancelled."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def test_what_is_not_expected_stays_in_its_group() -> None:
         unwrap_expected(ExceptionGroup("two", [OSError(), KeyError()]), OSError)
 
 
-async def test_a_loss_does_not_outdo_a_cancellation() -> None:
+async def test_a_cancellation_survives_the_loss_of_a_connection() -> None:
     closing, closed = asyncio.Event(), asyncio.Event()
     async with asyncio.TaskGroup() as group:
         task = group.create_task(_lose(closing, closed))

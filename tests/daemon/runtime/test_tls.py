@@ -1,4 +1,4 @@
-"""Who may talk to whom: the publisher against a real mosquitto that insists on TLS."""
+"""The publisher and a real mosquitto verify each other by TLS."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ async def test_forecasts_travel_encrypted(tmp_path: Path, authority: Authority) 
 
 
 @pytest.mark.may_block(reason="reads certificates")
-async def test_a_client_certificate_opens_the_door(tmp_path: Path, authority: Authority) -> None:
+async def test_a_client_certificate_is_accepted(tmp_path: Path, authority: Authority) -> None:
     ours = authority.issue("candlecast")
     lines = broker_lines(
         authority, authority.issue("broker"),
@@ -78,7 +78,7 @@ async def test_a_missing_client_certificate(
 
 
 @pytest.mark.may_block(reason="reads certificates")
-async def test_a_client_certificate_of_somebody_elses_authority(
+async def test_a_client_certificate_of_another_authority(
     tmp_path: Path, authority: Authority, caplog: pytest.LogCaptureFixture
 ) -> None:
     lines = broker_lines(authority, authority.issue("broker"), "require_certificate true")
@@ -126,7 +126,7 @@ async def test_a_broker_without_tls(
     assert f"no MQTT broker at 127.0.0.1:{server.port} (" in line
 
 
-async def test_a_broker_that_wants_tls_and_is_not_spoken_to_in_it(
+async def test_a_broker_that_requires_tls(
     tmp_path: Path, authority: Authority, caplog: pytest.LogCaptureFixture
 ) -> None:
     lines = broker_lines(authority, authority.issue("broker"))
@@ -199,7 +199,7 @@ def first_of(chain: Path) -> str:
 
 @pytest.mark.parametrize("side", ["client", "server"])
 @pytest.mark.parametrize("form", ["PKCS8", "TraditionalOpenSSL"])
-def test_a_key_with_a_passphrase_is_called_that_and_nobody_is_asked(
+def test_a_key_with_a_passphrase_is_refused_without_a_prompt(
     tmp_path: Path, authority: Authority, side: str, form: str
 ) -> None:
     from cryptography.hazmat.primitives import serialization
@@ -221,7 +221,7 @@ def test_a_key_with_a_passphrase_is_called_that_and_nobody_is_asked(
     assert "\n" not in str(caught.value)
 
 
-def test_the_machine_s_authorities_are_asked_for_by_name() -> None:
+def test_the_system_authorities_verify_the_host_name() -> None:
     context = client_context(None, None, None)
     assert context.verify_mode is ssl.CERT_REQUIRED
     assert context.check_hostname
