@@ -188,7 +188,7 @@ async def test_a_renewal_that_fails_costs_nothing(
         async with running(heard):
             await until(lambda: heard.closed)
             exchange.ban(429, 6, handshakes=True)
-            await until(lambda: lines(caplog, "the old one goes on"))
+            await until(lambda: lines(caplog, "the old one stays in use"))
             before = len(heard.closed)
             await until(lambda: len(heard.closed) > before + 6)
             assert exchange.streams.clients == 1
