@@ -7,6 +7,7 @@ import logging
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -18,6 +19,7 @@ from daemon.exchange import ccxt_tap
 from daemon.feed import feed as feed_module
 from daemon.feed.connection_supervisor import handshake_ban, refused_symbols
 from daemon.feed.liveness import LivenessMonitor
+from daemon.runtime.backoff import Backoff
 from daemon.sandbox.exchange import Behaviour, SandboxExchange
 from daemon.sandbox.websocket_server import StreamServer
 from tests.replay.replay_harness import Heard, make_feed, running, until
@@ -114,6 +116,9 @@ async def test_a_single_refused_symbol_is_asked_for_ever_more_seldom(
         return answer(server, *request)
 
     monkeypatch.setattr(StreamServer, "refuse_path", noting)
+    # Without jitter, which would halve a pause at most.
+    steady = partial(Backoff, draw=lambda: 0.0)
+    monkeypatch.setattr("daemon.feed.connection_supervisor.Backoff", steady)
     async with market("okx", 1, factor=20.0) as (exchange, heard, _), running(heard):
         # Listed when the feed was opened, gone when it subscribes.
         exchange.faults.delisted.update(exchange.tape.symbols)
