@@ -38,8 +38,8 @@ class Window:
     """Consecutive closed candles of one symbol, the newest last.
 
     A candle that does not follow the newest one opens a gap: it waits beside the window until
-    `repair` brings the missing ones. With an open gap the window is not `whole` and no forecast
-    may be made from it.
+    the missing ones are merged from the history. A window with a gap is not `whole`, and no
+    forecast may be made from it.
 
     Attributes:
         revision: increases with every change other than appending one candle; values derived from
@@ -168,7 +168,7 @@ class Window:
         return appended
 
     def start_over(self) -> None:
-        """Drop every candle except those that wait; the next `repair` starts a new window."""
+        """Drop every candle except those that wait; the next merge starts a new window."""
         self._count = 0
 
     def _wait(self, candle: Candle) -> None:
