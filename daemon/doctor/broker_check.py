@@ -10,13 +10,12 @@ import aiomqtt
 
 from daemon.doctor.findings import Finding, ok, problem, unknown
 from daemon.mqtt.codec import Codec5, Codec311, Login
-from daemon.mqtt.connection import (
-    HungUpError,
-    LackingError,
-    LinkLostError,
+from daemon.mqtt.connection import MqttConnection, open_connection
+from daemon.mqtt.errors import (
+    ClosedByBrokerError,
+    ConnectionLostError,
     LoginRefusedError,
-    MqttConnection,
-    open_link,
+    UnsupportedFeatureError,
 )
 from daemon.mqtt.limits import Limits, Negotiation
 from daemon.mqtt.outbox import Outgoing
@@ -69,7 +68,7 @@ async def examine_broker(broker: Broker, instance: str, clock: Clock) -> Finding
             answer, came_back = await _publish(broker, instance, clock), False
     except LoginRefusedError as error:
         return problem("broker", f"{address} refuses {user} ({error})", error.advice)
-    except LinkLostError as error:
+    except ConnectionLostError as error:
         return problem(
             "broker",
             f"no broker at {address} ({error})",
@@ -96,7 +95,7 @@ def _judged(answer: _Answer, address: str, user: str, version: str, *, came_back
     more = "".join(
         f"; {text}"
         for text in (
-            answer.limits.in_words() and f"it {answer.limits.in_words()}",
+            answer.limits.describe() and f"it {answer.limits.describe()}",
             f"packets of at most {answer.largest:.0f} bytes" if answer.largest < inf else "",
         )
         if text
@@ -115,18 +114,18 @@ def _judged(answer: _Answer, address: str, user: str, version: str, *, came_back
 
 async def _publish(broker: Broker, instance: str, clock: Clock) -> _Answer:
     """Send messages, with less and less asked of a broker that does not offer everything."""
-    negotiation = Negotiation(patience=1)
+    negotiation = Negotiation(max_closes=1)
     while True:
         try:
             answer = await _publish_within(negotiation.limits, broker, instance, clock)
-        except LackingError as error:
-            if not negotiation.refused(error.without):
+        except UnsupportedFeatureError as error:
+            if not negotiation.on_unsupported(error.supported):
                 raise
-        except HungUpError:
-            if not negotiation.hung_up():
+        except ClosedByBrokerError:
+            if not negotiation.on_closed_early():
                 raise
         else:
-            if answer.denied != _CLOSED or not negotiation.hung_up():
+            if answer.denied != _CLOSED or not negotiation.on_closed_early():
                 return answer
 
 
@@ -134,14 +133,14 @@ async def _publish_within(limits: Limits, broker: Broker, instance: str, clock: 
     """Send one message, and another that asks to be retained and is empty, so that nothing stays.
 
     Raises:
-        LackingError: the broker lacks something of the limits.
-        LinkLostError: it cannot be reached.
+        UnsupportedFeatureError: the broker lacks something of the limits.
+        ConnectionLostError: it cannot be reached.
         LoginRefusedError: it refuses the login.
     """
     answers = _Answers()
     link = MqttConnection(
         Codec5() if broker.version == "5" else Codec311(),
-        answers.on_taken,
+        answers.on_acknowledged,
         answers.on_denied,
         lambda: None,
     )
@@ -156,13 +155,13 @@ async def _publish_within(limits: Limits, broker: Broker, instance: str, clock: 
         limits=limits,
     )
     try:
-        await open_link((broker.host, broker.port), login, link, broker.tls)
+        await open_connection((broker.host, broker.port), login, link, broker.tls)
         denied = None
         for payload, retain in ((_PAYLOAD, False), (b"", True)):
             if denied is None:
                 message = Outgoing(topic, topic, payload, qos=1, retain=retain)
                 denied = await answers.to(message, link, clock.monotonic())
-        return _Answer(denied, link.limits, link.largest)
+        return _Answer(denied, link.limits, link.max_packet_bytes)
     finally:
         link.close()
 
@@ -173,13 +172,13 @@ class _Answers:
     def __init__(self) -> None:
         self._next: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
 
-    def on_taken(self, messages: Sequence[tuple[Outgoing, float]]) -> None:
-        """For `Link`."""
+    def on_acknowledged(self, messages: Sequence[tuple[Outgoing, float]]) -> None:
+        """For `MqttConnection`."""
         if messages and not self._next.done():
             self._next.set_result(None)
 
     def on_denied(self, _: Outgoing, reason: str) -> None:
-        """For `Link`."""
+        """For `MqttConnection`."""
         if not self._next.done():
             self._next.set_result(reason)
 
@@ -187,7 +186,7 @@ class _Answers:
         """Send a message; why the broker denied it, None if it took it.
 
         Raises:
-            LackingError: the broker lacks something that was asked for.
+            UnsupportedFeatureError: the broker lacks something that was asked for.
         """
         self._next = asyncio.get_running_loop().create_future()
         link.send([(message, None)], now_s)
@@ -200,7 +199,7 @@ class _Answers:
         if not link.lost.done():
             return self._next.result() if self._next.done() else "it does not acknowledge"
         error = link.lost.exception()
-        if isinstance(error, LackingError):
+        if isinstance(error, UnsupportedFeatureError):
             raise error
         # Brokers of version 3.1.1 have no other way to say no.
         return _CLOSED
