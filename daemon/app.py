@@ -12,12 +12,12 @@ from typing import Any
 
 from config.settings import Settings
 from daemon.candles.window import Window
-from daemon.control.drift_monitor import DriftWatch
+from daemon.control.drift_monitor import DriftMonitor
 from daemon.control.health import HealthMonitor, HealthSources
 from daemon.control.hot_swap import HotSwap
-from daemon.control.model_loader import Loader, make_first, open_first, unservable
+from daemon.control.model_loader import ModelLoader, make_first, make_unservable, open_first
 from daemon.control.reload import Reloader
-from daemon.control.retrain_watch import show_nightly
+from daemon.control.retrain_watch import watch_retrain_status
 from daemon.control.shadow import Shadow
 from daemon.control.symbol_changes import SymbolChanger
 from daemon.exchange.exchange_clock import ExchangeClock
@@ -177,7 +177,9 @@ class App:
         )
         interval_s = inference.forming_interval_ms / 1000
         self._forming = Forming(market, self._pipeline, self._publisher, metrics, clock, interval_s)
-        drift = DriftWatch(metrics, settings.state_dir, ask=settings.retrain.on_drift)
+        drift = DriftMonitor(
+            metrics, settings.state_dir, request_retrains=settings.retrain.on_drift
+        )
         overseen = HealthSources(
             self._pipeline, self._publisher, self._accuracy, drift, metrics, self._rest_only
         )
@@ -218,14 +220,14 @@ class App:
             self._settings, self._clock, self.metrics, self._pipeline
         )  # fmt: skip
         registry = Registry(settings.registry_dir)
-        loader = Loader(recipe_of(settings), clock.monotonic)
+        loader = ModelLoader(recipe_of(settings), clock.monotonic)
         trial = TrialFiles(settings.state_dir / FOLDER)
         self._shadow = Shadow(
-            registry, loader.version, trial, gate_of(settings),
+            registry, loader.load_version, trial, gate_of(settings),
             pipeline, self._accuracy, clock, metrics,
         )  # fmt: skip
         self._swapper = HotSwap(
-            registry.champion, loader.examine, loader.champion,
+            registry.champion, loader.open_champion, loader.load_champion,
             pipeline, self._keeper, clock, metrics,
         )  # fmt: skip
         roster = SymbolChanger(
@@ -322,7 +324,7 @@ class App:
         if found:
             served = self._pipeline.served
             why = summary(served.symbols, found, len(served.symbols))
-            raise await asyncio.to_thread(unservable, self._settings.registry_dir, why)
+            raise await asyncio.to_thread(make_unservable, self._settings.registry_dir, why)
 
     async def _restore(self) -> None:
         """Take up the account where the last process left it."""
@@ -357,7 +359,7 @@ class App:
             task.cancel()
 
     async def _show_nightly(self) -> None:
-        await show_nightly(self._settings.state_dir, self.metrics, self._clock)
+        await watch_retrain_status(self._settings.state_dir, self.metrics, self._clock)
 
     async def _serve_pages(self) -> None:
         http = self._settings.http

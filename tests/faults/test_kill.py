@@ -176,8 +176,8 @@ def test_killed_at_any_point_it_goes_on_from_what_is_written_down(
             fetched = sample(process.get("/metrics")[1], FETCHED)
             assert process.stop() == 0, process.log
         place.hear(lambda: place.state() == "offline")
-        assert process.log.count("0 of 2 symbols go on from history") == 1
-        assert last_start.count("2 of 2 symbols go on from history") == 1
+        assert process.log.count("0 of 2 symbols resume from history") == 1
+        assert last_start.count("2 of 2 symbols resume from history") == 1
         assert fetched < WINDOW
         place.one_wording()
         for symbol in place.tape.symbols:
@@ -223,7 +223,7 @@ async def test_killed_before_a_missing_candle_came_it_asks_for_the_hole_only(
                 await asyncio.to_thread(second.stop)
         finally:
             broker.kill()
-    resumed = "2 of 2 symbols go on from history; 2 of them have holes that REST fills"
+    resumed = "2 of 2 symbols resume from history; 2 of them have gaps that REST fills"
     assert resumed in second.log
     assert sample(metrics, FETCHED) < WINDOW / 2
     history = History(tmp_path / "state" / "history.sqlite")

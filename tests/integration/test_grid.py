@@ -104,7 +104,7 @@ async def test_minutes_that_begin_later_are_forecast_and_gone_on_with_after_a_re
         await arena.until(lambda: len(closes(0)) >= 8)
         since = len(arena.published)
         await arena.play([Fault(0.0, "restart daemon", "", 0.0, 0.0)])
-        await arena.until(lambda: "2 of 2 symbols go on from history" in caplog.text)
+        await arena.until(lambda: "2 of 2 symbols resume from history" in caplog.text)
         await arena.until(lambda: len(closes(since)) >= 8)
         metrics = arena.app.metrics.registry if arena.app else None
         assert metrics is not None

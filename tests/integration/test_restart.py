@@ -176,8 +176,8 @@ def test_a_restart_goes_on_from_history_and_asks_only_for_the_rest(
         assert fetched(other) >= 2 * window
         # What closed in between and some overlap, again and again while a window was not whole.
         assert fetched(second) < window
-        assert "2 of 2 symbols go on from history" in second.log
-        assert "0 of 2 symbols go on from history" in other.log
+        assert "2 of 2 symbols resume from history" in second.log
+        assert "0 of 2 symbols resume from history" in other.log
         assert second.stop() == 0
         assert other.stop() == 0
     place.until_offline(daemons=2)

@@ -1,4 +1,4 @@
-"""The daemon shows how the nightly job went, whatever stands in its file."""
+"""Check that the metrics show the nightly job's status, whatever its file contains."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.control.retrain_watch import FIRST_START, first_start_ms, show_nightly
+from daemon.control.retrain_watch import FIRST_START, first_start_ms, watch_retrain_status
 from daemon.metrics.metrics import Metrics
 from model.shared_state.retrain_status import STATUS, RetrainStatus
 from tests.support.manual_clock import HandClock
@@ -72,7 +72,7 @@ def test_a_first_start_that_cannot_be_noted_is_this_one(
     assert "first-start cannot be written (No such file or directory)" in caplog.text
 
 
-async def another_look(clock: HandClock) -> None:
+async def next_poll(clock: HandClock) -> None:
     before = len(clock.slept)
     clock.set_wall_ms(clock.wall_ms() + 60_000)
     while len(clock.slept) == before:
@@ -83,7 +83,7 @@ async def another_look(clock: HandClock) -> None:
 async def test_the_metrics_follow_the_file(tmp_path: Path) -> None:
     metrics, clock = Metrics(), HandClock(NOW_MS)
     assert math.isnan(value(metrics, "duration_seconds") or 0.0)
-    task = asyncio.get_running_loop().create_task(show_nightly(tmp_path, metrics, clock))
+    task = asyncio.get_running_loop().create_task(watch_retrain_status(tmp_path, metrics, clock))
     try:
         while not clock.slept:
             await asyncio.sleep(0.001)
@@ -91,20 +91,20 @@ async def test_the_metrics_follow_the_file(tmp_path: Path) -> None:
         first_start = "candlecast_first_start_timestamp_seconds"
         assert metrics.registry.get_sample_value(first_start) == NOW_MS / 1000
         DONE.write(tmp_path)
-        await another_look(clock)
+        await next_poll(clock)
         assert value(metrics, "last_success_timestamp_seconds") == NOW_MS / 1000
         assert value(metrics, "duration_seconds") == 812.5
         assert value(metrics, "mae_ratio", model="challenger") == 0.998
         assert value(metrics, "gain_stderr") == 0.0005
         assert (value(metrics, "promoted"), value(metrics, "failed")) == (1.0, 0.0)
-        # Garbage and an absent file leave what is known.
+        # A damaged or missing file changes nothing.
         (tmp_path / STATUS).write_text("{")
-        await another_look(clock)
+        await next_poll(clock)
         (tmp_path / STATUS).unlink()
-        await another_look(clock)
+        await next_poll(clock)
         assert value(metrics, "gain") == 0.002
         replace(DONE, error="no candles", promoted=False, champion_ratio=None).write(tmp_path)
-        await another_look(clock)
+        await next_poll(clock)
         assert (value(metrics, "promoted"), value(metrics, "failed")) == (0.0, 1.0)
         assert math.isnan(value(metrics, "mae_ratio", model="champion") or 0.0)
     finally:

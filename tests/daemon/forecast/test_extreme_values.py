@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from daemon.candles.closing import ClosingRule, read_rest, without_holes
-from daemon.control.drift_monitor import DriftWatch
+from daemon.control.drift_monitor import DriftMonitor
 from daemon.control.standby import StandbyModel
 from daemon.forecast.cache_warming import CacheWarmer
 from daemon.forecast.forming import Forming
@@ -93,10 +93,10 @@ class Stage:
     def __init__(self, bundle: Bundle, path: Route, folder: Path) -> None:
         self.path = path
         self.beside = HandClock(T0)
-        self.follower = StandbyModel(
+        self.standby = StandbyModel(
             served(bundle), path.pipeline.windows, path.pipeline, path.clock
         )
-        self.drift = DriftWatch(path.metrics, folder, ask=False)
+        self.drift = DriftMonitor(path.metrics, folder, request_retrains=False)
         publisher = path.issuer._publisher  # noqa: SLF001 - the one that the route made
         self.forming = Forming(path.market, path.pipeline, publisher, path.metrics, path.clock, 0.0)
         self.rehearsal = CacheWarmer(
@@ -105,9 +105,9 @@ class Stage:
 
     async def look(self, forming: Candle, at: int) -> None:
         """All that runs between two closes."""
-        await self.follower.level()
-        await self.follower.try_out()
-        self.drift.look(self.path.pipeline.served, self.path.accuracy, float(at))
+        await self.standby.synchronise()
+        await self.standby.check_forecasts()
+        self.drift.check(self.path.pipeline.served, self.path.accuracy, float(at))
         self.path.metrics.update_accuracy(self.path.accuracy)
         self.path.pipeline.served.mean_out_of_range()
         self.forming._forecast([forming])  # noqa: SLF001 - without the pauses of `run`

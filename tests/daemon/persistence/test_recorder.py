@@ -1,4 +1,4 @@
-"""What is offered is written; a full disk costs rows, counted, but never a wait."""
+"""Check that the recorder writes every row, and drops and counts rows while the disk is full."""
 
 from __future__ import annotations
 

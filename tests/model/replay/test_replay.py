@@ -90,7 +90,7 @@ class Process:
         self.exchange = exchange
         self.route = route
         self.keeper = LearnedStateStore(route.recorder, MARKET, route.clock)
-        self.swapper = HotSwap(
+        self.hot_swap = HotSwap(
             lambda: exchange.champion.version,
             lambda _: None,
             lambda _: exchange.load(exchange.champion, rules),
@@ -171,7 +171,7 @@ async def lead_a_life(folder: Path) -> None:
             await third.until(MIDNIGHT + 10)
             for champion, row in ((1, MIDNIGHT + 20), (0, LAST)):
                 exchange.champion = exchange.bundles[champion]
-                await third.swapper.look()
+                await third.hot_swap.poll()
                 assert third.route.pipeline.served.version == exchange.champion.version
                 await third.until(row)
             await third.save()
@@ -190,7 +190,7 @@ async def lead_any_life(folder: Path, chance: Random) -> None:
                     if exchange.row > LAST - 15:
                         break
                     exchange.champion = chance.choice(exchange.bundles)
-                    await process.swapper.look()
+                    await process.hot_swap.poll()
                 if chance.random() < 0.5:
                     await process.save()
 
