@@ -34,7 +34,7 @@ from daemon.persistence.recorder import Recorder
 from daemon.sandbox.market import Faults
 from daemon.sandbox.market import Market as Listing
 from daemon.sandbox.protocols.binance import event_json
-from daemon.sandbox.recording import build_tape
+from daemon.sandbox.recording import build_playback
 from daemon.scoring.accuracy import Accuracy
 from model.core.candle import Candle, Ohlcv, Timeframe
 from model.features.streaming import Indicators
@@ -89,18 +89,18 @@ class Path1m:
     """
 
     def __init__(self, symbols: int, folder: Path, port: int | None, speed: float = 1.0) -> None:
-        tape = build_tape(symbols, FRAME, _ORIGIN_MS)
-        self._tape, self._port = tape, port
+        playback = build_playback(symbols, FRAME, _ORIGIN_MS)
+        self._playback, self._port = playback, port
         # Late forecasts are counted; a line about each flush of them says nothing more.
         logging.getLogger("daemon").setLevel(logging.ERROR)
-        self._listing = Listing(tape, Faults())
+        self._listing = Listing(playback, Faults())
         self.clock = HandClock(speed)
         self.metrics = Metrics()
-        ohlcv = np.stack([self._history(s) for s in tape.symbols])
-        promote(folder / "state", tape.symbols, ohlcv)
+        ohlcv = np.stack([self._history(s) for s in playback.symbols])
+        promote(folder / "state", playback.symbols, ohlcv)
         registry = Registry(folder / "state" / "registry")
         bundle = registry.open(registry.champion())
-        market = Market(INSTANCE, "binance", tape.symbols, FRAME)
+        market = Market(INSTANCE, "binance", playback.symbols, FRAME)
         self._database = History(folder / "history.sqlite")
         self.recorder = Recorder(
             self._database, ("binance", FRAME.text), 90, self.clock, self.metrics
@@ -111,7 +111,7 @@ class Path1m:
         engine = Engine(bundle.onnx, symbols, LOOKBACK, len(bundle.manifest.features))
         engine.warm()
         capacity = Indicators().warmup + LOOKBACK
-        self.served = ServedModel(bundle, tape.symbols, engine)
+        self.served = ServedModel(bundle, playback.symbols, engine)
         self.pipeline = Pipeline(
             market,
             self.served,
@@ -122,7 +122,7 @@ class Path1m:
             lambda symbol: None,  # noqa: ARG005 - nothing is ever missing
             capacity,
         )
-        source = MarketSource("binance", None, None, tape.symbols, FRAME)
+        source = MarketSource("binance", None, None, playback.symbols, FRAME)
         feed = Feed(
             source,
             ExchangeClock(self.clock),
@@ -131,19 +131,19 @@ class Path1m:
             lambda symbol, forming_ms: None,  # noqa: ARG005 - nothing is ever missing
         )
         rest = RestClient(source, ExchangeClock(self.clock), self.metrics, feed.on_garbage)
-        link = Connection(source, tape.symbols, rest, self.clock, feed, FRAME.ms / 1e3)
+        link = Connection(source, playback.symbols, rest, self.clock, feed, FRAME.ms / 1e3)
         self.exchange = self._make(lambda base: tapped(base, link))
-        self.exchange.watch_candles(tape.symbols, FRAME.text)
+        self.exchange.watch_candles(playback.symbols, FRAME.text)
         self.plain = self._make(lambda base: base)
         self.next_open_ms = _ORIGIN_MS + HISTORY * FRAME.ms
 
     def _history(self, symbol: str) -> np.ndarray[Any, np.dtype[np.float64]]:
         until_ms = _ORIGIN_MS + HISTORY * FRAME.ms
-        return self._tape.history(symbol, _ORIGIN_MS, until_ms)[1]
+        return self._playback.history(symbol, _ORIGIN_MS, until_ms)[1]
 
     def _make(self, wrap: Any) -> Any:  # noqa: ANN401 - ccxt is untyped
         exchange = make_exchange("binance", wrap=wrap)
-        names = {symbol: symbol.replace("/", "") for symbol in self._tape.symbols}
+        names = {symbol: symbol.replace("/", "") for symbol in self._playback.symbols}
         exchange.set_markets(
             [
                 exchange.safe_market_structure(
@@ -157,7 +157,7 @@ class Path1m:
     def warm(self) -> None:
         """Give every symbol its history."""
         self.clock.now_ms = self.next_open_ms + 20
-        for symbol in self._tape.symbols:
+        for symbol in self._playback.symbols:
             rows = self._history(symbol).tolist()
             opens = range(_ORIGIN_MS, self.next_open_ms, FRAME.ms)
             self.pipeline.on_history(
@@ -181,7 +181,7 @@ class Path1m:
                 self.clock.now_ms,
                 closed=True,
             )
-            for symbol in self._tape.symbols
+            for symbol in self._playback.symbols
         ]
 
     def receive(self, messages: list[dict[str, Any]]) -> None:

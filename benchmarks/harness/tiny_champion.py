@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import yaml
 
-from daemon.sandbox.recording import build_tape
+from daemon.sandbox.recording import build_playback
 from model.core.candle import Timeframe
 from model.features.scaler import ScalerSet, SymbolScaler
 from model.features.streaming import LOG_RETURN_FEATURES, FeatureBank, Indicators
@@ -102,9 +102,11 @@ def promote(state: Path, symbols: Sequence[str], ohlcv: NDArray[np.float64], see
 def past(exchange: Exchange) -> NDArray[np.float64]:
     """What every symbol traded before the exchange opened, ``[symbols, HISTORY, 5]``."""
     symbols = exchange.symbols
-    tape = build_tape(len(symbols), _SECOND, exchange.origin_ms, slice_rows=exchange.slice_rows)
+    playback = build_playback(
+        len(symbols), _SECOND, exchange.origin_ms, slice_rows=exchange.slice_rows
+    )
     until_ms = exchange.origin_ms + HISTORY * _SECOND.ms
-    return np.stack([tape.history(s, exchange.origin_ms, until_ms)[1] for s in symbols])
+    return np.stack([playback.history(s, exchange.origin_ms, until_ms)[1] for s in symbols])
 
 
 def prepare(folder: Path, exchange: Exchange, broker_port: int, http_port: int) -> Path:

@@ -18,8 +18,8 @@ from daemon.runtime.address import host_port
 from daemon.runtime.clock import SystemClock
 from daemon.sandbox import EXCHANGES
 from daemon.sandbox.broker import EmbeddedBroker
-from daemon.sandbox.exchange import SandboxExchange, finest
-from daemon.sandbox.recording import RECORDING_15M, Tape, build_tape, load_recording
+from daemon.sandbox.exchange import SandboxExchange, shortest_timeframe
+from daemon.sandbox.recording import RECORDING_15M, Playback, build_playback, load_recording
 from daemon.watch.board import Board
 from daemon.watch.subscriber import watch
 from model.core.candle import Timeframe
@@ -66,17 +66,17 @@ async def run_demo(demo: Demo, console: Console, stop: asyncio.Event) -> None:
         broker = EmbeddedBroker()
         await asyncio.to_thread(broker.__enter__)
         try:
-            frame = Timeframe.parse(finest(demo.exchange))
+            frame = Timeframe.parse(shortest_timeframe(demo.exchange))
             rules = FileRules(say=lambda line: _say(console, line))
-            tape = demo_tape(demo.data, frame, clock.wall_ms(), rules)
-            async with SandboxExchange(tape, name=demo.exchange, clock=clock) as exchange:
+            playback = demo_playback(demo.data, frame, clock.wall_ms(), rules)
+            async with SandboxExchange(playback, name=demo.exchange, clock=clock) as exchange:
                 console.print(
                     f"{exchange.name} on {exchange.rest_url} and {exchange.ws_url}\n"
                     f"MQTT broker on {host_port(broker.host, broker.port)}",
                     style="dim",
                     soft_wrap=True,
                 )
-                config = write_config(Path(folder), tape, exchange, broker)
+                config = write_config(Path(folder), playback, exchange, broker)
                 await _day_one(config, frame, stop)
                 if not stop.is_set():
                     await _forecast(config, demo, frame, console, stop)
@@ -84,18 +84,22 @@ async def run_demo(demo: Demo, console: Console, stop: asyncio.Event) -> None:
             await asyncio.to_thread(broker.__exit__)
 
 
-def demo_tape(data: Path | None, frame: Timeframe, now_ms: int, rules: FileRules = STRICT) -> Tape:
+def demo_playback(
+    data: Path | None, frame: Timeframe, now_ms: int, rules: FileRules = STRICT
+) -> Playback:
     """The recording on the grid of ``frame``, so far played that its past suffices to train on."""
     recording = load_recording(data or RECORDING_15M, rules)
     origin_ms = frame.floor(now_ms) - _TRAINED_ROWS * frame.ms
     if data is not None:
-        return build_tape(1, frame, origin_ms, recording=recording, slice_rows=len(recording.ohlcv))
+        return build_playback(
+            1, frame, origin_ms, recording=recording, slice_rows=len(recording.ohlcv)
+        )
     starts = {name: at * _SLICE_ROWS for at, name in enumerate(_NAMES)}
-    return Tape(recording, frame, origin_ms, starts, _SLICE_ROWS)
+    return Playback(recording, frame, origin_ms, starts, _SLICE_ROWS)
 
 
 def write_config(
-    folder: Path, tape: Tape, exchange: SandboxExchange, broker: EmbeddedBroker
+    folder: Path, playback: Playback, exchange: SandboxExchange, broker: EmbeddedBroker
 ) -> Path:
     """Write the configuration that points everything at this demo's own servers."""
     chosen = {
@@ -103,7 +107,7 @@ def write_config(
             "name": exchange.name,
             "endpoint": {"rest": exchange.rest_url, "ws": exchange.ws_url},
         },
-        "trading": {"symbols": list(tape.symbols), "timeframe": tape.timeframe.text},
+        "trading": {"symbols": list(playback.symbols), "timeframe": playback.timeframe.text},
         "model": {"epochs": 8, "batch_size": 256, "learning_rate": 0.002},
         "mqtt": {"host": broker.host, "port": broker.port, "instance": "demo"},
         "http": {"port": 0},

@@ -18,9 +18,9 @@ import orjson
 
 from daemon.runtime.clock import SystemClock
 from daemon.sandbox import EXCHANGES
-from daemon.sandbox.exchange import Behaviour, SandboxExchange, finest
+from daemon.sandbox.exchange import Behaviour, SandboxExchange, shortest_timeframe
 from daemon.sandbox.market import Faults
-from daemon.sandbox.recording import RECORDING_15M, Tape, build_tape, load_recording
+from daemon.sandbox.recording import RECORDING_15M, Playback, build_playback, load_recording
 from model.core.candle import Timeframe
 from model.core.errors import CandlecastError
 from model.files.csv_reader import FileRules
@@ -51,12 +51,12 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _tape(args: argparse.Namespace) -> Tape:
-    timeframe = Timeframe.parse(args.timeframe or finest(args.exchange))
+def _playback(args: argparse.Namespace) -> Playback:
+    timeframe = Timeframe.parse(args.timeframe or shortest_timeframe(args.exchange))
     origin_ms = args.origin_ms
     if origin_ms is None:
         origin_ms = timeframe.floor(SystemClock().wall_ms()) - args.history * timeframe.ms
-    return build_tape(
+    return build_playback(
         args.symbols,
         timeframe,
         origin_ms,
@@ -93,7 +93,7 @@ def _noting(path: Path | None) -> Iterator[Callable[[int], None]]:
         yield lambda open_ms: print(open_ms, round(clock.monotonic() * 1e9), file=file)
 
 
-async def _run(args: argparse.Namespace, tape: Tape) -> None:
+async def _run(args: argparse.Namespace, playback: Playback) -> None:
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
@@ -111,20 +111,20 @@ async def _run(args: argparse.Namespace, tape: Tape) -> None:
         faults, note = Faults(), stack.enter_context(_noting(args.bursts))
         exchange = await stack.enter_async_context(
             SandboxExchange(
-                tape,
+                playback,
                 name=args.exchange,
                 behaviour=behaviour,
                 faults=faults,
-                on_closing=_sparing(faults, note, tape.timeframe.ms, args.every),
+                on_closing=_sparing(faults, note, playback.timeframe.ms, args.every),
             )
         )
         ready = {
             "rest_url": exchange.rest_url,
             "ws_url": exchange.ws_url,
-            "timeframe": tape.timeframe.text,
-            "origin_ms": tape.origin_ms,
-            "slice_rows": tape.slice_rows,
-            "symbols": tape.symbols,
+            "timeframe": playback.timeframe.text,
+            "origin_ms": playback.origin_ms,
+            "slice_rows": playback.slice_rows,
+            "symbols": playback.symbols,
         }
         # Looking for garbage among all that stays would hold up a burst, which a client is then
         # thought to be slow in.
@@ -139,7 +139,7 @@ def main() -> int:
     """Run until told to stop; 0 after a clean end, 1 after a refusal."""
     try:
         args = _arguments()
-        asyncio.run(_run(args, _tape(args)))
+        asyncio.run(_run(args, _playback(args)))
     except CandlecastError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code

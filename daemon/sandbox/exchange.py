@@ -14,12 +14,12 @@ from websockets.asyncio.server import serve
 
 from daemon.runtime.clock import Clock, SystemClock
 from daemon.sandbox.market import Faults, Kline, Market
-from daemon.sandbox.protocols.base import Dialect, Messages, Update
+from daemon.sandbox.protocols.base import ExchangeProtocol, Messages, Update
 from daemon.sandbox.protocols.binance import Binance
 from daemon.sandbox.protocols.bybit import Bybit
 from daemon.sandbox.protocols.kraken import Kraken
 from daemon.sandbox.protocols.okx import Okx
-from daemon.sandbox.recording import Tape
+from daemon.sandbox.recording import Playback
 from daemon.sandbox.rest_server import RestApi
 from daemon.sandbox.websocket_server import StreamServer
 
@@ -27,15 +27,15 @@ _HOST: Final = "127.0.0.1"
 _PONG_TIMEOUT_S: Final = 60.0
 _HEARTBEAT_S: Final = 1.0
 
-DIALECTS: Final[dict[str, type[Dialect]]] = {
-    dialect.name: dialect for dialect in (Binance, Okx, Bybit, Kraken)
+PROTOCOLS: Final[dict[str, type[ExchangeProtocol]]] = {
+    protocol.name: protocol for protocol in (Binance, Okx, Bybit, Kraken)
 }
 """The protocols that a sandbox exchange can speak, by ccxt id."""
 
 
-def finest(name: str) -> str:
+def shortest_timeframe(name: str) -> str:
     """The shortest ccxt timeframe of exchange ``name``."""
-    return next(iter(DIALECTS[name].intervals))
+    return next(iter(PROTOCOLS[name].intervals))
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class SandboxExchange:
 
     def __init__(
         self,
-        tape: Tape,
+        playback: Playback,
         *,
         name: str = "binance",
         clock: Clock | None = None,
@@ -85,26 +85,26 @@ class SandboxExchange:
         faults: Faults | None = None,
         on_closing: Callable[[int], None] = lambda open_ms: None,  # noqa: ARG005
     ) -> None:
-        """Prepare to play ``tape`` by ``clock`` as exchange ``name``; nothing listens yet.
+        """Prepare to play ``playback`` by ``clock`` as exchange ``name``; nothing listens yet.
 
         ``on_closing`` is told the opening time (Unix ms) of candles whose closing messages are
         about to be sent, before the first byte leaves.
 
         Raises:
-            CandlecastError: that exchange has no candles of the tape's length.
+            CandlecastError: that exchange has no candles of the playback's length.
         """
         self.name = name
-        self.tape = tape
+        self.playback = playback
         self.faults = faults or Faults()
         self.rest_url = ""
         self.ws_url = ""
         self._clock = clock or SystemClock()
         self._on_closing = on_closing
         self._behaviour = behaviour or Behaviour()
-        self._market = Market(tape, self.faults)
-        self._dialect = DIALECTS[name](self._market, self._behaviour.max_streams)
-        self.rest = RestApi(self._dialect, self._clock)
-        self.streams = StreamServer(self._dialect, self._clock)
+        self._market = Market(playback, self.faults)
+        self._protocol = PROTOCOLS[name](self._market, self._behaviour.max_streams)
+        self.rest = RestApi(self._protocol, self._clock)
+        self.streams = StreamServer(self._protocol, self._clock)
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -114,7 +114,7 @@ class SandboxExchange:
             group = await stack.enter_async_context(asyncio.TaskGroup())
             player = group.create_task(self._play(), name="sandbox candles")
             stack.callback(player.cancel)
-            if (heartbeat := self._dialect.heartbeat) is not None:
+            if (heartbeat := self._protocol.heartbeat) is not None:
                 beating = group.create_task(self._beat(heartbeat), name="sandbox heartbeats")
                 stack.callback(beating.cancel)
             self._stack = stack.pop_all()
@@ -148,7 +148,7 @@ class SandboxExchange:
                 # Deflating a burst would cost more than everything else it needs together.
                 compression=None,
                 ping_interval=self._behaviour.ping_interval_s
-                if self._dialect.ping_frames
+                if self._protocol.ping_frames
                 else None,
                 ping_timeout=_PONG_TIMEOUT_S,
                 close_timeout=1.0,
@@ -158,9 +158,9 @@ class SandboxExchange:
 
     async def _play(self) -> None:
         draw = random.Random(self._behaviour.seed)  # noqa: S311 - a repeatable delay, no secret
-        step = self.tape.timeframe.ms
-        grid = self.tape.timeframe.through(self.tape.origin_ms)
-        open_ms = max(grid.floor(self._clock.wall_ms()), self.tape.origin_ms)
+        step = self.playback.timeframe.ms
+        grid = self.playback.timeframe.through(self.playback.origin_ms)
+        open_ms = max(grid.floor(self._clock.wall_ms()), self.playback.origin_ms)
         while True:
             self.streams.latest_ms = open_ms + step - 1
             for update in range(1, self._behaviour.updates + 1):
@@ -202,8 +202,8 @@ class SandboxExchange:
         return messages
 
     def _events(self, topic: str, open_ms: int, fraction: float, now_ms: int) -> list[bytes]:
-        symbol = self._dialect.subscribable(topic)
-        if symbol is None or (key := (symbol, open_ms)) in self.faults.unsaid:
+        symbol = self._protocol.subscribable(topic)
+        if symbol is None or (key := (symbol, open_ms)) in self.faults.not_streamed:
             return []
         closed = fraction >= 1.0
         versions = [False]
@@ -212,15 +212,15 @@ class SandboxExchange:
         if closed and key in self.faults.revised:
             versions.append(True)
         states = [self._told(symbol, open_ms, fraction, revised=r) for r in versions]
-        goes_on = closed and self._dialect.goes_on
-        following = self._following(symbol, open_ms, now_ms) if goes_on else None
-        return self._dialect.events(symbol, Update(tuple(states), closed, following, now_ms))
+        sends_next_on_close = closed and self._protocol.sends_next_on_close
+        following = self._following(symbol, open_ms, now_ms) if sends_next_on_close else None
+        return self._protocol.events(symbol, Update(tuple(states), closed, following, now_ms))
 
     def _following(self, symbol: str, open_ms: int, now_ms: int) -> Kline | None:
         """The candle after the one that opened at ``open_ms``, as far as it has come."""
-        step = self.tape.timeframe.ms
+        step = self.playback.timeframe.ms
         next_ms = open_ms + step
-        if (symbol, next_ms) in self.faults.unsaid:
+        if (symbol, next_ms) in self.faults.not_streamed:
             return None
         begun = min(max(now_ms - next_ms, 1), step - 1) / step
         return self._told(symbol, next_ms, begun, revised=False)

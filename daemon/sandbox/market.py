@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from daemon.sandbox.recording import Tape
+from daemon.sandbox.recording import Playback
 from model.core.candle import Ohlcv
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Faults:
     stream_volume: Callable[[Kline], float] | None = None
 
     @property
-    def unsaid(self) -> set[tuple[str, int]]:
+    def not_streamed(self) -> set[tuple[str, int]]:
         """Candles of which the stream says nothing."""
         return self.skipped | self.untraded if self.untraded else self.skipped
 
@@ -99,15 +99,15 @@ class Kline(NamedTuple):
 class Market:
     """The listed symbols and their candles as of any instant."""
 
-    def __init__(self, tape: Tape, faults: Faults) -> None:
-        """Trade what ``tape`` plays, with ``faults`` applied."""
-        self.tape = tape
+    def __init__(self, playback: Playback, faults: Faults) -> None:
+        """Trade what ``playback`` plays, with ``faults`` applied."""
+        self.playback = playback
         self.faults = faults
 
     @property
     def listed(self) -> list[str]:
         """The ccxt symbols that can be traded now."""
-        return [symbol for symbol in self.tape.symbols if symbol not in self.faults.delisted]
+        return [symbol for symbol in self.playback.symbols if symbol not in self.faults.delisted]
 
     def kline(self, symbol: str, open_ms: int, fraction: float, *, revised: bool) -> Kline:
         """The candle after ``fraction`` of its time; with ``revised``, a correction shows.
@@ -116,14 +116,14 @@ class Market:
             KeyError: unknown symbol.
             ValueError: no candle opens at ``open_ms``.
         """
-        ohlcv = self.tape.forming(symbol, open_ms, fraction)
+        ohlcv = self.playback.forming(symbol, open_ms, fraction)
         if revised and (close := self.faults.revised.get((symbol, open_ms))) is not None:
             high, low = max(ohlcv.high, close), min(ohlcv.low, close)
             ohlcv = ohlcv._replace(high=high, low=low, close=close)
         trades = min(math.ceil(ohlcv.volume * _TRADES_PER_UNIT), _TRADES_PER_CANDLE)
-        first = self.tape.index(open_ms) * _TRADES_PER_CANDLE + 1 if trades else -1
+        first = self.playback.index(open_ms) * _TRADES_PER_CANDLE + 1 if trades else -1
         last = first + trades - 1 if trades else -1
-        close_ms = open_ms + self.tape.timeframe.ms - 1
+        close_ms = open_ms + self.playback.timeframe.ms - 1
         return Kline(open_ms, close_ms, ohlcv, first, last, trades)
 
     def klines(
@@ -138,7 +138,7 @@ class Market:
             limit: at most so many.
             now_ms: Unix milliseconds.
         """
-        step, origin = self.tape.timeframe.ms, self.tape.origin_ms
+        step, origin = self.playback.timeframe.ms, self.playback.origin_ms
         last = (min(now_ms, now_ms if end_ms is None else end_ms) - origin) // step
         first = 0
         if start_ms is not None:

@@ -66,7 +66,7 @@ def _decimals(prices: NDArray[np.float64]) -> int:
 
 
 @dataclass(frozen=True)
-class Tape:
+class Playback:
     """Every symbol's candles on one grid: pure, the same answer whenever it is asked.
 
     Symbol ``i`` plays the rows from ``starts[i]`` on. Its candle 0 opens at ``origin_ms``: before
@@ -154,14 +154,14 @@ class Tape:
         return self.starts[symbol] + self.index(open_ms) % self.slice_rows
 
 
-def build_tape(
+def build_playback(
     count: int,
     timeframe: Timeframe,
     origin_ms: int,
     *,
     recording: Recording | None = None,
     slice_rows: int = 3_600,
-) -> Tape:
+) -> Playback:
     """List ``S00/USDT``, ``S01/USDT`` … each on its own slice of one recording.
 
     Slices are spread evenly over the recording. They overlap when ``count * slice_rows`` exceeds
@@ -187,4 +187,4 @@ def build_tape(
     width = max(2, len(str(count - 1)))
     spread = max(count - 1, 1)
     starts = {f"S{i:0{width}d}/USDT": i * (total - rows) // spread for i in range(count)}
-    return Tape(recording, timeframe, origin_ms, starts, rows)
+    return Playback(recording, timeframe, origin_ms, starts, rows)

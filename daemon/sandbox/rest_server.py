@@ -1,4 +1,4 @@
-"""The REST side of the sandbox exchange: whatever its dialect answers, bans and a count."""
+"""The REST side of the sandbox exchange: whatever its protocol answers, bans and a count."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import orjson
 from aiohttp import web
 
-from daemon.sandbox.protocols.base import Dialect, RestRefusal, Route
+from daemon.sandbox.protocols.base import ExchangeProtocol, RestRefusal, Route
 
 if TYPE_CHECKING:
     from aiohttp.typedefs import Handler
@@ -22,16 +22,16 @@ class RestApi:
         requests: requests received since the start, by path.
     """
 
-    def __init__(self, dialect: Dialect, clock: Clock) -> None:
-        """Answer as ``dialect`` says, at the times of ``clock``."""
-        self._dialect = dialect
+    def __init__(self, protocol: ExchangeProtocol, clock: Clock) -> None:
+        """Answer as ``protocol`` says, at the times of ``clock``."""
+        self._protocol = protocol
         self._clock = clock
         self.requests: dict[str, int] = {}
 
     def app(self) -> web.Application:
         """The aiohttp application with every route."""
         app = web.Application(middlewares=[self._guard])
-        for path, route in self._dialect.routes.items():
+        for path, route in self._protocol.routes.items():
             app.router.add_get(path, self._handler(route))
         return app
 
@@ -47,10 +47,10 @@ class RestApi:
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         self.requests[request.path] = self.requests.get(request.path, 0) + 1
-        faults, now_ms = self._dialect.market.faults, self._clock.wall_ms()
+        faults, now_ms = self._protocol.market.faults, self._clock.wall_ms()
         if now_ms >= faults.ban_until_ms:
             return await handler(request)
-        body = self._dialect.banned(faults.ban_status, faults.ban_until_ms)
+        body = self._protocol.banned(faults.ban_status, faults.ban_until_ms)
         headers = {"Retry-After": faults.retry_after_s(now_ms)}
         return _answer(body, status=faults.ban_status, headers=headers)
 

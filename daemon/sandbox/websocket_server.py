@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from websockets.exceptions import ConnectionClosed
 
-from daemon.sandbox.protocols.base import Dialect, Messages, Session
+from daemon.sandbox.protocols.base import ExchangeProtocol, Messages, Session
 
 if TYPE_CHECKING:
     from websockets.asyncio.server import ServerConnection
@@ -37,9 +37,9 @@ class StreamServer:
         handshakes: connections that were asked for, refused ones included.
     """
 
-    def __init__(self, dialect: Dialect, clock: Clock) -> None:
-        """Serve clients that speak ``dialect``."""
-        self._dialect = dialect
+    def __init__(self, protocol: ExchangeProtocol, clock: Clock) -> None:
+        """Serve clients that speak ``protocol``."""
+        self._protocol = protocol
         self._clock = clock
         self._clients: dict[ServerConnection, tuple[Session, _Queue]] = {}
         self.cut_off = 0
@@ -59,18 +59,18 @@ class StreamServer:
     def refuse_path(self, connection: ServerConnection, request: Request) -> Response | None:
         """Answer 404 at an address that the exchange does not have, and what a ban demands."""
         self.handshakes += 1
-        faults, now_ms = self._dialect.market.faults, self._clock.wall_ms()
+        faults, now_ms = self._protocol.market.faults, self._clock.wall_ms()
         if faults.no_handshakes and now_ms < faults.ban_until_ms:
             refusal = connection.respond(HTTPStatus(faults.ban_status), "slow down\n")
             refusal.headers["Retry-After"] = faults.retry_after_s(now_ms)
             return refusal
-        if self._dialect.session(request.path) is None:
+        if self._protocol.session(request.path) is None:
             return connection.respond(HTTPStatus.NOT_FOUND, "no such stream path\n")
         return None
 
     async def handle(self, connection: ServerConnection) -> None:
         """Serve one connection until it ends."""
-        session = self._dialect.session(connection.request.path) if connection.request else None
+        session = self._protocol.session(connection.request.path) if connection.request else None
         if session is None:
             return
         queue: _Queue = asyncio.Queue(_BACKLOG)
@@ -78,7 +78,7 @@ class StreamServer:
         try:
             async with asyncio.TaskGroup() as group:
                 sender = group.create_task(_send_forever(connection, queue))
-                self._put(connection, queue, session.greeting(self._clock.wall_ms()))
+                self._put(connection, queue, session.on_connect(self._clock.wall_ms()))
                 async for text in connection:
                     now_ms = min(self._clock.wall_ms(), self.latest_ms)
                     self._put(connection, queue, session.reply(text, now_ms))

@@ -16,8 +16,8 @@ class Firehose(SandboxExchange):
     """A core's worth of messages; candles close on the grid as ever."""
 
     async def _play(self) -> None:
-        step = self.tape.timeframe.ms
-        open_ms = self.tape.timeframe.floor(self._clock.wall_ms())
+        step = self.playback.timeframe.ms
+        open_ms = self.playback.timeframe.floor(self._clock.wall_ms())
         while True:
             await asyncio.sleep(0.001 if self.streams.backlog >= _AHEAD else 0.0)
             if self.streams.backlog >= _AHEAD:

@@ -20,7 +20,7 @@ from daemon.doctor.broker_check import examine_broker
 from daemon.doctor.findings import Finding
 from daemon.factories import broker_of
 from daemon.runtime.clock import SystemClock
-from tests.integration.harness import daemon, promote_drawn, sections, tape_of, write_config
+from tests.integration.harness import daemon, playback_of, promote_drawn, sections, write_config
 from tests.integration.test_wall_clock import faked, set_clock
 from tests.support.certificates import Authority
 from tests.support.scripted_broker import FakeBroker, acknowledged, always
@@ -60,7 +60,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         mosquitto(folder) as broker,
         sandbox_process("--symbols", "2", "--history", "900") as exchange,
     ):
-        promote_drawn(folder, tape_of(exchange))
+        promote_drawn(folder, playback_of(exchange))
         yield Place(folder, exchange, broker, free_port())
 
 
@@ -182,7 +182,7 @@ def test_a_folder_that_cannot_be_written_and_a_foreign_address(
 
 
 def test_a_damaged_model(place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    promote_drawn(tmp_path, tape_of(place.exchange))
+    promote_drawn(tmp_path, playback_of(place.exchange))
     (step,) = (tmp_path / "state" / "registry").rglob("step.onnx")
     step.chmod(0o600)
     step.write_bytes(step.read_bytes()[:-1] + b"?")

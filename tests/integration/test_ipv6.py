@@ -25,7 +25,7 @@ from daemon.runtime.clock import SystemClock
 from daemon.sandbox.exchange import SandboxExchange
 from daemon.web.server import Health, serve_http
 from tests.integration.harness import write_config
-from tests.sandbox.scaled import second_tape
+from tests.sandbox.scaled import second_playback
 from tests.support.forward_proxy import pumped
 from tests.support.servers import HOST, MAX_WAIT_S, free_port, mosquitto, program
 
@@ -106,7 +106,7 @@ async def on_ipv6(url: str) -> AsyncIterator[str]:
 @pytest.mark.may_block(reason="reads a configuration")
 async def test_an_exchange_is_reached_by_rest_and_websocket(tmp_path: Path) -> None:
     async with (
-        SandboxExchange(second_tape(2)) as sandbox,
+        SandboxExchange(second_playback(2)) as sandbox,
         on_ipv6(sandbox.rest_url) as rest,
         on_ipv6(sandbox.ws_url) as ws,
     ):

@@ -25,9 +25,9 @@ from model.history.store import History
 from tests.integration.harness import (
     Daemon,
     daemon,
+    playback_of,
     promote_drawn,
     sections,
-    tape_of,
     write_config,
 )
 from tests.support.browser import Tab, browser
@@ -69,7 +69,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     ):
         few = {"min_n": 2}
         config = write_config(folder, sections(exchange, broker.port, http_port, accuracy=few))
-        promote_drawn(folder, tape_of(exchange))
+        promote_drawn(folder, playback_of(exchange))
         with daemon(config, http_port) as running:
             running.wait_ready()
             yield Service(exchange, config, running)

@@ -18,11 +18,11 @@ from model.features.streaming import Indicators
 from tests.integration.harness import (
     Daemon,
     daemon,
+    playback_of,
     predictions,
     promote_drawn,
     sample,
     sections,
-    tape_of,
     until_offline,
     write_config,
 )
@@ -87,8 +87,8 @@ def place(tmp_path: Path) -> Iterator[Place]:
         mosquitto(tmp_path) as broker,
         mosquitto_sub(broker.port, "candlecast/#") as heard,
     ):
-        tape = tape_of(exchange)
-        promote_drawn(tmp_path, tape)
+        playback = playback_of(exchange)
+        promote_drawn(tmp_path, playback)
         port = free_port()
         chosen = sections(exchange, broker.port, port, accuracy={"min_n": MIN_N})
         yield Place(write_config(tmp_path, chosen), port, broker, heard)

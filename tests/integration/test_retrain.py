@@ -22,7 +22,7 @@ from daemon.jobs.models import model_lines
 from daemon.jobs.retrain import check_span
 from daemon.runtime.clock import SystemClock
 from daemon.sandbox.exchange import SandboxExchange
-from daemon.sandbox.recording import Tape, build_tape
+from daemon.sandbox.recording import Playback, build_playback
 from model.core.candle import Timeframe
 from model.core.errors import ConfigError
 from model.history.reader import HistoryReader
@@ -41,8 +41,8 @@ SECTIONS: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture
-def tape() -> Tape:
-    return build_tape(2, MINUTE, MINUTE.floor(SystemClock().wall_ms()) - 1_300 * MINUTE.ms)
+def playback() -> Playback:
+    return build_playback(2, MINUTE, MINUTE.floor(SystemClock().wall_ms()) - 1_300 * MINUTE.ms)
 
 
 @pytest.fixture
@@ -75,10 +75,12 @@ async def outcome(folder: Path, url: str, *argv: str) -> tuple[int | None, str, 
 
 
 @pytest.mark.may_block("the test looks into the registry and the history")
-async def test_a_killed_night_goes_on_and_comes_to_its_decision(tape: Tape, folder: Path) -> None:
+async def test_a_killed_night_goes_on_and_comes_to_its_decision(
+    playback: Playback, folder: Path
+) -> None:
     state = folder / "state"
     standing = state / "retrain" / "resume" / "standing.json"
-    async with SandboxExchange(tape) as exchange:
+    async with SandboxExchange(playback) as exchange:
         async with candlecast(folder, exchange.rest_url, "retrain") as night:
             while not standing.exists():
                 assert night.returncode is None, await night.communicate()
@@ -111,7 +113,7 @@ async def test_a_killed_night_goes_on_and_comes_to_its_decision(tape: Tape, fold
     assert report.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
 
     archive = HistoryReader(state / "history.sqlite", ("binance", "1m"))
-    found = archive.revisions("S01/USDT", 0 + tape.origin_ms, status.finished_ms)
+    found = archive.revisions("S01/USDT", 0 + playback.origin_ms, status.finished_ms)
     archive.close()
     opens = [candle.open_ms for candle in found]
     assert len(opens) == 1080

@@ -18,7 +18,7 @@ import yaml
 
 from monitoring.dashboard import dashboard
 from monitoring.panels import panels
-from tests.integration.harness import daemon, promote_drawn, sections, tape_of, write_config
+from tests.integration.harness import daemon, playback_of, promote_drawn, sections, write_config
 from tests.monitoring.test_rules import RULES, alerts
 from tests.support.servers import HOST, accepts, free_port, mosquitto, program, sandbox_process
 
@@ -104,7 +104,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
             folder,
             sections(exchange, broker.port, http_port, accuracy={"window": 20, "min_n": 3}),
         )
-        promote_drawn(folder, tape_of(exchange))
+        promote_drawn(folder, playback_of(exchange))
         with daemon(config, http_port) as running, prometheus(folder, http_port) as server:
             running.wait_ready()
             yield server

@@ -53,7 +53,7 @@ def test_the_closed_candle_and_the_next_one_come_in_one_message() -> None:
     first, second = parse_bybit(json.loads(raw), Channel("1", {})) or ()
     assert (first.open_ms, first.closed) == (ORIGIN_MS, True)
     assert (second.open_ms, second.closed) == (ORIGIN_MS + MINUTE.ms, False)
-    assert tuple(map(float, first.values)) == MARKET.tape.candle("BTC/USDT", ORIGIN_MS)
+    assert tuple(map(float, first.values)) == MARKET.playback.candle("BTC/USDT", ORIGIN_MS)
 
 
 def test_a_ping_is_answered_under_its_number() -> None:

@@ -43,18 +43,18 @@ def test_greeting_acknowledgement_snapshot_update_and_heartbeat_are_as_recorded(
 ) -> None:
     (request,) = messages(shared_dir, "kraken_watchOHLCV", "send")
     status, done, snapshot, update, heartbeat = messages(shared_dir, "kraken_watchOHLCV")
-    dialect = Kraken(MARKET)
-    session = dialect.session("/v2")
+    protocol = Kraken(MARKET)
+    session = protocol.session("/v2")
     assert session is not None
-    assert [form(json.loads(raw)) for raw in session.greeting(NOW_MS)] == [form(status)]
+    assert [form(json.loads(raw)) for raw in session.on_connect(NOW_MS)] == [form(status)]
     our_done, our_snapshot = ask(json.dumps(request))
     # The order of an answer's keys differs; their names and types do not.
     assert set(form(our_done)) == set(form(done))
     assert form(our_snapshot) == form(snapshot)
-    kline = dialect.now("BTC/USD", NOW_MS)
-    (raw,) = dialect.events("BTC/USD", Update((kline,), False, None, NOW_MS))  # noqa: FBT003
+    kline = protocol.now("BTC/USD", NOW_MS)
+    (raw,) = protocol.events("BTC/USD", Update((kline,), False, None, NOW_MS))  # noqa: FBT003
     assert form(json.loads(raw)) == form(update)
-    assert json.loads(dialect.heartbeat) == heartbeat
+    assert json.loads(protocol.heartbeat) == heartbeat
 
 
 def test_times_are_written_as_recorded() -> None:
@@ -81,7 +81,7 @@ def test_a_candle_closes_with_the_first_trade_of_the_next_and_no_flag() -> None:
         (ORIGIN_MS, None),
         (ORIGIN_MS + MINUTE.ms, None),
     ]
-    assert read[0].values == MARKET.tape.candle("BTC/USD", ORIGIN_MS)
+    assert read[0].values == MARKET.playback.candle("BTC/USD", ORIGIN_MS)
 
 
 def test_without_a_trade_there_is_no_update() -> None:

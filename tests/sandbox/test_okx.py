@@ -55,7 +55,7 @@ def test_closed_candles_are_as_recorded(shared_dir: Path) -> None:
     assert {form(json.loads(raw))} == theirs
     (read,) = parse_okx(json.loads(raw), Channel("1m", {})) or ()
     assert (read.open_ms, read.closed) == (ORIGIN_MS, True)
-    assert tuple(map(float, read.values)) == MARKET.tape.candle("BTC/USDT", ORIGIN_MS)
+    assert tuple(map(float, read.values)) == MARKET.playback.candle("BTC/USDT", ORIGIN_MS)
 
 
 def test_a_ping_is_answered_in_plain_text() -> None:

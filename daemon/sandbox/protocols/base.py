@@ -44,7 +44,7 @@ class Update(NamedTuple):
     Attributes:
         states: what it is now, in the order of sending; several only where faults ask for it.
         closed: whether it has just closed.
-        following: the next candle as it begins, when this one has closed and the dialect
+        following: the next candle as it begins, when this one has closed and the protocol
             goes on to it in the same breath.
         now_ms: the instant, Unix milliseconds.
     """
@@ -66,7 +66,7 @@ class Session(ABC):
         """Start without a subscription."""
         self.topics: dict[str, None] = {}
 
-    def greeting(self, now_ms: int) -> list[bytes]:
+    def on_connect(self, now_ms: int) -> list[bytes]:
         """What the exchange says as soon as the connection is open."""
         del now_ms
         return []
@@ -80,7 +80,7 @@ class Session(ABC):
         return [raw for topic in self.topics for raw in messages(topic)]
 
 
-class Dialect(ABC):
+class ExchangeProtocol(ABC):
     """An exchange's names, messages and addresses, over one market.
 
     Attributes:
@@ -91,7 +91,7 @@ class Dialect(ABC):
         intervals: its names of the timeframes that it has.
         heartbeat: what it sends every second to subscribed clients, if anything.
         ping_frames: whether it sends pings of the websocket protocol.
-        goes_on: whether a candle's last message comes with the first of the next candle.
+        sends_next_on_close: whether a closing message is sent with the next candle's first one.
         interval: its name of the market's timeframe.
         symbol_of_id: ccxt symbols by market name.
         symbol_of_topic: ccxt symbols by topic.
@@ -101,7 +101,7 @@ class Dialect(ABC):
     intervals: ClassVar[Mapping[str, str]]
     heartbeat: ClassVar[bytes | None] = None
     ping_frames: ClassVar[bool] = False
-    goes_on: ClassVar[bool] = False
+    sends_next_on_close: ClassVar[bool] = False
 
     def __init__(self, market: Market, max_streams: int = 1_024) -> None:
         """Speak about ``market``.
@@ -112,13 +112,13 @@ class Dialect(ABC):
         self.market = market
         self.max_streams = max_streams
         self.session_numbers = count(1)
-        timeframe = market.tape.timeframe.text
+        timeframe = market.playback.timeframe.text
         if timeframe not in self.intervals:
             allowed = ", ".join(self.intervals)
             msg = f"{self.name} has no candles of {timeframe}; allowed: {allowed}"
             raise CandlecastError(msg)
         self.interval = self.intervals[timeframe]
-        self.symbol_of_id = {self.market_id(symbol): symbol for symbol in market.tape.symbols}
+        self.symbol_of_id = {self.market_id(symbol): symbol for symbol in market.playback.symbols}
         self.symbol_of_topic = {
             self.topic(market_id): symbol for market_id, symbol in self.symbol_of_id.items()
         }
@@ -155,7 +155,7 @@ class Dialect(ABC):
 
     def now(self, symbol: str, now_ms: int) -> Kline:
         """A market's forming candle."""
-        frame = self.market.tape.timeframe
+        frame = self.market.playback.timeframe
         open_ms = frame.floor(now_ms)
         return self.market.kline(symbol, open_ms, (now_ms - open_ms) / frame.ms, revised=False)
 

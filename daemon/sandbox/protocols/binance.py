@@ -11,7 +11,7 @@ import orjson
 
 from daemon.sandbox.market import Kline, Market
 from daemon.sandbox.protocols.base import (
-    Dialect,
+    ExchangeProtocol,
     Messages,
     RestRefusal,
     Route,
@@ -135,7 +135,7 @@ def _checked_names(params: object) -> list[str]:
     return params
 
 
-class Binance(Dialect):
+class Binance(ExchangeProtocol):
     """Binance spot."""
 
     name = "binance"
@@ -262,7 +262,7 @@ def rest_row(kline: Kline) -> list[int | str]:
 
 def exchange_info(market: Market, now_ms: int) -> dict[str, object]:
     """The body of ``/api/v3/exchangeInfo``, as far as candles need it."""
-    tick = decimals(10.0**-market.tape.recording.decimals)
+    tick = decimals(10.0**-market.playback.recording.decimals)
     return {
         "timezone": "UTC",
         "serverTime": now_ms,

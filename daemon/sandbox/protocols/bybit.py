@@ -9,7 +9,7 @@ import orjson
 
 from daemon.sandbox.market import Kline
 from daemon.sandbox.protocols.base import (
-    Dialect,
+    ExchangeProtocol,
     RestRefusal,
     Route,
     Session,
@@ -26,14 +26,14 @@ MAX_ARGS: Final = 10
 """Topics that one subscribe request of spot may name."""
 
 
-class Bybit(Dialect):
+class Bybit(ExchangeProtocol):
     """Bybit spot."""
 
     name = "bybit"
     intervals: ClassVar[Mapping[str, str]] = named(
         "1m=1 3m=3 5m=5 15m=15 30m=30 1h=60 2h=120 4h=240 6h=360 12h=720 1d=D 1w=W"
     )
-    goes_on = True
+    sends_next_on_close = True
 
     def market_id(self, symbol: str) -> str:
         """E.g. ``BTCUSDT``."""
@@ -94,7 +94,7 @@ class Bybit(Dialect):
 
     def _instruments(self, query: Mapping[str, str], now_ms: int) -> object:
         category = query.get("category", "")
-        tick = 10.0**-self.market.tape.recording.decimals
+        tick = 10.0**-self.market.playback.recording.decimals
         listed: Iterable[str] = self.market.listed if category == "spot" else ()
         rows = [_instrument(symbol, decimals(tick)) for symbol in listed]
         return _body({"category": category, "list": rows}, now_ms)
@@ -121,10 +121,10 @@ class Bybit(Dialect):
 class BybitSession(Session):
     """One client of the kline topics."""
 
-    def __init__(self, dialect: Bybit, conn_id: str) -> None:
+    def __init__(self, protocol: Bybit, conn_id: str) -> None:
         """Start without a subscription, under the name that answers carry."""
         super().__init__()
-        self._dialect = dialect
+        self._protocol = protocol
         self._conn_id = conn_id
 
     def reply(self, text: str | bytes, now_ms: int) -> list[bytes]:
@@ -137,7 +137,7 @@ class BybitSession(Session):
             return [self._answer(request, "error:invalid op", success=False)]
         if len(args) > MAX_ARGS:
             return [self._answer(request, f"args size >{MAX_ARGS}", success=False)]
-        if unknown := [topic for topic in args if self._dialect.subscribable(topic) is None]:
+        if unknown := [topic for topic in args if self._protocol.subscribable(topic) is None]:
             return [self._answer(request, f"Invalid symbol :[{unknown[0]}]", success=False)]
         done = self._answer(request, str(op))
         if op == "unsubscribe":
@@ -150,9 +150,9 @@ class BybitSession(Session):
     def _states(self, topics: list[str], now_ms: int) -> Iterable[bytes]:
         """What is forming; the real one sends it before or after its acknowledgement."""
         for topic in topics:
-            symbol = self._dialect.symbol_of_topic[topic]
-            kline = self._dialect.now(symbol, now_ms)
-            yield from self._dialect.events(symbol, Update((kline,), False, None, now_ms))  # noqa: FBT003
+            symbol = self._protocol.symbol_of_topic[topic]
+            kline = self._protocol.now(symbol, now_ms)
+            yield from self._protocol.events(symbol, Update((kline,), False, None, now_ms))  # noqa: FBT003
 
     def _answer(self, request: dict[str, object], msg: str, *, success: bool = True) -> bytes:
         body = {"success": success, "ret_msg": msg, "conn_id": self._conn_id}

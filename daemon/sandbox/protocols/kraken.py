@@ -10,7 +10,7 @@ import orjson
 
 from daemon.sandbox.market import Kline, Market
 from daemon.sandbox.protocols.base import (
-    Dialect,
+    ExchangeProtocol,
     RestRefusal,
     Route,
     Session,
@@ -26,13 +26,13 @@ _MAX_ROWS: Final = 720
 """All the history that there is, however far back one asks."""
 
 
-class Kraken(Dialect):
+class Kraken(ExchangeProtocol):
     """Kraken spot."""
 
     name = "kraken"
     intervals: ClassVar[Mapping[str, str]] = named("1m=1 5m=5 15m=15 30m=30 1h=60 4h=240 1d=1440")
     heartbeat = b'{"channel":"heartbeat"}'
-    goes_on = True
+    sends_next_on_close = True
 
     def market_id(self, symbol: str) -> str:
         """The pair as REST names it, e.g. ``BTCUSDT``."""
@@ -120,13 +120,13 @@ class Kraken(Dialect):
 class KrakenSession(Session):
     """One client of the candle channel."""
 
-    def __init__(self, dialect: Kraken, number: int) -> None:
+    def __init__(self, protocol: Kraken, number: int) -> None:
         """Start without a subscription."""
         super().__init__()
-        self._dialect = dialect
+        self._protocol = protocol
         self._number = number
 
-    def greeting(self, now_ms: int) -> list[bytes]:
+    def on_connect(self, now_ms: int) -> list[bytes]:
         """The state of the exchange."""
         del now_ms
         state = {
@@ -148,19 +148,19 @@ class KrakenSession(Session):
         symbols = params.get("symbol")
         if params.get("channel") != "ohlc" or not isinstance(symbols, list):
             return [_failed(request, "Subscription name invalid", now_ms)]
-        if str(params.get("interval")) != self._dialect.interval:
+        if str(params.get("interval")) != self._protocol.interval:
             return [_failed(request, "Subscription ohlc interval not supported", now_ms)]
         return [raw for symbol in symbols for raw in self._carry_out(request, str(symbol), now_ms)]
 
     def _carry_out(self, request: dict[str, object], symbol: str, now_ms: int) -> list[bytes]:
-        dialect, method = self._dialect, request["method"]
-        topic = dialect.topic(dialect.market_id(symbol))
-        if dialect.subscribable(topic) != symbol:
+        protocol, method = self._protocol, request["method"]
+        topic = protocol.topic(protocol.market_id(symbol))
+        if protocol.subscribable(topic) != symbol:
             return [_failed(request, f"Currency pair not supported {symbol}", now_ms, symbol)]
         subscribed = method == "subscribe"
         result = {
             "channel": "ohlc",
-            "interval": int(dialect.interval),
+            "interval": int(protocol.interval),
             **({"snapshot": True} if subscribed else {}),
             "symbol": symbol,
             "warnings": ["timestamp is deprecated, use interval_begin"],
@@ -170,9 +170,9 @@ class KrakenSession(Session):
             self.topics.pop(topic, None)
             return [done]
         self.topics[topic] = None
-        past = dialect.market.klines(symbol, None, None, _SNAPSHOT_ROWS, now_ms)
-        rows = [dialect.row(symbol, kline) for kline in past if kline.trades]
-        return [done, dialect.message("snapshot", rows, now_ms)]
+        past = protocol.market.klines(symbol, None, None, _SNAPSHOT_ROWS, now_ms)
+        rows = [protocol.row(symbol, kline) for kline in past if kline.trades]
+        return [done, protocol.message("snapshot", rows, now_ms)]
 
 
 def iso(at_ms: int, digits: int) -> str:
@@ -211,7 +211,7 @@ def _rest_row(kline: Kline) -> list[int | str]:
 
 
 def _assets(market: Market) -> dict[str, object]:
-    names = {name for symbol in market.tape.symbols for name in symbol.split("/")}
+    names = {name for symbol in market.playback.symbols for name in symbol.split("/")}
     common = {"aclass": "currency", "decimals": 8, "display_decimals": 6, "status": "enabled"}
     return {name: {"altname": name, **common} for name in sorted(names)}
 
@@ -226,7 +226,7 @@ def _pair(symbol: str, market: Market) -> dict[str, object]:
         "aclass_quote": "currency",
         "quote": quote,
         "lot": "unit",
-        "pair_decimals": market.tape.recording.decimals,
+        "pair_decimals": market.playback.recording.decimals,
         "lot_decimals": 8,
         "lot_multiplier": 1,
         "leverage_buy": [],
@@ -238,6 +238,6 @@ def _pair(symbol: str, market: Market) -> dict[str, object]:
         "margin_stop": 40,
         "ordermin": "0.0001",
         "costmin": "0.5",
-        "tick_size": decimals(10.0**-market.tape.recording.decimals),
+        "tick_size": decimals(10.0**-market.playback.recording.decimals),
         "status": "online",
     }

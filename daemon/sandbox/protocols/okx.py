@@ -9,7 +9,7 @@ import orjson
 
 from daemon.sandbox.market import Kline
 from daemon.sandbox.protocols.base import (
-    Dialect,
+    ExchangeProtocol,
     RestRefusal,
     Route,
     Session,
@@ -26,7 +26,7 @@ _RECENT_ROWS: Final = 1_440
 """How far back ``/market/candles`` goes; what is older is at ``/market/history-candles``."""
 
 
-class Okx(Dialect):
+class Okx(ExchangeProtocol):
     """OKX spot."""
 
     name = "okx"
@@ -76,12 +76,12 @@ class Okx(Dialect):
         empty = _refusal("50014", "Parameter instType can not be empty.")
         if not kind:
             raise empty
-        tick = 10.0**-self.market.tape.recording.decimals
+        tick = 10.0**-self.market.playback.recording.decimals
         listed = self.market.listed if kind == "SPOT" else ()
         return _body([_instrument(self.market_id(symbol), decimals(tick)) for symbol in listed])
 
     def _recent(self, query: Mapping[str, str], now_ms: int) -> object:
-        frame = self.market.tape.timeframe
+        frame = self.market.playback.timeframe
         earliest_ms = frame.floor(now_ms) - (_RECENT_ROWS - 1) * frame.ms
         return _body(
             [
@@ -116,10 +116,10 @@ class Okx(Dialect):
 class OkxSession(Session):
     """One client of the candle channels."""
 
-    def __init__(self, dialect: Okx, conn_id: str) -> None:
+    def __init__(self, protocol: Okx, conn_id: str) -> None:
         """Start without a subscription, under the name that answers carry."""
         super().__init__()
-        self._dialect = dialect
+        self._protocol = protocol
         self._conn_id = conn_id
 
     def reply(self, text: str | bytes, now_ms: int) -> list[bytes]:
@@ -136,7 +136,7 @@ class OkxSession(Session):
         if not isinstance(arg, dict) or not {"channel", "instId"} <= arg.keys():
             return [self._illegal(text)]
         topic = f"{arg['channel']}:{arg['instId']}"
-        symbol = self._dialect.subscribable(topic)
+        symbol = self._protocol.subscribable(topic)
         if symbol is None:
             msg = f"Wrong URL or channel:{arg['channel']},instId:{arg['instId']} doesn't exist."
             return [self._error("60018", msg)]
@@ -145,9 +145,11 @@ class OkxSession(Session):
             self.topics.pop(topic, None)
             return [done]
         self.topics[topic] = None
-        state = Update((self._dialect.now(symbol, now_ms),), closed=False, following=None, now_ms=0)
+        state = Update(
+            (self._protocol.now(symbol, now_ms),), closed=False, following=None, now_ms=0
+        )
         # The real one sends them in either order; this is the one that surprises.
-        return [*self._dialect.events(symbol, state), done]
+        return [*self._protocol.events(symbol, state), done]
 
     def _illegal(self, text: str | bytes) -> bytes:
         shown = text.decode(errors="replace") if isinstance(text, bytes) else text

@@ -17,7 +17,7 @@ from daemon.app import serve
 from daemon.cli.main import main
 from daemon.runtime.clock import SystemClock
 from daemon.sandbox.exchange import SandboxExchange
-from daemon.sandbox.recording import Tape, build_tape
+from daemon.sandbox.recording import Playback, build_playback
 from model.core.candle import Timeframe
 from model.core.errors import BundleError
 from model.inference.onnx_export import export_onnx
@@ -40,8 +40,8 @@ def config(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def tape() -> Tape:
-    return build_tape(1, MINUTE, MINUTE.floor(SystemClock().wall_ms()) - 2 * 86_400_000)
+def playback() -> Playback:
+    return build_playback(1, MINUTE, MINUTE.floor(SystemClock().wall_ms()) - 2 * 86_400_000)
 
 
 def outcome(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]:
@@ -233,8 +233,8 @@ async def start(exchange: SandboxExchange, config: Path, *argv: str) -> asyncio.
     )  # fmt: skip
 
 
-async def test_fetch_prints_plain_lines_and_the_files(tape: Tape, config: Path) -> None:
-    async with SandboxExchange(tape) as exchange:
+async def test_fetch_prints_plain_lines_and_the_files(playback: Playback, config: Path) -> None:
+    async with SandboxExchange(playback) as exchange:
         process = await start(exchange, config, "fetch", "--days", "0.5")
         out, err = (text.decode() for text in await process.communicate())
     assert (process.returncode, err) == (0, "")

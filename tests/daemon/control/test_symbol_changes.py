@@ -11,7 +11,7 @@ from daemon.sandbox.exchange import Behaviour, SandboxExchange
 from model.core.candle import Candle
 from tests.daemon.feed.test_backfill import SYMBOLS, Bench
 from tests.replay.replay_harness import make_feed, running, until
-from tests.sandbox.scaled import MINUTE, ScaledClock, minute_tape
+from tests.sandbox.scaled import MINUTE, ScaledClock, minute_playback
 from tests.support.manual_clock import settle
 
 NAMES = st.lists(
@@ -72,11 +72,11 @@ async def test_a_symbol_that_goes_while_its_history_is_fetched_is_forgotten() ->
 
 async def test_the_feed_takes_up_symbols_and_drops_them_without_losing_a_candle() -> None:
     clock = ScaledClock(60.0)
-    tape = minute_tape(6, clock.wall_ms())
+    playback = minute_playback(6, clock.wall_ms())
     async with SandboxExchange(
-        tape, clock=clock, behaviour=Behaviour(updates=2, close_delay_s=0.6)
+        playback, clock=clock, behaviour=Behaviour(updates=2, close_delay_s=0.6)
     ) as exchange:
-        symbols = tape.symbols
+        symbols = playback.symbols
         urls = exchange.rest_url, exchange.ws_url
         heard = make_feed(urls, symbols[:4], clock)
         async with running(heard):

@@ -14,7 +14,7 @@ from daemon.jobs.partial_file import Held
 from daemon.runtime.clock import SystemClock
 from daemon.sandbox.exchange import SandboxExchange
 from daemon.sandbox.market import Faults
-from daemon.sandbox.recording import Tape, build_tape
+from daemon.sandbox.recording import Playback, build_playback
 from model.core.candle import Timeframe
 from model.core.errors import CandlecastError, ConfigError, ExchangeError, NotOffered
 from model.files.candle_csv import HEADER, csv_name
@@ -38,14 +38,14 @@ class Told:
 
 
 @pytest.fixture
-def tape() -> Tape:
+def playback() -> Playback:
     origin_ms = MINUTE.floor(SystemClock().wall_ms()) - 4 * DAY_MS
-    return build_tape(2, MINUTE, origin_ms, slice_rows=7_000)
+    return build_playback(2, MINUTE, origin_ms, slice_rows=7_000)
 
 
 @pytest.fixture
-async def exchange(tape: Tape) -> AsyncIterator[SandboxExchange]:
-    async with SandboxExchange(tape, faults=Faults()) as running:
+async def exchange(playback: Playback) -> AsyncIterator[SandboxExchange]:
+    async with SandboxExchange(playback, faults=Faults()) as running:
         yield running
 
 
@@ -62,7 +62,7 @@ def rows(path: Path) -> list[list[float]]:
 
 
 def recorded(exchange: SandboxExchange, symbol: str, opened: Sequence[float]) -> list[list[float]]:
-    times, ohlcv = exchange.tape.history(symbol, int(opened[0]), int(opened[-1]) + 1)
+    times, ohlcv = exchange.playback.history(symbol, int(opened[0]), int(opened[-1]) + 1)
     return [[int(ms), *values] for ms, values in zip(times, ohlcv.tolist(), strict=True)]
 
 
@@ -108,7 +108,7 @@ async def test_a_symbol_that_was_listed_later(exchange: SandboxExchange, job: Fe
     told = Told()
     (came,) = await fetch(replace(job, symbols=job.symbols[:1], days=6), SystemClock(), told)
     assert came.path is not None
-    assert rows(came.path)[0][0] == exchange.tape.origin_ms
+    assert rows(came.path)[0][0] == exchange.playback.origin_ms
     asked = 6 * 1440 - 1
     assert came.lacking == pytest.approx(asked - came.candles, abs=1)
     assert came.lacking_share == pytest.approx(1 / 3, abs=0.01)
@@ -119,9 +119,9 @@ async def test_a_symbol_that_was_listed_later(exchange: SandboxExchange, job: Fe
 
 
 async def test_a_symbol_without_candles_costs_the_others_nothing(
-    tape: Tape, tmp_path: Path
+    playback: Playback, tmp_path: Path
 ) -> None:
-    unborn = replace(tape, origin_ms=MINUTE.floor(SystemClock().wall_ms()) + DAY_MS)
+    unborn = replace(playback, origin_ms=MINUTE.floor(SystemClock().wall_ms()) + DAY_MS)
     async with SandboxExchange(unborn) as exchange:
         symbols = ("S00/USDT", "S01/USDT")
         job = FetchJob("binance", exchange.rest_url, symbols, MINUTE, 1, tmp_path)
@@ -164,14 +164,14 @@ async def test_a_partial_file_of_other_content_is_begun_anew(
 
 
 async def test_another_exchange_or_address_does_not_continue_a_file(
-    exchange: SandboxExchange, tape: Tape, job: FetchJob
+    exchange: SandboxExchange, playback: Playback, job: FetchJob
 ) -> None:
     job = replace(job, symbols=job.symbols[:1])
     with pytest.raises(KeyboardInterrupt):
         await fetch(job, SystemClock(), Told(cut_at=3))
     (partial,) = job.folder.iterdir()
     before = partial.read_bytes()
-    other = replace(tape, starts={name: row + 400 for name, row in tape.starts.items()})
+    other = replace(playback, starts={name: row + 400 for name, row in playback.starts.items()})
     async with SandboxExchange(other, name="okx") as okx, SandboxExchange(other) as elsewhere:
         for name, address in (("okx", okx), ("binance", elsewhere)):
             there = replace(job, exchange=name, endpoint_rest=address.rest_url)
@@ -179,7 +179,7 @@ async def test_another_exchange_or_address_does_not_continue_a_file(
             assert came.path is not None
             written = rows(came.path)
             assert written == recorded(address, "S00/USDT", [row[0] for row in written])
-    assert exchange.tape != other
+    assert exchange.playback != other
     assert partial.read_bytes() == before
 
 
@@ -250,7 +250,7 @@ async def test_a_folder_that_cannot_be_written(job: FetchJob, tmp_path: Path) ->
 async def test_weeks_begin_when_the_exchange_begins_them(tmp_path: Path, first_ms: int) -> None:
     week = Timeframe.parse("1w")
     origin_ms = 2_600 * week.ms + first_ms
-    async with SandboxExchange(build_tape(1, week, origin_ms, recording=RECORDING)) as exchange:
+    async with SandboxExchange(build_playback(1, week, origin_ms, recording=RECORDING)) as exchange:
         job = FetchJob("binance", exchange.rest_url, ("S00/USDT",), week, 1_000, tmp_path)
         (fetched,) = await fetch(job, SystemClock(), Told())
         assert fetched.path is not None
@@ -264,7 +264,7 @@ async def test_weeks_begin_when_the_exchange_begins_them(tmp_path: Path, first_m
 async def test_candles_of_another_length_than_their_name_says_are_refused(tmp_path: Path) -> None:
     odd = Timeframe("1m", 61_000, 0)
     origin_ms = SystemClock().wall_ms() - 500 * odd.ms
-    async with SandboxExchange(build_tape(1, odd, origin_ms, recording=RECORDING)) as exchange:
+    async with SandboxExchange(build_playback(1, odd, origin_ms, recording=RECORDING)) as exchange:
         job = FetchJob("binance", exchange.rest_url, ("S00/USDT",), MINUTE, 1, tmp_path)
         with pytest.raises(
             NotOffered, match=r"binance: the 1m candles do not open every 1m: .*; choose another"
