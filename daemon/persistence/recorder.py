@@ -17,6 +17,7 @@ from model.history.store import FittedScaler
 if TYPE_CHECKING:
     from daemon.metrics.metrics import Metrics
     from daemon.runtime.clock import Clock
+    from model.core.market import MarketKey
     from model.history.store import History
 
 log = logging.getLogger("candlecast.persistence")
@@ -53,7 +54,7 @@ class Recorder:
     def __init__(
         self,
         history: History,
-        market: tuple[str, str],
+        market: MarketKey,
         keep_days: float,
         clock: Clock,
         metrics: Metrics,
@@ -158,7 +159,7 @@ class Recorder:
 
     def _write(self, history: History, rows: list[_Row]) -> None:
         # All may be repeated after a failure between them: history leaves out what it has.
-        history.add_candles(*self._market, [row for row in rows if isinstance(row, Candle)])
+        history.add_candles(self._market, [row for row in rows if isinstance(row, Candle)])
         if scalers := [row for row in rows if isinstance(row, FittedScaler)]:
             history.add_scalers(self._market, scalers)
         history.add_forecasts([row for row in rows if isinstance(row, Forecast)])

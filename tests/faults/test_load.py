@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from daemon.sandbox.recording import Tape, build_tape
 from model.core.candle import Timeframe
+from model.core.market import MarketKey
 from model.history.store import History
 from tests.integration.harness import (
     HISTORY,
@@ -83,7 +84,7 @@ def check_history(folder: Path, tape: Tape, opens: range) -> None:
     """Each candle of that time was closed by the exchange's message, and is the right one."""
     with closing(History(folder / "state" / "history.sqlite")) as history:
         for symbol in tape.symbols:
-            found = history.candles("binance", symbol, tape.timeframe.text, 10_000)
+            found = history.candles(MarketKey.parse("binance", tape.timeframe.text), symbol, 10_000)
             closed = {c.open_ms: c.ohlcv for c in found if c.final_by == "exchange_flag"}
             for open_ms in opens:
                 assert closed[open_ms] == tape.candle(symbol, open_ms), (symbol, open_ms)
