@@ -45,6 +45,7 @@ from daemon.web.server import serve_http
 from daemon.web.status_page import PageSources, StatusPage
 from model.core.candle import Timeframe
 from model.core.errors import CandlecastError
+from model.core.market import MarketKey
 from model.forecasts.forecast import Market, ModelInfo
 from model.forecasts.volatility import WARMUP
 from model.history.store import History
@@ -152,9 +153,8 @@ class App:
         settings, clock, metrics = self._settings, self._clock, self.metrics
         symbols, timeframe = settings.trading.symbols, self._timeframe
         market = Market(settings.instance, settings.exchange.name, symbols, timeframe)
-        place = market.exchange, timeframe.text
-        self._recorder = Recorder(history, place, settings.history.keep_days, clock, metrics)
-        self._keeper = LearnedStateStore(self._recorder, place, clock)
+        self._recorder = Recorder(history, market.key, settings.history.keep_days, clock, metrics)
+        self._keeper = LearnedStateStore(self._recorder, market.key, clock)
         self._accuracy = Accuracy(settings.accuracy.window, settings.accuracy.min_n)
         books = Sinks(self._accuracy, self._recorder, metrics)
         outbox = Outbox(settings.mqtt.outbox_size)
@@ -251,7 +251,7 @@ class App:
 
     async def _resume(self, windows: Sequence[Window]) -> None:
         """Prime windows from the history."""
-        market = self._settings.exchange.name, self._feed.grid.timeframe
+        market = MarketKey(self._settings.exchange.name, self._feed.grid.timeframe)
         await resume(windows, self._recorder, market, self._capacity, self._clock)
 
     def _request(self, symbol: str) -> None:
@@ -329,12 +329,11 @@ class App:
     async def _restore(self) -> None:
         """Take up the account where the last process left it."""
         settings = self._settings
+        market = MarketKey(settings.exchange.name, self._timeframe)
         # One more than the window: the newest forecast still waits for its candle.
         limit = settings.accuracy.window + 1
         await self._recorder.read(
-            lambda history: self._accuracy.restore(
-                history.outcomes(settings.exchange.name, settings.trading.timeframe, limit)
-            )
+            lambda history: self._accuracy.restore(history.outcomes(market, limit))
         )
         await self._keeper.restore(self._pipeline.served)
         await asyncio.to_thread(self._marks.open, settings.state_dir / "last-published")

@@ -35,6 +35,7 @@ from benchmarks.harness.tiny_champion import INSTANCE
 from benchmarks.report import machine, print_machine, print_table, save, spread
 from daemon.persistence.learned_state import LearnedStateStore
 from daemon.runtime.gc_control import GcScheduler, manual_gc
+from model.core.market import MarketKey
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -98,7 +99,7 @@ async def sustain(symbols: int, bursts: int, folder: Path, port: int) -> dict[st
 async def pass_days(symbols: int, days: float, folder: Path, port: int) -> dict[str, Any]:
     """Run so many days of minutes; what grew."""
     path = Path1m(symbols, folder, port, _SPEED)
-    keeper = LearnedStateStore(path.recorder, (INSTANCE, FRAME.text), path.clock)
+    keeper = LearnedStateStore(path.recorder, MarketKey(INSTANCE, FRAME), path.clock)
     minutes = round(days * _DAY)
     samples: list[tuple[float, float, int, int]] = []
     started_s = time.monotonic()

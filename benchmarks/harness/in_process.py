@@ -102,9 +102,7 @@ class Path1m:
         bundle = registry.open(registry.champion())
         market = Market(INSTANCE, "binance", playback.symbols, FRAME)
         self._database = History(folder / "history.sqlite")
-        self.recorder = Recorder(
-            self._database, ("binance", FRAME.text), 90, self.clock, self.metrics
-        )
+        self.recorder = Recorder(self._database, market.key, 90, self.clock, self.metrics)
         books = Sinks(Accuracy(1440, 200), self.recorder, self.metrics)
         broker = Broker(HOST, port or 0, "5", None, None, 30)
         self.publisher = Publisher(broker, INSTANCE, Outbox(4_096), self.clock, self.metrics)

@@ -14,6 +14,7 @@ from daemon.runtime.clock import SystemClock
 from daemon.runtime.progress import candles_progress
 from model.core.candle import Timeframe
 from model.core.errors import CandlecastError, ConfigError
+from model.core.market import MarketKey
 from model.forecasts.rules import Rules
 from model.history.reader import HistoryReader
 from model.registry.registry import Registry
@@ -69,9 +70,8 @@ def run_replay(settings: Settings, start: str, end: str) -> Iterator[str]:
     """
     span = moment_ms(start), moment_ms(end)
     timeframe = Timeframe.parse(settings.trading.timeframe)
-    archive = HistoryReader(
-        settings.state_dir / "history.sqlite", (settings.exchange.name, timeframe.text)
-    )
+    market = MarketKey(settings.exchange.name, timeframe)
+    archive = HistoryReader(settings.state_dir / "history.sqlite", market)
     try:
         with candles_progress() as progress:
             registry = Registry(settings.registry_dir)

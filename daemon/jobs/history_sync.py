@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from daemon.jobs.rest_pages import Pages, Row
     from daemon.runtime.clock import Clock
     from daemon.runtime.progress import SymbolProgress
-    from model.core.candle import Timeframe
+    from model.core.market import MarketKey
 
 
 class Span(NamedTuple):
@@ -48,7 +48,7 @@ class HistorySync:
     """Brings the history of one exchange and timeframe up to what is asked of it."""
 
     def __init__(
-        self, history: Path, market: tuple[str, Timeframe], clock: Clock, progress: SymbolProgress
+        self, history: Path, market: MarketKey, clock: Clock, progress: SymbolProgress
     ) -> None:
         """Prepare; nothing is opened yet.
 
@@ -59,7 +59,8 @@ class HistorySync:
             progress: told how far a symbol is.
         """
         self._path = history
-        self._exchange, self._frame = market
+        self._market = market
+        self._frame = market.timeframe
         self._clock = clock
         self._progress = progress
 
@@ -75,9 +76,7 @@ class HistorySync:
         """
         history = await asyncio.to_thread(History, self._path)
         try:
-            archive = await asyncio.to_thread(
-                HistoryReader, self._path, (self._exchange, self._frame.text)
-            )
+            archive = await asyncio.to_thread(HistoryReader, self._path, self._market)
             try:
                 files = history, archive
                 return sum([await self._complete(files, pages, symbol, span) for symbol in symbols])
@@ -125,4 +124,4 @@ class HistorySync:
         ]
 
     def _add(self, history: History, candles: list[Candle]) -> None:
-        history.add_candles(self._exchange, self._frame.text, candles)
+        history.add_candles(self._market, candles)

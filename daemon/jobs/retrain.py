@@ -23,6 +23,7 @@ from daemon.jobs.history_sync import HistorySync, Span
 from daemon.jobs.low_priority import yield_at_candle_close
 from daemon.jobs.rest_pages import SETTLING_MS, opened_pages
 from model.core.errors import CandlecastError, ConfigError, NoChampion, Overtaken
+from model.core.market import MarketKey
 from model.files.candle_files import filled_share
 from model.history.reader import HistoryReader, newest_known
 from model.registry.decisions import Entry
@@ -110,6 +111,11 @@ class RetrainJob:
     def folder(self) -> Path:
         """Where a run keeps what it needs to go on."""
         return self.state / "retrain"
+
+    @property
+    def market(self) -> MarketKey:
+        """Exchange and timeframe of the candles."""
+        return MarketKey(self.exchange, self.timeframe)
 
     @property
     def history(self) -> Path:
@@ -267,7 +273,7 @@ class _Run:
             job.exchange, job.endpoint_rest, job.symbols, job.timeframe, self._clock, again
         )
         with self._progress() as progress:
-            supply = HistorySync(job.history, (job.exchange, job.timeframe), self._clock, progress)
+            supply = HistorySync(job.history, job.market, self._clock, progress)
             async with pages_of as pages:
                 span = self._span(plan.started_ms, pages.grid.timeframe)
                 await supply.complete(pages, job.symbols, span)
@@ -275,7 +281,7 @@ class _Run:
 
     def _candles(self, plan: _Plan) -> dict[str, pd.DataFrame]:
         job, frames = self._job, {}
-        archive = HistoryReader(job.history, (job.exchange, job.timeframe.text))
+        archive = HistoryReader(job.history, job.market)
         try:
             for symbol in job.symbols:
                 # Not all symbols at once: as objects, candles take ten times as much memory.

@@ -22,6 +22,7 @@ from model.history.store import FittedScaler
 if TYPE_CHECKING:
     from daemon.metrics.metrics import Metrics
     from daemon.runtime.clock import Clock
+    from model.core.market import MarketKey
     from model.history.store import History
 
 log = logging.getLogger("candlecast.persistence")
@@ -59,7 +60,7 @@ class Recorder:
     def __init__(
         self,
         history: History,
-        market: tuple[str, str],
+        market: MarketKey,
         keep_days: float,
         clock: Clock,
         metrics: Metrics,
@@ -164,7 +165,7 @@ class Recorder:
 
     def _write(self, history: History, rows: list[_Row]) -> None:
         """Write rows of all kinds; repeatable, since the history ignores rows that it has."""
-        history.add_candles(*self._market, [row for row in rows if isinstance(row, Candle)])
+        history.add_candles(self._market, [row for row in rows if isinstance(row, Candle)])
         if scalers := [row for row in rows if isinstance(row, FittedScaler)]:
             history.add_scalers(self._market, scalers)
         history.add_forecasts([row for row in rows if isinstance(row, Forecast)])

@@ -235,14 +235,14 @@ class StatusPage:
         )
 
     async def _read(self, windows: Mapping[str, Window], limit: int) -> dict[str, Any]:
-        exchange, frame = self._view.market.exchange, self._view.market.timeframe
+        market = self._view.market
 
         def past(history: History) -> dict[str, list[ForecastRow]]:
-            return {s: history.forecasts(exchange, s, frame.text, limit) for s in windows}
+            return {s: history.forecasts(market.key, s, limit) for s in windows}
 
         forecasts = await self._recorder.read(past)
         return {
-            symbol: series(window, frame.ms, forecasts[symbol], limit)
+            symbol: series(window, market.timeframe.ms, forecasts[symbol], limit)
             for symbol, window in windows.items()
         }
 

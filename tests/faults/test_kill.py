@@ -17,6 +17,7 @@ import pytest
 from daemon.sandbox.exchange import SandboxExchange
 from daemon.sandbox.recording import build_playback
 from model.core.candle import Ohlcv, Timeframe
+from model.core.market import MarketKey
 from model.features.streaming import Indicators
 from model.history.store import History
 from tests.integration.harness import (
@@ -99,7 +100,9 @@ class Place:
         """What the history holds, by opening time."""
         history = History(self.config.parent / "state" / "history.sqlite")
         try:
-            candles = history.candles("binance", symbol, self.timeframe.text, 10_000)
+            candles = history.candles(
+                MarketKey.parse("binance", self.timeframe.text), symbol, 10_000
+            )
         finally:
             history.close()
         return {candle.open_ms: candle.ohlcv for candle in candles}
@@ -232,7 +235,7 @@ async def test_killed_before_a_missing_candle_came_it_asks_for_the_hole_only(
     history = History(tmp_path / "state" / "history.sqlite")
     try:
         for symbol in playback.symbols:
-            candles = history.candles("binance", symbol, "1s", WINDOW)
+            candles = history.candles(MarketKey.parse("binance", "1s"), symbol, WINDOW)
             assert {c.open_ms: c.ohlcv for c in candles}[hole_ms] == playback.candle(
                 symbol, hole_ms
             )

@@ -17,6 +17,7 @@ from daemon.sandbox import EXCHANGES
 from daemon.sandbox.exchange import Behaviour, SandboxExchange
 from daemon.sandbox.recording import Playback
 from model.core.candle import Candle, Ohlcv
+from model.core.market import MarketKey
 from model.history.reader import HistoryReader
 from model.registry.registry import Registry
 from model.replay.replay import Replayed, replay
@@ -89,7 +90,9 @@ class Trial:
 
     def replayed(self) -> Replayed:
         """All that was published, computed again from the history."""
-        place = HistoryReader(self.arena.folder / "state" / "history.sqlite", ("binance", "1s"))
+        place = HistoryReader(
+            self.arena.folder / "state" / "history.sqlite", MarketKey.parse("binance", "1s")
+        )
         try:
             registry = Registry(self.arena.folder / "state" / "registry")
             span_ms = 0, self.arena.clock.wall_ms() + 60_000

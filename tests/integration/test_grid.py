@@ -18,6 +18,7 @@ from daemon.runtime.clock import SystemClock
 from daemon.sandbox.exchange import SandboxExchange
 from daemon.sandbox.recording import Playback, build_playback
 from model.core.candle import Timeframe
+from model.core.market import MarketKey
 from model.history.reader import HistoryReader
 from tests.faults.fault_harness import Arena
 from tests.faults.schedule import Fault
@@ -73,7 +74,7 @@ async def test_hours_that_begin_at_half_past_are_fetched_trained_on_and_judged(
         assert json.loads((tmp_path / "judged" / "evaluation.json").read_text())["all"]["n"] > 100
         out, _ = await candlecast(tmp_path, url, "retrain")
         assert "promoted" in out or "champion" in out
-    archive = HistoryReader(tmp_path / "state" / "history.sqlite", ("binance", "1h"))
+    archive = HistoryReader(tmp_path / "state" / "history.sqlite", MarketKey.parse("binance", "1h"))
     try:
         found = archive.revisions("S01/USDT", playback.origin_ms, SystemClock().wall_ms())
     finally:

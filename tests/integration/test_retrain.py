@@ -25,6 +25,7 @@ from daemon.sandbox.exchange import SandboxExchange
 from daemon.sandbox.recording import Playback, build_playback
 from model.core.candle import Timeframe
 from model.core.errors import ConfigError
+from model.core.market import MarketKey
 from model.history.reader import HistoryReader
 from model.registry.registry import Registry
 from model.shared_state.retrain_status import RetrainStatus
@@ -112,7 +113,7 @@ async def test_a_killed_night_goes_on_and_comes_to_its_decision(
     assert f"# Model {version}\n\n**Promoted** (`first`): error ratio" in report.read_text()
     assert report.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
 
-    archive = HistoryReader(state / "history.sqlite", ("binance", "1m"))
+    archive = HistoryReader(state / "history.sqlite", MarketKey.parse("binance", "1m"))
     found = archive.revisions("S01/USDT", 0 + playback.origin_ms, status.finished_ms)
     archive.close()
     opens = [candle.open_ms for candle in found]

@@ -14,8 +14,8 @@ from daemon.cli.native_output import interrupts_kept
 
 CODE = """
 import os, sys
-from daemon.quiet import native_notes_hidden
-from model.errors import CandlecastError
+from daemon.cli.native_output import native_notes_hidden
+from model.core.errors import CandlecastError
 with native_notes_hidden():
     os.write(2, b'native note\\n')
     print('from python', file=sys.stderr)

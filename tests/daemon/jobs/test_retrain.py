@@ -15,6 +15,7 @@ import pytest
 from daemon.jobs.retrain import RetrainJob, retrain
 from model.core.candle import Candle, Ohlcv, Timeframe
 from model.core.errors import CandlecastError
+from model.core.market import MarketKey
 from model.forecasts.rules import Rules
 from model.history.store import History
 from model.registry.registry import Registry
@@ -45,8 +46,7 @@ def filled(state: Path) -> None:
     rows = (Ohlcv(*values) for values in ohlcv.tolist())
     history = History(state / "history.sqlite")
     history.add_candles(
-        "binance",
-        "15m",
+        MarketKey.parse("binance", "15m"),
         [
             Candle(SYMBOL, at, at + QUARTER.ms, row, at + QUARTER.ms + 5, 0.0, "exchange_flag")
             for at, row in zip(range(START_MS, END_MS, QUARTER.ms), rows, strict=True)
@@ -127,7 +127,7 @@ def test_the_share_that_is_filled_is_logged(
     ]
     # Some are known to be filled, others are not there at all.
     unlike = [candle._replace(filled=True) for candle in whole[50:110]]
-    history.add_candles("binance", "15m", [*whole[:50], *unlike, *whole[150:]])
+    history.add_candles(MarketKey.parse("binance", "15m"), [*whole[:50], *unlike, *whole[150:]])
     history.close()
     version = Registry(job.state / "registry").previous()
     assert version is not None

@@ -14,6 +14,7 @@ import pytest
 from daemon.metrics.metrics import Metrics
 from daemon.persistence.learned_state import LearnedStateStore
 from daemon.persistence.recorder import Recorder
+from model.core.market import MarketKey
 from model.forecasts.rules import Rules
 from model.history.store import FittedScaler, History
 from model.inference.engine import Engine
@@ -24,7 +25,7 @@ from tests.support.servers import MAX_WAIT_S
 from tests.support.tiny_models import SHORT, promote, random_candles
 
 SYMBOLS = ("A/U", "B/U")
-MARKET = ("binance", "1m")
+MARKET = MarketKey.parse("binance", "1m")
 BOTH = np.arange(2)
 ROWS = SHORT.warmup + 8
 T0 = 1_776_859_200_000

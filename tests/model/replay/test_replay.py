@@ -16,6 +16,7 @@ import pytest
 
 from daemon.control.hot_swap import HotSwap
 from daemon.persistence.learned_state import LearnedStateStore
+from model.core.market import MarketKey
 from model.forecasts.residuals import LEVELS, Residuals, SymbolResiduals
 from model.forecasts.rules import Rules
 from model.forecasts.volatility import WARMUP
@@ -39,7 +40,7 @@ from tests.support.pipeline_harness import (
 )
 from tests.support.tiny_models import random_candles, write
 
-MARKET = ("binance", "1m")
+MARKET = MarketKey.parse("binance", "1m")
 FIRST = 650
 LAST = 750
 MIDNIGHT = next(row for row in range(FIRST, LAST) if (T0 + row * MINUTE.ms) % 86_400_000 == 0)
