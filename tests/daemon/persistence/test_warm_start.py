@@ -14,7 +14,7 @@ from daemon.persistence.recorder import Recorder
 from daemon.persistence.warm_start import resumable, resume
 from model.core.candle import Candle, Ohlcv, Timeframe
 from model.history.store import History
-from tests.support.manual_clock import HandClock
+from tests.support.manual_clock import ManualClock
 
 MINUTE = Timeframe.parse("1m")
 T0 = MINUTE.floor(1_700_000_000_000)
@@ -89,7 +89,7 @@ async def test_windows_are_filled_from_a_file_in_which_candles_are_missing(
     odd = history(3)[0]._replace(symbol="A/B", open_ms=minutes(10.2), close_ms=minutes(11.2))
     file = await asyncio.to_thread(History, tmp_path / "history.sqlite")
     await asyncio.to_thread(file.add_candles, "x", "1m", [*candles, odd])
-    clock = HandClock(minutes(11.5))
+    clock = ManualClock(minutes(11.5))
     recorder = Recorder(file, ("x", "1m"), 9.0, clock, Metrics())
     windows = {symbol: Window(symbol, MINUTE, CAPACITY) for symbol in slots}
     try:
