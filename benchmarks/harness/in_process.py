@@ -49,8 +49,8 @@ _ORIGIN_MS: Final = 1_776_859_560_000
 _BUDGET_S: Final = 0.05
 
 
-class HandClock:
-    """Wall time set by hand; monotonic time and waiting as they are, or so many times as fast."""
+class FixedWallClock:
+    """Wall time set by hand; monotonic time and sleeps run ``speed`` times as fast."""
 
     def __init__(self, speed: float) -> None:
         self._speed = speed
@@ -94,7 +94,7 @@ class Path1m:
         # Late forecasts are counted; a line about each flush of them says nothing more.
         logging.getLogger("daemon").setLevel(logging.ERROR)
         self._listing = Listing(playback, Faults())
-        self.clock = HandClock(speed)
+        self.clock = FixedWallClock(speed)
         self.metrics = Metrics()
         ohlcv = np.stack([self._history(s) for s in playback.symbols])
         promote(folder / "state", playback.symbols, ohlcv)

@@ -8,7 +8,7 @@ from daemon.candles.grid import Grid
 from daemon.jobs.rest_pages import Pages
 from model.core.candle import Timeframe
 from model.core.errors import NotOffered
-from tests.support.manual_clock import HandClock
+from tests.support.manual_clock import ManualClock
 
 WEEK = Timeframe.parse("1w")
 DAY_MS = 86_400_000
@@ -90,7 +90,7 @@ def test_candles_between_whole_seconds_are_refused_since_history_counts_these() 
 
 async def test_pages_count_what_they_leave_out(caplog: pytest.LogCaptureFixture) -> None:
     opens = sorted([*weeks(0, 21), *(at + 3 * DAY_MS for at in weeks(2, 5))])
-    pages = Pages(Market({"A/B": opens}), WEEK, HandClock(NOW_MS), "again")
+    pages = Pages(Market({"A/B": opens}), WEEK, ManualClock(NOW_MS), "again")
     await pages.learn_grid(["A/B"])
     found: list[int] = []
     async for _, rows in pages.rows("A/B", THURSDAY_MS, weeks(20, 21)[0]):

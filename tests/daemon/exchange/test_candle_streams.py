@@ -30,7 +30,7 @@ from tests.exchange_messages.streams import STREAMS
 from tests.exchange_messages.subscriptions import APART, EACH, TOGETHER, lacking, many
 from tests.sandbox.scaled import MINUTE, ScaledClock
 from tests.support.ccxt_connection import Line
-from tests.support.manual_clock import RecordedClock
+from tests.support.manual_clock import PollingClock
 from tests.support.servers import MAX_WAIT_S
 
 START_MS = 1_764_460_800_000
@@ -127,7 +127,7 @@ async def listening(
     markets = [stream.market, *(other.market for other in others)]
     symbols = tuple(market["symbol"] for market in markets)
     source = MarketSource(stream.exchange, server.rest_url, server.ws_url, symbols, frame)
-    recorded = RecordedClock(START_MS + 2 * frame.ms + frame.ms // 2)
+    recorded = PollingClock(START_MS + 2 * frame.ms + frame.ms // 2, longest_s=60)
     time = ExchangeClock(clock or recorded)
     rest = RestClient(source, time, Metrics(1), ear.on_garbage)
     rest.exchange = make_exchange(stream.exchange, server.rest_url, server.ws_url)

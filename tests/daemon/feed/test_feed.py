@@ -23,7 +23,7 @@ from model.core.candle import Candle, Timeframe
 from model.core.errors import ExchangeError
 from tests.replay.replay_harness import Heard, make_feed, nothing_left, running, until
 from tests.sandbox.scaled import SECOND, ScaledClock, second_playback
-from tests.support.manual_clock import HandClock
+from tests.support.manual_clock import ManualClock
 from tests.support.servers import free_port
 
 FACTOR = 2.0
@@ -285,7 +285,7 @@ async def test_a_bug_in_who_receives_candles_ends_the_feed(
 
 async def test_a_stream_whose_candles_begin_at_another_time_is_not_called_silent() -> None:
     open_ms = 1_700_000_160_000
-    clock = HandClock(open_ms)
+    clock = ManualClock(open_ms)
     heard = make_feed((None, None), ["A/B"], clock)
     source = MarketSource("binance", None, None, ("A/B",), MINUTE)
     rest = RestClient(source, ExchangeClock(clock), heard.metrics, heard.feed.on_garbage)
@@ -306,7 +306,7 @@ async def test_impossible_candles_are_counted_and_each_kind_is_logged_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     open_ms = 1_700_000_160_000
-    clock = HandClock(open_ms + 60_000)
+    clock = ManualClock(open_ms + 60_000)
     heard = make_feed((None, None), ["A/B"], clock)
     source = MarketSource("binance", None, None, ("A/B",), MINUTE)
     rest = RestClient(source, ExchangeClock(clock), heard.metrics, heard.feed.on_garbage)

@@ -26,7 +26,7 @@ from model.history.store import History
 from model.inference.engine import Engine
 from model.registry.bundle import Bundle
 from model.serving import ServedModel
-from tests.support.manual_clock import HandClock, settle
+from tests.support.manual_clock import ManualClock, settle
 from tests.support.pipeline_harness import (
     CAPACITY,
     LOOKBACK,
@@ -92,7 +92,7 @@ class Stage:
 
     def __init__(self, bundle: Bundle, path: Route, folder: Path) -> None:
         self.path = path
-        self.beside = HandClock(T0)
+        self.beside = ManualClock(T0)
         self.standby = StandbyModel(
             served(bundle), path.pipeline.windows, path.pipeline, path.clock
         )
@@ -111,7 +111,7 @@ class Stage:
         self.path.metrics.update_accuracy(self.path.accuracy)
         self.path.pipeline.served.mean_out_of_range()
         self.forming._forecast([forming])  # noqa: SLF001 - without the pauses of `run`
-        self.beside.set_wall_ms(T0 + (at + 1) * MINUTE.ms - 15)
+        self.beside.move_to(T0 + (at + 1) * MINUTE.ms - 15)
         task = asyncio.create_task(self.rehearsal.run())
         await settle()
         await self.beside.advance(0.02)

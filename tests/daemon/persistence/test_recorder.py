@@ -19,6 +19,7 @@ from model.core.candle import Candle, Ohlcv
 from model.core.market import MarketKey
 from model.forecasts.forecast import Forecast
 from model.history.store import History
+from tests.support.manual_clock import FixedWallClock
 from tests.support.sample_forecasts import forecast_at
 from tests.support.servers import MAX_WAIT_S
 
@@ -30,19 +31,6 @@ MINUTE = 60_000
 KEEP_DAYS = 36_500
 MARKET = MarketKey.parse("binance", "1m")
 NOW_MS = T0 + 100 * MINUTE
-
-
-class FastClock:
-    """Sleeps a hundred times shorter than asked."""
-
-    def wall_ms(self) -> int:
-        return NOW_MS
-
-    def monotonic(self) -> float:
-        return asyncio.get_running_loop().time() * 100
-
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds / 100)
 
 
 def candle(slot: int, symbol: str = "BTC/USDT") -> Candle:
@@ -105,7 +93,7 @@ def recorder_of(history: History, metrics: Metrics, max_rows: int = 100) -> Reco
         history,
         MARKET,
         KEEP_DAYS,
-        FastClock(),
+        FixedWallClock(NOW_MS, speed=100),
         metrics,
         max_rows=max_rows,
     )
@@ -183,7 +171,9 @@ def oldest_opening(path: Path) -> int:
 async def test_old_rows_are_pruned_at_the_start(history: History, tmp_path: Path) -> None:
     old = [candle(slot) for slot in range(100)]
     await asyncio.to_thread(history.add_candles, MARKET, old)
-    recorder = Recorder(history, MARKET, 10 * MINUTE / 86_400_000, FastClock(), Metrics())
+    recorder = Recorder(
+        history, MARKET, 10 * MINUTE / 86_400_000, FixedWallClock(NOW_MS, speed=100), Metrics()
+    )
 
     async def pruned() -> bool:
         return len(await recorder.read(slots)) == 10
@@ -201,7 +191,9 @@ async def test_pruning_on_a_full_disk_is_tried_again(
     await asyncio.to_thread(history.add_candles, MARKET, old)
     metrics = Metrics()
     with full_disk():
-        async with running(Recorder(history, MARKET, 0.0, FastClock(), metrics)):
+        async with running(
+            Recorder(history, MARKET, 0.0, FixedWallClock(NOW_MS, speed=100), metrics)
+        ):
             await until_failing_is(1.0, metrics)
     assert said(caplog) == ["WARNING"]
     assert len(await asyncio.to_thread(slots, history, "S99/USDT")) == 20

@@ -15,7 +15,7 @@ from daemon.persistence.warm_start import resume, usable_candles
 from model.core.candle import Candle, Ohlcv, Timeframe
 from model.core.market import MarketKey
 from model.history.store import History
-from tests.support.manual_clock import HandClock
+from tests.support.manual_clock import ManualClock
 
 MINUTE = Timeframe.parse("1m")
 T0 = MINUTE.floor(1_700_000_000_000)
@@ -93,7 +93,7 @@ async def test_windows_are_filled_from_a_file_in_which_candles_are_missing(
     market = MarketKey("x", MINUTE)
     file = await asyncio.to_thread(History, tmp_path / "history.sqlite")
     await asyncio.to_thread(file.add_candles, market, [*candles, odd])
-    clock = HandClock(minutes(11.5))
+    clock = ManualClock(minutes(11.5))
     recorder = Recorder(file, market, 9.0, clock, Metrics())
     windows = {symbol: Window(symbol, MINUTE, CAPACITY) for symbol in slots}
     try:

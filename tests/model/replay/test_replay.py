@@ -27,12 +27,12 @@ from model.registry.bundle import Bundle
 from model.registry.registry import Registry
 from model.replay.replay import TOLERANCE, Replayed, replay
 from model.serving import ServedModel
+from tests.support.manual_clock import FixedWallClock
 from tests.support.pipeline_harness import (
     LOOKBACK,
     MINUTE,
     SYMBOLS,
     T0,
-    Hand,
     Route,
     Tape,
     network,
@@ -66,7 +66,7 @@ class Exchange:
             write(folder / "registry", trained, seed=seed, residuals=RESIDUALS) for seed in (7, 8)
         ]
         self.champion = self.bundles[0]
-        self.clock = Hand()
+        self.clock = FixedWallClock(T0)
         self.row = FIRST
 
     def load(self, bundle: Bundle, rules: Rules) -> ServedModel:
