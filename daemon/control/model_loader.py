@@ -36,8 +36,6 @@ class ModelRequirements(NamedTuple):
         target: what the network forecasts.
         lookback: candles in a window.
         device: where the network runs.
-        threads: of one run on the CPU.
-        max_batch: symbols of one run at most, a power of two.
         rules: what intervals and probabilities shall be.
         fit_unknown: serve symbols too that the model was not trained on, by a scaler fitted to
             their first window.
@@ -51,8 +49,6 @@ class ModelRequirements(NamedTuple):
     target: str
     lookback: int
     device: Literal["auto", "cpu", "gpu"]
-    threads: int
-    max_batch: int
     rules: Rules
     fit_unknown: bool
 
@@ -121,9 +117,7 @@ def make_served(
     n_symbols, lookback, n_features = shape
     device, why = choose_device(recipe.device, bundle.onnx, lookback, n_features, n_symbols, now_s)
     log.info("%s", why)
-    engine = Engine(
-        bundle.onnx, *shape, device=device, threads=recipe.threads, max_batch=recipe.max_batch
-    )
+    engine = Engine(bundle.onnx, *shape, device=device)
     return ServedModel(bundle, recipe.symbols, engine, recipe.rules, fit_unknown=recipe.fit_unknown)
 
 
