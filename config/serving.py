@@ -92,20 +92,7 @@ class Inference(Section):
     latency_budget_ms: float = Field(
         50.0, gt=0, le=60_000, description="from the closing message to a forecast ready to send"
     )
-    max_batch: int = Field(1024, ge=1, le=65_536, description="symbols per call, a power of two")
-    threads: int = Field(1, ge=1, le=256, description="threads of ONNX Runtime")
     forming: bool = Field(default=False, description="forecast from forming candles, too")
-    forming_interval_ms: float = Field(
-        250.0, ge=1, le=3_600_000, description="least time between two such forecasts of a symbol"
-    )
-
-    @field_validator("max_batch")
-    @classmethod
-    def _power_of_two(cls, value: int) -> int:
-        if value & (value - 1):
-            msg = "must be a power of two, for batches are padded to powers of two"
-            raise ValueError(msg)
-        return value
 
 
 class MqttTls(Section):
@@ -144,10 +131,7 @@ class Mqtt(Section):
     password: SecretStr | None = Field(None, description="password; from the environment alone")
     password_file: Path | None = Field(None, description="file that holds the password")
     tls: MqttTls = Field(MqttTls(), description="encryption")
-    keepalive_s: int = Field(30, ge=1, le=65_535, description="seconds between signs of life")
-    outbox_size: int = Field(
-        4096, ge=1, le=1_000_000, description="forecasts kept while the broker is away"
-    )
+    keepalive_s: int = Field(30, ge=1, le=65_535, description="seconds between keep-alive packets")
 
     @field_validator("version", mode="before")
     @classmethod
@@ -242,9 +226,6 @@ class Calibration(Section):
     """Intervals around a forecast."""
 
     level: float = Field(0.9, ge=0.5, le=0.98, description="share of closes inside the interval")
-    gamma: float = Field(
-        0.005, gt=0, le=0.02, description="step of the adaptation after every candle"
-    )
 
 
 class Signal(Section):

@@ -1,7 +1,8 @@
-"""Settings: the only place that reads YAML and ``CANDLECAST__SECTION__KEY`` variables.
+"""Load and validate the settings from a YAML file and ``CANDLECAST__SECTION__KEY`` variables.
 
-The environment wins over the file, the file over the defaults. Whatever is unknown or impossible is
-refused with the path of its key, its value (unless it may be a secret) and what is allowed.
+The environment overrides the file, and the file overrides the defaults. An unknown key or an
+invalid value is refused with the path of its key, its value (unless it may be a secret) and what is
+allowed. Settings that earlier versions had are ignored; `Settings.ignored` lists them.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pydantic import Field, PrivateAttr, ValidationError, field_validator
 
 from config.forecasting import Exchange, Indicators, Model, Trading
 from config.named_files import check_folder, finder, with_files_found
+from config.retired import without_retired
 from config.retraining import Registry, Retrain
 from config.section import Section
 from config.serving import (
@@ -30,7 +32,7 @@ from config.serving import (
     Paths,
     Signal,
 )
-from config.yaml_loader import explain, overlay, read_mapping
+from config.yaml_loader import explain, overlay, read_mapping, retired_variables
 from model.core.errors import ConfigError
 
 __all__ = ["Indicators", "Model", "Settings", "load", "read_yaml"]
@@ -56,7 +58,10 @@ class Settings(Section):
     logging: Logging = Field(Logging(), description="logging")
     paths: Paths = Field(Paths(), description="folders")
 
+    # Absolute folder of registry and history.
     _state_dir: Path = PrivateAttr(default=Path("state"))
+    # Retired settings that the file or the environment holds.
+    _ignored: tuple[str, ...] = PrivateAttr(default=())
 
     @field_validator("*", mode="before")
     @classmethod
@@ -68,6 +73,11 @@ class Settings(Section):
     def state_dir(self) -> Path:
         """Absolute folder of registry and history."""
         return self._state_dir
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """Retired settings that were ignored: dotted keys of the file, then variables."""
+        return self._ignored
 
     def check_folders(self) -> None:
         """Check that the folders are there or could be made.
@@ -103,7 +113,8 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     Raises:
         ConfigError: the file is missing, unreadable or not a YAML mapping.
     """
-    return overlay(read_mapping(Path(path)), Settings, os.environ)
+    raw, _ = without_retired(read_mapping(Path(path)))
+    return overlay(raw, Settings, os.environ)
 
 
 def load(path: str | Path, environ: Mapping[str, str] = os.environ) -> Settings:
@@ -113,7 +124,7 @@ def load(path: str | Path, environ: Mapping[str, str] = os.environ) -> Settings:
         ConfigError: one line per finding.
     """
     path = Path(path)
-    raw = read_mapping(path)
+    raw, ignored = without_retired(read_mapping(path))
     for section in ("mqtt", "http"):
         if isinstance(raw.get(section), dict) and raw[section].get("password") is not None:
             msg = (
@@ -128,6 +139,7 @@ def load(path: str | Path, environ: Mapping[str, str] = os.environ) -> Settings:
     except ValidationError as error:
         raise ConfigError(explain(error, Settings, path, environ)) from None
     settings._state_dir = _state_dir(settings.paths.state, path, environ)  # noqa: SLF001
+    settings._ignored = (*ignored, *retired_variables(environ))  # noqa: SLF001
     return settings
 
 

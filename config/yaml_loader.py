@@ -1,4 +1,4 @@
-"""A YAML mapping, the environment laid over it, and findings in words a user can act on."""
+"""Read a YAML mapping, apply environment variables to it and explain validation errors."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Any, Final
 import yaml
 from pydantic import BaseModel, SecretStr, ValidationError
 
+from config.retired import RETIRED
 from model.core.errors import ConfigError
 
 if typing.TYPE_CHECKING:
@@ -96,13 +97,15 @@ def overlay(
     """Lay ``CANDLECAST__SECTION__KEY`` variables over a mapping; the variables win.
 
     Values of text settings are taken as they are, others are read as YAML, so that lists are
-    written ``[64, 32]``.
+    written ``[64, 32]``. Variables that name a retired setting are skipped.
 
     Raises:
         ConfigError: a variable names no setting, or its value is not valid YAML.
     """
     result = dict(raw)
     for name, path in _variables(environ):
+        if path in RETIRED:
+            continue
         annotation = _annotation(model, path)
         if annotation is None:
             hint = _hint(path[-1], _siblings(model, path))
@@ -116,6 +119,11 @@ def overlay(
         target.pop(_TWINS.get((path[0], path[-1]), ""), None)
         target[path[-1]] = _value(name, environ[name], annotation)
     return result
+
+
+def retired_variables(environ: Mapping[str, str]) -> list[str]:
+    """The names of the variables that set a retired setting."""
+    return [name for name, path in _variables(environ) if path in RETIRED]
 
 
 def explain(

@@ -26,13 +26,13 @@ from daemon.factories import broker_of, gate_of, guard_of, recipe_of
 from daemon.feed.backfill import Backfill
 from daemon.feed.feed import Feed
 from daemon.forecast.accounting import Sinks
-from daemon.forecast.batcher import Batcher
+from daemon.forecast.batcher import MAX_BATCH, Batcher
 from daemon.forecast.cache_warming import CacheWarmer
-from daemon.forecast.forming import Forming
+from daemon.forecast.forming import MIN_INTERVAL_S, Forming
 from daemon.forecast.issuer import Issuer
 from daemon.forecast.pipeline import Pipeline
 from daemon.metrics.metrics import Metrics
-from daemon.mqtt.outbox import Outbox
+from daemon.mqtt.outbox import OUTBOX_SIZE, Outbox
 from daemon.mqtt.publisher import Publisher
 from daemon.persistence.learned_state import LearnedStateStore
 from daemon.persistence.recorder import Recorder
@@ -157,7 +157,7 @@ class App:
         self._keeper = LearnedStateStore(self._recorder, market.key, clock)
         self._accuracy = Accuracy(settings.accuracy.window, settings.accuracy.min_n)
         books = Sinks(self._accuracy, self._recorder, metrics)
-        outbox = Outbox(settings.mqtt.outbox_size)
+        outbox = Outbox(OUTBOX_SIZE)
         self._publisher = Publisher(broker_of(settings), market.instance, outbox, clock, metrics)
         inference = settings.inference
         issuer = Issuer(market, self._publisher, books, clock, inference.latency_budget_ms / 1000)
@@ -165,7 +165,7 @@ class App:
         self._pipeline = Pipeline(
             market,
             make_first(recipe_of(settings), bundle, clock.monotonic),
-            Batcher(inference.max_batch),
+            Batcher(MAX_BATCH),
             issuer,
             books,
             clock,
@@ -175,8 +175,9 @@ class App:
         self._rehearsal = CacheWarmer(
             self._pipeline, issuer, clock, lambda: self._feed.grid.timeframe
         )
-        interval_s = inference.forming_interval_ms / 1000
-        self._forming = Forming(market, self._pipeline, self._publisher, metrics, clock, interval_s)
+        self._forming = Forming(
+            market, self._pipeline, self._publisher, metrics, clock, MIN_INTERVAL_S
+        )
         drift = DriftMonitor(
             metrics, settings.state_dir, request_retrains=settings.retrain.on_drift
         )

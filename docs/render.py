@@ -16,6 +16,7 @@ import annotated_types
 import yaml
 from pydantic import BaseModel, SecretStr
 
+from config.retired import RETIRED
 from config.settings import Settings
 from daemon.metrics.metrics import Metrics
 from docs.exchange_table import exchanges
@@ -128,6 +129,16 @@ def configuration() -> str:
                 lines += ["", words[section]]
         text = words.get(path) or _sentence(field.description or "")
         lines += ["", f"**`{path}`** = `{_default(field)}` ({allowed(field)})  ", text]
+    lines += [
+        "",
+        "## Settings of earlier versions",
+        "",
+        "These keys and their variables are ignored, with one warning that names them.",
+        "",
+        "| Setting | Now fixed |",
+        "|---|---|",
+        *(f"| `{section}.{key}` | {text} |" for (section, key), text in RETIRED.items()),
+    ]
     return "\n".join(lines) + "\n"
 
 

@@ -92,7 +92,7 @@ class Path1m:
         playback = build_playback(symbols, FRAME, _ORIGIN_MS)
         self._playback, self._port = playback, port
         # Late forecasts are counted; a line about each flush of them says nothing more.
-        logging.getLogger("daemon").setLevel(logging.ERROR)
+        logging.getLogger("candlecast").setLevel(logging.ERROR)
         self._listing = Listing(playback, Faults())
         self.clock = FixedWallClock(speed)
         self.metrics = Metrics()

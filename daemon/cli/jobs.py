@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from daemon.factories import gate_of, indicators_of
-from daemon.jobs.low_priority import lower_priority
+from daemon.jobs.low_priority import NICENESS, lower_priority
 from daemon.jobs.retrain import RetrainJob, check_span, retrain
 from daemon.runtime.clock import SystemClock
 from daemon.runtime.progress import candles_progress
@@ -45,7 +45,7 @@ def run_retrain(settings: Settings, config: Path, rules: Rules) -> str:
         CandlecastError: one clear line; what was done so far is kept for the next run.
     """
     job = retrain_job(settings, config, rules)
-    lower_priority(settings.retrain.nice, settings.retrain.threads)
+    lower_priority(NICENESS, settings.retrain.threads)
     try:
         status = retrain(job, SystemClock(), candles_progress)
     except KeyboardInterrupt:

@@ -35,6 +35,9 @@ ALPHA: Final = 0.05
 POWER: Final = 0.8
 """Chance of seeing the difference that a decision calls detectable."""
 
+MAX_AGE_DAYS: Final = 30.0
+"""The span of candles that the nightly job trains on."""
+
 _DAY_MS: Final = 86_400_000
 _PAST_ALL_MS: Final = 1 << 42
 """Later than any candle opens: the year 2109."""
@@ -74,7 +77,7 @@ class GateRules:
 
     gate_days: float
     margin: float
-    max_age_days: float
+    max_age_days: float = MAX_AGE_DAYS
 
     def candles(self, timeframe_ms: int) -> int:
         """How many candles of a timeframe must be kept to judge by."""

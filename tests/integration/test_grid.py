@@ -33,7 +33,7 @@ SECTIONS: dict[str, dict[str, Any]] = {
     "trading": {"symbols": ["S00/USDT", "S01/USDT"], "timeframe": "1h"},
     "model": {"epochs": 1, "batch_size": 256, "lookback_periods": 8, "lstm_units": [3]},
     "registry": {"gate_days": 10, "margin": 0.5},
-    "retrain": {"days": 50, "nice": 1},
+    "retrain": {"days": 50},
 }
 
 

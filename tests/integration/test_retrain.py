@@ -37,7 +37,7 @@ SECTIONS: dict[str, dict[str, Any]] = {
     "trading": {"symbols": SYMBOLS, "timeframe": "1m"},
     "model": {"epochs": 4, "batch_size": 256, "lookback_periods": 8, "lstm_units": [3]},
     "registry": {"gate_days": 0.25, "margin": 0.5},
-    "retrain": {"days": 0.75, "nice": 1},
+    "retrain": {"days": 0.75},
 }
 
 
