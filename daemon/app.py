@@ -204,7 +204,7 @@ class App:
             self._forming.on_forming if settings.inference.forming else None,
             self._request,
         )
-        pipeline.unheard = self._feed.hearing.unheard
+        pipeline.unheard = self._feed.silent_symbols.symbols
         self._backfill = Backfill(
             self._feed,
             pipeline.windows,
@@ -303,7 +303,7 @@ class App:
             self._notifier.ready()
             log.info("ready: %d symbols", len(self._settings.trading.symbols))
             group.create_task(self._backfill.run(), name="backfill")
-            group.create_task(self._backfill.ask_for_overdue(), name="overdue")
+            group.create_task(self._backfill.request_overdue(), name="overdue")
             group.create_task(self._overseer.run(), name="watch")
             group.create_task(self._forming.run(), name="forming")
             group.create_task(self._rehearsal.run(), name="rehearsal")

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 from daemon.doctor.findings import Finding, Listened, judge_stream
 from daemon.feed.connection import Connection
-from daemon.feed.feed import kind_of, share_out
 from daemon.feed.liveness import expected_interval_s
+from daemon.feed.symbol_allocation import assign_symbols, market_kind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,13 +38,13 @@ class _Ear:
     def on_message(self) -> None:
         """What it is about comes below."""
 
-    def on_final(self, candle: Candle) -> None:
+    def on_candle_closed(self, candle: Candle) -> None:
         """Nothing is forecast here."""
 
-    def on_forming(self, candle: Candle) -> None:
+    def on_candle_update(self, candle: Candle) -> None:
         """The same."""
 
-    def on_first(self, symbol: str, forming_ms: int) -> None:
+    def on_first_update(self, symbol: str, forming_ms: int) -> None:
         del forming_ms
         self.heard.add(symbol)
         if self.heard >= self._expected:
@@ -67,10 +67,10 @@ async def examine_streams(
         rest: opened; asked whether a silent symbol is traded.
         time: the exchange's clock.
     """
-    kinds = share_out(
+    kinds = assign_symbols(
         [],
         source.symbols,
-        lambda symbol: kind_of(rest.exchange.market(symbol)),
+        lambda symbol: market_kind(rest.exchange.market(symbol)),
         len(source.symbols),
     )
     async with asyncio.TaskGroup() as group:
@@ -89,13 +89,13 @@ async def _listen(
     within_s = max(_LEAST_S, _INTERVALS * interval_s) + link.subscribing_s
     async with asyncio.TaskGroup() as group:
         running = group.create_task(link.run())
-        waiting = [group.create_task(event.wait()) for event in (ear.complete, link.deaf)]
+        waiting = [group.create_task(event.wait()) for event in (ear.complete, link.stalled)]
         await asyncio.wait(
             (running, *waiting), timeout=within_s, return_when=asyncio.FIRST_COMPLETED
         )
         for task in (running, *waiting):
             task.cancel()
-    deaf_to = set(link.deaf_to) - ear.heard
+    deaf_to = set(link.stalled_symbols) - ear.heard
     return judge_stream(
         source.name, Listened(symbols, ear.heard, deaf_to, within_s, link.error, ear.trouble)
     )

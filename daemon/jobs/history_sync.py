@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, NamedTuple
 
-from daemon.candles.closing import without_holes
+from daemon.candles.history_page import fill_untraded
 from model.core.candle import Candle
 from model.history.reader import HistoryReader
 from model.history.store import History
@@ -117,7 +117,7 @@ class HistorySync:
             Candle(symbol, open_ms, open_ms + self._frame.ms, ohlcv, *arrived, "rest")
             for open_ms, ohlcv in rows
         ]
-        whole = without_holes([newest, *fresh] if newest else fresh, None, self._frame)
+        whole = fill_untraded([newest, *fresh] if newest else fresh, None, self._frame)
         known_ms = newest.open_ms if newest else -1
         return [
             candle._replace(received_ms=arrived[0]) for candle in whole if candle.open_ms > known_ms

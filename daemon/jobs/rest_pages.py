@@ -84,7 +84,7 @@ class Pages:
         left_out = 0
         while since_ms < end_ms:
             page = await self._page(symbol, since_ms, _PAGE)
-            self.grid.take(page)
+            self.grid.learn_from(page)
             frame = self.grid.timeframe
             rows, odd = _closed(page, frame, since_ms, end_ms)
             left_out += odd

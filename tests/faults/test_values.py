@@ -190,7 +190,7 @@ async def test_every_protocol_brings_an_odd_candle_by_its_history(name: str) -> 
                 backfill.request(symbol)
             tasks = [
                 group.create_task(backfill.run()),
-                group.create_task(backfill.ask_for_overdue()),
+                group.create_task(backfill.request_overdue()),
             ]
             await until(
                 lambda: all(

@@ -52,7 +52,7 @@ class Ear:
         self, symbol: str, open_ms: object, values: tuple[object, ...], *, closed: bool | None
     ) -> None:
         try:
-            final = self.rule.update(
+            final = self.rule.on_update(
                 symbol, open_ms, values, closed=closed, now_ms=self.now_ms, now_s=0.0
             )
         except BadCandle:

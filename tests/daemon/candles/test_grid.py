@@ -63,13 +63,13 @@ async def test_without_candles_the_usual_grid_stays_until_some_come() -> None:
     grid = Grid("x", WEEK)
     await grid.learn(market.fetch, ["A/B"], NOW_MS)
     assert grid.timeframe == WEEK
-    grid.take([[], ["?"], [None], [True], [10**30], [5]])
+    grid.learn_from([[], ["?"], [None], [True], [10**30], [5]])
     assert grid.timeframe == WEEK
-    grid.take([[at] for at in weeks(0, 3)])
+    grid.learn_from([[at] for at in weeks(0, 3)])
     thursdays = grid.timeframe
     assert thursdays.on_grid(THURSDAY_MS)
     # What was learnt once stays: later candles are held against it.
-    grid.take([[at + DAY_MS] for at in weeks(0, 9)])
+    grid.learn_from([[at + DAY_MS] for at in weeks(0, 9)])
     assert grid.timeframe == thursdays
 
 
@@ -85,7 +85,7 @@ async def test_candles_of_another_length_are_refused_with_a_true_sentence() -> N
 
 def test_candles_between_whole_seconds_are_refused_since_history_counts_these() -> None:
     with pytest.raises(NotOffered, match=r"x: the 1s candles open between two seconds \(Thu 2025"):
-        Grid("x", Timeframe.parse("1s")).take([[THURSDAY_MS + 250]])
+        Grid("x", Timeframe.parse("1s")).learn_from([[THURSDAY_MS + 250]])
 
 
 async def test_pages_count_what_they_leave_out(caplog: pytest.LogCaptureFixture) -> None:

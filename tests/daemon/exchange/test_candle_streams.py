@@ -57,13 +57,13 @@ class Ear:
     def on_message(self) -> None:
         self.messages += 1
 
-    def on_final(self, candle: Candle) -> None:
+    def on_candle_closed(self, candle: Candle) -> None:
         self.finals.append(candle)
 
-    def on_forming(self, candle: Candle) -> None:
+    def on_candle_update(self, candle: Candle) -> None:
         self.forming.append(candle)
 
-    def on_first(self, symbol: str, forming_ms: int) -> None:
+    def on_first_update(self, symbol: str, forming_ms: int) -> None:
         """That it came is enough."""
 
     def on_garbage(self, error: Exception) -> None:
@@ -368,6 +368,6 @@ async def test_messages_that_ccxt_does_not_resolve_are_no_candles_and_the_stream
         listening(stream, server, ear, clock=clock) as link,
         asyncio.timeout(MAX_WAIT_S),
     ):
-        await link.deaf.wait()
-    assert link.deaf_to == ("BTC/USDT",)
+        await link.stalled.wait()
+    assert link.stalled_symbols == ("BTC/USDT",)
     assert (ear.forming, ear.finals, link.error) == ([], [], None)

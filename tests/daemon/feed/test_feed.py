@@ -295,9 +295,9 @@ async def test_a_stream_whose_candles_begin_at_another_time_is_not_called_silent
         later_ms = open_ms + update // 2 * MINUTE.ms + 20_000
         link.on_raw("A/B", later_ms, ("1", "2", "0.5", "1.5", "3"), closed=False)
     assert heard.count("feed_off_grid") == 6
-    assert link._vigil.suspects(clock.monotonic()) == []  # noqa: SLF001 - what it would ask about
+    assert link._liveness.symbols_to_probe(clock.monotonic()) == []  # noqa: SLF001
     # When it becomes known that all of the exchange's candles begin so, they are taken.
-    rest.grid.take([[open_ms + 20_000 + at * MINUTE.ms] for at in range(3)])
+    rest.grid.learn_from([[open_ms + 20_000 + at * MINUTE.ms] for at in range(3)])
     link.on_raw("A/B", open_ms + 20_000, ("1", "2", "0.5", "1.5", "3"), closed=True)
     assert [candle.open_ms for candle in heard.closed] == [open_ms + 20_000]
 

@@ -147,7 +147,7 @@ class Bench:
         verdict: Verdict | None = None
         if row is not None:
             try:
-                final = self.rule.update(
+                final = self.rule.on_update(
                     "A/B", open_ms, tuple(row), closed=True,
                     now_ms=self.clock.wall_ms(), now_s=self.clock.monotonic(),
                 )  # fmt: skip

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from daemon.candles.closing import ClosingRule, read_rest, without_holes
+from daemon.candles.closing import ClosingRule
+from daemon.candles.history_page import fill_untraded, parse_history
 from daemon.control.drift_monitor import DriftMonitor
 from daemon.control.standby import StandbyModel
 from daemon.forecast.cache_warming import CacheWarmer
@@ -72,15 +73,17 @@ class Entrance:
     def send(self, at: int, row: Row) -> None:
         open_ms, now_ms = T0 + at * MINUTE.ms, self.path.clock.now_ms
         try:
-            final = self.rule.update(
+            final = self.rule.on_update(
                 "A/U", open_ms, row, closed=True, now_ms=now_ms,
                 now_s=self.path.clock.monotonic(),
             )  # fmt: skip
         except BadCandle:
             window = self.path.pipeline.windows[0]
             before = [T0 + (at - 1) * MINUTE.ms, *window.ohlcv()[-1].tolist()]
-            answer = read_rest("A/U", [before, [open_ms, *row]], MINUTE, 2 * now_ms, (now_ms, 0.0))
-            whole = without_holes(answer.final, open_ms + MINUTE.ms, MINUTE)
+            page = parse_history(
+                "A/U", [before, [open_ms, *row]], MINUTE, 2 * now_ms, (now_ms, 0.0)
+            )
+            whole = fill_untraded(page.final, open_ms + MINUTE.ms, MINUTE)
             self.path.pipeline.on_history("A/U", whole)
         else:
             assert final is not None

@@ -115,7 +115,7 @@ def test_what_is_remembered_is_bounded() -> None:
     limit = RateLimit()
     for line in range(5_000):
         assert limit.admit(line, 0.0) == 0
-    assert len(limit._seen) == 1_000  # noqa: SLF001 - the bound is the point
+    assert len(limit._windows) == 1_000  # noqa: SLF001 - the bound is the point
 
 
 def test_arguments_are_put_into_words_at_once() -> None:
@@ -198,7 +198,7 @@ def test_dropped_records_are_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
             gate.wait(10)
             return super().write(text)
 
-    monkeypatch.setattr("daemon.runtime.logs._QUEUE", 5)
+    monkeypatch.setattr("daemon.runtime.logs._QUEUE_SIZE", 5)
     stream = Slow()
     with logging_to(stream, "DEBUG", "text", {}, ManualClock(0).monotonic):
         for number in range(20):
