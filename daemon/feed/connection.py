@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from daemon.candles.closing import ClosingRule
 from daemon.exchange.ccxt_client import make_exchange, network_errors
-from daemon.exchange.ccxt_tap import tapped
-from daemon.exchange.request_pacer import RequestPacer
+from daemon.exchange.ccxt_tap import tapped_class
+from daemon.exchange.rate_limits import RequestPacer
 from daemon.feed.liveness import LivenessMonitor
 from daemon.runtime.tasks import unwrap_expected
 from model.core.errors import BadCandle, ExchangeError, OffGrid
@@ -102,9 +102,9 @@ class Connection:
         self._unheard = set(shard)
         self._incomplete = set(shard)
         self._interval_s = interval_s
-        self._pace = RequestPacer(rest.pause_s)
-        self.subscribing_s = rest.pause_s * len(shard)
-        self._vigil = LivenessMonitor(shard, interval_s, clock.monotonic(), rest.pause_s)
+        self._pace = RequestPacer(rest.limiter.pause_s)
+        self.subscribing_s = rest.limiter.pause_s * len(shard)
+        self._vigil = LivenessMonitor(shard, interval_s, clock.monotonic(), rest.limiter.pause_s)
 
     async def run(self) -> None:
         """Subscribe and stay until the connection is lost or this is cancelled."""
@@ -117,7 +117,10 @@ class Connection:
     async def _stay(self) -> None:
         source = self._source
         exchange = make_exchange(
-            source.name, source.endpoint_rest, source.endpoint_ws, wrap=lambda c: tapped(c, self)
+            source.name,
+            source.endpoint_rest,
+            source.endpoint_ws,
+            wrap=lambda c: tapped_class(c, self),
         )
         # ccxt counts missing pongs by the wall clock, which jumps; the vigil is kept here instead.
         exchange.streaming = exchange.streaming | {"maxPingPongMisses": inf}
@@ -147,9 +150,9 @@ class Connection:
         except Exception as error:  # noqa: BLE001 - the tap would take a bug of ours for garbage
             self._ear.on_bug(error)
 
-    async def turn(self, cost: float | None = None) -> None:
+    async def wait_turn(self, cost: float | None = None) -> None:
         """Wait until the next subscription may be asked for."""
-        await self._clock.sleep(self._pace.wait_s(self._clock.monotonic(), cost))
+        await self._clock.sleep(self._pace.reserve(self._clock.monotonic(), cost))
 
     def on_garbage(self, error: Exception) -> None:
         """Take in what the tap could not read."""
@@ -208,7 +211,7 @@ class Connection:
     async def _is_deaf_to(self, symbol: str) -> bool:
         heard_s = self._vigil.heard_s(symbol)
         try:
-            seen = await self._rest.newest(symbol)
+            seen = await self._rest.last_trade(symbol)
         except ExchangeError:
             seen = None
         if not self._vigil.probed(symbol, seen, self._clock.monotonic()):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from daemon.candles.volume_check import Finding, Verdict, VolumeCheck
 from daemon.exchange.rest import RestClient
 from daemon.exchange.source import MarketSource, streams_per_connection
-from daemon.exchange.volume_units import is_known
+from daemon.exchange.volume_units import is_unit_known
 from daemon.feed.shard import StreamSupervisor
 from daemon.feed.silent_symbols import Hearing
 from model.core.errors import OffGrid
@@ -74,7 +74,7 @@ class Feed:
         self._on_forming = on_forming
         self._ask_history = ask_history
         self._volumes = VolumeCheck(
-            source.timeframe, lambda symbol: is_known(source.name, symbol), self._contract_size
+            source.timeframe, lambda symbol: is_unit_known(source.name, symbol), self._contract_size
         )
         self._rest = RestClient(source, clock, metrics, self.on_garbage)
         self._garbage_logged: set[type[Exception]] = set()
@@ -226,7 +226,7 @@ class Feed:
         Raises:
             ExchangeError: unreachable, or without one of them.
         """
-        await self._rest.know(symbols)
+        await self._rest.check_symbols(symbols)
 
     def watch(self, symbols: Sequence[str]) -> None:
         """Subscribe to these symbols and to no others, from now on.

@@ -8,7 +8,7 @@ import re
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from daemon.exchange.ccxt_client import network_errors
-from daemon.exchange.rate_limits import BANNING
+from daemon.exchange.rate_limits import BAN_STATUS_CODES
 from daemon.feed.connection import Connection, ConnectionListener
 from daemon.feed.liveness import expected_interval_s
 from daemon.runtime.tasks import unwrap_expected, wait_first
@@ -132,7 +132,7 @@ class StreamSupervisor:
                         continue
                     longest_s = _REFUSED_S
                 if (headers := handshake_ban(error)) is not None:
-                    self._rest.note_ban(headers, "")
+                    self._rest.limiter.start_ban(headers, "")
                 self._note_loss(f"lost the candle stream of {len(self.symbols)} symbols: {error}")
             if self._clock.monotonic() - started_s > _BACKOFF_S[1]:
                 delay_s = _BACKOFF_S[0]
@@ -180,7 +180,7 @@ class StreamSupervisor:
 
     async def _start(self, group: asyncio.TaskGroup) -> _Leg:
         """Open a connection, never within a ban."""
-        while left_s := self._rest.ban_left_s():
+        while left_s := self._rest.limiter.ban_remaining_s():
             await self._clock.sleep(left_s)
         self._changed.clear()
         link = Connection(
@@ -238,7 +238,7 @@ def handshake_ban(error: Exception) -> Mapping[str, Any] | None:
     """The headers of a websocket handshake that was answered with a ban; None for other errors."""
     # ccxt wraps what its HTTP library raised.
     cause: Any = error.args[0] if error.args else None
-    if getattr(cause, "status", None) not in BANNING:
+    if getattr(cause, "status", None) not in BAN_STATUS_CODES:
         return None
     return getattr(cause, "headers", None) or {}
 
