@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from daemon.exchange.message_parsers import MESSAGE_PARSERS
-from daemon.exchange.volume_units import VOLUME_UNITS, Done, VolumeUnit
+from daemon.exchange.volume_units import VOLUME_UNITS, Alignment, VolumeUnit
 from tests.exchange_messages.descriptions import Stream
 from tests.exchange_messages.streams import STREAMS
 from tests.exchange_messages.subscriptions import lacking, many
@@ -80,10 +80,10 @@ def _volume(stream: Stream) -> str:
     """The units of a stream's volumes, and what is done where REST has another."""
     known = _UNITS.get((stream.exchange, stream.kind))
     if known is None or known.stream is None or known.rest is None:
-        return "not documented" if known is None else known.done.value
-    if known.done is Done.NOTHING:
+        return "not documented" if known is None else known.alignment.value
+    if known.alignment is Alignment.SAME:
         return known.stream.value
-    return f"websocket {known.stream.value}, REST {known.rest.value}: {known.done.value}"
+    return f"websocket {known.stream.value}, REST {known.rest.value}: {known.alignment.value}"
 
 
 def _row(stream: Stream) -> str:

@@ -21,7 +21,7 @@ import uvloop
 from benchmarks.harness.in_process import Path1m, decode
 from benchmarks.report import machine, print_machine, print_table, save, spread
 from daemon.exchange.ccxt_client import make_exchange
-from daemon.exchange.ccxt_tap import tapped
+from daemon.exchange.ccxt_tap import tapped_class
 
 _DECODING: Final = "decoding the frame (ccxt)"
 _CCXT: Final = "ccxt's own handler, no tap"
@@ -41,14 +41,14 @@ class _Nobody:
         """Never in this benchmark."""
         raise error
 
-    async def turn(self, cost: float | None = None) -> None:
+    async def wait_turn(self, cost: float | None = None) -> None:
         """Nothing is asked for."""
 
 
 async def measure(symbols: int, bursts: int, folder: Path) -> dict[str, list[float]]:
     """Microseconds per candle of each way, a value per burst."""
     path = Path1m(symbols, folder, None)
-    deaf = make_exchange("binance", wrap=lambda base: tapped(base, _Nobody()))
+    deaf = make_exchange("binance", wrap=lambda base: tapped_class(base, _Nobody()))
     deaf.set_markets_from_exchange(path.exchange)
     deaf.watch_candles(list(path.exchange.markets), "1m")
     client = path.plain.client("ws://127.0.0.1:1/ws")

@@ -16,7 +16,7 @@ import orjson
 from benchmarks.harness.processes import HOST
 from benchmarks.harness.tiny_champion import HISTORY, INSTANCE, LOOKBACK, promote
 from daemon.exchange.ccxt_client import make_exchange
-from daemon.exchange.ccxt_tap import tapped
+from daemon.exchange.ccxt_tap import tapped_class
 from daemon.exchange.exchange_clock import ExchangeClock
 from daemon.exchange.rest import RestClient
 from daemon.exchange.source import MarketSource
@@ -130,7 +130,7 @@ class Path1m:
         )
         rest = RestClient(source, ExchangeClock(self.clock), self.metrics, feed.on_garbage)
         link = Connection(source, playback.symbols, rest, self.clock, feed, FRAME.ms / 1e3)
-        self.exchange = self._make(lambda base: tapped(base, link))
+        self.exchange = self._make(lambda base: tapped_class(base, link))
         self.exchange.watch_candles(playback.symbols, FRAME.text)
         self.plain = self._make(lambda base: base)
         self.next_open_ms = _ORIGIN_MS + HISTORY * FRAME.ms

@@ -95,7 +95,7 @@ async def _examine_exchange(source: MarketSource, clock: Clock) -> AsyncIterator
         try:
             async with asyncio.timeout(_REST_S):
                 await rest.open()
-                await rest.newest(source.symbols[0])
+                await rest.last_trade(source.symbols[0])
         except TimeoutError:
             text = f"{source.name} did not answer within {_REST_S:g} s; is this address banned?"
             yield problem("exchange", text, "wait, then try again with fewer symbols")

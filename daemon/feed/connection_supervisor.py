@@ -8,7 +8,7 @@ import re
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from daemon.exchange.ccxt_client import network_errors
-from daemon.exchange.rate_limits import BANNING
+from daemon.exchange.rate_limits import BAN_STATUS_CODES
 from daemon.feed.connection import Connection, ConnectionListener
 from daemon.feed.liveness import expected_interval_s
 from daemon.runtime.backoff import Backoff
@@ -135,7 +135,7 @@ class ConnectionSupervisor:
                 if refused and self._symbols_changed.is_set():
                     continue
                 if (headers := handshake_ban(error)) is not None:
-                    self._rest.note_ban(headers, "")
+                    self._rest.limiter.start_ban(headers, "")
                 self._outage.begin(
                     "lost the candle stream of %d symbols: %s", len(self.symbols), error
                 )
@@ -197,7 +197,7 @@ class ConnectionSupervisor:
 
     async def _open_connection(self, group: asyncio.TaskGroup) -> _ActiveConnection:
         """Open a connection, never during a ban."""
-        while left_s := self._rest.ban_left_s():
+        while left_s := self._rest.limiter.ban_remaining_s():
             await self._clock.sleep(left_s)
         self._symbols_changed.clear()
         connection = Connection(
@@ -249,7 +249,7 @@ def handshake_ban(error: Exception) -> Mapping[str, Any] | None:
     """The headers of a websocket handshake that was answered with a ban; None for other errors."""
     # ccxt wraps the error of its HTTP library.
     cause: Any = error.args[0] if error.args else None
-    if getattr(cause, "status", None) not in BANNING:
+    if getattr(cause, "status", None) not in BAN_STATUS_CODES:
         return None
     return getattr(cause, "headers", None) or {}
 

@@ -10,7 +10,7 @@ from daemon.candles.volume_check import VolumeCheck
 from daemon.candles.volume_units import Finding, Verdict
 from daemon.exchange.rest import RestClient
 from daemon.exchange.source import MarketSource, streams_per_connection
-from daemon.exchange.volume_units import is_known
+from daemon.exchange.volume_units import is_unit_known
 from daemon.feed.connection_supervisor import ConnectionSupervisor
 from daemon.feed.silent_symbols import SilentSymbols
 from daemon.feed.symbol_allocation import assign_symbols, market_kind
@@ -76,7 +76,7 @@ class Feed:
         self._on_forming = on_forming
         self._ask_history = ask_history
         self._volumes = VolumeCheck(
-            source.timeframe, lambda symbol: is_known(source.name, symbol), self._contract_size
+            source.timeframe, lambda symbol: is_unit_known(source.name, symbol), self._contract_size
         )
         self._rest = RestClient(source, clock, metrics, self.on_garbage)
         # Kinds of unusable messages that were logged.
@@ -236,7 +236,7 @@ class Feed:
         Raises:
             ExchangeError: unreachable, or without one of them.
         """
-        await self._rest.know(symbols)
+        await self._rest.check_symbols(symbols)
 
     def watch_symbols(self, symbols: Sequence[str]) -> None:
         """Subscribe to these symbols and to no others, from now on.

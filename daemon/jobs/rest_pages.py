@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from daemon.candles.grid import Grid
-from daemon.exchange.capabilities import check_offer
+from daemon.exchange.capabilities import check_capability
 from daemon.exchange.ccxt_client import (
     check_market,
     exchange_error,
@@ -141,13 +141,13 @@ async def opened_pages(
     """
     exchange = make_exchange(name, endpoint_rest, symbols=symbols)
     try:
-        check_offer(exchange, symbols, timeframe.text, ability="fetchOHLCV")
+        check_capability(exchange, symbols, timeframe.text, capability="fetchOHLCV")
         note_proxies(exchange, streams=False)
         try:
             await exchange.load_markets()
         except network_errors() as error:
             raise exchange_error(name, "loading its markets", error) from None
-        check_market(exchange, symbols, timeframe.text, ability="fetchOHLCV")
+        check_market(exchange, symbols, timeframe.text, capability="fetchOHLCV")
         pages = Pages(exchange, timeframe, clock, again)
         await pages.learn_grid(symbols)
         yield pages

@@ -150,7 +150,7 @@ async def test_history_in_pages_equals_the_playback(
     page: int,
 ) -> None:
     # The exchange gives at most 1,000 candles at once, whatever it is asked for.
-    monkeypatch.setattr(rest_module, "_PAGE", page)
+    monkeypatch.setattr(rest_module, "_PAGE_ROWS", page)
     heard = feed_of(exchange, clock, "S03/USDT")
     await heard.feed.open()
     try:
