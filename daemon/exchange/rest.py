@@ -271,10 +271,10 @@ class RestClient:
     def _show_time(self) -> None:
         clock, metrics, name = self._clock, self._metrics, self._source.name
         trusted = clock.trusted
-        metrics.clock_trusted.set(trusted)
+        metrics.clock.trusted.set(trusted)
         if clock.measured:
-            metrics.clock_offset.set(clock.offset_s)
-            metrics.clock_error.set(clock.error_ms / 1e3)
+            metrics.clock.offset.set(clock.offset_s)
+            metrics.clock.error.set(clock.error_ms / 1e3)
         if trusted != self._trusted:
             self._trusted = trusted
             if trusted:
@@ -318,8 +318,8 @@ class RestClient:
         """Ask nothing for as long as an answer with one of the `BANNING` codes demands."""
         seconds = ban_s(headers or {}, body or "", self._clock.wall_ms())
         self._bans.begin(seconds, self._clock.monotonic())
-        self._metrics.feed_bans.inc()
-        self._metrics.feed_ban_end.set(self._clock.wall_ms() / 1e3 + seconds)
+        self._metrics.feed.bans.inc()
+        self._metrics.feed.ban_end.set(self._clock.wall_ms() / 1e3 + seconds)
         ban = Banned(self._source.name, seconds)
         log.warning("%s", ban)
         return ban

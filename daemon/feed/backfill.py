@@ -185,7 +185,7 @@ class Backfill:
         window = self._windows[symbol]
         since_ms = self._since_ms(window)
         following_ms = window.next_open_ms
-        self._metrics.feed_backfills.inc()
+        self._metrics.feed.backfills.inc()
         try:
             candles = await self._feed.history(symbol, since_ms)
         except ExchangeError as error:
@@ -196,7 +196,7 @@ class Backfill:
             self._unanswered.add(symbol)
             return False
         self._answered = True
-        self._metrics.feed_backfill_candles.inc(len(candles))
+        self._metrics.feed.backfill_candles.inc(len(candles))
         if symbol in self._unanswered:
             self._unanswered.discard(symbol)
             if not self._unanswered:

@@ -124,13 +124,13 @@ class Feed:
 
     def on_message(self) -> None:
         """Count an update."""
-        self._metrics.feed_messages.inc()
+        self._metrics.feed.messages.inc()
 
     def on_final(self, candle: Candle) -> None:
         """Hand on a closed candle."""
         self.hearing.told(candle)
         delay_ms = candle.received_ms - candle.close_ms
-        self._metrics.exchange_delay.observe(max(0, delay_ms) / 1000)
+        self._metrics.forecasts.exchange_delay.observe(max(0, delay_ms) / 1000)
         # One that is withheld is fetched as overdue.
         if (usable := self._volumes.take(candle)) is not None:
             self._on_closed(usable)
@@ -159,9 +159,9 @@ class Feed:
 
     def on_garbage(self, error: Exception) -> None:
         """Count something from the exchange that cannot be used; log the first of a kind."""
-        self._metrics.feed_refused.inc()
+        self._metrics.feed.refused.inc()
         if isinstance(error, OffGrid):
-            self._metrics.feed_off_grid.inc()
+            self._metrics.feed.off_grid.inc()
         if type(error) not in self._garbage_logged:
             self._garbage_logged.add(type(error))
             log.warning("refused a message of %s: %r", self._source.name, error)
@@ -197,7 +197,7 @@ class Feed:
             await self._clock.sleep(_LOOK_S)
             counts = self._volumes.counts()
             for verdict in Verdict:
-                self._metrics.show_volumes(verdict.value, counts[verdict])
+                self._metrics.feed.set_volume_verdict(verdict.value, counts[verdict])
             symbol = self._volumes.due(self._clock.wall_ms())
             if symbol is not None and self._ask_history is not None:
                 self._ask_history(symbol)

@@ -125,7 +125,7 @@ class StreamSupervisor:
             try:
                 await self._relay()
             except network_errors() as error:
-                self._metrics.feed_reconnects.inc()
+                self._metrics.feed.reconnects.inc()
                 self._ear.on_lost(self.symbols)
                 if self._is_refused(error):
                     if self._changed.is_set():
@@ -207,12 +207,12 @@ class StreamSupervisor:
                 log.warning("no new connection, the old one goes on: %s", link.error)
             return None
         if renewal:
-            self._metrics.feed_renewals.inc()
+            self._metrics.feed.renewals.inc()
         return leg
 
     def _note_deafness(self, leg: _Leg) -> None:
         """Give more time to an exchange that speaks less often than expected."""
-        self._metrics.feed_silent.inc()
+        self._metrics.feed.silent.inc()
         self._ear.on_deaf(leg.link.deaf_to)
         self._note_loss(leg.link.silence)
         lasted_s = self._clock.monotonic() - leg.started_s

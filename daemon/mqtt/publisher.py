@@ -204,7 +204,7 @@ class Publisher:
             raise BrokerError(msg) from None
         finally:
             self.connected.clear()
-            self._metrics.mqtt_connected.set(0)
+            self._metrics.broker.connected.set(0)
             link.close()
 
     @property
@@ -220,8 +220,8 @@ class Publisher:
 
     async def _serve(self, link: MqttConnection) -> None:
         """Use one connection until it is lost."""
-        self._metrics.mqtt_connected.set(1)
-        self._metrics.mqtt_connections.inc()
+        self._metrics.broker.connected.set(1)
+        self._metrics.broker.connections.inc()
         self._count_dropped(self._outbox.repeat(self._clock.wall_ms()))
         self._status_is_due = True
         self._wake()
@@ -298,13 +298,15 @@ class Publisher:
         for message, sent_s in messages:
             self._outbox.arrived(message)
             if message.is_forecast:
-                self._metrics.published(now_s - sent_s, now_s - message.received_s, message.late)
+                self._metrics.forecasts.on_published(
+                    now_s - sent_s, now_s - message.received_s, message.late
+                )
         self._note_drained()
 
     def _denied(self, message: Outgoing, reason: str) -> None:
         """Spare the broker a denied topic for a while; some end the connection over it."""
         self._outbox.arrived(message, taken=False)
-        self._metrics.mqtt_denied.inc()
+        self._metrics.broker.denied.inc()
         self._count_dropped([message])
         who = f"user {self._broker.username!r}"
         advice = denial_advice(reason, who, ROOT, len(message.payload))
@@ -325,7 +327,7 @@ class Publisher:
             self._drained.set()
 
     def _count_dropped(self, messages: Sequence[Outgoing]) -> None:
-        self._metrics.count_dropped(sum(message.is_forecast for message in messages))
+        self._metrics.forecasts.count_dropped(sum(message.is_forecast for message in messages))
 
     def _expiry_s(self, message: Outgoing, now_ms: int) -> int | None:
         expiry_s = message.expiry_s(now_ms)

@@ -143,12 +143,12 @@ class StatusPage:
     @contextmanager
     def _count_watcher(self) -> Iterator[None]:
         self._watchers += 1
-        self._metrics.page_watchers.set(self._watchers)
+        self._metrics.page.watchers.set(self._watchers)
         try:
             yield
         finally:
             self._watchers -= 1
-            self._metrics.page_watchers.set(self._watchers)
+            self._metrics.page.watchers.set(self._watchers)
 
     @property
     def frame_number(self) -> int:
@@ -168,7 +168,7 @@ class StatusPage:
             number = self.frame_number
             if number != seen:
                 if seen:
-                    self._metrics.page_skipped.inc(number - seen - 1)
+                    self._metrics.page.skipped_updates.inc(number - seen - 1)
                 async with asyncio.timeout(_MAX_WRITE_S):
                     await response.write(self._table.events_after(seen))
                 seen = number
