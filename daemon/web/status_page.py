@@ -52,6 +52,13 @@ _MAX_WRITE_S: Final = 10.0
 """A browser that reads nothing for this long is disconnected; it reconnects by itself."""
 
 
+_SCRIPTS: Final = (
+    *("helpers.js", "chart.js", "state.js", "connection.js"),
+    *("table.js", "panels.js", "page.js"),
+)
+"""Files of the page's script, in the order in which they run."""
+
+
 class PageSources(NamedTuple):
     """Where the page's content comes from.
 
@@ -263,17 +270,18 @@ class StatusPage:
 def _assemble_page() -> tuple[bytes, str]:
     """Return the page as one document, and the policy that allows only its own script and style."""
     folder = resources.files("daemon.web") / "static"
-    texts = {
-        name: (folder / name).read_text(encoding="utf-8")
-        for name in ("page.html", "page.css", "chart.js", "page.js")
-    }
-    script = texts["chart.js"] + texts["page.js"]
-    html = texts["page.html"].replace("/* style */", texts["page.css"])
-    html = html.replace("/* script */", script)
+
+    def read(name: str) -> str:
+        return (folder / name).read_text(encoding="utf-8")
+
+    style = read("page.css")
+    # One function keeps the names of all files out of the page's global scope.
+    script = '"use strict";\n(() => {\n' + "\n".join(map(read, _SCRIPTS)) + "})();\n"
+    html = read("page.html").replace("/* style */", style).replace("/* script */", script)
     policy = (
         "default-src 'none'; connect-src 'self'; img-src data:; base-uri 'none'; "
         "form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; "
-        f"style-src {_digest(texts['page.css'])}; script-src {_digest(script)}"
+        f"style-src {_digest(style)}; script-src {_digest(script)}"
     )
     return html.encode(), policy
 
