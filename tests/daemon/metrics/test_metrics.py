@@ -86,7 +86,7 @@ async def test_the_plain_text_lints_clean() -> None:
     assert lint.returncode == 0
 
 
-async def test_sliced_text_says_what_the_registry_says() -> None:
+async def test_sliced_text_equals_the_registry() -> None:
     metrics = Metrics(max_symbols=200)  # more samples in a family than fit into one slice
     for number in range(150):
         metrics.on_forecast_ready(forecast(symbol=f"S{number}/USDT"))
@@ -114,7 +114,7 @@ async def test_openmetrics_ends_as_it_must() -> None:
     assert text.count(b"# EOF") == 1
 
 
-async def test_a_late_forecast_is_pointed_out() -> None:
+async def test_a_late_forecast_has_an_exemplar() -> None:
     metrics = Metrics()
     late = forecast()._replace(latency=Latency(80.0, 0.2, 0.1), late=True)
     metrics.on_forecast_ready(forecast())
@@ -136,7 +136,7 @@ async def test_a_late_forecast_is_pointed_out() -> None:
     assert b" # {" not in plain
 
 
-async def test_rendering_lets_others_run() -> None:
+async def test_rendering_yields_to_other_tasks() -> None:
     metrics = Metrics(max_symbols=1000)
     for number in range(1000):
         metrics.on_forecast_ready(forecast(symbol=f"S{number}/USDT"))
@@ -178,7 +178,7 @@ def test_errors_and_hits_are_counted() -> None:
     assert value(metrics, "interval_total", result="outside") == 1.0
 
 
-def test_rolling_figures_are_not_made_up() -> None:
+def test_rolling_figures_are_nan_without_evidence() -> None:
     metrics = Metrics()
     metrics.on_forecast_ready(forecast())
     metrics.update_accuracy(Accuracy())
@@ -191,13 +191,13 @@ def test_rolling_figures_are_not_made_up() -> None:
     assert value(metrics, "symbol_direction_accuracy", symbol="BTC/USDT") == 1.0
 
 
-def test_the_newest_forecast_is_told_by_its_time() -> None:
+def test_the_newest_forecast_is_shown_by_its_time() -> None:
     metrics = Metrics()
     metrics.forecasts.set_last_prediction(T0 + 12)
     assert value(metrics, "last_prediction_timestamp_seconds") == (T0 + 12) / 1000
 
 
-def test_forecasts_given_up_are_counted_once() -> None:
+def test_unscored_forecasts_are_counted_once() -> None:
     metrics, accuracy = Metrics(), Accuracy()
     for slot in range(PATIENCE + 2):
         accuracy.add(forecast(slot))

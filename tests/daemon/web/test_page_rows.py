@@ -46,7 +46,7 @@ def named(values: list[Any]) -> dict[str, Any]:
     return dict(zip(FIELDS, values, strict=True))
 
 
-def test_a_symbol_without_anything_is_shown_as_that() -> None:
+def test_a_symbol_without_data_is_all_none() -> None:
     shown = named(row("A/U", Window("A/U", MINUTE, 10), None, stale=True))
     assert shown.pop("symbol") == "A/U"
     assert shown.pop("stale") is True
@@ -60,7 +60,7 @@ def test_a_candle_without_a_forecast_has_no_forecast() -> None:
     assert shown["valid_until_ms"] is None
 
 
-def test_a_forecast_is_shown_with_what_is_known_of_it() -> None:
+def test_a_forecast_is_shown_with_interval_and_skill() -> None:
     bare = named(row("A/U", window("A/U", 3), forecast("A/U", 2), stale=False))
     assert (bare["last"], bare["predicted"], bare["lower"]) == (100.0, 100.123457, None)
     assert (bare["target_ms"], bare["valid_until_ms"]) == (
@@ -76,7 +76,7 @@ def test_a_forecast_is_shown_with_what_is_known_of_it() -> None:
     assert (full["ratio"], full["stderr"], full["n"]) == (0.998, 0.001, 1440)
 
 
-def test_only_what_changed_is_told_again() -> None:
+def test_only_changed_rows_are_sent_again() -> None:
     table, windows = RowTable(), [window(name, 3) for name in NAMES]
     newest = {name: forecast(name, 2) for name in NAMES}
     assert len(table.update(windows, newest, frozenset())) == len(NAMES)
@@ -132,7 +132,7 @@ STEPS = st.lists(
 
 
 @given(STEPS)
-def test_however_slowly_a_browser_reads_it_ends_up_with_the_same_table(steps: Any) -> None:
+def test_slow_browsers_end_up_with_the_same_table(steps: Any) -> None:
     table, browsers = RowTable(), [Browser() for _ in range(3)]
     windows = {name: window(name, 1) for name in NAMES}
     newest: dict[str, Forecast] = {}

@@ -79,7 +79,7 @@ async def test_metrics_come_in_the_format_that_is_accepted() -> None:
     ("alive", "ready", "codes"),
     [(True, True, (200, 200)), (True, False, (200, 503)), (False, False, (503, 503))],
 )
-async def test_health_is_said_by_code_and_in_words(
+async def test_health_is_given_by_status_code_and_text(
     *, alive: bool, ready: bool, codes: tuple[int, int]
 ) -> None:
     async with serving(lambda: Health(alive, ready, {"stale_symbols": ["BTC/USDT"]})) as url:
@@ -90,7 +90,9 @@ async def test_health_is_said_by_code_and_in_words(
         assert '"stale_symbols":["BTC/USDT"]' in text
 
 
-async def test_what_goes_wrong_in_a_page_is_its_own_500(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_exception_in_a_page_is_answered_with_500(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     def broken() -> Health:
         msg = "made to fail"
         raise RuntimeError(msg)
@@ -102,7 +104,7 @@ async def test_what_goes_wrong_in_a_page_is_its_own_500(caplog: pytest.LogCaptur
     assert "made to fail" in caplog.text
 
 
-async def test_a_taken_port_is_one_clear_line() -> None:
+async def test_a_taken_port_is_a_clear_error() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -113,7 +115,7 @@ async def test_a_taken_port_is_one_clear_line() -> None:
             await serve_http("127.0.0.1", port, Metrics(), lambda: HEALTHY, SystemClock())
 
 
-async def test_an_address_of_another_machine_is_one_clear_line() -> None:
+async def test_an_address_of_another_machine_is_a_clear_error() -> None:
     with pytest.raises(CandlecastError, match=r"^cannot listen on http\.host 192\.0\.2\.1, .+$"):
         await serve_http("192.0.2.1", 0, Metrics(), lambda: HEALTHY, SystemClock())
 
@@ -125,7 +127,7 @@ async def test_the_port_is_free_again_afterwards() -> None:
         assert (await get(f"{again}/readyz"))[0] == 200
 
 
-async def test_a_scraper_that_leaves_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_scraper_that_disconnects_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
     async with serving() as url:
         host, port = url.removeprefix("http://").split(":")
         _, writer = await asyncio.open_connection(host, int(port))
@@ -266,7 +268,7 @@ async def test_a_body_that_is_not_what_it_says_is_no_traceback(
 
 
 @pytest.mark.may_block(reason="reads certificates")
-async def test_garbage_on_the_port_of_tls_is_silence(
+async def test_garbage_on_the_tls_port_is_not_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     pair = Authority(tmp_path).issue("server")
@@ -317,7 +319,7 @@ async def test_only_the_servers_own_names_are_served(host: str, status: int, pag
         assert ("candlecast_" in await answer.text()) == ((page, status) == ("metrics", 200))
 
 
-async def test_a_foreign_name_is_refused_before_the_login_and_said_once(
+async def test_a_foreign_name_is_refused_before_the_login_and_logged_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with (
@@ -344,7 +346,7 @@ async def test_without_a_host_only_version_1_0_is_served() -> None:
             writer.close()
 
 
-def test_where_addresses_are_translated_any_address_is_ours_but_no_name() -> None:
+def test_behind_nat_any_address_is_accepted_but_no_name() -> None:
     """A container is reached by the address of its machine."""
     assert is_own_host("10.0.0.5:9108", "172.17.0.2", ())
     assert is_own_host("[2001:db8::1]", "fe80::1%eth0", ())
@@ -352,7 +354,7 @@ def test_where_addresses_are_translated_any_address_is_ours_but_no_name() -> Non
     assert not is_own_host("10.0.0.5", "", ())
 
 
-async def test_an_address_of_ipv6_is_told_so_that_it_can_be_opened() -> None:
+async def test_an_ipv6_address_is_a_valid_url() -> None:
     async with serving(host="::1") as url:
         assert url.startswith("http://[::1]:")
         assert (await get(f"{url}/readyz"))[0] == 200

@@ -99,7 +99,7 @@ async def watching(url: str) -> AsyncIterator[AsyncIterator[tuple[str, Any]]]:
         yield events(answer)
 
 
-async def test_a_browser_is_told_everything_and_then_what_changes(shown: Shown) -> None:
+async def test_a_browser_gets_all_rows_and_then_changes(shown: Shown) -> None:
     async with watching(shown.url) as events:
         name, told = await anext(events)
         assert name == "all"
@@ -161,13 +161,13 @@ def bounds(forecast: dict[str, Any]) -> tuple[float | None, float | None]:
         "?limit=5" + "&symbol=A/U" * 41,
     ],
 )
-async def test_a_question_that_makes_no_sense_is_refused(shown: Shown, query: str) -> None:
+async def test_invalid_requests_for_series_are_refused(shown: Shown, query: str) -> None:
     status, text = await shown.status(f"/series{query}")
     assert status == 400
     assert text == "expected ?limit=1…240&symbol=…, at most 40 symbols"
 
 
-async def test_only_so_many_may_watch(shown: Shown) -> None:
+async def test_the_number_of_browsers_is_bounded(shown: Shown) -> None:
     async with asyncio.TaskGroup() as group:
         enough = asyncio.Event()
 
@@ -189,14 +189,14 @@ async def test_only_so_many_may_watch(shown: Shown) -> None:
             await asyncio.sleep(0.05)
 
 
-async def test_unwatched_it_does_nothing(shown: Shown) -> None:
+async def test_without_browsers_it_does_nothing(shown: Shown) -> None:
     await shown.close_all(CAPACITY)
     await shown.status("/")
     await asyncio.sleep(0.3)
     assert shown.page.frame_number == 0
 
 
-async def test_a_slow_browser_gets_the_newest_and_what_it_missed_is_counted(shown: Shown) -> None:
+async def test_a_slow_browser_gets_the_newest_frame_and_skips_are_counted(shown: Shown) -> None:
     class Slow:
         """A response that blocks until the test releases it."""
 
@@ -227,7 +227,7 @@ async def test_a_slow_browser_gets_the_newest_and_what_it_missed_is_counted(show
     assert shown.path.sample("candlecast_page_skipped_updates_total") >= 2
 
 
-async def test_the_page_is_one_text_that_may_ask_nobody_else(shown: Shown) -> None:
+async def test_the_page_is_one_document_that_contacts_no_other_origin(shown: Shown) -> None:
     async with aiohttp.ClientSession() as session, session.get(shown.url) as answer:
         text = await answer.text()
         policy = answer.headers["Content-Security-Policy"]
