@@ -140,10 +140,10 @@ class App:
         self._timeframe = Timeframe.parse(settings.trading.timeframe)
         manifest = bundle.manifest
         self._capacity = max(manifest.indicators.warmup + manifest.lookback, WARMUP)
-        self.metrics.latency_budget.set(settings.inference.latency_budget_ms / 1000)
-        self.metrics.timeframe.set(self._timeframe.ms / 1000)
+        self.metrics.forecasts.latency_budget.set(settings.inference.latency_budget_ms / 1000)
+        self.metrics.forecasts.timeframe.set(self._timeframe.ms / 1000)
         self.metrics.accuracy.interval_level.set(settings.calibration.level)
-        self.metrics.model.show(ModelInfo(bundle.version, bundle.sha256, manifest.target))
+        self.metrics.model.set_served(ModelInfo(bundle.version, bundle.sha256, manifest.target))
         self._lay_path(bundle, history)
         self._open_sources()
         self._follow_models(reread or (lambda: settings))
@@ -340,7 +340,9 @@ class App:
         await asyncio.to_thread(self._marks.open, settings.state_dir / "last-published")
         # The first candle may take an hour to close: until then nobody is to be alarmed.
         now_ms = self._clock.wall_ms()
-        self.metrics.made_ready(self._marks.newest_ms(self._timeframe.ms, now_ms))
+        self.metrics.forecasts.set_last_prediction(
+            self._marks.newest_ms(self._timeframe.ms, now_ms)
+        )
 
     async def _tell_progress(self) -> None:
         pipeline = self._pipeline

@@ -87,7 +87,7 @@ class DriftMonitor:
             self._features = FeatureDrift(rows.shape[1], now_s)
         if self._features.update(rows, now_s):
             alarms.append("features")
-        self._metrics.model.show_drift(self._error.score, float(self._features.scores.max()))
+        self._metrics.model.set_drift_scores(self._error.score, float(self._features.scores.max()))
         for alarm in alarms:
             self._metrics.model.drift_alarms.labels(alarm).inc()
             log.warning("drift: %s", _ALARM_TEXTS[alarm])

@@ -75,7 +75,7 @@ class HealthMonitor:
                 rest_symbols = rest_only()
                 state = "degraded" if stale or rest_symbols else "online"
                 publisher.announce(state, stale, pipeline.served.version, rest_symbols)
-                metrics.feed_stale_symbols.set(len(stale))
+                metrics.feed.stale_symbols.set(len(stale))
                 metrics.update_accuracy(accuracy)
                 metrics.model.out_of_range.set(pipeline.served.mean_out_of_range())
                 await self._check_drift()

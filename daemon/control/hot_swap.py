@@ -144,7 +144,7 @@ class HotSwap:
             served.calibration.adopt(old.calibration)
         self._pipeline.take_over(served, windows, standby.revisions(), standby.checked)
         if not is_same_model:
-            self._metrics.model.show(ModelInfo(served.version, served.sha256, served.target))
+            self._metrics.model.set_served(ModelInfo(served.version, served.sha256, served.target))
             log.info("model %s takes over from %s", served.version, old.version)
         await self._learned_state.save(old)
 

@@ -40,7 +40,7 @@ async def watch_retrain_status(state: Path, metrics: Metrics, clock: Clock) -> N
     while True:
         status = await asyncio.to_thread(RetrainStatus.read, state)
         if status is not None:
-            metrics.retrain.show(status)
+            metrics.retrain.set_status(status)
         await clock.sleep(_POLL_INTERVAL_S)
 
 

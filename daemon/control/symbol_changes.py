@@ -93,7 +93,7 @@ class SymbolChanger:
             self._pipeline.dismiss()
             self._update_subscriptions()
         for symbol in removed:
-            self._metrics.forget(symbol)
+            self._metrics.remove_symbol(symbol)
         log.info(
             "symbols added: %s; removed: %s",
             ", ".join(added) or "none",

@@ -129,7 +129,7 @@ class ConnectionSupervisor:
             try:
                 await self._run_connections()
             except network_errors() as error:
-                self._metrics.feed_reconnects.inc()
+                self._metrics.feed.reconnects.inc()
                 self._listener.on_connection_lost(self.symbols)
                 refused = self._report_refused(error)
                 if refused and self._symbols_changed.is_set():
@@ -225,12 +225,12 @@ class ConnectionSupervisor:
                 log.warning("no new connection, the old one stays in use: %s", connection.error)
             return None
         if is_renewal:
-            self._metrics.feed_renewals.inc()
+            self._metrics.feed.renewals.inc()
         return successor
 
     def _on_stall(self, active: _ActiveConnection) -> None:
         """Report a stall; expect longer intervals of an exchange whose connections all stall."""
-        self._metrics.feed_silent.inc()
+        self._metrics.feed.silent.inc()
         self._listener.on_stalled(active.connection.stalled_symbols)
         self._outage.begin("%s", active.connection.stall_reason)
         lasted_s = self._clock.monotonic() - active.opened_s

@@ -183,7 +183,7 @@ class Publisher:
             raise BrokerError(msg) from None
         finally:
             self.connected.clear()
-            self._metrics.mqtt_connected.set(0)
+            self._metrics.broker.connected.set(0)
             connection.close()
 
     @property
@@ -197,8 +197,8 @@ class Publisher:
 
     async def _serve(self, connection: MqttConnection) -> None:
         """Send over one connection until it is lost."""
-        self._metrics.mqtt_connected.set(1)
-        self._metrics.mqtt_connections.inc()
+        self._metrics.broker.connected.set(1)
+        self._metrics.broker.connections.inc()
         self._queue.on_connected()
         self.connected.set()
         try:

@@ -103,7 +103,7 @@ class Recorder:
         """Drop and count the rows that the queue has no room for."""
         while len(self._rows) > self._max_rows:
             self._rows.popleft()
-            self._metrics.history_lost.inc()
+            self._metrics.history.lost_rows.inc()
 
     async def read(self, query: Callable[[History], T]) -> T:
         """Call a function with the history on the recorder's thread, between two writes.
@@ -130,7 +130,7 @@ class Recorder:
                 await self._write_batch()
         except HistoryError as error:
             log.error("%d rows of history are lost: %s", len(self._rows), error)  # noqa: TRY400 - the message suffices
-            self._metrics.history_lost.inc(len(self._rows))
+            self._metrics.history.lost_rows.inc(len(self._rows))
             self._rows.clear()
 
     async def _write_loop(self) -> None:
@@ -161,7 +161,7 @@ class Recorder:
                 self._drop_oldest()
                 raise
             finally:
-                self._metrics.history_rows.set(len(self._rows))
+                self._metrics.history.waiting_rows.set(len(self._rows))
 
     def _write(self, history: History, rows: list[_Row]) -> None:
         """Write rows of all kinds; repeatable, since the history ignores rows that it has."""
@@ -180,11 +180,11 @@ class Recorder:
             await self._clock.sleep(_PRUNE_INTERVAL_S)
 
     def _note_failure(self, error: HistoryError) -> None:
-        self._metrics.history_failing.set(1)
+        self._metrics.history.failing.set(1)
         self._outage.begin(
             "%s; forecasts go on, the newest %d rows wait in memory", error, self._max_rows
         )
 
     def _note_success(self) -> None:
-        self._metrics.history_failing.set(0)
+        self._metrics.history.failing.set(0)
         self._outage.end("history is written again; %d rows waiting", len(self._rows))

@@ -101,7 +101,7 @@ async def test_it_shows_every_symbol_and_goes_on_by_itself(
         assert await text(tab, "#name") == service.exchange.symbols[0]
         assert await text(tab, "#where") == "binance · 1s · tester"
         assert await text(tab, "#broker") == "connected"
-        assert await text(tab, "#feed") == "live"
+        await tab.until("document.getElementById('feed').textContent === 'live'")
         await tab.until("document.querySelector('#skill').textContent.includes('±')")
         await tab.until("document.querySelector('#headline').textContent.startsWith('All 4')")
         for selector in ("#last", "#next", "#rows .close", "#rows .forecast"):

@@ -52,7 +52,7 @@ class Errors(Accuracy):
         return list(zip(times, model.tolist(), last_value.tolist(), strict=True))
 
 
-def test_an_alarm_is_counted_told_and_asks_for_a_retrain_once_a_day(
+def test_an_alarm_is_counted_logged_and_requests_a_retrain_once_a_day(
     served: ServedModel, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     metrics, errors = Metrics(), Errors()
@@ -89,9 +89,7 @@ def test_an_alarm_is_counted_told_and_asks_for_a_retrain_once_a_day(
     assert not (tmp_path / REQUEST).exists()
 
 
-def test_who_is_started_anew_again_and_again_asks_once_a_day(
-    served: ServedModel, tmp_path: Path
-) -> None:
+def test_repeated_restarts_request_one_retrain_a_day(served: ServedModel, tmp_path: Path) -> None:
     accuracy = Accuracy()
 
     def started() -> DriftMonitor:
@@ -117,7 +115,7 @@ def test_who_is_started_anew_again_and_again_asks_once_a_day(
     assert (tmp_path / REQUEST).exists()
 
 
-def test_a_full_disk_is_told_and_nothing_more(
+def test_a_request_that_cannot_be_written_is_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     DriftMonitor(Metrics(), tmp_path / "gone", request_retrains=True).request_retrain(
@@ -126,7 +124,7 @@ def test_a_full_disk_is_told_and_nothing_more(
     assert "no retrain could be requested" in caplog.text
 
 
-def test_another_model_begins_anew(served: ServedModel, tmp_path: Path) -> None:
+def test_the_error_test_starts_anew_with_another_model(served: ServedModel, tmp_path: Path) -> None:
     metrics, errors = Metrics(), Errors()
     monitor = DriftMonitor(metrics, tmp_path, request_retrains=False)
 
@@ -145,7 +143,7 @@ def test_another_model_begins_anew(served: ServedModel, tmp_path: Path) -> None:
     assert score() == 0.0
 
 
-def test_each_row_is_seen_once(served: ServedModel) -> None:
+def test_each_feature_row_is_tested_once(served: ServedModel) -> None:
     rows, stamps = served.fresh_rows(np.zeros(0, dtype=np.int64))
     np.testing.assert_array_equal(rows, served.windows(BOTH)[:, -1])
     rows, stamps = served.fresh_rows(stamps)
@@ -166,7 +164,7 @@ def test_errors_are_averaged_per_candle_and_the_newest_waits_for_all_symbols() -
     assert RollingPool(3).errors(0) == []
 
 
-def test_what_was_seen_of_the_features_goes_on_in_the_next_process(
+def test_the_feature_test_continues_in_the_next_process(
     served: ServedModel, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     accuracy = Accuracy()

@@ -145,7 +145,7 @@ async def test_the_new_model_takes_over_between_two_candles(
     assert stage.loads == 1
 
 
-async def test_what_closes_while_it_is_loaded_is_caught_up_with(
+async def test_candles_that_close_during_loading_are_applied(
     stage: Stage, bundles: list[Bundle], market: Tape
 ) -> None:
     go_on = threading.Event()
@@ -203,7 +203,7 @@ async def test_settled_is_never_said_of_a_pipeline_that_a_candle_has_just_woken(
     assert seen == [True]
 
 
-async def test_a_symbol_with_a_gap_goes_on_with_the_new_model_once_it_is_repaired(
+async def test_a_symbol_with_a_gap_uses_the_new_model_after_its_repair(
     stage: Stage, bundles: list[Bundle], market: Tape
 ) -> None:
     route = stage.route
@@ -224,7 +224,7 @@ def said(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 @pytest.mark.parametrize("error", [BundleError("model.keras has changed"), OSError(5, "I/O")])
-async def test_a_champion_that_cannot_be_served_leaves_the_old_one_at_work(
+async def test_the_old_model_stays_if_the_champion_cannot_be_served(
     stage: Stage,
     bundles: list[Bundle],
     market: Tape,
@@ -253,7 +253,7 @@ async def test_a_champion_that_cannot_be_served_leaves_the_old_one_at_work(
     assert (stage.version, stage.failing()) == (bundles[2].version, 0)
 
 
-async def test_rolling_back_to_the_model_at_work_ends_the_complaint(
+async def test_rolling_back_to_the_served_model_clears_the_failure(
     stage: Stage, bundles: list[Bundle]
 ) -> None:
     def refuse(_: Bundle) -> ServedModel:
@@ -296,7 +296,7 @@ async def test_a_model_whose_forecasts_are_absurd_is_refused(
     assert (stage.version, stage.failing()) == (bundles[0].version, 1)
 
 
-async def test_what_each_calibration_has_learnt_is_kept_and_taken_up_again(
+async def test_each_models_calibration_is_saved_and_restored(
     stage: Stage, bundles: list[Bundle], market: Tape
 ) -> None:
     async def swap_to(bundle: Bundle) -> None:
@@ -314,7 +314,7 @@ async def test_what_each_calibration_has_learnt_is_kept_and_taken_up_again(
 
 
 @pytest.mark.parametrize("seed", range(2))
-async def test_whatever_the_market_does_meanwhile_no_forecast_is_half_of_each(
+async def test_under_random_traffic_each_forecast_is_of_one_model(
     bundles: list[Bundle], market: Tape, history: History, seed: int
 ) -> None:
     random = Random(seed)
@@ -367,7 +367,7 @@ def held() -> tuple[int, int, int]:
     return pages * resource.getpagesize(), threading.active_count(), files
 
 
-async def test_swap_after_swap_leaves_nothing_behind(
+async def test_repeated_swaps_leak_nothing(
     stage: Stage, bundles: list[Bundle], market: Tape, rounds: Callable[[int, int], int]
 ) -> None:
     async def swap(times: int) -> None:

@@ -22,7 +22,7 @@ def applied(end_ms: int, *closes: float) -> AppliedCandles:
     return AppliedCandles(np.array([0]), np.array([end_ms]), ohlcv)
 
 
-def test_a_pair_is_scored_as_the_account_scores_and_by_its_own_candle() -> None:
+def test_a_pair_is_scored_by_its_own_candle_as_accuracy_scores() -> None:
     champion: dict[int, ForecastRow] = {T0: row(T0, 100.0, 101.0)}
     pairs = PairedForecasts(["A/U"], [5], MINUTE.ms, lambda _, open_ms: champion.get(open_ms))
     pairs.add_challenger(0, T0, 100.0, 99.0, T0 + 40)
@@ -46,7 +46,7 @@ def test_a_pair_is_scored_as_the_account_scores_and_by_its_own_candle() -> None:
         (100.0, 99.0, T0, False),
     ],
 )
-def test_what_cannot_be_compared_is_left_out(
+def test_forecasts_that_cannot_be_compared_are_ignored(
     last: float, challenger: float, now_ms: int, *, with_champion: bool
 ) -> None:
     known = row(T0, 100.0, 101.0) if with_champion else None

@@ -36,7 +36,7 @@ def value(metrics: Metrics, name: str, **labels: str) -> float | None:
     return metrics.registry.get_sample_value(f"candlecast_retrain_{name}", labels)
 
 
-def test_what_was_written_comes_back(tmp_path: Path) -> None:
+def test_a_written_status_is_read_back(tmp_path: Path) -> None:
     assert RetrainStatus.read(tmp_path) is None
     DONE.write(tmp_path)
     assert RetrainStatus.read(tmp_path) == DONE
@@ -47,7 +47,7 @@ def test_what_was_written_comes_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[1]", '{"schema": 1}', "\0", '{"finished_ms": "x"}'])
-def test_garbage_is_as_good_as_nothing(tmp_path: Path, text: str) -> None:
+def test_a_damaged_status_file_is_ignored(tmp_path: Path, text: str) -> None:
     (tmp_path / STATUS).write_text(text)
     assert RetrainStatus.read(tmp_path) is None
 
@@ -59,13 +59,13 @@ def test_the_first_start_is_noted_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "x", "\0", "-5", "9" * 30, str(NOW_MS + 1)])
-def test_a_first_start_that_cannot_be_is_noted_anew(tmp_path: Path, text: str) -> None:
+def test_an_invalid_first_start_is_replaced(tmp_path: Path, text: str) -> None:
     (tmp_path / FIRST_START).write_text(text)
     assert first_start_ms(tmp_path, NOW_MS) == NOW_MS
     assert first_start_ms(tmp_path, NOW_MS + 1) == NOW_MS
 
 
-def test_a_first_start_that_cannot_be_noted_is_this_one(
+def test_an_unwritable_first_start_is_the_current_one(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert first_start_ms(tmp_path / "missing", NOW_MS) == NOW_MS

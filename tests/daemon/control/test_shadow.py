@@ -241,7 +241,7 @@ async def test_a_better_challenger_is_promoted_by_live_evidence_that_survives_a_
     assert models.files.current() is None
 
 
-async def test_a_worse_challenger_is_kept_out_once_and_the_next_one_gets_its_turn(
+async def test_a_worse_challenger_is_rejected_and_the_next_one_is_tried(
     models: ModelRegistry, history: History, market: Tape
 ) -> None:
     champion = models.add_model(off=0.05, champion=True)
@@ -262,7 +262,7 @@ async def test_a_worse_challenger_is_kept_out_once_and_the_next_one_gets_its_tur
         await until(lambda: models.files.current() is None)
 
 
-async def test_a_trial_beside_a_champion_that_is_none_any_more_promotes_nobody(
+async def test_a_trial_against_a_former_champion_promotes_nothing(
     models: ModelRegistry, history: History, market: Tape
 ) -> None:
     champion = models.add_model(off=3.0, champion=True)
@@ -279,7 +279,7 @@ async def test_a_trial_beside_a_champion_that_is_none_any_more_promotes_nobody(
     assert models.registry.champion() == newest
 
 
-async def test_when_the_symbols_change_a_trial_goes_on_with_those_it_has(
+async def test_a_trial_continues_with_its_remaining_symbols(
     models: ModelRegistry, history: History, market: Tape
 ) -> None:
     champion = models.add_model(off=1.0, champion=True)
@@ -298,7 +298,7 @@ async def test_when_the_symbols_change_a_trial_goes_on_with_those_it_has(
         await until(lambda: models.files.current() == Trial(challenger, champion, SYMBOLS))
 
 
-async def test_beside_a_champion_that_the_daemon_does_not_serve_nothing_is_tried(
+async def test_no_trial_runs_while_the_champion_is_not_served(
     models: ModelRegistry, history: History, market: Tape
 ) -> None:
     served = models.add_model(off=1.0, champion=True)
@@ -316,7 +316,7 @@ async def test_beside_a_champion_that_the_daemon_does_not_serve_nothing_is_tried
         assert current.challenger == challenger
 
 
-async def test_a_challenger_that_cannot_be_served_costs_one_line(
+async def test_a_challenger_that_cannot_be_served_is_logged_once(
     models: ModelRegistry, history: History, market: Tape, caplog: pytest.LogCaptureFixture
 ) -> None:
     models.add_model(off=0.05, champion=True)

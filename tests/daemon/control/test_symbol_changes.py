@@ -45,14 +45,14 @@ def test_connections_are_shared_out_with_as_few_changes_as_possible(
         shards = after
 
 
-def test_what_differs_is_named_with_its_section() -> None:
+def test_changed_settings_are_named_with_their_section() -> None:
     before = {"a": {"x": 1, "y": {"z": 2}}, "b": {"x": (1, 2)}}
     after = {"a": {"x": 1, "y": {"z": 3}}, "b": {"x": (1, 3)}}
     assert list(changed_settings(before, after)) == ["a.y.z", "b.x"]
     assert not list(changed_settings(before, before))
 
 
-async def test_a_symbol_that_goes_while_its_history_is_fetched_is_forgotten() -> None:
+async def test_a_symbol_removed_during_its_backfill_is_not_fetched_again() -> None:
     bench = Bench()
     gone, stays = SYMBOLS[:2]
     bench.archive.held.clear()
@@ -70,7 +70,7 @@ async def test_a_symbol_that_goes_while_its_history_is_fetched_is_forgotten() ->
         assert bench.windows[stays].whole
 
 
-async def test_the_feed_takes_up_symbols_and_drops_them_without_losing_a_candle() -> None:
+async def test_the_feed_adds_and_removes_symbols_without_losing_a_candle() -> None:
     clock = ScaledClock(60.0)
     playback = minute_playback(6, clock.wall_ms())
     async with SandboxExchange(

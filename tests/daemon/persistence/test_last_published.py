@@ -9,7 +9,7 @@ import pytest
 from daemon.persistence.last_published import LastPublished
 
 
-def test_marks_are_there_again_without_being_saved(tmp_path: Path) -> None:
+def test_targets_survive_without_being_saved(tmp_path: Path) -> None:
     first = LastPublished(["a", "b", "c"])
     first.open(tmp_path / "last-published")
     first.note([1], [60_000])
@@ -24,7 +24,7 @@ def test_marks_are_there_again_without_being_saved(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"half a record", bytes(16), bytes(range(40))])
-def test_a_damaged_file_says_nothing_and_is_replaced(tmp_path: Path, content: bytes) -> None:
+def test_a_damaged_file_is_ignored_and_replaced(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "last-published"
     path.write_bytes(content)
     published = LastPublished(["a"])
@@ -36,7 +36,7 @@ def test_a_damaged_file_says_nothing_and_is_replaced(tmp_path: Path, content: by
     assert again.left([0], [60_000]) == [True]
 
 
-def test_without_a_file_forecasting_goes_on(
+def test_targets_stay_in_memory_without_a_file(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     published = LastPublished(["a"])
@@ -46,7 +46,7 @@ def test_without_a_file_forecasting_goes_on(
     assert "cannot be kept (No such file or directory)" in caplog.text
 
 
-def test_symbols_that_are_added_and_removed_keep_their_marks(tmp_path: Path) -> None:
+def test_targets_are_kept_when_symbols_change(tmp_path: Path) -> None:
     path = tmp_path / "last-published"
     published = LastPublished(["a", "b"])
     published.open(path)
@@ -67,7 +67,7 @@ def test_symbols_that_are_added_and_removed_keep_their_marks(tmp_path: Path) -> 
     assert after.left([100], [4_000]) == [True]
 
 
-def test_a_start_is_as_fresh_as_the_last_forecast_or_as_itself(tmp_path: Path) -> None:
+def test_the_newest_forecast_is_never_in_the_future(tmp_path: Path) -> None:
     now_ms = 10 * 3_600_000
     first = LastPublished(["a", "b"])
     first.open(tmp_path / "last-published")

@@ -81,9 +81,7 @@ async def process(
         task.cancel()
 
 
-async def test_the_next_process_goes_on_from_the_last_save(
-    bundle: Bundle, history: History
-) -> None:
+async def test_the_next_process_restores_the_last_save(bundle: Bundle, history: History) -> None:
     first, second = served(bundle), served(bundle)
     async with process(history) as (store, *_):
         await store.restore(first)
@@ -108,7 +106,7 @@ async def test_a_process_stopped_while_starting_overwrites_nothing(
     assert await stored(history, bundle) == {"A/U": b"precious"}
 
 
-async def test_a_state_that_does_not_fit_is_told_and_replaced(
+async def test_a_state_that_does_not_fit_is_logged_and_replaced(
     bundle: Bundle, history: History, caplog: pytest.LogCaptureFixture
 ) -> None:
     await put(history, bundle, b"rubbish")
@@ -150,7 +148,7 @@ async def test_a_symbol_that_the_bundle_does_not_know_is_scaled_as_before_the_re
     assert not np.array_equal(third.windows(BOTH)[1], first.windows(BOTH)[1])
 
 
-async def test_it_saves_now_and_then_and_a_failing_history_ends_nothing(
+async def test_it_saves_periodically_and_survives_a_failing_history(
     bundle: Bundle, history: History, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     model = served(bundle)

@@ -99,7 +99,7 @@ def recorder_of(history: History, metrics: Metrics, max_rows: int = 100) -> Reco
     )
 
 
-async def test_what_is_offered_is_written_and_can_be_read_on_the_way(history: History) -> None:
+async def test_queued_rows_are_written_and_can_be_read_meanwhile(history: History) -> None:
     recorder = recorder_of(history, Metrics())
     async with running(recorder):
         recorder.candle(candle(0))
@@ -116,7 +116,7 @@ async def test_what_is_offered_is_written_and_can_be_read_on_the_way(history: Hi
     assert (row.predicted_close, close) == (101.0, 1.5)
 
 
-async def test_nothing_offered_before_the_end_is_lost(history: History) -> None:
+async def test_all_rows_queued_before_the_end_are_written(history: History) -> None:
     recorder = recorder_of(history, Metrics())
     async with running(recorder):
         for slot in range(50):
@@ -148,7 +148,7 @@ async def test_a_full_disk_is_said_once_and_heals(
     assert said(caplog) == ["WARNING", "INFO"]
 
 
-async def test_what_a_full_disk_refuses_at_the_end_is_counted(
+async def test_rows_lost_at_the_end_are_counted(
     history: History, caplog: pytest.LogCaptureFixture
 ) -> None:
     metrics = Metrics()

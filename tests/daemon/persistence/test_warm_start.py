@@ -67,7 +67,7 @@ def test_candles_that_reach_back_far_enough_are_used_and_those_behind_holes_wait
     assert list(found.after_gap) == history(*after_gap)
 
 
-def test_candles_off_the_grid_are_no_part_of_a_window() -> None:
+def test_candles_off_the_grid_are_ignored() -> None:
     odd = history(4)[0]._replace(open_ms=minutes(4.5), close_ms=minutes(5.5))
     found = usable_candles(
         [*history(*range(5)), odd, *history(*range(5, 10))], 10, MINUTE, minutes(10)
