@@ -53,7 +53,7 @@ def watch(args: argparse.Namespace) -> None:
 def doctor(args: argparse.Namespace) -> None:
     """Examine everything that the daemon needs."""
     settings = load(args)
-    from daemon.doctor.checks import Target, examine, quiet
+    from daemon.doctor.checks import Target, run_checks, silence_log
     from daemon.doctor.findings import line, ok, problem, units_of, verdict
     from daemon.exchange.source import MarketSource
     from daemon.factories import broker_of, guard_of, recipe_of
@@ -63,7 +63,7 @@ def doctor(args: argparse.Namespace) -> None:
 
     trading, endpoint = settings.trading, settings.exchange.endpoint
     frame = Timeframe.parse(trading.timeframe)
-    patient = Target(
+    target = Target(
         MarketSource(settings.exchange.name, endpoint.rest, endpoint.ws, trading.symbols, frame),
         broker_of(settings),
         settings.instance,
@@ -74,12 +74,12 @@ def doctor(args: argparse.Namespace) -> None:
         guard_of(settings).tls is not None,
         units_of(args.config.resolve()),
     )
-    quiet()
+    silence_log()
     findings = [ok("config", f"{args.config} is valid")]
     print(line(findings[0]))
 
     async def examined(stop: asyncio.Event) -> None:
-        async for finding in examine(patient, SystemClock()):
+        async for finding in run_checks(target, SystemClock()):
             findings.append(finding)
             print(line(finding), flush=True)
         stop.set()
