@@ -56,7 +56,7 @@ class Target(NamedTuple):
         source: exchange, symbols and timeframe.
         broker: MQTT broker.
         instance: the daemon's name.
-        recipe: requirements of the champion.
+        model: requirements of the champion.
         state_dir: folder of registry and history.
         keep_days: `history.keep_days`.
         http: host and port of the status page.
@@ -67,7 +67,7 @@ class Target(NamedTuple):
     source: MarketSource
     broker: Broker
     instance: str
-    recipe: ModelRequirements
+    model: ModelRequirements
     state_dir: Path
     keep_days: float
     http: tuple[str, int]
@@ -80,7 +80,7 @@ async def run_checks(target: Target, clock: Clock) -> AsyncIterator[Finding]:
     async for finding in _check_exchange(target.source, clock):
         yield finding
     yield await check_broker(target.broker, target.instance, clock)
-    yield await asyncio.to_thread(_check_model, target.recipe)
+    yield await asyncio.to_thread(_check_model, target.model)
     for finding in await asyncio.to_thread(_check_state, target):
         yield finding
     yield await check_http(*target.http, https=target.https)
@@ -137,9 +137,9 @@ def _symbols(count: int) -> str:
     return "the symbol" if count == 1 else f"all {count} symbols"
 
 
-def _check_model(recipe: ModelRequirements) -> Finding:
+def _check_model(requirements: ModelRequirements) -> Finding:
     try:
-        bundle = open_champion(recipe)
+        bundle = open_champion(requirements)
     except BundleError as error:
         return problem("model", str(error), "see what there is: candlecast models list")
     return ok("model", f"champion {bundle.version} is valid and matches the configuration")
