@@ -15,7 +15,7 @@ _AHEAD = 2
 class Firehose(SandboxExchange):
     """A core's worth of messages; candles close on the grid as ever."""
 
-    async def _play(self) -> None:
+    async def _stream_candles(self) -> None:
         step = self.playback.timeframe.ms
         open_ms = self.playback.timeframe.floor(self._clock.wall_ms())
         while True:
@@ -23,7 +23,7 @@ class Firehose(SandboxExchange):
             if self.streams.backlog >= _AHEAD:
                 continue
             gone = (self._clock.wall_ms() - open_ms) / step
-            self._burst(open_ms, min(gone, 1.0))
+            self._send_burst(open_ms, min(gone, 1.0))
             if gone >= 1.0:
                 open_ms += step
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from daemon.doctor.findings import Finding
-from daemon.doctor.stream_check import examine_streams
+from daemon.doctor.stream_check import check_streams
 from daemon.exchange.exchange_clock import ExchangeClock
 from daemon.exchange.rest import RestClient
 from daemon.exchange.source import MarketSource
@@ -46,7 +46,7 @@ async def examined(exchange: SandboxExchange, clock: ScaledClock) -> Finding:
     rest = RestClient(source, time, Metrics(1), refused.append)
     try:
         await rest.open()
-        (finding,) = await examine_streams(source, rest, time)
+        (finding,) = await check_streams(source, rest, time)
     finally:
         await rest.close()
     return finding
@@ -57,7 +57,7 @@ async def test_doctor_finds_a_stream_that_is_heard() -> None:
     async with sandbox(clock) as exchange:
         finding = await examined(exchange, clock)
     assert finding.good is True, finding
-    assert "come by websocket" in finding.text
+    assert "are received by websocket" in finding.text
 
 
 async def test_doctor_finds_a_stream_that_takes_the_subscription_and_stays_silent() -> None:
@@ -67,7 +67,7 @@ async def test_doctor_finds_a_stream_that_takes_the_subscription_and_stays_silen
         finding = await examined(exchange, clock)
     assert finding.good is False
     assert all(symbol in finding.text for symbol in exchange.playback.symbols)
-    assert "streams nothing about" in finding.text
+    assert "streams no candles of" in finding.text
 
 
 async def test_doctor_finds_one_silent_symbol_among_others() -> None:
@@ -102,7 +102,7 @@ async def test_the_command_fails_where_nothing_is_heard(tmp_path: Path) -> None:
             said, complaint = await process.communicate()
     assert process.returncode == 1, (said, complaint)
     assert "✗ stream" in said.decode()
-    assert "1 finding to see to" in complaint.decode()
+    assert "1 problem found" in complaint.decode()
 
 
 @pytest.mark.may_block("opening a model and a broker takes place before there is a deadline")

@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 import yaml
 
-from daemon.jobs.models import model_lines
-from daemon.jobs.retrain import check_span
+from daemon.jobs.models import list_models
+from daemon.jobs.retrain_job import check_span
 from daemon.runtime.clock import SystemClock
 from daemon.sandbox.exchange import SandboxExchange
 from daemon.sandbox.recording import Playback, build_playback
@@ -107,7 +107,7 @@ async def test_a_killed_night_goes_on_and_comes_to_its_decision(
     assert 350 <= (status.candles or 0) <= 365
     assert sorted(path.name for path in (state / "retrain").iterdir()) == [".lock"]
 
-    told = "\n".join(model_lines(Registry(state / "registry"), status.finished_ms))
+    told = "\n".join(list_models(Registry(state / "registry"), status.finished_ms))
     assert f"{version} promoted by the nightly gate: error ratio" in told
     report = state / "registry" / "reports" / f"{version}.md"
     assert f"# Model {version}\n\n**Promoted** (`first`): error ratio" in report.read_text()
@@ -131,7 +131,7 @@ async def test_a_second_night_at_once_is_refused_in_one_line(folder: Path) -> No
         held.flush()
         code, out, err = await outcome(folder, "http://127.0.0.1:9", "retrain")
     assert (code, out) == (1, "")
-    assert err == "candlecast: another retrain is at work (process 4711)\n"
+    assert err == "candlecast: another retrain is running (process 4711)\n"
     assert RetrainStatus.read(folder / "state") is None
 
     code, out, err = await outcome(folder, "http://127.0.0.1:9", "retrain")
@@ -152,9 +152,7 @@ async def test_an_interrupted_night_says_how_to_go_on(folder: Path) -> None:
         night.send_signal(signal.SIGINT)
         _, err = await night.communicate()
     assert night.returncode == 1
-    assert err.decode() == (
-        "candlecast: interrupted; run candlecast retrain again to go on from here\n"
-    )
+    assert err.decode() == ("candlecast: interrupted; run candlecast retrain again to continue\n")
 
 
 def test_spans_that_cannot_hold_the_gate_are_refused() -> None:

@@ -60,7 +60,7 @@ def test_no_two_symbols_start_at_the_same_row(count: int) -> None:
 
 
 def test_more_symbols_than_rows_are_refused() -> None:
-    with pytest.raises(CandlecastError, match="14496 recorded candles do not give 20000"):
+    with pytest.raises(CandlecastError, match="14496 recorded candles are too few for 20000"):
         build_playback(20_000, SECOND, ORIGIN_MS, recording=RECORDING)
 
 

@@ -16,7 +16,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from daemon.sandbox.exchange import Behaviour, SandboxExchange
-from daemon.sandbox.protocols.binance import BinanceSession
+from daemon.sandbox.protocols.binance_session import BinanceSession
 from tests.sandbox.scaled import ScaledClock, second_playback
 
 FAST = 5.0

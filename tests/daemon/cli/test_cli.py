@@ -79,7 +79,7 @@ def test_help_is_immediate() -> None:
         (("fetch", "--days", "1e-300"), "--days 1e-300 holds no closed candle of 1m; ask for more"),
         (("models",), "required: ACTION"),
         (("models", "promote"), "required: version"),
-        (("demo", "--exchange", "x"), "cannot play 'x'; allowed: binance, okx, bybit, kraken"),
+        (("demo", "--exchange", "x"), "cannot simulate 'x'; allowed: binance, okx, bybit, kraken"),
     ],
 )
 def test_wrong_usage_exits_2(
@@ -140,11 +140,11 @@ def test_a_file_in_place_of_a_folder_is_refused(
     assert err == f"candlecast: paths.state: {path} is a file; name a folder\n"
 
 
-def test_check_config_tells_what_the_nightly_job_would_refuse(
+def test_check_config_reports_why_the_nightly_job_would_fail(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     path = tmp_path / "config.yaml"
-    refused = "but candlecast retrain would not begin"
+    refused = "but candlecast retrain would fail"
     for text, *expected in (
         ("trading: {timeframe: 1h}",),
         ("trading: {timeframe: 1d}", f"{refused}: 30 candles are too few: 160 are kept"),
@@ -152,9 +152,9 @@ def test_check_config_tells_what_the_nightly_job_would_refuse(
     ):
         path.write_text(text, encoding="utf-8")
         code, out, err = outcome(capsys, "check-config", "--config", str(path))
-        fine, *more = out.splitlines()
+        valid, *more = out.splitlines()
         assert (code, err) == (0, "")
-        assert ": fine: " in fine
+        assert ": valid: " in valid
         assert [line[: len(begin)] for line, begin in zip(more, expected, strict=True)] == expected
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon.jobs.history_sync import HistorySync, Span, missing_spans
-from daemon.jobs.rest_pages import opened_pages
+from daemon.jobs.rest_pages import open_pages
 from daemon.runtime.clock import SystemClock
 from daemon.sandbox.exchange import SandboxExchange
 from daemon.sandbox.market import Faults
@@ -62,8 +62,8 @@ async def complete(path: Path, exchange: SandboxExchange, span: Span) -> tuple[i
     told = Told()
     supply = HistorySync(path, MARKET, SystemClock(), told)
     url, clock = exchange.rest_url, SystemClock()
-    async with opened_pages("binance", url, (SYMBOL,), MINUTE, clock, "again") as pages:
-        return await supply.complete(pages, [SYMBOL], span), told
+    async with open_pages("binance", url, (SYMBOL,), MINUTE, clock, "again") as pages:
+        return await supply.fetch_missing(pages, [SYMBOL], span), told
 
 
 def stored(path: Path, span: Span) -> list[Candle]:
@@ -119,8 +119,8 @@ async def test_a_ban_ends_it_in_one_line_and_keeps_what_came(
 ) -> None:
     span = Span(playback.origin_ms, playback.origin_ms + 60 * MINUTE.ms)
     url, clock, path = exchange.rest_url, SystemClock(), tmp_path / "history.sqlite"
-    async with opened_pages("binance", url, (SYMBOL,), MINUTE, clock, "run again") as pages:
+    async with open_pages("binance", url, (SYMBOL,), MINUTE, clock, "run again") as pages:
         exchange.ban(418, 60.0)
         supply = HistorySync(path, MARKET, clock, Told())
         with pytest.raises(ExchangeError, match=rf"{SYMBOL} \(run again\)"):
-            await supply.complete(pages, [SYMBOL], span)
+            await supply.fetch_missing(pages, [SYMBOL], span)
