@@ -113,11 +113,6 @@ class RetrainJob:
         return self.state / "retrain"
 
     @property
-    def market(self) -> MarketKey:
-        """Exchange and timeframe of the candles."""
-        return MarketKey(self.exchange, self.timeframe)
-
-    @property
     def history(self) -> Path:
         """The database of candles."""
         return self.state / "history.sqlite"
@@ -268,12 +263,13 @@ class _Run:
     async def _complete(self, plan: _Plan) -> _Plan:
         """Fetch what is missing; the plan comes back on the exchange's own grid."""
         job = self._job
+        market = MarketKey(job.exchange, job.timeframe)
         again = "run candlecast retrain again to go on from here"
         pages_of = opened_pages(
             job.exchange, job.endpoint_rest, job.symbols, job.timeframe, self._clock, again
         )
         with self._progress() as progress:
-            supply = HistorySync(job.history, job.market, self._clock, progress)
+            supply = HistorySync(job.history, market, self._clock, progress)
             async with pages_of as pages:
                 span = self._span(plan.started_ms, pages.grid.timeframe)
                 await supply.complete(pages, job.symbols, span)
@@ -281,7 +277,7 @@ class _Run:
 
     def _candles(self, plan: _Plan) -> dict[str, pd.DataFrame]:
         job, frames = self._job, {}
-        archive = HistoryReader(job.history, job.market)
+        archive = HistoryReader(job.history, MarketKey(job.exchange, job.timeframe))
         try:
             for symbol in job.symbols:
                 # Not all symbols at once: as objects, candles take ten times as much memory.

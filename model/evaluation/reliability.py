@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 
 from model.core.candle import Timeframe
-from model.features.streaming import OHLCV
+from model.features.definitions import OHLCV
 from model.forecasts.calibration import Calibration
 from model.forecasts.rules import Rules
 from model.forecasts.volatility import WARMUP

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from model.features.streaming import OHLCV
+from model.features.definitions import OHLCV
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from daemon.sandbox.recording import Tape
-from model.features.streaming import CLOSE_FEATURES, Indicators
+from model.features.definitions import CLOSE_FEATURES, Indicators
 from tests.integration.harness import SECOND, Daemon, daemon, sections, tape_of, write_config
 from tests.support.servers import (
     HOST,

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.harness.candles import read_folder
-from model.features.streaming import LOG_RETURN_FEATURES, FeatureBank, Indicators
+from model.features.definitions import LOG_RETURN_FEATURES, Indicators
+from model.features.streaming import FeatureBank
 from model.stats.drift_tests import LEAST_CANDLES, ErrorDrift, FeatureDrift, stability
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
