@@ -1,4 +1,4 @@
-"""From candles to training sequences: indicators, scaling, windows (batch)."""
+"""Compute indicators, scale them and cut training sequences from a frame of candles."""
 
 from __future__ import annotations
 

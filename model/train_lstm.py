@@ -1,4 +1,4 @@
-"""The training pipeline: candles in; model, metrics, plot and predictions out.
+"""Train one network on candle files and write model, scaler, plot and predictions.
 
 As a script it trains on the newest candle file of `data/`: `python -m model.train_lstm`.
 """

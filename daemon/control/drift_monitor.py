@@ -76,12 +76,12 @@ class DriftWatch:
         alarms = []
         for close_ms, model_error, last_value_error in accuracy.errors(self._after_ms):
             self._after_ms = close_ms
-            if self._error.update(model_error, last_value_error):
+            if self._error.add_errors(model_error, last_value_error):
                 alarms.append("error")
         rows, self._stamps = served.fresh_rows(self._stamps)
         if self._features is None:
             self._features = FeatureDrift(rows.shape[1], now_s)
-        if self._features.update(rows, now_s):
+        if self._features.add_rows(rows, now_s):
             alarms.append("features")
         self._metrics.model.show_drift(self._error.score, float(self._features.scores.max()))
         for alarm in alarms:
@@ -94,7 +94,7 @@ class DriftWatch:
         if self._features is None:
             return {}
         about = {"model": np.array(self._model), "asked_ms": np.array(self._asked_ms)}
-        return about | self._features.freeze(now_s)
+        return about | self._features.to_arrays(now_s)
 
     def save(self, frozen: Mapping[str, npt.NDArray[Any]]) -> None:
         """Write it down, for the next process. Blocks."""
@@ -116,7 +116,7 @@ class DriftWatch:
                 # A new process looks at the last day's errors once more.
                 self._asked_ms = int(found["asked_ms"])
                 if str(found["model"]) == served.sha256:
-                    self._features = FeatureDrift.thaw(found, served.n_features, now_s)
+                    self._features = FeatureDrift.from_arrays(found, served.n_features, now_s)
                     self._model = served.sha256
         except FileNotFoundError:
             return

@@ -39,7 +39,7 @@ from model.retraining.challenger import (
 )
 from model.retraining.report import Page, write_report
 from model.shared_state.live_trial import FOLDER, TrialFiles
-from model.shared_state.retrain_request import take_request
+from model.shared_state.retrain_request import clear_request
 from model.shared_state.retrain_status import RetrainStatus
 
 if TYPE_CHECKING:
@@ -195,7 +195,7 @@ def retrain(job: RetrainJob, clock: Clock, progress: Shown) -> RetrainStatus:
         OSError: a file that cannot be used; the same.
     """
     with alone(job.folder):
-        take_request(job.state)
+        clear_request(job.state)
         begun_s = clock.monotonic()
         before = RetrainStatus.read(job.state)
         success_ms = None if before is None else before.success_ms

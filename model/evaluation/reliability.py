@@ -1,4 +1,4 @@
-"""What a model would have said about intervals and probabilities, held against what came."""
+"""Score intervals and probabilities of past forecasts against the outcomes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Check frames of candles that are handed to the preprocessor."""
+"""Check data frames of candles before features are computed from them."""
 
 from __future__ import annotations
 

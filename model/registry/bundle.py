@@ -1,4 +1,4 @@
-"""One model bundle: its files, its manifest, and how it is verified."""
+"""Define a model bundle, pack new ones and verify stored ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The manifest of a model bundle: what it was trained for, and the hash of each of its files."""
+"""Define the manifest of a bundle and check that it fits the configuration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Candles of several symbols, cut in time order into training, validation and test samples."""
+"""Split candles of several symbols in time order into training, validation and test samples."""
 
 from __future__ import annotations
 

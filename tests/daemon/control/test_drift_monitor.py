@@ -16,7 +16,7 @@ from daemon.scoring.rolling import RollingPool
 from model.forecasts.rules import DEFAULT_RULES
 from model.inference.engine import Engine
 from model.serving import ServedModel
-from model.shared_state.retrain_request import REQUEST, take_request
+from model.shared_state.retrain_request import REQUEST, clear_request
 from tests.support.tiny_models import SHORT, promote, random_candles
 
 SYMBOLS = ("A/U", "B/U")
@@ -78,8 +78,8 @@ def test_an_alarm_is_counted_told_and_asks_for_a_retrain_once_a_day(
     asked = json.loads((tmp_path / REQUEST).read_text())
     assert asked == {"at_ms": NOW_MS, "reason": "drift of error"}
     # The job takes it away as it begins, and is not called again for the same day's alarms.
-    take_request(tmp_path)
-    take_request(tmp_path)
+    clear_request(tmp_path)
+    clear_request(tmp_path)
     watch.request(["features"], NOW_MS + DAY_MS - 1)
     assert not (tmp_path / REQUEST).exists()
     watch.request(["features", "error"], NOW_MS + DAY_MS)
@@ -104,7 +104,7 @@ def test_who_is_started_anew_again_and_again_asks_once_a_day(
     watch = started()
     watch.request(["error"], NOW_MS)
     watch.save(watch.freeze(0.0))
-    take_request(tmp_path)
+    clear_request(tmp_path)
     # Another model has been promoted since: that is no new reason either.
     served.sha256 = "another"
     started().request(["error"], NOW_MS + DAY_MS - 1)
@@ -112,7 +112,7 @@ def test_who_is_started_anew_again_and_again_asks_once_a_day(
     # A clock that was far ahead silences nobody.
     started().request(["error"], NOW_MS - 60_000)
     assert (tmp_path / REQUEST).exists()
-    take_request(tmp_path)
+    clear_request(tmp_path)
     started().request(["error"], NOW_MS + DAY_MS)
     assert (tmp_path / REQUEST).exists()
 
