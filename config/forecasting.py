@@ -20,7 +20,10 @@ from model.core.candle import Timeframe
 from model.core.errors import ConfigError
 from model.core.symbol_hint import likely_symbol
 from model.core.symbols import topic_level
-from model.features.streaming import CLOSE_FEATURES, FEATURES, LOG_RETURN_FEATURES
+from model.features import definitions
+from model.features.definitions import CLOSE_FEATURES, FEATURES, LOG_RETURN_FEATURES
+
+_DEFAULTS = definitions.Indicators()
 
 Period = Annotated[int, Field(ge=2, le=1000)]
 _SYMBOL = r"^[^\s/:+#\x00]+/[^\s/:+#\x00]+(:[^\s/:+#\x00]+)?$"
@@ -187,16 +190,16 @@ class Model(Section):
 class Indicators(Section):
     """Periods of the technical indicators, in candles."""
 
-    rsi_period: Period = Field(14, description="Wilder's RSI")
-    macd_fast: Period = Field(12, description="fast EMA of the MACD")
-    macd_slow: Period = Field(26, description="slow EMA of the MACD")
-    macd_signal: Period = Field(9, description="EMA of the MACD line")
-    bb_period: Period = Field(20, description="Bollinger bands' moving average")
-    bb_std: float = Field(2.0, gt=0, le=10, description="Bollinger bands' standard deviations")
+    rsi_period: Period = Field(_DEFAULTS.rsi_period, description="Wilder's RSI")
+    macd_fast: Period = Field(_DEFAULTS.macd_fast, description="fast EMA of the MACD")
+    macd_slow: Period = Field(_DEFAULTS.macd_slow, description="slow EMA of the MACD")
+    macd_signal: Period = Field(_DEFAULTS.macd_signal, description="EMA of the MACD line")
+    bb_period: Period = Field(_DEFAULTS.bb_period, description="Bollinger bands' moving average")
+    bb_std: float = Field(
+        _DEFAULTS.bb_std, gt=0, le=10, description="Bollinger bands' standard deviations"
+    )
 
     @model_validator(mode="after")
-    def _fast_is_faster(self) -> Self:
-        if self.macd_fast >= self.macd_slow:
-            msg = f"macd_fast {self.macd_fast} must be below macd_slow {self.macd_slow}"
-            raise ValueError(msg)
+    def _check_periods(self) -> Self:
+        definitions.Indicators(**self.model_dump())
         return self

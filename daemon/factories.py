@@ -10,7 +10,7 @@ from daemon.control.model_loader import ModelRequirements
 from daemon.mqtt.broker import Broker
 from daemon.runtime.tls import client_context, server_context
 from daemon.web.auth import PageAccess
-from model.features.streaming import Indicators
+from model.features.definitions import Indicators
 from model.forecasts.rules import Rules
 from model.stats.promotion_gate import GateRules
 

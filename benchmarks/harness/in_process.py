@@ -37,7 +37,7 @@ from daemon.sandbox.protocols.binance import event_json
 from daemon.sandbox.recording import build_playback
 from daemon.scoring.accuracy import Accuracy
 from model.core.candle import Candle, Ohlcv, Timeframe
-from model.features.streaming import Indicators
+from model.features.definitions import Indicators
 from model.forecasts.forecast import Market
 from model.history.store import History
 from model.inference.engine import Engine

@@ -12,8 +12,9 @@ import yaml
 
 from daemon.sandbox.recording import build_playback
 from model.core.candle import Timeframe
+from model.features.definitions import LOG_RETURN_FEATURES, Indicators
 from model.features.scaler import ScalerSet, SymbolScaler
-from model.features.streaming import LOG_RETURN_FEATURES, FeatureBank, Indicators
+from model.features.streaming import FeatureBank
 from model.forecasts.residuals import LEVELS, MIN_RESIDUALS, Residuals, SymbolResiduals
 from model.inference.onnx_export import LstmLayer, LstmWeights, export_onnx
 from model.registry.bundle import BundleParts

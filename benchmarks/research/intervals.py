@@ -24,7 +24,7 @@ import numpy as np
 
 from benchmarks.harness.candles import read_folder, read_sandbox
 from model.evaluation.reliability import calm_and_wild
-from model.features.streaming import OHLCV
+from model.features.definitions import OHLCV
 from model.forecasts.calibration import Calibration
 from model.forecasts.residuals import LEVELS, Residuals, conformal_quantiles, fit_residuals
 from model.forecasts.rules import Rules

@@ -25,7 +25,7 @@ import numpy as np
 from benchmarks.harness.candles import read_folder
 from benchmarks.research.dense_network import LABELS, DenseNetwork, Recipe
 from model.features.batch import level_free_columns
-from model.features.streaming import CLOSE_FEATURES, LOG_RETURN_FEATURES
+from model.features.definitions import CLOSE_FEATURES, LOG_RETURN_FEATURES
 from model.preprocess import DataPreprocessor
 
 if TYPE_CHECKING:

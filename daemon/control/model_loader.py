@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from model.core.errors import BundleError, Misfit, NoChampion, Unservable
-from model.features.streaming import Indicators
+from model.features.definitions import Indicators
 from model.forecasts.rules import Rules
 from model.inference.engine import Engine, choose_device
 from model.inference.onnx_weights import check_graphs

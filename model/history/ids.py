@@ -1,4 +1,4 @@
-"""Ids in place of names, which would fill the history: markets, models, symbols, rules."""
+"""Map names to integer ids to keep rows small."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""History read back: candles as they were known at a time, what was published, what was learnt."""
+"""Read candles, published forecasts and calibration states back from the history."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Closed candles and published forecasts in one SQLite file.
+"""Write candles, forecasts and calibration states to the history, and query and prune them.
 
 Rows are laid out by time, not by symbol: what closes together is written side by side, so that a
 flush of 1,000 symbols touches some 20 pages instead of 1,000 and pruning frees whole pages. One

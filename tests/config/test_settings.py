@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from config.settings import Settings, load, read_yaml
 from model.core.errors import ConfigError
-from model.features.streaming import CLOSE_FEATURES, LOG_RETURN_FEATURES
+from model.features.definitions import CLOSE_FEATURES, LOG_RETURN_FEATURES
 from tests.support.config_files import refusal, write
 
 

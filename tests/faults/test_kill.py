@@ -18,7 +18,7 @@ from daemon.sandbox.exchange import SandboxExchange
 from daemon.sandbox.recording import build_playback
 from model.core.candle import Ohlcv, Timeframe
 from model.core.market import MarketKey
-from model.features.streaming import Indicators
+from model.features.definitions import Indicators
 from model.history.store import History
 from tests.integration.harness import (
     Daemon,

@@ -21,9 +21,9 @@ from daemon.sandbox.recording import load_recording
 from model.core.candle import Candle, Ohlcv, Timeframe, check_ohlcv
 from model.core.errors import BundleError, CandlecastError, ConfigError, HistoryError
 from model.core.market import MarketKey
+from model.features.definitions import FEATURES, OHLCV, Indicators
 from model.features.scaler import ScalerSet, SymbolScaler
 from model.features.sklearn_scaler import load_pickle
-from model.features.streaming import FEATURES, OHLCV, Indicators
 from model.files.candle_csv import HEADER, csv_name, csv_row, parse_csv_name, symbol_in
 from model.files.csv_reader import STRICT, FileRules
 from model.forecasts.calibration import Calibration, Snapshot

@@ -22,8 +22,8 @@ import yaml
 
 from daemon.sandbox.recording import Playback, build_playback
 from model.core.candle import Timeframe
+from model.features.definitions import Indicators
 from model.features.scaler import ScalerSet
-from model.features.streaming import Indicators
 from model.inference.onnx_export import export_onnx
 from model.lstm_model import LSTMPricePredictor
 from model.preprocess import DataPreprocessor, features_of

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from daemon.sandbox.recording import Playback
-from model.features.streaming import FeatureBank, Indicators
+from model.features.definitions import Indicators
+from model.features.streaming import FeatureBank
 from model.inference.engine import Engine
 from model.registry.bundle import Bundle
 from model.registry.registry import Registry

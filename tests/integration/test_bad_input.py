@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from daemon.sandbox.recording import Playback
-from model.features.streaming import CLOSE_FEATURES, Indicators
+from model.features.definitions import CLOSE_FEATURES, Indicators
 from tests.integration.harness import SECOND, Daemon, daemon, playback_of, sections, write_config
 from tests.support.servers import (
     HOST,

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from model.features.streaming import Indicators
+from model.features.definitions import Indicators
 from tests.integration.harness import (
     Daemon,
     daemon,

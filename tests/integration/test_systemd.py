@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from model.features.streaming import Indicators
+from model.features.definitions import Indicators
 from tests.integration.harness import playback_of, sections, write_config
 from tests.integration.systemd_machine import REPOSITORY, Machine, installed, machine, until
 from tests.support.servers import (

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from model.features.streaming import LOG_RETURN_FEATURES, Indicators
+from model.features.definitions import LOG_RETURN_FEATURES, Indicators
 from model.registry.bundle import Bundle
 from model.registry.registry import Registry
 from tests.integration.harness import (
