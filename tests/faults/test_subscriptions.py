@@ -202,7 +202,7 @@ async def test_pauses_between_subscriptions_are_no_silence_and_no_reason_to_hang
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Kraken's class watches one symbol a call; with a quarter of a minute between two."""
-    monkeypatch.setattr(ccxt_tap, "READERS", {})
+    monkeypatch.setattr(ccxt_tap, "MESSAGE_PARSERS", {})
     monkeypatch.setattr(feed_module, "_RENEW_S", 240.0)
     described = ccxt.pro.kraken.describe
 

@@ -102,7 +102,7 @@ def frames(name: str, *, direct: bool = True) -> Callable[[bytes], None]:
     made: list[tuple[Any, Any]] = []
 
     def make() -> None:
-        with patch("daemon.exchange.ccxt_tap.READERS", MESSAGE_PARSERS if direct else {}):
+        with patch("daemon.exchange.ccxt_tap.MESSAGE_PARSERS", MESSAGE_PARSERS if direct else {}):
             exchange = tapped(getattr(ccxt.pro, name), ear)()
         market = {"id": MARKET_IDS[name], "symbol": "A/B", "base": "A", "quote": "B"}
         spot = {"type": "spot", "spot": True, "active": True}

@@ -1,4 +1,4 @@
-"""Check every parser of outside bytes with its seeds, mutations of them, and one short fuzzing run."""
+"""Check every parser of outside bytes: seeds, mutations of them, and one short fuzzing run."""
 
 from __future__ import annotations
 

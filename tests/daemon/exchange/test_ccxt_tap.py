@@ -163,7 +163,7 @@ async def test_after_garbage_on_a_real_socket_candles_still_arrive(
 @pytest.fixture
 def no_readers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every exchange goes the way of those that the tap does not know."""
-    monkeypatch.setattr(ccxt_tap, "READERS", {})
+    monkeypatch.setattr(ccxt_tap, "MESSAGE_PARSERS", {})
 
 
 def generic(name: str, symbol: str, market_id: str) -> tuple[Any, Ear]:
