@@ -1,4 +1,4 @@
-"""`candlecast doctor` finds what is wrong with real parts, and says what to do about each."""
+"""Check that `candlecast doctor` finds real faults and names a remedy for each."""
 
 from __future__ import annotations
 
