@@ -55,7 +55,7 @@ chaos: $(STAMP) ## random faults for MINUTES=10 from SEED; ends by comparing wit
 
 fuzz: $(STAMP) ## every fuzzer for SECONDS=60 each, or those of FUZZERS="okx mqtt5"
 	@set -e; mkdir -p build/fuzz; names="$(FUZZERS)"; \
-	: $${names:=$$($(BIN)/python -c 'from tests.fuzz.targets import TARGETS; print(*TARGETS)')}; \
+	: $${names:=$$($(BIN)/python -c 'from tests.fuzz.target import all_targets; print(*all_targets())')}; \
 	for name in $$names; do echo "== $$name"; \
 		$(BIN)/python -m tests.fuzz.run $$name -max_total_time=$(or $(SECONDS),60) \
 			-timeout=20 -artifact_prefix=build/fuzz/; done

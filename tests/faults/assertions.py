@@ -1,4 +1,4 @@
-"""Whether windows, history and forecasts are what they would be had nothing gone wrong."""
+"""Compare windows, history and forecasts with those of a run without faults."""
 
 from __future__ import annotations
 

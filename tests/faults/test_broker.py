@@ -1,4 +1,4 @@
-"""What becomes of forecasts and of the status when the way to a real mosquitto is bad."""
+"""Test forecasts and status over a bad connection to a real mosquitto."""
 
 from __future__ import annotations
 

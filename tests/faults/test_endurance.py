@@ -1,4 +1,4 @@
-"""Reconnecting a thousand times and running for a week leave the process as it was."""
+"""Check that a thousand reconnects and a simulated week leak nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SIGKILL of the real daemon: at most the candle in flight is lost, and nothing is said twice."""
+"""Kill the real daemon (SIGKILL): at most the candle in flight is lost, no forecast is repeated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Traps of feeds that others have fallen into, and that no other test is named for."""
+"""Test known gotchas of candle feeds that have no test file of their own."""
 
 from __future__ import annotations
 

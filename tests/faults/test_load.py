@@ -1,4 +1,4 @@
-"""As many forming updates as a second core can send: no close is lost, and nothing piles up."""
+"""Flood the feed with forming updates: no close is lost, and no queue grows."""
 
 from __future__ import annotations
 

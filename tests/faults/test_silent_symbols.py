@@ -1,4 +1,4 @@
-"""Where the stream is not heard, doctor and the status say so, and forecasts come from REST."""
+"""Test symbols that the stream never delivers: status, doctor, and forecasts from REST."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exchanges that fall silent, ban, leave candles out or end connections: windows stay exact."""
+"""Test silent exchanges, bans, missing candles and lost connections: windows stay exact."""
 
 from __future__ import annotations
 

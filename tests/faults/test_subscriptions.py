@@ -1,4 +1,4 @@
-"""Subscriptions that are refused, slow or forbidden: the others go on, and nothing is lost."""
+"""Test refused, slow and forbidden subscriptions: other symbols are unaffected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Candles that contradict themselves or hold absurd numbers: a whole daemon forecasts on."""
+"""Feed contradictory and absurd candles to a whole daemon: it keeps forecasting."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Websocket frames of each reader, and of an exchange that ccxt parses itself.
+"""Fuzz websocket frames of each message parser and of one exchange that ccxt parses itself.
 
-Through the real ccxt class with the tap in it, as decoded by ccxt: nothing may escape, and what is
-told as final must be a candle that can be true.
+Frames pass through the real ccxt class with the tap in it, as ccxt decodes them. No exception may
+escape, and a candle reported as final must be possible.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""REST answers: candles and the time, through the real ccxt class from the body on."""
+"""Fuzz REST answers (candles and the time) through the real ccxt class."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A whole market for a test: recorded candles, a model, a configuration, a daemon process."""
+"""Run a daemon process with recorded candles, a model and a configuration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A daemon at work on a real exchange and broker, with models to choose from."""
+"""Run a daemon with a real exchange, a real broker and several models to choose from."""
 
 from __future__ import annotations
 

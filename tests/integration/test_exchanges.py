@@ -1,4 +1,4 @@
-"""The feed on each exchange's own protocol, through the real ccxt classes, over real sockets."""
+"""Test the feed on each exchange's own protocol over real sockets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Forming candles over real sockets: provisional forecasts beside the final ones, from one step."""
+"""Test provisional forecasts of forming candles beside the final ones, over real sockets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Everything works on candles that begin at an unusual time: fetched, trained on, forecast."""
+"""Test fetching, training and forecasting on candles that begin at an unusual time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The status page in a real browser: what a person sees, and that it needs nobody else."""
+"""Test the status page in a real browser without other hosts."""
 
 from __future__ import annotations
 

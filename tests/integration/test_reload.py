@@ -1,4 +1,4 @@
-"""A SIGHUP takes up other symbols and a wrong configuration harms nobody: a real process."""
+"""Reload a real process with other symbols and with a wrong configuration."""
 
 from __future__ import annotations
 

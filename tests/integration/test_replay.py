@@ -1,4 +1,4 @@
-"""What a daemon published comes out again from its history: over a kill, a night, a new model."""
+"""Recompute published forecasts from history over a kill, a night and a new model."""
 
 from __future__ import annotations
 

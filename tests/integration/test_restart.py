@@ -1,4 +1,4 @@
-"""The account of forecasts goes on over restarts, clean ones and others."""
+"""Check that scores of forecasts survive restarts, clean and killed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`candlecast retrain` as a timer runs it: killed, gone on with, locked, interrupted, told of."""
+"""Test `candlecast retrain` as a timer runs it: killed, continued, locked and interrupted."""
 
 from __future__ import annotations
 

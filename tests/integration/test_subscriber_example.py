@@ -1,4 +1,4 @@
-"""The example that users copy, against a real broker: what it takes and what it refuses."""
+"""Test the example subscriber against a real broker."""
 
 from __future__ import annotations
 

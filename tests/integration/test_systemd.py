@@ -1,4 +1,4 @@
-"""The installed units under a real systemd: what an operator relies on, and what is shut."""
+"""Test the installed units under a real systemd."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A champion that must not forecast: the start ends with one line, and nothing is published."""
+"""Check that a champion that must not forecast ends the start with one line."""
 
 from __future__ import annotations
 

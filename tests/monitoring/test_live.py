@@ -1,4 +1,4 @@
-"""A real Prometheus beside a real daemon: every panel and every alert has something to show."""
+"""Run a real Prometheus beside a real daemon: every panel and alert has data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the benchmarks make of their measurements; measuring itself is `make bench`."""
+"""Test what the benchmarks compute from their measurements."""
 
 from __future__ import annotations
 

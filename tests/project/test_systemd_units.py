@@ -1,4 +1,4 @@
-"""The unit files by themselves: how much they leave open, and when the timer rings."""
+"""Check how much the unit files allow, and when the timer starts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recorded Binance messages over a real websocket, through the real client."""
+"""Replay recorded Binance messages over a real websocket through the real client."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recorded messages of OKX, Bybit and Kraken over a real websocket, through the real client."""
+"""Replay recorded messages of OKX, Bybit and Kraken over a real websocket."""
 
 from __future__ import annotations
 

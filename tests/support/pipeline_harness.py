@@ -1,4 +1,4 @@
-"""The whole path of a candle, real up to the broker, and what its forecasts must be."""
+"""Run the real pipeline with a recording publisher, and check its forecasts by the reference."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A publisher on trial: a clock set by hand, its outbox and metrics, and who listens."""
+"""Run a publisher with a manual clock, and read what a subscriber receives."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Champions made in milliseconds: drawn weights, scalers fitted on what they will see."""
+"""Make small models in milliseconds: random weights, and scalers fitted to given candles."""
 
 from __future__ import annotations
 
