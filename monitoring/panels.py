@@ -181,7 +181,7 @@ ROWS: Final[Sequence[tuple[str, Sequence[Panel]]]] = (
             ),
             Panel(
                 "Unprepared forecasts",
-                "Forecasts that ran the whole window because no state was prepared: slower, same result.",
+                "Forecasts that ran the whole window because no state was prepared.",
                 [Query(_rate("unprepared_total"), "symbols")],
                 unit="cps",
             ),
@@ -192,7 +192,7 @@ ROWS: Final[Sequence[tuple[str, Sequence[Panel]]]] = (
         (
             Panel(
                 "Error against the last-value forecast, rolling",
-                "Below 1 is skill. The band is two standard errors; while it contains 1, there is none.",
+                "Below 1 is skill, unless the band of two standard errors contains 1.",
                 [
                     Query(_gauge("mae_ratio"), "ratio"),
                     Query(f"{_gauge('mae_ratio')} + 2 * {_gauge('mae_ratio_stderr')}", "upper"),
