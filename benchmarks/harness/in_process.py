@@ -1,4 +1,4 @@
-"""The path of a candle in this process: ccxt's messages in, a real broker out, time by hand."""
+"""Run the path of a candle in this process, from ccxt's messages to a real broker."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ _BUDGET_S: Final = 0.05
 
 
 class HandClock:
-    """Wall time set by hand; monotonic time and waiting as they are, or so many times as fast."""
+    """Wall time that is set; monotonic time and waits that run ``speed`` times as fast as real."""
 
     def __init__(self, speed: float) -> None:
         self._speed = speed
         self.now_ms = _ORIGIN_MS
 
     def wall_ms(self) -> int:
-        """What it was set to."""
+        """The time that was set, Unix milliseconds."""
         return self.now_ms
 
     def monotonic(self) -> float:
@@ -65,7 +65,7 @@ class HandClock:
         return time.monotonic() * self._speed
 
     async def sleep(self, seconds: float) -> None:
-        """Wait for such seconds."""
+        """Wait for seconds of this clock."""
         await asyncio.sleep(seconds / self._speed)
 
 
@@ -85,14 +85,14 @@ class Path1m:
         served: the model.
         recorder: writes the history.
         metrics: of the whole path.
-        clock: what the path takes for the time.
+        clock: the time of the path.
     """
 
     def __init__(self, symbols: int, folder: Path, port: int | None, speed: float = 1.0) -> None:
         tape = build_tape(symbols, FRAME, _ORIGIN_MS)
         self._tape, self._port = tape, port
-        # Late forecasts are counted; a line about each flush of them says nothing more.
-        logging.getLogger("daemon").setLevel(logging.ERROR)
+        # Late forecasts are counted; log lines about them add nothing.
+        logging.getLogger("candlecast").setLevel(logging.ERROR)
         self._listing = Listing(tape, Faults())
         self.clock = HandClock(speed)
         self.metrics = Metrics()
@@ -191,7 +191,7 @@ class Path1m:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Everything at work, warmed up."""
+        """Run everything, with filled windows."""
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [

@@ -1,15 +1,15 @@
 """Compare variants of the network with the last-value forecast, walk-forward, on minutes.
 
     python -m benchmarks.research.variants FOLDER             all variants on the search days
-    python -m benchmarks.research.variants FOLDER base drop0 --test  two, on the days kept back
+    python -m benchmarks.research.variants FOLDER base drop0 --test  two, on the held-out days
 
 Needs JAX and 30 days of minutes (SYMBOL-1m.parquet). A fold trains on all days before its
 validation days, which stop training and set the shrinkage, and is judged on three days after them.
-Days 12 to 21 serve the search, days 21 to 30 are kept back for what the search has chosen.
+Days 12 to 21 are for the search; days 21 to 30 are held out for the variants that the search chose.
 
-So that dozens of variants fit in an evening, training runs over stretches of 95 candles with a loss
-at each of the last 36, instead of one window of 60 per loss: the same network, a twentieth of the
-work. Windows of exactly 60 are judged. The product trains on windows: see target.py.
+To train dozens of variants in hours, training runs over stretches of 95 candles with a loss at each
+of the last 36, instead of one window of 60 per loss: the same network, a twentieth of the work.
+Windows of exactly 60 are judged. The product trains on windows: see target.py.
 """
 
 from __future__ import annotations
