@@ -248,7 +248,7 @@ def main() -> None:
     )
     parser.add_argument("folder", type=Path, help="Parquet files of recorded minutes")
     parser.add_argument("names", nargs="*", help=f"of {', '.join(VARIANTS)}; default: all")
-    parser.add_argument("--test", action="store_true", help="judge on the days kept back")
+    parser.add_argument("--test", action="store_true", help="evaluate on the held-out days")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     frames = read_folder(args.folder)
