@@ -1,6 +1,6 @@
 """Write the documentation that is generated from the code: rooms, settings, metrics, exchanges.
 
-It also writes the Grafana dashboard. `make docs` runs it. A test compares the files with the output.
+It also writes the Grafana dashboard. `make docs` runs it. A test compares the files with it.
 """
 
 from __future__ import annotations
