@@ -42,18 +42,20 @@ class Settings(Section):
     """Every setting of candlecast; made by :func:`load`."""
 
     exchange: Exchange = Field(Exchange(), description="the exchange")
-    trading: Trading = Field(Trading(), description="what is forecast")
+    trading: Trading = Field(Trading(), description="forecast symbols and their timeframe")
     model: Model = Field(Model(), description="the network and its training")
     indicators: Indicators = Field(Indicators(), description="indicator periods")
     inference: Inference = Field(Inference(), description="running the network")
     mqtt: Mqtt = Field(Mqtt(), description="the broker")
     http: Http = Field(Http(), description="metrics and health pages")
     metrics: Metrics = Field(Metrics(), description="Prometheus series")
-    accuracy: Accuracy = Field(Accuracy(), description="forecasts against what happened")
+    accuracy: Accuracy = Field(Accuracy(), description="scores of past forecasts")
     calibration: Calibration = Field(Calibration(), description="intervals around a forecast")
     signal: Signal = Field(Signal(), description="probabilities short, neutral and long")
     history: History = Field(History(), description="candles and forecasts in SQLite")
-    registry: Registry = Field(Registry(), description="models kept, and what promotes one")
+    registry: Registry = Field(
+        Registry(), description="number of models kept, and rules of promotion"
+    )
     retrain: Retrain = Field(Retrain(), description="the nightly job")
     logging: Logging = Field(Logging(), description="logging")
     paths: Paths = Field(Paths(), description="folders")
@@ -66,7 +68,7 @@ class Settings(Section):
     @field_validator("*", mode="before")
     @classmethod
     def _empty_section(cls, value: object) -> object:
-        """A section whose keys are all commented out is null in YAML."""
+        """Accept null for a section whose keys are all commented out."""
         return {} if value is None else value
 
     @property
@@ -80,10 +82,10 @@ class Settings(Section):
         return self._ignored
 
     def check_folders(self) -> None:
-        """Check that the folders are there or could be made.
+        """Check that the folders exist or can be created.
 
         Raises:
-            ConfigError: one cannot be.
+            ConfigError: a folder cannot be used.
         """
         check_folder(self.state_dir, "paths.state")
         check_folder(self.paths.data, "paths.data")
@@ -101,14 +103,14 @@ class Settings(Section):
 
 
 def shipped() -> Path:
-    """The configuration that comes with the program: every setting at its default."""
+    """Path of the configuration file with every setting at its default."""
     return Path(__file__).with_name("config.yaml")
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    """The configuration as a plain dictionary, the environment's overrides included.
+    """Read the configuration as a plain dictionary, with the overrides of the environment.
 
-    The reference classes read their own sections of it and ignore the rest; nothing is validated.
+    The reference classes read their own sections of it and ignore the rest. Nothing is validated.
 
     Raises:
         ConfigError: the file is missing, unreadable or not a YAML mapping.
@@ -118,7 +120,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 
 def load(path: str | Path, environ: Mapping[str, str] = os.environ) -> Settings:
-    """Read, check and freeze the configuration.
+    """Read and validate the configuration.
 
     Raises:
         ConfigError: one line per finding.
@@ -128,7 +130,7 @@ def load(path: str | Path, environ: Mapping[str, str] = os.environ) -> Settings:
     for section in ("mqtt", "http"):
         if isinstance(raw.get(section), dict) and raw[section].get("password") is not None:
             msg = (
-                f"{path}: {section}.password: a secret does not belong into this file; "
+                f"{path}: {section}.password: secrets are refused in this file; "
                 f"set CANDLECAST__{section.upper()}__PASSWORD or {section}.password_file"
             )
             raise ConfigError(msg)
@@ -144,10 +146,10 @@ def load(path: str | Path, environ: Mapping[str, str] = os.environ) -> Settings:
 
 
 def _state_dir(configured: Path | None, path: Path, environ: Mapping[str, str]) -> Path:
-    """Never relative to the working directory: what must last must be found again."""
+    """The state folder, independent of the working directory."""
     beside = path.resolve().parent
     if configured is not None:
         return beside / configured
-    # systemd lists several folders separated by colons; the first is the unit's own.
+    # systemd separates several folders by colons; the first is the unit's own.
     systemd = environ.get("STATE_DIRECTORY", "").split(":")[0]
     return Path(systemd) if systemd else beside / "state"

@@ -1,4 +1,4 @@
-"""The path of a candle in this process: ccxt's messages in, a real broker out, time by hand."""
+"""Run the path of a candle in this process, from ccxt's messages to a real broker."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class FixedWallClock:
         self.now_ms = _ORIGIN_MS
 
     def wall_ms(self) -> int:
-        """What it was set to."""
+        """The time that was set, Unix milliseconds."""
         return self.now_ms
 
     def monotonic(self) -> float:
@@ -65,7 +65,7 @@ class FixedWallClock:
         return time.monotonic() * self._speed
 
     async def sleep(self, seconds: float) -> None:
-        """Wait for such seconds."""
+        """Wait for seconds of this clock."""
         await asyncio.sleep(seconds / self._speed)
 
 
@@ -85,13 +85,13 @@ class Path1m:
         served: the model.
         recorder: writes the history.
         metrics: of the whole path.
-        clock: what the path takes for the time.
+        clock: the time of the path.
     """
 
     def __init__(self, symbols: int, folder: Path, port: int | None, speed: float = 1.0) -> None:
         playback = build_playback(symbols, FRAME, _ORIGIN_MS)
         self._playback, self._port = playback, port
-        # Late forecasts are counted; a line about each flush of them says nothing more.
+        # Late forecasts are counted; log lines about them add nothing.
         logging.getLogger("candlecast").setLevel(logging.ERROR)
         self._listing = Listing(playback, Faults())
         self.clock = FixedWallClock(speed)
@@ -189,7 +189,7 @@ class Path1m:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Everything at work, warmed up."""
+        """Run everything, with filled windows."""
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [
