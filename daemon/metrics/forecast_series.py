@@ -49,7 +49,8 @@ class ForecastSeries:
         """
         self._stages = declare.histograms(
             "latency_seconds",
-            "Time of each stage; ready: from the closing message to a message ready to send; total: to the broker's acknowledgement, or until sent with QoS 0",
+            "Time of each stage; ready: from the closing message to a message ready to send; "
+            "total: to the broker's acknowledgement, or until sent with QoS 0",
             SECONDS,
             "stage",
             STAGES,
