@@ -210,7 +210,7 @@ class Backfill:
         window = self._windows[symbol]
         since_ms = self._since_ms(window)
         following_ms = window.next_open_ms
-        self._metrics.feed_backfills.inc()
+        self._metrics.feed.backfills.inc()
         try:
             candles = await self._feed.history(symbol, since_ms)
         except ExchangeError as error:
@@ -220,7 +220,7 @@ class Backfill:
             self._unanswered.add(symbol)
             return False
         self._any_answer = True
-        self._metrics.feed_backfill_candles.inc(len(candles))
+        self._metrics.feed.backfill_candles.inc(len(candles))
         self._unanswered.discard(symbol)
         if not self._unanswered:
             self._outage.end("the exchange's history answers again")

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from daemon.candles.closing import ClosingRule
 from daemon.exchange.ccxt_client import make_exchange, network_errors
-from daemon.exchange.ccxt_tap import tapped
-from daemon.exchange.request_pacer import RequestPacer
+from daemon.exchange.ccxt_tap import tapped_class
+from daemon.exchange.rate_limits import RequestPacer
 from daemon.feed.liveness import LivenessMonitor
 from daemon.runtime.tasks import unwrap_expected
 from model.core.errors import BadCandle, ExchangeError, OffGrid
@@ -104,9 +104,11 @@ class Connection:
         # Symbols whose next close this connection may miss.
         self._incomplete = set(symbols)
         self._interval_s = interval_s
-        self._pace = RequestPacer(rest.pause_s)
-        self.subscribing_s = rest.pause_s * len(symbols)
-        self._liveness = LivenessMonitor(symbols, interval_s, clock.monotonic(), rest.pause_s)
+        self._pace = RequestPacer(rest.limiter.pause_s)
+        self.subscribing_s = rest.limiter.pause_s * len(symbols)
+        self._liveness = LivenessMonitor(
+            symbols, interval_s, clock.monotonic(), rest.limiter.pause_s
+        )
 
     async def run(self) -> None:
         """Subscribe and stay until the connection is lost or this is cancelled."""
@@ -119,7 +121,10 @@ class Connection:
     async def _subscribe(self) -> None:
         source = self._source
         exchange = make_exchange(
-            source.name, source.endpoint_rest, source.endpoint_ws, wrap=lambda c: tapped(c, self)
+            source.name,
+            source.endpoint_rest,
+            source.endpoint_ws,
+            wrap=lambda c: tapped_class(c, self),
         )
         # ccxt counts missing pongs by the wall clock, which jumps; `_check_liveness` replaces that.
         exchange.streaming = exchange.streaming | {"maxPingPongMisses": inf}
@@ -149,9 +154,9 @@ class Connection:
         except Exception as error:  # noqa: BLE001 - the tap would count it as a bad message
             self._listener.on_bug(error)
 
-    async def turn(self, cost: float | None = None) -> None:
+    async def wait_turn(self, cost: float | None = None) -> None:
         """Wait until the next subscription may be asked for."""
-        await self._clock.sleep(self._pace.wait_s(self._clock.monotonic(), cost))
+        await self._clock.sleep(self._pace.reserve(self._clock.monotonic(), cost))
 
     def on_garbage(self, error: Exception) -> None:
         """Pass on what the tap could not parse."""
@@ -213,7 +218,7 @@ class Connection:
     async def _is_stalled(self, symbol: str) -> bool:
         before_s = self._liveness.last_update_s(symbol)
         try:
-            newest = await self._rest.newest(symbol)
+            newest = await self._rest.last_trade(symbol)
         except ExchangeError:
             newest = None
         if not self._liveness.on_probe(symbol, newest, self._clock.monotonic()):

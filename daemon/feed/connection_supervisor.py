@@ -8,7 +8,7 @@ import re
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from daemon.exchange.ccxt_client import network_errors
-from daemon.exchange.rate_limits import BANNING
+from daemon.exchange.rate_limits import BAN_STATUS_CODES
 from daemon.feed.connection import Connection, ConnectionListener
 from daemon.feed.liveness import expected_interval_s
 from daemon.runtime.backoff import Backoff
@@ -129,13 +129,13 @@ class ConnectionSupervisor:
             try:
                 await self._run_connections()
             except network_errors() as error:
-                self._metrics.feed_reconnects.inc()
+                self._metrics.feed.reconnects.inc()
                 self._listener.on_connection_lost(self.symbols)
                 refused = self._report_refused(error)
                 if refused and self._symbols_changed.is_set():
                     continue
                 if (headers := handshake_ban(error)) is not None:
-                    self._rest.note_ban(headers, "")
+                    self._rest.limiter.start_ban(headers, "")
                 self._outage.begin(
                     "lost the candle stream of %d symbols: %s", len(self.symbols), error
                 )
@@ -197,7 +197,7 @@ class ConnectionSupervisor:
 
     async def _open_connection(self, group: asyncio.TaskGroup) -> _ActiveConnection:
         """Open a connection, never during a ban."""
-        while left_s := self._rest.ban_left_s():
+        while left_s := self._rest.limiter.ban_remaining_s():
             await self._clock.sleep(left_s)
         self._symbols_changed.clear()
         connection = Connection(
@@ -225,12 +225,12 @@ class ConnectionSupervisor:
                 log.warning("no new connection, the old one stays in use: %s", connection.error)
             return None
         if is_renewal:
-            self._metrics.feed_renewals.inc()
+            self._metrics.feed.renewals.inc()
         return successor
 
     def _on_stall(self, active: _ActiveConnection) -> None:
         """Report a stall; expect longer intervals of an exchange whose connections all stall."""
-        self._metrics.feed_silent.inc()
+        self._metrics.feed.silent.inc()
         self._listener.on_stalled(active.connection.stalled_symbols)
         self._outage.begin("%s", active.connection.stall_reason)
         lasted_s = self._clock.monotonic() - active.opened_s
@@ -249,7 +249,7 @@ def handshake_ban(error: Exception) -> Mapping[str, Any] | None:
     """The headers of a websocket handshake that was answered with a ban; None for other errors."""
     # ccxt wraps the error of its HTTP library.
     cause: Any = error.args[0] if error.args else None
-    if getattr(cause, "status", None) not in BANNING:
+    if getattr(cause, "status", None) not in BAN_STATUS_CODES:
         return None
     return getattr(cause, "headers", None) or {}
 

@@ -10,7 +10,7 @@ from daemon.candles.volume_check import VolumeCheck
 from daemon.candles.volume_comparison import Finding, Verdict
 from daemon.exchange.rest import RestClient
 from daemon.exchange.source import MarketSource, streams_per_connection
-from daemon.exchange.volume_units import is_known
+from daemon.exchange.volume_units import is_unit_known
 from daemon.feed.connection_supervisor import ConnectionSupervisor
 from daemon.feed.silent_symbols import SilentSymbols
 from daemon.feed.symbol_allocation import assign_symbols, market_kind
@@ -76,7 +76,7 @@ class Feed:
         self._on_forming = on_forming
         self._ask_history = ask_history
         self._volumes = VolumeCheck(
-            source.timeframe, lambda symbol: is_known(source.name, symbol), self._contract_size
+            source.timeframe, lambda symbol: is_unit_known(source.name, symbol), self._contract_size
         )
         self._rest = RestClient(source, clock, metrics, self.on_garbage)
         # Kinds of unusable messages that were logged.
@@ -130,13 +130,13 @@ class Feed:
 
     def on_message(self) -> None:
         """Count an update."""
-        self._metrics.feed_messages.inc()
+        self._metrics.feed.messages.inc()
 
     def on_candle_closed(self, candle: Candle) -> None:
         """Pass on a closed candle."""
         self.silent_symbols.on_update(candle)
         delay_ms = candle.received_ms - candle.close_ms
-        self._metrics.exchange_delay.observe(max(0, delay_ms) / 1000)
+        self._metrics.forecasts.exchange_delay.observe(max(0, delay_ms) / 1000)
         # `Backfill` fetches a candle that is withheld here, as overdue.
         if (usable := self._volumes.convert(candle)) is not None:
             self._on_closed(usable)
@@ -165,9 +165,9 @@ class Feed:
 
     def on_garbage(self, error: Exception) -> None:
         """Count a message that cannot be used; log the first of each kind of error."""
-        self._metrics.feed_refused.inc()
+        self._metrics.feed.refused.inc()
         if isinstance(error, OffGrid):
-            self._metrics.feed_off_grid.inc()
+            self._metrics.feed.off_grid.inc()
         if type(error) not in self._logged_errors:
             self._logged_errors.add(type(error))
             log.warning("refused a message of %s: %r", self._source.name, error)
@@ -207,7 +207,7 @@ class Feed:
             await self._clock.sleep(_POLL_INTERVAL_S)
             counts = self._volumes.count_verdicts()
             for verdict in Verdict:
-                self._metrics.show_volumes(verdict.value, counts[verdict])
+                self._metrics.feed.set_volume_verdict(verdict.value, counts[verdict])
             symbol = self._volumes.symbol_due(self._clock.wall_ms())
             if symbol is not None and self._ask_history is not None:
                 self._ask_history(symbol)
@@ -236,7 +236,7 @@ class Feed:
         Raises:
             ExchangeError: unreachable, or without one of them.
         """
-        await self._rest.know(symbols)
+        await self._rest.check_symbols(symbols)
 
     def watch_symbols(self, symbols: Sequence[str]) -> None:
         """Subscribe to these symbols and to no others, from now on.

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from daemon.candles.grid import Grid
-from daemon.jobs.rest_pages import Pages
+from daemon.jobs.rest_pages import RestPages
 from model.core.candle import Timeframe
 from model.core.errors import NotOffered
-from tests.support.manual_clock import HandClock
+from tests.support.manual_clock import ManualClock
 
 WEEK = Timeframe.parse("1w")
 DAY_MS = 86_400_000
@@ -90,7 +90,7 @@ def test_candles_between_whole_seconds_are_refused_since_history_counts_these() 
 
 async def test_pages_count_what_they_leave_out(caplog: pytest.LogCaptureFixture) -> None:
     opens = sorted([*weeks(0, 21), *(at + 3 * DAY_MS for at in weeks(2, 5))])
-    pages = Pages(Market({"A/B": opens}), WEEK, HandClock(NOW_MS), "again")
+    pages = RestPages(Market({"A/B": opens}), WEEK, ManualClock(NOW_MS), "again")
     await pages.learn_grid(["A/B"])
     found: list[int] = []
     async for _, rows in pages.rows("A/B", THURSDAY_MS, weeks(20, 21)[0]):
@@ -98,6 +98,6 @@ async def test_pages_count_what_they_leave_out(caplog: pytest.LogCaptureFixture)
     assert found == weeks(0, 20)
     (message,) = caplog.messages
     assert message == (
-        "3 1w candles of A/B are off the grid and left out; it has a boundary at "
+        "left out 3 1w candles of A/B that are off the grid, which has a boundary at "
         "Thu 2025-12-18 00:00:00 UTC"
     )

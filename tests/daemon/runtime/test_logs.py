@@ -20,26 +20,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon.runtime.logs import RateLimit, is_journal, logging_to, mark
+from tests.support.manual_clock import ManualClock
 
 log = logging.getLogger("candlecast.trial")
 
 
-class Now:
-    """Monotonic seconds, moved by hand."""
-
-    def __init__(self) -> None:
-        self.now_s = 0.0
-
-    def __call__(self) -> float:
-        return self.now_s
-
-
 @contextmanager
-def logged(style: str = "text", level: str = "INFO", now: Now | None = None) -> Iterator[list[str]]:
+def logged(
+    style: str = "text", level: str = "INFO", now: ManualClock | None = None
+) -> Iterator[list[str]]:
     """Lines as they were written; complete once the block is left."""
     stream = io.StringIO()
     lines: list[str] = []
-    with logging_to(stream, level, style, {}, now or Now()):
+    with logging_to(stream, level, style, {}, (now or ManualClock(0)).monotonic):
         yield lines
     lines += stream.getvalue().splitlines()
 
@@ -73,7 +66,7 @@ def test_objects_carry_fields_and_tracebacks_in_one_line() -> None:
 
 
 def test_repeated_records_are_counted() -> None:
-    now = Now()
+    now = ManualClock(0)
     with logged(now=now) as lines:
         for number in range(25):
             log.warning("failed %d", number)
@@ -142,10 +135,10 @@ def test_the_journal_is_recognised_by_its_stream(tmp_path: Path) -> None:
         assert mark(stream, logging.ERROR, {}) == ""
         assert not is_journal(stream, {"JOURNAL_STREAM": "1:2"})
         assert not is_journal(io.StringIO(), journal)
-        with logging_to(stream, "INFO", "text", journal, Now()):
+        with logging_to(stream, "INFO", "text", journal, ManualClock(0).monotonic):
             log.error("first\nsecond", extra={"fields": {"seq": 7}})
             log.info("fine")
-        with logging_to(stream, "INFO", "json", journal, Now()):
+        with logging_to(stream, "INFO", "json", journal, ManualClock(0).monotonic):
             log.warning("object")
         stream.seek(0)
         lines = stream.read().splitlines()
@@ -207,7 +200,7 @@ def test_dropped_records_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("daemon.runtime.logs._QUEUE_SIZE", 5)
     stream = Slow()
-    with logging_to(stream, "DEBUG", "text", {}, Now()):
+    with logging_to(stream, "DEBUG", "text", {}, ManualClock(0).monotonic):
         for number in range(20):
             log.debug("%d", number)
         gate.set()

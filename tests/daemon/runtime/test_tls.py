@@ -132,7 +132,7 @@ async def test_a_broker_that_requires_tls(
     lines = broker_lines(authority, authority.issue("broker"))
     with mosquitto(tmp_path, *lines) as server:
         line = await complaint(trial_with(server, None), caplog)
-    assert "before it had let us in; does it want TLS (mqtt.tls.ca_file)?" in line
+    assert "before it accepted the login; does it want TLS (mqtt.tls.ca_file)?" in line
 
 
 async def test_the_example_broker_lets_the_daemon_write_and_the_trader_read(
