@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from daemon.exchange.ccxt_client import UNREADABLE_ERRORS, network_errors
 from daemon.exchange.exchange_clock import ExchangeClock, Reading
 from daemon.exchange.rate_limits import Banned
+from daemon.runtime.outage import Outage
 from model.core.candle import EARLIEST_MS, LATEST_MS
 from model.core.errors import BadCandle
 
@@ -56,7 +57,7 @@ class TimeSync:
         self._on_garbage = on_garbage
         # The last reported state; None before the first report.
         self._reported_trusted: bool | None = None
-        self._reported_off = False
+        self._clock_off = Outage(log)
 
     async def run(self, exchange: Any) -> None:  # noqa: ANN401 - ccxt's classes are untyped
         """Measure every few minutes, and soon after a clock jumped, until cancelled."""
@@ -110,8 +111,8 @@ class TimeSync:
                 log.info("the time of %s is known to %.0f ms", name, clock.error_ms)
             else:
                 log.warning("the time of %s is not known: no candle is closed by it", name)
-        off = clock.measured and abs(clock.offset_s) > _MAX_SILENT_OFFSET_S
-        if off != self._reported_off:
-            self._reported_off = off
-            line = "%s is %.1f s ahead of this machine's clock%s"
-            log.warning(line, name, clock.offset_s, "; its time is used" if off else ", as it was")
+        line = "%s is %.1f s ahead of this machine's clock"
+        if clock.measured and abs(clock.offset_s) > _MAX_SILENT_OFFSET_S:
+            self._clock_off.begin(f"{line}; its time is used", name, clock.offset_s)
+        elif clock.measured:
+            self._clock_off.end(f"{line} again", name, clock.offset_s)
