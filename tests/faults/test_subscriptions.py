@@ -263,7 +263,7 @@ async def test_an_exchange_that_does_not_tell_its_time_closes_no_candle_by_it(
     assert [c.open_ms for c in candles] == sorted(c.open_ms for c in candles)
     for candle in [*candles, *heard.closed]:
         assert candle.ohlcv == exchange.playback.candle(symbol, candle.open_ms)
-    told = lines(caplog, "does not tell its time")
+    told = lines(caplog, "has no request for its time")
     assert len(told) == 1
 
 
