@@ -10,7 +10,7 @@ import pytest
 
 from daemon.exchange.ccxt_client import make_exchange
 from daemon.exchange.ccxt_tap import tapped_class
-from daemon.exchange.source import parse_symbol
+from daemon.exchange.source import market_fields, parse_symbol
 from daemon.exchange.volume_units import VOLUME_UNITS, Alignment, Unit, VolumeUnit, is_unit_known
 from tests.exchange_messages.volume_sample import BASE, CONTRACTS, OPEN_MS, QUOTE, Sample
 from tests.exchange_messages.volume_samples import SAMPLES
@@ -88,30 +88,12 @@ class Line:
 
 def market_of(kind: str, sample: Sample, *, dated: bool = False) -> dict[str, Any]:
     """A ccxt market, as far as candles need it."""
-    base, quote = "BTC", "USDT"
-    settle = {"spot": None, "linear": quote, "inverse": base}[kind]
-    contract = kind != "spot"
-    ending = f":{settle}" + ("-271231" if dated else "") if contract else ""
-    market = {
+    contract = {"spot": "", "linear": ":USDT", "inverse": ":BTC"}[kind]
+    symbol = f"BTC/USDT{contract}" + ("-271231" if dated else "")
+    market = market_fields(symbol) | {
         "id": sample.market_id,
-        "symbol": f"{base}/{quote}{ending}",
-        "base": base,
-        "quote": quote,
-        "settle": settle,
-        "baseId": base,
-        "quoteId": quote,
-        "settleId": settle,
-        "type": "future" if dated else "swap" if contract else "spot",
-        "spot": not contract,
-        "swap": contract and not dated,
-        "future": dated,
-        "option": False,
-        "contract": contract,
-        "linear": kind == "linear" if contract else None,
-        "inverse": kind == "inverse" if contract else None,
         "contractSize": 0.1 if contract else None,
         "expiry": 1_830_211_200_000 if dated else None,
-        "active": True,
     }
     return market | dict(sample.market)
 
