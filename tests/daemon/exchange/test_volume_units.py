@@ -14,6 +14,7 @@ from daemon.exchange.source import market_fields, parse_symbol
 from daemon.exchange.volume_units import VOLUME_UNITS, Alignment, Unit, VolumeUnit, is_unit_known
 from tests.exchange_messages.volume_sample import BASE, CONTRACTS, OPEN_MS, QUOTE, Sample
 from tests.exchange_messages.volume_samples import SAMPLES
+from tests.support.recording_listener import RecordingListener
 
 VOLUMES = {Unit.BASE: float(BASE), Unit.QUOTE: float(QUOTE), Unit.CONTRACTS: float(CONTRACTS)}
 COMPARED = [
@@ -39,26 +40,6 @@ WITH_EXPIRY = [
         ),
     }
 ]
-
-
-class Ear:
-    """A listener that remembers volumes."""
-
-    def __init__(self) -> None:
-        self.volumes: list[float] = []
-        self.garbage: list[Exception] = []
-
-    def on_raw(
-        self, symbol: str, open_ms: object, values: Sequence[Any], *, closed: bool | None
-    ) -> None:
-        del symbol, open_ms, closed
-        self.volumes.append(float(values[4]))
-
-    def on_garbage(self, error: Exception) -> None:
-        self.garbage.append(error)
-
-    async def wait_turn(self, cost: float | None = None) -> None:
-        """Nothing is asked for."""
 
 
 class Line:
@@ -106,14 +87,17 @@ def knowing(exchange: Any, market: dict[str, Any]) -> Any:
 
 def streamed(name: str, sample: Sample, market: dict[str, Any]) -> float:
     """The volume that the daemon reads from the stream."""
-    ear, line = Ear(), Line(sample)
-    exchange = knowing(make_exchange(name, wrap=lambda base: tapped_class(base, ear)), market)
+    listener, line = RecordingListener(), Line(sample)
+    exchange = knowing(make_exchange(name, wrap=lambda base: tapped_class(base, listener)), market)
     exchange.watch_candles([market["symbol"]], "1m")
     # Some classes of ccxt cannot use a cache that they have not made themselves.
     exchange.ohlcvs = {}
     exchange.handle_message(line, sample.stream)
-    assert ear.garbage == []
-    return ear.volumes[-1] if ear.volumes else line.volume()
+    assert listener.errors == []
+    if not listener.updates:
+        return line.volume()
+    values: Sequence[Any] = listener.updates[-1][2]
+    return float(values[4])
 
 
 async def fetched(name: str, sample: Sample, market: dict[str, Any]) -> float:
@@ -156,13 +140,15 @@ async def test_futures_that_expire_count_as_perpetuals_do(known: VolumeUnit) -> 
 async def test_a_spot_candle_of_gate_without_a_base_volume_is_refused() -> None:
     sample = SAMPLES["gate"]("spot")
     market = market_of("spot", sample)
-    ear = Ear()
-    exchange = knowing(make_exchange("gate", wrap=lambda base: tapped_class(base, ear)), market)
+    listener = RecordingListener()
+    exchange = knowing(
+        make_exchange("gate", wrap=lambda base: tapped_class(base, listener)), market
+    )
     exchange.watch_candles([market["symbol"]], "1m")
     result = {key: value for key, value in sample.stream["result"].items() if key != "a"}
     exchange.handle_message(Line(sample), sample.stream | {"result": result})
-    assert ear.volumes == []
-    assert len(ear.garbage) == 1
+    assert listener.updates == []
+    assert len(listener.errors) == 1
 
 
 def test_every_exchange_that_ccxt_can_watch_candles_of_is_in_the_table() -> None:

@@ -104,7 +104,7 @@ async def test_version_3_retains_no_forecast_but_the_status(broker: Mosquitto) -
         assert await received_messages(later) == []
 
 
-async def test_the_status_is_said_once_per_news_and_on_every_connection(
+async def test_the_status_is_published_once_per_change_and_on_every_connection(
     broker: Mosquitto, tmp_path: Path
 ) -> None:
     async with running(PublisherHarness(broker.port)) as trial:
@@ -156,7 +156,7 @@ def cut_connections(port: int) -> None:
             continue
 
 
-async def test_the_farewell_says_stopping_then_offline_after_all_forecasts(
+async def test_shutdown_publishes_stopping_then_offline_after_all_forecasts(
     broker: Mosquitto,
 ) -> None:
     with mosquitto_sub(broker.port, "candlecast/#") as live:
@@ -174,7 +174,7 @@ async def test_the_farewell_says_stopping_then_offline_after_all_forecasts(
         assert await state(later) == "offline (retained)"
 
 
-async def test_a_farewell_without_a_broker_gives_up(caplog: pytest.LogCaptureFixture) -> None:
+async def test_shutdown_without_a_broker_ends_in_time(caplog: pytest.LogCaptureFixture) -> None:
     async with running(PublisherHarness(free_port())) as trial, stopwatch() as taken_s:
         await trial.publisher.shutdown(0.2)
         assert taken_s() < 5.0
@@ -251,7 +251,7 @@ async def test_offer_never_waits_nor_grows_without_a_broker() -> None:
         assert trial.outcome("dropped") == 9_900
 
 
-async def test_what_nobody_is_promised_does_not_wait_for_a_broker(broker: Mosquitto) -> None:
+async def test_a_qos_0_message_does_not_wait_for_a_broker(broker: Mosquitto) -> None:
     batch = Outgoing("batch/1", "candlecast/v1/binance/1m/batch", b"all", qos=0, retain=False)
     trial = PublisherHarness(broker.port)
     trial.publisher.offer(batch)
@@ -263,7 +263,7 @@ async def test_what_nobody_is_promised_does_not_wait_for_a_broker(broker: Mosqui
             assert (await next_message(live))["payload"] == "all"
 
 
-async def test_an_absent_broker_is_said_once_and_so_is_its_return(
+async def test_an_absent_broker_and_its_return_are_logged_once_each(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "candlecast.mqtt")
@@ -313,7 +313,7 @@ async def test_a_user_who_may_not_publish_is_told(tmp_path: Path, queued: str) -
             await PublisherHarness(server.port).publisher.run()
 
 
-async def test_a_denied_topic_is_counted_and_spared_while_the_others_go_on(
+async def test_a_denied_topic_is_counted_and_paused_while_others_are_published(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     acl = tmp_path / "acl"
@@ -337,7 +337,7 @@ async def test_a_denied_topic_is_counted_and_spared_while_the_others_go_on(
     assert "candlecast/v1/binance/C-D/1m/prediction" in lines[0]
 
 
-async def test_what_is_larger_than_the_broker_takes_is_counted_and_costs_no_connection(
+async def test_a_message_that_is_too_large_is_counted_and_costs_no_connection(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with (

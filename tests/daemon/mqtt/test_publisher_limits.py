@@ -205,7 +205,7 @@ async def test_a_broker_that_closes_on_a_retained_message_gets_unretained_ones(
         await until(lambda: said(caplog, NO_RETAIN_SAID) == 1)
 
 
-async def test_a_broker_that_was_lost_with_a_reason_is_still_known_to_take_everything() -> None:
+async def test_a_broker_lost_with_a_reason_keeps_all_features() -> None:
     """After it has acknowledged messages, some closed logins give up no feature."""
     shutting_down = mqtt5.DisconnectPacket(
         reason_code=mqtt5.DisconnectReasonCode.SERVER_SHUTTING_DOWN
