@@ -1,4 +1,4 @@
-"""Every exchange that ccxt can watch candles of is heard, by the message that it documents."""
+"""The daemon receives the documented candle messages of every exchange that ccxt can watch."""
 
 from __future__ import annotations
 

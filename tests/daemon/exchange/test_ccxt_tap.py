@@ -1,4 +1,4 @@
-"""What the tap reads from exchanges' messages, and that nothing they send can stop it."""
+"""The tap reads candles from messages, and no message makes it raise."""
 
 from __future__ import annotations
 

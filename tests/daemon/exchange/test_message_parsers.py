@@ -1,4 +1,4 @@
-"""What each exchange's messages say, by the recordings; and that anything else only counts."""
+"""Parsers read the recorded messages of exchanges; malformed ones are counted."""
 
 from __future__ import annotations
 

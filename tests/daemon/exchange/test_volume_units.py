@@ -1,9 +1,9 @@
-"""The same candle has the same volume by websocket and by REST, for every exchange and market."""
+"""Stream and history count volume in the same unit, for every exchange and kind of market."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import ccxt.pro
 import pytest
@@ -14,6 +14,7 @@ from daemon.exchange.source import market_fields, parse_symbol
 from daemon.exchange.volume_units import VOLUME_UNITS, Alignment, Unit, VolumeUnit, is_unit_known
 from tests.exchange_messages.volume_sample import BASE, CONTRACTS, OPEN_MS, QUOTE, Sample
 from tests.exchange_messages.volume_samples import SAMPLES
+from tests.support.ccxt_connection import Line
 from tests.support.recording_listener import RecordingListener
 
 VOLUMES = {Unit.BASE: float(BASE), Unit.QUOTE: float(QUOTE), Unit.CONTRACTS: float(CONTRACTS)}
@@ -42,22 +43,18 @@ WITH_EXPIRY = [
 ]
 
 
-class Line:
-    """Where a message comes from; keeps what ccxt resolves."""
-
-    futures: ClassVar[dict[str, Any]] = {}
+class ResolvingLine(Line):
+    """A connection that keeps what ccxt resolves."""
 
     def __init__(self, sample: Sample) -> None:
+        super().__init__()
         self.url = sample.url
-        self.subscriptions = dict(sample.subscriptions)
+        self.subscriptions |= sample.subscriptions
         self.resolved: list[Any] = []
 
-    def resolve(self, result: object, *_hash: object) -> object:
+    def resolve(self, result: object, _hash: object = None) -> object:
         self.resolved.append(result)
         return result
-
-    def reject(self, error: object, *_hash: object) -> object:
-        return error
 
     def volume(self) -> float:
         """Of the newest row that was resolved; perhaps beside its symbol and timeframe."""
@@ -87,7 +84,7 @@ def knowing(exchange: Any, market: dict[str, Any]) -> Any:
 
 def streamed(name: str, sample: Sample, market: dict[str, Any]) -> float:
     """The volume that the daemon reads from the stream."""
-    listener, line = RecordingListener(), Line(sample)
+    listener, line = RecordingListener(), ResolvingLine(sample)
     exchange = knowing(make_exchange(name, wrap=lambda base: tapped_class(base, listener)), market)
     exchange.watch_candles([market["symbol"]], "1m")
     # Some classes of ccxt cannot use a cache that they have not made themselves.
@@ -146,7 +143,7 @@ async def test_a_spot_candle_of_gate_without_a_base_volume_is_refused() -> None:
     )
     exchange.watch_candles([market["symbol"]], "1m")
     result = {key: value for key, value in sample.stream["result"].items() if key != "a"}
-    exchange.handle_message(Line(sample), sample.stream | {"result": result})
+    exchange.handle_message(ResolvingLine(sample), sample.stream | {"result": result})
     assert listener.updates == []
     assert len(listener.errors) == 1
 

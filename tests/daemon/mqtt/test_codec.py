@@ -1,4 +1,4 @@
-"""What a broker may send to a publisher; anything else is one clear error."""
+"""Packets from a broker are decoded; invalid ones raise one clear error."""
 
 from __future__ import annotations
 

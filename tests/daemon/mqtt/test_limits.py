@@ -1,4 +1,4 @@
-"""What is asked of a broker after it has refused or hung up."""
+"""Fewer features are used after a broker has refused or closed connections."""
 
 from __future__ import annotations
 

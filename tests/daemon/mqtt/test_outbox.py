@@ -1,4 +1,4 @@
-"""The outbox keeps the newest, stays bounded, and never hands out what has expired."""
+"""The outbox keeps the newest messages, stays bounded and hands out no expired one."""
 
 from __future__ import annotations
 

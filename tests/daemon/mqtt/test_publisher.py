@@ -1,4 +1,4 @@
-"""What consumers see of the publisher on a real mosquitto, whatever becomes of the broker."""
+"""The publisher against a real mosquitto that stops, restarts and denies."""
 
 from __future__ import annotations
 

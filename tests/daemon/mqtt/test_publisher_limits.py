@@ -1,4 +1,4 @@
-"""The publisher with brokers that do not offer all of MQTT."""
+"""The publisher against brokers that lack retained messages or QoS 1."""
 
 from __future__ import annotations
 
