@@ -47,7 +47,7 @@ def lines(caplog: pytest.LogCaptureFixture, part: str) -> list[str]:
 async def test_a_delisted_symbol_is_reported_alone_and_the_others_go_on(
     name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, "daemon")
+    caplog.set_level(logging.INFO, "candlecast")
     # Bybit takes ten symbols in a request and refuses all of them for one.
     async with market(name, 12) as (exchange, heard, clock), running(heard):
         gone, *others = exchange.tape.symbols

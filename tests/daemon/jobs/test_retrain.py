@@ -132,7 +132,7 @@ def test_the_share_that_is_filled_is_logged(
     version = Registry(job.state / "registry").previous()
     assert version is not None
     planned(job, version)
-    caplog.set_level("INFO", "daemon.jobs.retrain")
+    caplog.set_level("INFO", "candlecast.jobs")
     retrain(replace(job, max_filled=max_filled), HandClock(END_MS + 60_000), silent)
     (said,) = [record for record in caplog.records if "filled for lack" in record.message]
     assert said.levelname == level
