@@ -1,10 +1,11 @@
-"""What a closing candle costs from ccxt's message handler until it waits for its batch.
+"""Measure the processor time from ccxt's message handler until a candle waits for its batch.
 
     python -m benchmarks.daemon.receive
 
-1,000 symbols close at once; decoded messages are handed to `handle_message`, burst after burst,
-the ways in turns. Nothing here is a socket: what ccxt spends before it hands over the message is
-the same for all. Processor time of the event loop's thread, so that others do not matter.
+1,000 symbols close at once. Decoded messages are passed to `handle_message`, burst after burst,
+with the variants in turns. No sockets are used: what ccxt does before it passes on a message is the
+same for all. The time is the processor time of the event loop's thread, so other load does not
+count.
 """
 
 from __future__ import annotations

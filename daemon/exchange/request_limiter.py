@@ -79,8 +79,8 @@ class RequestLimiter:
         """Send nothing for as long as an answer with one of the `BAN_STATUS_CODES` demands."""
         seconds = ban_duration_s(headers or {}, body or "", self._clock.wall_ms())
         self._bans.start_ban(seconds, self._clock.monotonic())
-        self._metrics.feed_bans.inc()
-        self._metrics.feed_ban_end.set(self._clock.wall_ms() / 1e3 + seconds)
+        self._metrics.feed.bans.inc()
+        self._metrics.feed.ban_end.set(self._clock.wall_ms() / 1e3 + seconds)
         ban = Banned(self._name, seconds)
         log.warning("%s", ban)
         return ban

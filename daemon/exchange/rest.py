@@ -5,8 +5,13 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
-from daemon.candles.closing import newest_traded, quiet_until_ms, read_rest, without_holes
 from daemon.candles.grid import Grid
+from daemon.candles.history_page import (
+    fill_untraded,
+    newest_traded,
+    parse_history,
+    untraded_until_ms,
+)
 from daemon.exchange.capabilities import check_capability
 from daemon.exchange.ccxt_client import (
     UNREADABLE_ERRORS,
@@ -24,7 +29,7 @@ from model.core.errors import ExchangeError, NotOffered
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from daemon.candles.closing import Answer, LastTrade
+    from daemon.candles.history_page import CandleVolume, HistoryPage
     from daemon.exchange.exchange_clock import ExchangeClock
     from daemon.exchange.source import MarketSource
     from daemon.metrics.metrics import Metrics
@@ -172,14 +177,16 @@ class RestClient:
             uncertain_ms = [at for at in answer.unusable if candles and at > candles[0].open_ms]
             if uncertain_ms:
                 certain = [candle for candle in candles if candle.open_ms < min(uncertain_ms)]
-                return without_holes(certain, None, frame)
+                return fill_untraded(certain, None, frame)
             # Page sizes differ by exchange: a short page need not be the last.
             since_ms = fresh[-1].close_ms if fresh else since_ms + _GAP_STEP_ROWS * frame.ms
             if since_ms + frame.ms > (arrived_ms if earliest_ms is None else earliest_ms):
-                until_ms = quiet_until_ms(answer.pending_ms, frame, earliest_ms)
-                return without_holes(candles, until_ms, frame)
+                until_ms = untraded_until_ms(answer.pending_ms, frame, earliest_ms)
+                return fill_untraded(candles, until_ms, frame)
 
-    async def _fetch_confirmed(self, symbol: str, since_ms: int) -> tuple[Answer, int | None, int]:
+    async def _fetch_confirmed(
+        self, symbol: str, since_ms: int
+    ) -> tuple[HistoryPage, int | None, int]:
         """Fetch a page of history; one with unusable rows is fetched twice.
 
         Returns:
@@ -194,17 +201,19 @@ class RestClient:
             answer = answer._replace(unusable=answer.unusable - before)
         return answer, earliest_ms, arrived_ms
 
-    async def _fetch_answer(self, symbol: str, since_ms: int) -> tuple[Answer, int | None, int]:
+    async def _fetch_answer(
+        self, symbol: str, since_ms: int
+    ) -> tuple[HistoryPage, int | None, int]:
         earliest_ms = self._clock.earliest_ms()
         rows = await self._fetch_rows(symbol, since_ms, _PAGE_ROWS)
-        self.grid.take(rows)
+        self.grid.learn_from(rows)
         arrived = self._clock.wall_ms(), self._clock.monotonic()
-        answer = read_rest(symbol, rows, self.grid.timeframe, earliest_ms, arrived)
+        answer = parse_history(symbol, rows, self.grid.timeframe, earliest_ms, arrived)
         for reason in answer.impossible:
             self._on_garbage(reason)
         return answer, earliest_ms, arrived[0]
 
-    async def last_trade(self, symbol: str) -> LastTrade | None:
+    async def last_trade(self, symbol: str) -> CandleVolume | None:
         """Return opening time and volume of the newest candle with trades; None if there is none.
 
         Raises:

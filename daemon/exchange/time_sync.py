@@ -100,10 +100,10 @@ class TimeSync:
         """Set the metrics; log when the clock becomes trusted, untrusted, off or right again."""
         clock, metrics, name = self._clock, self._metrics, self._name
         trusted = clock.trusted
-        metrics.clock_trusted.set(trusted)
+        metrics.clock.trusted.set(trusted)
         if clock.measured:
-            metrics.clock_offset.set(clock.offset_s)
-            metrics.clock_error.set(clock.error_ms / 1e3)
+            metrics.clock.offset.set(clock.offset_s)
+            metrics.clock.error.set(clock.error_ms / 1e3)
         if trusted != self._reported_trusted:
             self._reported_trusted = trusted
             if trusted:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+OUTBOX_SIZE: Final = 4_096
+"""Messages that the daemon keeps at most: the newest of each symbol, for twice the symbols that one
+daemon was measured with."""
 
 
 class Outgoing(NamedTuple):

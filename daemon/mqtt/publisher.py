@@ -19,6 +19,8 @@ from daemon.mqtt.limits import NO_LIMITS, Limits, Negotiation
 from daemon.mqtt.outbox import Outbox, Outgoing
 from daemon.mqtt.send_queue import SendQueue
 from daemon.runtime.address import host_port
+from daemon.runtime.backoff import Backoff
+from daemon.runtime.outage import Outage
 from daemon.runtime.tasks import unwrap_expected
 from model.core.errors import BrokerError
 
@@ -30,7 +32,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("candlecast.mqtt")
 
-_BACKOFF_S = (0.25, 2.5)
+_RECONNECT_MIN_S = 0.25
+_RECONNECT_MAX_S = 2.5
 """A broker that is back has the latest forecasts again within five seconds."""
 
 _STABLE_S: Final = 1.0
@@ -76,7 +79,7 @@ class Publisher:
         self._negotiation = Negotiation()
         # The limits of the broker that were logged last.
         self._logged_limits = NO_LIMITS
-        self._broken = False
+        self._outage = Outage(log)
         self.announce("starting", (), None)
         # Version 3.1.1 has no message expiry: a retained forecast would stay after it has expired.
         self._codec: Codec = Codec5() if broker.version == "5" else Codec311()
@@ -131,8 +134,7 @@ class Publisher:
             BrokerError: the broker refuses the credentials or denies them the status topic; trying
                 again would not help.
         """
-        shortest_s, longest_s = _BACKOFF_S
-        delay_s = shortest_s
+        backoff = Backoff(_RECONNECT_MIN_S, _RECONNECT_MAX_S)
         while True:
             started_s = self._clock.monotonic()
             try:
@@ -146,11 +148,9 @@ class Publisher:
                     raise self._queue.fatal from None
                 self._note_loss(error)
             # A broker that accepts and closes again and again counts as absent.
-            if self._clock.monotonic() - started_s > longest_s:
-                delay_s = shortest_s
+            if backoff.reset_if_steady(self._clock.monotonic() - started_s):
                 self._negotiation.reset()
-            await self._clock.sleep(delay_s)
-            delay_s = min(2 * delay_s, longest_s)
+            await self._clock.sleep(backoff.next_delay_s())
 
     async def _connect(self) -> None:
         """Open one connection and use it until it is lost.
@@ -183,7 +183,7 @@ class Publisher:
             raise BrokerError(msg) from None
         finally:
             self.connected.clear()
-            self._metrics.mqtt_connected.set(0)
+            self._metrics.broker.connected.set(0)
             connection.close()
 
     @property
@@ -191,16 +191,14 @@ class Publisher:
         return host_port(self._broker.host, self._broker.port)
 
     def _note_loss(self, error: ConnectionLostError) -> None:
-        if not self._broken:
-            log.warning(
-                "no MQTT broker at %s (%s); forecasts wait in the outbox", self._address, error
-            )
-            self._broken = True
+        self._outage.begin(
+            "no MQTT broker at %s (%s); forecasts wait in the outbox", self._address, error
+        )
 
     async def _serve(self, connection: MqttConnection) -> None:
         """Send over one connection until it is lost."""
-        self._metrics.mqtt_connected.set(1)
-        self._metrics.mqtt_connections.inc()
+        self._metrics.broker.connected.set(1)
+        self._metrics.broker.connections.inc()
         self._queue.on_connected()
         self.connected.set()
         try:
@@ -216,9 +214,7 @@ class Publisher:
     async def _note_return(self, limits: Limits) -> None:
         # A broker that accepts and closes at once is not back; it would add a line each time.
         await self._clock.sleep(_STABLE_S)
-        if self._broken:
-            log.info("the MQTT broker is back")
-        self._broken = False
+        self._outage.end("the MQTT broker is back")
         if limits not in (NO_LIMITS, self._logged_limits):
             log.warning("the MQTT broker at %s %s", self._address, limits.describe())
             self._logged_limits = limits

@@ -98,13 +98,15 @@ class SendQueue:
         for message, sent_s in messages:
             self._outbox.on_answered(message)
             if message.is_forecast:
-                self._metrics.published(now_s - sent_s, now_s - message.received_s, message.late)
+                self._metrics.forecasts.on_published(
+                    now_s - sent_s, now_s - message.received_s, message.late
+                )
         self.set_drained()
 
     def on_denied(self, message: Outgoing, reason: str) -> None:
         """Drop a denied message, and what follows on its topic for a while."""
         self._outbox.on_answered(message, acknowledged=False)
-        self._metrics.mqtt_denied.inc()
+        self._metrics.broker.denied.inc()
         self._count_dropped([message])
         advice = denial_advice(reason, self._user, ROOT, len(message.payload))
         line = f"the MQTT broker denies publishing to {message.topic} ({reason}); {advice}"
@@ -125,4 +127,4 @@ class SendQueue:
             self.drained.set()
 
     def _count_dropped(self, messages: Sequence[Outgoing]) -> None:
-        self._metrics.count_dropped(sum(message.is_forecast for message in messages))
+        self._metrics.forecasts.count_dropped(sum(message.is_forecast for message in messages))

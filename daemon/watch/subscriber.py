@@ -10,6 +10,7 @@ from rich.live import Live
 
 from daemon.mqtt.topics import ROOT
 from daemon.runtime.address import host_port
+from daemon.runtime.backoff import Backoff
 from daemon.runtime.tasks import unwrap_expected
 from daemon.watch.keyboard import TableView, read_keys
 from daemon.watch.messages import parse_forecast, parse_status
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
     from daemon.watch.board import Board, Row
 
 _REFRESH_PER_S: Final = 4
-_BACKOFF_S: Final = (0.5, 5.0)
+_RECONNECT_MIN_S: Final = 0.5
+_RECONNECT_MAX_S: Final = 5.0
 _FORECASTS: Final = f"{ROOT}/+/+/+/prediction"
 _STATUSES: Final = f"{ROOT}/status/+"
 _MAX_QUEUED: Final = 10_000
@@ -104,15 +106,15 @@ async def _receive(
     on_forecast: Callable[[Mapping[str, Any], Row], None],
 ) -> None:
     """Receive messages; restore a lost connection, but fail if the first one cannot be made."""
-    shortest_s, longest_s = _BACKOFF_S
-    delay_s, met = shortest_s, False
+    backoff, met = Backoff(_RECONNECT_MIN_S, _RECONNECT_MAX_S), False
     address = host_port(broker.host, broker.port)
     while True:
         try:
             async with connect(broker) as client:
                 for topic in (_STATUSES, _FORECASTS):
                     await _subscribe(client, topic, address)
-                board.error, met, delay_s = None, True, shortest_s
+                board.error, met = None, True
+                backoff.reset()
                 async for message in client.messages:
                     _on_message(message, board, on_forecast)
         except aiomqtt.MqttError as error:
@@ -120,8 +122,7 @@ async def _receive(
                 msg = f"cannot read from the MQTT broker at {address}: {error}"
                 raise BrokerError(msg) from None
             board.error = f"no broker at {address} ({error}); trying again"
-        await clock.sleep(delay_s)
-        delay_s = min(2 * delay_s, longest_s)
+        await clock.sleep(backoff.next_delay_s())
 
 
 async def _subscribe(client: aiomqtt.Client, topic: str, address: str) -> None:

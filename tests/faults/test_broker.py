@@ -1,4 +1,4 @@
-"""What becomes of forecasts and of the status when the way to a real mosquitto is bad."""
+"""Test forecasts and status over a bad connection to a real mosquitto."""
 
 from __future__ import annotations
 
@@ -98,9 +98,9 @@ async def test_after_a_kill_birth_and_latest_forecasts_are_back_within_5_s(
         broker.kill()
         await until(lambda: not trial.publisher.connected.is_set())
         # Long enough, at ten times the speed, for the pauses to have become as long as they get.
-        trial.clock.longest_s = 0.0
+        trial.clock.slept.clear()
         await asyncio.sleep(2.0)
-        assert trial.clock.longest_s <= 3.0
+        assert max(trial.clock.slept) <= 3.0
         trial.publisher.offer(trial.forecast("A/B", "made meanwhile"))
         await asyncio.to_thread(broker.start)
         with mosquitto_sub(broker.port, "candlecast/#") as live:

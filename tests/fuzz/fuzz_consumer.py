@@ -1,4 +1,4 @@
-"""What anybody may write to the broker, as `candlecast watch` takes and draws it."""
+"""Fuzz what `candlecast watch` reads from the broker and draws."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Websocket frames of each reader, and of an exchange that ccxt parses itself.
+"""Fuzz websocket frames of each message parser and of one exchange that ccxt parses itself.
 
-Through the real ccxt class with the tap in it, as decoded by ccxt: nothing may escape, and what is
-told as final must be a candle that can be true.
+Frames pass through the real ccxt class with the tap in it, as ccxt decodes them. No exception may
+escape, and a candle reported as final must be possible.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Ear:
         self, symbol: str, open_ms: object, values: tuple[object, ...], *, closed: bool | None
     ) -> None:
         try:
-            final = self.rule.update(
+            final = self.rule.on_update(
                 symbol, open_ms, values, closed=closed, now_ms=NOW_MS, now_s=0.0
             )
         except BadCandle:

@@ -1,4 +1,4 @@
-"""Packets from the broker, in whatever pieces they arrive, in both versions."""
+"""Fuzz packets from the broker, cut into pieces of any size, in both MQTT versions."""
 
 from __future__ import annotations
 

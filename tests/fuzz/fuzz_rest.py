@@ -1,4 +1,4 @@
-"""REST answers: candles and the time, through the real ccxt class from the body on."""
+"""Fuzz REST answers (candles and the time) through the real ccxt class."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from daemon.metrics.metrics import Metrics
 from model.core.candle import Timeframe, check_ohlcv
 from model.core.errors import ExchangeError
 from tests.fuzz.target import Target, as_json
+from tests.support.manual_clock import ManualClock
 
 MINUTE = Timeframe.parse("1m")
 NOW_MS = 1_786_538_820_500
@@ -48,19 +49,6 @@ SEEDS = {
 }  # fmt: skip
 MARKET_IDS = {"binance": "AB", "okx": "A-B", "bybit": "AB", "kraken": "AB"}
 HEADER = (b"", b"\0", b"9", b"nan", b"99999999999", b"Wed, 21 Oct 2026 07:28:00 GMT")
-
-
-class Still:
-    """The time does not pass."""
-
-    def wall_ms(self) -> int:
-        return NOW_MS
-
-    def monotonic(self) -> float:
-        return 1_000.0
-
-    async def sleep(self, seconds: float) -> None:
-        assert seconds < 1e6
 
 
 def answering(name: str) -> tuple[Any, list[bytes]]:
@@ -105,7 +93,7 @@ def answers(name: str) -> Callable[[bytes], None]:
             made.extend((*answering(name), Metrics(), asyncio.new_event_loop()))
         exchange, body, metrics, loop = made
         body[0] = data
-        clock = ExchangeClock(Still())
+        clock = ExchangeClock(ManualClock(NOW_MS, 1_000.0, auto_advance=True))
         for _ in range(3):
             clock.add_reading(Reading(999.9, 1_000.0, NOW_MS))
         source = MarketSource(name, None, None, ("A/B",), MINUTE)

@@ -1,7 +1,7 @@
-"""Websocket frames of exchanges that ccxt parses, one of each way in which it stores candles.
+"""Fuzz websocket frames of exchanges that ccxt parses, one for each way in which it stores candles.
 
-Through the real ccxt class with the tap in it: nothing may escape, and what is told as final must
-be a possible candle of the watched market.
+Frames pass through the real ccxt class with the tap in it. No exception may escape, and a candle
+reported as final must be a possible candle of the watched market.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Ear:
         self, symbol: str, open_ms: object, values: tuple[object, ...], *, closed: bool | None
     ) -> None:
         try:
-            final = self.rule.update(
+            final = self.rule.on_update(
                 symbol, open_ms, values, closed=closed, now_ms=self.now_ms, now_s=0.0
             )
         except BadCandle:

@@ -1,4 +1,4 @@
-"""`candlecast watch` as a person uses it: on a real terminal, in a pipe, with a real broker."""
+"""Test `candlecast watch` on a terminal and in a pipe with a real broker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A forward proxy on loopback, with or without a login."""
+"""Run a forward proxy on loopback, with or without a login."""
 
 from __future__ import annotations
 

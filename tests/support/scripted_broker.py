@@ -1,4 +1,4 @@
-"""A small MQTT broker with scripted answers, for those that mosquitto does not send."""
+"""Run a small MQTT broker with scripted answers that mosquitto never sends."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ from tests.exchange_messages.streams import STREAMS
 from tests.exchange_messages.subscriptions import APART, EACH, TOGETHER, lacking, many
 from tests.sandbox.scaled import MINUTE, ScaledClock
 from tests.support.ccxt_connection import Line
-from tests.support.manual_clock import RecordedClock
+from tests.support.manual_clock import PollingClock
 from tests.support.recording_listener import RecordingListener
 from tests.support.servers import MAX_WAIT_S
 
@@ -57,13 +57,13 @@ class ConnectionRecorder:
     def on_message(self) -> None:
         self.messages += 1
 
-    def on_final(self, candle: Candle) -> None:
+    def on_candle_closed(self, candle: Candle) -> None:
         self.finals.append(candle)
 
-    def on_forming(self, candle: Candle) -> None:
+    def on_candle_update(self, candle: Candle) -> None:
         self.forming.append(candle)
 
-    def on_first(self, symbol: str, forming_ms: int) -> None:
+    def on_first_update(self, symbol: str, forming_ms: int) -> None:
         """That it came is enough."""
 
     def on_garbage(self, error: Exception) -> None:
@@ -131,7 +131,7 @@ async def listening(
     markets = [stream.market, *(other.market for other in others)]
     symbols = tuple(market["symbol"] for market in markets)
     source = MarketSource(stream.exchange, server.rest_url, server.ws_url, symbols, frame)
-    recorded = RecordedClock(START_MS + 2 * frame.ms + frame.ms // 2)
+    recorded = PollingClock(START_MS + 2 * frame.ms + frame.ms // 2, longest_s=60)
     time = ExchangeClock(clock or recorded)
     rest = RestClient(source, time, Metrics(1), ear.on_garbage)
     rest.exchange = make_exchange(stream.exchange, server.rest_url, server.ws_url)
@@ -372,6 +372,6 @@ async def test_messages_that_ccxt_does_not_resolve_are_no_candles_and_the_stream
         listening(stream, server, ear, clock=clock) as link,
         asyncio.timeout(MAX_WAIT_S),
     ):
-        await link.deaf.wait()
-    assert link.deaf_to == ("BTC/USDT",)
+        await link.stalled.wait()
+    assert link.stalled_symbols == ("BTC/USDT",)
     assert (ear.forming, ear.finals, link.error) == ([], [], None)

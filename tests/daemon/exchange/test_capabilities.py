@@ -15,7 +15,7 @@ from daemon.exchange.ccxt_client import check_market, make_exchange
 from daemon.exchange.exchange_clock import ExchangeClock
 from daemon.exchange.rest import RestClient
 from daemon.exchange.source import MarketSource
-from daemon.jobs.rest_pages import opened_pages
+from daemon.jobs.rest_pages import open_pages
 from daemon.metrics.metrics import Metrics
 from daemon.runtime.clock import SystemClock
 from model.core.candle import Timeframe
@@ -178,7 +178,7 @@ async def test_daemon_and_doctor_refuse_before_they_send_anything() -> None:
 async def test_fetch_refuses_before_it_sends_anything() -> None:
     frame = Timeframe.parse("1m")
     with pytest.raises(NotOffered) as refused:
-        async with opened_pages(
+        async with open_pages(
             "blockchaincom", None, ("BTC/USD",), frame, SystemClock(), "try again"
         ):
             pytest.fail("there is no history")

@@ -177,7 +177,7 @@ def closed_of(listener: RecordingListener) -> list[Candle]:
     first: list[Any] = list(listener.updates[:1])
     earlier = [(s, at - MINUTE.ms, values, closed) for s, at, values, closed in first]
     finals = [
-        rule.update(symbol, open_ms, values, closed=closed, now_ms=1_800_000_000_000, now_s=0.0)
+        rule.on_update(symbol, open_ms, values, closed=closed, now_ms=1_800_000_000_000, now_s=0.0)
         for symbol, open_ms, values, closed in earlier + listener.updates
     ]
     return [final for final in finals if final is not None]

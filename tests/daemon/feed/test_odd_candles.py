@@ -19,7 +19,7 @@ from daemon.feed.backfill import Backfill
 from daemon.metrics.metrics import Metrics
 from model.core.candle import Candle, Timeframe
 from model.core.errors import BadCandle
-from tests.support.manual_clock import HandClock
+from tests.support.manual_clock import ManualClock
 
 MINUTE = Timeframe.parse("1m")
 CAPACITY = 40
@@ -91,7 +91,7 @@ class Bench:
     """An exchange with odd candles, and what takes its candles in."""
 
     def __init__(self, listed_ms: int = START_MS - 100 * MINUTE.ms) -> None:
-        self.clock = HandClock(START_MS + 5_000)
+        self.clock = ManualClock(START_MS + 5_000)
         self.minute = 0
         self.listed_ms = listed_ms
         self.in_history: dict[int, list[Row]] = {}
@@ -147,7 +147,7 @@ class Bench:
         verdict: Verdict | None = None
         if row is not None:
             try:
-                final = self.rule.update(
+                final = self.rule.on_update(
                     "A/B", open_ms, tuple(row), closed=True,
                     now_ms=self.clock.wall_ms(), now_s=self.clock.monotonic(),
                 )  # fmt: skip
@@ -163,7 +163,7 @@ class Bench:
         return self._is_current(open_ms)
 
     def pass_to(self, wall_ms: int) -> None:
-        self.clock.set_wall_ms(wall_ms)
+        self.clock.move_to(wall_ms)
         self.learn_time()
 
     def _is_current(self, open_ms: int) -> bool:
