@@ -186,7 +186,7 @@ class Codec5:
         try:
             packet, _ = mqtt5.read(buffer[:length])
         except (ValueError, IndexError) as error:
-            msg = f"the MQTT broker sends what is not MQTT 5: {error}"
+            msg = f"the MQTT broker sends invalid MQTT 5: {error}"
             raise BrokerError(msg) from None
         return self._event(packet), length
 
@@ -260,7 +260,7 @@ class Codec311:
         body = bytes(buffer[start:end])
         kind = buffer[0] >> 4
         if kind in (_CONNACK, _PUBACK) and len(body) < 2:  # noqa: PLR2004 - both carry two bytes
-            msg = "the MQTT broker sends what is not MQTT 3.1.1: a packet is too short"
+            msg = "the MQTT broker sends invalid MQTT 3.1.1: a packet is too short"
             raise BrokerError(msg)
         event: Event = None
         if kind == _PUBACK:
@@ -302,5 +302,5 @@ def _whole_packet(buffer: memoryview, version: str) -> tuple[int, int]:
                 msg = "not enough bytes"
                 raise IndexError(msg)
             return at + 1, end
-    msg = f"the MQTT broker sends what is not MQTT {version}: a packet is too long"
+    msg = f"the MQTT broker sends invalid MQTT {version}: a packet is too long"
     raise BrokerError(msg)

@@ -56,8 +56,8 @@ class SendQueue:
 
     def offer(self, message: Outgoing) -> None:
         """Queue a message, unless the broker denies its topic; a full outbox drops the oldest."""
-        now_s = self._clock.monotonic()
-        if self._denied_topics and self._denied_topics.is_denied(message.topic, now_s):
+        denied = self._denied_topics
+        if denied and denied.is_denied(message.topic, self._clock.monotonic()):
             self._count_dropped([message])
             return
         dropped = self._outbox.offer(message)

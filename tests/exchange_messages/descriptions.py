@@ -1,4 +1,4 @@
-"""The terms in which exchanges' candle messages are described: a candle, a market, a stream."""
+"""Types that describe the candle messages of exchanges: a candle, a market, a stream."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from typing import Any, NamedTuple
 
 import ccxt
 
+from daemon.exchange.source import market_fields
+
 
 class Bar(NamedTuple):
-    """A candle as an exchange counts it.
+    """A candle with its volume in every unit.
 
     Attributes:
         open_ms: opening time.
@@ -53,30 +55,30 @@ class Bar(NamedTuple):
 
 
 Message = Any
-"""Text, bytes, or what is sent as JSON."""
+"""Text, bytes, or a value that is sent as JSON."""
 
 
 class Stream(NamedTuple):
-    """How an exchange tells candles of one kind of market, as it documents it.
+    """How an exchange streams candles of one kind of market, by its documentation.
 
     Attributes:
         exchange: ccxt id.
         market: the market that is watched, as ccxt lists it.
-        channel: what the exchange calls the stream; stands in the request that ccxt sends.
+        channel: the exchange's name of the stream, part of the request that ccxt sends.
         update: the message of one candle.
         snapshot: the message of several, ascending, that comes first; None if none does.
         before: messages that precede the first candle.
-        twins: markets that are listed beside it and that ccxt could take for it.
+        twins: other listed markets that ccxt could confuse with it.
         timeframe: ccxt timeframe; 1m where there is one.
-        volume: which volume of the candle is told: ``base``, ``quote`` or ``contracts``.
-        flag: whether its messages say that a candle is closed.
-        greets: whether it speaks without being asked, for the address says what is wanted.
+        volume: which volume of the candle is sent: ``base``, ``quote`` or ``contracts``.
+        flag: whether its messages have a closed flag.
+        greets: whether it sends without a request, because the address names the stream.
         packed: turns a message into a binary frame.
         host: the name of its server, where ccxt reads the kind of market from it.
-        options: what ccxt learns when it loads the markets.
+        options: what ccxt stores when it loads the markets.
         refused: how many of the messages ccxt cannot read.
-        needs: what is missing before candles can be heard; empty where nothing is.
-        note: what else there is to know.
+        needs: what is missing to receive candles; empty if nothing is.
+        note: remarks.
     """
 
     exchange: str
@@ -104,7 +106,7 @@ class Stream(NamedTuple):
 
     @property
     def name(self) -> str:
-        """To tell it from the others."""
+        """Unique name."""
         return f"{self.exchange}-{self.kind}"
 
     def of_litecoin(self) -> Stream:
@@ -116,7 +118,7 @@ class Stream(NamedTuple):
 
 
 def _as_litecoin(value: Any) -> Any:
-    """Put Litecoin where Bitcoin stands."""
+    """Replace Bitcoin by Litecoin."""
     if isinstance(value, dict):
         return {key: _as_litecoin(item) for key, item in value.items()}
     for bitcoin, litecoin in (("BTC", "LTC"), ("btc", "ltc"), ("XBT", "LTC"), ("PURR", "LTC")):
@@ -125,39 +127,15 @@ def _as_litecoin(value: Any) -> Any:
 
 
 def market(symbol: str, market_id: str, **more: Any) -> dict[str, Any]:
-    """A spot market or a perpetual, as ccxt lists it; base and quote are called as in its id."""
-    pair, _, settle = symbol.partition(":")
-    base, _, quote = pair.partition("/")
-    swap = bool(settle)
-    linear = settle == quote
-    known = {
-        "id": market_id,
-        "lowercaseId": market_id.lower(),
-        "symbol": symbol,
-        "base": base,
-        "quote": quote,
-        "settle": settle or None,
-        "baseId": base,
-        "quoteId": quote,
-        "settleId": settle or None,
-        "type": "swap" if swap else "spot",
-        "subType": ("linear" if linear else "inverse") if swap else None,
-        "spot": not swap,
-        "swap": swap,
-        "future": False,
-        "option": False,
-        "contract": swap,
-        "linear": linear if swap else None,
-        "inverse": not linear if swap else None,
-        "contractSize": 1.0 if swap else None,
-        "active": True,
-    }
-    structure: dict[str, Any] = ccxt.Exchange().safe_market_structure(known | more)
+    """A market as ccxt lists it; base and quote are called as in its symbol."""
+    names = {"id": market_id, "lowercaseId": market_id.lower()}
+    fields = market_fields(symbol) | names | more
+    structure: dict[str, Any] = ccxt.Exchange().safe_market_structure(fields)
     return structure
 
 
 def one(rows: Callable[[Sequence[Bar]], Message]) -> Callable[[Bar], Message]:
-    """The message of one candle, of an exchange that tells several in the same form."""
+    """The message of one candle, of an exchange that sends several in the same form."""
     return lambda bar: rows([bar])
 
 

@@ -1,4 +1,4 @@
-"""A server that takes a subscription to candles and answers with given messages."""
+"""A server that accepts a subscription to candles and sends given messages."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ HOST = "127.0.0.1"
 
 
 class Server:
-    """What it was asked, and where it listens.
+    """Its addresses and the requests it received.
 
     Attributes:
-        rest_url: address for REST; what is asked there is where to connect to, if anything.
+        rest_url: address for REST; it answers with the history or the websocket's address.
         ws_url: address of the websocket.
-        asked: every text that came over the websocket, and the path of each connection.
+        asked: every text received over the websocket, and the path of each connection.
         connections: how many there were.
     """
 
@@ -47,20 +47,20 @@ class Server:
         self.connections += 1
         self.asked.append(connection.request.path)
         if self._stream.greets:
-            await self._tell(connection)
+            await self._send_messages(connection)
         async for text in connection:
             asked_before = self.is_asked
             self.asked.append(text.decode() if isinstance(text, bytes) else text)
             if self.is_asked and not asked_before:
-                await self._tell(connection)
+                await self._send_messages(connection)
 
-    async def _tell(self, connection: ServerConnection) -> None:
+    async def _send_messages(self, connection: ServerConnection) -> None:
         for message in self._messages:
             packed = self._stream.packed
             await connection.send(packed(message) if packed else json.dumps(message))
 
     async def answer(self, _request: web.Request) -> web.Response:
-        """Tell the history, or where the websocket is, as KuCoin does."""
+        """Answer with the history, or with the address of the websocket, as KuCoin does."""
         server: dict[str, Any] = {"endpoint": self.ws_url, "pingInterval": 18_000}
         where = {"code": "200000", "data": {"token": "x", "instanceServers": [server]}}
         return web.json_response(self._history() or where)
@@ -70,12 +70,12 @@ class Server:
 async def serving(
     stream: Stream, messages: Sequence[Message], history: Callable[[], Any] = dict
 ) -> AsyncIterator[Server]:
-    """A running server that tells ``messages`` once it is asked for the stream.
+    """A running server that sends ``messages`` after a subscription to the stream.
 
     Args:
-        stream: what it offers.
-        messages: what it says.
-        history: what it answers by REST.
+        stream: the stream that it offers.
+        messages: in the order of sending.
+        history: makes the answer by REST.
     """
     server = Server(stream, messages, history)
     app = web.Application()

@@ -1,4 +1,4 @@
-"""What holds for all streams of an exchange: how ccxt subscribes, what it cannot subscribe to."""
+"""How ccxt subscribes at each exchange, and which timeframes it cannot subscribe to."""
 
 from __future__ import annotations
 

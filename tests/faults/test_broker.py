@@ -20,13 +20,13 @@ from tests.faults.proxy import FaultProxy
 from tests.sandbox.scaled import stopwatch
 from tests.support.publisher_harness import (
     STATUS,
-    Trial,
-    all_of,
-    arrives,
-    connected,
+    PublisherHarness,
+    next_message,
+    received_messages,
     running,
     state,
     until,
+    wait_connected,
 )
 from tests.support.servers import HOST, Mosquitto, mosquitto, mosquitto_sub
 
@@ -49,7 +49,7 @@ async def test_a_half_open_socket_is_noticed_on_both_sides(
     broker: Mosquitto, proxy: FaultProxy
 ) -> None:
     with mosquitto_sub(broker.port, STATUS) as live:
-        async with running(Trial(proxy.port, keepalive_s=KEEPALIVE_S)) as trial:
+        async with running(PublisherHarness(proxy.port, keepalive_s=KEEPALIVE_S)) as trial:
             assert await state(live) == "starting"
             trial.publisher.announce("online", (), "v1")
             assert await state(live) == "online"
@@ -73,7 +73,7 @@ async def test_the_will_comes_within_a_second_of_a_reset(
     broker: Mosquitto, proxy: FaultProxy
 ) -> None:
     with mosquitto_sub(broker.port, STATUS) as live:
-        async with running(Trial(proxy.port)):
+        async with running(PublisherHarness(proxy.port)):
             assert await state(live) == "starting"
             proxy.weather.refuse = True
             async with stopwatch() as taken_s:
@@ -87,10 +87,10 @@ async def test_the_will_comes_within_a_second_of_a_reset(
 async def test_after_a_kill_birth_and_latest_forecasts_are_back_within_5_s(
     broker: Mosquitto,
 ) -> None:
-    trial = Trial(broker.port)
+    trial = PublisherHarness(broker.port)
     async with running(trial):
         trial.publisher.announce("online", (), "v1")
-        await connected(trial)
+        await wait_connected(trial)
         for symbol in ("A/B", "C/D"):
             for text in ("older", "newest"):
                 trial.publisher.offer(trial.forecast(symbol, text))
@@ -107,7 +107,7 @@ async def test_after_a_kill_birth_and_latest_forecasts_are_back_within_5_s(
             got: dict[str, str] = {}
             async with stopwatch() as taken_s:
                 while len(got) < 3:
-                    message = await arrives(live)
+                    message = await next_message(live)
                     got[message["topic"]] = message["payload"]
                 assert taken_s() <= 5.0
     assert json.loads(got.pop(STATUS))["state"] == "online"
@@ -118,12 +118,12 @@ async def test_a_slow_way_to_the_broker_keeps_the_newest_and_makes_nobody_wait(
     broker: Mosquitto, proxy: FaultProxy
 ) -> None:
     proxy.weather.bytes_per_s = 20_000.0
-    trial = Trial(proxy.port)
+    trial = PublisherHarness(proxy.port)
     symbols = [f"S{number}/U" for number in range(60)]
     text = "x" * 4_000
     with mosquitto_sub(broker.port, "candlecast/v1/binance/#") as live:
         async with running(trial):
-            await connected(trial)
+            await wait_connected(trial)
             for turn in range(6):
                 waits_s = []
                 for symbol in symbols:
@@ -140,7 +140,7 @@ async def test_a_slow_way_to_the_broker_keeps_the_newest_and_makes_nobody_wait(
             assert trial.outcome("dropped") > 0
         newest: dict[str, str] = {}
         while len(newest) < len(symbols) or {text[0] for text in newest.values()} != {"5"}:
-            message = await arrives(live)
+            message = await next_message(live)
             newest[message["topic"]] = message["payload"]
 
 
@@ -149,9 +149,9 @@ async def test_a_consumer_that_does_not_read_costs_the_others_nothing(broker: Mo
         closing(deaf_subscriber(broker.port)),
         mosquitto_sub(broker.port, "candlecast/v1/#") as live,
     ):
-        trial = Trial(broker.port)
+        trial = PublisherHarness(broker.port)
         async with running(trial):
-            await connected(trial)
+            await wait_connected(trial)
             for number in range(1_500):
                 trial.publisher.offer(
                     trial.forecast(f"S{number % 90}/U", f"{number} {'x' * 4_000}")
@@ -159,7 +159,7 @@ async def test_a_consumer_that_does_not_read_costs_the_others_nothing(broker: Mo
                 if number % 30 == 0:
                     await until(lambda: trial.outbox.is_drained)
             await until(lambda: trial.outcome("published") == 1_500)
-        passed_on = await all_of(live)
+        passed_on = await received_messages(live)
         got = [m["payload"] for m in passed_on if m["topic"] != STATUS]
     assert [int(payload.partition(" ")[0]) for payload in got] == list(range(1_500))
 
@@ -188,7 +188,7 @@ async def test_a_broker_that_refuses_for_now_is_asked_again(tmp_path: Path) -> N
         writer.write(b"\x20\x03\x00\x89\x00")
         writer.close()
 
-    trial = Trial(broker.port)
+    trial = PublisherHarness(broker.port)
     async with running(trial):
         trial.publisher.offer(trial.forecast("A/B", "waits"))
         async with await asyncio.start_server(busy, HOST, broker.port):
@@ -204,10 +204,10 @@ async def test_a_broker_that_refuses_for_now_is_asked_again(tmp_path: Path) -> N
 async def test_a_stale_forecast_is_never_sent_late_as_if_it_were_new(
     broker: Mosquitto, proxy: FaultProxy
 ) -> None:
-    trial = Trial(proxy.port)
+    trial = PublisherHarness(proxy.port)
     with mosquitto_sub(broker.port, "candlecast/v1/binance/#") as live:
         async with running(trial):
-            await connected(trial)
+            await wait_connected(trial)
             proxy.weather.refuse = True
             proxy.cut()
             await until(lambda: not trial.publisher.connected.is_set())
@@ -215,8 +215,8 @@ async def test_a_stale_forecast_is_never_sent_late_as_if_it_were_new(
             trial.publisher.offer(trial.forecast("C/D", "valid", 60_000))
             trial.clock.now_ms += 2_000
             proxy.weather.refuse = False
-            assert (await arrives(live))["payload"] == "valid"
-            assert await all_of(live) == []
+            assert (await next_message(live))["payload"] == "valid"
+            assert await received_messages(live) == []
             # The broker passes a message on before it acknowledges it.
             await until(lambda: trial.outcome("published") == 1)
         assert (trial.outcome("published"), trial.outcome("dropped")) == (1, 1)
@@ -239,8 +239,8 @@ async def test_a_broker_that_lives_but_acknowledges_nothing_is_a_lost_one(
 ) -> None:
     async with await asyncio.start_server(partial(_mute, keep_alive), HOST) as server:
         port = server.sockets[0].getsockname()[1]
-        async with running(Trial(port, keepalive_s=KEEPALIVE_S)) as trial:
-            await connected(trial)
+        async with running(PublisherHarness(port, keepalive_s=KEEPALIVE_S)) as trial:
+            await wait_connected(trial)
             await until(lambda: not trial.publisher.connected.is_set())
-            await connected(trial)
+            await wait_connected(trial)
     assert "it has stopped acknowledging messages" in caplog.text

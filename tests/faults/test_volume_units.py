@@ -110,7 +110,7 @@ async def test_equal_volumes_are_found_to_be_equal_without_a_word(
 async def test_volumes_of_an_undocumented_market_are_used_when_they_have_been_compared(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("daemon.feed.feed.is_known", lambda _exchange, _symbol: False)
+    monkeypatch.setattr("daemon.feed.feed.is_unit_known", lambda _exchange, _symbol: False)
     # Within what the history shows, so that only the comparison can tell.
     arena = arena_of(tmp_path, lambda kline: 4.0 * kline.ohlcv.volume)
     async with arena.running():

@@ -95,7 +95,7 @@ def frames(stream: Stream) -> Callable[[bytes], None]:
         exchange.ohlcvs = {}
         exchange.watch_candles([ear.symbol], stream.timeframe)
         # What is known of a subscription when its messages come.
-        line.subscriptions = {"341527": stream.before[0]} if stream.before else {}  # type: ignore[misc]
+        line.subscriptions = {"341527": stream.before[0]} if stream.before else {}
         for seed in (*_seeds(stream)[len(stream.before) :], data):
             exchange.handle_message(line, _decoded(exchange, stream, seed))
 

@@ -23,7 +23,7 @@ from daemon.runtime.clock import SystemClock
 from tests.integration.harness import daemon, playback_of, promote_drawn, sections, write_config
 from tests.integration.test_wall_clock import faked, set_clock
 from tests.support.certificates import Authority
-from tests.support.scripted_broker import FakeBroker, acknowledged, always
+from tests.support.scripted_broker import ScriptedBroker, acknowledged, always
 from tests.support.servers import (
     HOST,
     MAX_WAIT_S,
@@ -340,7 +340,7 @@ async def test_a_broker_that_takes_no_forecast_for_its_length(tmp_path: Path) ->
 async def test_a_broker_that_refuses_says_why(
     tmp_path: Path, answer: mqtt5.ConnAckPacket, text: str, advice: str
 ) -> None:
-    async with FakeBroker(always(answer.write()), acknowledged) as broker:
+    async with ScriptedBroker(always(answer.write()), acknowledged) as broker:
         finding = await found_at(tmp_path, broker.port)
     assert finding.good is False
     assert text in finding.text

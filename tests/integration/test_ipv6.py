@@ -26,7 +26,7 @@ from daemon.sandbox.exchange import SandboxExchange
 from daemon.web.server import Health, serve_http
 from tests.integration.harness import write_config
 from tests.sandbox.scaled import second_playback
-from tests.support.forward_proxy import pumped
+from tests.support.forward_proxy import relay
 from tests.support.servers import HOST, MAX_WAIT_S, free_port, mosquitto, program
 
 HOST6 = "::1"
@@ -94,7 +94,7 @@ async def on_ipv6(url: str) -> AsyncIterator[str]:
     target = int(address.rsplit(":", 1)[1])
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await pumped((reader, writer), await asyncio.open_connection(HOST, target))
+        await relay((reader, writer), await asyncio.open_connection(HOST, target))
 
     server = await asyncio.start_server(serve, HOST6, 0)
     try:

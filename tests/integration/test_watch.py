@@ -17,7 +17,7 @@ import mqtt5
 import pytest
 
 from tests.support.certificates import Authority
-from tests.support.scripted_broker import FakeBroker, acknowledged, always
+from tests.support.scripted_broker import ScriptedBroker, acknowledged, always
 from tests.support.servers import (
     HOST,
     MAX_WAIT_S,
@@ -168,7 +168,7 @@ def test_no_broker_is_one_clear_line() -> None:
 
 async def test_a_broker_that_takes_no_such_subscription_is_one_clear_line() -> None:
     accepted = always(mqtt5.ConnAckPacket(wildcard_subscription_available=False).write())
-    async with FakeBroker(accepted, acknowledged) as broker:
+    async with ScriptedBroker(accepted, acknowledged) as broker:
         command = [*WATCH, "--host", HOST, "--port", str(broker.port)]
         process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
         async with asyncio.timeout(MAX_WAIT_S):

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 
 class Line:
-    """Where a message comes from; nobody waits for it."""
+    """A connection whose futures no task awaits."""
 
     url = "wss://127.0.0.1/v5/public/spot"
-    subscriptions: ClassVar[dict[str, Any]] = {}
-    futures: ClassVar[dict[str, Any]] = {}
 
-    def resolve(self, result: object, _hash: str) -> object:
-        """Hand the result to nobody."""
+    def __init__(self) -> None:
+        self.subscriptions: dict[str, Any] = {}
+        self.futures: dict[str, Any] = {}
+
+    def resolve(self, result: object, _hash: object = None) -> object:
+        """Ignore the result."""
         return result
 
     def reject(self, error: object, _hash: object = None) -> object:
-        """Hand the error to nobody."""
+        """Ignore the error."""
         return error
 
     def reset(self, error: object) -> None:
-        """Forget nobody."""
+        """Do nothing."""

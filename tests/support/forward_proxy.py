@@ -1,4 +1,4 @@
-"""Run a forward proxy on loopback, as companies have between their machines and the Internet."""
+"""Run a forward proxy on loopback, with or without a login."""
 
 from __future__ import annotations
 
@@ -7,20 +7,19 @@ import base64
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
-from typing import Self
 from urllib.parse import urlsplit
 
+from tests.support.loopback_server import LoopbackServer
 from tests.support.servers import HOST
 
-_PIECE = 65_536
+_CHUNK_BYTES = 65_536
 
 
-class ForwardProxy:
-    """Async context manager; inside it, a proxy listens that knows the names of ``hosts``.
+class ForwardProxy(LoopbackServer):
+    """A proxy that knows the names of some hosts.
 
     Attributes:
-        port: where it listens.
-        asked: what it was asked for: ``CONNECT host:port`` or ``GET scheme://host``.
+        requests: ``CONNECT host:port`` or ``GET scheme://host``, in order.
         refused: how many requests lacked the login.
     """
 
@@ -29,38 +28,16 @@ class ForwardProxy:
 
         Args:
             hosts: the loopback port behind each name.
-            login: ``user:password`` that it asks for.
+            login: required ``user:password``; None for none.
         """
-        self.port = 0
-        self.asked: list[str] = []
+        super().__init__()
+        self.requests: list[str] = []
         self.refused = 0
         self._hosts = hosts
         self._login = login
-        self._server: asyncio.Server | None = None
-        self._writers: set[asyncio.StreamWriter] = set()
 
-    async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, HOST, 0)
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(self, *error: object) -> None:
-        assert self._server is not None
-        self._server.close()
-        for writer in self._writers:
-            writer.close()
-        await self._server.wait_closed()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._writers.add(writer)
-        try:
-            with suppress(asyncio.IncompleteReadError, ConnectionError):
-                await self._answer(reader, writer)
-        finally:
-            self._writers.discard(writer)
-            writer.close()
-
-    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Check the login of one request and relay it."""
         head = await reader.readuntil(b"\r\n\r\n")
         line, *headers = head.decode().split("\r\n")
         method, target, _ = line.split(" ")
@@ -71,14 +48,14 @@ class ForwardProxy:
             return
         url = urlsplit(f"//{target}" if method == "CONNECT" else target)
         origin = target if method == "CONNECT" else f"{url.scheme}://{url.netloc}"
-        self.asked.append(f"{method} {origin}")
+        self.requests.append(f"{method} {origin}")
         back, far = await asyncio.open_connection(HOST, self._hosts[url.hostname or ""])
         if method == "CONNECT":
             writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
         else:
             path = url._replace(scheme="", netloc="").geturl()
             far.write("\r\n".join([f"{method} {path} HTTP/1.1", *headers]).encode())
-        await pumped((reader, writer), (back, far))
+        await relay((reader, writer), (back, far))
 
     def _is_allowed(self, headers: list[str]) -> bool:
         if self._login is None:
@@ -90,12 +67,12 @@ class ForwardProxy:
 Pair = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
-async def pumped(near: Pair, far: Pair) -> None:
-    """Pass bytes between two connections until both have ended."""
+async def relay(near: Pair, far: Pair) -> None:
+    """Relay bytes between two connections until both have ended."""
 
     async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError):
-            while data := await reader.read(_PIECE):
+            while data := await reader.read(_CHUNK_BYTES):
                 writer.write(data)
                 await writer.drain()
         writer.close()
@@ -106,11 +83,11 @@ async def pumped(near: Pair, far: Pair) -> None:
 
 
 @asynccontextmanager
-async def by_tls(target: int, context: ssl.SSLContext) -> AsyncIterator[int]:
-    """A port that speaks TLS for a loopback port that does not."""
+async def tls_endpoint(target: int, context: ssl.SSLContext) -> AsyncIterator[int]:
+    """Accept TLS on a port and relay it in plain to a loopback port; yields the port."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await pumped((reader, writer), await asyncio.open_connection(HOST, target))
+        await relay((reader, writer), await asyncio.open_connection(HOST, target))
 
     server = await asyncio.start_server(serve, HOST, 0, ssl=context)
     try:

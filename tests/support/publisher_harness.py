@@ -28,8 +28,8 @@ NOW_MS = 1_776_859_620_000
 SPEED = 10.0
 
 
-class Trial:
-    """A running publisher and everything around it."""
+class PublisherHarness:
+    """A publisher with its clock, metrics and outbox."""
 
     def __init__(
         self,
@@ -69,30 +69,30 @@ class Trial:
 
 
 @asynccontextmanager
-async def running(trial: Trial) -> AsyncIterator[Trial]:
+async def running(trial: PublisherHarness) -> AsyncIterator[PublisherHarness]:
     async with asyncio.TaskGroup() as group:
         task = group.create_task(trial.publisher.run())
         yield trial
         task.cancel()
 
 
-async def arrives(subscriber: Subscriber, within_s: float = MAX_WAIT_S) -> dict[str, Any]:
+async def next_message(subscriber: Subscriber, within_s: float = MAX_WAIT_S) -> dict[str, Any]:
     return await asyncio.to_thread(subscriber.next, within_s)
 
 
-async def all_of(subscriber: Subscriber) -> list[dict[str, Any]]:
-    """What the broker has passed on up to now and was not taken yet."""
+async def received_messages(subscriber: Subscriber) -> list[dict[str, Any]]:
+    """Return the messages that have arrived and were not returned before."""
     return await asyncio.to_thread(subscriber.passed_on)
 
 
 async def state(subscriber: Subscriber) -> str:
-    message = await arrives(subscriber)
+    message = await next_message(subscriber)
     assert (message["topic"], message["qos"]) == (STATUS, 1)
     said = str(json.loads(message["payload"])["state"])
     return said + (" (retained)" if message["retain"] else "")
 
 
-async def connected(trial: Trial) -> None:
+async def wait_connected(trial: PublisherHarness) -> None:
     async with asyncio.timeout(MAX_WAIT_S):
         await trial.publisher.connected.wait()
 

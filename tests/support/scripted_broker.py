@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import mqtt5
 
-from tests.support.servers import HOST
+from tests.support.loopback_server import LoopbackServer
 
 _CONNECT, _PUBLISH, _SUBSCRIBE, _PINGREQ, _DISCONNECT = 1, 3, 8, 12, 14
 _NO_WILDCARDS = 0xA2
 
 
 class Published(NamedTuple):
-    """A message as it came."""
+    """A message that the broker received."""
 
     topic: str
     payload: bytes
@@ -24,25 +24,25 @@ class Published(NamedTuple):
     packet_id: int
 
 
-class WillOf(NamedTuple):
-    """What a login asks for in its will."""
+class Will(NamedTuple):
+    """The will of a login."""
 
     qos: int
     retain: bool
 
 
-class FakeBroker:
-    """Async context manager; inside it a broker listens on `port` that takes no subscription.
+class ScriptedBroker(LoopbackServer):
+    """Answers logins and messages as given; it denies every subscription.
 
     Attributes:
         wills: of every login, in order.
         published: every message, in order.
-        pings: how many came.
+        pings: how many were received.
     """
 
     def __init__(
         self,
-        on_login: Callable[[WillOf], bytes | None],
+        on_login: Callable[[Will], bytes | None],
         on_publish: Callable[[Published], bytes | None],
         version: str = "5",
     ) -> None:
@@ -51,48 +51,28 @@ class FakeBroker:
         Args:
             on_login: answers a login; None closes the connection, as no bytes do after a message.
             on_publish: answers a message; a DISCONNECT also closes the connection.
-            version: that the client speaks.
+            version: of the client.
         """
-        self.port = 0
-        self.wills: list[WillOf] = []
+        super().__init__()
+        self.wills: list[Will] = []
         self.published: list[Published] = []
         self.pings = 0
         self._on_login = on_login
         self._on_publish = on_publish
         self._version = version
-        self._server: asyncio.Server | None = None
-        self._writers: set[asyncio.StreamWriter] = set()
 
-    async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, HOST, 0)
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(self, *error: object) -> None:
-        assert self._server is not None
-        self._server.close()
-        for writer in self._writers:
-            writer.close()
-        await self._server.wait_closed()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._writers.add(writer)
-        try:
-            while (answer := self._answer(*await _packet(reader))) is not None:
-                writer.write(answer)
-                if answer[:1] == b"\xe0":
-                    break
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
-        finally:
-            self._writers.discard(writer)
-            writer.close()
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer packets until the script closes the connection."""
+        while (answer := self._answer(*await _packet(reader))) is not None:
+            writer.write(answer)
+            if answer[:1] == b"\xe0":
+                break
 
     def _answer(self, first: int, body: bytes) -> bytes | None:
         kind = first >> 4
         if kind == _CONNECT:
             flags = body[7]
-            self.wills.append(WillOf(flags >> 3 & 3, bool(flags & 0x20)))
+            self.wills.append(Will(flags >> 3 & 3, bool(flags & 0x20)))
             return self._on_login(self.wills[-1])
         if kind == _PUBLISH:
             self.published.append(self._read(first, body))
@@ -126,22 +106,22 @@ async def _packet(reader: asyncio.StreamReader) -> tuple[int, bytes]:
 
 
 def acknowledged(message: Published) -> bytes:
-    """The answer to a message that is taken; nothing for QoS 0."""
+    """The acknowledgement of a message; empty for QoS 0."""
     return b"\x40\x02" + message.packet_id.to_bytes(2) if message.qos else b""
 
 
 def denied(message: Published, code: mqtt5.PubAckReasonCode) -> bytes:
-    """The answer of version 5 to a message that is not taken."""
+    """The acknowledgement of version 5 that denies a message."""
     return mqtt5.PubAckPacket(message.packet_id, reason_code=code).write()
 
 
 ACCEPTED_311 = b"\x20\x02\x00\x00"
 
 
-def always(answer: bytes) -> Callable[[WillOf], bytes]:
-    """Every login is answered so."""
+def always(answer: bytes) -> Callable[[Will], bytes]:
+    """Answer every login with the same bytes."""
 
-    def reply(_: WillOf) -> bytes:
+    def reply(_: Will) -> bytes:
         return answer
 
     return reply

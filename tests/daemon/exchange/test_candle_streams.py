@@ -1,4 +1,4 @@
-"""Every exchange that ccxt can watch candles of is heard, by the message that it documents."""
+"""The daemon receives the documented candle messages of every exchange that ccxt can watch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ from daemon.metrics.metrics import Metrics
 from daemon.runtime.clock import Clock
 from model.core.candle import Candle, Timeframe
 from model.core.errors import ConfigError
-from tests.daemon.exchange.test_ccxt_tap import Ear as Recorder
 from tests.exchange_messages.c_to_k import GATE_SPOT, gate_spot, hitbtc
 from tests.exchange_messages.descriptions import Bar, Message, Stream, market
 from tests.exchange_messages.server import Server, serving
@@ -31,6 +30,7 @@ from tests.exchange_messages.subscriptions import APART, EACH, TOGETHER, lacking
 from tests.sandbox.scaled import MINUTE, ScaledClock
 from tests.support.ccxt_connection import Line
 from tests.support.manual_clock import PollingClock
+from tests.support.recording_listener import RecordingListener
 from tests.support.servers import MAX_WAIT_S
 
 START_MS = 1_764_460_800_000
@@ -45,7 +45,7 @@ def can_watch(name: str) -> bool:
 
 
 @dataclass
-class Ear:
+class ConnectionRecorder:
     """What a connection tells of."""
 
     finals: list[Candle] = field(default_factory=list)
@@ -120,7 +120,11 @@ def expected(stream: Stream, *names: str, final_by: str | None = None) -> list[t
 
 @asynccontextmanager
 async def listening(
-    stream: Stream, server: Server, ear: Ear, *others: Stream, clock: Clock | None = None
+    stream: Stream,
+    server: Server,
+    ear: ConnectionRecorder,
+    *others: Stream,
+    clock: Clock | None = None,
 ) -> AsyncIterator[Connection]:
     """A connection as the daemon makes it, to an exchange that lists some markets."""
     frame = Timeframe.parse(stream.timeframe)
@@ -145,7 +149,7 @@ async def listening(
         await rest.close()
 
 
-async def until_heard(link: Connection, ear: Ear, candles: int) -> None:
+async def until_heard(link: Connection, ear: ConnectionRecorder, candles: int) -> None:
     async with asyncio.timeout(MAX_WAIT_S):
         while ear.messages < candles and not link.ended.is_set() and not ear.bugs:
             await asyncio.sleep(0.002)
@@ -157,7 +161,7 @@ def test_every_exchange_that_can_watch_candles_is_described() -> None:
 
 @pytest.mark.parametrize("stream", HEARD, ids=lambda stream: stream.name)
 async def test_its_documented_messages_are_heard(stream: Stream) -> None:
-    ear = Ear()
+    ear = ConnectionRecorder()
     async with (
         serving(stream, messages(stream)) as server,
         listening(stream, server, ear) as link,
@@ -199,7 +203,7 @@ def marks(stream: Stream) -> set[str]:
 
 @pytest.mark.parametrize("stream", ONE_EACH, ids=lambda stream: stream.exchange)
 async def test_several_symbols_are_subscribed_to(stream: Stream) -> None:
-    ear = Ear()
+    ear = ConnectionRecorder()
     async with (
         serving(stream, []) as server,
         listening(stream, server, ear, stream.of_litecoin()) as link,
@@ -235,7 +239,7 @@ async def test_timeframes_that_cannot_be_watched_are_known(stream: Stream) -> No
     def asked(url: str, _hash: object, message: object = None, *_rest: object) -> None:
         raise Asked(json.dumps(message or url))
 
-    exchange = tapped_class(getattr(ccxt.pro, stream.exchange), Recorder())()
+    exchange = tapped_class(getattr(ccxt.pro, stream.exchange), RecordingListener())()
     exchange.watch = exchange.watch_multiple = asked
     exchange.options |= stream.options
     exchange.set_markets([dict(stream.market)])
@@ -259,9 +263,9 @@ def is_timeframe(name: str) -> bool:
     return True
 
 
-def test_candles_that_were_not_asked_for_are_counted_and_not_told() -> None:
-    ear = Recorder()
-    exchange = tapped_class(ccxt.pro.gate, ear)()
+def test_candles_that_were_not_subscribed_are_counted_and_not_passed_on() -> None:
+    listener = RecordingListener()
+    exchange = tapped_class(ccxt.pro.gate, listener)()
     listed = [GATE_SPOT, market("LTC/USDT", "LTC_USDT")]
     exchange.set_markets([dict(one) for one in listed])
     exchange.watch_candles(["BTC/USDT"], "1m")
@@ -271,46 +275,46 @@ def test_candles_that_were_not_asked_for_are_counted_and_not_told() -> None:
     for name in ("1m_LTC_USDT", "5m_BTC_USDT", "1m_DOGE_USDT"):
         message["result"]["n"] = name
         exchange.handle_message(line, message)
-    assert ear.heard == []
-    assert [str(error) for error in ear.garbage] == [
+    assert listener.updates == []
+    assert [str(error) for error in listener.errors] == [
         "candle of LTC/USDT, which is not watched",
         "candle of timeframe 5m instead of 1m",
         "candle of DOGE/USDT, which is not watched",
     ]
     exchange.handle_message(line, gate_spot(bar))
-    assert len(ear.heard) == 1
+    assert len(listener.updates) == 1
 
 
 def test_a_timeframe_that_has_two_names_is_told() -> None:
     """Gate calls a week seven days, and ccxt finds either name."""
-    ear = Recorder()
-    exchange = tapped_class(ccxt.pro.gate, ear)()
+    listener = RecordingListener()
+    exchange = tapped_class(ccxt.pro.gate, listener)()
     exchange.set_markets([dict(GATE_SPOT)])
     exchange.watch_candles(["BTC/USDT"], "1w")
     message = gate_spot(bars(STREAMS[0])["first"])
     message["result"]["n"] = "7d_BTC_USDT"
     exchange.handle_message(Line(), message)
-    assert ([heard[0] for heard in ear.heard], ear.garbage) == (["BTC/USDT"], [])
+    assert ([update[0] for update in listener.updates], listener.errors) == (["BTC/USDT"], [])
 
 
 def test_of_a_connection_s_first_message_only_the_newest_row_is_told_and_of_later_ones_all() -> (
     None
 ):
-    ear = Recorder()
-    exchange = tapped_class(ccxt.pro.hitbtc, ear)()
+    listener = RecordingListener()
+    exchange = tapped_class(ccxt.pro.hitbtc, listener)()
     exchange.set_markets([market("BTC/USDT", "BTCUSDT")])
     exchange.watch_candles(["BTC/USDT"], "1m")
     of = bars(STREAMS[0])
     for names in (["past", "first"], ["first closed", "second"], ["second"]):
         exchange.handle_message(Line(), hitbtc("update")([of[name] for name in names]))
-    told_ms = [open_ms for _, open_ms, _, _ in ear.heard]
+    told_ms = [open_ms for _, open_ms, _, _ in listener.updates]
     assert told_ms == [of[n].open_ms for n in ("first", "first", "second", "second")]
-    assert ear.garbage == []
+    assert listener.errors == []
 
 
 @pytest.mark.parametrize("stream", DUMB, ids=lambda stream: stream.name)
 async def test_what_is_said_to_be_missing_is_missing(stream: Stream) -> None:
-    ear = Ear()
+    ear = ConnectionRecorder()
     async with (
         serving(stream, messages(stream)) as server,
         listening(stream, server, ear) as link,
@@ -327,19 +331,19 @@ async def test_what_is_said_to_be_missing_is_missing(stream: Stream) -> None:
 
 @pytest.mark.parametrize("stream", [s for s in DUMB if "key" in s.needs], ids=lambda s: s.name)
 def test_with_a_key_its_documented_message_would_be_heard(stream: Stream) -> None:
-    ear = Recorder()
-    exchange = tapped_class(getattr(ccxt.pro, stream.exchange), ear)()
+    listener = RecordingListener()
+    exchange = tapped_class(getattr(ccxt.pro, stream.exchange), listener)()
     exchange.set_markets([dict(stream.market)])
     exchange.watch_candles([stream.market["symbol"]], stream.timeframe)
     first = bars(stream)["first"]
     exchange.handle_message(Line(), stream.update(first))
     values = (*first[1:5], getattr(first, stream.volume))
-    assert ear.heard == [(stream.market["symbol"], first.open_ms, values, None)]
+    assert listener.updates == [(stream.market["symbol"], first.open_ms, values, None)]
 
 
 async def test_a_timeframe_that_ccxt_trips_over_ends_the_connection_not_the_daemon() -> None:
     (stream,) = [s for s in STREAMS if s.name == "bitget-spot"]
-    ear = Ear()
+    ear = ConnectionRecorder()
     two_hours = stream._replace(timeframe="2h")
     async with (
         serving(two_hours, []) as server,
@@ -362,7 +366,7 @@ async def test_messages_that_ccxt_does_not_resolve_are_no_candles_and_the_stream
         row = {"o": "1", "h": "1", "l": "1", "c": "1", "v": str(clock.wall_ms() - at_ms + 1)}
         return {"code": 0, "result": {"interval": "1m", "data": [row | {"t": at_ms}]}}
 
-    ear = Ear()
+    ear = ConnectionRecorder()
     async with (
         serving(stream, [other], history) as server,
         listening(stream, server, ear, clock=clock) as link,

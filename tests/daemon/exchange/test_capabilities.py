@@ -1,4 +1,4 @@
-"""What ccxt knows of an exchange before anything is sent, for every exchange that it has."""
+"""Unsupported exchanges, symbols and timeframes are refused before anything is sent."""
 
 from __future__ import annotations
 

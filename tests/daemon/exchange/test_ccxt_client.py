@@ -1,4 +1,4 @@
-"""ccxt exchanges, found, pointed elsewhere, and refusing."""
+"""ccxt clients are created with other addresses, and their errors become one line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tap reads from exchanges' messages, and that nothing they send can stop it."""
+"""The tap reads candles from messages, and no message makes it raise."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from model.core.candle import Candle, Timeframe
 from tests.replay.recorded_messages import wire
 from tests.replay.replay_harness import make_feed, running, until
 from tests.support.ccxt_connection import Line
+from tests.support.recording_listener import RecordingListener
 
 MINUTE = Timeframe.parse("1m")
 KLINE = {"s": "BTCUSDT", "i": "1m", "t": 60_000, "o": "1", "h": "3", "l": "0.5", "c": "2", "v": "9"}
@@ -30,55 +31,40 @@ def event(**changes: Any) -> dict[str, Any]:
     return {"e": "kline", "s": "BTCUSDT", "k": KLINE | {"x": True} | changes}
 
 
-class Ear:
-    """A listener that remembers."""
-
-    def __init__(self) -> None:
-        self.heard: list[tuple[str, object, tuple[object, ...], bool | None]] = []
-        self.garbage: list[Exception] = []
-
-    def on_raw(
-        self, symbol: str, open_ms: object, values: tuple[object, ...], *, closed: bool | None
-    ) -> None:
-        self.heard.append((symbol, open_ms, values, closed))
-
-    def on_garbage(self, error: Exception) -> None:
-        self.garbage.append(error)
-
-    async def wait_turn(self, cost: float | None = None) -> None:
-        """Nothing is asked for."""
-
-
-def tapped_binance(ear: Ear) -> Any:
-    exchange = tapped_class(ccxt.pro.binance, ear)()
+def tapped_binance(listener: RecordingListener) -> Any:
+    exchange = tapped_class(ccxt.pro.binance, listener)()
     exchange.candle_channel = Channel("1m", {"BTCUSDT": "BTC/USDT"})
     return exchange
 
 
 @pytest.fixture(scope="module")
-def ear() -> Ear:
-    return Ear()
+def listener() -> RecordingListener:
+    return RecordingListener()
 
 
 @pytest.fixture(scope="module")
-def binance(ear: Ear) -> Any:
+def binance(listener: RecordingListener) -> Any:
     # Making an instance takes long, so that one has to do for all examples.
-    return tapped_binance(ear)
+    return tapped_binance(listener)
 
 
 @pytest.mark.parametrize("field", ["s", "i", "t", "o", "h", "l", "c", "v", "x"])
-def test_a_message_without_a_field_is_counted(binance: Any, ear: Ear, field: str) -> None:
+def test_a_message_without_a_field_is_counted(
+    binance: Any, listener: RecordingListener, field: str
+) -> None:
     message = event()
     del message["k"][field]
-    heard, garbage = len(ear.heard), len(ear.garbage)
+    updates, errors = len(listener.updates), len(listener.errors)
     binance.handle_message(Line(), message)
-    assert (len(ear.heard), len(ear.garbage)) == (heard, garbage + 1)
+    assert (len(listener.updates), len(listener.errors)) == (updates, errors + 1)
 
 
-def test_a_market_nobody_asked_for_is_counted(binance: Any, ear: Ear) -> None:
-    garbage = len(ear.garbage)
+def test_a_market_that_was_not_subscribed_is_counted(
+    binance: Any, listener: RecordingListener
+) -> None:
+    errors = len(listener.errors)
     binance.handle_message(Line(), event(s="ETHUSDT"))
-    assert len(ear.garbage) == garbage + 1
+    assert len(listener.errors) == errors + 1
 
 
 JSON = st.recursive(
@@ -106,11 +92,13 @@ def test_no_value_in_a_place_that_ccxt_reads_escapes(
 
 
 @given(data=st.dictionaries(NAMES, JSON) | JSON)
-def test_a_kline_of_anything_is_told_or_counted(binance: Any, ear: Ear, data: object) -> None:
-    before = len(ear.heard) + len(ear.garbage)
+def test_a_kline_of_anything_is_told_or_counted(
+    binance: Any, listener: RecordingListener, data: object
+) -> None:
+    before = len(listener.updates) + len(listener.errors)
     kline = KLINE | {"x": True} | data if isinstance(data, dict) else data
     binance.handle_message(Line(), {"e": "kline", "k": kline})
-    told = len(ear.heard) + len(ear.garbage) - before
+    told = len(listener.updates) + len(listener.errors) - before
     assert told == 1 or kline is None
 
 
@@ -161,20 +149,20 @@ async def test_after_garbage_on_a_real_socket_candles_still_arrive(
 
 
 @pytest.fixture
-def no_readers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every exchange goes the way of those that the tap does not know."""
+def no_parsers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every exchange is parsed by ccxt, as unknown ones are."""
     monkeypatch.setattr(ccxt_tap, "MESSAGE_PARSERS", {})
 
 
-def generic(name: str, symbol: str, market_id: str) -> tuple[Any, Ear]:
+def generic(name: str, symbol: str, market_id: str) -> tuple[Any, RecordingListener]:
     """An exchange whose messages ccxt parses, with one market."""
-    ear = Ear()
-    exchange = tapped_class(getattr(ccxt.pro, name), ear)()
+    listener = RecordingListener()
+    exchange = tapped_class(getattr(ccxt.pro, name), listener)()
     base, _, quote = symbol.partition("/")
     market = {"id": market_id, "symbol": symbol, "base": base, "quote": quote, "type": "spot"}
     exchange.set_markets([exchange.safe_market_structure(market | {"spot": True})])
     exchange.watch_candles([symbol], "1m")
-    return exchange, ear
+    return exchange, listener
 
 
 def received(shared_dir: Path, file: str) -> list[Any]:
@@ -183,35 +171,35 @@ def received(shared_dir: Path, file: str) -> list[Any]:
     return [line["data"] for line in lines if line.get("dir") == "recv"]
 
 
-def closed_of(ear: Ear) -> list[Candle]:
+def closed_of(listener: RecordingListener) -> list[Candle]:
     """What is final, for somebody who has listened since the candle before the first."""
     rule = ClosingRule(MINUTE, 1_000)
-    first: list[Any] = list(ear.heard[:1])
+    first: list[Any] = list(listener.updates[:1])
     earlier = [(s, at - MINUTE.ms, values, closed) for s, at, values, closed in first]
     finals = [
         rule.on_update(symbol, open_ms, values, closed=closed, now_ms=1_800_000_000_000, now_s=0.0)
-        for symbol, open_ms, values, closed in earlier + ear.heard
+        for symbol, open_ms, values, closed in earlier + listener.updates
     ]
     return [final for final in finals if final is not None]
 
 
-@pytest.mark.usefixtures("no_readers")
+@pytest.mark.usefixtures("no_parsers")
 async def test_okx_through_ccxts_own_parser(shared_dir: Path) -> None:
-    exchange, ear = generic("okx", "BTC/USDT", "BTC-USDT")
+    exchange, listener = generic("okx", "BTC/USDT", "BTC-USDT")
     for message in received(shared_dir, "okx_watchOHLCV.jsonl"):
         exchange.handle_message(Line(), message)
-    assert ear.heard == [
+    assert listener.updates == [
         ("BTC/USDT", 1786538760000, (64040.2, 64040.2, 64025.7, 64033.5, 2.16787395), None),
         ("BTC/USDT", 1786538760000, (64040.2, 64040.2, 64025.7, 64038.2, 2.25101046), None),
     ]
     # The recording's swap is not among the markets.
-    assert len(ear.garbage) == 2
-    assert closed_of(ear) == []
+    assert len(listener.errors) == 2
+    assert closed_of(listener) == []
 
 
-@pytest.mark.usefixtures("no_readers")
+@pytest.mark.usefixtures("no_parsers")
 async def test_okx_format_closes_each_recorded_candle_by_its_successor(shared_dir: Path) -> None:
-    exchange, ear = generic("okx", "BTC/USD", "BTC-USD")
+    exchange, listener = generic("okx", "BTC/USD", "BTC-USD")
     messages = received(shared_dir, "okcoin_candles.jsonl")
     candles = [
         row
@@ -223,14 +211,14 @@ async def test_okx_format_closes_each_recorded_candle_by_its_successor(shared_di
         exchange.handle_message(Line(), message)
     confirmed = [row for row in candles if row[-1] == "1"]
     assert len(confirmed) == 1
-    assert [(c.open_ms, c.final_by, list(c.ohlcv)) for c in closed_of(ear)] == [
+    assert [(c.open_ms, c.final_by, list(c.ohlcv)) for c in closed_of(listener)] == [
         (int(row[0]), "successor", [float(value) for value in row[1:6]]) for row in confirmed
     ]
 
 
-@pytest.mark.usefixtures("no_readers")
+@pytest.mark.usefixtures("no_parsers")
 async def test_kraken_through_ccxts_own_parser(shared_dir: Path) -> None:
-    exchange, ear = generic("kraken", "BTC/USD", "XXBTZUSD")
+    exchange, listener = generic("kraken", "BTC/USD", "XXBTZUSD")
     messages = received(shared_dir, "kraken_watchOHLCV.jsonl")
     exchange.options["symbolsByIds"] = {"BTC/USD": "BTC/USD"}
     rows = [
@@ -242,25 +230,25 @@ async def test_kraken_through_ccxts_own_parser(shared_dir: Path) -> None:
     for message in messages:
         exchange.handle_message(Line(), message)
     # The first message is a snapshot: what it holds besides its newest candle is past.
-    assert [(open_ms, *values) for _, open_ms, values, _ in ear.heard] == rows[1:]
-    assert closed_of(ear) == []
+    assert [(open_ms, *values) for _, open_ms, values, _ in listener.updates] == rows[1:]
+    assert closed_of(listener) == []
 
 
-@pytest.mark.usefixtures("no_readers")
+@pytest.mark.usefixtures("no_parsers")
 async def test_bybit_through_ccxts_own_parser(shared_dir: Path) -> None:
-    exchange, ear = generic("bybit", "BTC/USDT", "BTCUSDT")
+    exchange, listener = generic("bybit", "BTC/USDT", "BTCUSDT")
     for message in received(shared_dir, "bybit_watchOHLCV.jsonl"):
         exchange.handle_message(Line(), message)
-    assert [heard[:2] for heard in ear.heard] == [("BTC/USDT", 1786538700000)] * 2
-    assert ear.heard[-1][2] == (64104.5, 64104.5, 64096.4, 64096.4, 1.017302)
+    assert [update[:2] for update in listener.updates] == [("BTC/USDT", 1786538700000)] * 2
+    assert listener.updates[-1][2] == (64104.5, 64104.5, 64096.4, 64096.4, 1.017302)
 
 
-@pytest.mark.usefixtures("no_readers")
+@pytest.mark.usefixtures("no_parsers")
 @pytest.mark.parametrize("rows", [[[]], [["x"]], [None], [[None, None]], ["text"], 7, {"a": 1}])
 async def test_what_ccxts_parser_cannot_read_does_not_escape(rows: object) -> None:
-    exchange, ear = generic("okx", "BTC/USDT", "BTC-USDT")
+    exchange, listener = generic("okx", "BTC/USDT", "BTC-USDT")
     arg = {"channel": "candle1m", "instId": "BTC-USDT"}
     exchange.handle_message(Line(), {"arg": arg, "data": rows})
     good = ["1786538760000", "4", "4", "2", "3", "1", "1", "1", "0"]
     exchange.handle_message(Line(), {"arg": arg, "data": [good]})
-    assert ear.heard[-1] == ("BTC/USDT", 1786538760000, (4.0, 4.0, 2.0, 3.0, 1.0), None)
+    assert listener.updates[-1] == ("BTC/USDT", 1786538760000, (4.0, 4.0, 2.0, 3.0, 1.0), None)

@@ -1,4 +1,4 @@
-"""The exchange's time: confined by its answers, deaf to the machine's wall clock."""
+"""The estimate of the exchange's time stays within its error and ignores the wall clock."""
 
 from __future__ import annotations
 

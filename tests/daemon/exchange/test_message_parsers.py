@@ -1,4 +1,4 @@
-"""What each exchange's messages say, by the recordings; and that anything else only counts."""
+"""Parsers read the recorded messages of exchanges; malformed ones are counted."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from daemon.exchange.message_parsers import (
 )
 from model.core.errors import BadCandle
 from tests.support.ccxt_connection import Line
+from tests.support.recording_listener import RecordingListener
 
 VALUES = ("1", "3", "0.5", "2", "9")
 MINUTE = Channel("1m", {})
@@ -120,8 +121,8 @@ def test_a_volume_in_the_place_of_okxs_flag_closes_nothing() -> None:
     ],
 )
 def test_what_is_no_candle_is_left_to_ccxt(message: dict[str, Any]) -> None:
-    for reader in MESSAGE_PARSERS.values():
-        assert reader.parse(message, MINUTE) is None
+    for parser in MESSAGE_PARSERS.values():
+        assert parser.parse(message, MINUTE) is None
 
 
 @pytest.mark.parametrize(
@@ -227,32 +228,12 @@ def test_a_refused_subscription_of_kraken_is_not_silence() -> None:
 
 @pytest.mark.parametrize("timeframe", ["6h", "12h", "1d", "1w"])
 def test_okxs_long_candles_begin_with_the_utc_day(timeframe: str) -> None:
-    exchange = tapped_class(ccxt.pro.okx, Ear())()
+    exchange = tapped_class(ccxt.pro.okx, RecordingListener())()
     market = {"id": "BTC-USDT", "symbol": "BTC/USDT", "base": "BTC", "quote": "USDT"}
     exchange.set_markets([exchange.safe_market_structure(market | {"type": "spot", "spot": True})])
     exchange.watch_candles(["BTC/USDT"], timeframe)
     assert exchange.candle_channel.interval.endswith("utc")
     assert exchange.timeframes[timeframe] == exchange.candle_channel.interval
-
-
-class Ear:
-    """A listener that counts."""
-
-    def __init__(self) -> None:
-        self.heard = 0
-        self.garbage = 0
-
-    def on_raw(
-        self, _symbol: str, _open_ms: object, _values: tuple[object, ...], *, closed: bool | None
-    ) -> None:
-        assert closed in (True, False, None)
-        self.heard += 1
-
-    def on_garbage(self, _error: Exception) -> None:
-        self.garbage += 1
-
-    async def wait_turn(self, cost: float | None = None) -> None:
-        """Nothing is asked for."""
 
 
 JSON = st.recursive(
@@ -294,31 +275,33 @@ def replaced(value: Any, path: tuple[Any, ...], by: Any) -> Any:
 
 
 @pytest.fixture(scope="module")
-def exchanges() -> dict[str, tuple[Any, Ear]]:
+def exchanges() -> dict[str, tuple[Any, RecordingListener]]:
     """A tapped instance of every kind; making one takes long, so they serve all examples."""
     made = {}
     for name in GOOD:
-        ear = Ear()
-        exchange = tapped_class(getattr(ccxt.pro, name), ear)()
+        listener = RecordingListener()
+        exchange = tapped_class(getattr(ccxt.pro, name), listener)()
         interval = "1" if name in ("bybit", "kraken") else "1m"
         names = ("BTCUSDT", "BTC-USDT", "BTC/USD")
         exchange.candle_channel = Channel(interval, dict.fromkeys(names, "BTC/USDT"))
-        made[name] = exchange, ear
+        made[name] = exchange, listener
     return made
 
 
 @pytest.mark.parametrize("name", GOOD)
-async def test_a_good_message_is_told(exchanges: dict[str, tuple[Any, Ear]], name: str) -> None:
-    exchange, ear = exchanges[name]
-    heard, garbage = ear.heard, ear.garbage
+async def test_a_good_message_is_told(
+    exchanges: dict[str, tuple[Any, RecordingListener]], name: str
+) -> None:
+    exchange, listener = exchanges[name]
+    updates, errors = len(listener.updates), len(listener.errors)
     exchange.handle_message(Line(), GOOD[name])
-    assert (ear.heard, ear.garbage) == (heard + 1, garbage)
+    assert (len(listener.updates), len(listener.errors)) == (updates + 1, errors)
 
 
 @pytest.mark.parametrize("name", GOOD)
 @given(data=st.data())
-def test_whatever_stands_anywhere_in_a_message_nothing_escapes(
-    exchanges: dict[str, tuple[Any, Ear]], name: str, data: st.DataObject
+def test_no_value_anywhere_in_a_message_raises(
+    exchanges: dict[str, tuple[Any, RecordingListener]], name: str, data: st.DataObject
 ) -> None:
     exchange, _ = exchanges[name]
     message = data.draw(st.sampled_from([GOOD[name], SNAPSHOT, *ASIDE]))
@@ -329,18 +312,18 @@ def test_whatever_stands_anywhere_in_a_message_nothing_escapes(
 @pytest.mark.parametrize("name", GOOD)
 @given(data=st.data())
 def test_a_candle_that_lacks_a_field_is_told_or_counted(
-    exchanges: dict[str, tuple[Any, Ear]], name: str, data: st.DataObject
+    exchanges: dict[str, tuple[Any, RecordingListener]], name: str, data: st.DataObject
 ) -> None:
-    exchange, ear = exchanges[name]
+    exchange, listener = exchanges[name]
     rows = [path for path in paths(GOOD[name]) if path[-1:] in (("k",), (0,))]
     path = data.draw(st.sampled_from(rows))
-    before = ear.heard + ear.garbage
+    before = len(listener.updates) + len(listener.errors)
     changed = data.draw(JSON.filter(lambda value: value is not None))
     exchange.handle_message(Line(), replaced(GOOD[name], path, changed))
-    assert ear.heard + ear.garbage == before + 1
+    assert len(listener.updates) + len(listener.errors) == before + 1
 
 
-def test_every_reader_is_of_an_exchange_that_can_be_watched() -> None:
-    for name, reader in MESSAGE_PARSERS.items():
-        assert isinstance(reader, MessageParser)
+def test_every_parser_is_of_an_exchange_that_can_be_watched() -> None:
+    for name, parser in MESSAGE_PARSERS.items():
+        assert isinstance(parser, MessageParser)
         assert getattr(ccxt.pro, name)().has["watchOHLCV"]

@@ -44,7 +44,7 @@ def test_a_shorter_ban_within_a_longer_one_changes_nothing() -> None:
     assert bans.remaining_s(130.0) == 0.0
 
 
-def test_the_first_goes_at_once_and_each_pays_for_the_next() -> None:
+def test_the_first_request_is_sent_at_once_and_later_ones_after_a_pause() -> None:
     pace = RequestPacer(0.5)
     assert pace.reserve(10.0, None) == 0.0
     assert pace.reserve(10.0, 4.0) == 0.5
@@ -53,7 +53,7 @@ def test_the_first_goes_at_once_and_each_pays_for_the_next() -> None:
 
 
 @given(st.lists(st.tuples(st.floats(0, 5), st.floats(0, 10)), min_size=2, max_size=30))
-def test_no_request_starts_before_the_one_before_it_is_paid_for(
+def test_no_request_starts_before_the_pause_of_the_one_before_it_is_over(
     requests: list[tuple[float, float]],
 ) -> None:
     pace, now_s, free_s = RequestPacer(0.1), 0.0, 0.0

@@ -1,4 +1,4 @@
-"""What is made of the values that ccxt resolves, whatever their shape."""
+"""Candles are found in every shape of value that ccxt resolves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An exchange that answers without end, or with a bomb of zeros, is given up in time."""
+"""A response without end, or with a decompression bomb, is dropped in time."""
 
 from __future__ import annotations
 

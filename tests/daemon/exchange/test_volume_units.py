@@ -1,19 +1,21 @@
-"""The same candle has the same volume by websocket and by REST, for every exchange and market."""
+"""Stream and history count volume in the same unit, for every exchange and kind of market."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import ccxt.pro
 import pytest
 
 from daemon.exchange.ccxt_client import make_exchange
 from daemon.exchange.ccxt_tap import tapped_class
-from daemon.exchange.source import parse_symbol
+from daemon.exchange.source import market_fields, parse_symbol
 from daemon.exchange.volume_units import VOLUME_UNITS, Alignment, Unit, VolumeUnit, is_unit_known
 from tests.exchange_messages.volume_sample import BASE, CONTRACTS, OPEN_MS, QUOTE, Sample
 from tests.exchange_messages.volume_samples import SAMPLES
+from tests.support.ccxt_connection import Line
+from tests.support.recording_listener import RecordingListener
 
 VOLUMES = {Unit.BASE: float(BASE), Unit.QUOTE: float(QUOTE), Unit.CONTRACTS: float(CONTRACTS)}
 COMPARED = [
@@ -41,42 +43,18 @@ WITH_EXPIRY = [
 ]
 
 
-class Ear:
-    """A listener that remembers volumes."""
-
-    def __init__(self) -> None:
-        self.volumes: list[float] = []
-        self.garbage: list[Exception] = []
-
-    def on_raw(
-        self, symbol: str, open_ms: object, values: Sequence[Any], *, closed: bool | None
-    ) -> None:
-        del symbol, open_ms, closed
-        self.volumes.append(float(values[4]))
-
-    def on_garbage(self, error: Exception) -> None:
-        self.garbage.append(error)
-
-    async def wait_turn(self, cost: float | None = None) -> None:
-        """Nothing is asked for."""
-
-
-class Line:
-    """Where a message comes from; keeps what ccxt resolves."""
-
-    futures: ClassVar[dict[str, Any]] = {}
+class ResolvingLine(Line):
+    """A connection that keeps what ccxt resolves."""
 
     def __init__(self, sample: Sample) -> None:
+        super().__init__()
         self.url = sample.url
-        self.subscriptions = dict(sample.subscriptions)
+        self.subscriptions |= sample.subscriptions
         self.resolved: list[Any] = []
 
-    def resolve(self, result: object, *_hash: object) -> object:
+    def resolve(self, result: object, _hash: object = None) -> object:
         self.resolved.append(result)
         return result
-
-    def reject(self, error: object, *_hash: object) -> object:
-        return error
 
     def volume(self) -> float:
         """Of the newest row that was resolved; perhaps beside its symbol and timeframe."""
@@ -88,30 +66,12 @@ class Line:
 
 def market_of(kind: str, sample: Sample, *, dated: bool = False) -> dict[str, Any]:
     """A ccxt market, as far as candles need it."""
-    base, quote = "BTC", "USDT"
-    settle = {"spot": None, "linear": quote, "inverse": base}[kind]
-    contract = kind != "spot"
-    ending = f":{settle}" + ("-271231" if dated else "") if contract else ""
-    market = {
+    contract = {"spot": "", "linear": ":USDT", "inverse": ":BTC"}[kind]
+    symbol = f"BTC/USDT{contract}" + ("-271231" if dated else "")
+    market = market_fields(symbol) | {
         "id": sample.market_id,
-        "symbol": f"{base}/{quote}{ending}",
-        "base": base,
-        "quote": quote,
-        "settle": settle,
-        "baseId": base,
-        "quoteId": quote,
-        "settleId": settle,
-        "type": "future" if dated else "swap" if contract else "spot",
-        "spot": not contract,
-        "swap": contract and not dated,
-        "future": dated,
-        "option": False,
-        "contract": contract,
-        "linear": kind == "linear" if contract else None,
-        "inverse": kind == "inverse" if contract else None,
         "contractSize": 0.1 if contract else None,
         "expiry": 1_830_211_200_000 if dated else None,
-        "active": True,
     }
     return market | dict(sample.market)
 
@@ -124,14 +84,17 @@ def knowing(exchange: Any, market: dict[str, Any]) -> Any:
 
 def streamed(name: str, sample: Sample, market: dict[str, Any]) -> float:
     """The volume that the daemon reads from the stream."""
-    ear, line = Ear(), Line(sample)
-    exchange = knowing(make_exchange(name, wrap=lambda base: tapped_class(base, ear)), market)
+    listener, line = RecordingListener(), ResolvingLine(sample)
+    exchange = knowing(make_exchange(name, wrap=lambda base: tapped_class(base, listener)), market)
     exchange.watch_candles([market["symbol"]], "1m")
     # Some classes of ccxt cannot use a cache that they have not made themselves.
     exchange.ohlcvs = {}
     exchange.handle_message(line, sample.stream)
-    assert ear.garbage == []
-    return ear.volumes[-1] if ear.volumes else line.volume()
+    assert listener.errors == []
+    if not listener.updates:
+        return line.volume()
+    values: Sequence[Any] = listener.updates[-1][2]
+    return float(values[4])
 
 
 async def fetched(name: str, sample: Sample, market: dict[str, Any]) -> float:
@@ -174,13 +137,15 @@ async def test_futures_that_expire_count_as_perpetuals_do(known: VolumeUnit) -> 
 async def test_a_spot_candle_of_gate_without_a_base_volume_is_refused() -> None:
     sample = SAMPLES["gate"]("spot")
     market = market_of("spot", sample)
-    ear = Ear()
-    exchange = knowing(make_exchange("gate", wrap=lambda base: tapped_class(base, ear)), market)
+    listener = RecordingListener()
+    exchange = knowing(
+        make_exchange("gate", wrap=lambda base: tapped_class(base, listener)), market
+    )
     exchange.watch_candles([market["symbol"]], "1m")
     result = {key: value for key, value in sample.stream["result"].items() if key != "a"}
-    exchange.handle_message(Line(sample), sample.stream | {"result": result})
-    assert ear.volumes == []
-    assert len(ear.garbage) == 1
+    exchange.handle_message(ResolvingLine(sample), sample.stream | {"result": result})
+    assert listener.updates == []
+    assert len(listener.errors) == 1
 
 
 def test_every_exchange_that_ccxt_can_watch_candles_of_is_in_the_table() -> None:

@@ -1,4 +1,4 @@
-"""What a broker may send to a publisher; anything else is one clear error."""
+"""Packets from a broker are decoded; invalid ones raise one clear error."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_each_packet_says_one_thing(codec: Codec, packet: str, event: object) ->
 @pytest.mark.parametrize("codec", [Codec5(), Codec311()])
 @pytest.mark.parametrize("packet", ["20 ff ff ff 7f", "40 ff ff ff ff", "20 80 80 08", "40 01 00"])
 def test_what_is_not_mqtt_is_refused_before_it_fills_the_memory(codec: Codec, packet: str) -> None:
-    with pytest.raises(BrokerError, match="sends what is not MQTT"):
+    with pytest.raises(BrokerError, match="sends invalid MQTT"):
         codec.read(memoryview(bytes.fromhex(packet)))
 
 
@@ -106,5 +106,5 @@ def test_the_will_asks_for_no_more_than_the_limits_allow(
 
 @pytest.mark.parametrize("packet", ["20 06 00 00 03 21 00 00", "20 08 00 00 05 27 00 00 00 00"])
 def test_a_limit_of_nothing_is_no_mqtt(packet: str) -> None:
-    with pytest.raises(BrokerError, match="sends what is not MQTT 5"):
+    with pytest.raises(BrokerError, match="sends invalid MQTT 5"):
         Codec5().read(memoryview(bytes.fromhex(packet)))

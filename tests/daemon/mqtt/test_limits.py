@@ -1,4 +1,4 @@
-"""What is asked of a broker after it has refused or hung up."""
+"""Fewer features are used after a broker has refused or closed connections."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_a_guess_that_was_taken_does_not_stand_for_everything() -> None:
     assert negotiation.limits == NO_RETAIN
 
 
-def test_steps_that_are_left_are_told() -> None:
+def test_it_reports_whether_steps_are_left() -> None:
     negotiation = Negotiation(max_closes=1)
     assert [negotiation.on_closed_early() for _ in range(3)] == [True, True, False]
 
@@ -68,7 +68,7 @@ def test_a_guess_is_told_from_what_the_broker_named() -> None:
     assert negotiation.limits == Limits(0, retains=False)
 
 
-def test_what_is_lacking_is_said_with_what_it_means() -> None:
+def test_missing_features_are_described_with_their_consequences() -> None:
     assert NO_LIMITS.describe() == ""
     assert "no retained messages" in NO_RETAIN.describe()
     assert "QoS 0 only" in NO_QOS_1.describe()

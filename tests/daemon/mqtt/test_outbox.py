@@ -1,4 +1,4 @@
-"""The outbox keeps the newest, stays bounded, and never hands out what has expired."""
+"""The outbox keeps the newest messages, stays bounded and hands out no expired one."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_a_full_box_gives_up_its_oldest() -> None:
     assert box.offer(message("c")) is first
 
 
-def test_what_nobody_is_promised_takes_no_others_place() -> None:
+def test_a_qos_0_message_replaces_no_other_one() -> None:
     box = Outbox(2)
     promised, provisional = message("a"), message("b")._replace(qos=0)
     box.offer(promised)

@@ -1,4 +1,4 @@
-"""What consumers see of the publisher on a real mosquitto, whatever becomes of the broker."""
+"""The publisher against a real mosquitto that stops, restarts and denies."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from tests.sandbox.scaled import stopwatch
 from tests.support.publisher_harness import (
     PASSWORD,
     STATUS,
-    Trial,
-    all_of,
-    arrives,
-    connected,
+    PublisherHarness,
+    next_message,
+    received_messages,
     running,
     state,
     until,
+    wait_connected,
 )
 from tests.support.servers import (
     HOST,
@@ -54,12 +54,12 @@ def seconds_since(began_s: float) -> int:
 
 async def test_a_forecast_is_retained_and_expires_with_its_use(broker: Mosquitto) -> None:
     with mosquitto_sub(broker.port, "candlecast/#") as live:
-        async with running(Trial(broker.port)) as trial:
+        async with running(PublisherHarness(broker.port)) as trial:
             assert await state(live) == "starting"
             began_s = time.monotonic()
             for symbol, valid_ms in (("A/B", 59_001), ("C/D:D", 1), ("E/F", 1_000)):
                 trial.publisher.offer(trial.forecast(symbol, symbol, valid_ms))
-            got = [await arrives(live) for _ in range(3)]
+            got = [await next_message(live) for _ in range(3)]
             await until(lambda: trial.outcome("published") == 3)
         assert [(m["topic"], m["payload"], m["qos"]) for m in got] == [
             ("candlecast/v1/binance/A-B/1m/prediction", "A/B", 1),
@@ -71,43 +71,43 @@ async def test_a_forecast_is_retained_and_expires_with_its_use(broker: Mosquitto
         assert 60 - seconds_since(began_s) <= expiries[0] <= 60
         assert set(expiries[1:]) <= {0, 1}
     with mosquitto_sub(broker.port, "candlecast/+/+/A-B/#") as later:
-        message = await arrives(later)
+        message = await next_message(later)
         assert (message["payload"], message["retain"]) == ("A/B", 1)
 
 
 async def test_expiry_is_never_zero_which_mosquitto_takes_for_never(broker: Mosquitto) -> None:
-    async with running(Trial(broker.port)) as trial:
+    async with running(PublisherHarness(broker.port)) as trial:
         trial.publisher.offer(trial.forecast("A/B", "soon gone", 1))
         await until(lambda: trial.outcome("published") == 1)
         await asyncio.sleep(2.1)
     with mosquitto_sub(broker.port, "candlecast/+/+/A-B/#") as later:
-        assert await all_of(later) == []
+        assert await received_messages(later) == []
 
 
 async def test_what_has_no_time_left_is_not_sent_but_counted(broker: Mosquitto) -> None:
     with mosquitto_sub(broker.port, "candlecast/v1/binance/#") as live:
-        async with running(Trial(broker.port)) as trial:
+        async with running(PublisherHarness(broker.port)) as trial:
             trial.publisher.offer(trial.forecast("A/B", "gone", 0))
             trial.publisher.offer(trial.forecast("A/C", "there"))
-            assert (await arrives(live))["payload"] == "there"
+            assert (await next_message(live))["payload"] == "there"
             assert trial.outcome("dropped") == 1
             await until(lambda: trial.outcome("published") == 1)
 
 
 async def test_version_3_retains_no_forecast_but_the_status(broker: Mosquitto) -> None:
     with mosquitto_sub(broker.port, "candlecast/v1/binance/#") as live:
-        async with running(Trial(broker.port, version="3.1.1")) as trial:
+        async with running(PublisherHarness(broker.port, version="3.1.1")) as trial:
             trial.publisher.offer(trial.forecast("A/B", "there"))
-            assert (await arrives(live))["payload"] == "there"
+            assert (await next_message(live))["payload"] == "there"
     with mosquitto_sub(broker.port, "candlecast/#") as later:
         assert await state(later) == "starting (retained)"
-        assert await all_of(later) == []
+        assert await received_messages(later) == []
 
 
-async def test_the_status_is_said_once_per_news_and_on_every_connection(
+async def test_the_status_is_published_once_per_change_and_on_every_connection(
     broker: Mosquitto, tmp_path: Path
 ) -> None:
-    async with running(Trial(broker.port)) as trial:
+    async with running(PublisherHarness(broker.port)) as trial:
         publisher = trial.publisher
         with mosquitto_sub(broker.port, STATUS) as live:
             assert (await state(live)).startswith("starting")
@@ -115,17 +115,17 @@ async def test_the_status_is_said_once_per_news_and_on_every_connection(
                 publisher.announce("online", (), "v1")
             assert await state(live) == "online"
             publisher.announce("degraded", ["A/B"], "v1")
-            message = json.loads((await arrives(live))["payload"])
+            message = json.loads((await next_message(live))["payload"])
             assert message["stale_symbols"] == ["A/B"]
             assert (message["schema"], message["instance"], message["model"]) == (1, "tester", "v1")
             assert message["since_ms"] == trial.clock.wall_ms()
-            assert await all_of(live) == []
+            assert await received_messages(live) == []
         for end in (broker.stop, broker.kill):
             end()
             await until(lambda: not publisher.connected.is_set())
             # The new one has lost everything: it keeps nothing on disk.
             broker.start()
-            await connected(trial)
+            await wait_connected(trial)
             with mosquitto_sub(broker.port, STATUS) as live:
                 assert (await state(live)).startswith("degraded")
     assert not list(tmp_path.glob("*.db"))
@@ -134,7 +134,7 @@ async def test_the_status_is_said_once_per_news_and_on_every_connection(
 async def test_the_will_says_offline_when_the_process_is_cut_off(broker: Mosquitto) -> None:
     with mosquitto_sub(broker.port, STATUS) as live:
         with suppress(asyncio.CancelledError):
-            async with running(Trial(broker.port)) as trial:
+            async with running(PublisherHarness(broker.port)) as trial:
                 assert await state(live) == "starting"
                 cut_connections(broker.port)
                 assert await state(live) == "offline"
@@ -142,7 +142,7 @@ async def test_the_will_says_offline_when_the_process_is_cut_off(broker: Mosquit
                 assert await state(live) == "starting"
                 trial.publisher.announce("online", (), None)
                 assert await state(live) == "online"
-        assert await all_of(live) == []
+        assert await received_messages(live) == []
 
 
 def cut_connections(port: int) -> None:
@@ -156,26 +156,26 @@ def cut_connections(port: int) -> None:
             continue
 
 
-async def test_the_farewell_says_stopping_then_offline_after_all_forecasts(
+async def test_shutdown_publishes_stopping_then_offline_after_all_forecasts(
     broker: Mosquitto,
 ) -> None:
     with mosquitto_sub(broker.port, "candlecast/#") as live:
-        async with running(Trial(broker.port)) as trial:
+        async with running(PublisherHarness(broker.port)) as trial:
             assert await state(live) == "starting"
             for number in range(70):
                 trial.publisher.offer(trial.forecast(f"S{number}/U", "x"))
             await trial.publisher.shutdown(MAX_WAIT_S)
-        got = [await arrives(live) for _ in range(72)]
+        got = [await next_message(live) for _ in range(72)]
         said = [json.loads(m["payload"])["state"] for m in got if m["topic"] == STATUS]
         assert said == ["stopping", "offline"]
         assert got[-1]["topic"] == STATUS
-        assert await all_of(live) == []
+        assert await received_messages(live) == []
     with mosquitto_sub(broker.port, STATUS) as later:
         assert await state(later) == "offline (retained)"
 
 
-async def test_a_farewell_without_a_broker_gives_up(caplog: pytest.LogCaptureFixture) -> None:
-    async with running(Trial(free_port())) as trial, stopwatch() as taken_s:
+async def test_shutdown_without_a_broker_ends_in_time(caplog: pytest.LogCaptureFixture) -> None:
+    async with running(PublisherHarness(free_port())) as trial, stopwatch() as taken_s:
         await trial.publisher.shutdown(0.2)
         assert taken_s() < 5.0
     assert "the status offline was not published" in caplog.text
@@ -185,9 +185,9 @@ async def test_a_farewell_without_a_broker_gives_up(caplog: pytest.LogCaptureFix
 async def test_what_was_cut_off_goes_out_again_the_same_and_counts_once(
     broker: Mosquitto, version: str
 ) -> None:
-    trial = Trial(broker.port, version=version)
+    trial = PublisherHarness(broker.port, version=version)
     async with running(trial):
-        await connected(trial)
+        await wait_connected(trial)
         trial.publisher.offer(trial.forecast("A/A", "acknowledged"))
         await until(lambda: trial.outcome("published") == 1)
         # It takes messages in no more, so they are on their way when the connection ends.
@@ -206,7 +206,7 @@ async def test_what_was_cut_off_goes_out_again_the_same_and_counts_once(
         returned_s = time.monotonic()
         with mosquitto_sub(broker.port, "candlecast/v1/binance/#") as live:
             await until(lambda: trial.outcome("published") == 4)
-            got = {m["payload"]: m for m in await all_of(live)}
+            got = {m["payload"]: m for m in await received_messages(live)}
     if version == "5":
         assert set(got) == {"acknowledged", "valid", "newer", "second"}
         remaining = got["acknowledged"]["properties"]["message-expiry-interval"]
@@ -220,9 +220,9 @@ async def test_a_broker_that_comes_and_goes_under_load_loses_nothing_valid(
     broker: Mosquitto, caplog: pytest.LogCaptureFixture
 ) -> None:
     offered = 0
-    trial = Trial(broker.port)
+    trial = PublisherHarness(broker.port)
     async with running(trial):
-        await connected(trial)
+        await wait_connected(trial)
         for end in (broker.kill, broker.stop, broker.kill):
             for number in range(300):
                 if number == 150:
@@ -232,18 +232,18 @@ async def test_a_broker_that_comes_and_goes_under_load_loses_nothing_valid(
                 if number % 7 == 0:
                     await asyncio.sleep(0)
             broker.start()
-            await connected(trial)
+            await wait_connected(trial)
         with mosquitto_sub(broker.port, "candlecast/v1/binance/#") as live:
             await until(lambda: trial.outcome("published") + trial.outcome("dropped") == offered)
             newest: dict[str, int] = {}
-            for message in await all_of(live):
+            for message in await received_messages(live):
                 newest[message["topic"]] = int(message["payload"])
     assert sorted(newest.values()) == list(range(offered - 90, offered))
     assert "refuses" not in caplog.text
 
 
 async def test_offer_never_waits_nor_grows_without_a_broker() -> None:
-    trial = Trial(free_port())
+    trial = PublisherHarness(free_port())
     async with running(trial):
         for number in range(10_000):
             trial.publisher.offer(trial.forecast(f"S{number}/U", "x"))
@@ -251,31 +251,31 @@ async def test_offer_never_waits_nor_grows_without_a_broker() -> None:
         assert trial.outcome("dropped") == 9_900
 
 
-async def test_what_nobody_is_promised_does_not_wait_for_a_broker(broker: Mosquitto) -> None:
+async def test_a_qos_0_message_does_not_wait_for_a_broker(broker: Mosquitto) -> None:
     batch = Outgoing("batch/1", "candlecast/v1/binance/1m/batch", b"all", qos=0, retain=False)
-    trial = Trial(broker.port)
+    trial = PublisherHarness(broker.port)
     trial.publisher.offer(batch)
     assert len(trial.outbox) == 0
     with mosquitto_sub(broker.port, batch.topic) as live:
         async with running(trial):
-            await connected(trial)
+            await wait_connected(trial)
             trial.publisher.offer(batch)
-            assert (await arrives(live))["payload"] == "all"
+            assert (await next_message(live))["payload"] == "all"
 
 
-async def test_an_absent_broker_is_said_once_and_so_is_its_return(
+async def test_an_absent_broker_and_its_return_are_logged_once_each(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "candlecast.mqtt")
     broker = Mosquitto(tmp_path)
-    trial = Trial(broker.port)
+    trial = PublisherHarness(broker.port)
     async with running(trial):
         await until(lambda: caplog.records)
         trial.publisher.offer(trial.forecast("A/B", "waited"))
         assert trial.metrics.registry.get_sample_value("candlecast_mqtt_connected") == 0
         broker.start()
         try:
-            await connected(trial)
+            await wait_connected(trial)
             await until(lambda: trial.outcome("published") == 1)
             await until(lambda: len(caplog.records) == 2)
         finally:
@@ -289,7 +289,7 @@ async def test_an_absent_broker_is_said_once_and_so_is_its_return(
 async def test_wrong_credentials_end_it_with_one_line(tmp_path: Path, version: str) -> None:
     passwords = password_file(tmp_path, "trader", "right")
     with mosquitto(tmp_path, "allow_anonymous false", f"password_file {passwords}") as server:
-        trial = Trial(server.port, version=version, username="trader")
+        trial = PublisherHarness(server.port, version=version, username="trader")
         with pytest.raises(BrokerError) as caught:
             async with asyncio.timeout(MAX_WAIT_S):
                 await trial.publisher.run()
@@ -310,10 +310,10 @@ async def test_a_user_who_may_not_publish_is_told(tmp_path: Path, queued: str) -
     )
     with mosquitto(tmp_path, f"acl_file {acl}", queued) as server, denied:
         async with asyncio.timeout(MAX_WAIT_S):
-            await Trial(server.port).publisher.run()
+            await PublisherHarness(server.port).publisher.run()
 
 
-async def test_a_denied_topic_is_counted_and_spared_while_the_others_go_on(
+async def test_a_denied_topic_is_counted_and_paused_while_others_are_published(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     acl = tmp_path / "acl"
@@ -323,29 +323,29 @@ async def test_a_denied_topic_is_counted_and_spared_while_the_others_go_on(
         mosquitto(tmp_path, f"acl_file {acl}") as server,
         mosquitto_sub(server.port, "candlecast/+/+/A-B/#") as live,
     ):
-        async with running(Trial(server.port)) as trial:
-            await connected(trial)
+        async with running(PublisherHarness(server.port)) as trial:
+            await wait_connected(trial)
             trial.publisher.offer(trial.forecast("C/D", "denied"))
             await until(lambda: trial.outcome("dropped") == 1)
             trial.publisher.offer(trial.forecast("C/D", "spared"))
             assert trial.outcome("dropped") == 2
             trial.publisher.offer(trial.forecast("A/B", "taken"))
-            assert (await arrives(live))["payload"] == "taken"
+            assert (await next_message(live))["payload"] == "taken"
             await until(lambda: trial.outcome("published") == 1)
     lines = [r.getMessage() for r in caplog.records if "denies" in r.getMessage()]
     assert len(lines) == 1
     assert "candlecast/v1/binance/C-D/1m/prediction" in lines[0]
 
 
-async def test_what_is_larger_than_the_broker_takes_is_counted_and_costs_no_connection(
+async def test_a_message_that_is_too_large_is_counted_and_costs_no_connection(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with (
         mosquitto(tmp_path, "max_packet_size 1000") as server,
         mosquitto_sub(server.port, "candlecast/v1/binance/#") as live,
     ):
-        async with running(Trial(server.port)) as trial:
-            await connected(trial)
+        async with running(PublisherHarness(server.port)) as trial:
+            await wait_connected(trial)
             batch = trial.forecast("A/B", 1_000 * "x")._replace(
                 key="batch", topic="candlecast/v1/binance/1m/batch", qos=0, retain=False
             )
@@ -353,7 +353,7 @@ async def test_what_is_larger_than_the_broker_takes_is_counted_and_costs_no_conn
                 trial.publisher.offer(message)
             trial.publisher.announce("degraded", 100 * ["TOO/MANY"], None)
             trial.publisher.offer(trial.forecast("A/B", "taken"))
-            assert (await arrives(live))["payload"] == "taken"
+            assert (await next_message(live))["payload"] == "taken"
             await until(lambda: trial.outcome("published") == 1)
             value = trial.metrics.registry.get_sample_value
             assert value("candlecast_mqtt_denied_total") == 3

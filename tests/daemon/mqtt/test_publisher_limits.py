@@ -1,4 +1,4 @@
-"""The publisher with brokers that do not offer all of MQTT."""
+"""The publisher against brokers that lack retained messages or QoS 1."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ import pytest
 
 from model.core.errors import BrokerError
 from tests.faults.proxy import FaultProxy
-from tests.support.publisher_harness import STATUS, Trial, connected, running, until
+from tests.support.publisher_harness import STATUS, PublisherHarness, running, until, wait_connected
 from tests.support.scripted_broker import (
     ACCEPTED_311,
-    FakeBroker,
     Published,
-    WillOf,
+    ScriptedBroker,
+    Will,
     acknowledged,
     always,
     denied,
@@ -82,7 +82,7 @@ async def test_forecasts_status_and_will_arrive_whatever_mosquitto_lacks(
         async with (
             listening(server.port) as heard,
             FaultProxy(server.port, random.Random(1)) as proxy,
-            running(Trial(proxy.port, version=version)) as trial,
+            running(PublisherHarness(proxy.port, version=version)) as trial,
         ):
             trial.publisher.offer(trial.forecast("A/B", "there"))
             await heard.until("there")
@@ -104,7 +104,7 @@ async def test_forecasts_status_and_will_arrive_whatever_mosquitto_lacks(
 
 async def test_a_broker_that_has_learnt_to_retain_is_asked_for_it_again(tmp_path: Path) -> None:
     with mosquitto(tmp_path, NO_RETAIN) as server:
-        async with running(Trial(server.port)) as trial:
+        async with running(PublisherHarness(server.port)) as trial:
             trial.publisher.offer(trial.forecast("A/B", "there"))
             await until(lambda: trial.outcome("published") == 1)
             server.kill()
@@ -112,7 +112,7 @@ async def test_a_broker_that_has_learnt_to_retain_is_asked_for_it_again(tmp_path
             server.configure()
             server.start()
             trial.publisher.announce("online", (), None)
-            await connected(trial)
+            await wait_connected(trial)
             await trial.publisher.shutdown(5.0)
         async with listening(server.port) as later:
             await later.until("offline")
@@ -120,20 +120,20 @@ async def test_a_broker_that_has_learnt_to_retain_is_asked_for_it_again(tmp_path
 
 @asynccontextmanager
 async def published_to(
-    on_login: Callable[[WillOf], bytes | None],
+    on_login: Callable[[Will], bytes | None],
     on_publish: Callable[[Published], bytes | None],
     version: str = "5",
     keepalive_s: int = 30,
-) -> AsyncIterator[tuple[FakeBroker, Trial]]:
+) -> AsyncIterator[tuple[ScriptedBroker, PublisherHarness]]:
     """A running publisher at a broker that answers so."""
     async with (
-        FakeBroker(on_login, on_publish, version) as broker,
-        running(Trial(broker.port, version=version, keepalive_s=keepalive_s)) as trial,
+        ScriptedBroker(on_login, on_publish, version) as broker,
+        running(PublisherHarness(broker.port, version=version, keepalive_s=keepalive_s)) as trial,
     ):
         yield broker, trial
 
 
-def accepting(**announced: object) -> Callable[[WillOf], bytes]:
+def accepting(**announced: object) -> Callable[[Will], bytes]:
     return always(mqtt5.ConnAckPacket(**announced).write())  # type: ignore[arg-type]
 
 
@@ -157,7 +157,7 @@ async def test_what_a_login_is_answered_with_is_heeded(
         trial.publisher.offer(trial.forecast("A/B", "there"))
         await until(lambda: trial.outcome("published") == 1)
         await until(lambda: any(m.payload == b"there" for m in broker.published))
-    assert broker.wills == [WillOf(1, retain=True)]
+    assert broker.wills == [Will(1, retain=True)]
     assert {(m.qos, m.retain) for m in broker.published} == {(qos, retain)}
 
 
@@ -170,7 +170,7 @@ async def test_the_broker_s_keep_alive_counts_and_so_does_its_receive_maximum() 
 
     login = accepting(server_keep_alive=1, receive_max=1)
     async with published_to(login, keep, keepalive_s=600) as (broker, trial):
-        await connected(trial)
+        await wait_connected(trial)
         trial.publisher.offer(trial.forecast("A/B", "has to wait"))
         await until(lambda: broker.pings == 1)
         assert len(waiting) == 1
@@ -186,7 +186,7 @@ async def test_a_refusal_after_a_message_is_heeded_as_well() -> None:
     async with published_to(accepting(), refuse) as (broker, trial):
         trial.publisher.offer(trial.forecast("A/B", "there"))
         await until(lambda: trial.outcome("published") == 1)
-    assert broker.wills == [WillOf(1, retain=True), WillOf(1, retain=False)]
+    assert broker.wills == [Will(1, retain=True), Will(1, retain=False)]
 
 
 @pytest.mark.parametrize("version", ["5", "3.1.1"])
@@ -201,11 +201,11 @@ async def test_a_broker_that_closes_on_a_retained_message_gets_unretained_ones(
     async with published_to(login, close, version) as (broker, trial):
         trial.publisher.offer(trial.forecast("A/B", "there"))
         await until(lambda: trial.outcome("published") == 1)
-        assert broker.wills[-1] == WillOf(1, retain=False)
+        assert broker.wills[-1] == Will(1, retain=False)
         await until(lambda: said(caplog, NO_RETAIN_SAID) == 1)
 
 
-async def test_a_broker_that_was_lost_with_a_reason_is_still_known_to_take_everything() -> None:
+async def test_a_broker_lost_with_a_reason_keeps_all_features() -> None:
     """After it has acknowledged messages, some closed logins give up no feature."""
     shutting_down = mqtt5.DisconnectPacket(
         reason_code=mqtt5.DisconnectReasonCode.SERVER_SHUTTING_DOWN
@@ -213,7 +213,7 @@ async def test_a_broker_that_was_lost_with_a_reason_is_still_known_to_take_every
     accepted = accepting()
     logins = 0
 
-    def login(will: WillOf) -> bytes | None:
+    def login(will: Will) -> bytes | None:
         nonlocal logins
         logins += 1
         return None if 1 < logins < 6 else accepted(will)
@@ -225,7 +225,7 @@ async def test_a_broker_that_was_lost_with_a_reason_is_still_known_to_take_every
         trial.publisher.offer(trial.forecast("A/B", "there"))
         await until(lambda: trial.outcome("published") == 1)
     assert len(broker.wills) == 6
-    assert set(broker.wills) == {WillOf(1, retain=True)}
+    assert set(broker.wills) == {Will(1, retain=True)}
 
 
 async def test_a_broker_that_closes_on_everything_publishes_nothing(
@@ -237,7 +237,7 @@ async def test_a_broker_that_closes_on_everything_publishes_nothing(
     async with published_to(always(ACCEPTED_311), close, "3.1.1") as (broker, trial):
         trial.publisher.offer(trial.forecast("A/B", "there"))
         await until(lambda: len(broker.wills) == 10)
-        assert broker.wills[-1] == WillOf(1, retain=True)
+        assert broker.wills[-1] == Will(1, retain=True)
         assert trial.outcome("published") == 0
     assert said(caplog, "no MQTT broker at") == 1
 
@@ -265,10 +265,10 @@ async def test_a_refusal_for_good_is_one_line_that_says_what_to_do(
     answer: mqtt5.ConnAckPacket | bytes, words: str
 ) -> None:
     raw = answer if isinstance(answer, bytes) else answer.write()
-    async with FakeBroker(always(raw), acknowledged) as broker:
+    async with ScriptedBroker(always(raw), acknowledged) as broker:
         with pytest.raises(BrokerError, match=words) as caught:
             async with asyncio.timeout(MAX_WAIT_S):
-                await Trial(broker.port).publisher.run()
+                await PublisherHarness(broker.port).publisher.run()
     assert "\n" not in str(caught.value)
 
 

@@ -1,4 +1,4 @@
-"""Topics as promised, and no symbol that reaches beyond its own level."""
+"""Topics have the documented form, and no symbol reaches beyond its level."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from daemon.sandbox.exchange import SandboxExchange
 from model.core.errors import ConfigError
 from tests.sandbox.scaled import second_playback
 from tests.support.certificates import Authority
-from tests.support.forward_proxy import ForwardProxy, by_tls
+from tests.support.forward_proxy import ForwardProxy, tls_endpoint
 from tests.support.servers import HOST, MAX_WAIT_S
 
 NAMES = ("http", "https", "all", "no", "ws", "wss")
@@ -44,7 +44,7 @@ async def behind(
     context = server_context(pair.certificate, pair.key)
     async with SandboxExchange(second_playback(2)) as sandbox:
         rest, ws = (int(url.rsplit(":", 1)[1]) for url in (sandbox.rest_url, sandbox.ws_url))
-        async with by_tls(rest, context) as safe_rest, by_tls(ws, context) as safe_ws:
+        async with tls_endpoint(rest, context) as safe_rest, tls_endpoint(ws, context) as safe_ws:
             ports = (safe_rest, safe_ws) if tls else (rest, ws)
             hosts = dict(zip(("rest.exchange.test", "ws.exchange.test"), ports, strict=True))
             async with ForwardProxy(hosts, login) as proxy:
@@ -99,12 +99,12 @@ async def test_candles_come_through_the_proxy_by_rest_and_websocket(
             await exchange.close()
         assert proxy.refused == 0
         if tls:
-            assert set(proxy.asked) == {
+            assert set(proxy.requests) == {
                 "CONNECT rest.exchange.test:443",
                 "CONNECT ws.exchange.test:443",
             }
         else:
-            assert set(proxy.asked) == {
+            assert set(proxy.requests) == {
                 "GET http://rest.exchange.test",
                 "GET ws://ws.exchange.test",
             }

@@ -1,4 +1,4 @@
-"""The board shows what consumers were told, scored as it was told, without cutting a number."""
+"""The board shows and scores the published forecasts and cuts no number."""
 
 from __future__ import annotations
 
