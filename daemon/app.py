@@ -331,7 +331,7 @@ class App:
         settings = self._settings
         # One more than the window: the newest forecast still waits for its candle.
         limit = settings.accuracy.window + 1
-        await self._recorder.read(
+        await self._recorder.execute(
             lambda history: self._accuracy.restore(
                 history.outcomes(settings.exchange.name, settings.trading.timeframe, limit)
             )

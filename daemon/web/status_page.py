@@ -260,7 +260,7 @@ class StatusPage:
         def read(history: History) -> dict[str, list[ForecastRow]]:
             return {s: history.forecasts(exchange, s, frame.text, limit) for s in windows}
 
-        forecasts = await self._recorder.read(read)
+        forecasts = await self._recorder.execute(read)
         return {
             symbol: series(window, frame.ms, forecasts[symbol], limit)
             for symbol, window in windows.items()

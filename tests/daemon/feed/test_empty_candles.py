@@ -68,5 +68,5 @@ async def test_a_repaired_candle_is_counted_told_and_written_down(
     assert path.published.forecasts[-1]["window"]["repaired"] == 1
     assert path.sample("candlecast_feed_repaired_total") == 1
     await path.recorder.flush()
-    (stored,) = await path.recorder.read(lambda h: h.candles("binance", "A/U", "1m", 1))
+    (stored,) = await path.recorder.execute(lambda h: h.candles("binance", "A/U", "1m", 1))
     assert (stored.repaired, stored.ohlcv) == (True, odd.ohlcv)

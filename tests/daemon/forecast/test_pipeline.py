@@ -168,7 +168,7 @@ async def test_after_a_revision_the_next_forecast_is_that_of_a_fresh_window(
     assert path.published.forecasts == before
     assert path.sample("candlecast_feed_candles_total", verdict="revised") == 1
     await path.recorder.flush()
-    stored = await path.recorder.read(lambda h: h.candles("binance", "A/U", "1m", CAPACITY))
+    stored = await path.recorder.execute(lambda h: h.candles("binance", "A/U", "1m", CAPACITY))
     assert stored[-1 - age].ohlcv == tuple(market.values["A/U"][CAPACITY - 1 - age])
     path.at(CAPACITY + 1)
     for symbol in SYMBOLS:
@@ -275,7 +275,7 @@ async def test_a_market_without_a_trade_in_the_whole_window_is_stale_and_not_for
 
 
 async def restored(route: Route) -> None:
-    await route.recorder.read(
+    await route.recorder.execute(
         lambda history: route.accuracy.restore(history.outcomes("binance", "1m", 1440))
     )
 
