@@ -26,13 +26,13 @@ from daemon.factories import broker_of, gate_of, guard_of, recipe_of
 from daemon.feed.backfill import Backfill
 from daemon.feed.feed import Feed
 from daemon.forecast.accounting import Sinks
-from daemon.forecast.batcher import Batcher
+from daemon.forecast.batcher import MAX_BATCH, Batcher
 from daemon.forecast.cache_warming import CacheWarmer
-from daemon.forecast.forming import Forming
+from daemon.forecast.forming import MIN_INTERVAL_S, Forming
 from daemon.forecast.issuer import Issuer
 from daemon.forecast.pipeline import Pipeline
 from daemon.metrics.metrics import Metrics
-from daemon.mqtt.outbox import Outbox
+from daemon.mqtt.outbox import OUTBOX_SIZE, Outbox
 from daemon.mqtt.publisher import Publisher
 from daemon.persistence.learned_state import LearnedStateStore
 from daemon.persistence.recorder import Recorder
@@ -45,6 +45,7 @@ from daemon.web.server import serve_http
 from daemon.web.status_page import PageSources, StatusPage
 from model.core.candle import Timeframe
 from model.core.errors import CandlecastError
+from model.core.market import MarketKey
 from model.forecasts.forecast import Market, ModelInfo
 from model.forecasts.volatility import WARMUP
 from model.history.store import History
@@ -152,12 +153,11 @@ class App:
         settings, clock, metrics = self._settings, self._clock, self.metrics
         symbols, timeframe = settings.trading.symbols, self._timeframe
         market = Market(settings.instance, settings.exchange.name, symbols, timeframe)
-        place = market.exchange, timeframe.text
-        self._recorder = Recorder(history, place, settings.history.keep_days, clock, metrics)
-        self._keeper = LearnedStateStore(self._recorder, place, clock)
+        self._recorder = Recorder(history, market.key, settings.history.keep_days, clock, metrics)
+        self._keeper = LearnedStateStore(self._recorder, market.key, clock)
         self._accuracy = Accuracy(settings.accuracy.window, settings.accuracy.min_n)
         books = Sinks(self._accuracy, self._recorder, metrics)
-        outbox = Outbox(settings.mqtt.outbox_size)
+        outbox = Outbox(OUTBOX_SIZE)
         self._publisher = Publisher(broker_of(settings), market.instance, outbox, clock, metrics)
         inference = settings.inference
         issuer = Issuer(market, self._publisher, books, clock, inference.latency_budget_ms / 1000)
@@ -165,7 +165,7 @@ class App:
         self._pipeline = Pipeline(
             market,
             make_first(recipe_of(settings), bundle, clock.monotonic),
-            Batcher(inference.max_batch),
+            Batcher(MAX_BATCH),
             issuer,
             books,
             clock,
@@ -175,8 +175,9 @@ class App:
         self._rehearsal = CacheWarmer(
             self._pipeline, issuer, clock, lambda: self._feed.grid.timeframe
         )
-        interval_s = inference.forming_interval_ms / 1000
-        self._forming = Forming(market, self._pipeline, self._publisher, metrics, clock, interval_s)
+        self._forming = Forming(
+            market, self._pipeline, self._publisher, metrics, clock, MIN_INTERVAL_S
+        )
         drift = DriftMonitor(
             metrics, settings.state_dir, request_retrains=settings.retrain.on_drift
         )
@@ -203,7 +204,7 @@ class App:
             self._forming.on_forming if settings.inference.forming else None,
             self._request,
         )
-        pipeline.unheard = self._feed.hearing.unheard
+        pipeline.unheard = self._feed.silent_symbols.symbols
         self._backfill = Backfill(
             self._feed,
             pipeline.windows,
@@ -251,7 +252,7 @@ class App:
 
     async def _resume(self, windows: Sequence[Window]) -> None:
         """Prime windows from the history."""
-        market = self._settings.exchange.name, self._feed.grid.timeframe
+        market = MarketKey(self._settings.exchange.name, self._feed.grid.timeframe)
         await resume(windows, self._recorder, market, self._capacity, self._clock)
 
     def _request(self, symbol: str) -> None:
@@ -302,7 +303,7 @@ class App:
             self._notifier.ready()
             log.info("ready: %d symbols", len(self._settings.trading.symbols))
             group.create_task(self._backfill.run(), name="backfill")
-            group.create_task(self._backfill.ask_for_overdue(), name="overdue")
+            group.create_task(self._backfill.request_overdue(), name="overdue")
             group.create_task(self._overseer.run(), name="watch")
             group.create_task(self._forming.run(), name="forming")
             group.create_task(self._rehearsal.run(), name="rehearsal")
@@ -329,12 +330,11 @@ class App:
     async def _restore(self) -> None:
         """Take up the account where the last process left it."""
         settings = self._settings
+        market = MarketKey(settings.exchange.name, self._timeframe)
         # One more than the window: the newest forecast still waits for its candle.
         limit = settings.accuracy.window + 1
         await self._recorder.execute(
-            lambda history: self._accuracy.restore(
-                history.outcomes(settings.exchange.name, settings.trading.timeframe, limit)
-            )
+            lambda history: self._accuracy.restore(history.outcomes(market, limit))
         )
         await self._keeper.restore(self._pipeline.served)
         await asyncio.to_thread(self._marks.open, settings.state_dir / "last-published")

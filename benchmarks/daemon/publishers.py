@@ -1,11 +1,12 @@
-"""What a retained QoS 1 message costs to publish, acknowledgement included, by client.
+"""Measure the processor time of publishing a retained QoS 1 message, by MQTT client.
 
     python -m benchmarks.daemon.publishers
     python -m benchmarks.daemon.publishers --messages 200 --rounds 5
 
-Each client hands 1,000 messages of 850 bytes to Mosquitto, MQTT 5, with an expiry, under uvloop;
-they take turns. CPU is this process's, from the first call to the last acknowledgement. Then each
-publishes to a topic that the broker denies, and either says so or does not.
+Each client publishes 1,000 messages of 850 bytes to Mosquitto with MQTT 5, with an expiry, under
+uvloop; the clients take turns. Processor time is that of this process, from the first call to the
+last acknowledgement. Then each client publishes to a topic that the broker denies, to find out
+whether it reports that.
 """
 
 from __future__ import annotations

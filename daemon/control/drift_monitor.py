@@ -80,12 +80,12 @@ class DriftMonitor:
         alarms = []
         for close_ms, model_error, last_value_error in accuracy.errors(self._tested_ms):
             self._tested_ms = close_ms
-            if self._error.update(model_error, last_value_error):
+            if self._error.add_errors(model_error, last_value_error):
                 alarms.append("error")
         rows, self._stamps = served.fresh_rows(self._stamps)
         if self._features is None:
             self._features = FeatureDrift(rows.shape[1], now_s)
-        if self._features.update(rows, now_s):
+        if self._features.add_rows(rows, now_s):
             alarms.append("features")
         self._metrics.model.set_drift_scores(self._error.score, float(self._features.scores.max()))
         for alarm in alarms:
@@ -98,7 +98,7 @@ class DriftMonitor:
         if self._features is None:
             return {}
         about = {"model": np.array(self._model), "asked_ms": np.array(self._requested_ms)}
-        return about | self._features.freeze(now_s)
+        return about | self._features.to_arrays(now_s)
 
     def save(self, snapshot: Mapping[str, npt.NDArray[Any]]) -> None:
         """Write a snapshot to the state folder, for the next process. Blocks."""
@@ -120,7 +120,7 @@ class DriftMonitor:
                 # A new process tests the errors of the last day again.
                 self._requested_ms = int(saved["asked_ms"])
                 if str(saved["model"]) == served.sha256:
-                    self._features = FeatureDrift.thaw(saved, served.n_features, now_s)
+                    self._features = FeatureDrift.from_arrays(saved, served.n_features, now_s)
                     self._model = served.sha256
         except FileNotFoundError:
             return

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from model.core.errors import BundleError, Misfit, NoChampion, Unservable
-from model.features.streaming import Indicators
+from model.features.definitions import Indicators
 from model.forecasts.rules import Rules
 from model.inference.engine import Engine, choose_device
 from model.inference.onnx_weights import check_graphs
@@ -36,8 +36,6 @@ class ModelRequirements(NamedTuple):
         target: what the network forecasts.
         lookback: candles in a window.
         device: where the network runs.
-        threads: of one run on the CPU.
-        max_batch: symbols of one run at most, a power of two.
         rules: settings of intervals and probabilities.
         fit_unknown: also serve symbols that the model was not trained on, with a scaler fitted to
             their first window.
@@ -51,8 +49,6 @@ class ModelRequirements(NamedTuple):
     target: str
     lookback: int
     device: Literal["auto", "cpu", "gpu"]
-    threads: int
-    max_batch: int
     rules: Rules
     fit_unknown: bool
 
@@ -123,13 +119,7 @@ def make_served(
         requirements.device, bundle.onnx, lookback, n_features, n_symbols, now_s
     )
     log.info("%s", reason)
-    engine = Engine(
-        bundle.onnx,
-        *shape,
-        device=device,
-        threads=requirements.threads,
-        max_batch=requirements.max_batch,
-    )
+    engine = Engine(bundle.onnx, *shape, device=device)
     return ServedModel(
         bundle,
         requirements.symbols,

@@ -185,7 +185,7 @@ class Shadow:
         """
         if len(records):
             self._files.append(records)
-            tally.add(records)
+            tally.add_losses(records)
         self._metrics.shadow.set_trial(trial.challenger, tally)
         frame_ms = self._pipeline.timeframe.ms
         if tally.candles < self._rules.candles(frame_ms):

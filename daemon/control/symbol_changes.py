@@ -82,7 +82,7 @@ class SymbolChanger:
         # A list of thousands of markets takes this thread some 0.3 s; begun right after a burst it
         # ends before the next one.
         await self._pipeline.settled(_MAX_IDLE_WAIT_S)
-        await self._feed.know(added)
+        await self._feed.check_symbols(added)
         guests = self._pipeline.invite(added)
         try:
             await self._fill(guests)
@@ -113,5 +113,5 @@ class SymbolChanger:
     def _update_subscriptions(self) -> None:
         """Subscribe and backfill the symbols of the pipeline's windows."""
         windows = self._pipeline.windows
-        self._backfill.follow(windows)
-        self._feed.watch([window.symbol for window in windows])
+        self._backfill.set_windows(windows)
+        self._feed.watch_symbols([window.symbol for window in windows])

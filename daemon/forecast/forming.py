@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 SCHEMA: Final = 1
 """Version of the published JSON, described by ``docs/forming.schema.json``."""
 
+MIN_INTERVAL_S: Final = 0.25
+"""Between two forecasts of one forming candle; exchanges send updates no faster."""
+
 _TOGETHER: Final = 32
 """Less than a millisecond of work, which is as long as a closing candle may have to wait for it."""
 

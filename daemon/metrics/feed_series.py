@@ -26,35 +26,36 @@ class FeedSeries:
         """
         self.messages = declare.counter("feed_messages", "Candle updates received")
         self._candles = declare.counter(
-            "feed_candles", "Closed candles by what the window made of them", "verdict"
+            "feed_candles", "Closed candles by their effect on the window", "verdict"
         )
         for verdict in Verdict:
             self._candles.labels(verdict.value)
         self.refused = declare.counter("feed_refused", "Impossible candles refused")
         self.off_grid = declare.counter(
-            "feed_off_grid", "Refused candles that open at another time than the exchange's others"
+            "feed_off_grid",
+            "Refused candles that do not open at the times of the exchange's other candles",
         )
         self._repaired = declare.counter(
             "feed_repaired",
-            "Closed candles that were corrected: prices contradicted each other or the volume was "
-            "missing",
+            "Closed candles accepted with contradictory prices or without a volume",
         )
-        self.reconnects = declare.counter("feed_reconnects", "Connections lost and opened again")
+        self.reconnects = declare.counter(
+            "feed_reconnects", "Connections that were lost and opened again"
+        )
         self.backfills = declare.counter("feed_backfills", "Histories fetched to fill a gap")
         self.backfill_candles = declare.counter(
-            "feed_backfill_candles", "Candles that those histories held"
+            "feed_backfill_candles", "Candles received with fetched histories"
         )
         self.silent = declare.counter(
-            "feed_silent_streams", "Connections replaced because they delivered no trades"
+            "feed_silent_streams",
+            "Connections replaced because they sent nothing while the market traded",
         )
         self.renewals = declare.counter(
             "feed_renewals", "Connections replaced before the exchange closes them"
         )
-        self.bans = declare.counter(
-            "feed_bans", "Responses by which the exchange banned this address"
-        )
+        self.bans = declare.counter("feed_bans", "Responses by which the exchange banned requests")
         self.ban_end = declare.gauge(
-            "feed_ban_end_timestamp_seconds", "Until when the newest ban holds"
+            "feed_ban_end_timestamp_seconds", "Time at which the newest ban ends"
         )
         self.stale_symbols = declare.gauge(
             "feed_stale_symbols",
@@ -103,10 +104,10 @@ class ClockSeries:
         """
         self.offset = declare.gauge(
             "exchange_clock_offset_seconds",
-            "Exchange's clock minus this machine's wall clock; NaN while it was never measured",
+            "Exchange's clock minus this machine's wall clock; NaN until it was measured",
         )
         self.error = declare.gauge(
-            "exchange_clock_error_seconds", "By how much the exchange's time may be misjudged"
+            "exchange_clock_error_seconds", "Uncertainty of the exchange's time"
         )
         self.trusted = declare.gauge(
             "exchange_clock_trusted", "1 while candles may be closed by the exchange's time"

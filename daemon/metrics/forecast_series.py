@@ -50,7 +50,7 @@ class ForecastSeries:
         self._stages = declare.histograms(
             "latency_seconds",
             "Time of each stage; ready: from the closing message to a message ready to send; "
-            "total: on to the broker's acknowledgement, or until sent with QoS 0",
+            "total: to the broker's acknowledgement, or until sent with QoS 0",
             SECONDS,
             "stage",
             STAGES,
@@ -65,7 +65,7 @@ class ForecastSeries:
         self.latency_budget = declare.gauge("latency_budget_seconds", "Limit of the ready latency")
         self.timeframe = declare.gauge("timeframe_seconds", "Length of the candles")
         outcomes = declare.counter(
-            "predictions", "Forecasts by what became of them; late ones were published", "outcome"
+            "predictions", "Forecasts by outcome; late ones were published", "outcome"
         )
         self.outcomes = {outcome: outcomes.labels(outcome) for outcome in OUTCOMES}
         self._skipped = declare.counter(
@@ -74,14 +74,14 @@ class ForecastSeries:
         for reason in SKIP_REASONS:
             self._skipped.labels(reason)
         self._unprepared = declare.counter(
-            "unprepared", "Forecasts that had to run their whole window, states not being ready"
+            "unprepared", "Forecasts that ran their whole window because no state was prepared"
         )
         self._forming = declare.counter(
-            "forming", "Updates of forming candles by what became of their forecast", "outcome"
+            "forming", "Updates of forming candles by the outcome of their forecast", "outcome"
         )
         self._last_prediction = declare.gauge(
             "last_prediction_timestamp_seconds",
-            "When the newest forecast was made ready, at the first start when that was",
+            "Time at which the newest forecast was ready; before any, the time of the start",
         )
 
     def observe_stage(self, stage: str, seconds: float) -> None:

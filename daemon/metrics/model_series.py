@@ -30,27 +30,28 @@ class ModelSeries:
         self._info = declare.gauge("model_info", "The served model", "version", "sha256", "target")
         self.swaps = declare.counter(
             "model_swaps",
-            "New champions that replaced a running model, or could not",
+            "Swaps to a new champion, by outcome",
             "outcome",
         )
         for outcome in ("done", "failed"):
             self.swaps.labels(outcome)
         self.swap_failing = declare.gauge(
-            "model_swap_failing", "1 while the champion cannot be served and an older model is"
+            "model_swap_failing",
+            "1 while the champion cannot be served and an older model is served",
         )
         self.out_of_range = declare.gauge(
             "out_of_range_ratio",
-            "Share of the windows' values outside the range the scalers were fitted on",
+            "Share of the windows' values outside the range that the scalers were fitted on",
         )
         self.out_of_range.set(nan)
         score = declare.gauge(
             "drift_score",
-            "Drift: of the error, 1 is an alarm; of the features, the stability index, 0.5 is one",
+            "Drift of the error (alarm at 1) and of the features (stability index, alarm at 0.5)",
             "of",
         )
         self._drift = {of: score.labels(of) for of in ("error", "features")}
         self._drift["features"].set(nan)
-        self.drift_alarms = declare.counter("drift_alarms", "Alarms of drift", "of")
+        self.drift_alarms = declare.counter("drift_alarms", "Drift alarms", "of")
         for of in self._drift:
             self.drift_alarms.labels(of)
 
@@ -75,7 +76,7 @@ class ShadowSeries:
             declare: creates them.
         """
         self._info = declare.gauge(
-            "shadow_info", "The challenger that forecasts unpublished", "version"
+            "shadow_info", "The challenger that forecasts without being published", "version"
         )
         of_trial = "of the live trial; NaN without one"
         self._candles = declare.gauge("shadow_candles", f"Candles of evidence {of_trial}")

@@ -17,9 +17,9 @@ class BrokerSeries:
         Args:
             declare: creates them.
         """
-        self.connected = declare.gauge("mqtt_connected", "1 while there is a broker")
+        self.connected = declare.gauge("mqtt_connected", "1 while connected to the broker")
         self.connections = declare.counter("mqtt_connections", "Connections to the broker")
-        self.denied = declare.counter("mqtt_denied", "Messages that the broker denied")
+        self.denied = declare.counter("mqtt_denied", "Messages denied by the broker")
 
 
 class HistorySeries:
@@ -33,7 +33,9 @@ class HistorySeries:
         """
         self.waiting_rows = declare.gauge("history_waiting_rows", "Rows that wait to be written")
         self.failing = declare.gauge("history_failing", "1 while history cannot be written")
-        self.lost_rows = declare.counter("history_lost_rows", "Rows that were never written")
+        self.lost_rows = declare.counter(
+            "history_lost_rows", "Rows that were dropped without being written"
+        )
 
 
 class PageSeries:
@@ -47,5 +49,6 @@ class PageSeries:
         """
         self.watchers = declare.gauge("page_watchers", "Browsers that show the status page")
         self.skipped_updates = declare.counter(
-            "page_skipped_updates", "Updates that a slow browser missed; it got the newest"
+            "page_skipped_updates",
+            "Updates skipped for slow browsers, which receive the newest one",
         )

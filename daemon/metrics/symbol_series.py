@@ -38,7 +38,7 @@ class SymbolSeries:
             declare.gauge("symbol_direction_accuracy", "Share of right directions", "symbol"),
             declare.gauge(
                 "symbol_last_prediction_timestamp_seconds",
-                "When the symbol's newest forecast was made ready",
+                "Time at which the symbol's newest forecast was ready",
                 "symbol",
             ),
         )

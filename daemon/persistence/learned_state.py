@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from daemon.persistence.recorder import Recorder
     from daemon.runtime.clock import Clock
+    from model.core.market import MarketKey
     from model.history.store import History
     from model.serving import ServedModel
 
@@ -33,7 +34,7 @@ class LearnedStateStore:
         clock: the injected clock.
     """
 
-    def __init__(self, recorder: Recorder, market: tuple[str, str], clock: Clock) -> None:
+    def __init__(self, recorder: Recorder, market: MarketKey, clock: Clock) -> None:
         self._recorder = recorder
         self._market = market
         self._clock = clock

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from daemon.runtime.backoff import Backoff
+from daemon.runtime.outage import Outage
 from model.core.candle import Candle
 from model.core.errors import HistoryError
 from model.forecasts.forecast import Forecast
@@ -20,6 +22,7 @@ from model.history.store import FittedScaler
 if TYPE_CHECKING:
     from daemon.metrics.metrics import Metrics
     from daemon.runtime.clock import Clock
+    from model.core.market import MarketKey
     from model.history.store import History
 
 log = logging.getLogger("candlecast.persistence")
@@ -33,7 +36,8 @@ _BATCH_SIZE: Final = 4_000
 _BATCH_DELAY_S: Final = 0.1
 """Rows wait this long for others: the thread starts when a burst of candles is over."""
 
-_BACKOFF_S: Final = (1.0, 30.0)
+_RETRY_MIN_S: Final = 1.0
+_RETRY_MAX_S: Final = 30.0
 _PRUNE_INTERVAL_S: Final = 3_600.0
 _PRUNE_PAUSE_S: Final = 0.05
 
@@ -56,7 +60,7 @@ class Recorder:
     def __init__(
         self,
         history: History,
-        market: tuple[str, str],
+        market: MarketKey,
         keep_days: float,
         clock: Clock,
         metrics: Metrics,
@@ -75,7 +79,7 @@ class Recorder:
         self._wake = asyncio.Event()
         # Held while a batch is written, by `run` or `flush`.
         self._write_lock = asyncio.Lock()
-        self._failing = False
+        self._outage = Outage(log)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="history")
 
     def record_candle(self, candle: Candle) -> None:
@@ -130,8 +134,7 @@ class Recorder:
             self._rows.clear()
 
     async def _write_loop(self) -> None:
-        shortest_s, longest_s = _BACKOFF_S
-        delay_s = shortest_s
+        backoff = Backoff(_RETRY_MIN_S, _RETRY_MAX_S)
         while True:
             await self._wake.wait()
             await self._clock.sleep(_BATCH_DELAY_S)
@@ -141,11 +144,10 @@ class Recorder:
                     await self._write_batch()
                 except HistoryError as error:
                     self._note_failure(error)
-                    await self._clock.sleep(delay_s)
-                    delay_s = min(2 * delay_s, longest_s)
+                    await self._clock.sleep(backoff.next_delay_s())
                 else:
                     self._note_success()
-                    delay_s = shortest_s
+                    backoff.reset()
 
     async def _write_batch(self) -> None:
         """Write the oldest rows in one transaction; put them back if that fails."""
@@ -163,7 +165,7 @@ class Recorder:
 
     def _write(self, history: History, rows: list[_Row]) -> None:
         """Write rows of all kinds; repeatable, since the history ignores rows that it has."""
-        history.add_candles(*self._market, [row for row in rows if isinstance(row, Candle)])
+        history.add_candles(self._market, [row for row in rows if isinstance(row, Candle)])
         if scalers := [row for row in rows if isinstance(row, FittedScaler)]:
             history.add_scalers(self._market, scalers)
         history.add_forecasts([row for row in rows if isinstance(row, Forecast)])
@@ -179,14 +181,10 @@ class Recorder:
 
     def _note_failure(self, error: HistoryError) -> None:
         self._metrics.history.failing.set(1)
-        if not self._failing:
-            log.warning(
-                "%s; forecasts go on, the newest %d rows wait in memory", error, self._max_rows
-            )
-        self._failing = True
+        self._outage.begin(
+            "%s; forecasts go on, the newest %d rows wait in memory", error, self._max_rows
+        )
 
     def _note_success(self) -> None:
         self._metrics.history.failing.set(0)
-        if self._failing:
-            log.info("history is written again; %d rows waiting", len(self._rows))
-        self._failing = False
+        self._outage.end("history is written again; %d rows waiting", len(self._rows))

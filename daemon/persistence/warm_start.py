@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from daemon.persistence.recorder import Recorder
     from daemon.runtime.clock import Clock
     from model.core.candle import Candle, Timeframe
+    from model.core.market import MarketKey
 
 log = logging.getLogger("candlecast.persistence")
 
@@ -62,7 +63,7 @@ def usable_candles(
 async def resume(
     windows: Sequence[Window],
     recorder: Recorder,
-    market: tuple[str, Timeframe],
+    market: MarketKey,
     capacity: int,
     clock: Clock,
 ) -> None:
@@ -78,14 +79,14 @@ async def resume(
     Raises:
         HistoryError: the history cannot be read.
     """
-    exchange, timeframe = market
+    timeframe = market.timeframe
     filled = with_gaps = 0
     for window in windows:
         now_ms = clock.wall_ms()
         newest_ms = timeframe.floor(now_ms) - timeframe.ms
         candles = await recorder.execute(
             lambda history, symbol=window.symbol, newest_ms=newest_ms: history.candles(  # type: ignore[misc]
-                exchange, symbol, timeframe.text, capacity, newest_ms
+                market, symbol, capacity, newest_ms
             )
         )
         usable = usable_candles(candles, capacity, timeframe, now_ms)
@@ -97,7 +98,7 @@ async def resume(
             with_gaps += bool(usable.after_gap)
     gaps = f"; {with_gaps} of them have gaps that REST fills" if with_gaps else ""
     oldest_ms = timeframe.floor(clock.wall_ms()) - capacity * timeframe.ms
-    off_grid = await recorder.execute(lambda h: h.count_off_grid(exchange, timeframe, oldest_ms))
+    off_grid = await recorder.execute(lambda h: h.count_off_grid(market, oldest_ms))
     if off_grid:
         log.warning(
             "%d candles of the history are off the %s grid and are ignored",

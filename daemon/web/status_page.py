@@ -255,14 +255,14 @@ class StatusPage:
         )
 
     async def _read_series(self, windows: Mapping[str, Window], limit: int) -> dict[str, Any]:
-        exchange, frame = self._sources.market.exchange, self._sources.market.timeframe
+        market = self._sources.market
 
         def read(history: History) -> dict[str, list[ForecastRow]]:
-            return {s: history.forecasts(exchange, s, frame.text, limit) for s in windows}
+            return {s: history.forecasts(market.key, s, limit) for s in windows}
 
         forecasts = await self._recorder.execute(read)
         return {
-            symbol: series(window, frame.ms, forecasts[symbol], limit)
+            symbol: series(window, market.timeframe.ms, forecasts[symbol], limit)
             for symbol, window in windows.items()
         }
 

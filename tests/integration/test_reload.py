@@ -1,4 +1,4 @@
-"""A SIGHUP takes up other symbols and a wrong configuration harms nobody: a real process."""
+"""Reload a real process with other symbols and with a wrong configuration."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def heard_of(stage: Theatre, since: int) -> set[str]:
 
 
 def test_symbols_come_and_go_without_disturbing_the_others(stage: Theatre) -> None:
-    *everything, unknown = stage.tape.symbols
+    *everything, unknown = stage.playback.symbols
     few, other = everything[:5], everything[3:]
     version = stage.first.version
     stage.until_served(version, candles=3)
@@ -78,7 +78,7 @@ def test_symbols_come_and_go_without_disturbing_the_others(stage: Theatre) -> No
 def test_an_unknown_symbol_is_forecast_where_that_is_asked_for_and_says_so(
     stage: Theatre, repository: Path
 ) -> None:
-    *known, unknown = stage.tape.symbols
+    *known, unknown = stage.playback.symbols
     version = stage.first.version
     rewrite(stage, "trading", symbols=known)
     rewrite(stage, "model", unknown_symbols="fit_on_warmup")

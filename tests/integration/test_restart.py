@@ -1,4 +1,4 @@
-"""The account of forecasts goes on over restarts, clean ones and others."""
+"""Check that scores of forecasts survive restarts, clean and killed."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from typing import Any
 import pytest
 import yaml
 
-from model.features.streaming import Indicators
+from model.features.definitions import Indicators
 from tests.integration.harness import (
     Daemon,
     daemon,
+    playback_of,
     predictions,
     promote_drawn,
     sample,
     sections,
-    tape_of,
     until_offline,
     write_config,
 )
@@ -87,8 +87,8 @@ def place(tmp_path: Path) -> Iterator[Place]:
         mosquitto(tmp_path) as broker,
         mosquitto_sub(broker.port, "candlecast/#") as heard,
     ):
-        tape = tape_of(exchange)
-        promote_drawn(tmp_path, tape)
+        playback = playback_of(exchange)
+        promote_drawn(tmp_path, playback)
         port = free_port()
         chosen = sections(exchange, broker.port, port, accuracy={"min_n": MIN_N})
         yield Place(write_config(tmp_path, chosen), port, broker, heard)

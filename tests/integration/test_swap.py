@@ -1,4 +1,4 @@
-"""Models are promoted and rolled back under a running daemon: real process, broker, exchange."""
+"""Promote and roll back models under a running daemon process."""
 
 from __future__ import annotations
 

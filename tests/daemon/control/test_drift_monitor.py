@@ -16,7 +16,7 @@ from daemon.scoring.rolling import RollingPool
 from model.forecasts.rules import DEFAULT_RULES
 from model.inference.engine import Engine
 from model.serving import ServedModel
-from model.shared_state.retrain_request import REQUEST, take_request
+from model.shared_state.retrain_request import REQUEST, clear_request
 from tests.support.tiny_models import SHORT, promote, random_candles
 
 SYMBOLS = ("A/U", "B/U")
@@ -78,8 +78,8 @@ def test_an_alarm_is_counted_logged_and_requests_a_retrain_once_a_day(
     asked = json.loads((tmp_path / REQUEST).read_text())
     assert asked == {"at_ms": NOW_MS, "reason": "drift of error"}
     # The job removes the request as it begins; the same day's alarms request no other.
-    take_request(tmp_path)
-    take_request(tmp_path)
+    clear_request(tmp_path)
+    clear_request(tmp_path)
     monitor.request_retrain(["features"], NOW_MS + DAY_MS - 1)
     assert not (tmp_path / REQUEST).exists()
     monitor.request_retrain(["features", "error"], NOW_MS + DAY_MS)
@@ -102,7 +102,7 @@ def test_repeated_restarts_request_one_retrain_a_day(served: ServedModel, tmp_pa
     monitor = started()
     monitor.request_retrain(["error"], NOW_MS)
     monitor.save(monitor.snapshot(0.0))
-    take_request(tmp_path)
+    clear_request(tmp_path)
     # A model promoted since changes nothing.
     served.sha256 = "another"
     started().request_retrain(["error"], NOW_MS + DAY_MS - 1)
@@ -110,7 +110,7 @@ def test_repeated_restarts_request_one_retrain_a_day(served: ServedModel, tmp_pa
     # A time in the future, from a wrong clock, is ignored.
     started().request_retrain(["error"], NOW_MS - 60_000)
     assert (tmp_path / REQUEST).exists()
-    take_request(tmp_path)
+    clear_request(tmp_path)
     started().request_retrain(["error"], NOW_MS + DAY_MS)
     assert (tmp_path / REQUEST).exists()
 

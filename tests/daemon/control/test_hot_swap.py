@@ -21,6 +21,7 @@ import pytest
 from daemon.control.hot_swap import HotSwap
 from daemon.persistence.learned_state import LearnedStateStore
 from model.core.errors import BundleError
+from model.core.market import MarketKey
 from model.history.store import History
 from model.inference.engine import Engine
 from model.registry.bundle import Bundle
@@ -39,7 +40,7 @@ from tests.support.pipeline_harness import (
 )
 from tests.support.tiny_models import Floats, promote, shifted
 
-MARKET = ("binance", "1m")
+MARKET = MarketKey.parse("binance", "1m")
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import pytest
 from daemon.control.retrain_watch import FIRST_START, first_start_ms, watch_retrain_status
 from daemon.metrics.metrics import Metrics
 from model.shared_state.retrain_status import STATUS, RetrainStatus
-from tests.support.manual_clock import HandClock
+from tests.support.manual_clock import ManualClock
 
 NOW_MS = 1_795_435_200_000
 DONE = RetrainStatus(
@@ -72,16 +72,16 @@ def test_an_unwritable_first_start_is_the_current_one(
     assert "first-start cannot be written (No such file or directory)" in caplog.text
 
 
-async def next_poll(clock: HandClock) -> None:
+async def next_poll(clock: ManualClock) -> None:
     before = len(clock.slept)
-    clock.set_wall_ms(clock.wall_ms() + 60_000)
+    clock.move_to(clock.wall_ms() + 60_000)
     while len(clock.slept) == before:
         await asyncio.sleep(0.001)
 
 
 @pytest.mark.may_block("the test writes the file")
 async def test_the_metrics_follow_the_file(tmp_path: Path) -> None:
-    metrics, clock = Metrics(), HandClock(NOW_MS)
+    metrics, clock = Metrics(), ManualClock(NOW_MS)
     assert math.isnan(value(metrics, "duration_seconds") or 0.0)
     task = asyncio.get_running_loop().create_task(watch_retrain_status(tmp_path, metrics, clock))
     try:

@@ -21,6 +21,7 @@ from model.registry.registry import Registry
 from model.serving import ServedModel
 from model.shared_state.live_trial import Trial, TrialFiles
 from model.stats.promotion_gate import GateRules, Losses, decide
+from tests.support.manual_clock import FixedWallClock
 from tests.support.pipeline_harness import (
     CAPACITY,
     LOOKBACK,
@@ -153,14 +154,8 @@ class Stage:
 async def staged(
     models: ModelRegistry, history: History, market: Tape, end: int
 ) -> AsyncIterator[Stage]:
-    route = Route(models.open(models.registry.champion()), history)
-    clock = route.clock
-
-    async def sleep(seconds: float) -> None:
-        await asyncio.sleep(seconds / FASTER)
-
-    clock.sleep = sleep  # type: ignore[method-assign]
-    clock.monotonic = lambda: FASTER * asyncio.get_running_loop().time()  # type: ignore[method-assign]
+    clock = FixedWallClock(T0, FASTER)
+    route = Route(models.open(models.registry.champion()), history, clock=clock)
     async with running(route):
         route.warm(market, end)
         await route.pipeline.settled()

@@ -6,12 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon.control.reload import changed_settings
-from daemon.feed.feed import share_out
+from daemon.feed.symbol_allocation import assign_symbols
 from daemon.sandbox.exchange import Behaviour, SandboxExchange
 from model.core.candle import Candle
 from tests.daemon.feed.test_backfill import SYMBOLS, Bench
 from tests.replay.replay_harness import make_feed, running, until
-from tests.sandbox.scaled import MINUTE, ScaledClock, minute_tape
+from tests.sandbox.scaled import MINUTE, ScaledClock, minute_playback
 from tests.support.manual_clock import settle
 
 NAMES = st.lists(
@@ -31,7 +31,7 @@ def test_connections_are_shared_out_with_as_few_changes_as_possible(
 ) -> None:
     shards: list[list[str]] = []
     for symbols in (first, second, third):
-        after = share_out(shards, symbols, kind, size)
+        after = assign_symbols(shards, symbols, kind, size)
         assert sorted(s for shard in after for s in shard) == sorted(symbols)
         assert all(len(shard) <= size for shard in after)
         assert all(len({kind(s) for s in shard}) <= 1 for shard in after)
@@ -60,7 +60,7 @@ async def test_a_symbol_removed_during_its_backfill_is_not_fetched_again() -> No
     bench.backfill.request(gone)
     bench.backfill.request(stays)
     async with bench.running():
-        bench.backfill.follow([bench.windows[stays]])
+        bench.backfill.set_windows([bench.windows[stays]])
         bench.backfill.request(gone)
         bench.archive.held.set()
         await settle()
@@ -72,25 +72,25 @@ async def test_a_symbol_removed_during_its_backfill_is_not_fetched_again() -> No
 
 async def test_the_feed_adds_and_removes_symbols_without_losing_a_candle() -> None:
     clock = ScaledClock(60.0)
-    tape = minute_tape(6, clock.wall_ms())
+    playback = minute_playback(6, clock.wall_ms())
     async with SandboxExchange(
-        tape, clock=clock, behaviour=Behaviour(updates=2, close_delay_s=0.6)
+        playback, clock=clock, behaviour=Behaviour(updates=2, close_delay_s=0.6)
     ) as exchange:
-        symbols = tape.symbols
+        symbols = playback.symbols
         urls = exchange.rest_url, exchange.ws_url
         heard = make_feed(urls, symbols[:4], clock)
         async with running(heard):
             await until(lambda: len(heard.closed) >= 2 * 4)
-            await heard.feed.know(symbols[4:])
-            heard.feed.watch(symbols[2:])
+            await heard.feed.check_symbols(symbols[4:])
+            heard.feed.watch_symbols(symbols[2:])
             await until(lambda: {c.symbol for c in heard.closed[-8:]} == set(symbols[2:]))
             changed = len(heard.closed)
             await until(lambda: len(heard.closed) >= changed + 4 * 4)
             # One connection replaces the other.
             await until(lambda: exchange.streams.clients == 1)
-            heard.feed.watch([])
+            heard.feed.watch_symbols([])
             await until(lambda: exchange.streams.clients == 0)
-            heard.feed.watch(symbols[:1])
+            heard.feed.watch_symbols(symbols[:1])
             before = len(heard.closed)
             await until(lambda: len(heard.closed) >= before + 2)
         assert {c.symbol for c in heard.closed[before:]} == {symbols[0]}

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from daemon.candles.closing import ClosingRule, read_rest, without_holes
+from daemon.candles.closing import ClosingRule
+from daemon.candles.history_page import fill_untraded, parse_history
 from daemon.control.drift_monitor import DriftMonitor
 from daemon.control.standby import StandbyModel
 from daemon.forecast.cache_warming import CacheWarmer
@@ -26,7 +27,7 @@ from model.history.store import History
 from model.inference.engine import Engine
 from model.registry.bundle import Bundle
 from model.serving import ServedModel
-from tests.support.manual_clock import HandClock, settle
+from tests.support.manual_clock import ManualClock, settle
 from tests.support.pipeline_harness import (
     CAPACITY,
     LOOKBACK,
@@ -72,15 +73,17 @@ class Entrance:
     def send(self, at: int, row: Row) -> None:
         open_ms, now_ms = T0 + at * MINUTE.ms, self.path.clock.now_ms
         try:
-            final = self.rule.update(
+            final = self.rule.on_update(
                 "A/U", open_ms, row, closed=True, now_ms=now_ms,
                 now_s=self.path.clock.monotonic(),
             )  # fmt: skip
         except BadCandle:
             window = self.path.pipeline.windows[0]
             before = [T0 + (at - 1) * MINUTE.ms, *window.ohlcv()[-1].tolist()]
-            answer = read_rest("A/U", [before, [open_ms, *row]], MINUTE, 2 * now_ms, (now_ms, 0.0))
-            whole = without_holes(answer.final, open_ms + MINUTE.ms, MINUTE)
+            page = parse_history(
+                "A/U", [before, [open_ms, *row]], MINUTE, 2 * now_ms, (now_ms, 0.0)
+            )
+            whole = fill_untraded(page.final, open_ms + MINUTE.ms, MINUTE)
             self.path.pipeline.on_history("A/U", whole)
         else:
             assert final is not None
@@ -92,7 +95,7 @@ class Stage:
 
     def __init__(self, bundle: Bundle, path: Route, folder: Path) -> None:
         self.path = path
-        self.beside = HandClock(T0)
+        self.beside = ManualClock(T0)
         self.standby = StandbyModel(
             served(bundle), path.pipeline.windows, path.pipeline, path.clock
         )
@@ -111,7 +114,7 @@ class Stage:
         self.path.metrics.update_accuracy(self.path.accuracy)
         self.path.pipeline.served.mean_out_of_range()
         self.forming._forecast([forming])  # noqa: SLF001 - without the pauses of `run`
-        self.beside.set_wall_ms(T0 + (at + 1) * MINUTE.ms - 15)
+        self.beside.move_to(T0 + (at + 1) * MINUTE.ms - 15)
         task = asyncio.create_task(self.rehearsal.run())
         await settle()
         await self.beside.advance(0.02)

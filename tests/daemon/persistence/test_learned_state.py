@@ -14,17 +14,18 @@ import pytest
 from daemon.metrics.metrics import Metrics
 from daemon.persistence.learned_state import LearnedStateStore
 from daemon.persistence.recorder import Recorder
+from model.core.market import MarketKey
 from model.forecasts.rules import Rules
 from model.history.store import FittedScaler, History
 from model.inference.engine import Engine
 from model.registry.bundle import Bundle
 from model.serving import ServedModel
-from tests.support.manual_clock import HandClock, settle
+from tests.support.manual_clock import ManualClock, settle
 from tests.support.servers import MAX_WAIT_S
 from tests.support.tiny_models import SHORT, promote, random_candles
 
 SYMBOLS = ("A/U", "B/U")
-MARKET = ("binance", "1m")
+MARKET = MarketKey.parse("binance", "1m")
 BOTH = np.arange(2)
 ROWS = SHORT.warmup + 8
 T0 = 1_776_859_200_000
@@ -69,8 +70,10 @@ def drop_table(path: Path) -> None:
 
 
 @asynccontextmanager
-async def process(history: History) -> AsyncIterator[tuple[LearnedStateStore, HandClock, Recorder]]:
-    clock = HandClock(T0)
+async def process(
+    history: History,
+) -> AsyncIterator[tuple[LearnedStateStore, ManualClock, Recorder]]:
+    clock = ManualClock(T0)
     recorder = Recorder(history, MARKET, 36_500, clock, Metrics(0))
     async with asyncio.TaskGroup() as group:
         task = group.create_task(recorder.run())

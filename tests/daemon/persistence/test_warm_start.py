@@ -13,8 +13,9 @@ from daemon.metrics.metrics import Metrics
 from daemon.persistence.recorder import Recorder
 from daemon.persistence.warm_start import resume, usable_candles
 from model.core.candle import Candle, Ohlcv, Timeframe
+from model.core.market import MarketKey
 from model.history.store import History
-from tests.support.manual_clock import HandClock
+from tests.support.manual_clock import ManualClock
 
 MINUTE = Timeframe.parse("1m")
 T0 = MINUTE.floor(1_700_000_000_000)
@@ -89,13 +90,14 @@ async def test_windows_are_filled_from_a_file_in_which_candles_are_missing(
     }
     candles = [c._replace(symbol=s) for s, at in slots.items() for c in history(*at)]
     odd = history(3)[0]._replace(symbol="A/B", open_ms=minutes(10.2), close_ms=minutes(11.2))
+    market = MarketKey("x", MINUTE)
     file = await asyncio.to_thread(History, tmp_path / "history.sqlite")
-    await asyncio.to_thread(file.add_candles, "x", "1m", [*candles, odd])
-    clock = HandClock(minutes(11.5))
-    recorder = Recorder(file, ("x", "1m"), 9.0, clock, Metrics())
+    await asyncio.to_thread(file.add_candles, market, [*candles, odd])
+    clock = ManualClock(minutes(11.5))
+    recorder = Recorder(file, market, 9.0, clock, Metrics())
     windows = {symbol: Window(symbol, MINUTE, CAPACITY) for symbol in slots}
     try:
-        await resume([*windows.values()], recorder, ("x", MINUTE), CAPACITY, clock)
+        await resume([*windows.values()], recorder, market, CAPACITY, clock)
     finally:
         await asyncio.to_thread(file.close)
     whole = {symbol for symbol, window in windows.items() if window.whole}

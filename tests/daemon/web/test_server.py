@@ -22,7 +22,7 @@ from daemon.web.host_names import is_own_host
 from daemon.web.server import Health, serve_http
 from model.core.errors import CandlecastError
 from tests.support.certificates import Authority
-from tests.support.manual_clock import HandClock, RecordedClock
+from tests.support.manual_clock import ManualClock, PollingClock
 from tests.support.servers import MAX_WAIT_S
 
 HEALTHY = Health(alive=True, ready=True, detail={"symbols": 20, "stale_symbols": []})
@@ -151,7 +151,7 @@ async def test_without_the_right_login_nothing_is_shown(page: str) -> None:
         *("", "Basic", "Basic !!!", "Bearer x", basic(""), basic("me"), basic(":"), basic("me:")),
         *(basic("me:gehëim"), basic("you:gehëim:with colon"), basic("me:gehëim:with colon ")),
     )
-    clock = RecordedClock(0)
+    clock = PollingClock(0, longest_s=60)
     async with serving(access=access, clock=clock) as url, aiohttp.ClientSession() as session:
         for value in wrong:
             async with session.get(f"{url}/{page}", headers={"Authorization": value}) as answer:
@@ -166,7 +166,7 @@ async def test_without_the_right_login_nothing_is_shown(page: str) -> None:
 async def test_wrong_passwords_are_answered_slowly_and_the_right_one_at_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    clock = HandClock(0)
+    clock = ManualClock(0)
     async with (
         serving(access=PageAccess(("me", "secret")), clock=clock) as url,
         aiohttp.ClientSession() as session,
