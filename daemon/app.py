@@ -333,7 +333,7 @@ class App:
         market = MarketKey(settings.exchange.name, self._timeframe)
         # One more than the window: the newest forecast still waits for its candle.
         limit = settings.accuracy.window + 1
-        await self._recorder.read(
+        await self._recorder.execute(
             lambda history: self._accuracy.restore(history.outcomes(market, limit))
         )
         await self._keeper.restore(self._pipeline.served)

@@ -110,7 +110,7 @@ class DeferredAccounting:
         told = log.isEnabledFor(logging.DEBUG)
         for forecast in forecasts:
             accuracy.add(forecast)
-            recorder.forecast(forecast)
+            recorder.record_forecast(forecast)
             metrics.on_forecast_ready(forecast)
             self.newest[forecast.symbol] = forecast
             if forecast.late:

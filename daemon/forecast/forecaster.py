@@ -181,7 +181,7 @@ class Forecaster:
         served, now_ms = self._seats.served, self._clock.wall_ms()
         for symbol, state in served.take_fitted().items():
             model = served.version, served.sha256
-            self._books.recorder.scaler(FittedScaler(model, symbol, now_ms, state))
+            self._books.recorder.record_scaler(FittedScaler(model, symbol, now_ms, state))
 
     async def _infer(self, batch: Sequence[Ready], started_s: float, *, quick: bool) -> list[bytes]:
         """Run one part of a flush and hand out its forecasts."""

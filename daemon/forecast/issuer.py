@@ -176,7 +176,7 @@ class Issuer:
         market, frame = self._market, self._market.timeframe.text
         self._topics = [prediction_topic(market.exchange, s, frame) for s in symbols]
         self._writer = JsonWriter(market._replace(symbols=tuple(symbols)))
-        self.marks.rename(self._topics)
+        self.marks.set_names(self._topics)
         self.ledger.forget_all_but(symbols)
         self.unsound.clear()
         self.cadence.forget_all_but(symbols)
@@ -200,7 +200,7 @@ class Issuer:
         forecasts = self._forecasts(batch, run, now_ms)
         payloads = self._writer.write(forecasts)
         targets_ms = self._targets_ms(batch)
-        self.marks.note([ready.slot for ready in batch], targets_ms)
+        self.marks.record([ready.slot for ready in batch], targets_ms)
         self._publish(batch, forecasts, payloads)
         self.ledger.published(forecasts)
         symbols = [ready.candle.symbol for ready in batch]
@@ -239,7 +239,7 @@ class Issuer:
 
     def _fit(self, batch: Sequence[Ready], run: InferenceResult, now_ms: int) -> list[int]:
         """The positions of those that are of use; the others are counted."""
-        left = self.marks.left([ready.slot for ready in batch], self._targets_ms(batch))
+        left = self.marks.was_published([ready.slot for ready in batch], self._targets_ms(batch))
         expired_ms = now_ms - self._market.timeframe.ms
         knows = self._books.accuracy.knows
         fit = []

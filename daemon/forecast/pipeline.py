@@ -153,7 +153,7 @@ class Pipeline:
 
     def _record(self, candle: Candle) -> None:
         """Write down a candle that the window has taken."""
-        self._books.recorder.candle(candle)
+        self._books.recorder.record_candle(candle)
         if candle.repaired:
             self._books.metrics.feed.count_repaired(candle)
 

@@ -43,9 +43,9 @@ class LastPublished:
         self._records: npt.NDArray[np.void] = np.zeros(0, _RECORD)
         # A view of the records' second column.
         self._targets_ms: npt.NDArray[np.int64] = self._records["target_ms"]
-        self.rename(names)
+        self.set_names(names)
 
-    def rename(self, names: Sequence[str]) -> None:
+    def set_names(self, names: Sequence[str]) -> None:
         """Replace the names; those already known keep their targets.
 
         Args:
@@ -92,11 +92,11 @@ class LastPublished:
         for name, target_ms in np.frombuffer(data[:complete], _RECORD).tolist():
             self._targets_ms[self._records["name"] == name] = target_ms
 
-    def note(self, slots: Sequence[int], targets_ms: Sequence[int]) -> None:
+    def record(self, slots: Sequence[int], targets_ms: Sequence[int]) -> None:
         """Record that the forecasts for ``targets_ms`` (Unix milliseconds) are being published."""
         self._targets_ms[slots] = targets_ms
 
-    def left(self, slots: Sequence[int], targets_ms: Sequence[int]) -> list[bool]:
+    def was_published(self, slots: Sequence[int], targets_ms: Sequence[int]) -> list[bool]:
         """Return for each slot whether its last published forecast was for ``targets_ms``."""
         return [
             last_ms == target_ms

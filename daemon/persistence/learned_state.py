@@ -54,7 +54,7 @@ class LearnedStateStore:
             rejected_scalers = served.restore_scalers(history.scalers(*key))
             return rejected_scalers, served.calibration.restore(history.calibration(*key))
 
-        rejected_scalers, rejected_calibrations = await self._recorder.read(restore)
+        rejected_scalers, rejected_calibrations = await self._recorder.execute(restore)
         self._restored = True
         if rejected_calibrations:
             log.warning(
@@ -82,6 +82,6 @@ class LearnedStateStore:
             history.save_calibration(self._market, model, (now_ms, snapshot.encode()))
 
         try:
-            await self._recorder.read(write)
+            await self._recorder.execute(write)
         except HistoryError as error:
             log.warning("the calibration was not saved: %s", error)

@@ -82,15 +82,15 @@ class Recorder:
         self._outage = Outage(log)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="history")
 
-    def candle(self, candle: Candle) -> None:
+    def record_candle(self, candle: Candle) -> None:
         """Queue a closed candle; never waits."""
         self._enqueue(candle)
 
-    def forecast(self, forecast: Forecast) -> None:
+    def record_forecast(self, forecast: Forecast) -> None:
         """Queue a published forecast; never waits."""
         self._enqueue(forecast)
 
-    def scaler(self, scaler: FittedScaler) -> None:
+    def record_scaler(self, scaler: FittedScaler) -> None:
         """Queue a scaler, before any forecast that was made with it; never waits."""
         self._enqueue(scaler)
 
@@ -105,13 +105,13 @@ class Recorder:
             self._rows.popleft()
             self._metrics.history.lost_rows.inc()
 
-    async def read(self, query: Callable[[History], T]) -> T:
+    async def execute(self, work: Callable[[History], T]) -> T:
         """Call a function with the history on the recorder's thread, between two writes.
 
         Raises:
             HistoryError: the history cannot be read or written.
         """
-        return await asyncio.get_running_loop().run_in_executor(self._thread, query, self._history)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work, self._history)
 
     async def run(self) -> None:
         """Write and prune until cancelled; then write what is left and end the thread."""
@@ -154,7 +154,7 @@ class Recorder:
         async with self._write_lock:
             batch = [self._rows.popleft() for _ in range(min(len(self._rows), _BATCH_SIZE))]
             try:
-                await self.read(lambda history: self._write(history, batch))
+                await self.execute(lambda history: self._write(history, batch))
             except BaseException:
                 # Also when cancelled: they may have been written, but writing twice is harmless.
                 self._rows.extendleft(reversed(batch))
@@ -173,7 +173,7 @@ class Recorder:
     async def _prune_loop(self) -> None:
         while True:
             try:
-                while await self.read(lambda h: h.prune(self._keep_days, self._clock.wall_ms())):
+                while await self.execute(lambda h: h.prune(self._keep_days, self._clock.wall_ms())):
                     await self._clock.sleep(_PRUNE_PAUSE_S)
             except HistoryError as error:
                 self._note_failure(error)

@@ -84,7 +84,7 @@ async def resume(
     for window in windows:
         now_ms = clock.wall_ms()
         newest_ms = timeframe.floor(now_ms) - timeframe.ms
-        candles = await recorder.read(
+        candles = await recorder.execute(
             lambda history, symbol=window.symbol, newest_ms=newest_ms: history.candles(  # type: ignore[misc]
                 market, symbol, capacity, newest_ms
             )
@@ -98,7 +98,7 @@ async def resume(
             with_gaps += bool(usable.after_gap)
     gaps = f"; {with_gaps} of them have gaps that REST fills" if with_gaps else ""
     oldest_ms = timeframe.floor(clock.wall_ms()) - capacity * timeframe.ms
-    off_grid = await recorder.read(lambda h: h.count_off_grid(market, oldest_ms))
+    off_grid = await recorder.execute(lambda h: h.count_off_grid(market, oldest_ms))
     if off_grid:
         log.warning(
             "%d candles of the history are off the %s grid and are ignored",

@@ -260,7 +260,7 @@ class StatusPage:
         def read(history: History) -> dict[str, list[ForecastRow]]:
             return {s: history.forecasts(market.key, s, limit) for s in windows}
 
-        forecasts = await self._recorder.read(read)
+        forecasts = await self._recorder.execute(read)
         return {
             symbol: series(window, market.timeframe.ms, forecasts[symbol], limit)
             for symbol, window in windows.items()

@@ -67,7 +67,7 @@ async def test_a_repaired_candle_is_counted_published_and_stored(path: Route, ma
     assert path.published.forecasts[-1]["window"]["repaired"] == 1
     assert path.sample("candlecast_feed_repaired_total") == 1
     await path.recorder.flush()
-    (stored,) = await path.recorder.read(
+    (stored,) = await path.recorder.execute(
         lambda h: h.candles(MarketKey.parse("binance", "1m"), "A/U", 1)
     )
     assert (stored.repaired, stored.ohlcv) == (True, odd.ohlcv)

@@ -150,7 +150,7 @@ async def test_nothing_remembers_it(bench: Bench, market: Tape) -> None:
     assert (path.accuracy.pending, len(path.published.forecasts)) == before
     assert path.pipeline.served.calibration.snapshot().encode() == calibration
     await path.recorder.flush()
-    stored = await path.recorder.read(
+    stored = await path.recorder.execute(
         lambda h: [h.candles(MarketKey.parse("binance", "1m"), s, CAPACITY + 9) for s in SYMBOLS]
     )
     assert [len(candles) for candles in stored] == [CAPACITY] * 3

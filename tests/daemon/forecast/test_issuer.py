@@ -53,7 +53,7 @@ class Desk:
     def offer(self, message: Outgoing) -> None:
         self.sent.append(message)
 
-    def forecast(self, forecast: Forecast) -> None:
+    def record_forecast(self, forecast: Forecast) -> None:
         self.recorded.append(forecast)
 
     def issue(self, slot: int = 0, at: int = 0, price: float = 101.0) -> bytes | None:

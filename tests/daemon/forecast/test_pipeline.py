@@ -169,7 +169,7 @@ async def test_after_a_revision_the_next_forecast_is_that_of_a_fresh_window(
     assert path.published.forecasts == before
     assert path.sample("candlecast_feed_candles_total", verdict="revised") == 1
     await path.recorder.flush()
-    stored = await path.recorder.read(
+    stored = await path.recorder.execute(
         lambda h: h.candles(MarketKey.parse("binance", "1m"), "A/U", CAPACITY)
     )
     assert stored[-1 - age].ohlcv == tuple(market.values["A/U"][CAPACITY - 1 - age])
@@ -278,7 +278,7 @@ async def test_a_market_without_a_trade_in_the_whole_window_is_stale_and_not_for
 
 
 async def restored(route: Route) -> None:
-    await route.recorder.read(
+    await route.recorder.execute(
         lambda history: route.accuracy.restore(
             history.outcomes(MarketKey.parse("binance", "1m"), 1440)
         )

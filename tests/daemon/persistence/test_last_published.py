@@ -12,15 +12,15 @@ from daemon.persistence.last_published import LastPublished
 def test_targets_survive_without_being_saved(tmp_path: Path) -> None:
     first = LastPublished(["a", "b", "c"])
     first.open(tmp_path / "last-published")
-    first.note([1], [60_000])
-    first.note([2], [120_000])
+    first.record([1], [60_000])
+    first.record([2], [120_000])
     # The first was neither closed nor flushed; symbols are added, removed and reordered.
     second = LastPublished(["c", "d", "b"])
     second.open(tmp_path / "last-published")
-    assert second.left([0], [120_000]) == [True]
-    assert second.left([0], [60_000]) == [False]
-    assert second.left([1], [60_000]) == [False]
-    assert second.left([2], [60_000]) == [True]
+    assert second.was_published([0], [120_000]) == [True]
+    assert second.was_published([0], [60_000]) == [False]
+    assert second.was_published([1], [60_000]) == [False]
+    assert second.was_published([2], [60_000]) == [True]
 
 
 @pytest.mark.parametrize("content", [b"", b"half a record", bytes(16), bytes(range(40))])
@@ -29,11 +29,11 @@ def test_a_damaged_file_is_ignored_and_replaced(tmp_path: Path, content: bytes) 
     path.write_bytes(content)
     published = LastPublished(["a"])
     published.open(path)
-    assert published.left([0], [60_000]) == [False]
-    published.note([0], [60_000])
+    assert published.was_published([0], [60_000]) == [False]
+    published.record([0], [60_000])
     again = LastPublished(["a"])
     again.open(path)
-    assert again.left([0], [60_000]) == [True]
+    assert again.was_published([0], [60_000]) == [True]
 
 
 def test_targets_stay_in_memory_without_a_file(
@@ -41,8 +41,8 @@ def test_targets_stay_in_memory_without_a_file(
 ) -> None:
     published = LastPublished(["a"])
     published.open(tmp_path / "no such folder" / "last-published")
-    published.note([0], [60_000])
-    assert published.left([0], [60_000]) == [True]
+    published.record([0], [60_000])
+    assert published.was_published([0], [60_000]) == [True]
     assert "cannot be kept (No such file or directory)" in caplog.text
 
 
@@ -50,21 +50,21 @@ def test_targets_are_kept_when_symbols_change(tmp_path: Path) -> None:
     path = tmp_path / "last-published"
     published = LastPublished(["a", "b"])
     published.open(path)
-    published.note([0, 1], [1_000, 2_000])
-    published.rename(["b", "c"])
-    assert published.left([0, 1], [2_000, 0]) == [True, True]
-    published.note([1], [3_000])
-    published.rename(["c", "b", "a"])
-    assert published.left([0, 1, 2], [3_000, 2_000, 0]) == [True] * 3
+    published.record([0, 1], [1_000, 2_000])
+    published.set_names(["b", "c"])
+    assert published.was_published([0, 1], [2_000, 0]) == [True, True]
+    published.record([1], [3_000])
+    published.set_names(["c", "b", "a"])
+    assert published.was_published([0, 1, 2], [3_000, 2_000, 0]) == [True] * 3
     after = LastPublished(["b", "c"])
     after.open(path)
-    assert after.left([0, 1], [2_000, 3_000]) == [True, True]
+    assert after.was_published([0, 1], [2_000, 3_000]) == [True, True]
     # More than the file has room for: they stay in memory.
     many = [f"s{number}" for number in range(100)]
-    after.rename(["c", *many])
-    assert after.left([0], [3_000]) == [True]
-    after.note([100], [4_000])
-    assert after.left([100], [4_000]) == [True]
+    after.set_names(["c", *many])
+    assert after.was_published([0], [3_000]) == [True]
+    after.record([100], [4_000])
+    assert after.was_published([100], [4_000]) == [True]
 
 
 def test_the_newest_forecast_is_never_in_the_future(tmp_path: Path) -> None:
@@ -72,10 +72,10 @@ def test_the_newest_forecast_is_never_in_the_future(tmp_path: Path) -> None:
     first = LastPublished(["a", "b"])
     first.open(tmp_path / "last-published")
     assert first.newest_ms(3_600_000, now_ms) == now_ms
-    first.note([0, 1], [3 * 3_600_000, 5 * 3_600_000])
+    first.record([0, 1], [3 * 3_600_000, 5 * 3_600_000])
     again = LastPublished(["a", "b"])
     again.open(tmp_path / "last-published")
     assert again.newest_ms(3_600_000, now_ms) == 4 * 3_600_000
     # A target in the future is not believed.
-    again.note([0], [1 << 60])
+    again.record([0], [1 << 60])
     assert again.newest_ms(3_600_000, now_ms) == now_ms

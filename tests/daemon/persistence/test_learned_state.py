@@ -163,7 +163,7 @@ async def test_it_saves_periodically_and_survives_a_failing_history(
             await settle()
             await clock.advance(301.0)
             async with asyncio.timeout(MAX_WAIT_S):
-                while await recorder.read(read) != state(model):
+                while await recorder.execute(read) != state(model):
                     await asyncio.sleep(0.01)
             live(model, 3, seed=5)
             await asyncio.to_thread(drop_table, tmp_path / "history.sqlite")

@@ -102,16 +102,16 @@ def recorder_of(history: History, metrics: Metrics, max_rows: int = 100) -> Reco
 async def test_queued_rows_are_written_and_can_be_read_meanwhile(history: History) -> None:
     recorder = recorder_of(history, Metrics())
     async with running(recorder):
-        recorder.candle(candle(0))
-        recorder.forecast(forecast(0))
+        recorder.record_candle(candle(0))
+        recorder.record_forecast(forecast(0))
 
         async def written() -> bool:
-            return bool(await recorder.read(slots))
+            return bool(await recorder.execute(slots))
 
         await until(written)
-        recorder.candle(candle(1))
+        recorder.record_candle(candle(1))
         await recorder.flush()
-        assert await recorder.read(slots) == [0, 1]
+        assert await recorder.execute(slots) == [0, 1]
     ((row, close),) = await asyncio.to_thread(lambda: list(history.outcomes(MARKET, 9)))
     assert (row.predicted_close, close) == (101.0, 1.5)
 
@@ -120,7 +120,7 @@ async def test_all_rows_queued_before_the_end_are_written(history: History) -> N
     recorder = recorder_of(history, Metrics())
     async with running(recorder):
         for slot in range(50):
-            recorder.candle(candle(slot))
+            recorder.record_candle(candle(slot))
             if slot % 10 == 0:
                 await asyncio.sleep(0.001)
     assert await asyncio.to_thread(slots, history) == list(range(50))
@@ -135,10 +135,10 @@ async def test_a_full_disk_is_said_once_and_heals(
     async with running(recorder):
         with full_disk():
             for slot in range(150):
-                recorder.candle(candle(slot))
+                recorder.record_candle(candle(slot))
             await until_failing_is(1.0, metrics)
             for slot in range(150, 160):
-                recorder.candle(candle(slot))
+                recorder.record_candle(candle(slot))
             await asyncio.sleep(0.05)  # several attempts later
             assert said(caplog) == ["WARNING"]
             assert "forecasts go on" in caplog.text
@@ -156,7 +156,7 @@ async def test_rows_lost_at_the_end_are_counted(
     with full_disk():
         async with running(recorder):
             for slot in range(20):
-                recorder.candle(candle(slot))
+                recorder.record_candle(candle(slot))
     assert value(metrics, "lost_rows_total") == 20.0
     assert "20 rows of history are lost" in caplog.text
 
@@ -176,7 +176,7 @@ async def test_old_rows_are_pruned_at_the_start(history: History, tmp_path: Path
     )
 
     async def pruned() -> bool:
-        return len(await recorder.read(slots)) == 10
+        return len(await recorder.execute(slots)) == 10
 
     async with running(recorder):
         await until(pruned)
@@ -201,7 +201,7 @@ async def test_pruning_on_a_full_disk_is_tried_again(
 
 async def test_a_programming_error_is_not_taken_for_a_full_disk(history: History) -> None:
     recorder = recorder_of(history, Metrics())
-    recorder.candle(candle(0)._replace(final_by=None))
+    recorder.record_candle(candle(0)._replace(final_by=None))
     with pytest.RaisesGroup(ValueError, flatten_subgroups=True):
         async with running(recorder):
             await asyncio.sleep(10)
