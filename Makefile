@@ -12,8 +12,8 @@ CHECKED := config daemon model tests $(wildcard examples benchmarks)
 
 PYTHONS := 3.11 3.12 3.13
 
-# The first Python on PATH that runs, is supported and brings venv and pip. Asking it beats looking for
-# its name: version managers put names on PATH that run nothing.
+# The first Python on PATH that runs, is supported and has venv and pip. Each is run, because version
+# managers put names on PATH that run nothing.
 define find_python
 set -eu; python=; \
 for name in python3 $(PYTHONS:%=python%) python; do \
@@ -28,14 +28,14 @@ endef
 
 .PHONY: help demo test soak chaos fuzz bench lint format docs install uninstall sbom lock clean
 
-help: ## what can be made
+help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(STAMP) ## live forecasts of recorded candles; Ctrl-C ends it
 	@$(BIN)/candlecast demo $(ARGS)
 
-# Candles of a second show every pause of the machine: whole daemons, which mostly wait, run apart from
-# what needs both cores.
+# The integration tests run whole daemons on one-second candles, so they run apart from the tests that use
+# all of the processor.
 test: lint ## lint, types and all tests, or those of ARGS=...
 ifdef ARGS
 	@$(BIN)/python -m pytest $(ARGS)
@@ -44,11 +44,11 @@ else
 	@$(BIN)/python -m pytest -n 2 --dist loadfile tests/integration
 endif
 
-soak: $(STAMP) ## the tests that can be repeated, for hours instead of seconds
+soak: $(STAMP) ## repeat the tests marked `soak` for hours instead of seconds
 	@CANDLECAST_SOAK=1 $(BIN)/python -m pytest -m soak --timeout=14400 \
 		-o faulthandler_timeout=0 $(ARGS)
 
-chaos: $(STAMP) ## random faults for MINUTES=10 from SEED; ends by comparing with the truth
+chaos: $(STAMP) ## inject random faults for MINUTES=10 from SEED, then compare all forecasts
 	@CANDLECAST_CHAOS_MINUTES=$(or $(MINUTES),10) CANDLECAST_CHAOS_SEED=$(SEED) \
 		$(BIN)/python -m pytest tests/faults/test_chaos.py -s --timeout=0 \
 		-o faulthandler_timeout=0 $(ARGS)
@@ -68,11 +68,11 @@ lint: $(STAMP) ## ruff and mypy
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-format: $(STAMP) ## let ruff put the code into shape
+format: $(STAMP) ## fix and format the code with ruff
 	@$(BIN)/ruff check --fix-only .
 	@$(BIN)/ruff format .
 
-docs: $(STAMP) ## write what the documentation takes from the code
+docs: $(STAMP) ## write the generated parts of the documentation
 	@$(BIN)/python -m docs.render
 
 install: ## the daemon as a systemd service in /opt/candlecast; as root
@@ -81,7 +81,7 @@ install: ## the daemon as a systemd service in /opt/candlecast; as root
 uninstall: ## remove the service; configuration and state stay
 	@systemd/install.sh uninstall
 
-sbom: $(STAMP) ## what the service consists of: build/sbom.json, CycloneDX
+sbom: $(STAMP) ## write the bill of materials: build/sbom.json, CycloneDX
 	@mkdir -p build
 	@$(BIN)/python systemd/sbom.py build/sbom.json
 
