@@ -118,7 +118,7 @@ async def test_after_a_broken_connection_nothing_old_passes_for_new(name: str) -
         await until(lambda: len(heard.closed) >= 6)
         exchange.streams.abort_all()
         await until(lambda: exchange.streams.clients == 0)
-        # Several candles close while nobody listens; a snapshot has them all.
+        # Several candles close without a connection; a snapshot has them all.
         await clock.sleep(3 * MINUTE.ms / 1_000)
         before = len(heard.closed)
         await until(lambda: len(heard.closed) >= before + 6)

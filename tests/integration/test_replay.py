@@ -94,7 +94,7 @@ def test_what_was_published_comes_out_again(
     assert not any("not compared" in line or "without" in line for line in lines)
     assert place.query("SELECT count(*) FROM forecast WHERE upper IS NOT NULL")[0][0] >= MIN_N
 
-    # Whoever reads that a probability was another one than was published is told.
+    # A probability that differs from the published one is reported.
     say = """UPDATE forecast SET short_ppb = short_ppb + ? WHERE (close_s, symbol) =
         (SELECT max(close_s), symbol FROM forecast WHERE short_ppb > 0)"""
     for by in (5_000, -5_000):

@@ -14,7 +14,7 @@ from tests.integration.model_harness import assert_true, assert_whole, by_symbol
 def test_promoting_and_rolling_back_take_effect_without_losing_a_candle(tmp_path: Path) -> None:
     with theatre(tmp_path, registry={"shadow": True}) as stage:
         first, second = stage.first.version, stage.second.version
-        # The third, newer than all, is tried beside the first, and nobody hears of it.
+        # The third, the newest, is tried beside the first and not published.
         stage.until((stage.config.parent / "state" / "trial" / "losses").exists)
         assert stage.metric(f'candlecast_shadow_info{{version="{stage.third.version}"}}') == 1.0
         stage.until_served(first)

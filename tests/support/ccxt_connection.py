@@ -6,19 +6,19 @@ from typing import Any, ClassVar
 
 
 class Line:
-    """Where a message comes from; nobody waits for it."""
+    """The connection that a message handler is given."""
 
     url = "wss://127.0.0.1/v5/public/spot"
     subscriptions: ClassVar[dict[str, Any]] = {}
     futures: ClassVar[dict[str, Any]] = {}
 
     def resolve(self, result: object, _hash: str) -> object:
-        """Hand the result to nobody."""
+        """Ignore the result."""
         return result
 
     def reject(self, error: object, _hash: object = None) -> object:
-        """Hand the error to nobody."""
+        """Ignore the error."""
         return error
 
     def reset(self, error: object) -> None:
-        """Forget nobody."""
+        """Do nothing."""
