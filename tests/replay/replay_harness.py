@@ -76,7 +76,7 @@ async def running(heard: Heard) -> AsyncIterator[Heard]:
 
 @asynccontextmanager
 async def nothing_left() -> AsyncIterator[None]:
-    """Fail if a task outlives the body, or if the loop reports an exception that was never retrieved."""
+    """Fail if a task outlives the body, or if an exception was never retrieved."""
     loop = asyncio.get_running_loop()
     before = asyncio.all_tasks()
     dropped: list[dict[str, Any]] = []
