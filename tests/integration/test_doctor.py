@@ -1,4 +1,4 @@
-"""Check that `candlecast doctor` finds real faults and names a remedy for each."""
+"""`candlecast doctor` finds what is wrong with real parts, and says what to do about each."""
 
 from __future__ import annotations
 

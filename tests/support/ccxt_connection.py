@@ -1,4 +1,4 @@
-"""Imitate the connection object that ccxt's message handlers use."""
+"""The side of a connection that ccxt's message handlers touch, without a connection."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from typing import Any, ClassVar
 
 
 class Line:
-    """The connection that a message handler is given."""
+    """Where a message comes from; nobody waits for it."""
 
     url = "wss://127.0.0.1/v5/public/spot"
     subscriptions: ClassVar[dict[str, Any]] = {}
     futures: ClassVar[dict[str, Any]] = {}
 
     def resolve(self, result: object, _hash: str) -> object:
-        """Ignore the result."""
+        """Hand the result to nobody."""
         return result
 
     def reject(self, error: object, _hash: object = None) -> object:
-        """Ignore the error."""
+        """Hand the error to nobody."""
         return error
 
     def reset(self, error: object) -> None:
-        """Do nothing."""
+        """Forget nobody."""

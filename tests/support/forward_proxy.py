@@ -1,4 +1,4 @@
-"""Run a forward proxy on loopback, as companies have between their machines and the Internet."""
+"""A forward proxy on loopback, as a company has one between its machines and the Internet."""
 
 from __future__ import annotations
 

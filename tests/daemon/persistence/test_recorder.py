@@ -18,8 +18,8 @@ from daemon.persistence.recorder import Recorder
 from model.core.candle import Candle, Ohlcv
 from model.forecasts.forecast import Forecast
 from model.history.store import History
-from tests.support.manual_clock import FixedWallClock
 from tests.support.sample_forecasts import forecast_at
+from tests.support.manual_clock import FixedWallClock
 from tests.support.servers import MAX_WAIT_S
 
 if TYPE_CHECKING:
@@ -29,6 +29,13 @@ T0 = 1_776_859_560_000
 MINUTE = 60_000
 KEEP_DAYS = 36_500
 NOW_MS = T0 + 100 * MINUTE
+
+
+class FastClock(FixedWallClock):
+    """Sleeps a hundred times shorter than asked."""
+
+    def __init__(self) -> None:
+        super().__init__(NOW_MS, speed=100)
 
 
 def candle(slot: int, symbol: str = "BTC/USDT") -> Candle:
@@ -87,14 +94,7 @@ def said(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 def recorder_of(history: History, metrics: Metrics, max_rows: int = 100) -> Recorder:
-    return Recorder(
-        history,
-        ("binance", "1m"),
-        KEEP_DAYS,
-        FixedWallClock(NOW_MS, speed=100),
-        metrics,
-        max_rows=max_rows,
-    )
+    return Recorder(history, ("binance", "1m"), KEEP_DAYS, FastClock(), metrics, max_rows=max_rows)
 
 
 async def test_what_is_offered_is_written_and_can_be_read_on_the_way(history: History) -> None:
@@ -170,11 +170,7 @@ async def test_old_rows_are_pruned_at_the_start(history: History, tmp_path: Path
     old = [candle(slot) for slot in range(100)]
     await asyncio.to_thread(history.add_candles, "binance", "1m", old)
     recorder = Recorder(
-        history,
-        ("binance", "1m"),
-        10 * MINUTE / 86_400_000,
-        FixedWallClock(NOW_MS, speed=100),
-        Metrics(),
+        history, ("binance", "1m"), 10 * MINUTE / 86_400_000, FastClock(), Metrics()
     )
 
     async def pruned() -> bool:
@@ -193,9 +189,7 @@ async def test_pruning_on_a_full_disk_is_tried_again(
     await asyncio.to_thread(history.add_candles, "binance", "1m", old)
     metrics = Metrics()
     with full_disk():
-        async with running(
-            Recorder(history, ("binance", "1m"), 0.0, FixedWallClock(NOW_MS, speed=100), metrics)
-        ):
+        async with running(Recorder(history, ("binance", "1m"), 0.0, FastClock(), metrics)):
             await until_failing_is(1.0, metrics)
     assert said(caplog) == ["WARNING"]
     assert len(await asyncio.to_thread(slots, history, "S99/USDT")) == 20
