@@ -18,8 +18,8 @@ from daemon.persistence.recorder import Recorder
 from model.core.candle import Candle, Ohlcv
 from model.forecasts.forecast import Forecast
 from model.history.store import History
-from tests.support.sample_forecasts import forecast_at
 from tests.support.manual_clock import FixedWallClock
+from tests.support.sample_forecasts import forecast_at
 from tests.support.servers import MAX_WAIT_S
 
 if TYPE_CHECKING:
