@@ -157,7 +157,7 @@ async def test_a_consumer_that_does_not_read_costs_the_others_nothing(broker: Mo
                     trial.forecast(f"S{number % 90}/U", f"{number} {'x' * 4_000}")
                 )
                 if number % 30 == 0:
-                    await until(lambda: trial.outbox.is_settled)
+                    await until(lambda: trial.outbox.is_drained)
             await until(lambda: trial.outcome("published") == 1_500)
         passed_on = await all_of(live)
         got = [m["payload"] for m in passed_on if m["topic"] != STATUS]
@@ -243,4 +243,4 @@ async def test_a_broker_that_lives_but_acknowledges_nothing_is_a_lost_one(
             await connected(trial)
             await until(lambda: not trial.publisher.connected.is_set())
             await connected(trial)
-    assert "it acknowledges nothing any more" in caplog.text
+    assert "it has stopped acknowledging messages" in caplog.text

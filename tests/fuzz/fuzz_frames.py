@@ -13,7 +13,7 @@ from unittest.mock import patch
 import ccxt.pro
 
 from daemon.candles.closing import ClosingRule
-from daemon.exchange.ccxt_tap import tapped
+from daemon.exchange.ccxt_tap import tapped_class
 from daemon.exchange.message_parsers import MESSAGE_PARSERS
 from model.core.candle import Timeframe, check_ohlcv
 from model.core.errors import BadCandle
@@ -73,7 +73,7 @@ class Ear:
         self, symbol: str, open_ms: object, values: tuple[object, ...], *, closed: bool | None
     ) -> None:
         try:
-            final = self.rule.update(
+            final = self.rule.on_update(
                 symbol, open_ms, values, closed=closed, now_ms=NOW_MS, now_s=0.0
             )
         except BadCandle:
@@ -92,7 +92,7 @@ class Ear:
         if isinstance(error, SystemError):
             raise error
 
-    async def turn(self, cost: float | None = None) -> None:
+    async def wait_turn(self, cost: float | None = None) -> None:
         """Nothing is asked for."""
 
 
@@ -103,7 +103,7 @@ def frames(name: str, *, direct: bool = True) -> Callable[[bytes], None]:
 
     def make() -> None:
         with patch("daemon.exchange.ccxt_tap.MESSAGE_PARSERS", MESSAGE_PARSERS if direct else {}):
-            exchange = tapped(getattr(ccxt.pro, name), ear)()
+            exchange = tapped_class(getattr(ccxt.pro, name), ear)()
         market = {"id": MARKET_IDS[name], "symbol": "A/B", "base": "A", "quote": "B"}
         spot = {"type": "spot", "spot": True, "active": True}
         exchange.set_markets([exchange.safe_market_structure(market | spot)])

@@ -11,7 +11,7 @@ from typing import Any
 import ccxt.pro
 
 from daemon.exchange.exchange_clock import ExchangeClock, Reading
-from daemon.exchange.rate_limits import ban_s
+from daemon.exchange.rate_limits import ban_duration_s
 from daemon.exchange.rest import RestClient
 from daemon.exchange.source import MarketSource
 from daemon.metrics.metrics import Metrics
@@ -80,8 +80,8 @@ async def ask(rest: RestClient) -> None:
         assert check_ohlcv(candle.ohlcv) == candle.ohlcv
         assert candle.close_ms < NOW_MS
     assert all(a.close_ms == b.open_ms for a, b in pairwise(candles))
-    await rest.newest("A/B")
-    await rest.measure()
+    await rest.last_trade("A/B")
+    await rest.measure_time()
 
 
 def answers(name: str) -> Callable[[bytes], None]:
@@ -95,7 +95,7 @@ def answers(name: str) -> Callable[[bytes], None]:
         body[0] = data
         clock = ExchangeClock(ManualClock(NOW_MS, 1_000.0, auto_advance=True))
         for _ in range(3):
-            clock.take(Reading(999.9, 1_000.0, NOW_MS))
+            clock.add_reading(Reading(999.9, 1_000.0, NOW_MS))
         source = MarketSource(name, None, None, ("A/B",), MINUTE)
         rest = RestClient(source, clock, metrics, lambda error: None)  # noqa: ARG005
         rest.exchange = exchange
@@ -109,7 +109,7 @@ def ban(data: bytes) -> None:
     """What an exchange says about a ban, in a header or in the body."""
     header, _, body = data.partition(b"\0")
     headers = {"Retry-After": header.decode(errors="replace")} if header else {}
-    assert 1.0 <= ban_s(headers, body.decode(errors="replace"), NOW_MS) <= 4 * 86_400.0
+    assert 1.0 <= ban_duration_s(headers, body.decode(errors="replace"), NOW_MS) <= 4 * 86_400.0
 
 
 TARGETS = {f"{name}-rest": Target(answers(name), seeds) for name, seeds in SEEDS.items()} | {

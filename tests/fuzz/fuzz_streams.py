@@ -12,7 +12,7 @@ from typing import Any
 import ccxt.pro
 
 from daemon.candles.closing import ClosingRule
-from daemon.exchange.ccxt_tap import tapped
+from daemon.exchange.ccxt_tap import tapped_class
 from model.core.candle import Timeframe, check_ohlcv
 from model.core.errors import BadCandle
 from tests.exchange_messages.descriptions import Bar, Stream
@@ -52,7 +52,7 @@ class Ear:
         self, symbol: str, open_ms: object, values: tuple[object, ...], *, closed: bool | None
     ) -> None:
         try:
-            final = self.rule.update(
+            final = self.rule.on_update(
                 symbol, open_ms, values, closed=closed, now_ms=self.now_ms, now_s=0.0
             )
         except BadCandle:
@@ -71,7 +71,7 @@ class Ear:
         if isinstance(error, (SystemError, AssertionError)):
             raise error
 
-    async def turn(self, cost: float | None = None) -> None:
+    async def wait_turn(self, cost: float | None = None) -> None:
         """Nothing is asked for."""
 
 
@@ -81,7 +81,7 @@ def frames(stream: Stream) -> Callable[[bytes], None]:
     made: list[Any] = []
 
     def make() -> None:
-        exchange = tapped(getattr(ccxt.pro, stream.exchange), ear)()
+        exchange = tapped_class(getattr(ccxt.pro, stream.exchange), ear)()
         exchange.options |= stream.options
         exchange.set_markets([dict(stream.market), *map(dict, stream.twins)])
         exchange.spawn = _never

@@ -20,14 +20,15 @@ from daemon.runtime.clock import SystemClock
 from daemon.web.server import Health, serve_http
 from daemon.web.status_page import PageSources, StatusPage
 from model.core.candle import Candle, Ohlcv, Timeframe
+from model.core.market import MarketKey
 from model.forecasts.forecast import Market
 from model.history.store import History
 from tests.integration.harness import (
     Daemon,
     daemon,
+    playback_of,
     promote_drawn,
     sections,
-    tape_of,
     write_config,
 )
 from tests.support.browser import Tab, browser
@@ -69,7 +70,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     ):
         few = {"min_n": 2}
         config = write_config(folder, sections(exchange, broker.port, http_port, accuracy=few))
-        promote_drawn(folder, tape_of(exchange))
+        promote_drawn(folder, playback_of(exchange))
         with daemon(config, http_port) as running:
             running.wait_ready()
             yield Service(exchange, config, running)
@@ -100,7 +101,7 @@ async def test_it_shows_every_symbol_and_goes_on_by_itself(
         assert await text(tab, "#name") == service.exchange.symbols[0]
         assert await text(tab, "#where") == "binance · 1s · tester"
         assert await text(tab, "#broker") == "connected"
-        assert await text(tab, "#feed") == "live"
+        await tab.until("document.getElementById('feed').textContent === 'live'")
         await tab.until("document.querySelector('#skill').textContent.includes('±')")
         await tab.until("document.querySelector('#headline').textContent.startsWith('All 4')")
         for selector in ("#last", "#next", "#rows .close", "#rows .forecast"):
@@ -231,7 +232,7 @@ async def page_of(windows: list[Window], folder: Path) -> AsyncIterator[Tab]:
     symbols = tuple(window.symbol for window in windows)
     clock, metrics = SystemClock(), Metrics(10)
     with_history = await asyncio.to_thread(History, folder / "history.sqlite")
-    recorder = Recorder(with_history, ("binance", "1m"), 90, clock, metrics)
+    recorder = Recorder(with_history, MarketKey.parse("binance", "1m"), 90, clock, metrics)
     pipeline = SimpleNamespace(is_idle=True, windows=windows, stale_symbols=lambda _: [HOSTILE])
     issuer = SimpleNamespace(ledger=DeferredAccounting(cast("Any", None)))
     market = Market("tester", "binance", symbols, MINUTE)

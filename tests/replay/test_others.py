@@ -13,9 +13,9 @@ import pytest
 from aiohttp import web
 from websockets.asyncio.server import ServerConnection, serve
 
-from daemon.sandbox.exchange import DIALECTS
+from daemon.sandbox.exchange import PROTOCOLS
 from daemon.sandbox.market import Faults, Market
-from daemon.sandbox.recording import Tape
+from daemon.sandbox.recording import Playback
 from daemon.sandbox.rest_server import RestApi
 from tests.replay.recorded_messages import HOST, NOTHING
 from tests.replay.replay_harness import make_feed, running, until
@@ -45,8 +45,10 @@ async def playing(
     name: str, symbols: Sequence[str], messages: Sequence[dict[str, Any]], clock: PollingClock
 ) -> AsyncIterator[tuple[str, str]]:
     """An exchange that lists ``symbols`` and answers the first request with ``messages``."""
-    tape = Tape(NOTHING, MINUTE, MINUTE.floor(clock.wall_ms()), dict.fromkeys(symbols, 0), 1)
-    dialect = DIALECTS[name](Market(tape, Faults()))
+    playback = Playback(
+        NOTHING, MINUTE, MINUTE.floor(clock.wall_ms()), dict.fromkeys(symbols, 0), 1
+    )
+    protocol = PROTOCOLS[name](Market(playback, Faults()))
 
     async def handle(connection: ServerConnection) -> None:
         await connection.recv()
@@ -54,7 +56,7 @@ async def playing(
             await connection.send(json.dumps(message))
         await connection.wait_closed()
 
-    runner = web.AppRunner(RestApi(dialect, clock).app(), access_log=None, shutdown_timeout=1.0)
+    runner = web.AppRunner(RestApi(protocol, clock).app(), access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     try:
         await web.TCPSite(runner, HOST, 0).start()

@@ -22,6 +22,7 @@ from daemon.mqtt.publisher import Publisher
 from daemon.persistence.recorder import Recorder
 from daemon.scoring.accuracy import Accuracy
 from model.core.candle import Candle, Ohlcv, Timeframe
+from model.core.market import MarketKey
 from model.features.streaming import FeatureBank
 from model.forecasts.forecast import Market
 from model.history.store import History
@@ -108,7 +109,9 @@ class Route:
         self.published = Boundary()
         self.wanted: list[str] = []
         self.accuracy = Accuracy(1440, 1)
-        self.recorder = Recorder(history, ("binance", "1m"), 36_500, self.clock, self.metrics)
+        self.recorder = Recorder(
+            history, MarketKey.parse("binance", "1m"), 36_500, self.clock, self.metrics
+        )
         self.market = market = Market("tester", "binance", SYMBOLS, MINUTE)
         books = Sinks(self.accuracy, self.recorder, self.metrics)
         engine = Engine(bundle.onnx, len(SYMBOLS), LOOKBACK, len(bundle.manifest.features))

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from model.features.definitions import LOG_RETURN_FEATURES, Indicators
 from model.features.scaler import ScalerSet, SymbolScaler, Target
-from model.features.streaming import LOG_RETURN_FEATURES, FeatureBank, Indicators
+from model.features.streaming import FeatureBank
 from model.forecasts.residuals import Residuals
 from model.inference.onnx_export import LstmLayer, LstmWeights, export_onnx
 from model.registry.bundle import Bundle, BundleParts

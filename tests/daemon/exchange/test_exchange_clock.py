@@ -40,7 +40,7 @@ def measured(ahead_ms: int = 0) -> tuple[ManualClock, Exchange, ExchangeClock]:
     machine = machine_clock()
     exchange, clock = Exchange(machine, ahead_ms), ExchangeClock(machine)
     for _ in range(3):
-        clock.take(exchange.answer(0.02, 0.02))
+        clock.add_reading(exchange.answer(0.02, 0.02))
     return machine, exchange, clock
 
 
@@ -67,14 +67,14 @@ def test_clock_skew_is_measured_exported_and_made_up_for(ahead_ms: int) -> None:
 @pytest.mark.parametrize("jump_ms", [3_600_000, -3_600_000])
 def test_a_jump_of_the_wall_clock_changes_nothing_but_the_offset(jump_ms: int) -> None:
     machine, exchange, clock = measured()
-    jumped = [clock.jumped]
+    jumped = [clock.wall_clock_jumped]
     machine.now_ms += jump_ms
-    jumped.append(clock.jumped)
+    jumped.append(clock.wall_clock_jumped)
     assert clock.trusted
     assert clock.wall_ms() == pytest.approx(exchange.now_ms(), abs=25)
     assert clock.offset_s == pytest.approx(-jump_ms / 1e3, abs=0.025)
-    clock.take(exchange.answer(0.02, 0.02))
-    jumped.append(clock.jumped)
+    clock.add_reading(exchange.answer(0.02, 0.02))
+    jumped.append(clock.wall_clock_jumped)
     assert jumped == [False, True, False]
 
 
@@ -82,19 +82,19 @@ def test_one_answer_is_not_believed_yet() -> None:
     machine = machine_clock()
     clock = ExchangeClock(machine)
     exchange = Exchange(machine, 0)
-    clock.take(exchange.answer(0.01, 0.01))
+    clock.add_reading(exchange.answer(0.01, 0.01))
     assert not clock.trusted
-    clock.take(exchange.answer(0.01, 0.01))
+    clock.add_reading(exchange.answer(0.01, 0.01))
     assert clock.trusted
 
 
 def test_a_slow_answer_spoils_nothing_and_the_quickest_confines_most() -> None:
     _, exchange, clock = measured()
     before_ms = clock.error_ms
-    clock.take(exchange.answer(5.0, 0.0))
+    clock.add_reading(exchange.answer(5.0, 0.0))
     assert clock.error_ms <= before_ms + 1
     assert clock.wall_ms() == pytest.approx(exchange.now_ms(), abs=25)
-    clock.take(exchange.answer(0.001, 0.001))
+    clock.add_reading(exchange.answer(0.001, 0.001))
     assert clock.error_ms < 2
 
 
@@ -102,7 +102,7 @@ def test_slow_answers_alone_are_not_good_enough() -> None:
     machine = machine_clock()
     exchange, clock = Exchange(machine, 0), ExchangeClock(machine)
     for _ in range(5):
-        clock.take(exchange.answer(1.1, 1.1))
+        clock.add_reading(exchange.answer(1.1, 1.1))
     assert clock.measured
     assert clock.earliest_ms() is None
 
@@ -111,10 +111,10 @@ def test_a_machine_that_slept_trusts_again_after_two_agreeing_answers() -> None:
     machine, exchange, clock = measured()
     exchange._ahead_ms += 600_000  # noqa: SLF001 - the monotonic clock stood still for 10 minutes
     machine.now_ms += 600_000
-    assert clock.jumped
-    clock.take(exchange.answer(0.02, 0.02))
+    assert clock.wall_clock_jumped
+    clock.add_reading(exchange.answer(0.02, 0.02))
     assert clock.earliest_ms() is None
-    clock.take(exchange.answer(0.02, 0.02))
+    clock.add_reading(exchange.answer(0.02, 0.02))
     assert clock.trusted
     assert clock.wall_ms() == pytest.approx(exchange.now_ms(), abs=25)
 
@@ -130,7 +130,7 @@ def test_an_exchange_that_tells_whole_seconds_is_understood() -> None:
     exchange, clock = Exchange(machine, 700), ExchangeClock(machine)
     draw = random.Random(1)
     for _ in range(12):
-        clock.take(exchange.answer(0.02, 0.02, step_ms=1_000))
+        clock.add_reading(exchange.answer(0.02, 0.02, step_ms=1_000))
         machine.move(draw.uniform(0, 2))
     assert clock.trusted
     assert abs(clock.wall_ms() - exchange.now_ms()) <= clock.error_ms <= 520
@@ -147,7 +147,7 @@ def test_the_exchanges_time_always_lies_within_the_stated_error(
     machine = machine_clock()
     exchange, clock = Exchange(machine, ahead_ms), ExchangeClock(machine)
     for there_s, back_s, pause_s in answers:
-        clock.take(exchange.answer(there_s, back_s, step_ms))
+        clock.add_reading(exchange.answer(there_s, back_s, step_ms))
         machine.move(pause_s)
         if clock.trusted:
             assert abs(clock.wall_ms() - exchange.now_ms()) <= clock.error_ms + 1.5

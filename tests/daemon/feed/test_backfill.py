@@ -79,6 +79,7 @@ class Bench:
             self.metrics,
             self._repair,
             CAPACITY,
+            draw=lambda: 0.0,
         )
 
     def _repair(self, symbol: str, candles: Sequence[Candle]) -> None:

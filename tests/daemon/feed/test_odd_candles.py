@@ -115,7 +115,7 @@ class Bench:
     def learn_time(self) -> None:
         for _ in range(3):
             now_s = self.clock.monotonic()
-            self._time.take(Reading(now_s, now_s, self.clock.wall_ms() + 1))
+            self._time.add_reading(Reading(now_s, now_s, self.clock.wall_ms() + 1))
 
     def take(self, _symbol: str, candles: Sequence[Candle]) -> None:
         following_ms = self.window.next_open_ms or 0
@@ -147,7 +147,7 @@ class Bench:
         verdict: Verdict | None = None
         if row is not None:
             try:
-                final = self.rule.update(
+                final = self.rule.on_update(
                     "A/B", open_ms, tuple(row), closed=True,
                     now_ms=self.clock.wall_ms(), now_s=self.clock.monotonic(),
                 )  # fmt: skip

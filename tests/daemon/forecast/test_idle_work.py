@@ -125,15 +125,15 @@ async def test_in_a_market_that_never_rests_the_new_model_takes_over_all_the_sam
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for module in ("hot_swap", "standby"):
-        monkeypatch.setattr(f"daemon.control.{module}._PATIENCE_S", 0.02)
-    monkeypatch.setattr("daemon.control.standby._HASTE_S", 0.002)
+        monkeypatch.setattr(f"daemon.control.{module}._MAX_IDLE_WAIT_S", 0.02)
+    monkeypatch.setattr("daemon.control.standby._MIN_IDLE_WAIT_S", 0.002)
     clock = PollingClock(T0, 1.0)
     async with running(Route(bundles[0], history, clock=clock)) as route:
         stage, ready = Stage(route, bundles[0]), loaded(bundles[1])
         route.warm(market, CAPACITY)
         await route.pipeline.settled()
         stage.make, stage.champion = lambda _: ready, bundles[1]
-        swapping = asyncio.create_task(stage.swapper.look())
+        swapping = asyncio.create_task(stage.hot_swap.poll())
         for end in range(CAPACITY + 1, ROWS):
             route.at(end)
             swapped = swapping.done()

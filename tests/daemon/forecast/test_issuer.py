@@ -22,8 +22,8 @@ from daemon.persistence.recorder import Recorder
 from daemon.runtime.clock import SystemClock
 from daemon.scoring.accuracy import Accuracy
 from model.core.candle import Candle, Ohlcv, Timeframe
-from model.forecasts.calibration import Outlook
 from model.forecasts.forecast import Forecast, Market, ModelInfo
+from model.forecasts.outlook import Outlook
 from model.forecasts.rules import DEFAULT_RULES
 from tests.support.manual_clock import ManualClock
 

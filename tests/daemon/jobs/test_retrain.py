@@ -1,4 +1,4 @@
-"""A night that was cut after training goes on with the judging, wherever the cut was."""
+"""A retrain run: continued after an interruption, judged, decided and recorded."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from typing import Any
 
 import pytest
 
-from daemon.jobs.retrain import RetrainJob, retrain
+from daemon.jobs.retrain import retrain
+from daemon.jobs.retrain_job import RetrainJob
 from model.core.candle import Candle, Ohlcv, Timeframe
 from model.core.errors import CandlecastError
+from model.core.market import MarketKey
 from model.forecasts.rules import Rules
 from model.history.store import History
 from model.registry.registry import Registry
@@ -45,8 +47,7 @@ def filled(state: Path) -> None:
     rows = (Ohlcv(*values) for values in ohlcv.tolist())
     history = History(state / "history.sqlite")
     history.add_candles(
-        "binance",
-        "15m",
+        MarketKey.parse("binance", "15m"),
         [
             Candle(SYMBOL, at, at + QUARTER.ms, row, at + QUARTER.ms + 5, 0.0, "exchange_flag")
             for at, row in zip(range(START_MS, END_MS, QUARTER.ms), rows, strict=True)
@@ -71,7 +72,7 @@ def job(tmp_path: Path) -> RetrainJob:
         key="settings",
         state=tmp_path,
         exchange="binance",
-        # Nobody listens there: whoever asks for candles fails.
+        # Nothing listens there, so that a request for candles fails.
         endpoint_rest="http://127.0.0.1:9",
         symbols=(SYMBOL,),
         timeframe=QUARTER,
@@ -125,9 +126,9 @@ def test_the_share_that_is_filled_is_logged(
         Candle(SYMBOL, at, at + QUARTER.ms, row, at + QUARTER.ms + 5, 0.0, "rest")
         for at, row in zip(range(START_MS, END_MS, QUARTER.ms), rows, strict=True)
     ]
-    # Some are known to be filled, others are not there at all.
+    # Some are stored as filled, others are missing.
     unlike = [candle._replace(filled=True) for candle in whole[50:110]]
-    history.add_candles("binance", "15m", [*whole[:50], *unlike, *whole[150:]])
+    history.add_candles(MarketKey.parse("binance", "15m"), [*whole[:50], *unlike, *whole[150:]])
     history.close()
     version = Registry(job.state / "registry").previous()
     assert version is not None
@@ -224,7 +225,7 @@ def test_a_challenger_that_was_promoted_by_hand_meanwhile_is_told(job: RetrainJo
     status = RetrainStatus.read(job.state)
     assert status is not None
     assert "by hand" in (status.error or "")
-    # The next run has nothing to go on with.
+    # The next run has no plan to continue.
     assert not (job.folder / "plan.json").exists()
 
 
