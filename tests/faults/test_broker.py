@@ -20,7 +20,7 @@ from tests.faults.proxy import FaultProxy
 from tests.sandbox.scaled import stopwatch
 from tests.support.publisher_harness import (
     STATUS,
-    Trial,
+    PublisherHarness,
     all_of,
     arrives,
     connected,
@@ -49,7 +49,7 @@ async def test_a_half_open_socket_is_noticed_on_both_sides(
     broker: Mosquitto, proxy: FaultProxy
 ) -> None:
     with mosquitto_sub(broker.port, STATUS) as live:
-        async with running(Trial(proxy.port, keepalive_s=KEEPALIVE_S)) as trial:
+        async with running(PublisherHarness(proxy.port, keepalive_s=KEEPALIVE_S)) as trial:
             assert await state(live) == "starting"
             trial.publisher.announce("online", (), "v1")
             assert await state(live) == "online"
@@ -73,7 +73,7 @@ async def test_the_will_comes_within_a_second_of_a_reset(
     broker: Mosquitto, proxy: FaultProxy
 ) -> None:
     with mosquitto_sub(broker.port, STATUS) as live:
-        async with running(Trial(proxy.port)):
+        async with running(PublisherHarness(proxy.port)):
             assert await state(live) == "starting"
             proxy.weather.refuse = True
             async with stopwatch() as taken_s:
@@ -87,7 +87,7 @@ async def test_the_will_comes_within_a_second_of_a_reset(
 async def test_after_a_kill_birth_and_latest_forecasts_are_back_within_5_s(
     broker: Mosquitto,
 ) -> None:
-    trial = Trial(broker.port)
+    trial = PublisherHarness(broker.port)
     async with running(trial):
         trial.publisher.announce("online", (), "v1")
         await connected(trial)
@@ -114,11 +114,11 @@ async def test_after_a_kill_birth_and_latest_forecasts_are_back_within_5_s(
     assert sorted(got.values()) == ["made meanwhile", "newest"]
 
 
-async def test_a_slow_way_to_the_broker_keeps_the_newest_and_makes_nobody_wait(
+async def test_a_slow_connection_to_the_broker_keeps_the_newest_and_blocks_no_caller(
     broker: Mosquitto, proxy: FaultProxy
 ) -> None:
     proxy.weather.bytes_per_s = 20_000.0
-    trial = Trial(proxy.port)
+    trial = PublisherHarness(proxy.port)
     symbols = [f"S{number}/U" for number in range(60)]
     text = "x" * 4_000
     with mosquitto_sub(broker.port, "candlecast/v1/binance/#") as live:
@@ -144,12 +144,12 @@ async def test_a_slow_way_to_the_broker_keeps_the_newest_and_makes_nobody_wait(
             newest[message["topic"]] = message["payload"]
 
 
-async def test_a_consumer_that_does_not_read_costs_the_others_nothing(broker: Mosquitto) -> None:
+async def test_a_consumer_that_does_not_read_delays_no_other(broker: Mosquitto) -> None:
     with (
         closing(deaf_subscriber(broker.port)),
         mosquitto_sub(broker.port, "candlecast/v1/#") as live,
     ):
-        trial = Trial(broker.port)
+        trial = PublisherHarness(broker.port)
         async with running(trial):
             await connected(trial)
             for number in range(1_500):
@@ -188,7 +188,7 @@ async def test_a_broker_that_refuses_for_now_is_asked_again(tmp_path: Path) -> N
         writer.write(b"\x20\x03\x00\x89\x00")
         writer.close()
 
-    trial = Trial(broker.port)
+    trial = PublisherHarness(broker.port)
     async with running(trial):
         trial.publisher.offer(trial.forecast("A/B", "waits"))
         async with await asyncio.start_server(busy, HOST, broker.port):
@@ -204,7 +204,7 @@ async def test_a_broker_that_refuses_for_now_is_asked_again(tmp_path: Path) -> N
 async def test_a_stale_forecast_is_never_sent_late_as_if_it_were_new(
     broker: Mosquitto, proxy: FaultProxy
 ) -> None:
-    trial = Trial(proxy.port)
+    trial = PublisherHarness(proxy.port)
     with mosquitto_sub(broker.port, "candlecast/v1/binance/#") as live:
         async with running(trial):
             await connected(trial)
@@ -239,7 +239,7 @@ async def test_a_broker_that_lives_but_acknowledges_nothing_is_a_lost_one(
 ) -> None:
     async with await asyncio.start_server(partial(_mute, keep_alive), HOST) as server:
         port = server.sockets[0].getsockname()[1]
-        async with running(Trial(port, keepalive_s=KEEPALIVE_S)) as trial:
+        async with running(PublisherHarness(port, keepalive_s=KEEPALIVE_S)) as trial:
             await connected(trial)
             await until(lambda: not trial.publisher.connected.is_set())
             await connected(trial)

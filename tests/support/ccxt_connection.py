@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 
-class Line:
+class FakeConnection:
     """Where a message comes from; nobody waits for it."""
 
     url = "wss://127.0.0.1/v5/public/spot"

@@ -28,7 +28,7 @@ NOW_MS = 1_776_859_620_000
 SPEED = 10.0
 
 
-class Trial:
+class PublisherHarness:
     """A running publisher and everything around it."""
 
     def __init__(
@@ -69,7 +69,7 @@ class Trial:
 
 
 @asynccontextmanager
-async def running(trial: Trial) -> AsyncIterator[Trial]:
+async def running(trial: PublisherHarness) -> AsyncIterator[PublisherHarness]:
     async with asyncio.TaskGroup() as group:
         task = group.create_task(trial.publisher.run())
         yield trial
@@ -92,7 +92,7 @@ async def state(subscriber: Subscriber) -> str:
     return said + (" (retained)" if message["retain"] else "")
 
 
-async def connected(trial: Trial) -> None:
+async def connected(trial: PublisherHarness) -> None:
     async with asyncio.timeout(MAX_WAIT_S):
         await trial.publisher.connected.wait()
 

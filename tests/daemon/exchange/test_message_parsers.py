@@ -25,7 +25,7 @@ from daemon.exchange.message_parsers import (
     parse_okx,
 )
 from model.core.errors import BadCandle
-from tests.support.ccxt_connection import Line
+from tests.support.ccxt_connection import FakeConnection
 
 VALUES = ("1", "3", "0.5", "2", "9")
 MINUTE = Channel("1m", {})
@@ -311,7 +311,7 @@ def exchanges() -> dict[str, tuple[Any, Ear]]:
 async def test_a_good_message_is_told(exchanges: dict[str, tuple[Any, Ear]], name: str) -> None:
     exchange, ear = exchanges[name]
     heard, garbage = ear.heard, ear.garbage
-    exchange.handle_message(Line(), GOOD[name])
+    exchange.handle_message(FakeConnection(), GOOD[name])
     assert (ear.heard, ear.garbage) == (heard + 1, garbage)
 
 
@@ -323,7 +323,7 @@ def test_whatever_stands_anywhere_in_a_message_nothing_escapes(
     exchange, _ = exchanges[name]
     message = data.draw(st.sampled_from([GOOD[name], SNAPSHOT, *ASIDE]))
     path = data.draw(st.sampled_from(paths(message)))
-    exchange.handle_message(Line(), replaced(message, path, data.draw(JSON)))
+    exchange.handle_message(FakeConnection(), replaced(message, path, data.draw(JSON)))
 
 
 @pytest.mark.parametrize("name", GOOD)
@@ -336,7 +336,7 @@ def test_a_candle_that_lacks_a_field_is_told_or_counted(
     path = data.draw(st.sampled_from(rows))
     before = ear.heard + ear.garbage
     changed = data.draw(JSON.filter(lambda value: value is not None))
-    exchange.handle_message(Line(), replaced(GOOD[name], path, changed))
+    exchange.handle_message(FakeConnection(), replaced(GOOD[name], path, changed))
     assert ear.heard + ear.garbage == before + 1
 
 

@@ -22,7 +22,7 @@ from tests.sandbox.scaled import stopwatch
 from tests.support.publisher_harness import (
     PASSWORD,
     STATUS,
-    Trial,
+    PublisherHarness,
     all_of,
     arrives,
     connected,
@@ -54,7 +54,7 @@ def seconds_since(began_s: float) -> int:
 
 async def test_a_forecast_is_retained_and_expires_with_its_use(broker: Mosquitto) -> None:
     with mosquitto_sub(broker.port, "candlecast/#") as live:
-        async with running(Trial(broker.port)) as trial:
+        async with running(PublisherHarness(broker.port)) as trial:
             assert await state(live) == "starting"
             began_s = time.monotonic()
             for symbol, valid_ms in (("A/B", 59_001), ("C/D:D", 1), ("E/F", 1_000)):
@@ -76,7 +76,7 @@ async def test_a_forecast_is_retained_and_expires_with_its_use(broker: Mosquitto
 
 
 async def test_expiry_is_never_zero_which_mosquitto_takes_for_never(broker: Mosquitto) -> None:
-    async with running(Trial(broker.port)) as trial:
+    async with running(PublisherHarness(broker.port)) as trial:
         trial.publisher.offer(trial.forecast("A/B", "soon gone", 1))
         await until(lambda: trial.outcome("published") == 1)
         await asyncio.sleep(2.1)
@@ -86,7 +86,7 @@ async def test_expiry_is_never_zero_which_mosquitto_takes_for_never(broker: Mosq
 
 async def test_what_has_no_time_left_is_not_sent_but_counted(broker: Mosquitto) -> None:
     with mosquitto_sub(broker.port, "candlecast/v1/binance/#") as live:
-        async with running(Trial(broker.port)) as trial:
+        async with running(PublisherHarness(broker.port)) as trial:
             trial.publisher.offer(trial.forecast("A/B", "gone", 0))
             trial.publisher.offer(trial.forecast("A/C", "there"))
             assert (await arrives(live))["payload"] == "there"
@@ -96,7 +96,7 @@ async def test_what_has_no_time_left_is_not_sent_but_counted(broker: Mosquitto) 
 
 async def test_version_3_retains_no_forecast_but_the_status(broker: Mosquitto) -> None:
     with mosquitto_sub(broker.port, "candlecast/v1/binance/#") as live:
-        async with running(Trial(broker.port, version="3.1.1")) as trial:
+        async with running(PublisherHarness(broker.port, version="3.1.1")) as trial:
             trial.publisher.offer(trial.forecast("A/B", "there"))
             assert (await arrives(live))["payload"] == "there"
     with mosquitto_sub(broker.port, "candlecast/#") as later:
@@ -107,7 +107,7 @@ async def test_version_3_retains_no_forecast_but_the_status(broker: Mosquitto) -
 async def test_the_status_is_said_once_per_news_and_on_every_connection(
     broker: Mosquitto, tmp_path: Path
 ) -> None:
-    async with running(Trial(broker.port)) as trial:
+    async with running(PublisherHarness(broker.port)) as trial:
         publisher = trial.publisher
         with mosquitto_sub(broker.port, STATUS) as live:
             assert (await state(live)).startswith("starting")
@@ -134,7 +134,7 @@ async def test_the_status_is_said_once_per_news_and_on_every_connection(
 async def test_the_will_says_offline_when_the_process_is_cut_off(broker: Mosquitto) -> None:
     with mosquitto_sub(broker.port, STATUS) as live:
         with suppress(asyncio.CancelledError):
-            async with running(Trial(broker.port)) as trial:
+            async with running(PublisherHarness(broker.port)) as trial:
                 assert await state(live) == "starting"
                 cut_connections(broker.port)
                 assert await state(live) == "offline"
@@ -160,7 +160,7 @@ async def test_the_farewell_says_stopping_then_offline_after_all_forecasts(
     broker: Mosquitto,
 ) -> None:
     with mosquitto_sub(broker.port, "candlecast/#") as live:
-        async with running(Trial(broker.port)) as trial:
+        async with running(PublisherHarness(broker.port)) as trial:
             assert await state(live) == "starting"
             for number in range(70):
                 trial.publisher.offer(trial.forecast(f"S{number}/U", "x"))
@@ -175,7 +175,7 @@ async def test_the_farewell_says_stopping_then_offline_after_all_forecasts(
 
 
 async def test_a_farewell_without_a_broker_gives_up(caplog: pytest.LogCaptureFixture) -> None:
-    async with running(Trial(free_port())) as trial, stopwatch() as taken_s:
+    async with running(PublisherHarness(free_port())) as trial, stopwatch() as taken_s:
         await trial.publisher.shutdown(0.2)
         assert taken_s() < 5.0
     assert "the status offline was not published" in caplog.text
@@ -185,7 +185,7 @@ async def test_a_farewell_without_a_broker_gives_up(caplog: pytest.LogCaptureFix
 async def test_what_was_cut_off_goes_out_again_the_same_and_counts_once(
     broker: Mosquitto, version: str
 ) -> None:
-    trial = Trial(broker.port, version=version)
+    trial = PublisherHarness(broker.port, version=version)
     async with running(trial):
         await connected(trial)
         trial.publisher.offer(trial.forecast("A/A", "acknowledged"))
@@ -220,7 +220,7 @@ async def test_a_broker_that_comes_and_goes_under_load_loses_nothing_valid(
     broker: Mosquitto, caplog: pytest.LogCaptureFixture
 ) -> None:
     offered = 0
-    trial = Trial(broker.port)
+    trial = PublisherHarness(broker.port)
     async with running(trial):
         await connected(trial)
         for end in (broker.kill, broker.stop, broker.kill):
@@ -243,7 +243,7 @@ async def test_a_broker_that_comes_and_goes_under_load_loses_nothing_valid(
 
 
 async def test_offer_never_waits_nor_grows_without_a_broker() -> None:
-    trial = Trial(free_port())
+    trial = PublisherHarness(free_port())
     async with running(trial):
         for number in range(10_000):
             trial.publisher.offer(trial.forecast(f"S{number}/U", "x"))
@@ -253,7 +253,7 @@ async def test_offer_never_waits_nor_grows_without_a_broker() -> None:
 
 async def test_what_nobody_is_promised_does_not_wait_for_a_broker(broker: Mosquitto) -> None:
     batch = Outgoing("batch/1", "candlecast/v1/binance/1m/batch", b"all", qos=0, retain=False)
-    trial = Trial(broker.port)
+    trial = PublisherHarness(broker.port)
     trial.publisher.offer(batch)
     assert len(trial.outbox) == 0
     with mosquitto_sub(broker.port, batch.topic) as live:
@@ -268,7 +268,7 @@ async def test_an_absent_broker_is_said_once_and_so_is_its_return(
 ) -> None:
     caplog.set_level(logging.INFO, "candlecast.mqtt")
     broker = Mosquitto(tmp_path)
-    trial = Trial(broker.port)
+    trial = PublisherHarness(broker.port)
     async with running(trial):
         await until(lambda: caplog.records)
         trial.publisher.offer(trial.forecast("A/B", "waited"))
@@ -289,7 +289,7 @@ async def test_an_absent_broker_is_said_once_and_so_is_its_return(
 async def test_wrong_credentials_end_it_with_one_line(tmp_path: Path, version: str) -> None:
     passwords = password_file(tmp_path, "trader", "right")
     with mosquitto(tmp_path, "allow_anonymous false", f"password_file {passwords}") as server:
-        trial = Trial(server.port, version=version, username="trader")
+        trial = PublisherHarness(server.port, version=version, username="trader")
         with pytest.raises(BrokerError) as caught:
             async with asyncio.timeout(MAX_WAIT_S):
                 await trial.publisher.run()
@@ -310,7 +310,7 @@ async def test_a_user_who_may_not_publish_is_told(tmp_path: Path, queued: str) -
     )
     with mosquitto(tmp_path, f"acl_file {acl}", queued) as server, denied:
         async with asyncio.timeout(MAX_WAIT_S):
-            await Trial(server.port).publisher.run()
+            await PublisherHarness(server.port).publisher.run()
 
 
 async def test_a_denied_topic_is_counted_and_spared_while_the_others_go_on(
@@ -323,7 +323,7 @@ async def test_a_denied_topic_is_counted_and_spared_while_the_others_go_on(
         mosquitto(tmp_path, f"acl_file {acl}") as server,
         mosquitto_sub(server.port, "candlecast/+/+/A-B/#") as live,
     ):
-        async with running(Trial(server.port)) as trial:
+        async with running(PublisherHarness(server.port)) as trial:
             await connected(trial)
             trial.publisher.offer(trial.forecast("C/D", "denied"))
             await until(lambda: trial.outcome("dropped") == 1)
@@ -344,7 +344,7 @@ async def test_what_is_larger_than_the_broker_takes_is_counted_and_costs_no_conn
         mosquitto(tmp_path, "max_packet_size 1000") as server,
         mosquitto_sub(server.port, "candlecast/v1/binance/#") as live,
     ):
-        async with running(Trial(server.port)) as trial:
+        async with running(PublisherHarness(server.port)) as trial:
             await connected(trial)
             batch = trial.forecast("A/B", 1_000 * "x")._replace(
                 key="batch", topic="candlecast/v1/binance/1m/batch", qos=0, retain=False

@@ -16,7 +16,7 @@ import pytest
 
 from model.core.errors import BrokerError
 from tests.faults.proxy import FaultProxy
-from tests.support.publisher_harness import STATUS, Trial, connected, running, until
+from tests.support.publisher_harness import STATUS, PublisherHarness, connected, running, until
 from tests.support.scripted_broker import (
     ACCEPTED_311,
     FakeBroker,
@@ -82,7 +82,7 @@ async def test_forecasts_status_and_will_arrive_whatever_mosquitto_lacks(
         async with (
             listening(server.port) as heard,
             FaultProxy(server.port, random.Random(1)) as proxy,
-            running(Trial(proxy.port, version=version)) as trial,
+            running(PublisherHarness(proxy.port, version=version)) as trial,
         ):
             trial.publisher.offer(trial.forecast("A/B", "there"))
             await heard.until("there")
@@ -104,7 +104,7 @@ async def test_forecasts_status_and_will_arrive_whatever_mosquitto_lacks(
 
 async def test_a_broker_that_has_learnt_to_retain_is_asked_for_it_again(tmp_path: Path) -> None:
     with mosquitto(tmp_path, NO_RETAIN) as server:
-        async with running(Trial(server.port)) as trial:
+        async with running(PublisherHarness(server.port)) as trial:
             trial.publisher.offer(trial.forecast("A/B", "there"))
             await until(lambda: trial.outcome("published") == 1)
             server.kill()
@@ -124,11 +124,11 @@ async def published_to(
     on_publish: Callable[[Published], bytes | None],
     version: str = "5",
     keepalive_s: int = 30,
-) -> AsyncIterator[tuple[FakeBroker, Trial]]:
+) -> AsyncIterator[tuple[FakeBroker, PublisherHarness]]:
     """A running publisher at a broker that answers so."""
     async with (
         FakeBroker(on_login, on_publish, version) as broker,
-        running(Trial(broker.port, version=version, keepalive_s=keepalive_s)) as trial,
+        running(PublisherHarness(broker.port, version=version, keepalive_s=keepalive_s)) as trial,
     ):
         yield broker, trial
 
@@ -268,7 +268,7 @@ async def test_a_refusal_for_good_is_one_line_that_says_what_to_do(
     async with FakeBroker(always(raw), acknowledged) as broker:
         with pytest.raises(BrokerError, match=words) as caught:
             async with asyncio.timeout(MAX_WAIT_S):
-                await Trial(broker.port).publisher.run()
+                await PublisherHarness(broker.port).publisher.run()
     assert "\n" not in str(caught.value)
 
 

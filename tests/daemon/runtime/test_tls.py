@@ -13,7 +13,7 @@ from daemon.runtime.tls import client_context, server_context
 from model.core.errors import BrokerError, ConfigError
 from tests.support.certificates import Authority, Pair
 from tests.support.example_broker import example_broker, heard_by
-from tests.support.publisher_harness import Trial, connected, running, until
+from tests.support.publisher_harness import PublisherHarness, connected, running, until
 from tests.support.servers import MAX_WAIT_S, Mosquitto, mosquitto
 
 
@@ -27,11 +27,11 @@ def broker_lines(authority: Authority, pair: Pair, *more: str) -> tuple[str, ...
     return (*files, *more)
 
 
-def trial_with(server: Mosquitto, context: ssl.SSLContext | None) -> Trial:
-    return Trial(server.port, tls=context)
+def trial_with(server: Mosquitto, context: ssl.SSLContext | None) -> PublisherHarness:
+    return PublisherHarness(server.port, tls=context)
 
 
-async def complaint(trial: Trial, caplog: pytest.LogCaptureFixture) -> str:
+async def complaint(trial: PublisherHarness, caplog: pytest.LogCaptureFixture) -> str:
     """The one line about a broker that cannot be used, though it is tried again and again."""
     async with running(trial):
         await until(lambda: any("no MQTT broker" in r.getMessage() for r in caplog.records))
@@ -141,13 +141,15 @@ async def test_the_example_broker_lets_the_daemon_write_and_the_trader_read(
     """The files in examples/ as they are, but for the port and the user."""
     with example_broker(tmp_path, authority, repository / "examples") as server:
         context = client_context(authority.ca, None, None)
-        async with running(Trial(server.port, username="candlecast", tls=context)) as trial:
+        async with running(
+            PublisherHarness(server.port, username="candlecast", tls=context)
+        ) as trial:
             await connected(trial)
             trial.publisher.offer(trial.forecast("A/B", "there"))
             await until(lambda: trial.outcome("published") == 1)
             assert await heard_by(server, authority, "trader") == ["there"]
             assert await heard_by(server, authority, "candlecast") == []
-        denied = Trial(server.port, username="trader", tls=context)
+        denied = PublisherHarness(server.port, username="trader", tls=context)
         with pytest.raises(BrokerError, match=r"denies publishing to .* let user 'trader' write"):
             async with asyncio.timeout(MAX_WAIT_S):
                 await denied.publisher.run()
