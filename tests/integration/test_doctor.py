@@ -304,7 +304,7 @@ async def test_missing_features_of_a_broker_are_reported(
         assert finding.good is True, finding
         assert "accepts and delivers messages" in finding.text
         for line in lines:
-            # Version 3.1.1 has no deployment to announce the limit of packets.
+            # Version 3.1.1 has no field for the packet limit.
             assert (LIMITS[line] in finding.text) == (version == "5" or "packet" not in line)
 
 
