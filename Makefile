@@ -34,8 +34,8 @@ help: ## list the targets
 demo: $(STAMP) ## show live forecasts of recorded candles; Ctrl-C ends it
 	@$(BIN)/candlecast demo $(ARGS)
 
-# Candles of a second show every pause of the machine: whole daemons, which mostly wait, run apart from
-# what needs both cores.
+# The integration tests run whole daemons on one-second candles, so they run apart from the tests that use
+# all of the processor.
 test: lint ## lint, types and all tests, or those of ARGS=...
 ifdef ARGS
 	@$(BIN)/python -m pytest $(ARGS)
@@ -44,11 +44,11 @@ else
 	@$(BIN)/python -m pytest -n 2 --dist loadfile tests/integration
 endif
 
-soak: $(STAMP) ## the tests that can be repeated, for hours instead of seconds
+soak: $(STAMP) ## repeat the tests marked `soak` for hours instead of seconds
 	@CANDLECAST_SOAK=1 $(BIN)/python -m pytest -m soak --timeout=14400 \
 		-o faulthandler_timeout=0 $(ARGS)
 
-chaos: $(STAMP) ## random faults for MINUTES=10 from SEED; ends by comparing with the truth
+chaos: $(STAMP) ## inject random faults for MINUTES=10 from SEED, then compare all forecasts
 	@CANDLECAST_CHAOS_MINUTES=$(or $(MINUTES),10) CANDLECAST_CHAOS_SEED=$(SEED) \
 		$(BIN)/python -m pytest tests/faults/test_chaos.py -s --timeout=0 \
 		-o faulthandler_timeout=0 $(ARGS)

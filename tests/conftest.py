@@ -17,7 +17,7 @@ CANDLES = REPOSITORY / "daemon" / "sandbox" / "data" / "slim_BTCUSDT-15m_2025-01
 REQUIRE_ALL = "CANDLECAST_REQUIRE_ALL"
 SOAK = "CANDLECAST_SOAK"
 
-# How long an example takes says more of the machine than of the code.
+# The time of an example depends on the load of the machine.
 settings.register_profile(
     "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
@@ -49,7 +49,7 @@ def shared_dir() -> Path:
 def rounds() -> Callable[[int, int], int]:
     """How often to do it: the first number in `make test`, the second in `make soak`.
 
-    Whoever asks for this fixture is run by `make soak`.
+    `make soak` runs the tests that use this fixture.
     """
 
     def choose(test: int, soak: int) -> int:
@@ -59,7 +59,7 @@ def rounds() -> Callable[[int, int], int]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what `make soak` runs."""
+    """Mark the tests that `make soak` repeats."""
     for item in items:
         if "rounds" in getattr(item, "fixturenames", ()):
             item.add_marker("soak")
@@ -82,7 +82,7 @@ def _loop_must_not_block(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture(autouse=True, scope="session")
 def _pauses_of_the_machine_are_not_logged() -> Iterator[None]:
-    """Debug mode logs what took 0.1 s, which a busy machine is enough for; blocking fails above."""
+    """Drop asyncio's warnings of slow callbacks, which a busy machine causes by itself."""
     asyncio_log = logging.getLogger("asyncio")
     asyncio_log.addFilter(_is_no_pause)
     yield

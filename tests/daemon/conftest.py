@@ -9,7 +9,7 @@ import pytest
 
 from model.history.store import History
 from model.registry.bundle import Bundle
-from tests.support.pipeline_harness import ROWS, SYMBOLS, Tape, network
+from tests.support.pipeline_harness import ROWS, SYMBOLS, SampleMarket, network
 from tests.support.tiny_models import Floats, promote, random_candles
 
 
@@ -27,8 +27,8 @@ def bundle(
 
 
 @pytest.fixture
-def market(candles: dict[str, Floats]) -> Tape:
-    return Tape(candles)
+def market(candles: dict[str, Floats]) -> SampleMarket:
+    return SampleMarket(candles)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from model.core.market import MarketKey
 from model.evaluation.hindcast import hindcast
 from model.history.store import History
 from model.registry.registry import Registry
-from tests.faults.fault_harness import Arena
+from tests.faults.fault_harness import FaultHarness
 from tests.integration.harness import frame
 
 _OHLCV = ["open", "high", "low", "close", "volume"]
@@ -35,45 +35,45 @@ def truth(playback: Playback, faults: Faults, until_ms: int) -> Truth:
     return tables
 
 
-def check(arena: Arena) -> None:
+def check(harness: FaultHarness) -> None:
     """Hold all that the daemon kept and published against the truth."""
-    timeframe = arena.playback.timeframe
-    until_ms = timeframe.floor(arena.clock.wall_ms()) + 5 * timeframe.ms
-    candles = truth(arena.playback, arena.exchange.faults, until_ms)
-    _check_windows(arena, candles)
-    _check_history(arena, candles)
-    _check_forecasts(arena, candles)
+    timeframe = harness.playback.timeframe
+    until_ms = timeframe.floor(harness.clock.wall_ms()) + 5 * timeframe.ms
+    candles = truth(harness.playback, harness.exchange.faults, until_ms)
+    _check_windows(harness, candles)
+    _check_history(harness, candles)
+    _check_forecasts(harness, candles)
 
 
-def _check_windows(arena: Arena, candles: Truth) -> None:
-    for window in arena.windows:
+def _check_windows(harness: FaultHarness, candles: Truth) -> None:
+    for window in harness.windows:
         table = candles[window.symbol]
         before = table.loc[table["timestamp"] < window.next_open_ms, _OHLCV].to_numpy()
         assert window.ohlcv().tolist() == before[-len(window) :].tolist(), window.symbol
 
 
-def _check_history(arena: Arena, candles: Truth) -> None:
-    history = History(arena.folder / "state" / "history.sqlite")
+def _check_history(harness: FaultHarness, candles: Truth) -> None:
+    history = History(harness.folder / "state" / "history.sqlite")
     try:
         for symbol, table in candles.items():
             rows = table[_OHLCV].to_numpy().tolist()
             true = dict(zip(table["timestamp"].tolist(), rows, strict=True))
-            market = MarketKey("binance", arena.playback.timeframe)
+            market = MarketKey("binance", harness.playback.timeframe)
             for candle in history.candles(market, symbol, 10_000):
                 assert list(candle.ohlcv) == true[candle.open_ms], candle
     finally:
         history.close()
 
 
-def _check_forecasts(arena: Arena, candles: Truth) -> None:
+def _check_forecasts(harness: FaultHarness, candles: Truth) -> None:
     """Each identity in the same words, from closed candles alone, in time, and the right number."""
-    registry = Registry(arena.folder / "state" / "registry")
+    registry = Registry(harness.folder / "state" / "registry")
     scored = hindcast(registry.open(registry.champion()), candles, lambda *_: None)
     symbols = list(candles)
     rows = zip(*(column.tolist() for column in scored), strict=True)
     clean = {(symbols[n], target_ms): (last, price) for n, target_ms, last, _, price in rows}
     words: dict[tuple[str, int], bytes] = {}
-    for at_ms, payload in arena.published:
+    for at_ms, payload in harness.published:
         told = json.loads(payload)
         identity = told["symbol"], told["candle_close_ms"]
         assert words.setdefault(identity, payload) == payload
@@ -81,4 +81,4 @@ def _check_forecasts(arena: Arena, candles: Truth) -> None:
         assert told["last_close"] == last, told
         assert told["predicted_close"] == pytest.approx(price, rel=1e-6), told
         assert at_ms >= told["candle_close_ms"], told
-        assert at_ms <= told["valid_until_ms"] + arena.behind_ms, told
+        assert at_ms <= told["valid_until_ms"] + harness.behind_ms, told

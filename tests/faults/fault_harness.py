@@ -38,7 +38,7 @@ def port_of(url: str) -> int:
     return port
 
 
-class Arena:
+class FaultHarness:
     """Everything that runs during a trial by faults.
 
     Attributes:

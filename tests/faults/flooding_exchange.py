@@ -12,7 +12,7 @@ _AHEAD = 2
 """Bursts that may wait for the slowest client: it is never cut off for being slow."""
 
 
-class Firehose(SandboxExchange):
+class FloodingExchange(SandboxExchange):
     """A core's worth of messages; candles close on the grid as ever."""
 
     async def _stream_candles(self) -> None:
@@ -29,5 +29,5 @@ class Firehose(SandboxExchange):
 
 
 if __name__ == "__main__":
-    program.SandboxExchange = Firehose  # type: ignore[attr-defined]
+    program.SandboxExchange = FloodingExchange  # type: ignore[attr-defined]
     sys.exit(program.main())

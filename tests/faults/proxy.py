@@ -171,7 +171,7 @@ class FaultProxy:
                         await pieces.put((now_s, data))
                 await pieces.put((0.0, b""))
         if not pair.lost:
-            # Beyond a half-open connection nobody hears of its end.
+            # The other end of a half-open connection does not see its end.
             _end(writer, politely=True)
 
     async def _pass_on(

@@ -114,7 +114,7 @@ async def test_after_a_kill_birth_and_latest_forecasts_are_back_within_5_s(
     assert sorted(got.values()) == ["made meanwhile", "newest"]
 
 
-async def test_a_slow_way_to_the_broker_keeps_the_newest_and_makes_nobody_wait(
+async def test_a_slow_connection_to_the_broker_keeps_the_newest_and_blocks_no_caller(
     broker: Mosquitto, proxy: FaultProxy
 ) -> None:
     proxy.weather.bytes_per_s = 20_000.0
@@ -144,7 +144,7 @@ async def test_a_slow_way_to_the_broker_keeps_the_newest_and_makes_nobody_wait(
             newest[message["topic"]] = message["payload"]
 
 
-async def test_a_consumer_that_does_not_read_costs_the_others_nothing(broker: Mosquitto) -> None:
+async def test_a_consumer_that_does_not_read_delays_no_other(broker: Mosquitto) -> None:
     with (
         closing(deaf_subscriber(broker.port)),
         mosquitto_sub(broker.port, "candlecast/v1/#") as live,

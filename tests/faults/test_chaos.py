@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.assertions import check
-from tests.faults.fault_harness import Arena
+from tests.faults.fault_harness import FaultHarness
 from tests.faults.schedule import draw_schedule
 from tests.replay.replay_harness import nothing_left
 from tests.sandbox.scaled import second_playback
@@ -36,7 +36,7 @@ def seeds() -> Iterator[tuple[int, float]]:
         seed += 1
 
 
-async def test_after_all_faults_windows_and_forecasts_are_those_of_a_quiet_day(
+async def test_after_all_faults_windows_and_forecasts_equal_those_without_faults(
     tmp_path: Path,
 ) -> None:
     for seed, seconds in seeds():
@@ -47,15 +47,15 @@ async def trial(folder: Path, seed: int, seconds: float) -> None:
     folder.mkdir()
     schedule = draw_schedule(seed, seconds * FACTOR)
     print(f"seed {seed}:", *schedule, sep="\n  ")  # noqa: T201 - shown when it fails
-    arena = Arena(folder, second_playback(3), FACTOR, seed)
-    clock = arena.clock
-    async with nothing_left(), arena.running():
-        await arena.play(schedule)
-        calm_s, since = clock.monotonic(), len(arena.published)
-        await arena.until(lambda: arena.is_current(since))
+    harness = FaultHarness(folder, second_playback(3), FACTOR, seed)
+    clock = harness.clock
+    async with nothing_left(), harness.running():
+        await harness.play(schedule)
+        calm_s, since = clock.monotonic(), len(harness.published)
+        await harness.until(lambda: harness.is_current(since))
         print(f"current {clock.monotonic() - calm_s:.1f} s after the last fault")  # noqa: T201
-    await asyncio.to_thread(check, arena)
-    print(f"{len(arena.published)} published, ended: {arena.ended}")  # noqa: T201
+    await asyncio.to_thread(check, harness)
+    print(f"{len(harness.published)} published, ended: {harness.ended}")  # noqa: T201
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,7 @@ import pytest
 from daemon.feed import connection_supervisor
 from daemon.mqtt import publisher as publisher_module
 from tests.faults import assertions
-from tests.faults.fault_harness import Arena
+from tests.faults.fault_harness import FaultHarness
 from tests.replay.replay_harness import nothing_left
 from tests.sandbox.scaled import minute_playback, second_playback
 
@@ -71,25 +71,25 @@ async def test_reconnects_leave_tasks_descriptors_and_memory_where_they_were(
     for module in (connection_supervisor, publisher_module):
         monkeypatch.setattr(module, "_RECONNECT_MIN_S", 0.1)
         monkeypatch.setattr(module, "_RECONNECT_MAX_S", 0.1)
-    arena = Arena(tmp_path, second_playback(3), 6.0)
+    harness = FaultHarness(tmp_path, second_playback(3), 6.0)
     held = []
-    async with nothing_left(), arena.running():
+    async with nothing_left(), harness.running():
         for number in range(WARM_UP + rounds(15, 1_000)):
-            await reconnected(arena, politely=bool(number % 2))
+            await reconnected(harness, politely=bool(number % 2))
             if number >= WARM_UP:
                 held.append(footprint())
     check(held, len(held))
 
 
-async def reconnected(arena: Arena, *, politely: bool) -> None:
+async def reconnected(harness: FaultHarness, *, politely: bool) -> None:
     """Lose every connection, and wait until forecasts go over new ones."""
-    ways = [arena.ways[way] for way in ("stream", "broker")]
+    ways = [harness.ways[way] for way in ("stream", "broker")]
     before = [way.accepted for way in ways]
-    for way in arena.ways.values():
+    for way in harness.ways.values():
         way.cut(politely=politely)
-    await arena.until(lambda: all(w.accepted > b for w, b in zip(ways, before, strict=True)))
-    arena.published.clear()
-    await arena.until(lambda: arena.is_current(0))
+    await harness.until(lambda: all(w.accepted > b for w, b in zip(ways, before, strict=True)))
+    harness.published.clear()
+    await harness.until(lambda: harness.is_current(0))
 
 
 async def test_a_week_leaves_the_process_as_it_was(tmp_path: Path, rounds: Rounds) -> None:
@@ -97,19 +97,19 @@ async def test_a_week_leaves_the_process_as_it_was(tmp_path: Path, rounds: Round
     # What fills up shall be full soon.
     accuracy, history = {"window": 30, "min_n": 10}, {"keep_days": 1}
     playback = minute_playback(3, now_ms)
-    arena = Arena(tmp_path, playback, 300.0, accuracy=accuracy, history=history)
+    harness = FaultHarness(tmp_path, playback, 300.0, accuracy=accuracy, history=history)
     held = []
-    async with nothing_left(), arena.running():
+    async with nothing_left(), harness.running():
         # By then the buffers of recent candles are full.
-        await arena.clock.sleep(5_400.0)
-        start_s = arena.clock.monotonic()
+        await harness.clock.sleep(5_400.0)
+        start_s = harness.clock.monotonic()
         for sample in range(1, rounds(6, 7 * 24 * 12) + 1):
-            await arena.clock.sleep(start_s + 300.0 * sample - arena.clock.monotonic())
-            arena.published.clear()
+            await harness.clock.sleep(start_s + 300.0 * sample - harness.clock.monotonic())
+            harness.published.clear()
             held.append(footprint())
-        await arena.until(lambda: arena.is_current(0))
+        await harness.until(lambda: harness.is_current(0))
     check(held, len(held))
-    await asyncio.to_thread(assertions.check, arena)
+    await asyncio.to_thread(assertions.check, harness)
 
 
 def check(held: Sequence[Footprint], times: int) -> None:

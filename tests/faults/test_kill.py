@@ -45,7 +45,7 @@ FETCHED = "candlecast_feed_backfill_candles_total"
 WINDOW = Indicators().warmup + 60
 
 
-class Place:
+class Deployment:
     """An exchange and a broker that stay, a daemon that is killed, and all that was heard of it."""
 
     def __init__(
@@ -130,69 +130,69 @@ class Place:
 
 
 @contextmanager
-def place_of(folder: Path, timeframe: str) -> Iterator[Place]:
+def deployment_of(folder: Path, timeframe: str) -> Iterator[Deployment]:
     with (
         sandbox_process("--symbols", "2", "--history", "900", "--timeframe", timeframe) as exchange,
         mosquitto(folder) as broker,
         mosquitto_sub(broker.port, "candlecast/#") as heard,
     ):
-        yield Place(folder, exchange, broker.port, heard)
+        yield Deployment(folder, exchange, broker.port, heard)
 
 
-def test_a_forecast_on_its_way_when_killed_is_not_published_in_other_words(tmp_path: Path) -> None:
-    with place_of(tmp_path, "1m") as place:
-        with place.running() as first:
+def test_a_forecast_in_flight_at_a_kill_is_not_published_with_other_values(tmp_path: Path) -> None:
+    with deployment_of(tmp_path, "1m") as deployment:
+        with deployment.running() as first:
             # The candle of before the start is forecast at once; nothing is written down yet.
-            place.hear(place.forecasts)
+            deployment.hear(deployment.forecasts)
             first.kill()
-        place.hear(lambda: place.state() == "offline")
-        with place.running() as second:
+        deployment.hear(lambda: deployment.state() == "offline")
+        with deployment.running() as second:
             second.wait_ready(MAX_WAIT_S)
-            place.hear(lambda: place.state() == "online")
+            deployment.hear(lambda: deployment.state() == "online")
             assert second.stop() == 0, second.log
-        place.hear(lambda: place.state() == "offline")
-        place.one_wording()
+        deployment.hear(lambda: deployment.state() == "offline")
+        deployment.one_wording()
 
 
-def test_killed_at_any_point_it_goes_on_from_what_is_written_down(
+def test_killed_at_any_point_the_daemon_resumes_from_its_history(
     tmp_path: Path, rounds: Callable[[int, int], int]
 ) -> None:
     draw = random.Random(rounds(5, int(time.time())))
-    with place_of(tmp_path, "1s") as place:
-        with place.running() as process:
+    with deployment_of(tmp_path, "1s") as deployment:
+        with deployment.running() as process:
             process.wait_ready(MAX_WAIT_S)
-            place.hear(lambda: len(place.forecasts()) >= 4)
+            deployment.hear(lambda: len(deployment.forecasts()) >= 4)
             # A slow machine forecasts before the window is written down.
-            place.hear(lambda: place.written() >= WINDOW)
+            deployment.hear(lambda: deployment.written() >= WINDOW)
             process.kill()
         for _ in range(rounds(2, 150)):
-            before = len(place.forecasts())
-            with place.running() as process:
+            before = len(deployment.forecasts())
+            with deployment.running() as process:
                 until_s = time.monotonic() + draw.uniform(0.5, 5.0)
-                place.hear(lambda: time.monotonic() > until_s)  # noqa: B023 - at once
+                deployment.hear(lambda: time.monotonic() > until_s)  # noqa: B023 - at once
                 process.kill()
-            place.hear(lambda: place.state() == "offline")
-            assert max(place.lost(before).values()) <= 1
+            deployment.hear(lambda: deployment.state() == "offline")
+            assert max(deployment.lost(before).values()) <= 1
             assert "Traceback" not in process.log
-        enough, before_start = len(place.forecasts()) + 6, len(process.log)
-        with place.running() as process:
+        enough, before_start = len(deployment.forecasts()) + 6, len(process.log)
+        with deployment.running() as process:
             process.wait_ready(MAX_WAIT_S)
-            place.hear(lambda: len(place.forecasts()) >= enough)
+            deployment.hear(lambda: len(deployment.forecasts()) >= enough)
             last_start = process.log[before_start:]
             fetched = sample(process.get("/metrics")[1], FETCHED)
             assert process.stop() == 0, process.log
-        place.hear(lambda: place.state() == "offline")
+        deployment.hear(lambda: deployment.state() == "offline")
         assert process.log.count("0 of 2 symbols resume from history") == 1
         assert last_start.count("2 of 2 symbols resume from history") == 1
         assert fetched < WINDOW
-        place.one_wording()
-        for symbol in place.playback.symbols:
-            for open_ms, ohlcv in place.recorded(symbol).items():
-                assert ohlcv == place.playback.candle(symbol, open_ms)
+        deployment.one_wording()
+        for symbol in deployment.playback.symbols:
+            for open_ms, ohlcv in deployment.recorded(symbol).items():
+                assert ohlcv == deployment.playback.candle(symbol, open_ms)
 
 
 @pytest.mark.may_block("the daemon is a process; what it wrote is looked at between two candles")
-async def test_killed_before_a_missing_candle_came_it_asks_for_the_hole_only(
+async def test_after_a_kill_only_the_missing_candles_are_requested(
     tmp_path: Path,
 ) -> None:
     playback = second_playback(2, 900)

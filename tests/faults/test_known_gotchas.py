@@ -38,7 +38,7 @@ class SkewedClock:
 
 
 @pytest.mark.parametrize("ahead_ms", [500, -500, 3_600_000, -3_600_000])
-async def test_clock_skew_lets_no_open_candle_pass_as_closed_and_refuses_no_closed_one(
+async def test_clock_skew_neither_closes_an_open_candle_nor_refuses_a_closed_one(
     ahead_ms: int,
 ) -> None:
     right, playback = ScaledClock(FACTOR), second_playback(1)
@@ -62,7 +62,7 @@ async def test_clock_skew_lets_no_open_candle_pass_as_closed_and_refuses_no_clos
     assert offset_s == pytest.approx(-ahead_ms / 1e3, abs=0.3)
 
 
-async def test_reading_the_cache_stops_no_flow_where_ccxt_has_to_parse(
+async def test_reading_the_cache_of_ccxt_does_not_stop_its_updates(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The generic path: every candle but the first, which only primes, by its successor."""
@@ -94,7 +94,7 @@ def test_subscriptions_keep_to_each_exchanges_limit() -> None:
     assert shards == [spot[:200], spot[200:], swaps]
 
 
-def test_where_one_call_cannot_watch_several_symbols_each_gets_its_own() -> None:
+def test_each_symbol_gets_a_call_where_one_call_watches_one_symbol() -> None:
     shard = ["A/B", "C/D"]
     several = SimpleNamespace(has={"watchOHLCVForSymbols": True})
     single = SimpleNamespace(has={"watchOHLCV": True})

@@ -45,7 +45,7 @@ def playback_of(ready: SandboxProcess, timeframe: Timeframe) -> Playback:
     return build_playback(count, timeframe, ready.origin_ms, slice_rows=ready.slice_rows)
 
 
-def test_a_flood_of_forming_updates_loses_no_closing_candle_and_fills_no_memory(
+def test_a_flood_of_forming_updates_loses_no_closing_candle_and_does_not_fill_memory(
     tmp_path: Path, rounds: Callable[[int, int], int]
 ) -> None:
     if rounds(0, 1):

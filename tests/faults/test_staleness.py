@@ -95,7 +95,7 @@ async def service(name: str, folder: Path) -> AsyncIterator[Service]:
 
 
 @pytest.mark.may_block("opening a model and a broker takes place before there is a deadline")
-async def test_a_symbol_that_is_delisted_is_stale_and_forecast_no_more(
+async def test_a_delisted_symbol_is_stale_and_gets_no_forecast(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with service("okx", tmp_path) as running:
@@ -117,7 +117,7 @@ async def test_a_symbol_that_is_delisted_is_stale_and_forecast_no_more(
 
 
 @pytest.mark.may_block("opening a model and a broker takes place before there is a deadline")
-async def test_while_a_window_is_not_whole_nothing_is_published_for_it(tmp_path: Path) -> None:
+async def test_an_incomplete_window_publishes_no_forecast(tmp_path: Path) -> None:
     """Candles are missed while the exchange bans every question: the gap stays for a while."""
     async with service("binance", tmp_path) as running:
         symbol, *others = running.exchange.playback.symbols

@@ -22,7 +22,7 @@ from daemon.sandbox.exchange import Behaviour, SandboxExchange
 from model.core.candle import Candle
 from tests.faults.fault_harness import port_of
 from tests.faults.proxy import FaultProxy
-from tests.replay.replay_harness import Heard, make_feed, nothing_left, running, until
+from tests.replay.replay_harness import FeedHarness, make_feed, nothing_left, running, until
 from tests.sandbox.scaled import SECOND, ScaledClock, second_playback
 from tests.support.servers import HOST
 
@@ -38,7 +38,7 @@ class Site:
         self.clock = clock
         self.candles: list[Candle] = []
         urls = exchange.rest_url, exchange.ws_url
-        self.heard: Heard = make_feed(
+        self.heard: FeedHarness = make_feed(
             urls, exchange.playback.symbols, clock, timeframe="1s", on_closed=self._closed
         )
         self.windows = {s: Window(s, SECOND, CAPACITY) for s in exchange.playback.symbols}

@@ -22,7 +22,7 @@ from daemon.feed.liveness import LivenessMonitor
 from daemon.runtime.backoff import Backoff
 from daemon.sandbox.exchange import Behaviour, SandboxExchange
 from daemon.sandbox.websocket_server import StreamServer
-from tests.replay.replay_harness import Heard, make_feed, running, until
+from tests.replay.replay_harness import FeedHarness, make_feed, running, until
 from tests.sandbox.scaled import MINUTE, SECOND, ScaledClock, minute_playback, second_playback
 
 FACTOR = 60.0
@@ -31,7 +31,7 @@ FACTOR = 60.0
 @asynccontextmanager
 async def market(
     name: str, symbols: int, factor: float = FACTOR
-) -> AsyncIterator[tuple[SandboxExchange, Heard, ScaledClock]]:
+) -> AsyncIterator[tuple[SandboxExchange, FeedHarness, ScaledClock]]:
     """An exchange whose minutes pass in a second or so, and a feed that is not opened yet."""
     clock = ScaledClock(factor)
     playback = minute_playback(symbols, clock.wall_ms())
@@ -46,7 +46,7 @@ def lines(caplog: pytest.LogCaptureFixture, part: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", ["okx", "bybit", "kraken"])
-async def test_a_delisted_symbol_is_reported_alone_and_the_others_go_on(
+async def test_a_delisted_symbol_is_reported_alone_and_the_others_continue(
     name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "candlecast")
@@ -105,7 +105,7 @@ def test_a_symbol_is_blamed_only_by_its_whole_name(text: str, refused: list[str]
     assert refused_symbols(ccxt.NetworkError(text), names) == []
 
 
-async def test_a_single_refused_symbol_is_asked_for_ever_more_seldom(
+async def test_a_refused_symbol_is_retried_at_growing_intervals(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     at_s: list[float] = []
@@ -163,7 +163,7 @@ def test_other_refusals_of_a_connection_are_no_bans() -> None:
     assert handshake_ban(OSError()) is None
 
 
-async def test_a_lost_stream_is_said_once_and_so_is_its_return(
+async def test_a_lost_stream_and_its_return_are_each_logged_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO, "candlecast.feed")
@@ -209,7 +209,7 @@ async def test_a_renewal_that_fails_costs_nothing(
         assert opens == list(range(opens[0], opens[0] + len(opens) * SECOND.ms, SECOND.ms))
 
 
-async def test_pauses_between_subscriptions_are_no_silence_and_no_reason_to_hang_up(
+async def test_pauses_between_subscriptions_do_not_count_as_silence(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Kraken's class watches one symbol a call; with a quarter of a minute between two."""
@@ -235,7 +235,7 @@ async def test_pauses_between_subscriptions_are_no_silence_and_no_reason_to_hang
         assert opens == list(range(opens[0], opens[0] + len(opens) * MINUTE.ms, MINUTE.ms))
 
 
-def test_what_was_not_asked_for_yet_is_not_suspected() -> None:
+def test_symbols_without_a_subscription_yet_are_not_suspected() -> None:
     monitor = LivenessMonitor(["A", "B", "C"], 10.0, 100.0, apart_s=20.0)
     assert monitor.symbols_to_probe(105.0) == ["A"]
     assert monitor.symbols_to_probe(124.9) == ["A"]
@@ -267,7 +267,7 @@ async def test_an_exchange_that_does_not_tell_its_time_closes_no_candle_by_it(
     assert len(told) == 1
 
 
-async def test_a_connection_without_symbols_is_none(
+async def test_no_connection_is_opened_without_symbols(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(feed_module, "streams_per_connection", lambda _name: 2)

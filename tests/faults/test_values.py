@@ -21,7 +21,7 @@ from model.core.market import MarketKey
 from model.history.reader import HistoryReader
 from model.registry.registry import Registry
 from model.replay.replay import Replayed, replay
-from tests.faults.fault_harness import Arena
+from tests.faults.fault_harness import FaultHarness
 from tests.replay.replay_harness import make_feed, nothing_left, running, until
 from tests.sandbox.scaled import MINUTE, SECOND, ScaledClock, minute_playback, second_playback
 
@@ -51,38 +51,38 @@ def odd_playback(playback: Playback) -> OddPlayback:
     )
 
 
-class Trial:
+class OddValuesRun:
     """A daemon whose exchange plays odd candles of one symbol."""
 
     def __init__(self, folder: Path) -> None:
         self.playback = odd_playback(second_playback(3))
-        self.arena = Arena(folder, self.playback, FACTOR)
+        self.harness = FaultHarness(folder, self.playback, FACTOR)
 
     def coming(self, *after: int) -> list[int]:
         """Openings of candles that have not begun, so many candles from now."""
-        now_ms = SECOND.floor(self.arena.clock.wall_ms())
+        now_ms = SECOND.floor(self.harness.clock.wall_ms())
         return [now_ms + at * SECOND.ms for at in after]
 
     async def passed(self, open_ms: int) -> None:
         """Wait until every symbol is forecast from a whole window, all candles later than that."""
-        await self.arena.until(lambda: self._is_passed(open_ms))
+        await self.harness.until(lambda: self._is_passed(open_ms))
 
     def _is_passed(self, open_ms: int) -> bool:
         made = {f["symbol"] for f in self.forecasts if f["candle_open_ms"] > open_ms}
-        return made == set(self.playback.symbols) and all(w.whole for w in self.arena.windows)
+        return made == set(self.playback.symbols) and all(w.whole for w in self.harness.windows)
 
     @property
     def forecasts(self) -> list[dict[str, Any]]:
-        return [json.loads(published.payload) for published in self.arena.published]
+        return [json.loads(published.payload) for published in self.harness.published]
 
     def series(self, name: str, **labels: str) -> float:
-        assert self.arena.app is not None
-        registry = self.arena.app.metrics.registry
+        assert self.harness.app is not None
+        registry = self.harness.app.metrics.registry
         return registry.get_sample_value(f"candlecast_{name}", labels) or 0.0
 
     def value(self, symbol: str, open_ms: int) -> list[float]:
         """What the window holds of a candle."""
-        (window,) = [w for w in self.arena.windows if w.symbol == symbol]
+        (window,) = [w for w in self.harness.windows if w.symbol == symbol]
         assert window.next_open_ms is not None
         back = (window.next_open_ms - open_ms) // SECOND.ms
         values: list[float] = window.ohlcv()[-back].tolist()
@@ -91,11 +91,11 @@ class Trial:
     def replayed(self) -> Replayed:
         """All that was published, computed again from the history."""
         place = HistoryReader(
-            self.arena.folder / "state" / "history.sqlite", MarketKey.parse("binance", "1s")
+            self.harness.folder / "state" / "history.sqlite", MarketKey.parse("binance", "1s")
         )
         try:
-            registry = Registry(self.arena.folder / "state" / "registry")
-            span_ms = 0, self.arena.clock.wall_ms() + 60_000
+            registry = Registry(self.harness.folder / "state" / "registry")
+            span_ms = 0, self.harness.clock.wall_ms() + 60_000
             return replay(place, registry, SECOND.ms, *span_ms, lambda *_: None)
         finally:
             place.close()
@@ -114,8 +114,8 @@ def _short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_candles_that_contradict_themselves_are_taken_with_a_wider_range(
     tmp_path: Path,
 ) -> None:
-    trial = Trial(tmp_path)
-    async with nothing_left(), trial.arena.running():
+    trial = OddValuesRun(tmp_path)
+    async with nothing_left(), trial.harness.running():
         opens = trial.coming(3, 4, 7)
         for at, open_ms in enumerate(opens):
             _, h, low, c, v = trial.playback.candle(ODD, open_ms)
@@ -128,15 +128,15 @@ async def test_candles_that_contradict_themselves_are_taken_with_a_wider_range(
         told = [f["window"]["repaired"] for f in trial.forecasts if f["symbol"] == ODD]
         assert told[-1] == len(opens)
     assert not any(f["window"]["repaired"] for f in trial.forecasts if f["symbol"] in SOUND)
-    assert trial.arena.ended == []
+    assert trial.harness.ended == []
     found = await asyncio.to_thread(trial.replayed)
     assert found.compared == len({(f["symbol"], f["seq"]) for f in trial.forecasts})
     assert found.differences == []
 
 
-async def test_absurd_numbers_of_one_symbol_cost_that_symbol_alone(tmp_path: Path) -> None:
-    trial = Trial(tmp_path)
-    async with nothing_left(), trial.arena.running():
+async def test_absurd_numbers_affect_only_their_own_symbol(tmp_path: Path) -> None:
+    trial = OddValuesRun(tmp_path)
+    async with nothing_left(), trial.harness.running():
         opens = trial.coming(3, 4, 5, 6, 8)
         absurd = (1e308, 5e-324, 1e15, 1e-308, 1e300)
         for open_ms, price in zip(opens, absurd, strict=True):
@@ -151,7 +151,7 @@ async def test_absurd_numbers_of_one_symbol_cost_that_symbol_alone(tmp_path: Pat
         seen = {f["candle_open_ms"] for f in forecasts if f["symbol"] == symbol}
         # A busy machine may miss some.
         assert seen.intersection(range(opens[0], opens[-1] + SECOND.ms, SECOND.ms))
-    assert trial.arena.ended == []
+    assert trial.harness.ended == []
     assert trial.series("feed_refused_total") >= 4
     found = await asyncio.to_thread(trial.replayed)
     assert found.differences == []

@@ -18,7 +18,7 @@ from daemon.exchange.message_parsers import MESSAGE_PARSERS
 from model.core.candle import Timeframe, check_ohlcv
 from model.core.errors import BadCandle
 from tests.fuzz.target import Target, as_json
-from tests.support.ccxt_connection import Line
+from tests.support.ccxt_connection import FakeConnection
 
 MINUTE = Timeframe.parse("1m")
 NOW_MS = 1_786_538_820_500
@@ -63,7 +63,7 @@ SEEDS = {
 MARKET_IDS = {"binance": "AB", "okx": "A-B", "bybit": "AB", "kraken": "A/B"}
 
 
-class Ear:
+class CandleSink:
     """Does with candles what a connection does."""
 
     def __init__(self) -> None:
@@ -98,7 +98,7 @@ class Ear:
 
 def frames(name: str, *, direct: bool = True) -> Callable[[bytes], None]:
     """Parse frames of exchange ``name``, by its reader or by ccxt's own parser."""
-    ear = Ear()
+    ear = CandleSink()
     made: list[tuple[Any, Any]] = []
 
     def make() -> None:
@@ -110,7 +110,7 @@ def frames(name: str, *, direct: bool = True) -> Callable[[bytes], None]:
         exchange.options["symbolsByIds"] = {"A/B": "A/B"}
         exchange.spawn = _never
         exchange.watch_candles(["A/B"], "1m")
-        made.append((exchange, Line()))
+        made.append((exchange, FakeConnection()))
 
     def one_input(data: bytes) -> None:
         if not made:

@@ -63,7 +63,7 @@ def answering(name: str) -> tuple[Any, list[bytes]]:
             return text if answer is None else answer
 
         async def throttle(self, cost: object = None) -> None:
-            """Nobody is asked."""
+            """Send at once."""
 
     exchange = Answering({"enableRateLimit": False})
     market = {"id": MARKET_IDS[name], "symbol": "A/B", "base": "A", "quote": "B"}

@@ -18,7 +18,7 @@ from model.core.errors import BadCandle
 from tests.exchange_messages.descriptions import Bar, Stream
 from tests.exchange_messages.streams import STREAMS
 from tests.fuzz.target import Target, as_json
-from tests.support.ccxt_connection import Line
+from tests.support.ccxt_connection import FakeConnection
 
 OPEN_MS = 1_764_460_800_000
 SHAPES = (
@@ -39,7 +39,7 @@ SHAPES = (
 )
 
 
-class Ear:
+class CandleSink:
     """Does with candles what a connection does."""
 
     def __init__(self, stream: Stream) -> None:
@@ -77,7 +77,7 @@ class Ear:
 
 def frames(stream: Stream) -> Callable[[bytes], None]:
     """Parse frames of a stream, two of them in a row: the first one only primes."""
-    ear = Ear(stream)
+    ear = CandleSink(stream)
     made: list[Any] = []
 
     def make() -> None:
@@ -90,7 +90,7 @@ def frames(stream: Stream) -> Callable[[bytes], None]:
     def one_input(data: bytes) -> None:
         if not made:
             make()
-        exchange, line = made[0], Line()
+        exchange, line = made[0], FakeConnection()
         ear.rule = ClosingRule(ear.frame, 1_000)
         exchange.ohlcvs = {}
         exchange.watch_candles([ear.symbol], stream.timeframe)

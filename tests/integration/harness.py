@@ -133,7 +133,7 @@ class Daemon:
         return self._log.read_text(errors="replace")
 
     def get(self, path: str) -> tuple[int, str]:
-        """GET a page of its HTTP server: status and body; status 0 while nobody listens."""
+        """GET a page of its HTTP server: status and body; status 0 while no server listens."""
         try:
             url = f"http://{HOST}:{self.http_port}{path}"
             with urllib.request.urlopen(url, timeout=MAX_WAIT_S) as answer:

@@ -49,7 +49,7 @@ LOOKBACK = 60
 
 
 @dataclass
-class Theatre:
+class ModelHarness:
     """A daemon at work, and three models that it may serve, the first as champion."""
 
     config: Path
@@ -98,8 +98,8 @@ class Theatre:
 
 
 @contextmanager
-def theatre(folder: Path, **more: Any) -> Iterator[Theatre]:
-    """A stage in ``folder``; ``more`` are further sections of the configuration."""
+def model_harness(folder: Path, **more: Any) -> Iterator[ModelHarness]:
+    """A harness in ``folder``; ``more`` are further sections of the configuration."""
     port = free_port()
     with (
         sandbox_process("--symbols", str(SYMBOLS + 1), "--history", str(HISTORY)) as exchange,
@@ -130,37 +130,37 @@ def theatre(folder: Path, **more: Any) -> Iterator[Theatre]:
         registry.promote(first.version)
         with daemon(config, port) as running:
             running.wait_ready()
-            yield Theatre(config, playback, registry, heard, running, first, second, third)
+            yield ModelHarness(config, playback, registry, heard, running, first, second, third)
 
 
-def assert_whole(theatre: Theatre) -> None:
+def assert_whole(harness: ModelHarness) -> None:
     """One forecast for every candle of every symbol, but for those that are counted."""
-    forecasts = list(theatre.listen())
-    assert {forecast["symbol"] for forecast in forecasts} == set(theatre.playback.symbols[:SYMBOLS])
-    assert_counted(theatre, forecasts)
+    forecasts = list(harness.listen())
+    assert {forecast["symbol"] for forecast in forecasts} == set(harness.playback.symbols[:SYMBOLS])
+    assert_counted(harness, forecasts)
 
 
-def assert_counted(theatre: Theatre, forecasts: list[dict[str, Any]]) -> None:
+def assert_counted(harness: ModelHarness, forecasts: list[dict[str, Any]]) -> None:
     """A machine that stands still costs forecasts; each of them is counted."""
-    metrics = theatre.running.get("/metrics")[1]
+    metrics = harness.running.get("/metrics")[1]
     assert candles_without_forecast(forecasts) <= counted_without_forecast(metrics)
 
 
-def by_symbol_of(theatre: Theatre) -> dict[str, list[dict[str, Any]]]:
+def by_symbol_of(harness: ModelHarness) -> dict[str, list[dict[str, Any]]]:
     """Every forecast, ascending by candle; a forecast that arrives again is the same."""
     by_symbol: dict[str, dict[int, dict[str, Any]]] = defaultdict(dict)
-    for forecast in theatre.listen():
+    for forecast in harness.listen():
         mine = by_symbol[forecast["symbol"]]
         assert mine.setdefault(forecast["seq"], forecast) == forecast
     return {s: [mine[seq] for seq in sorted(mine)] for s, mine in by_symbol.items()}
 
 
-def assert_true(theatre: Theatre, symbol: str, forecasts: list[dict[str, Any]]) -> None:
+def assert_true(harness: ModelHarness, symbol: str, forecasts: list[dict[str, Any]]) -> None:
     """Each value is what the model it names makes of the playback, computed without the daemon."""
-    playback = theatre.playback
+    playback = harness.playback
     last_ms = forecasts[-1]["candle_close_ms"]
     ohlcv = playback.history(symbol, playback.origin_ms, last_ms)[1]
-    for bundle in (theatre.first, theatre.second):
+    for bundle in (harness.first, harness.second):
         mine = [f for f in forecasts if f["model"]["sha256"] == bundle.sha256]
         if not mine:
             continue

@@ -53,7 +53,7 @@ def past(playback: Playback, symbol: str) -> Floats:
     return playback.history(symbol, playback.origin_ms, playback.origin_ms + HISTORY * SECOND.ms)[1]
 
 
-class Place:
+class Deployment:
     """A folder with a configuration that works, to be spoilt."""
 
     def __init__(self, folder: Path, exchange: SandboxProcess, broker: Mosquitto) -> None:
@@ -105,8 +105,8 @@ def candlecast(*arguments: str, **env: str) -> tuple[int, list[str]]:
 
 
 @pytest.fixture
-def place(tmp_path: Path, exchange: SandboxProcess, broker: Mosquitto) -> Place:
-    return Place(tmp_path, exchange, broker)
+def deployment(tmp_path: Path, exchange: SandboxProcess, broker: Mosquitto) -> Deployment:
+    return Deployment(tmp_path, exchange, broker)
 
 
 def one_line(result: tuple[int, list[str]], code: int, *words: str) -> None:
@@ -118,23 +118,23 @@ def one_line(result: tuple[int, list[str]], code: int, *words: str) -> None:
     assert returned == code
 
 
-def test_no_champion(place: Place) -> None:
+def test_no_champion(deployment: Deployment) -> None:
     day_one = "candlecast fetch && candlecast train --promote && candlecast run"
-    one_line(place.run(), 2, "no model has been promoted", day_one)
+    one_line(deployment.run(), 2, "no model has been promoted", day_one)
 
 
-def test_a_champion_whose_folder_is_gone(place: Place) -> None:
-    place.promote()
-    (bundle,) = (place.folder / "state" / "registry").glob("2*")
-    bundle.rename(place.folder / "elsewhere")
-    one_line(place.run(), 2, f"there is no model {bundle.name}", "cannot be served")
+def test_a_champion_whose_folder_is_gone(deployment: Deployment) -> None:
+    deployment.promote()
+    (bundle,) = (deployment.folder / "state" / "registry").glob("2*")
+    bundle.rename(deployment.folder / "elsewhere")
+    one_line(deployment.run(), 2, f"there is no model {bundle.name}", "cannot be served")
 
 
-def test_a_champion_that_was_tampered_with(place: Place) -> None:
-    place.promote()
-    (step,) = (place.folder / "state" / "registry").glob("2*/step.onnx")
+def test_a_champion_that_was_tampered_with(deployment: Deployment) -> None:
+    deployment.promote()
+    (step,) = (deployment.folder / "state" / "registry").glob("2*/step.onnx")
     step.write_bytes(step.read_bytes() + b"x")
-    one_line(place.run(), 2, "step.onnx", "has changed", "cannot be served")
+    one_line(deployment.run(), 2, "step.onnx", "has changed", "cannot be served")
 
 
 @pytest.mark.parametrize(
@@ -155,73 +155,73 @@ def test_a_champion_that_was_tampered_with(place: Place) -> None:
     ids=["timeframe", "features", "target", "indicators", "lookback"],
 )
 def test_a_champion_trained_for_something_else(
-    place: Place, how: dict[str, Any], words: tuple[str, ...]
+    deployment: Deployment, how: dict[str, Any], words: tuple[str, ...]
 ) -> None:
-    place.promote(**how)
-    one_line(place.run(), 2, "candlecast train --promote", *words)
+    deployment.promote(**how)
+    one_line(deployment.run(), 2, "candlecast train --promote", *words)
 
 
-def test_a_symbol_that_the_model_was_not_trained_on(place: Place) -> None:
-    place.promote(symbols=place.symbols[:1])
-    one_line(place.run(), 2, "was not trained on S01/USDT", "trading.symbols")
+def test_a_symbol_that_the_model_was_not_trained_on(deployment: Deployment) -> None:
+    deployment.promote(symbols=deployment.symbols[:1])
+    one_line(deployment.run(), 2, "was not trained on S01/USDT", "trading.symbols")
 
 
-def test_a_symbol_that_the_exchange_lacks(place: Place) -> None:
-    place.promote()
-    candles = {symbol: past(place.playback, "S00/USDT") for symbol in ("S00/USDT", "S07/USDT")}
+def test_a_symbol_that_the_exchange_lacks(deployment: Deployment) -> None:
+    deployment.promote()
+    candles = {symbol: past(deployment.playback, "S00/USDT") for symbol in ("S00/USDT", "S07/USDT")}
     promote(
-        place.folder / "state" / "registry",
+        deployment.folder / "state" / "registry",
         candles,
         timeframe="1s",
         indicators=Indicators(),
         lookback=LOOKBACK,
     )
-    place.sections["trading"]["symbols"] = ["S00/USDT", "S07/USDT"]
-    one_line(place.run(), 2, "binance has no symbol S07/USDT", "did you mean S0")
+    deployment.sections["trading"]["symbols"] = ["S00/USDT", "S07/USDT"]
+    one_line(deployment.run(), 2, "binance has no symbol S07/USDT", "did you mean S0")
 
 
-def test_a_timeframe_that_the_exchange_lacks(place: Place) -> None:
-    place.sections["trading"]["timeframe"] = "7m"
-    place.promote(timeframe="7m")
-    one_line(place.run(), 2, "binance has no timeframe 7m", "1m, 3m, 5m")
+def test_a_timeframe_that_the_exchange_lacks(deployment: Deployment) -> None:
+    deployment.sections["trading"]["timeframe"] = "7m"
+    deployment.promote(timeframe="7m")
+    one_line(deployment.run(), 2, "binance has no timeframe 7m", "1m, 3m, 5m")
 
 
-def test_an_exchange_that_nobody_knows(place: Place) -> None:
-    place.promote()
-    place.sections["exchange"]["name"] = "binanse"
-    one_line(place.run(), 2, "exchange.name", "binanse", "did you mean binance")
+def test_an_unknown_exchange(deployment: Deployment) -> None:
+    deployment.promote()
+    deployment.sections["exchange"]["name"] = "binanse"
+    one_line(deployment.run(), 2, "exchange.name", "binanse", "did you mean binance")
 
 
-def test_an_exchange_that_cannot_be_reached(place: Place) -> None:
-    place.promote()
-    place.sections["exchange"]["endpoint"]["rest"] = f"http://{HOST}:{free_port()}"
-    one_line(place.run(), 1, "binance: loading its markets: it cannot be reached")
+def test_an_exchange_that_cannot_be_reached(deployment: Deployment) -> None:
+    deployment.promote()
+    deployment.sections["exchange"]["endpoint"]["rest"] = f"http://{HOST}:{free_port()}"
+    one_line(deployment.run(), 1, "binance: loading its markets: it cannot be reached")
 
 
-def test_a_port_that_is_taken(place: Place) -> None:
-    place.promote()
+def test_a_port_that_is_taken(deployment: Deployment) -> None:
+    deployment.promote()
     with socket.socket() as taken:
-        taken.bind((HOST, place.http_port))
+        taken.bind((HOST, deployment.http_port))
         taken.listen()
-        one_line(place.run(), 1, f"http.port {place.http_port}", "is taken")
+        one_line(deployment.run(), 1, f"http.port {deployment.http_port}", "is taken")
 
 
-def test_a_wrong_password(place: Place, tmp_path: Path) -> None:
-    place.promote()
+def test_a_wrong_password(deployment: Deployment, tmp_path: Path) -> None:
+    deployment.promote()
     passwords = password_file(tmp_path, "trader", "right")
     with mosquitto(tmp_path, "allow_anonymous false", f"password_file {passwords}") as strict:
-        place.sections["mqtt"] |= {"port": strict.port, "username": "trader"}
-        result = place.run(CANDLECAST__MQTT__PASSWORD=SECRET)
+        deployment.sections["mqtt"] |= {"port": strict.port, "username": "trader"}
+        result = deployment.run(CANDLECAST__MQTT__PASSWORD=SECRET)
     one_line(result, 1, "'trader'", "mqtt.username")
     assert SECRET not in result[1][0]
 
 
-def test_a_broker_that_is_not_there_yet(place: Place, tmp_path: Path) -> None:
-    place.promote()
+def test_a_broker_that_is_not_there_yet(deployment: Deployment, tmp_path: Path) -> None:
+    deployment.promote()
     late = Mosquitto(tmp_path)
-    place.sections["mqtt"]["port"] = late.port
-    place.sections["logging"]["level"] = "INFO"
-    with place.running() as process:
+    deployment.sections["mqtt"]["port"] = late.port
+    deployment.sections["logging"]["level"] = "INFO"
+    with deployment.running() as process:
         process.until(lambda: "ready: 2 symbols" in process.log)
         status, body = process.get("/readyz")
         assert status == 503
@@ -246,9 +246,11 @@ def test_a_broker_that_is_not_there_yet(place: Place, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("when", ["early", "late"])
-def test_a_signal_ends_it_cleanly(place: Place, number: signal.Signals, when: str) -> None:
-    place.promote()
-    with place.running() as process:
+def test_a_signal_ends_it_cleanly(
+    deployment: Deployment, number: signal.Signals, when: str
+) -> None:
+    deployment.promote()
+    with deployment.running() as process:
         if when == "late":
             process.wait_ready()
             time.sleep(1.2)
@@ -287,9 +289,7 @@ def test_a_missing_configuration(tmp_path: Path) -> None:
         "loop",
     ],
 )
-def test_a_configuration_that_makes_no_sense(
-    tmp_path: Path, text: str, words: tuple[str, ...]
-) -> None:
+def test_an_invalid_configuration(tmp_path: Path, text: str, words: tuple[str, ...]) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(text, encoding="utf-8")
     one_line(candlecast("run", "--config", str(path)), 2, *words)

@@ -1,4 +1,4 @@
-"""Check that `candlecast doctor` finds real faults and names a remedy for each."""
+"""`candlecast doctor` finds what is wrong with real parts, and says what to do about each."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from tests.support.servers import (
 )
 
 
-class Place(NamedTuple):
+class Deployment(NamedTuple):
     """Where everything is as it should be."""
 
     folder: Path
@@ -45,7 +45,7 @@ class Place(NamedTuple):
     http_port: int
 
     def config(self, folder: Path, **more: Any) -> Path:
-        """A configuration with some sections changed; its state is the place's."""
+        """A configuration with some sections changed; its state is the deployment's."""
         paths = {"paths": {"state": str(self.folder / "state")}}
         exchange = more.pop("exchange", {})
         chosen = sections(self.exchange, self.broker.port, self.http_port, **(paths | more))
@@ -54,14 +54,14 @@ class Place(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    folder = tmp_path_factory.mktemp("place")
+def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    folder = tmp_path_factory.mktemp("deployment")
     with (
         mosquitto(folder) as broker,
         sandbox_process("--symbols", "2", "--history", "900") as exchange,
     ):
         promote_drawn(folder, playback_of(exchange))
-        yield Place(folder, exchange, broker, free_port())
+        yield Deployment(folder, exchange, broker, free_port())
 
 
 def findings(config: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[str, str]]:
@@ -78,38 +78,40 @@ def findings(config: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, dic
     return code, shown
 
 
-def test_all_is_well(place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, shown = findings(place.config(tmp_path), capsys)
+def test_doctor_passes_a_healthy_setup(
+    deployment: Deployment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, shown = findings(deployment.config(tmp_path), capsys)
     assert code == 0, shown
     for topic in ("config", "exchange", "clock", "stream", "broker", "model", "state", "http"):
         assert shown[topic].startswith("✓"), shown[topic]
     assert "binance answers and has all 2 symbols at 1s" in shown["exchange"]
-    assert f"{HOST}:{place.http_port} is free" in shown["http"]
+    assert f"{HOST}:{deployment.http_port} is free" in shown["http"]
 
 
 def test_a_running_daemon_is_recognised(
-    place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    deployment: Deployment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = place.config(tmp_path)
-    with daemon(config, place.http_port) as running:
+    config = deployment.config(tmp_path)
+    with daemon(config, deployment.http_port) as running:
         running.wait_ready()
         code, shown = findings(config, capsys)
         assert (code, running.process.poll()) == (0, None)
-        assert f"the daemon runs on {HOST}:{place.http_port} and is ready" in shown["http"]
+        assert f"the daemon runs on {HOST}:{deployment.http_port} and is ready" in shown["http"]
         assert running.stop() == 0
 
 
 def test_each_thing_that_is_wrong_is_found(
-    place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    deployment: Deployment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Several at once: none hides another."""
     with socket.create_server((HOST, 0)) as other:
         port = other.getsockname()[1]
-        config = place.config(
+        config = deployment.config(
             tmp_path,
             exchange={
                 "endpoint": {
-                    "rest": place.exchange.rest_url,
+                    "rest": deployment.exchange.rest_url,
                     "ws": f"ws://{HOST}:{free_port()}",
                 }
             },
@@ -136,11 +138,11 @@ def test_each_thing_that_is_wrong_is_found(
     assert not (tmp_path / "none").exists()
 
 
-def test_an_exchange_that_is_away(
-    place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_an_unreachable_exchange(
+    deployment: Deployment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     dead = f"http://{HOST}:{free_port()}"
-    config = place.config(tmp_path, exchange={"endpoint": {"rest": dead, "ws": None}})
+    config = deployment.config(tmp_path, exchange={"endpoint": {"rest": dead, "ws": None}})
     code, shown = findings(config, capsys)
     assert code == 1
     assert "cannot be reached" in shown["exchange"]
@@ -148,10 +150,10 @@ def test_an_exchange_that_is_away(
     assert "stream" not in shown
 
 
-def test_a_symbol_that_it_lacks(
-    place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_symbol_that_the_exchange_does_not_list(
+    deployment: Deployment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = place.config(tmp_path, trading={"symbols": ["S00/USDT", "NONE/USDT"]})
+    config = deployment.config(tmp_path, trading={"symbols": ["S00/USDT", "NONE/USDT"]})
     code, shown = findings(config, capsys)
     assert code == 1
     assert "NONE/USDT" in shown["exchange"]
@@ -160,11 +162,11 @@ def test_a_symbol_that_it_lacks(
 
 
 def test_a_folder_that_cannot_be_written_and_a_foreign_address(
-    place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    deployment: Deployment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pair = Authority(tmp_path).issue("pages")
     (tmp_path / "secret").write_text("secret")
-    config = place.config(
+    config = deployment.config(
         tmp_path,
         paths={"state": "/proc/candlecast"},
         http={
@@ -181,23 +183,25 @@ def test_a_folder_that_cannot_be_written_and_a_foreign_address(
     assert "set http.host to an address of this machine" in shown["http"]
 
 
-def test_a_damaged_model(place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    promote_drawn(tmp_path, playback_of(place.exchange))
+def test_a_damaged_model(
+    deployment: Deployment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    promote_drawn(tmp_path, playback_of(deployment.exchange))
     (step,) = (tmp_path / "state" / "registry").rglob("step.onnx")
     step.chmod(0o600)
     step.write_bytes(step.read_bytes()[:-1] + b"?")
-    config = place.config(tmp_path, paths={"state": str(tmp_path / "state")})
+    config = deployment.config(tmp_path, paths={"state": str(tmp_path / "state")})
     code, shown = findings(config, capsys)
     assert code == 1
     assert shown["model"].startswith("✗")
     assert "step.onnx" in shown["model"]
 
 
-def test_a_clock_that_is_off(place: Place, tmp_path: Path) -> None:
+def test_a_clock_that_is_off(deployment: Deployment, tmp_path: Path) -> None:
     rc = tmp_path / "clock"
     set_clock(rc, "-90")
     done = subprocess.run(
-        [sys.executable, "-m", "daemon", "doctor", "--config", str(place.config(tmp_path))],
+        [sys.executable, "-m", "daemon", "doctor", "--config", str(deployment.config(tmp_path))],
         capture_output=True, text=True, timeout=MAX_WAIT_S, check=False, env=os.environ | faked(rc),
     )  # fmt: skip
     assert done.returncode == 1, done.stdout + done.stderr
@@ -292,7 +296,7 @@ LIMITS = {
 @pytest.mark.may_block(reason="starts a broker")
 @pytest.mark.parametrize("version", ["5", "3.1.1"])
 @pytest.mark.parametrize("lines", [(line,) for line in LIMITS] + [tuple(LIMITS)])
-async def test_what_a_broker_lacks_is_told(
+async def test_missing_features_of_a_broker_are_reported(
     tmp_path: Path, version: str, lines: tuple[str, ...]
 ) -> None:
     with mosquitto(tmp_path, *lines) as broker:
@@ -300,7 +304,7 @@ async def test_what_a_broker_lacks_is_told(
         assert finding.good is True, finding
         assert "accepts and delivers messages" in finding.text
         for line in lines:
-            # Version 3.1.1 has no place to announce the limit of packets.
+            # Version 3.1.1 has no field for the packet limit.
             assert (LIMITS[line] in finding.text) == (version == "5" or "packet" not in line)
 
 
@@ -337,7 +341,7 @@ async def test_a_broker_that_takes_no_forecast_for_its_length(tmp_path: Path) ->
         ),
     ],
 )
-async def test_a_broker_that_refuses_says_why(
+async def test_the_reason_of_a_refusing_broker_is_shown(
     tmp_path: Path, answer: mqtt5.ConnAckPacket, text: str, advice: str
 ) -> None:
     async with ScriptedBroker(always(answer.write()), acknowledged) as broker:

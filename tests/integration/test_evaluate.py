@@ -49,7 +49,7 @@ def ohlcv(frame: pd.DataFrame) -> Floats:
     return columns
 
 
-class Place:
+class Deployment:
     """A folder with a configuration, candle files and a champion."""
 
     def __init__(
@@ -88,31 +88,31 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path: Path, markets: dict[str, pd.DataFrame]) -> Place:
-    return Place(tmp_path, markets)
+def deployment(tmp_path: Path, markets: dict[str, pd.DataFrame]) -> Deployment:
+    return Deployment(tmp_path, markets)
 
 
-def evaluate(place: Place, *argv: str | Path) -> int:
-    return main(["evaluate", "--config", str(place.config), *map(str, argv)])
+def evaluate(deployment: Deployment, *argv: str | Path) -> int:
+    return main(["evaluate", "--config", str(deployment.config), *map(str, argv)])
 
 
 def test_a_model_is_judged_by_what_it_has_not_learnt_from(
-    place: Place, markets: dict[str, pd.DataFrame], capsys: pytest.CaptureFixture[str]
+    deployment: Deployment, markets: dict[str, pd.DataFrame], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert evaluate(place) == 0
-    document = place.document()
+    assert evaluate(deployment) == 0
+    document = deployment.document()
     opens = markets[SYMBOLS[0]]["timestamp"]
     # The first whose whole window lies after the last candle learnt from.
     assert document["from_ms"] == opens[TRAINED_ROWS + LOOKBACK + 1]
     assert document["to_ms"] == opens[ROWS - 1]
-    assert document["model"] == place.bundle.version
+    assert document["model"] == deployment.bundle.version
     each = ROWS - TRAINED_ROWS - LOOKBACK - 1
     assert [document["symbols"][s]["n"] for s in SYMBOLS] == [each, each]
     assert (document["all"]["n"], document["all"]["candles"]) == (2 * each, each)
     for name in ("mae_percent", "mae_ratio", "direction"):
         estimate = document["all"][name]
         assert estimate["low"] < estimate["value"] < estimate["high"]
-    png = (place.folder / "models" / "evaluation.png").read_bytes()
+    png = (deployment.folder / "models" / "evaluation.png").read_bytes()
     assert png.startswith(b"\x89PNG")
     out, err = capsys.readouterr()
     assert err == ""
@@ -129,7 +129,7 @@ def test_a_model_is_judged_by_what_it_has_not_learnt_from(
 def test_forecasts_are_those_that_the_daemon_would_have_made(
     tmp_path: Path, markets: dict[str, pd.DataFrame], target: Target
 ) -> None:
-    bundle = Place(tmp_path, markets, target).bundle
+    bundle = Deployment(tmp_path, markets, target).bundle
     seen: list[tuple[str, int, int]] = []
     scored = hindcast(bundle, markets, lambda *done: seen.append(done))
     capacity = SHORT.warmup + LOOKBACK
@@ -152,9 +152,9 @@ def test_forecasts_are_those_that_the_daemon_would_have_made(
 def test_a_model_of_prices_shows_the_references_direction_beside_the_traders(
     tmp_path: Path, markets: dict[str, pd.DataFrame], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    place = Place(tmp_path, markets, "close")
-    assert evaluate(place) == 0
-    document = place.document()
+    deployment = Deployment(tmp_path, markets, "close")
+    assert evaluate(deployment) == 0
+    document = deployment.document()
     assert set(document["reference_direction"]) == set(SYMBOLS)
     shares = document["reference_direction"]
     expected = ", ".join(f"{s} {100 * shares[s]:.1f} %" for s in SYMBOLS)
@@ -162,28 +162,28 @@ def test_a_model_of_prices_shows_the_references_direction_beside_the_traders(
 
 
 def test_files_version_and_folder_can_be_chosen(
-    place: Place, markets: dict[str, pd.DataFrame], capsys: pytest.CaptureFixture[str]
+    deployment: Deployment, markets: dict[str, pd.DataFrame], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    first = place.bundle.version
-    second = place.promote({s: f.iloc[:800] for s, f in markets.items()}, "log_return").version
+    first = deployment.bundle.version
+    second = deployment.promote({s: f.iloc[:800] for s, f in markets.items()}, "log_return").version
     assert second != first
-    output = place.folder / "elsewhere" / "deep"
-    argv = ("--version", first, "--output", output, "--data", place.files[1])
-    assert evaluate(place, *argv) == 0
+    output = deployment.folder / "elsewhere" / "deep"
+    argv = ("--version", first, "--output", output, "--data", deployment.files[1])
+    assert evaluate(deployment, *argv) == 0
     document = json.loads((output / "evaluation.json").read_text())
     assert (document["model"], list(document["symbols"])) == (first, ["ETH/USDT"])
     out = capsys.readouterr().out
     # One symbol needs no line for all of them.
     assert "all:" not in out
     assert out.endswith(f"{output / 'evaluation.json'}\n{output / 'evaluation.png'}\n")
-    assert not (place.folder / "models").exists()
+    assert not (deployment.folder / "models").exists()
 
 
-def test_the_table_fits_a_terminal(place: Place) -> None:
+def test_the_table_fits_a_terminal(deployment: Deployment) -> None:
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-m", "daemon", "evaluate", "--config", "config.yaml", "--output", "."],
-        cwd=place.folder, stdin=theirs, stdout=theirs, stderr=theirs,
+        cwd=deployment.folder, stdin=theirs, stdout=theirs, stderr=theirs,
         env=os.environ | {"COLUMNS": "80", "TERM": "dumb"},
     )  # fmt: skip
     os.close(theirs)
@@ -198,7 +198,7 @@ def test_the_table_fits_a_terminal(place: Place) -> None:
     assert process.wait(MAX_WAIT_S) == 0, text
     shown = text.decode().replace("\r\n", "\n").splitlines()
     assert max(map(len, shown)) <= 80
-    document = json.loads((place.folder / "evaluation.json").read_text())
+    document = json.loads((deployment.folder / "evaluation.json").read_text())
     ratio = document["symbols"]["BTC/USDT"]["mae_ratio"]
     assert not any("…" in line for line in shown)
     row = next(n for n, line in enumerate(shown) if re.search("BTC/USDT +491 ", line))
@@ -206,10 +206,10 @@ def test_the_table_fits_a_terminal(place: Place) -> None:
     assert f"{ratio['low']:.1f} {ratio['high']:.1f}" in shown[row + 1]
 
 
-def test_judging_needs_no_keras(place: Place) -> None:
+def test_judging_needs_no_keras(deployment: Deployment) -> None:
     code = (
         "import sys\nfrom daemon.cli.main import main\n"
-        f"assert main(['evaluate', '--config', {str(place.config)!r}]) == 0\n"
+        f"assert main(['evaluate', '--config', {str(deployment.config)!r}]) == 0\n"
         "print(*sys.modules)"
     )
     done = subprocess.run(
@@ -228,22 +228,22 @@ def refused(capsys: pytest.CaptureFixture[str]) -> str:
     return err
 
 
-def test_nothing_left_to_judge_by_says_what_to_do(
-    place: Place, markets: dict[str, pd.DataFrame], capsys: pytest.CaptureFixture[str]
+def test_too_few_candles_to_judge_end_with_a_remedy(
+    deployment: Deployment, markets: dict[str, pd.DataFrame], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    place.files[1].unlink()
-    place.write("ETH/USDT", markets["ETH/USDT"].iloc[: TRAINED_ROWS + LOOKBACK + 1])
-    assert evaluate(place) == 1
+    deployment.files[1].unlink()
+    deployment.write("ETH/USDT", markets["ETH/USDT"].iloc[: TRAINED_ROWS + LOOKBACK + 1])
+    assert evaluate(deployment) == 1
     line = refused(capsys)
-    assert f"ETH/USDT: no candle is left to judge model {place.bundle.version} by" in line
+    assert f"ETH/USDT: no candle is left to judge model {deployment.bundle.version} by" in line
     assert "learnt from candles up to 2025-01-05 04:00 UTC" in line
     assert "the data end at 2025-01-05 06:00 UTC; fetch newer candles: candlecast fetch" in line
 
 
-def test_one_candle_is_enough(place: Place, markets: dict[str, pd.DataFrame]) -> None:
-    path = place.write("ETH/USDT", markets["ETH/USDT"].iloc[: TRAINED_ROWS + LOOKBACK + 2])
-    assert evaluate(place, "--data", path) == 0
-    alone = place.document()["symbols"]["ETH/USDT"]
+def test_one_candle_is_enough(deployment: Deployment, markets: dict[str, pd.DataFrame]) -> None:
+    path = deployment.write("ETH/USDT", markets["ETH/USDT"].iloc[: TRAINED_ROWS + LOOKBACK + 2])
+    assert evaluate(deployment, "--data", path) == 0
+    alone = deployment.document()["symbols"]["ETH/USDT"]
     assert (alone["n"], alone["candles"]) == (1, 1)
 
 
@@ -265,13 +265,13 @@ def test_one_candle_is_enough(place: Place, markets: dict[str, pd.DataFrame]) ->
     ],
 )
 def test_files_without_candles_are_refused_in_one_line(
-    place: Place, capsys: pytest.CaptureFixture[str], command: str, name: str, text: str | None,
-    code: int, message: str,
+    deployment: Deployment, capsys: pytest.CaptureFixture[str], command: str,
+    name: str, text: str | None, code: int, message: str,
 ) -> None:  # fmt: skip
-    path = place.folder / name
+    path = deployment.folder / name
     if text is not None:
         path.write_text(text, encoding="utf-8", errors="surrogateescape")
-    assert main([command, "--config", str(place.config), "--data", str(path)]) == code
+    assert main([command, "--config", str(deployment.config), "--data", str(path)]) == code
     line = refused(capsys)
     assert line.startswith(f"candlecast: {path}: ")
     assert message in line
@@ -279,35 +279,35 @@ def test_files_without_candles_are_refused_in_one_line(
 
 @pytest.mark.parametrize("command", ["train", "evaluate"])
 def test_other_timeframes_and_short_files_are_refused_in_one_line(
-    place: Place,
+    deployment: Deployment,
     markets: dict[str, pd.DataFrame],
     capsys: pytest.CaptureFixture[str],
     command: str,
 ) -> None:
     few = markets[SYMBOLS[0]].iloc[:30]
-    argv = [command, "--config", str(place.config), "--data"]
-    path = place.write("BTC/USDT", few, "1h")
+    argv = [command, "--config", str(deployment.config), "--data"]
+    path = deployment.write("BTC/USDT", few, "1h")
     every_hour = few.assign(timestamp=few["timestamp"].iloc[0] + 3_600_000 * np.arange(30))
     every_hour.to_csv(path, index=False)
     assert main([*argv, str(path)]) == 2
     assert "holds 1h candles, not 15m" in refused(capsys)
-    assert main([*argv, str(place.write("BTC/USDT", few))]) == 1
+    assert main([*argv, str(deployment.write("BTC/USDT", few))]) == 1
     assert re.search("candles are too few|more candles are needed", refused(capsys))
 
 
 def test_a_file_of_an_exchange_is_judged_by_like_one_that_was_fetched(
-    place: Place, markets: dict[str, pd.DataFrame], capsys: pytest.CaptureFixture[str]
+    deployment: Deployment, markets: dict[str, pd.DataFrame], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert evaluate(place, "--data", place.files[0]) == 0
-    expected = place.document()
-    dump = place.folder / "BTCUSDT-15m-2025-01.csv"
+    assert evaluate(deployment, "--data", deployment.files[0]) == 0
+    expected = deployment.document()
+    dump = deployment.folder / "BTCUSDT-15m-2025-01.csv"
     frame = markets["BTC/USDT"][["timestamp", "open", "high", "low", "close", "volume"]]
     rows = frame.assign(timestamp=1000 * frame["timestamp"], more=1, trades=2)
     rows = rows.assign(**{f"other {n}": 0 for n in range(4)}).iloc[::-1]
     rows.to_csv(dump, index=False, header=False)
     capsys.readouterr()
-    assert evaluate(place, "--data", dump) == 0
-    assert place.document() == expected
+    assert evaluate(deployment, "--data", dump) == 0
+    assert deployment.document() == expected
     out = capsys.readouterr().out
     assert f"{dump}: line 1: no header" in out
     assert f"{dump}: line 1, column timestamp: " in out
@@ -317,14 +317,14 @@ def test_a_file_of_an_exchange_is_judged_by_like_one_that_was_fetched(
 
 @pytest.mark.parametrize("command", ["train", "evaluate"])
 def test_a_file_that_is_mostly_made_up_is_refused_until_it_is_allowed(
-    place: Place,
+    deployment: Deployment,
     markets: dict[str, pd.DataFrame],
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     command: str,
 ) -> None:
-    path = place.write("BTC/USDT", markets["BTC/USDT"].drop(index=range(600, 700)))
-    argv = [command, "--config", str(place.config), "--data", str(path)]
+    path = deployment.write("BTC/USDT", markets["BTC/USDT"].drop(index=range(600, 700)))
+    argv = [command, "--config", str(deployment.config), "--data", str(path)]
     assert main(argv) == 1
     line = refused(capsys)
     assert "100 of them (11 %) filled for lack of a candle" in line
@@ -337,21 +337,21 @@ def test_a_file_that_is_mostly_made_up_is_refused_until_it_is_allowed(
 
 
 def test_symbols_the_model_does_not_know_are_named(
-    place: Place, markets: dict[str, pd.DataFrame], capsys: pytest.CaptureFixture[str]
+    deployment: Deployment, markets: dict[str, pd.DataFrame], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = place.write("SOL/USDT", markets["BTC/USDT"])
-    assert evaluate(place, "--data", path) == 1
+    path = deployment.write("SOL/USDT", markets["BTC/USDT"])
+    assert evaluate(deployment, "--data", path) == 1
     assert "the model was not trained for SOL/USDT, only for BTC/USDT, ETH/USDT" in refused(capsys)
 
 
-def test_without_a_model_or_candles_the_way_there_is_said(
-    place: Place, capsys: pytest.CaptureFixture[str]
+def test_without_a_model_or_candles_the_next_step_is_shown(
+    deployment: Deployment, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert evaluate(place, "--version", "20260101T000000Z-abcdef") == 1
+    assert evaluate(deployment, "--version", "20260101T000000Z-abcdef") == 1
     assert "there is no model 20260101T000000Z-abcdef" in refused(capsys)
-    place.files[0].unlink()
-    assert evaluate(place) == 2
+    deployment.files[0].unlink()
+    assert evaluate(deployment) == 2
     assert "holds no 15m candles of BTC/USDT" in refused(capsys)
-    (place.folder / "state" / "registry" / "champion").unlink()
-    assert evaluate(place) == 2
+    (deployment.folder / "state" / "registry" / "champion").unlink()
+    assert evaluate(deployment) == 2
     assert "train one with --promote" in refused(capsys)

@@ -26,7 +26,7 @@ from tests.integration.harness import (
     predictions,
     write_config,
 )
-from tests.replay.replay_harness import Heard, make_feed, nothing_left, running, until
+from tests.replay.replay_harness import FeedHarness, make_feed, nothing_left, running, until
 from tests.sandbox.scaled import MINUTE, ScaledClock, minute_playback
 from tests.support.servers import MAX_WAIT_S, mosquitto, mosquitto_sub
 from tests.support.tiny_models import SHORT, promote
@@ -44,7 +44,7 @@ ROWS_OF_KRAKEN = 720
 @asynccontextmanager
 async def market(
     name: str, symbols: int, history: int = 1_500
-) -> AsyncIterator[tuple[SandboxExchange, Heard, ScaledClock]]:
+) -> AsyncIterator[tuple[SandboxExchange, FeedHarness, ScaledClock]]:
     """An exchange whose minutes pass in a second, and a feed that is not opened yet."""
     clock = ScaledClock(FACTOR)
     playback = minute_playback(symbols, clock.wall_ms(), history)
@@ -67,7 +67,7 @@ def assert_true(exchange: SandboxExchange, candles: Sequence[Candle], final_by: 
     assert max(delays_ms) < 10 * MINUTE.ms
 
 
-def assert_whole(heard: Heard, symbols: Sequence[str]) -> None:
+def assert_whole(heard: FeedHarness, symbols: Sequence[str]) -> None:
     """No candle is missing between a symbol's first and last."""
     for symbol in symbols:
         opens = [candle.open_ms for candle in heard.closed if candle.symbol == symbol]
@@ -113,12 +113,12 @@ async def test_history_equals_the_playback_however_long_a_page_is(name: str) -> 
 
 
 @pytest.mark.parametrize("name", FINAL_BY)
-async def test_after_a_broken_connection_nothing_old_passes_for_new(name: str) -> None:
+async def test_after_a_broken_connection_no_old_candle_counts_as_new(name: str) -> None:
     async with market(name, 3) as (exchange, heard, clock), running(heard):
         await until(lambda: len(heard.closed) >= 6)
         exchange.streams.abort_all()
         await until(lambda: exchange.streams.clients == 0)
-        # Several candles close while nobody listens; a snapshot has them all.
+        # Several candles close without a connection; a snapshot has them all.
         await clock.sleep(3 * MINUTE.ms / 1_000)
         before = len(heard.closed)
         await until(lambda: len(heard.closed) >= before + 6)

@@ -20,7 +20,7 @@ from daemon.sandbox.recording import Playback, build_playback
 from model.core.candle import Timeframe
 from model.core.market import MarketKey
 from model.history.reader import HistoryReader
-from tests.faults.fault_harness import Arena
+from tests.faults.fault_harness import FaultHarness
 from tests.faults.schedule import Fault
 from tests.sandbox.scaled import RECORDING
 
@@ -87,33 +87,33 @@ async def test_hours_that_begin_at_half_past_are_fetched_trained_on_and_judged(
 
 
 @pytest.mark.may_block("opening a model and a broker takes place before there is a deadline")
-async def test_minutes_that_begin_later_are_forecast_and_gone_on_with_after_a_restart(
+async def test_minutes_that_begin_later_are_forecast_and_resumed_after_a_restart(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    arena = Arena(tmp_path, playback_of(MINUTE, LATER_MS, 1_500), 30.0)
+    harness = FaultHarness(tmp_path, playback_of(MINUTE, LATER_MS, 1_500), 30.0)
 
     def closes(since: int) -> set[tuple[str, int]]:
-        told = [json.loads(published.payload) for published in arena.published[since:]]
+        told = [json.loads(published.payload) for published in harness.published[since:]]
         for forecast in told:
             assert forecast["candle_close_ms"] % MINUTE.ms == LATER_MS
             assert forecast["seq"] == forecast["candle_close_ms"] // MINUTE.ms
             assert forecast["window"]["filled"] == 0
         return {(forecast["symbol"], forecast["seq"]) for forecast in told}
 
-    async with arena.running():
-        await arena.until(lambda: len(closes(0)) >= 8)
-        since = len(arena.published)
-        await arena.play([Fault(0.0, "restart daemon", "", 0.0, 0.0)])
-        await arena.until(lambda: "2 of 2 symbols resume from history" in caplog.text)
-        await arena.until(lambda: len(closes(since)) >= 8)
-        metrics = arena.app.metrics.registry if arena.app else None
+    async with harness.running():
+        await harness.until(lambda: len(closes(0)) >= 8)
+        since = len(harness.published)
+        await harness.play([Fault(0.0, "restart daemon", "", 0.0, 0.0)])
+        await harness.until(lambda: "2 of 2 symbols resume from history" in caplog.text)
+        await harness.until(lambda: len(closes(since)) >= 8)
+        metrics = harness.app.metrics.registry if harness.app else None
         assert metrics is not None
         assert metrics.get_sample_value("candlecast_feed_off_grid_total") == 0
         assert metrics.get_sample_value("candlecast_feed_refused_total") == 0
         assert metrics.get_sample_value("candlecast_feed_stale_symbols") == 0
         by_symbol = [
-            sorted(seq for s, seq in closes(0) if s == name) for name in arena.playback.symbols
+            sorted(seq for s, seq in closes(0) if s == name) for name in harness.playback.symbols
         ]
         for seqs in by_symbol:
             # The daemon was away for some candles at most once.

@@ -92,7 +92,7 @@ async def text(tab: Tab, selector: str) -> str:
     return found
 
 
-async def test_it_shows_every_symbol_and_goes_on_by_itself(
+async def test_the_page_shows_every_symbol_and_updates_by_itself(
     service: Service, tmp_path: Path
 ) -> None:
     async with shown(service, tmp_path) as tab:
@@ -200,7 +200,7 @@ async def test_a_silent_exchange_leaves_no_forecast_standing(
         await tab.until(f"!({none})")
 
 
-async def test_a_daemon_that_stops_is_seen_and_so_is_its_return(
+async def test_the_page_shows_a_stopped_daemon_and_its_return(
     service: Service, tmp_path: Path
 ) -> None:
     async with shown(service, tmp_path) as tab:

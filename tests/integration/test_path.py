@@ -39,7 +39,7 @@ IN_A_ROW = 8
 
 
 def independent_features(candles: pd.DataFrame, names: list[str]) -> np.ndarray[Any, Any]:
-    """The features once more, from TA-Lib and pandas alone."""
+    """Compute the features from TA-Lib and pandas alone."""
     close, volume = candles["close"], candles["volume"]
     upper, middle, lower = talib.BBANDS(close.to_numpy(), 20, 2.0, 2.0)
     macd, _, _ = talib.MACD(close.to_numpy(), 12, 26, 9)

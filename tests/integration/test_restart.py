@@ -40,7 +40,7 @@ HISTORY = 900
 MIN_N = 5
 
 
-class Place:
+class Deployment:
     """An exchange and a broker that stay, and a daemon that comes and goes."""
 
     def __init__(self, config: Path, http_port: int, broker: Mosquitto, heard: Subscriber) -> None:
@@ -81,7 +81,7 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
+def deployment(tmp_path: Path) -> Iterator[Deployment]:
     with (
         sandbox_process("--symbols", "2", "--history", str(HISTORY)) as exchange,
         mosquitto(tmp_path) as broker,
@@ -91,7 +91,7 @@ def place(tmp_path: Path) -> Iterator[Place]:
         promote_drawn(tmp_path, playback)
         port = free_port()
         chosen = sections(exchange, broker.port, port, accuracy={"min_n": MIN_N})
-        yield Place(write_config(tmp_path, chosen), port, broker, heard)
+        yield Deployment(write_config(tmp_path, chosen), port, broker, heard)
 
 
 def one_wording(forecasts: list[dict[str, Any]]) -> None:
@@ -102,11 +102,13 @@ def one_wording(forecasts: list[dict[str, Any]]) -> None:
         assert worded.setdefault(key, forecast) == forecast
 
 
-def test_a_forecast_of_before_is_scored_afterwards_and_the_figures_go_on(place: Place) -> None:
-    with place.running() as first:
-        place.until_forecasts(2 * (MIN_N + 3))
+def test_earlier_forecasts_are_scored_after_a_restart_and_figures_continue(
+    deployment: Deployment,
+) -> None:
+    with deployment.running() as first:
+        deployment.until_forecasts(2 * (MIN_N + 3))
         assert first.stop() == 0, first.log
-    before = place.until_offline()
+    before = deployment.until_offline()
     last = max(before, key=lambda f: int(f["target_close_ms"]))
     assert last["skill"]["n"] >= MIN_N
     # The bundle knows no residuals, so the first forecasts have no interval.
@@ -114,14 +116,14 @@ def test_a_forecast_of_before_is_scored_afterwards_and_the_figures_go_on(place: 
     assert of_symbol[0]["interval"] is of_symbol[0]["probabilities"] is None
     assert last["interval"]["lower"] <= last["predicted_close"] <= last["interval"]["upper"]
     # Everything that was published is written down, the newest included.
-    stored = place.query("SELECT count(*) FROM forecast")[0][0]
+    stored = deployment.query("SELECT count(*) FROM forecast")[0][0]
     assert stored == len({(f["symbol"], f["seq"]) for f in before})
 
-    with place.running() as second:
-        place.until_forecasts(4)
+    with deployment.running() as second:
+        deployment.until_forecasts(4)
         metrics = second.get("/metrics")[1]
         assert second.stop() == 0, second.log
-    after = place.until_offline()[len(before) :]
+    after = deployment.until_offline()[len(before) :]
     fresh = next(f for f in after if f["symbol"] == last["symbol"] and f["seq"] > last["seq"])
     # Its candle scored the one before the last in the first process, and the last one, which was
     # waiting when that process ended, was scored in the second.
@@ -133,46 +135,46 @@ def test_a_forecast_of_before_is_scored_afterwards_and_the_figures_go_on(place: 
     one_wording(before + after)
 
 
-def test_a_killed_daemon_starts_again_and_goes_on(place: Place) -> None:
-    with place.running() as first:
-        place.until_forecasts(2 * (MIN_N + 3))
+def test_a_killed_daemon_starts_again_and_continues(deployment: Deployment) -> None:
+    with deployment.running() as first:
+        deployment.until_forecasts(2 * (MIN_N + 3))
         first.kill()
     deadline = time.monotonic() + MAX_WAIT_S
-    while not any(state == "offline" for state in states(place)):
+    while not any(state == "offline" for state in states(deployment)):
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    before = place.forecasts()
-    with place.running() as second:
-        place.until_forecasts(4)
+    before = deployment.forecasts()
+    with deployment.running() as second:
+        deployment.until_forecasts(4)
         assert second.stop() == 0, second.log
-    after = place.until_offline()[len(before) :]
+    after = deployment.until_offline()[len(before) :]
     assert all(f["skill"] is not None for f in after)
     assert after[-1]["skill"]["n"] >= MIN_N
-    assert states(place)[-2:] == ["stopping", "offline"]
+    assert states(deployment)[-2:] == ["stopping", "offline"]
     assert "Traceback" not in second.log
     one_wording(before + after)
-    assert place.query("PRAGMA integrity_check") == [("ok",)]
+    assert deployment.query("PRAGMA integrity_check") == [("ok",)]
 
 
 @pytest.mark.parametrize("how", ["stop", "kill"])
-def test_a_restart_goes_on_from_history_and_asks_only_for_the_rest(
-    place: Place, tmp_path: Path, how: str
+def test_a_restart_resumes_from_history_and_requests_only_the_rest(
+    deployment: Deployment, tmp_path: Path, how: str
 ) -> None:
     window = Indicators().warmup + 60
-    with place.running() as first:
-        place.until_forecasts(4)
+    with deployment.running() as first:
+        deployment.until_forecasts(4)
         assert fetched(first) >= 2 * window
         getattr(first, how)()
-    before = place.query("SELECT count(*) FROM candle")[0][0]
+    before = deployment.query("SELECT count(*) FROM candle")[0][0]
     fresh_port = free_port()
     fresh = tmp_path / "fresh"
     shutil.copytree(tmp_path / "state" / "registry", fresh / "state" / "registry")
-    chosen = yaml.safe_load(place.config.read_text())
+    chosen = yaml.safe_load(deployment.config.read_text())
     chosen["http"]["port"], chosen["mqtt"]["instance"] = fresh_port, "fresh"
     fresh_config = write_config(fresh, chosen)
-    with daemon(fresh_config, fresh_port) as other, place.running() as second:
+    with daemon(fresh_config, fresh_port) as other, deployment.running() as second:
         other.wait_ready()
-        place.until_forecasts(16)
+        deployment.until_forecasts(16)
         assert fetched(other) >= 2 * window
         # What closed in between and some overlap, again and again while a window was not whole.
         assert fetched(second) < window
@@ -180,10 +182,10 @@ def test_a_restart_goes_on_from_history_and_asks_only_for_the_rest(
         assert "0 of 2 symbols resume from history" in other.log
         assert second.stop() == 0
         assert other.stop() == 0
-    place.until_offline(daemons=2)
-    assert place.query("SELECT count(*) FROM candle")[0][0] > before
+    deployment.until_offline(daemons=2)
+    assert deployment.query("SELECT count(*) FROM candle")[0][0] > before
     by_instance: dict[str, dict[tuple[str, int], float]] = {"tester": {}, "fresh": {}}
-    for forecast in place.forecasts():
+    for forecast in deployment.forecasts():
         key = forecast["symbol"], forecast["seq"]
         by_instance[forecast["instance"]][key] = forecast["predicted_normalized"]
     both = set(by_instance["tester"]) & set(by_instance["fresh"])
@@ -197,7 +199,7 @@ def fetched(process: Daemon) -> float:
     return sample(process.get("/metrics")[1], "candlecast_feed_backfill_candles_total")
 
 
-def states(place: Place) -> list[str]:
-    place.forecasts()
-    said = [m for m in place.messages if "/status/" in m["topic"]]
+def states(deployment: Deployment) -> list[str]:
+    deployment.forecasts()
+    said = [m for m in deployment.messages if "/status/" in m["topic"]]
     return [str(json.loads(m["payload"])["state"]) for m in said]

@@ -76,9 +76,7 @@ async def outcome(folder: Path, url: str, *argv: str) -> tuple[int | None, str, 
 
 
 @pytest.mark.may_block("the test looks into the registry and the history")
-async def test_a_killed_night_goes_on_and_comes_to_its_decision(
-    playback: Playback, folder: Path
-) -> None:
+async def test_a_killed_retrain_continues_and_decides(playback: Playback, folder: Path) -> None:
     state = folder / "state"
     standing = state / "retrain" / "resume" / "standing.json"
     async with SandboxExchange(playback) as exchange:
@@ -122,7 +120,7 @@ async def test_a_killed_night_goes_on_and_comes_to_its_decision(
 
 
 @pytest.mark.may_block("the test looks into what was written")
-async def test_a_second_night_at_once_is_refused_in_one_line(folder: Path) -> None:
+async def test_a_second_retrain_at_the_same_time_is_refused_in_one_line(folder: Path) -> None:
     lock = folder / "state" / "retrain" / ".lock"
     lock.parent.mkdir(parents=True)
     with lock.open("w") as held:
@@ -143,7 +141,7 @@ async def test_a_second_night_at_once_is_refused_in_one_line(folder: Path) -> No
     assert "it cannot be reached" in (status.error or "")
 
 
-async def test_an_interrupted_night_says_how_to_go_on(folder: Path) -> None:
+async def test_an_interrupted_retrain_shows_how_to_continue(folder: Path) -> None:
     async with (
         silent_exchange() as (url, asked),
         candlecast(folder, url, "retrain") as night,

@@ -46,7 +46,7 @@ def shapes(key: Path) -> list[str]:
     return [*SECRETS, *coded, *key.read_text().splitlines()[1:-1]]
 
 
-class Place:
+class Deployment:
     """A daemon that needs a secret for everything."""
 
     def __init__(self, folder: Path, authority: Authority, broker: Mosquitto) -> None:
@@ -73,7 +73,7 @@ class Place:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     folder = tmp_path_factory.mktemp("secrets")
     authority = Authority(folder)
     broker_pair, pages = authority.issue("broker"), authority.issue("pages")
@@ -108,7 +108,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
                 logging={"level": "DEBUG", "format": "json"},
             ),
         )
-        found = Place(folder, authority, broker)
+        found = Deployment(folder, authority, broker)
         with daemon(config, http_port, CANDLECAST__MQTT__PASSWORD=BROKER_SECRET) as process:
             found.process = process
             process.until(lambda: found.get(f"https://{HOST}:{http_port}/readyz")[0] == 200)
@@ -122,57 +122,57 @@ def records(process: Daemon) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
-def running(place: Place) -> Daemon:
-    assert place.process is not None
-    return place.process
+def running(deployment: Deployment) -> Daemon:
+    assert deployment.process is not None
+    return deployment.process
 
 
-def clean(text: str, place: Place) -> None:
+def clean(text: str, deployment: Deployment) -> None:
     assert text
-    for secret in shapes(place.key):
+    for secret in shapes(deployment.key):
         assert secret not in text
 
 
-def test_pages_and_metrics(place: Place) -> None:
-    url = f"https://{HOST}:{running(place).http_port}"
+def test_pages_and_metrics(deployment: Deployment) -> None:
+    url = f"https://{HOST}:{running(deployment).http_port}"
     for page in ("", "metrics", "healthz", "readyz", "events", "nowhere"):
         for login, codes in (
             (f"me:{PAGE_SECRET}", {200, 404}),
             (None, {401}),
             ("me:wrong", {401}),
         ):
-            status, text = place.get(f"{url}/{page}", login)
+            status, text = deployment.get(f"{url}/{page}", login)
             assert status in codes, (page, status)
-            clean(text, place)
+            clean(text, deployment)
 
 
-def test_messages(place: Place) -> None:
+def test_messages(deployment: Deployment) -> None:
     done = subprocess.run(
-        [program("mosquitto_sub"), "-h", HOST, "-p", str(place.broker.port), "-V", "5",
-         "--cafile", str(place.authority.ca), "-u", "trader", "-P", BROKER_SECRET,
+        [program("mosquitto_sub"), "-h", HOST, "-p", str(deployment.broker.port), "-V", "5",
+         "--cafile", str(deployment.authority.ca), "-u", "trader", "-P", BROKER_SECRET,
          "-t", "#", "-C", "6", "-W", str(int(MAX_WAIT_S)), "-F", "%j"],
         capture_output=True, text=True, check=True, timeout=MAX_WAIT_S,
     )  # fmt: skip
     assert len(done.stdout.splitlines()) == 6
-    clean(done.stdout, place)
+    clean(done.stdout, deployment)
 
 
-def test_process_list(place: Place) -> None:
-    clean(Path(f"/proc/{running(place).process.pid}/cmdline").read_text(), place)
+def test_process_list(deployment: Deployment) -> None:
+    clean(Path(f"/proc/{running(deployment).process.pid}/cmdline").read_text(), deployment)
 
 
-def test_what_is_left_on_disk(place: Place) -> None:
-    written = [path for path in (place.folder / "state").rglob("*") if path.is_file()]
+def test_what_is_left_on_disk(deployment: Deployment) -> None:
+    written = [path for path in (deployment.folder / "state").rglob("*") if path.is_file()]
     assert any(path.name == "history.sqlite" for path in written)
     for path in written:
-        clean(path.read_bytes().decode("latin-1"), place) if path.stat().st_size else None
+        clean(path.read_bytes().decode("latin-1"), deployment) if path.stat().st_size else None
 
 
-def test_the_log_in_every_detail(place: Place) -> None:
-    logged = records(running(place))
+def test_the_log_in_every_detail(deployment: Deployment) -> None:
+    logged = records(running(deployment))
     assert {"DEBUG", "INFO"} <= {record["level"] for record in logged}
     assert any(record["message"] == "forecast" and record["seq"] for record in logged)
-    clean(running(place).log, place)
+    clean(running(deployment).log, deployment)
 
 
 @pytest.mark.parametrize(
@@ -187,16 +187,16 @@ def test_the_log_in_every_detail(place: Place) -> None:
     ],
 )
 def test_findings_about_the_configuration(
-    place: Place, changes: dict[str, str], code: int, monkeypatch: pytest.MonkeyPatch
+    deployment: Deployment, changes: dict[str, str], code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CANDLECAST__MQTT__PASSWORD", BROKER_SECRET)
     for name, value in changes.items():
         monkeypatch.setenv(name, value)
     done = subprocess.run(
         [sys.executable, "-m", "daemon", "check-config",
-         "--config", str(place.folder / "config.yaml")],
+         "--config", str(deployment.folder / "config.yaml")],
         capture_output=True, text=True, check=False, timeout=MAX_WAIT_S,
     )  # fmt: skip
     assert done.returncode == code, done.stderr
-    clean(done.stdout + done.stderr, place)
+    clean(done.stdout + done.stderr, deployment)
     assert "Traceback" not in done.stderr

@@ -197,7 +197,7 @@ def as_service(
     return machine.run(*where, *command, check=False)
 
 
-def test_a_reload_looks_at_the_champion_and_says_when_it_is_done(started: Machine) -> None:
+def test_a_reload_checks_the_champion_and_reports_completion(started: Machine) -> None:
     before = started.pid_of(SERVICE)
     started.systemctl("reload", SERVICE)
     assert started.show(SERVICE, "ActiveState", "MainPID") == {

@@ -151,7 +151,7 @@ def test_a_jump_of_an_hour_makes_no_duplicate_no_skipped_and_no_false_closed_can
             assert abs(at_ms - forecast["published_ms"]) < 60_000
 
 
-def test_of_seconds_that_a_process_stood_still_every_candle_is_accounted_for(
+def test_every_candle_of_a_suspended_process_is_accounted_for(
     tmp_path: Path,
 ) -> None:
     http_port = free_port()

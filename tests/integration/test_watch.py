@@ -118,7 +118,7 @@ def test_ctrl_c_is_a_clean_end(broker: Mosquitto) -> None:
         assert shown.attributes() == shown.before
 
 
-def test_a_terminal_that_cannot_go_back_is_told_lines(broker: Mosquitto) -> None:
+def test_a_terminal_without_cursor_movement_gets_plain_lines(broker: Mosquitto) -> None:
     publish(broker, forecast("BTC/USDT", 0), "-r")
     with terminal(*WATCH, "--host", HOST, "--port", str(broker.port), kind="dumb") as shown:
         shown.until(r"BTC/USDT seq \d+ close 97000")
@@ -126,7 +126,7 @@ def test_a_terminal_that_cannot_go_back_is_told_lines(broker: Mosquitto) -> None
         assert shown.end() == 0
 
 
-def test_in_a_pipe_a_forecast_is_a_line_and_a_restarted_broker_goes_on(broker: Mosquitto) -> None:
+def test_a_pipe_gets_one_line_per_forecast_also_after_a_broker_restart(broker: Mosquitto) -> None:
     with piped("--host", HOST, "--port", str(broker.port)) as run:
         assert run.stdout is not None
         assert run.stderr is not None
@@ -215,7 +215,9 @@ def test_it_reads_by_tls_with_the_settings_of_the_daemon(tmp_path: Path) -> None
             assert shown.end() == 0
 
 
-def test_without_a_host_the_configuration_says_where(broker: Mosquitto, tmp_path: Path) -> None:
+def test_without_a_host_the_address_comes_from_the_configuration(
+    broker: Mosquitto, tmp_path: Path
+) -> None:
     config = tmp_path / "config.yaml"
     config.write_text(f"mqtt: {{port: {broker.port}}}\n")
     with terminal(*WATCH, "--config", str(config)) as shown:

@@ -141,7 +141,7 @@ def check(stories: list[dict[str, Any]], tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("alert", sorted(CASES))
-def test_it_fires_and_it_keeps_quiet(alert: str, tmp_path: Path) -> None:
+def test_each_alert_fires_in_its_cases_only(alert: str, tmp_path: Path) -> None:
     case = CASES[alert]
     stories = [
         story(alert, HEALTHY, fires=False),
@@ -151,7 +151,7 @@ def test_it_fires_and_it_keeps_quiet(alert: str, tmp_path: Path) -> None:
     check(stories, tmp_path)
 
 
-def test_no_night_at_all_is_overdue_two_days_after_the_first_start(tmp_path: Path) -> None:
+def test_a_missing_retrain_is_overdue_two_days_after_the_first_start(tmp_path: Path) -> None:
     alert = "CandlecastRetrainOverdue"
     last_run = Case("candlecast_retrain_last_run_timestamp_seconds", " ".join(["NaN"] * 181), "")
     never = changed(last_run, last_run.firing)

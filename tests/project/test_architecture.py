@@ -73,7 +73,7 @@ def test_the_table_allows_only_imports_that_exist() -> None:
     }
 
 
-def test_no_arrow_points_upwards() -> None:
+def test_no_room_imports_a_higher_one() -> None:
     order = list(ALLOWED)
     for room, below in ALLOWED.items():
         assert below <= set(order[: order.index(room)]), room

@@ -65,7 +65,7 @@ def test_blocking_the_loop_in_the_project_fails(tmp_path: Path) -> None:
     assert "BlockingError" in done.stdout
 
 
-def test_a_pause_of_the_machine_is_nothing_that_the_project_logged(tmp_path: Path) -> None:
+def test_a_slow_callback_warning_is_not_logged(tmp_path: Path) -> None:
     text = (
         "import asyncio, time\n"
         "async def test(caplog):\n"

@@ -122,7 +122,7 @@ def test_pythons_are_found_on_path_and_among_those_of_pyenv(path: Path, tmp_path
     assert listed(path, pyenv) == [["3.12", str(on_path)], ["3.13", str(own)]]
 
 
-def test_no_python_at_all_is_none(path: Path, tmp_path: Path) -> None:
+def test_without_python_none_is_listed(path: Path, tmp_path: Path) -> None:
     assert listed(path, tmp_path / "none") == []
 
 

@@ -62,7 +62,7 @@ def test_an_instance_differs_by_its_name_alone(path: Path) -> None:
     assert instance.replace("candlecast/%i", "candlecast") == re.sub(r"(?m)^#.*\n", "", main)
 
 
-def test_the_timer_rings_once_a_night_whatever_the_clocks_do() -> None:
+def test_the_timer_fires_once_a_night_across_clock_changes() -> None:
     timer = (UNITS / "candlecast-retrain.timer").read_text()
     (calendar,) = re.findall(r"^OnCalendar=(.+)$", timer, re.MULTILINE)
     for before in ("2026-03-27 12:00:00 UTC", "2026-10-23 12:00:00 UTC"):
@@ -75,7 +75,7 @@ def test_the_timer_rings_once_a_night_whatever_the_clocks_do() -> None:
 
 
 @pytest.mark.parametrize(("suffix", "folder"), [("", "candlecast"), ("@", "candlecast/%i")])
-def test_a_wish_for_a_retrain_starts_the_job_that_takes_it_away(
+def test_a_retrain_request_starts_the_job_that_removes_it(
     tmp_path: Path, suffix: str, folder: str
 ) -> None:
     unit, job = (f"candlecast-retrain{suffix}.{kind}" for kind in ("path", "service"))

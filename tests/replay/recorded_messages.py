@@ -42,7 +42,7 @@ def perpetual(market: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-class Wire:
+class RecordedExchange:
     """The exchange's two ends.
 
     Attributes:
@@ -94,9 +94,11 @@ class Wire:
 
 
 @asynccontextmanager
-async def wire(spot: Iterable[str] = (), linear: Iterable[str] = ()) -> AsyncIterator[Wire]:
+async def wire(
+    spot: Iterable[str] = (), linear: Iterable[str] = ()
+) -> AsyncIterator[RecordedExchange]:
     """A running exchange of those spot symbols and linear perpetuals (named as pairs)."""
-    exchange = Wire(spot, linear)
+    exchange = RecordedExchange(spot, linear)
     app = web.Application()
     app.router.add_get("/{path:.*}", exchange.answer)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)

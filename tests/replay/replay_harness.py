@@ -19,7 +19,7 @@ from tests.support.servers import MAX_WAIT_S
 
 
 @dataclass
-class Heard:
+class FeedHarness:
     """What a feed handed out, and its counters."""
 
     feed: Feed
@@ -44,7 +44,7 @@ def make_feed(
     name: str = "binance",
     timeframe: str = "1m",
     on_closed: Callable[[Candle], None] | None = None,
-) -> Heard:
+) -> FeedHarness:
     """A feed that is not opened yet; ``urls`` are the REST and the websocket endpoint."""
     metrics = Metrics()
     closed: list[Candle] = []
@@ -57,11 +57,11 @@ def make_feed(
         on_closed or closed.append,
         lambda symbol, forming_ms: resumed.append((symbol, forming_ms)),
     )
-    return Heard(feed, metrics, closed, resumed)
+    return FeedHarness(feed, metrics, closed, resumed)
 
 
 @asynccontextmanager
-async def running(heard: Heard) -> AsyncIterator[Heard]:
+async def running(heard: FeedHarness) -> AsyncIterator[FeedHarness]:
     """Open the feed and keep it running; nothing of it may be left afterwards."""
     async with nothing_left():
         try:
@@ -76,7 +76,7 @@ async def running(heard: Heard) -> AsyncIterator[Heard]:
 
 @asynccontextmanager
 async def nothing_left() -> AsyncIterator[None]:
-    """Fail if a task outlives the body, or the loop hears of an exception nobody took."""
+    """Fail if a task outlives the body, or if an exception was never retrieved."""
     loop = asyncio.get_running_loop()
     before = asyncio.all_tasks()
     dropped: list[dict[str, Any]] = []

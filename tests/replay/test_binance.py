@@ -75,7 +75,7 @@ async def test_the_recorded_closed_candles_come_out_each_once(
     assert exchange.asked == [f"/{kind}/exchangeInfo"]
 
 
-async def test_spot_and_swap_of_one_name_go_their_own_ways() -> None:
+async def test_spot_and_swap_with_one_name_stay_separate() -> None:
     clock = PollingClock(1_700_000_160_000, longest_s=60)
     symbols = ("BTC/USDT", "BTC/USDT:USDT")
     async with wire(spot=["BTC/USDT"], linear=["BTC/USDT"]) as exchange:

@@ -67,7 +67,7 @@ async def playing(
         await runner.cleanup()
 
 
-def test_every_recording_of_theirs_is_replayed(shared_dir: Path) -> None:
+def test_every_recording_is_replayed(shared_dir: Path) -> None:
     found = {path.name for path in (shared_dir / "fixtures" / "ws").glob("*.jsonl")}
     theirs = {name for name in found if not name.startswith("binance")}
     assert theirs == {recording[0] for recording in RECORDINGS}

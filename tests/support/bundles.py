@@ -1,4 +1,4 @@
-"""Make small model bundles for tests of the registry."""
+"""Small bundles for tests of the registry."""
 
 from __future__ import annotations
 

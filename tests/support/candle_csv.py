@@ -1,4 +1,4 @@
-"""Make random candles and write them as CSV files in many formats."""
+"""Invented candles, and files that hold them in any way of writing."""
 
 from __future__ import annotations
 

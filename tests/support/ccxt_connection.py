@@ -1,11 +1,11 @@
-"""Imitate the connection object that ccxt's message handlers use."""
+"""The side of a connection that ccxt's message handlers touch, without a connection."""
 
 from __future__ import annotations
 
 from typing import Any
 
 
-class Line:
+class FakeConnection:
     """A connection whose futures no task awaits."""
 
     url = "wss://127.0.0.1/v5/public/spot"

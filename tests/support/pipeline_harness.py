@@ -40,7 +40,7 @@ T0 = 1_776_859_560_000
 ROWS = CAPACITY + 90
 
 
-class Boundary:
+class RecordingPublisher:
     """Stands where the publisher does: everything that would be sent, decoded."""
 
     retains = True
@@ -58,7 +58,7 @@ class Boundary:
             self.batches.append(json.loads(message.payload))
 
 
-class Tape:
+class SampleMarket:
     """What the exchange says happened; `revise` changes its mind."""
 
     def __init__(self, candles: dict[str, Floats]) -> None:
@@ -90,7 +90,7 @@ class Tape:
         self.values[symbol][at, 2] = self.values[symbol][at, :4].min()
 
 
-class Route:
+class PipelineHarness:
     """A whole path with everything real but the broker."""
 
     def __init__(
@@ -106,7 +106,7 @@ class Route:
         self.bundle = bundle
         self.clock = clock or FixedWallClock(T0)
         self.metrics = Metrics(10)
-        self.published = Boundary()
+        self.published = RecordingPublisher()
         self.wanted: list[str] = []
         self.accuracy = Accuracy(1440, 1)
         self.recorder = Recorder(
@@ -132,12 +132,12 @@ class Route:
         """Set the wall clock to shortly after the close of candle ``end - 1``."""
         self.clock.now_ms = T0 + end * MINUTE.ms + 20
 
-    def warm(self, tape: Tape, end: int) -> None:
+    def warm(self, tape: SampleMarket, end: int) -> None:
         self.at(end)
         for symbol in SYMBOLS:
             self.pipeline.on_history(symbol, tape.span(symbol, 0, end))
 
-    def close(self, tape: Tape, symbol: str, at: int) -> None:
+    def close(self, tape: SampleMarket, symbol: str, at: int) -> None:
         self.pipeline.on_closed(tape.candle(symbol, at, self.clock.monotonic()))
 
     def scored(self) -> float:
@@ -154,7 +154,7 @@ class Route:
 
 
 @asynccontextmanager
-async def running(path: Route) -> AsyncIterator[Route]:
+async def running(path: PipelineHarness) -> AsyncIterator[PipelineHarness]:
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(path.pipeline.run()), group.create_task(path.recorder.run())]
         async with asyncio.timeout(150):
@@ -168,7 +168,7 @@ def network(pair: OnnxPair, n_features: int) -> Engine:
     return Engine(pair, 1, LOOKBACK, n_features)
 
 
-def check(bundle: Bundle, tape: Tape, forecast: dict[str, Any]) -> None:
+def check(bundle: Bundle, tape: SampleMarket, forecast: dict[str, Any]) -> None:
     """Compare with what the candles alone give, by none of the path's own state."""
     symbol, end = forecast["symbol"], (forecast["candle_close_ms"] - T0) // MINUTE.ms
     rows = tape.features(symbol, bundle)[end - LOOKBACK : end]

@@ -1,4 +1,4 @@
-"""Make sample forecasts and encode them with the standard library for comparison."""
+"""A forecast of one minute, and its JSON written the plain way: what the quick way is held to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run a small MQTT broker with scripted answers that mosquitto never sends."""
+"""A small MQTT broker that answers as the test says: mosquitto does not send everything."""
 
 from __future__ import annotations
 

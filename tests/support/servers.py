@@ -42,7 +42,7 @@ async def silent_exchange() -> AsyncIterator[tuple[str, asyncio.Event]]:
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on."""
+    """A loopback port without a listener."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return int(probe.getsockname()[1])

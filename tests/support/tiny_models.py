@@ -1,4 +1,4 @@
-"""Make small models in milliseconds: random weights, and scalers fitted to given candles."""
+"""Champions made in milliseconds: drawn weights, scalers fitted on what they will see."""
 
 from __future__ import annotations
 

@@ -32,8 +32,8 @@ from tests.support.pipeline_harness import (
     LOOKBACK,
     ROWS,
     SYMBOLS,
-    Route,
-    Tape,
+    PipelineHarness,
+    SampleMarket,
     check,
     network,
     running,
@@ -62,7 +62,7 @@ def loaded(bundle: Bundle) -> ServedModel:
 class Stage:
     """A pipeline with a champion that can be changed."""
 
-    def __init__(self, route: Route, champion: Bundle) -> None:
+    def __init__(self, route: PipelineHarness, champion: Bundle) -> None:
         self.route = route
         self.champion = champion
         self.make: Callable[[Bundle], ServedModel] = loaded
@@ -93,7 +93,7 @@ class Stage:
     def failing(self) -> float:
         return self.route.sample("candlecast_model_swap_failing")
 
-    async def minute(self, market: Tape, end: int) -> None:
+    async def minute(self, market: SampleMarket, end: int) -> None:
         """Close candle ``end - 1`` of every symbol and wait for the forecasts."""
         self.route.at(end)
         for symbol in SYMBOLS:
@@ -102,8 +102,8 @@ class Stage:
 
 
 @asynccontextmanager
-async def staged(bundle: Bundle, history: History, market: Tape) -> AsyncIterator[Stage]:
-    async with running(Route(bundle, history)) as route:
+async def staged(bundle: Bundle, history: History, market: SampleMarket) -> AsyncIterator[Stage]:
+    async with running(PipelineHarness(bundle, history)) as route:
         stage = Stage(route, bundle)
         await stage.learned_state.restore(route.pipeline.served)
         route.warm(market, CAPACITY)
@@ -112,12 +112,14 @@ async def staged(bundle: Bundle, history: History, market: Tape) -> AsyncIterato
 
 
 @pytest.fixture
-async def stage(bundles: list[Bundle], history: History, market: Tape) -> AsyncIterator[Stage]:
+async def stage(
+    bundles: list[Bundle], history: History, market: SampleMarket
+) -> AsyncIterator[Stage]:
     async with staged(bundles[0], history, market) as made:
         yield made
 
 
-def check_all(bundles: list[Bundle], market: Tape, stage: Stage) -> list[str]:
+def check_all(bundles: list[Bundle], market: SampleMarket, stage: Stage) -> list[str]:
     """Compare each forecast with the model that it names; return the versions in order."""
     by_version = {bundle.version: bundle for bundle in bundles}
     forecasts = stage.route.published.forecasts
@@ -128,7 +130,7 @@ def check_all(bundles: list[Bundle], market: Tape, stage: Stage) -> list[str]:
 
 
 async def test_the_new_model_takes_over_between_two_candles(
-    stage: Stage, bundles: list[Bundle], market: Tape
+    stage: Stage, bundles: list[Bundle], market: SampleMarket
 ) -> None:
     await stage.minute(market, CAPACITY + 1)
     unprepared = stage.route.sample("candlecast_unprepared_total")
@@ -146,7 +148,7 @@ async def test_the_new_model_takes_over_between_two_candles(
 
 
 async def test_candles_that_close_during_loading_are_applied(
-    stage: Stage, bundles: list[Bundle], market: Tape
+    stage: Stage, bundles: list[Bundle], market: SampleMarket
 ) -> None:
     go_on = threading.Event()
 
@@ -167,7 +169,7 @@ async def test_candles_that_close_during_loading_are_applied(
 
 
 async def test_while_the_symbols_change_the_model_does_not(
-    stage: Stage, bundles: list[Bundle], market: Tape
+    stage: Stage, bundles: list[Bundle], market: SampleMarket
 ) -> None:
     stage.champion = bundles[1]
     async with asyncio.TaskGroup() as group:
@@ -183,7 +185,7 @@ async def test_while_the_symbols_change_the_model_does_not(
 
 
 async def test_settled_is_never_said_of_a_pipeline_that_a_candle_has_just_woken(
-    stage: Stage, market: Tape
+    stage: Stage, market: SampleMarket
 ) -> None:
     route = stage.route
     route.at(CAPACITY + 1)
@@ -204,7 +206,7 @@ async def test_settled_is_never_said_of_a_pipeline_that_a_candle_has_just_woken(
 
 
 async def test_a_symbol_with_a_gap_uses_the_new_model_after_its_repair(
-    stage: Stage, bundles: list[Bundle], market: Tape
+    stage: Stage, bundles: list[Bundle], market: SampleMarket
 ) -> None:
     route = stage.route
     route.at(CAPACITY + 2)
@@ -227,7 +229,7 @@ def said(caplog: pytest.LogCaptureFixture) -> list[str]:
 async def test_the_old_model_stays_if_the_champion_cannot_be_served(
     stage: Stage,
     bundles: list[Bundle],
-    market: Tape,
+    market: SampleMarket,
     error: Exception,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -269,7 +271,7 @@ async def test_rolling_back_to_the_served_model_clears_the_failure(
 
 
 async def test_a_model_that_forecasts_no_prices_is_refused(
-    stage: Stage, bundles: list[Bundle], market: Tape, caplog: pytest.LogCaptureFixture
+    stage: Stage, bundles: list[Bundle], market: SampleMarket, caplog: pytest.LogCaptureFixture
 ) -> None:
     def broken(bundle: Bundle) -> ServedModel:
         served = loaded(bundle)
@@ -297,7 +299,7 @@ async def test_a_model_whose_forecasts_are_absurd_is_refused(
 
 
 async def test_each_models_calibration_is_saved_and_restored(
-    stage: Stage, bundles: list[Bundle], market: Tape
+    stage: Stage, bundles: list[Bundle], market: SampleMarket
 ) -> None:
     async def swap_to(bundle: Bundle) -> None:
         stage.champion = bundle
@@ -315,7 +317,7 @@ async def test_each_models_calibration_is_saved_and_restored(
 
 @pytest.mark.parametrize("seed", range(2))
 async def test_under_random_traffic_each_forecast_is_of_one_model(
-    bundles: list[Bundle], market: Tape, history: History, seed: int
+    bundles: list[Bundle], market: SampleMarket, history: History, seed: int
 ) -> None:
     random = Random(seed)
     async with staged(bundles[0], history, market) as stage, asyncio.TaskGroup() as group:
@@ -368,7 +370,7 @@ def held() -> tuple[int, int, int]:
 
 
 async def test_repeated_swaps_leak_nothing(
-    stage: Stage, bundles: list[Bundle], market: Tape, rounds: Callable[[int, int], int]
+    stage: Stage, bundles: list[Bundle], market: SampleMarket, rounds: Callable[[int, int], int]
 ) -> None:
     async def swap(times: int) -> None:
         for number in range(times):

@@ -28,8 +28,8 @@ from tests.support.pipeline_harness import (
     MINUTE,
     SYMBOLS,
     T0,
-    Route,
-    Tape,
+    PipelineHarness,
+    SampleMarket,
     network,
     running,
 )
@@ -125,12 +125,12 @@ def models(tmp_path: Path, candles: dict[str, Floats]) -> Iterator[ModelRegistry
 class Stage:
     """A pipeline with the champion, and a shadow beside it."""
 
-    def __init__(self, route: Route, shadow: Shadow, models: ModelRegistry) -> None:
+    def __init__(self, route: PipelineHarness, shadow: Shadow, models: ModelRegistry) -> None:
         self.route = route
         self.shadow = shadow
         self.models = models
 
-    async def minutes(self, market: Tape, first: int, count: int) -> None:
+    async def minutes(self, market: SampleMarket, first: int, count: int) -> None:
         """Close ``count`` candles, each forecast by both models before the next."""
         for end in range(first, first + count):
             self.route.at(end)
@@ -152,10 +152,10 @@ class Stage:
 
 @asynccontextmanager
 async def staged(
-    models: ModelRegistry, history: History, market: Tape, end: int
+    models: ModelRegistry, history: History, market: SampleMarket, end: int
 ) -> AsyncIterator[Stage]:
     clock = FixedWallClock(T0, FASTER)
-    route = Route(models.open(models.registry.champion()), history, clock=clock)
+    route = PipelineHarness(models.open(models.registry.champion()), history, clock=clock)
     async with running(route):
         route.warm(market, end)
         await route.pipeline.settled()
@@ -181,7 +181,7 @@ async def until(condition: Callable[[], object], timeout_s: float = 20.0) -> Non
             await asyncio.sleep(0.005)
 
 
-def offline(bundle: Bundle, market: Tape, symbol: str, open_ms: int) -> float:
+def offline(bundle: Bundle, market: SampleMarket, symbol: str, open_ms: int) -> float:
     """The price that a model forecasts for a candle, computed from the candles alone."""
     end = (open_ms - T0) // MINUTE.ms
     rows = market.features(symbol, bundle)[end - LOOKBACK : end]
@@ -191,7 +191,7 @@ def offline(bundle: Bundle, market: Tape, symbol: str, open_ms: int) -> float:
     return float(market.values[symbol][end - 1, 3] * np.exp(raw * scaler.target_scale))
 
 
-def assert_true(models: ModelRegistry, market: Tape, losses: Losses, trial: Trial) -> None:
+def assert_true(models: ModelRegistry, market: SampleMarket, losses: Losses, trial: Trial) -> None:
     """Check that each loss is that of its model."""
     assert losses.champion is not None
     bundles = {version: models.open(version) for version in trial[:2]}
@@ -208,7 +208,7 @@ def assert_true(models: ModelRegistry, market: Tape, losses: Losses, trial: Tria
 
 
 async def test_a_better_challenger_is_promoted_by_live_evidence_that_survives_a_restart(
-    models: ModelRegistry, history: History, market: Tape
+    models: ModelRegistry, history: History, market: SampleMarket
 ) -> None:
     champion = models.add_model(off=3.0, champion=True)
     challenger = models.add_model(off=0.05)
@@ -242,7 +242,7 @@ async def test_a_better_challenger_is_promoted_by_live_evidence_that_survives_a_
 
 
 async def test_a_worse_challenger_is_rejected_and_the_next_one_is_tried(
-    models: ModelRegistry, history: History, market: Tape
+    models: ModelRegistry, history: History, market: SampleMarket
 ) -> None:
     champion = models.add_model(off=0.05, champion=True)
     worse = models.add_model(off=3.0)
@@ -263,7 +263,7 @@ async def test_a_worse_challenger_is_rejected_and_the_next_one_is_tried(
 
 
 async def test_a_trial_against_a_former_champion_promotes_nothing(
-    models: ModelRegistry, history: History, market: Tape
+    models: ModelRegistry, history: History, market: SampleMarket
 ) -> None:
     champion = models.add_model(off=3.0, champion=True)
     challenger = models.add_model(off=0.05)
@@ -280,7 +280,7 @@ async def test_a_trial_against_a_former_champion_promotes_nothing(
 
 
 async def test_a_trial_continues_with_its_remaining_symbols(
-    models: ModelRegistry, history: History, market: Tape
+    models: ModelRegistry, history: History, market: SampleMarket
 ) -> None:
     champion = models.add_model(off=1.0, champion=True)
     challenger = models.add_model(off=0.05)
@@ -299,7 +299,7 @@ async def test_a_trial_continues_with_its_remaining_symbols(
 
 
 async def test_no_trial_runs_while_the_champion_is_not_served(
-    models: ModelRegistry, history: History, market: Tape
+    models: ModelRegistry, history: History, market: SampleMarket
 ) -> None:
     served = models.add_model(off=1.0, champion=True)
     async with staged(models, history, market, CAPACITY) as stage:
@@ -317,7 +317,7 @@ async def test_no_trial_runs_while_the_champion_is_not_served(
 
 
 async def test_a_challenger_that_cannot_be_served_is_logged_once(
-    models: ModelRegistry, history: History, market: Tape, caplog: pytest.LogCaptureFixture
+    models: ModelRegistry, history: History, market: SampleMarket, caplog: pytest.LogCaptureFixture
 ) -> None:
     models.add_model(off=0.05, champion=True)
     broken = models.add_model(off=0.05)

@@ -28,7 +28,7 @@ from tests.exchange_messages.server import Server, serving
 from tests.exchange_messages.streams import STREAMS
 from tests.exchange_messages.subscriptions import APART, EACH, TOGETHER, lacking, many
 from tests.sandbox.scaled import MINUTE, ScaledClock
-from tests.support.ccxt_connection import Line
+from tests.support.ccxt_connection import FakeConnection
 from tests.support.manual_clock import PollingClock
 from tests.support.recording_listener import RecordingListener
 from tests.support.servers import MAX_WAIT_S
@@ -269,7 +269,7 @@ def test_candles_that_were_not_subscribed_are_counted_and_not_passed_on() -> Non
     listed = [GATE_SPOT, market("LTC/USDT", "LTC_USDT")]
     exchange.set_markets([dict(one) for one in listed])
     exchange.watch_candles(["BTC/USDT"], "1m")
-    line = Line()
+    line = FakeConnection()
     bar = bars(STREAMS[0])["first"]
     message = gate_spot(bar)
     for name in ("1m_LTC_USDT", "5m_BTC_USDT", "1m_DOGE_USDT"):
@@ -293,7 +293,7 @@ def test_a_timeframe_that_has_two_names_is_told() -> None:
     exchange.watch_candles(["BTC/USDT"], "1w")
     message = gate_spot(bars(STREAMS[0])["first"])
     message["result"]["n"] = "7d_BTC_USDT"
-    exchange.handle_message(Line(), message)
+    exchange.handle_message(FakeConnection(), message)
     assert ([update[0] for update in listener.updates], listener.errors) == (["BTC/USDT"], [])
 
 
@@ -306,7 +306,7 @@ def test_of_a_connection_s_first_message_only_the_newest_row_is_told_and_of_late
     exchange.watch_candles(["BTC/USDT"], "1m")
     of = bars(STREAMS[0])
     for names in (["past", "first"], ["first closed", "second"], ["second"]):
-        exchange.handle_message(Line(), hitbtc("update")([of[name] for name in names]))
+        exchange.handle_message(FakeConnection(), hitbtc("update")([of[name] for name in names]))
     told_ms = [open_ms for _, open_ms, _, _ in listener.updates]
     assert told_ms == [of[n].open_ms for n in ("first", "first", "second", "second")]
     assert listener.errors == []
@@ -336,7 +336,7 @@ def test_with_a_key_its_documented_message_would_be_heard(stream: Stream) -> Non
     exchange.set_markets([dict(stream.market)])
     exchange.watch_candles([stream.market["symbol"]], stream.timeframe)
     first = bars(stream)["first"]
-    exchange.handle_message(Line(), stream.update(first))
+    exchange.handle_message(FakeConnection(), stream.update(first))
     values = (*first[1:5], getattr(first, stream.volume))
     assert listener.updates == [(stream.market["symbol"], first.open_ms, values, None)]
 

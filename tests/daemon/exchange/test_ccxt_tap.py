@@ -19,7 +19,7 @@ from daemon.runtime.clock import SystemClock
 from model.core.candle import Candle, Timeframe
 from tests.replay.recorded_messages import wire
 from tests.replay.replay_harness import make_feed, running, until
-from tests.support.ccxt_connection import Line
+from tests.support.ccxt_connection import FakeConnection
 from tests.support.recording_listener import RecordingListener
 
 MINUTE = Timeframe.parse("1m")
@@ -55,7 +55,7 @@ def test_a_message_without_a_field_is_counted(
     message = event()
     del message["k"][field]
     updates, errors = len(listener.updates), len(listener.errors)
-    binance.handle_message(Line(), message)
+    binance.handle_message(FakeConnection(), message)
     assert (len(listener.updates), len(listener.errors)) == (updates, errors + 1)
 
 
@@ -63,7 +63,7 @@ def test_a_market_that_was_not_subscribed_is_counted(
     binance: Any, listener: RecordingListener
 ) -> None:
     errors = len(listener.errors)
-    binance.handle_message(Line(), event(s="ETHUSDT"))
+    binance.handle_message(FakeConnection(), event(s="ETHUSDT"))
     assert len(listener.errors) == errors + 1
 
 
@@ -77,7 +77,7 @@ NAMES = st.sampled_from(["s", "i", "t", "o", "h", "l", "c", "v", "x"])
 
 @given(message=JSON)
 def test_no_json_value_escapes(binance: Any, message: object) -> None:
-    binance.handle_message(Line(), message)
+    binance.handle_message(FakeConnection(), message)
 
 
 @given(
@@ -88,7 +88,7 @@ def test_no_json_value_escapes(binance: Any, message: object) -> None:
 def test_no_value_in_a_place_that_ccxt_reads_escapes(
     binance: Any, key: str, value: object, other: object
 ) -> None:
-    binance.handle_message(Line(), {"e": other, key: value})
+    binance.handle_message(FakeConnection(), {"e": other, key: value})
 
 
 @given(data=st.dictionaries(NAMES, JSON) | JSON)
@@ -97,7 +97,7 @@ def test_a_kline_of_anything_is_told_or_counted(
 ) -> None:
     before = len(listener.updates) + len(listener.errors)
     kline = KLINE | {"x": True} | data if isinstance(data, dict) else data
-    binance.handle_message(Line(), {"e": "kline", "k": kline})
+    binance.handle_message(FakeConnection(), {"e": "kline", "k": kline})
     told = len(listener.updates) + len(listener.errors) - before
     assert told == 1 or kline is None
 
@@ -187,7 +187,7 @@ def closed_of(listener: RecordingListener) -> list[Candle]:
 async def test_okx_through_ccxts_own_parser(shared_dir: Path) -> None:
     exchange, listener = generic("okx", "BTC/USDT", "BTC-USDT")
     for message in received(shared_dir, "okx_watchOHLCV.jsonl"):
-        exchange.handle_message(Line(), message)
+        exchange.handle_message(FakeConnection(), message)
     assert listener.updates == [
         ("BTC/USDT", 1786538760000, (64040.2, 64040.2, 64025.7, 64033.5, 2.16787395), None),
         ("BTC/USDT", 1786538760000, (64040.2, 64040.2, 64025.7, 64038.2, 2.25101046), None),
@@ -208,7 +208,7 @@ async def test_okx_format_closes_each_recorded_candle_by_its_successor(shared_di
         for row in message.get("data", [])
     ]
     for message in messages:
-        exchange.handle_message(Line(), message)
+        exchange.handle_message(FakeConnection(), message)
     confirmed = [row for row in candles if row[-1] == "1"]
     assert len(confirmed) == 1
     assert [(c.open_ms, c.final_by, list(c.ohlcv)) for c in closed_of(listener)] == [
@@ -228,7 +228,7 @@ async def test_kraken_through_ccxts_own_parser(shared_dir: Path) -> None:
         for row in message["data"]
     ]
     for message in messages:
-        exchange.handle_message(Line(), message)
+        exchange.handle_message(FakeConnection(), message)
     # The first message is a snapshot: what it holds besides its newest candle is past.
     assert [(open_ms, *values) for _, open_ms, values, _ in listener.updates] == rows[1:]
     assert closed_of(listener) == []
@@ -238,7 +238,7 @@ async def test_kraken_through_ccxts_own_parser(shared_dir: Path) -> None:
 async def test_bybit_through_ccxts_own_parser(shared_dir: Path) -> None:
     exchange, listener = generic("bybit", "BTC/USDT", "BTCUSDT")
     for message in received(shared_dir, "bybit_watchOHLCV.jsonl"):
-        exchange.handle_message(Line(), message)
+        exchange.handle_message(FakeConnection(), message)
     assert [update[:2] for update in listener.updates] == [("BTC/USDT", 1786538700000)] * 2
     assert listener.updates[-1][2] == (64104.5, 64104.5, 64096.4, 64096.4, 1.017302)
 
@@ -248,7 +248,7 @@ async def test_bybit_through_ccxts_own_parser(shared_dir: Path) -> None:
 async def test_what_ccxts_parser_cannot_read_does_not_escape(rows: object) -> None:
     exchange, listener = generic("okx", "BTC/USDT", "BTC-USDT")
     arg = {"channel": "candle1m", "instId": "BTC-USDT"}
-    exchange.handle_message(Line(), {"arg": arg, "data": rows})
+    exchange.handle_message(FakeConnection(), {"arg": arg, "data": rows})
     good = ["1786538760000", "4", "4", "2", "3", "1", "1", "1", "0"]
-    exchange.handle_message(Line(), {"arg": arg, "data": [good]})
+    exchange.handle_message(FakeConnection(), {"arg": arg, "data": [good]})
     assert listener.updates[-1] == ("BTC/USDT", 1786538760000, (4.0, 4.0, 2.0, 3.0, 1.0), None)

@@ -25,7 +25,7 @@ from daemon.exchange.message_parsers import (
     parse_okx,
 )
 from model.core.errors import BadCandle
-from tests.support.ccxt_connection import Line
+from tests.support.ccxt_connection import FakeConnection
 from tests.support.recording_listener import RecordingListener
 
 VALUES = ("1", "3", "0.5", "2", "9")
@@ -294,7 +294,7 @@ async def test_a_good_message_is_told(
 ) -> None:
     exchange, listener = exchanges[name]
     updates, errors = len(listener.updates), len(listener.errors)
-    exchange.handle_message(Line(), GOOD[name])
+    exchange.handle_message(FakeConnection(), GOOD[name])
     assert (len(listener.updates), len(listener.errors)) == (updates + 1, errors)
 
 
@@ -306,7 +306,7 @@ def test_no_value_anywhere_in_a_message_raises(
     exchange, _ = exchanges[name]
     message = data.draw(st.sampled_from([GOOD[name], SNAPSHOT, *ASIDE]))
     path = data.draw(st.sampled_from(paths(message)))
-    exchange.handle_message(Line(), replaced(message, path, data.draw(JSON)))
+    exchange.handle_message(FakeConnection(), replaced(message, path, data.draw(JSON)))
 
 
 @pytest.mark.parametrize("name", GOOD)
@@ -319,7 +319,7 @@ def test_a_candle_that_lacks_a_field_is_told_or_counted(
     path = data.draw(st.sampled_from(rows))
     before = len(listener.updates) + len(listener.errors)
     changed = data.draw(JSON.filter(lambda value: value is not None))
-    exchange.handle_message(Line(), replaced(GOOD[name], path, changed))
+    exchange.handle_message(FakeConnection(), replaced(GOOD[name], path, changed))
     assert len(listener.updates) + len(listener.errors) == before + 1
 
 

@@ -14,7 +14,7 @@ from daemon.exchange.source import market_fields, parse_symbol
 from daemon.exchange.volume_units import VOLUME_UNITS, Alignment, Unit, VolumeUnit, is_unit_known
 from tests.exchange_messages.volume_sample import BASE, CONTRACTS, OPEN_MS, QUOTE, Sample
 from tests.exchange_messages.volume_samples import SAMPLES
-from tests.support.ccxt_connection import Line
+from tests.support.ccxt_connection import FakeConnection
 from tests.support.recording_listener import RecordingListener
 
 VOLUMES = {Unit.BASE: float(BASE), Unit.QUOTE: float(QUOTE), Unit.CONTRACTS: float(CONTRACTS)}
@@ -43,7 +43,7 @@ WITH_EXPIRY = [
 ]
 
 
-class ResolvingLine(Line):
+class ResolvingLine(FakeConnection):
     """A connection that keeps what ccxt resolves."""
 
     def __init__(self, sample: Sample) -> None:

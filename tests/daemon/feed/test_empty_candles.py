@@ -9,18 +9,25 @@ import pytest
 from model.core.market import MarketKey
 from model.history.store import History
 from model.registry.bundle import Bundle
-from tests.support.pipeline_harness import CAPACITY, LOOKBACK, SYMBOLS, Route, Tape, running
+from tests.support.pipeline_harness import (
+    CAPACITY,
+    LOOKBACK,
+    SYMBOLS,
+    PipelineHarness,
+    SampleMarket,
+    running,
+)
 
 
 @pytest.fixture
-async def path(bundle: Bundle, history: History) -> AsyncIterator[Route]:
-    async with running(Route(bundle, history)) as made:
+async def path(bundle: Bundle, history: History) -> AsyncIterator[PipelineHarness]:
+    async with running(PipelineHarness(bundle, history)) as made:
         yield made
 
 
 @pytest.mark.parametrize("by_rest", [False, True])
 async def test_a_market_whose_empty_candles_the_exchange_sends_goes_stale_like_any_other(
-    path: Route, market: Tape, *, by_rest: bool
+    path: PipelineHarness, market: SampleMarket, *, by_rest: bool
 ) -> None:
     path.warm(market, CAPACITY)
     await path.pipeline.settled()
@@ -40,7 +47,7 @@ async def test_a_market_whose_empty_candles_the_exchange_sends_goes_stale_like_a
 
 
 async def test_an_exchange_without_volumes_is_forecast_while_prices_move(
-    path: Route, market: Tape
+    path: PipelineHarness, market: SampleMarket
 ) -> None:
     market.values["A/U"][:, 4] = 0.0
     path.warm(market, CAPACITY)
@@ -57,7 +64,9 @@ async def test_an_exchange_without_volumes_is_forecast_while_prices_move(
     assert path.pipeline.stale_symbols(path.clock.wall_ms()) == []
 
 
-async def test_a_repaired_candle_is_counted_published_and_stored(path: Route, market: Tape) -> None:
+async def test_a_repaired_candle_is_counted_published_and_stored(
+    path: PipelineHarness, market: SampleMarket
+) -> None:
     path.warm(market, CAPACITY)
     await path.pipeline.settled()
     path.at(CAPACITY + 1)

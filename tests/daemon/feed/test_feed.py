@@ -21,7 +21,7 @@ from daemon.runtime.clock import SystemClock
 from daemon.sandbox.exchange import Behaviour, SandboxExchange
 from model.core.candle import Candle, Timeframe
 from model.core.errors import ExchangeError
-from tests.replay.replay_harness import Heard, make_feed, nothing_left, running, until
+from tests.replay.replay_harness import FeedHarness, make_feed, nothing_left, running, until
 from tests.sandbox.scaled import SECOND, ScaledClock, second_playback
 from tests.support.manual_clock import ManualClock
 from tests.support.servers import free_port
@@ -45,7 +45,7 @@ async def exchange(clock: ScaledClock) -> AsyncIterator[SandboxExchange]:
 
 def feed_of(
     exchange: SandboxExchange, clock: ScaledClock, *symbols: str, name: str = "1s"
-) -> Heard:
+) -> FeedHarness:
     urls = exchange.rest_url, exchange.ws_url
     return make_feed(urls, symbols or exchange.playback.symbols, clock, timeframe=name)
 

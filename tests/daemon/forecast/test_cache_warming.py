@@ -20,8 +20,8 @@ from tests.support.pipeline_harness import (
     MINUTE,
     SYMBOLS,
     T0,
-    Route,
-    Tape,
+    PipelineHarness,
+    SampleMarket,
     check,
     running,
 )
@@ -30,8 +30,10 @@ CLOSE_MS = T0 + (CAPACITY + 1) * MINUTE.ms
 
 
 @pytest.fixture
-async def path(bundle: Bundle, history: History, market: Tape) -> AsyncIterator[Route]:
-    async with running(Route(bundle, history)) as made:
+async def path(
+    bundle: Bundle, history: History, market: SampleMarket
+) -> AsyncIterator[PipelineHarness]:
+    async with running(PipelineHarness(bundle, history)) as made:
         made.warm(market, CAPACITY)
         await made.pipeline.settled()
         yield made
@@ -52,7 +54,7 @@ def rehearsed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 @asynccontextmanager
-async def rehearsing(path: Route, clock: ManualClock) -> AsyncIterator[None]:
+async def rehearsing(path: PipelineHarness, clock: ManualClock) -> AsyncIterator[None]:
     task = asyncio.create_task(CacheWarmer(path.pipeline, path.issuer, clock, lambda: MINUTE).run())
     await settle()
     yield
@@ -77,7 +79,7 @@ def test_it_is_for_the_next_close_that_there_is_time_for(
 
 
 async def test_it_goes_on_from_before_the_boundary_until_the_first_candle_closes(
-    path: Route, market: Tape, rehearsed: list[int]
+    path: PipelineHarness, market: SampleMarket, rehearsed: list[int]
 ) -> None:
     clock = ManualClock(CLOSE_MS - 1_000)
     async with rehearsing(path, clock):
@@ -94,7 +96,7 @@ async def test_it_goes_on_from_before_the_boundary_until_the_first_candle_closes
 
 
 async def test_a_market_that_stays_silent_is_not_rehearsed_for_for_ever(
-    path: Route, rehearsed: list[int]
+    path: PipelineHarness, rehearsed: list[int]
 ) -> None:
     clock = ManualClock(CLOSE_MS - 15)
     async with rehearsing(path, clock):
@@ -107,7 +109,7 @@ async def test_a_market_that_stays_silent_is_not_rehearsed_for_for_ever(
 
 
 async def test_forecasts_are_the_same_and_nothing_else_leaves(
-    path: Route, bundle: Bundle, market: Tape
+    path: PipelineHarness, bundle: Bundle, market: SampleMarket
 ) -> None:
     clock = ManualClock(CLOSE_MS - 15)
     before = len(path.published.forecasts)
@@ -130,7 +132,7 @@ async def test_symbols_without_a_history_are_left_out(
     bundle: Bundle, history: History, rehearsed: list[int]
 ) -> None:
     clock = ManualClock(CLOSE_MS - 15)
-    async with running(Route(bundle, history)) as path, rehearsing(path, clock):
+    async with running(PipelineHarness(bundle, history)) as path, rehearsing(path, clock):
         await clock.advance(60.0)
     assert not rehearsed
     assert len(SYMBOLS) <= REHEARSED

@@ -34,8 +34,8 @@ from tests.support.pipeline_harness import (
     MINUTE,
     SYMBOLS,
     T0,
-    Route,
-    Tape,
+    PipelineHarness,
+    SampleMarket,
     check,
     running,
 )
@@ -66,7 +66,7 @@ def rows(draw: st.DrawFn) -> Row:
 class Entrance:
     """Where the candles of A/U come in: by the stream, or else by the exchange's history."""
 
-    def __init__(self, path: Route) -> None:
+    def __init__(self, path: PipelineHarness) -> None:
         self.path = path
         self.rule = ClosingRule(MINUTE, 1_000)
 
@@ -93,7 +93,7 @@ class Entrance:
 class Stage:
     """A path with everything beside it that looks at candles or forecasts."""
 
-    def __init__(self, bundle: Bundle, path: Route, folder: Path) -> None:
+    def __init__(self, bundle: Bundle, path: PipelineHarness, folder: Path) -> None:
         self.path = path
         self.beside = ManualClock(T0)
         self.standby = StandbyModel(
@@ -142,9 +142,9 @@ def bundle(
     return promote(tmp_path_factory.mktemp("registry"), candles, target=request.param)
 
 
-async def run(bundle: Bundle, tape: Tape, sent: list[Row], folder: Path) -> Route:
+async def run(bundle: Bundle, tape: SampleMarket, sent: list[Row], folder: Path) -> PipelineHarness:
     history = History(folder / "history.sqlite")
-    path = Route(bundle, history, served=served(bundle))
+    path = PipelineHarness(bundle, history, served=served(bundle))
     async with running(path):
         path.published.connected = asyncio.Event()  # type: ignore[attr-defined]
         path.published.connected.set()  # type: ignore[attr-defined]
@@ -180,7 +180,7 @@ def test_any_numbers_of_one_symbol(
     tmp_path_factory: pytest.TempPathFactory,
     repository: Path,
 ) -> None:
-    tape = Tape(candles)
+    tape = SampleMarket(candles)
     path = asyncio.run(run(bundle, tape, sent, tmp_path_factory.mktemp("run")))
     schema = jsonschema.Draft202012Validator(
         json.loads((repository / "docs" / "prediction.schema.json").read_text())

@@ -22,7 +22,15 @@ from model.core.market import MarketKey
 from model.forecasts.forecast import Market
 from model.history.store import History
 from model.registry.bundle import Bundle
-from tests.support.pipeline_harness import CAPACITY, MINUTE, SYMBOLS, T0, Route, Tape, running
+from tests.support.pipeline_harness import (
+    CAPACITY,
+    MINUTE,
+    SYMBOLS,
+    T0,
+    PipelineHarness,
+    SampleMarket,
+    running,
+)
 from tests.support.servers import MAX_WAIT_S
 
 INTERVAL_S = 0.02
@@ -35,7 +43,7 @@ def schema(repository: Path) -> jsonschema.Draft202012Validator:
     return jsonschema.Draft202012Validator(document)
 
 
-class Boundary:
+class RecordingPublisher:
     """Stands where the publisher does, connected to a broker."""
 
     def __init__(self) -> None:
@@ -54,9 +62,9 @@ class Boundary:
 class Bench:
     """A path with its forming forecasts beside it."""
 
-    def __init__(self, path: Route) -> None:
+    def __init__(self, path: PipelineHarness) -> None:
         self.path = path
-        self.out = Boundary()
+        self.out = RecordingPublisher()
         market = Market("tester", "binance", SYMBOLS, MINUTE)
         publisher = cast("Publisher", self.out)
         self.forming = Forming(
@@ -66,7 +74,7 @@ class Bench:
     def count(self, outcome: str) -> float:
         return self.path.sample("candlecast_forming_total", outcome=outcome)
 
-    def update(self, tape: Tape, symbol: str, at: int, share: float = 1.0) -> Candle:
+    def update(self, tape: SampleMarket, symbol: str, at: int, share: float = 1.0) -> Candle:
         """Tell of a candle when a share of its range has happened."""
         whole = tape.candle(symbol, at, self.path.clock.monotonic())._replace(final_by=None)
         o, h, low, c, v = whole.ohlcv
@@ -85,7 +93,7 @@ class Bench:
 
 
 @asynccontextmanager
-async def forming(path: Route) -> AsyncIterator[Bench]:
+async def forming(path: PipelineHarness) -> AsyncIterator[Bench]:
     bench = Bench(path)
     async with asyncio.TaskGroup() as group:
         task = group.create_task(bench.forming.run())
@@ -94,15 +102,15 @@ async def forming(path: Route) -> AsyncIterator[Bench]:
 
 
 @pytest.fixture
-async def bench(bundle: Bundle, market: Tape, history: History) -> AsyncIterator[Bench]:
-    async with running(Route(bundle, history)) as path, forming(path) as made:
+async def bench(bundle: Bundle, market: SampleMarket, history: History) -> AsyncIterator[Bench]:
+    async with running(PipelineHarness(bundle, history)) as path, forming(path) as made:
         path.warm(market, CAPACITY)
         await path.pipeline.settled()
         yield made
 
 
 async def test_it_says_what_the_close_would_say_in_the_words_of_its_schema(
-    bench: Bench, market: Tape, schema: jsonschema.Draft202012Validator
+    bench: Bench, market: SampleMarket, schema: jsonschema.Draft202012Validator
 ) -> None:
     for symbol in SYMBOLS:
         bench.update(market, symbol, CAPACITY)
@@ -139,7 +147,7 @@ def test_the_schemas_example_follows_it(schema: jsonschema.Draft202012Validator)
             schema.validate(example | {"final": True})
 
 
-async def test_nothing_remembers_it(bench: Bench, market: Tape) -> None:
+async def test_nothing_remembers_it(bench: Bench, market: SampleMarket) -> None:
     path = bench.path
     before = path.accuracy.pending, len(path.published.forecasts)
     calibration = path.pipeline.served.calibration.snapshot().encode()
@@ -157,7 +165,7 @@ async def test_nothing_remembers_it(bench: Bench, market: Tape) -> None:
 
 
 async def test_of_updates_within_the_interval_the_newest_is_priced(
-    bench: Bench, market: Tape
+    bench: Bench, market: SampleMarket
 ) -> None:
     bench.update(market, "A/U", CAPACITY, 0.1)
     await bench.worked(1)
@@ -171,7 +179,7 @@ async def test_of_updates_within_the_interval_the_newest_is_priced(
 
 @pytest.mark.parametrize("why", ["gap", "old", "unprepared", "no broker", "over"])
 async def test_what_cannot_be_priced_by_one_step_is_skipped(
-    bench: Bench, market: Tape, why: str
+    bench: Bench, market: SampleMarket, why: str
 ) -> None:
     path, at = bench.path, CAPACITY
     match why:
@@ -193,7 +201,7 @@ async def test_what_cannot_be_priced_by_one_step_is_skipped(
     assert bench.out.sent == []
 
 
-async def test_closing_candles_go_first(bench: Bench, market: Tape) -> None:
+async def test_closing_candles_go_first(bench: Bench, market: SampleMarket) -> None:
     path = bench.path
     bench.out.sent = path.published.raw
     path.published.raw.clear()

@@ -23,8 +23,8 @@ from tests.support.pipeline_harness import (
     ROWS,
     SYMBOLS,
     T0,
-    Route,
-    Tape,
+    PipelineHarness,
+    SampleMarket,
     check,
     running,
 )
@@ -37,10 +37,10 @@ def bundles(tmp_path: Path, candles: dict[str, Floats]) -> list[Bundle]:
 
 
 async def test_states_are_prepared_even_where_something_closes_all_the_time(
-    bundle: Bundle, market: Tape, history: History
+    bundle: Bundle, market: SampleMarket, history: History
 ) -> None:
     clock = PollingClock(T0, 1.0)
-    async with running(Route(bundle, history, clock=clock)) as path:
+    async with running(PipelineHarness(bundle, history, clock=clock)) as path:
         path.warm(market, CAPACITY)
         await path.pipeline.settled()
         for end in range(CAPACITY + 1, ROWS):
@@ -109,9 +109,9 @@ async def test_states_are_prepared_though_every_candle_adds_to_the_ledger() -> N
 
 
 async def test_what_was_published_is_in_the_books_when_the_path_ends(
-    bundle: Bundle, market: Tape, history: History
+    bundle: Bundle, market: SampleMarket, history: History
 ) -> None:
-    async with running(Route(bundle, history)) as path:
+    async with running(PipelineHarness(bundle, history)) as path:
         path.warm(market, CAPACITY)
         while len(path.published.forecasts) < len(SYMBOLS):
             await asyncio.sleep(0)
@@ -120,7 +120,7 @@ async def test_what_was_published_is_in_the_books_when_the_path_ends(
 
 async def test_in_a_market_that_never_rests_the_new_model_takes_over_all_the_same(
     bundles: list[Bundle],
-    market: Tape,
+    market: SampleMarket,
     history: History,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -128,7 +128,7 @@ async def test_in_a_market_that_never_rests_the_new_model_takes_over_all_the_sam
         monkeypatch.setattr(f"daemon.control.{module}._MAX_IDLE_WAIT_S", 0.02)
     monkeypatch.setattr("daemon.control.standby._MIN_IDLE_WAIT_S", 0.002)
     clock = PollingClock(T0, 1.0)
-    async with running(Route(bundles[0], history, clock=clock)) as route:
+    async with running(PipelineHarness(bundles[0], history, clock=clock)) as route:
         stage, ready = Stage(route, bundles[0]), loaded(bundles[1])
         route.warm(market, CAPACITY)
         await route.pipeline.settled()

@@ -14,7 +14,14 @@ from model.history.store import History
 from model.inference.engine import Engine
 from model.registry.bundle import Bundle
 from model.serving import ServedModel
-from tests.support.pipeline_harness import CAPACITY, LOOKBACK, SYMBOLS, Route, Tape, running
+from tests.support.pipeline_harness import (
+    CAPACITY,
+    LOOKBACK,
+    SYMBOLS,
+    PipelineHarness,
+    SampleMarket,
+    running,
+)
 from tests.support.tiny_models import shifted
 
 
@@ -24,7 +31,7 @@ def served(bundle: Bundle, symbols: list[str], **change: float) -> ServedModel:
     return ServedModel(replace(bundle, scalers=scalers), SYMBOLS, engine)
 
 
-def skipped(route: Route) -> float:
+def skipped(route: PipelineHarness) -> float:
     return route.sample("candlecast_predictions_skipped_total", reason="not_a_price")
 
 
@@ -32,12 +39,12 @@ def skipped(route: Route) -> float:
 async def test_forecasts_of_a_symbol_that_fails_are_withheld(
     bundle: Bundle,
     history: History,
-    market: Tape,
+    market: SampleMarket,
     caplog: pytest.LogCaptureFixture,
     change: dict[str, float],
 ) -> None:
     model = served(bundle, ["B/U"], **change)
-    async with running(Route(bundle, history, served=model)) as route:
+    async with running(PipelineHarness(bundle, history, served=model)) as route:
         route.warm(market, CAPACITY)
         await route.pipeline.settled()
         now_ms = route.clock.wall_ms()
@@ -67,10 +74,10 @@ async def test_forecasts_of_a_symbol_that_fails_are_withheld(
 
 
 async def test_a_symbol_whose_forecasts_cease_to_be_prices_is_stale(
-    bundle: Bundle, history: History, market: Tape
+    bundle: Bundle, history: History, market: SampleMarket
 ) -> None:
     model = served(bundle, [])
-    async with running(Route(bundle, history, served=model)) as route:
+    async with running(PipelineHarness(bundle, history, served=model)) as route:
         route.warm(market, CAPACITY)
         await route.pipeline.settled()
         offsets: Any = model._scaler._offset  # noqa: SLF001 - as a number of one symbol may do
@@ -92,9 +99,11 @@ async def test_a_symbol_whose_forecasts_cease_to_be_prices_is_stale(
 
 
 async def test_a_start_tries_every_whole_window_before_anything_is_forecast(
-    bundle: Bundle, history: History, market: Tape
+    bundle: Bundle, history: History, market: SampleMarket
 ) -> None:
-    route = Route(bundle, history, served=served(bundle, ["A/U", "C/U"], target_offset=20.0))
+    route = PipelineHarness(
+        bundle, history, served=served(bundle, ["A/U", "C/U"], target_offset=20.0)
+    )
     for symbol in ("A/U", "B/U"):
         window = next(w for w in route.pipeline.windows if w.symbol == symbol)
         window.repair(market.span(symbol, 0, CAPACITY))
@@ -106,9 +115,9 @@ async def test_a_start_tries_every_whole_window_before_anything_is_forecast(
 
 
 async def test_a_symbol_that_the_new_model_could_not_be_tried_on_is_tried_before_it_is_forecast(
-    bundle: Bundle, history: History, market: Tape
+    bundle: Bundle, history: History, market: SampleMarket
 ) -> None:
-    async with running(Route(bundle, history)) as route:
+    async with running(PipelineHarness(bundle, history)) as route:
         route.warm(market, CAPACITY)
         await route.pipeline.settled()
         before = len(route.published.forecasts)

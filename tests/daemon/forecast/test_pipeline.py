@@ -20,21 +20,21 @@ from tests.support.pipeline_harness import (
     ROWS,
     SYMBOLS,
     T0,
-    Route,
-    Tape,
+    PipelineHarness,
+    SampleMarket,
     check,
     running,
 )
 
 
 @pytest.fixture
-async def path(bundle: Bundle, history: History) -> AsyncIterator[Route]:
-    async with running(Route(bundle, history)) as made:
+async def path(bundle: Bundle, history: History) -> AsyncIterator[PipelineHarness]:
+    async with running(PipelineHarness(bundle, history)) as made:
         yield made
 
 
 async def test_prepared_or_not_the_forecast_is_the_same(
-    path: Route, bundle: Bundle, market: Tape
+    path: PipelineHarness, bundle: Bundle, market: SampleMarket
 ) -> None:
     path.warm(market, CAPACITY)
     await path.pipeline.settled()
@@ -54,7 +54,7 @@ async def test_prepared_or_not_the_forecast_is_the_same(
 
 
 async def test_several_closes_before_a_step_still_give_whole_windows(
-    path: Route, bundle: Bundle, market: Tape
+    path: PipelineHarness, bundle: Bundle, market: SampleMarket
 ) -> None:
     path.warm(market, CAPACITY)
     await path.pipeline.settled()
@@ -74,7 +74,7 @@ async def test_several_closes_before_a_step_still_give_whole_windows(
 
 
 async def test_a_gap_publishes_nothing_until_it_is_repaired(
-    path: Route, bundle: Bundle, market: Tape
+    path: PipelineHarness, bundle: Bundle, market: SampleMarket
 ) -> None:
     path.warm(market, CAPACITY)
     await path.pipeline.settled()
@@ -100,7 +100,7 @@ async def test_a_gap_publishes_nothing_until_it_is_repaired(
 
 
 async def test_a_symbol_of_which_a_fifth_of_the_candles_is_forecast_is_stale(
-    path: Route, market: Tape
+    path: PipelineHarness, market: SampleMarket
 ) -> None:
     path.warm(market, CAPACITY)
     await path.pipeline.settled()
@@ -124,7 +124,7 @@ async def test_a_symbol_of_which_a_fifth_of_the_candles_is_forecast_is_stale(
 
 
 async def test_the_candle_that_closes_a_gap_is_scored_like_any_other(
-    path: Route, market: Tape
+    path: PipelineHarness, market: SampleMarket
 ) -> None:
     path.warm(market, CAPACITY)
     await path.pipeline.settled()
@@ -139,7 +139,9 @@ async def test_the_candle_that_closes_a_gap_is_scored_like_any_other(
     assert path.accuracy.pending == 3
 
 
-async def test_a_gap_that_opens_while_a_candle_waits_drops_it(path: Route, market: Tape) -> None:
+async def test_a_gap_that_opens_while_a_candle_waits_drops_it(
+    path: PipelineHarness, market: SampleMarket
+) -> None:
     path.warm(market, CAPACITY)
     await path.pipeline.settled()
     before = len(path.published.forecasts)
@@ -154,7 +156,7 @@ async def test_a_gap_that_opens_while_a_candle_waits_drops_it(path: Route, marke
 @pytest.mark.parametrize("by_rest", [False, True])
 @pytest.mark.parametrize("age", [0, 1, 5, CAPACITY - 1])
 async def test_after_a_revision_the_next_forecast_is_that_of_a_fresh_window(
-    path: Route, bundle: Bundle, market: Tape, age: int, *, by_rest: bool
+    path: PipelineHarness, bundle: Bundle, market: SampleMarket, age: int, *, by_rest: bool
 ) -> None:
     path.warm(market, CAPACITY)
     await path.pipeline.settled()
@@ -184,7 +186,7 @@ async def test_after_a_revision_the_next_forecast_is_that_of_a_fresh_window(
 
 @pytest.mark.parametrize("by_rest", [False, True])
 async def test_a_candle_revised_while_it_waits_is_forecast_from_as_revised(
-    path: Route, bundle: Bundle, market: Tape, *, by_rest: bool
+    path: PipelineHarness, bundle: Bundle, market: SampleMarket, *, by_rest: bool
 ) -> None:
     path.warm(market, CAPACITY)
     await path.pipeline.settled()
@@ -200,7 +202,9 @@ async def test_a_candle_revised_while_it_waits_is_forecast_from_as_revised(
     check(bundle, market, path.published.forecasts[-1])
 
 
-async def test_what_is_too_late_to_be_of_use_is_skipped(path: Route, market: Tape) -> None:
+async def test_what_is_too_late_to_be_of_use_is_skipped(
+    path: PipelineHarness, market: SampleMarket
+) -> None:
     path.warm(market, CAPACITY)
     path.clock.now_ms += MINUTE.ms
     await path.pipeline.settled()
@@ -210,7 +214,7 @@ async def test_what_is_too_late_to_be_of_use_is_skipped(path: Route, market: Tap
 
 
 async def test_a_young_market_is_skipped_until_its_window_is_full(
-    path: Route, market: Tape
+    path: PipelineHarness, market: SampleMarket
 ) -> None:
     path.at(CAPACITY)
     path.pipeline.on_history("A/U", market.span("A/U", 2, CAPACITY))
@@ -223,7 +227,9 @@ async def test_a_young_market_is_skipped_until_its_window_is_full(
         assert (skipped, len(path.published.forecasts)) == (1, at - CAPACITY)
 
 
-async def test_a_repeated_close_changes_nothing(path: Route, market: Tape) -> None:
+async def test_a_repeated_close_changes_nothing(
+    path: PipelineHarness, market: SampleMarket
+) -> None:
     path.warm(market, CAPACITY)
     await path.pipeline.settled()
     for _ in range(3):
@@ -233,7 +239,9 @@ async def test_a_repeated_close_changes_nothing(path: Route, market: Tape) -> No
     assert len(path.published.forecasts) == 3
 
 
-async def test_periods_without_a_trade_are_filled_and_told(path: Route, market: Tape) -> None:
+async def test_periods_without_a_trade_are_filled_and_told(
+    path: PipelineHarness, market: SampleMarket
+) -> None:
     quiet = CAPACITY - 3
     market.values["A/U"][quiet] = [*[market.values["A/U"][quiet - 1, 3]] * 4, 0.0]
     path.at(CAPACITY)
@@ -252,7 +260,7 @@ async def test_periods_without_a_trade_are_filled_and_told(path: Route, market: 
 
 
 async def test_a_market_without_a_trade_in_the_whole_window_is_stale_and_not_forecast(
-    path: Route, market: Tape
+    path: PipelineHarness, market: SampleMarket
 ) -> None:
     path.warm(market, CAPACITY)
     await path.pipeline.settled()
@@ -277,7 +285,7 @@ async def test_a_market_without_a_trade_in_the_whole_window_is_stale_and_not_for
     assert "A/U" not in path.pipeline.stale_symbols(path.clock.wall_ms())
 
 
-async def restored(route: Route) -> None:
+async def restored(route: PipelineHarness) -> None:
     await route.recorder.execute(
         lambda history: route.accuracy.restore(
             history.outcomes(MarketKey.parse("binance", "1m"), 1440)
@@ -286,14 +294,14 @@ async def restored(route: Route) -> None:
 
 
 async def test_a_restart_never_says_the_same_forecast_in_other_words(
-    bundle: Bundle, market: Tape, history: History
+    bundle: Bundle, market: SampleMarket, history: History
 ) -> None:
-    async with running(Route(bundle, history)) as first:
+    async with running(PipelineHarness(bundle, history)) as first:
         first.warm(market, CAPACITY)
         await first.pipeline.settled()
     assert len(first.published.forecasts) == 3
 
-    async with running(Route(bundle, history)) as second:
+    async with running(PipelineHarness(bundle, history)) as second:
         await restored(second)
         second.warm(market, CAPACITY)
         await second.pipeline.settled()
@@ -309,12 +317,12 @@ async def test_a_restart_never_says_the_same_forecast_in_other_words(
 
 
 async def test_after_a_restart_every_candle_is_scored_whatever_order_it_arrives_in(
-    bundle: Bundle, market: Tape, history: History
+    bundle: Bundle, market: SampleMarket, history: History
 ) -> None:
-    async with running(Route(bundle, history)) as first:
+    async with running(PipelineHarness(bundle, history)) as first:
         first.warm(market, CAPACITY)
         await first.pipeline.settled()
-    async with running(Route(bundle, history)) as second:
+    async with running(PipelineHarness(bundle, history)) as second:
         await restored(second)
         # The stream is faster than the history that was asked for before its first candle.
         second.at(CAPACITY + 2)
@@ -326,7 +334,7 @@ async def test_after_a_restart_every_candle_is_scored_whatever_order_it_arrives_
 
 
 async def test_a_flush_is_also_published_as_a_batch_of_the_same_messages(
-    path: Route, market: Tape
+    path: PipelineHarness, market: SampleMarket
 ) -> None:
     path.warm(market, CAPACITY)
     await path.pipeline.settled()
@@ -338,10 +346,10 @@ async def test_a_flush_is_also_published_as_a_batch_of_the_same_messages(
 
 @pytest.mark.parametrize("seed", range(3))
 async def test_whatever_the_market_does_each_forecast_equals_one_from_scratch(
-    bundle: Bundle, market: Tape, history: History, seed: int
+    bundle: Bundle, market: SampleMarket, history: History, seed: int
 ) -> None:
     random = Random(seed)
-    async with running(Route(bundle, history, max_batch=2)) as path:
+    async with running(PipelineHarness(bundle, history, max_batch=2)) as path:
         path.warm(market, CAPACITY)
         await path.pipeline.settled()
         checked = 0
@@ -368,7 +376,9 @@ async def test_whatever_the_market_does_each_forecast_equals_one_from_scratch(
     assert closed == len(seen) + fates
 
 
-async def one_minute(path: Route, market: Tape, symbol: str, end: int, random: Random) -> None:
+async def one_minute(
+    path: PipelineHarness, market: SampleMarket, symbol: str, end: int, random: Random
+) -> None:
     dice = random.random()
     if dice < 0.1:
         return
@@ -386,7 +396,7 @@ async def one_minute(path: Route, market: Tape, symbol: str, end: int, random: R
         await asyncio.sleep(0)
 
 
-def revise_something(path: Route, market: Tape, end: int, random: Random) -> None:
+def revise_something(path: PipelineHarness, market: SampleMarket, end: int, random: Random) -> None:
     """Change a candle that the window holds; unheard-of ones would be news, not revisions."""
     symbol = random.choice(SYMBOLS)
     following = path.pipeline.windows[path.pipeline._slots[symbol]].next_open_ms  # noqa: SLF001

@@ -16,7 +16,15 @@ from daemon.web.server import Health, serve_http
 from daemon.web.status_page import MAX_WATCHERS, PageSources, StatusPage
 from model.history.store import History
 from model.registry.bundle import Bundle
-from tests.support.pipeline_harness import CAPACITY, MINUTE, SYMBOLS, T0, Route, Tape, running
+from tests.support.pipeline_harness import (
+    CAPACITY,
+    MINUTE,
+    SYMBOLS,
+    T0,
+    PipelineHarness,
+    SampleMarket,
+    running,
+)
 from tests.support.servers import MAX_WAIT_S
 from tests.support.tiny_models import Floats
 
@@ -24,7 +32,7 @@ from tests.support.tiny_models import Floats
 class Shown:
     """A pipeline with a status page."""
 
-    def __init__(self, path: Route, tape: Tape) -> None:
+    def __init__(self, path: PipelineHarness, tape: SampleMarket) -> None:
         self.path = path
         self.tape = tape
         sources = PageSources(path.market, path.pipeline, path.issuer, lambda: {"model": "m"})
@@ -54,8 +62,8 @@ class Shown:
 async def shown(
     bundle: Bundle, history: History, candles: dict[str, Floats]
 ) -> AsyncIterator[Shown]:
-    async with running(Route(bundle, history)) as path, asyncio.TaskGroup() as group:
-        made = Shown(path, Tape(candles))
+    async with running(PipelineHarness(bundle, history)) as path, asyncio.TaskGroup() as group:
+        made = Shown(path, SampleMarket(candles))
         path.warm(made.tape, CAPACITY)
         await path.pipeline.settled()
         listening: asyncio.Future[str] = asyncio.get_running_loop().create_future()

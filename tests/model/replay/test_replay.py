@@ -33,8 +33,8 @@ from tests.support.pipeline_harness import (
     MINUTE,
     SYMBOLS,
     T0,
-    Route,
-    Tape,
+    PipelineHarness,
+    SampleMarket,
     network,
     running,
 )
@@ -59,7 +59,9 @@ class Exchange:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.tape = Tape({s: random_candles(LAST + 5, seed) for seed, s in enumerate(SYMBOLS)})
+        self.tape = SampleMarket(
+            {s: random_candles(LAST + 5, seed) for seed, s in enumerate(SYMBOLS)}
+        )
         # The last symbol is none of those that the models were trained on.
         trained = {s: self.tape.values[s][:FIRST] for s in SYMBOLS[:2]}
         self.bundles = [
@@ -77,7 +79,9 @@ class Exchange:
     async def daemon(self, history: History, rules: Rules) -> AsyncIterator[Process]:
         served = self.load(self.champion, rules)
         capacity = max(self.champion.manifest.indicators.warmup + LOOKBACK, WARMUP)
-        route = Route(self.champion, history, clock=self.clock, served=served, capacity=capacity)
+        route = PipelineHarness(
+            self.champion, history, clock=self.clock, served=served, capacity=capacity
+        )
         async with running(route):
             process = Process(self, route, rules)
             await process.keeper.restore(served)
@@ -87,7 +91,7 @@ class Exchange:
 
 
 class Process:
-    def __init__(self, exchange: Exchange, route: Route, rules: Rules) -> None:
+    def __init__(self, exchange: Exchange, route: PipelineHarness, rules: Rules) -> None:
         self.exchange = exchange
         self.route = route
         self.keeper = LearnedStateStore(route.recorder, MARKET, route.clock)
