@@ -67,7 +67,7 @@ async def run_demo(demo: Demo, console: Console, stop: asyncio.Event) -> None:
         await asyncio.to_thread(broker.__enter__)
         try:
             frame = Timeframe.parse(finest(demo.exchange))
-            rules = FileRules(say=lambda line: _say(console, line))
+            rules = FileRules(report=lambda line: _say(console, line))
             tape = demo_tape(demo.data, frame, clock.wall_ms(), rules)
             async with SandboxExchange(tape, name=demo.exchange, clock=clock) as exchange:
                 console.print(

@@ -25,10 +25,10 @@ from daemon.jobs.rest_pages import SETTLING_MS, opened_pages
 from model.core.errors import CandlecastError, ConfigError, NoChampion, Overtaken
 from model.core.market import MarketKey
 from model.files.candle_files import filled_share
-from model.history.reader import HistoryReader, newest_known
-from model.registry.decisions import Entry
+from model.history.reader import HistoryReader, candles_as_of
+from model.registry.decisions import DecisionEntry
 from model.registry.registry import Registry
-from model.retraining.bundle_export import pack_trained
+from model.retraining.bundle_export import bundle_parts
 from model.retraining.challenger import (
     cut_for_gate,
     frame_of,
@@ -301,7 +301,7 @@ class _Run:
 
     def _known(self, archive: HistoryReader, symbol: str, plan: _Plan) -> list[Candle]:
         revisions = archive.revisions(symbol, plan.from_ms, plan.until_ms)
-        return newest_known(revisions, plan.known_ms)
+        return candles_as_of(revisions, plan.known_ms)
 
     def _train(self, plan: _Plan, candles: Mapping[str, pd.DataFrame]) -> str:
         job = self._job
@@ -312,7 +312,7 @@ class _Run:
         trained = train_challenger(
             job.config, candles, job.timeframe, cut, job.folder, self._step_aside
         )
-        return self._registry.write(pack_trained(trained, job.folder, plan.started_ms))
+        return self._registry.write(bundle_parts(trained, job.folder, plan.started_ms))
 
     def _judge(self, version: str, candles: Mapping[str, pd.DataFrame]) -> RetrainStatus:
         job, registry = self._job, self._registry
@@ -331,7 +331,7 @@ class _Run:
         page = Page(challenger, champion, judged, candles, job.gate, job.calibration)
         write_report(page, registry.report(version))
         try:
-            registry.conclude(_entry(now_ms, version, champion, judged.decision))
+            registry.apply_decision(_entry(now_ms, version, champion, judged.decision))
         except Overtaken as error:
             log.info("%s: it is judged again", error)
             return self._judge(version, candles)
@@ -356,8 +356,8 @@ class _Run:
             return None
 
 
-def _entry(now_ms: int, version: str, champion: Bundle | None, decision: Decision) -> Entry:
-    return Entry(
+def _entry(now_ms: int, version: str, champion: Bundle | None, decision: Decision) -> DecisionEntry:
+    return DecisionEntry(
         at_ms=now_ms,
         action="promote" if decision.promote else "keep",
         by="retrain",

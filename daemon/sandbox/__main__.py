@@ -60,7 +60,7 @@ def _tape(args: argparse.Namespace) -> Tape:
         args.symbols,
         timeframe,
         origin_ms,
-        recording=load_recording(args.data, FileRules(say=_note)),
+        recording=load_recording(args.data, FileRules(report=_note)),
         slice_rows=args.slice_rows,
     )
 

@@ -47,11 +47,11 @@ class FileRules(NamedTuple):
 
     Attributes:
         max_filled: largest share of rows that may be left out, and of periods that may be filled.
-        say: called with each finding as one sentence; None: a finding is an error.
+        report: called with each finding as one sentence; None: a finding is an error.
     """
 
     max_filled: float = 0.05
-    say: Callable[[str], None] | None = None
+    report: Callable[[str], None] | None = None
 
 
 STRICT: Final = FileRules()
@@ -100,7 +100,7 @@ def read_rows(path: Path, base: str | None = None) -> Rows:
 
     Args:
         path: the file, which may be compressed.
-        base: base currency, to tell its volume from the quote currency's.
+        base: base currency, to distinguish its volume from the quote currency's.
 
     Raises:
         CandlecastError: it cannot be read, or holds no table of candles.

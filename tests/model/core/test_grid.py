@@ -15,7 +15,7 @@ from model.core.errors import CandlecastError, OffGrid
 from model.core.grid import learnt, no_grid
 from model.files.candle_csv import HEADER
 from model.retraining.challenger import frame_of
-from model.training.dataset import read_candles
+from model.training.candle_sources import read_candles
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
