@@ -1,4 +1,4 @@
-"""Check what the training script takes for data."""
+"""Test how the training script finds and reads its data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small bundles for tests of the registry."""
+"""Build small bundles for tests of the registry."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A forecast of one minute, and its JSON written the plain way: what the quick way is held to."""
+"""Build a sample forecast and encode its JSON in the simple way, for comparison."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Champions made in milliseconds: drawn weights, scalers fitted on what they will see."""
+"""Build champions with random weights and fitted scalers in milliseconds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which candles can be true, which can be put right, and which had no trade."""
+"""Test which candles are possible, which are repaired and which had no trade."""
 
 from __future__ import annotations
 

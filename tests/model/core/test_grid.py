@@ -1,4 +1,4 @@
-"""When an exchange's candles begin is learnt from them, whatever the day of the week."""
+"""Test that the grid of a timeframe is found from candles."""
 
 from __future__ import annotations
 

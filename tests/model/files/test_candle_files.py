@@ -1,4 +1,4 @@
-"""Candle files whose rows are odd, repeated, in any order or missing."""
+"""Test candle files with invalid, repeated, unsorted or missing rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Candle files as exchanges, data shops, spreadsheets and programs write them."""
+"""Test candle files in the formats of exchanges, data vendors and spreadsheets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A history of an earlier version goes on with every row that it had."""
+"""Test that a history of an earlier schema keeps its rows and can be used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The history keeps every revision, forgets what is old, and never touches a file it doubts."""
+"""Test that the history keeps every revision, prunes old rows and refuses damaged files."""
 
 from __future__ import annotations
 

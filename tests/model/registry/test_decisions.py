@@ -1,4 +1,4 @@
-"""The log of decisions: what was written comes back, bounded, whatever else stands in the file."""
+"""Test the record of decisions: reading back, the limit and damaged lines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The registry: what was written comes back, and nothing else is ever opened."""
+"""Test that the registry returns what was written and opens nothing else."""
 
 from __future__ import annotations
 
@@ -280,21 +280,21 @@ def test_a_killed_writer_leaves_the_old_state_or_the_new_one(
     command = [sys.executable, "-c", WRITER, str(registry.root), str(repository)]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as nursery:
-        assert nursery.stdin is not None
-        assert nursery.stdout is not None
+    ) as writers:
+        assert writers.stdin is not None
+        assert writers.stdout is not None
         least = rounds(30, 1000)
         # On a busy machine fewer writers come to a decision before they are killed.
         for turn in count():
             if turn >= least and decided > 20:
                 break
-            print(1000 * turn, file=nursery.stdin, flush=True)
-            writer = int(nursery.stdout.readline())
+            print(1000 * turn, file=writers.stdin, flush=True)
+            writer = int(writers.stdout.readline())
             time.sleep(dice.uniform(0.0, 0.2))
             os.kill(writer, signal.SIGKILL)
-            assert nursery.stdout.readline() == "dead\n"
+            assert writers.stdout.readline() == "dead\n"
             decided = whole(registry, decided)
-        nursery.stdin.close()
+        writers.stdin.close()
     registry.promote(registry.write(parts(2_000_000)))
     assert not list(registry.root.glob(".unfinished*"))
 

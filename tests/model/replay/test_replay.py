@@ -1,4 +1,4 @@
-"""Whatever happens to a daemon, all that it published comes out again from its history."""
+"""Test that every published forecast can be computed again from history."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The night's own steps: how a span is cut, what is judged, and the page about it."""
+"""Test how a span is split, what is judged, and the report."""
 
 from __future__ import annotations
 

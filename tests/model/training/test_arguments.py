@@ -1,4 +1,4 @@
-"""What the model classes are handed: taken in its order, or refused before anything changes."""
+"""Test that arguments of the model classes are used in order or refused."""
 
 from __future__ import annotations
 
