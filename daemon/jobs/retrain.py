@@ -232,7 +232,7 @@ class _Run:
             plan = asyncio.run(self._complete(plan))
             plan = replace(plan, known_ms=self._clock.wall_ms())
             plan.write(self._job.folder)
-        grid = self._job.timeframe.through(plan.until_ms)
+        grid = self._job.timeframe.with_boundary(plan.until_ms)
         self._step_aside = partial(yield_at_candle_close, self._clock, grid)
         candles = self._candles(plan)
         if plan.version is None:

@@ -159,7 +159,7 @@ class SandboxExchange:
     async def _play(self) -> None:
         draw = random.Random(self._behaviour.seed)  # noqa: S311 - a repeatable delay, no secret
         step = self.tape.timeframe.ms
-        grid = self.tape.timeframe.through(self.tape.origin_ms)
+        grid = self.tape.timeframe.with_boundary(self.tape.origin_ms)
         open_ms = max(grid.floor(self._clock.wall_ms()), self.tape.origin_ms)
         while True:
             self.streams.latest_ms = open_ms + step - 1

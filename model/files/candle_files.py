@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from model.core.errors import CandlecastError
-from model.core.grid import learnt
+from model.core.grid import find_grid
 from model.files.csv_reader import STRICT, FileRules, Finding, Rows, read_rows
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def rows_on_grid(
             without a row.
     """
     rows = ordered_rows(path, rules, None if symbol is None else symbol.partition("/")[0])
-    timeframe = learnt(timeframe, rows.open_ms, _MINUTE_MS) or timeframe
+    timeframe = find_grid(timeframe, rows.open_ms, _MINUTE_MS) or timeframe
     on_grid = (rows.open_ms - timeframe.origin_ms) % timeframe.ms == 0
     _refuse_other_timeframe(path, rows, on_grid, timeframe, rules.max_filled)
     off = [_off_grid(rows, int(row), timeframe) for row in np.flatnonzero(~on_grid)]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
-from model.core.candle import LEAST_PRICE, MOST_PRICE, MOST_VOLUME, repair_ohlcv
+from model.core.candle import MAX_PRICE, MAX_VOLUME, MIN_PRICE, repair_ohlcv
 from model.core.errors import BadCandle, CandlecastError
 from model.files.csv_layout import COLUMNS, Layout, find_layout
 from model.files.csv_values import (
@@ -265,8 +265,8 @@ class _Reader:
         opened, high, low, close, volume = ohlcv.T
         top, bottom = np.maximum(opened, close), np.minimum(opened, close)
         # Comparisons with NaN are False, so rows with a missing value are examined below.
-        kept = (low >= LEAST_PRICE) & (low <= bottom) & (top <= high) & (high <= MOST_PRICE)
-        kept &= (volume >= 0.0) & (volume <= MOST_VOLUME)
+        kept = (low >= MIN_PRICE) & (low <= bottom) & (top <= high) & (high <= MAX_PRICE)
+        kept &= (volume >= 0.0) & (volume <= MAX_VOLUME)
         repaired = []
         for row in np.flatnonzero(~kept):
             column, rule = _broken_rule(ohlcv[row].tolist())
@@ -301,7 +301,7 @@ def _broken_rule(values: Sequence[float]) -> tuple[int, str]:
     for at, value in enumerate(values[:4]):
         if np.isnan(value):
             return at, "the value is missing"
-        if not LEAST_PRICE <= value <= MOST_PRICE:
+        if not MIN_PRICE <= value <= MAX_PRICE:
             return at, f"{value:g} is no price"
     if high < max(opened, close, low):
         return 1, f"the high {high:g} is below {max(opened, close, low):g}"

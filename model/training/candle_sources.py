@@ -9,7 +9,7 @@ import numpy as np
 
 from model.core.candle import Timeframe, off_grid_text
 from model.core.errors import ConfigError
-from model.core.grid import learnt
+from model.core.grid import find_grid
 from model.features.definitions import OHLCV
 from model.files.candle_csv import PATTERN, newest_csvs, parse_csv_name, symbol_in
 from model.files.candle_files import rows_on_grid
@@ -69,7 +69,7 @@ def align_to_grid(frame: pd.DataFrame, timeframe: Timeframe) -> pd.DataFrame:
 
     frame = frame[list(COLUMNS)].drop_duplicates("timestamp", keep="last")
     frame = frame.astype({"timestamp": np.int64}).set_index("timestamp").sort_index()
-    timeframe = learnt(timeframe, frame.index) or timeframe
+    timeframe = find_grid(timeframe, frame.index) or timeframe
     good = (frame.index - timeframe.origin_ms) % timeframe.ms == 0
     if not good.all():
         odd = frame.index[~good]
