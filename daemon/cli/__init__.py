@@ -1,1 +1,1 @@
-"""Parse the command line and print results."""
+"""Parse the command line, run each command and print its results."""

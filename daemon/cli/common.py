@@ -1,9 +1,10 @@
-"""What several commands share."""
+"""Provide option types, configuration loading and signal handling to the commands."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import os
 import signal
 import sys
@@ -14,11 +15,17 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from config.settings import Settings
 
+log = logging.getLogger("candlecast.cli")
+
 DEFAULT_CONFIG: Final = Path("config/config.yaml")
 
 
-def load(args: argparse.Namespace) -> Settings:
-    """Read the configuration that a command was given, and set logging up by it."""
+def load_settings(args: argparse.Namespace) -> Settings:
+    """Read the configuration given by ``args.config`` and set up logging.
+
+    Raises:
+        ConfigError: the configuration is invalid.
+    """
     from config import settings as configuration
 
     settings = configuration.load(args.config)
@@ -26,15 +33,21 @@ def load(args: argparse.Namespace) -> Settings:
     from daemon.runtime.clock import SystemClock
     from daemon.runtime.logs import logging_to
 
-    said = settings.logging
-    args.closing.enter_context(
-        logging_to(sys.stderr, said.level, said.format, os.environ, SystemClock().monotonic)
+    logs = settings.logging
+    args.exit_stack.enter_context(
+        logging_to(sys.stderr, logs.level, logs.format, os.environ, SystemClock().monotonic)
     )
+    if settings.ignored:
+        log.warning(
+            "%s: settings that no longer exist are ignored: %s; remove them",
+            args.config,
+            ", ".join(settings.ignored),
+        )
     return settings
 
 
-def until_told(work: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
-    """Run ``work`` with an event that Ctrl-C, SIGTERM and a closed terminal set: a clean end."""
+def run_until_signal(work: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
+    """Run ``work`` with an event that SIGINT, SIGTERM and SIGHUP set; it must end then."""
 
     async def supervised() -> None:
         stop = asyncio.Event()
@@ -48,7 +61,7 @@ def until_told(work: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> No
 
 
 def add_config(parser: argparse.ArgumentParser, default: object) -> None:
-    """Where the configuration is."""
+    """Add the option ``--config``."""
     parser.add_argument(
         "--config",
         type=Path,
@@ -58,8 +71,8 @@ def add_config(parser: argparse.ArgumentParser, default: object) -> None:
     )
 
 
-def positive(text: str) -> float:
-    """What an option holds that counts or measures."""
+def positive_number(text: str) -> float:
+    """Parse the value of an option that must be positive and finite."""
     try:
         value = float(text)
     except ValueError:
@@ -70,8 +83,8 @@ def positive(text: str) -> float:
     return value
 
 
-def symbol(text: str) -> str:
-    """What an option holds that names a market."""
+def ccxt_symbol(text: str) -> str:
+    """Parse the value of an option that is a ccxt symbol."""
     from model.core.symbol_hint import likely_symbol
 
     likely = likely_symbol(text)

@@ -1,4 +1,4 @@
-"""Commands that look and change nothing."""
+"""Run the read-only commands `watch`, `doctor` and `check-config`."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ import asyncio
 import os
 from pathlib import Path
 
-from daemon.cli.common import load, until_told
+from daemon.cli.common import load_settings, run_until_signal
 from model.core.errors import CandlecastError, ConfigError
 
 
 def watch_options(parser: argparse.ArgumentParser) -> None:
-    """Options of `candlecast watch`."""
-    parser.add_argument("--host", help="broker to read from, instead of the configuration's")
-    parser.add_argument("--port", metavar="PORT", help="its port")
-    parser.add_argument("--username", metavar="NAME", help="user to log in as")
+    """Add the options of `candlecast watch`."""
+    parser.add_argument("--host", help="MQTT broker (default: that of the configuration)")
+    parser.add_argument("--port", metavar="PORT", help="port of the broker")
+    parser.add_argument("--username", metavar="NAME", help="user name for the broker")
     parser.add_argument(
         "--password-file",
-        # What stands on a command line is relative to where one is, not to the configuration.
+        # Relative to the working directory; in the configuration, to the configuration's folder.
         type=lambda name: str(Path(name).absolute()),
         metavar="FILE",
-        help="holds the password (or CANDLECAST__MQTT__PASSWORD)",
+        help="file with the password (or set CANDLECAST__MQTT__PASSWORD)",
     )
 
 
 def watch(args: argparse.Namespace) -> None:
-    """Show a broker's forecasts until told to stop."""
+    """Show a broker's forecasts until a signal."""
     from rich.console import Console
 
     from config import settings as configuration
@@ -37,23 +37,27 @@ def watch(args: argparse.Namespace) -> None:
     from daemon.watch.board import Board
     from daemon.watch.subscriber import watch_until
 
-    asked = {
+    overrides = {
         f"CANDLECAST__MQTT__{name.upper()}": getattr(args, name)
         for name in ("host", "port", "username", "password_file")
         if getattr(args, name) is not None
     }
-    # With a host of its own it needs no configuration, and may run on any machine.
+    # With --host no configuration is needed, so that the command runs on any machine.
     path = args.config if args.host is None else configuration.shipped()
-    broker = broker_of(configuration.load(path, os.environ | asked))
+    broker = broker_of(configuration.load(path, os.environ | overrides))
     board = Board(f"candlecast watch · {host_port(broker.host, broker.port)}")
     console = Console(force_terminal=can_redraw())
-    until_told(lambda stop: watch_until(stop, broker, board, console, SystemClock()))
+    run_until_signal(lambda stop: watch_until(stop, broker, board, console, SystemClock()))
 
 
 def doctor(args: argparse.Namespace) -> None:
-    """Examine everything that the daemon needs."""
-    settings = load(args)
-    from daemon.doctor.checks import Target, examine, quiet
+    """Check the installation and print the findings.
+
+    Raises:
+        CandlecastError: at least one finding is a problem.
+    """
+    settings = load_settings(args)
+    from daemon.doctor.checks import Target, run_checks, silence_log
     from daemon.doctor.findings import line, ok, problem, units_of, verdict
     from daemon.exchange.source import MarketSource
     from daemon.factories import broker_of, guard_of, recipe_of
@@ -63,54 +67,61 @@ def doctor(args: argparse.Namespace) -> None:
 
     trading, endpoint = settings.trading, settings.exchange.endpoint
     frame = Timeframe.parse(trading.timeframe)
-    patient = Target(
-        MarketSource(settings.exchange.name, endpoint.rest, endpoint.ws, trading.symbols, frame),
-        broker_of(settings),
-        settings.instance,
-        recipe_of(settings),
-        settings.state_dir,
-        settings.history.keep_days,
-        (settings.http.host, settings.http.port),
-        guard_of(settings).tls is not None,
-        units_of(args.config.resolve()),
+    source = MarketSource(
+        settings.exchange.name, endpoint.rest, endpoint.ws, trading.symbols, frame
     )
-    quiet()
+    target = Target(
+        source=source,
+        broker=broker_of(settings),
+        instance=settings.instance,
+        model=recipe_of(settings),
+        state_dir=settings.state_dir,
+        keep_days=settings.history.keep_days,
+        http=(settings.http.host, settings.http.port),
+        https=guard_of(settings).tls is not None,
+        units=units_of(args.config.resolve()),
+    )
+    silence_log()
     findings = [ok("config", f"{args.config} is valid")]
     print(line(findings[0]))
 
-    async def examined(stop: asyncio.Event) -> None:
-        async for finding in examine(patient, SystemClock()):
+    async def check(stop: asyncio.Event) -> None:
+        async for finding in run_checks(target, SystemClock()):
             findings.append(finding)
             print(line(finding), flush=True)
         stop.set()
 
-    async def unless_told(stop: asyncio.Event) -> None:
+    async def check_until(stop: asyncio.Event) -> None:
         try:
             async with asyncio.TaskGroup() as group:
-                work = group.create_task(examined(stop))
+                checking = group.create_task(check(stop))
                 await stop.wait()
-                if work.cancel():
-                    findings.append(problem("doctor", "was interrupted", "let it end"))
+                if checking.cancel():
+                    findings.append(problem("doctor", "was interrupted", "run it again"))
         except ExceptionGroup as group_error:
             raise unwrap_expected(group_error, BrokenPipeError) from None
 
-    until_told(unless_told)
-    good, last = verdict(findings)
+    run_until_signal(check_until)
+    good, summary = verdict(findings)
     if not good:
-        raise CandlecastError(last)
-    print(last)
+        raise CandlecastError(summary)
+    print(summary)
 
 
 def check_config(args: argparse.Namespace) -> None:
-    """Check the configuration without connecting."""
-    settings = load(args)
-    from daemon.exchange.capabilities import check_offer
+    """Check the configuration without connecting.
+
+    Raises:
+        ConfigError: the daemon would not start with it.
+    """
+    settings = load_settings(args)
+    from daemon.exchange.capabilities import check_capability
     from daemon.exchange.ccxt_client import make_exchange
     from daemon.runtime.forward_proxy import proxies_of
 
     trading, endpoint = settings.trading, settings.exchange.endpoint
     exchange = make_exchange(settings.exchange.name, endpoint.rest, endpoint.ws)
-    check_offer(exchange, trading.symbols, trading.timeframe, ability="watchOHLCV")
+    check_capability(exchange, trading.symbols, trading.timeframe, capability="watchOHLCV")
     proxies_of(exchange)
     from daemon.cli.jobs import retrain_job
     from daemon.factories import broker_of, guard_of, rules_of
@@ -119,12 +130,12 @@ def check_config(args: argparse.Namespace) -> None:
     guard_of(settings)
     count = len(trading.symbols)
     print(
-        f"{args.config}: fine: {count} symbol{'s' if count > 1 else ''} of "
+        f"{args.config}: valid: {count} symbol{'s' if count > 1 else ''} of "
         f"{settings.exchange.name} at {trading.timeframe}, target "
         f"{settings.model.target}, state in {settings.state_dir}"
     )
     try:
         retrain_job(settings, args.config, rules_of(settings))
     except ConfigError as error:
-        # Who trains elsewhere, or never, may serve all the same.
-        print(f"but candlecast retrain would not begin: {error}")
+        # The daemon can still serve models that were trained elsewhere.
+        print(f"but candlecast retrain would fail: {error}")

@@ -1,7 +1,7 @@
-"""The `candlecast` command.
+"""Run the `candlecast` command.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage or configuration. What each command needs is imported
-when it runs, so that `--help` and a wrong option answer at once.
+Exit codes: 0 success, 1 failure, 2 wrong usage or configuration. Each command imports its modules
+when it runs, so that `--help` and usage errors are printed at once.
 """
 
 from __future__ import annotations
@@ -19,8 +19,13 @@ from importlib.metadata import version
 from io import TextIOWrapper
 from pathlib import Path
 
-from daemon.cli.common import DEFAULT_CONFIG, add_config, positive, until_told
-from daemon.cli.common import load as load_settings
+from daemon.cli.common import (
+    DEFAULT_CONFIG,
+    add_config,
+    load_settings,
+    positive_number,
+    run_until_signal,
+)
 from daemon.cli.diagnostics import check_config, doctor, watch, watch_options
 from daemon.cli.models import (
     evaluate,
@@ -35,11 +40,11 @@ from daemon.cli.models import (
     train,
     train_options,
 )
-from daemon.cli.native_output import interrupts_kept
+from daemon.cli.native_output import lost_interrupts_resent
 from daemon.runtime.gc_control import no_gc
 from model.core.errors import CandlecastError
 
-_OPTIONAL = {
+_OPTIONAL_PACKAGES = {
     "iotcore",
     "keras",
     "matplotlib",
@@ -56,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Args:
-        argv: arguments without the program's name; None takes the process's own.
+        argv: arguments without the program's name; None for the process's own.
 
     Returns:
         The exit code.
@@ -64,43 +69,43 @@ def main(argv: Sequence[str] | None = None) -> int:
     _accept_any_terminal()
     args = build_parser().parse_args(argv)
     try:
-        with ExitStack() as args.closing, interrupts_kept():
+        with ExitStack() as args.exit_stack, lost_interrupts_resent():
             args.command(args)
     except CandlecastError as error:
         for line in str(error).splitlines():
-            _complain(line)
+            _print_error(line)
         return error.exit_code
     except ModuleNotFoundError as error:
-        if str(error.name).partition(".")[0] not in _OPTIONAL:
+        if str(error.name).partition(".")[0] not in _OPTIONAL_PACKAGES:
             raise
-        _complain(f"this needs {error.name}; install candlecast[demo] to have everything")
+        _print_error(f"this command needs {error.name}; install candlecast[demo]")
         return 1
     except BrokenPipeError:
-        # Whoever read along has left, as `head` does; what is still buffered has no reader either.
+        # The reader of stdout has ended, as `head` does. Discard what is still buffered.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        # A file that cannot be used is the operator's to see to; anything else is an error of ours.
+        # An unusable file is a problem of the installation; any other OSError is a bug.
         if error.filename is None:
             raise
-        _complain(f"{error.filename}: {error.strerror}")
+        _print_error(f"{error.filename}: {error.strerror}")
         return 1
     except KeyboardInterrupt:
-        # Another one could only spoil the way out.
+        # A second interrupt would only disturb the exit.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        _complain("interrupted")
+        _print_error("interrupted")
         return 1
     return 0
 
 
 def _accept_any_terminal() -> None:
-    """Nothing that is done is to fail because a terminal lacks a sign to tell it with."""
+    """Replace characters that the terminal's encoding lacks instead of failing."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")
 
 
-def _complain(text: str) -> None:
+def _print_error(text: str) -> None:
     from daemon.runtime.logs import mark
 
     print(f"{mark(sys.stderr, logging.ERROR, os.environ)}candlecast: {text}", file=sys.stderr)
@@ -115,9 +120,10 @@ class _Command:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Every command and option."""
+    """Create the parser with every command and option."""
     parser = argparse.ArgumentParser(
-        prog="candlecast", description="Next-candle forecasts on MQTT, on time."
+        prog="candlecast",
+        description="Forecast the next candle of each market and publish the forecast to MQTT.",
     )
     parser.add_argument(
         "--version", action="version", version=f"candlecast {version('candlecast')}"
@@ -125,8 +131,9 @@ def build_parser() -> argparse.ArgumentParser:
     add_config(parser, DEFAULT_CONFIG)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for command in _COMMANDS:
-        sub = commands.add_parser(command.name, help=command.help, description=command.help)
-        # Suppressed, or it would overwrite what stood before the command.
+        description = f"{command.help[0].upper()}{command.help[1:]}."
+        sub = commands.add_parser(command.name, help=command.help, description=description)
+        # Without SUPPRESS, the default would overwrite an option before the command.
         add_config(sub, argparse.SUPPRESS)
         command.options(sub)
         sub.set_defaults(command=command.run)
@@ -134,30 +141,38 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _run(args: argparse.Namespace) -> None:
-    # A watchdog ends what hangs by SIGABRT; what every thread was doing then goes to the journal.
+    # systemd's watchdog kills a hanging daemon by SIGABRT; this prints every thread's stack then.
     faulthandler.enable()
     with no_gc():
         settings = load_settings(args)
         from config.settings import load
         from daemon.app import serve
 
-    until_told(lambda stop: serve(settings, stop, lambda: load(args.config)))
+    run_until_signal(lambda stop: serve(settings, stop, lambda: load(args.config)))
 
 
 def _demo_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--duration", type=positive, metavar="SECONDS", help="end after so long")
-    parser.add_argument("--headless", action="store_true", help="plain lines, no live table")
+    parser.add_argument(
+        "--duration",
+        type=positive_number,
+        metavar="SECONDS",
+        help="seconds of forecasts before it ends (default: to the end of the recording)",
+    )
+    parser.add_argument(
+        "--headless", action="store_true", help="print plain lines instead of a live table"
+    )
     parser.add_argument(
         "--data",
         type=Path,
         metavar="FILE",
-        help="recorded candles to play (CSV: timestamp, open … volume)",
+        help="candles to replay (CSV: timestamp, open … volume)",
     )
     parser.add_argument(
         "--exchange",
         default="binance",
         metavar="NAME",
-        help="binance (a candle a second), or okx, bybit, kraken (a candle a minute)",
+        help="exchange to simulate: binance (default, one candle per second), or okx, bybit or "
+        "kraken (one candle per minute)",
     )
 
 
@@ -167,27 +182,38 @@ def _demo(args: argparse.Namespace) -> None:
     from daemon.cli.demo import Demo, run_demo
     from daemon.runtime.progress import can_redraw
 
-    demo = Demo(args.duration, args.headless, args.data, args.exchange)
+    demo = Demo(
+        duration_s=args.duration,
+        headless=args.headless,
+        data=args.data,
+        exchange=args.exchange,
+    )
     console = Console(force_terminal=can_redraw() and not args.headless)
-    until_told(lambda stop: run_demo(demo, console, stop))
+    run_until_signal(lambda stop: run_demo(demo, console, stop))
 
 
 _COMMANDS = (
-    _Command("run", "forecast every closing candle until told to stop", _run),
+    _Command("run", "run the daemon: publish a forecast for each closed candle", _run),
     _Command(
-        "demo", "see it work: own exchange, own broker, recorded candles", _demo, _demo_options
+        "demo",
+        "run a demonstration with a simulated exchange and an MQTT broker",
+        _demo,
+        _demo_options,
     ),
-    _Command("fetch", "fetch candle history to CSV files", fetch, fetch_options),
-    _Command("train", "train a model on the fetched candles", train, train_options),
-    _Command("retrain", "train a challenger, judge it, promote it if it has earned that", retrain),
+    _Command("fetch", "download candle history to CSV files", fetch, fetch_options),
+    _Command("train", "train a model on candle files", train, train_options),
+    _Command("retrain", "train a new model and promote it if it passes the gate", retrain),
     _Command(
-        "evaluate", "judge a model by candles it has not learnt from", evaluate, evaluate_options
+        "evaluate",
+        "measure a model's skill on candles that it was not trained on",
+        evaluate,
+        evaluate_options,
     ),
-    _Command("replay", "compute again what was published, and compare", replay, replay_options),
+    _Command(
+        "replay", "compute published forecasts again and compare them", replay, replay_options
+    ),
     _Command("models", "list, show, promote or roll back models", models, models_options),
-    _Command(
-        "watch", "see a broker's forecasts as they come, from any machine", watch, watch_options
-    ),
-    _Command("doctor", "try everything that the daemon needs, and say what to do", doctor),
+    _Command("watch", "show a broker's forecasts in the terminal", watch, watch_options),
+    _Command("doctor", "check the installation and advise how to correct problems", doctor),
     _Command("check-config", "check the configuration without connecting", check_config),
 )

@@ -1,4 +1,4 @@
-"""Commands about candles and models: what is fetched, learnt, judged, served."""
+"""Run the commands that fetch candles and train, evaluate, replay and manage models."""
 
 from __future__ import annotations
 
@@ -6,25 +6,36 @@ import argparse
 import asyncio
 from pathlib import Path
 
-from daemon.cli.common import add_config, load, positive, symbol
+from daemon.cli.common import add_config, ccxt_symbol, load_settings, positive_number
 from model.core.errors import BundleError, CandlecastError
 
-_DAYS = 30.0
+_DEFAULT_DAYS = 30.0
 
 
 def fetch_options(parser: argparse.ArgumentParser) -> None:
-    """Options of `candlecast fetch`."""
+    """Add the options of `candlecast fetch`."""
     parser.add_argument(
-        "--days", type=positive, default=_DAYS, help=f"how far back (default: {_DAYS:g})"
+        "--days",
+        type=positive_number,
+        default=_DEFAULT_DAYS,
+        help=f"days of history, up to now (default: {_DEFAULT_DAYS:g})",
     )
     parser.add_argument(
-        "--symbols", nargs="+", type=symbol, metavar="SYMBOL", help="instead of trading.symbols"
+        "--symbols",
+        nargs="+",
+        type=ccxt_symbol,
+        metavar="SYMBOL",
+        help="symbols to fetch (default: trading.symbols)",
     )
 
 
 def fetch(args: argparse.Namespace) -> None:
-    """Fetch candle history to CSV files."""
-    settings = load(args)
+    """Fetch candle history to CSV files.
+
+    Raises:
+        CandlecastError: a symbol lacks more than `model.max_filled` of its candles.
+    """
+    settings = load_settings(args)
     from daemon.jobs.fetch import FetchJob
     from daemon.jobs.fetch import fetch as fetch_history
     from daemon.runtime.clock import SystemClock
@@ -32,43 +43,49 @@ def fetch(args: argparse.Namespace) -> None:
     from model.core.candle import Timeframe
 
     job = FetchJob(
-        settings.exchange.name,
-        settings.exchange.endpoint.rest,
-        tuple(args.symbols or settings.trading.symbols),
-        Timeframe.parse(settings.trading.timeframe),
-        args.days,
-        settings.paths.data,
+        exchange=settings.exchange.name,
+        endpoint_rest=settings.exchange.endpoint.rest,
+        symbols=tuple(args.symbols or settings.trading.symbols),
+        timeframe=Timeframe.parse(settings.trading.timeframe),
+        days=args.days,
+        folder=settings.paths.data,
     )
     with candles_progress() as progress:
-        came = asyncio.run(fetch_history(job, SystemClock(), progress))
-    for one in came:
-        if one.path is not None:
-            print(one.path)
-    few = [one.lack for one in came if one.lacking_share <= settings.model.max_filled and one.lack]
-    for line in few:
-        print(line)
-    lacking = [one.lack for one in came if one.lacking_share > settings.model.max_filled]
-    if lacking:
-        lacking.append("ask for fewer days with --days, or train on the candles that came")
-        raise CandlecastError("\n".join(lacking))
+        results = asyncio.run(fetch_history(job, SystemClock(), progress))
+    for result in results:
+        if result.path is not None:
+            print(result.path)
+    problems = []
+    for result in results:
+        if result.missing_share > settings.model.max_filled:
+            problems.append(result.note)
+        elif result.note:
+            print(result.note)
+    if problems:
+        problems.append("fetch fewer days with --days, or train on the candles in the files")
+        raise CandlecastError("\n".join(problems))
 
 
 def train_options(parser: argparse.ArgumentParser) -> None:
-    """Options of `candlecast train`."""
+    """Add the options of `candlecast train`."""
     _add_data(parser)
-    parser.add_argument("--promote", action="store_true", help="serve the model from now on")
+    parser.add_argument(
+        "--promote",
+        action="store_true",
+        help="make the model the champion, which the daemon serves",
+    )
 
 
 def train(args: argparse.Namespace) -> None:
     """Train a model on the fetched candles."""
-    from daemon.cli.native_output import native_notes_hidden
+    from daemon.cli.native_output import native_stderr_hidden
 
-    with native_notes_hidden():
-        _train_quietly(args)
+    with native_stderr_hidden():
+        _train(args)
 
 
-def _train_quietly(args: argparse.Namespace) -> None:
-    settings = load(args)
+def _train(args: argparse.Namespace) -> None:
+    settings = load_settings(args)
     from daemon.jobs.models import models_command
     from daemon.runtime.clock import SystemClock
     from model import train_lstm
@@ -95,11 +112,11 @@ def _train_quietly(args: argparse.Namespace) -> None:
 
 
 def retrain(args: argparse.Namespace) -> None:
-    """Train a challenger, judge it, promote it if it has earned that."""
-    from daemon.cli.native_output import native_notes_hidden
+    """Train a new model and promote it if it passes the gate."""
+    from daemon.cli.native_output import native_stderr_hidden
 
-    with native_notes_hidden():
-        settings = load(args)
+    with native_stderr_hidden():
+        settings = load_settings(args)
         from daemon.cli.jobs import run_retrain
         from daemon.factories import rules_of
 
@@ -107,8 +124,8 @@ def retrain(args: argparse.Namespace) -> None:
 
 
 def replay_options(parser: argparse.ArgumentParser) -> None:
-    """Options of `candlecast replay`."""
-    for name, text in (("from", "the first moment"), ("to", "the moment after the last")):
+    """Add the options of `candlecast replay`."""
+    for name, text in (("from", "start of the span"), ("to", "end of the span, exclusive")):
         parser.add_argument(
             f"--{name}", required=True, metavar="TIME", dest=name,
             help=f"{text}: 2026-11-23 or 2026-11-23T02:00, UTC",
@@ -116,8 +133,8 @@ def replay_options(parser: argparse.ArgumentParser) -> None:
 
 
 def replay(args: argparse.Namespace) -> None:
-    """Compute again what was published, and compare."""
-    settings = load(args)
+    """Compute published forecasts again and compare them."""
+    settings = load_settings(args)
     from daemon.cli.jobs import run_replay
 
     for line in run_replay(settings, getattr(args, "from"), args.to):
@@ -125,19 +142,25 @@ def replay(args: argparse.Namespace) -> None:
 
 
 def evaluate_options(parser: argparse.ArgumentParser) -> None:
-    """Options of `candlecast evaluate`."""
+    """Add the options of `candlecast evaluate`."""
     _add_data(parser)
     parser.add_argument(
-        "--version", metavar="VERSION", dest="model", help="instead of the champion"
+        "--version",
+        metavar="VERSION",
+        dest="model",
+        help="model to evaluate (default: the champion)",
     )
     parser.add_argument(
-        "--output", type=Path, metavar="DIR", help="for numbers and plot (default: paths.models)"
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="folder for evaluation.json and evaluation.png (default: paths.models)",
     )
 
 
 def evaluate(args: argparse.Namespace) -> None:
-    """Judge a model by candles it has not learnt from."""
-    settings = load(args)
+    """Measure a model's skill on candles that it was not trained on."""
+    settings = load_settings(args)
     from rich.console import Console
 
     from daemon.jobs.evaluate import EvaluateJob, evaluate_model, show, show_note
@@ -147,12 +170,12 @@ def evaluate(args: argparse.Namespace) -> None:
 
     paths, console = settings.paths, Console()
     job = EvaluateJob(
-        args.model,
-        args.data,
-        settings.trading.symbols,
-        paths.data,
-        args.output or paths.models,
-        FileRules(settings.model.max_filled, lambda line: show_note(line, console)),
+        version=args.model,
+        files=args.data,
+        symbols=settings.trading.symbols,
+        data=paths.data,
+        output=args.output or paths.models,
+        rules=FileRules(settings.model.max_filled, lambda line: show_note(line, console)),
     )
     with candles_progress() as progress:
         scores = evaluate_model(job, Registry(settings.registry_dir), progress.update)
@@ -166,30 +189,32 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=(),
         metavar="CSV",
-        help="candle files, one a symbol (default: each symbol's newest in paths.data)",
+        help="candle files, one per symbol (default: each symbol's newest in paths.data)",
     )
 
 
 def models_options(parser: argparse.ArgumentParser) -> None:
-    """Options of `candlecast models`."""
+    """Add the options of `candlecast models`."""
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     for name, text in (
-        ("list", "every model, oldest first, and what was decided"),
-        ("show", "one model's manifest and story (default: the champion's)"),
-        ("promote", "serve this model from now on"),
-        ("rollback", "serve the previous champion again"),
+        ("list", "list every model, oldest first, and the latest decisions"),
+        ("show", "print a model's manifest and its decisions as JSON"),
+        ("promote", "make a model the champion, which the daemon serves"),
+        ("rollback", "make the previous champion the champion again"),
     ):
-        action = actions.add_parser(name, help=text, description=text)
+        description = f"{text[0].upper()}{text[1:]}."
+        action = actions.add_parser(name, help=text, description=description)
         add_config(action, argparse.SUPPRESS)
         action.set_defaults(action=name)
-        if name in {"show", "promote"}:
-            # `list` shows versions; an optional one stands for the champion.
-            action.add_argument("version", nargs="?" if name == "show" else None)
+        if name == "show":
+            action.add_argument("version", nargs="?", help="default: the champion")
+        elif name == "promote":
+            action.add_argument("version", help="as candlecast models list prints it")
 
 
 def models(args: argparse.Namespace) -> None:
     """List, show, promote or roll back models."""
-    settings = load(args)
+    settings = load_settings(args)
     from daemon.jobs.models import models_command
     from daemon.runtime.clock import SystemClock
     from model.registry.registry import Registry

@@ -1,4 +1,4 @@
-"""Libraries that get in between: they write notes to stderr, and swallow a Ctrl-C."""
+"""Hide what native libraries write to stderr, and restore interrupts that they discard."""
 
 from __future__ import annotations
 
@@ -17,50 +17,53 @@ if TYPE_CHECKING:
     from sys import UnraisableHookArgs
 
 _STDERR: Final = 2
-_AGAIN_S: Final = 0.02
+_RESEND_DELAY_S: Final = 0.02
 
 
 @contextmanager
-def interrupts_kept() -> Iterator[None]:
-    """Raise a Ctrl-C again that came where nothing can be, as in JAX's garbage collection."""
-    before = sys.unraisablehook
+def lost_interrupts_resent() -> Iterator[None]:
+    """Send a SIGINT again if its KeyboardInterrupt could not be raised.
 
-    def again(lost: UnraisableHookArgs) -> None:
-        if issubclass(lost.exc_type, KeyboardInterrupt):
-            # Not yet: here nothing can be raised either.
-            threading.Timer(_AGAIN_S, os.kill, (os.getpid(), signal.SIGINT)).start()
+    This happens in callbacks and finalizers, such as JAX's during a garbage collection.
+    """
+    previous_hook = sys.unraisablehook
+
+    def resend(unraisable: UnraisableHookArgs) -> None:
+        if issubclass(unraisable.exc_type, KeyboardInterrupt):
+            # Delayed, because an interrupt inside this hook cannot be raised either.
+            threading.Timer(_RESEND_DELAY_S, os.kill, (os.getpid(), signal.SIGINT)).start()
         else:
-            before(lost)
+            previous_hook(unraisable)
 
-    sys.unraisablehook = again
+    sys.unraisablehook = resend
     try:
         yield
     finally:
-        sys.unraisablehook = before
+        sys.unraisablehook = previous_hook
 
 
 @contextmanager
-def native_notes_hidden() -> Iterator[None]:
-    """Hide what C and C++ write to stderr; Python's own stderr goes on as before.
+def native_stderr_hidden() -> Iterator[None]:
+    """Hide what native code writes to stderr; Python's own stderr still works.
 
-    When the block fails unexpectedly, the notes are shown after all: they may say why. To be
-    entered before logging is set up, since a handler keeps the stream it was made with.
+    If the block fails unexpectedly, the hidden output is printed, since it may explain the
+    failure. Enter this before logging is set up, because a log handler keeps its stream.
     """
     sys.stderr.flush()
-    with tempfile.TemporaryFile() as notes:
+    with tempfile.TemporaryFile() as hidden:
         terminal = os.dup(_STDERR)
         python = os.fdopen(os.dup(terminal), "w", buffering=1, encoding="utf-8", closefd=False)
-        before, sys.stderr = sys.stderr, python
-        os.dup2(notes.fileno(), _STDERR)
+        previous_stderr, sys.stderr = sys.stderr, python
+        os.dup2(hidden.fileno(), _STDERR)
         try:
             yield
         except CandlecastError:
             raise
         except Exception:
-            notes.seek(0)
-            os.write(terminal, notes.read())
+            hidden.seek(0)
+            os.write(terminal, hidden.read())
             raise
         finally:
             os.dup2(terminal, _STDERR)
             os.close(terminal)
-            sys.stderr = before
+            sys.stderr = previous_stderr

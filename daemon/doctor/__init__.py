@@ -1,1 +1,1 @@
-"""Diagnose an installation."""
+"""Check an installation and advise what to correct."""

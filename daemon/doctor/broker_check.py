@@ -1,4 +1,4 @@
-"""Whether the broker takes this daemon's messages, tried on a topic of its own."""
+"""Check the MQTT broker with messages on a topic reserved for this check."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ import aiomqtt
 
 from daemon.doctor.findings import Finding, ok, problem, unknown
 from daemon.mqtt.codec import Codec5, Codec311, Login
-from daemon.mqtt.connection import (
-    HungUpError,
-    LackingError,
-    LinkLostError,
+from daemon.mqtt.connection import MqttConnection, open_connection
+from daemon.mqtt.errors import (
+    ClosedByBrokerError,
+    ConnectionLostError,
     LoginRefusedError,
-    MqttConnection,
-    open_link,
+    UnsupportedFeatureError,
 )
 from daemon.mqtt.limits import Limits, Negotiation
 from daemon.mqtt.outbox import Outgoing
@@ -31,22 +30,24 @@ if TYPE_CHECKING:
     from daemon.mqtt.broker import Broker
     from daemon.runtime.clock import Clock
 
-_PATIENCE_S: Final = 3.0
-_SETTLE_S: Final = 1.0
-_FORECAST_BYTES: Final = 2_000
-"""A forecast has about half as many."""
+_ANSWER_TIMEOUT_S: Final = 3.0
+_QOS0_WAIT_S: Final = 1.0
+"""How long a broker without QoS 1 gets to close the connection."""
+
+_MIN_PACKET_BYTES: Final = 2_000
+"""Required packet size, twice that of a forecast."""
 
 _PAYLOAD: Final = b'{"schema":1}'
 _CLOSED: Final = "it closed the connection"
 
 
-class _Answer(NamedTuple):
-    """What became of the messages.
+class _Result(NamedTuple):
+    """The result of publishing the messages.
 
     Attributes:
-        denied: why the broker denied them, None if it took them.
-        limits: what it offers.
-        largest: bytes of the longest packet that it takes.
+        denied: the broker's reason for denying them; None if it accepted them.
+        limits: features that the broker supports.
+        largest: the broker's maximum packet size, bytes.
     """
 
     denied: str | None
@@ -54,95 +55,96 @@ class _Answer(NamedTuple):
     largest: float
 
 
-async def examine_broker(broker: Broker, instance: str, clock: Clock) -> Finding:
-    """Publish a message the way the daemon does, and read it back the way a consumer does."""
+async def check_broker(broker: Broker, instance: str, clock: Clock) -> Finding:
+    """Publish a message as the daemon does, and read it as a consumer does."""
     address, topic = host_port(broker.host, broker.port), doctor_topic(instance)
     user = f"user {broker.username!r}" if broker.username else "anonymous clients"
     try:
         try:
             async with connect(broker) as reader:
                 await reader.subscribe(topic, qos=1)
-                answer = await _publish(broker, instance, clock)
-                came_back = answer.denied is None and await _reads(reader, _PAYLOAD)
+                result = await _publish(broker, instance, clock)
+                delivered = result.denied is None and await _receives(reader, _PAYLOAD)
         except aiomqtt.MqttError:
-            # Our own login says why, if it fails as well.
-            answer, came_back = await _publish(broker, instance, clock), False
+            # The reader's error has no details; if publishing fails too, its error is precise.
+            result, delivered = await _publish(broker, instance, clock), False
     except LoginRefusedError as error:
-        return problem("broker", f"{address} refuses {user} ({error})", error.advice)
-    except LinkLostError as error:
+        return problem("broker", f"{address} rejects {user} ({error})", error.advice)
+    except ConnectionLostError as error:
         return problem(
             "broker",
             f"no broker at {address} ({error})",
             "start it, or check mqtt.host, mqtt.port, mqtt.tls and the login",
         )
-    if answer.denied is not None:
-        text = f"{address} denies publishing to {topic} ({answer.denied})"
-        allow = f"let {user} write to {ROOT}/#"
-        if answer.denied != _CLOSED:
-            allow = denial_advice(answer.denied, user, ROOT, _FORECAST_BYTES)
+    if result.denied is not None:
+        text = f"{address} denies publishing to {topic} ({result.denied})"
+        allow = f"allow {user} to write to {ROOT}/#"
+        if result.denied != _CLOSED:
+            allow = denial_advice(result.denied, user, ROOT, _MIN_PACKET_BYTES)
         return problem("broker", text, allow)
-    if answer.largest < _FORECAST_BYTES:
+    if result.largest < _MIN_PACKET_BYTES:
         text = (
-            f"{address} takes packets of {answer.largest:.0f} bytes at most; forecasts are longer"
+            f"{address} accepts packets of {result.largest:.0f} bytes at most; forecasts are longer"
         )
         return problem(
-            "broker", text, f"let it take {_FORECAST_BYTES} bytes, better 200000 for batches"
+            "broker",
+            text,
+            f"raise its limit to at least {_MIN_PACKET_BYTES} bytes, or 200000 for batches",
         )
-    return _judged(answer, address, user, broker.version, came_back=came_back)
+    return _judge(result, address, user, broker.version, delivered=delivered)
 
 
-def _judged(answer: _Answer, address: str, user: str, version: str, *, came_back: bool) -> Finding:
-    """Judge a broker that took the messages."""
+def _judge(result: _Result, address: str, user: str, version: str, *, delivered: bool) -> Finding:
+    """Judge a broker that accepted the messages."""
     more = "".join(
         f"; {text}"
         for text in (
-            answer.limits.in_words() and f"it {answer.limits.in_words()}",
-            f"packets of at most {answer.largest:.0f} bytes" if answer.largest < inf else "",
+            result.limits.describe() and f"it {result.limits.describe()}",
+            f"packets of at most {result.largest:.0f} bytes" if result.largest < inf else "",
         )
         if text
     )
-    if came_back:
-        return ok("broker", f"{address} takes messages and hands them out{more}")
-    if version == "5" and answer.limits.qos:
-        # Its acknowledgement says so; who may read is another question.
-        text = f"{address} takes messages; {user} may not read them, and need not{more}"
+    if delivered:
+        return ok("broker", f"{address} accepts and delivers messages{more}")
+    if version == "5" and result.limits.qos:
+        text = f"{address} accepts messages; {user} may not read them, which is not required{more}"
         return unknown("broker", text)
-    did = "acknowledged" if answer.limits.qos else "was sent"
-    text = f"{address} {did} a message, but did not hand it out"
-    allow = f"let {user} write to {ROOT}/#, and read {ROOT}/doctor/#"
+    event = "acknowledged" if result.limits.qos else "was sent"
+    text = f"{address} {event} a message, but did not deliver it"
+    allow = f"allow {user} to write to {ROOT}/# and to read {ROOT}/doctor/#"
     return problem("broker", f"{text}{more}", allow)
 
 
-async def _publish(broker: Broker, instance: str, clock: Clock) -> _Answer:
-    """Send messages, with less and less asked of a broker that does not offer everything."""
-    negotiation = Negotiation(patience=1)
+async def _publish(broker: Broker, instance: str, clock: Clock) -> _Result:
+    """Send the messages, with fewer features each time the broker lacks one."""
+    negotiation = Negotiation(max_closes=1)
     while True:
         try:
-            answer = await _publish_within(negotiation.limits, broker, instance, clock)
-        except LackingError as error:
-            if not negotiation.refused(error.without):
+            result = await _publish_within(negotiation.limits, broker, instance, clock)
+        except UnsupportedFeatureError as error:
+            if not negotiation.on_unsupported(error.supported):
                 raise
-        except HungUpError:
-            if not negotiation.hung_up():
+        except ClosedByBrokerError:
+            if not negotiation.on_closed_early():
                 raise
         else:
-            if answer.denied != _CLOSED or not negotiation.hung_up():
-                return answer
+            if result.denied != _CLOSED or not negotiation.on_closed_early():
+                return result
 
 
-async def _publish_within(limits: Limits, broker: Broker, instance: str, clock: Clock) -> _Answer:
-    """Send one message, and another that asks to be retained and is empty, so that nothing stays.
+async def _publish_within(limits: Limits, broker: Broker, instance: str, clock: Clock) -> _Result:
+    """Send a message, then an empty retained one, which removes any retained message.
 
     Raises:
-        LackingError: the broker lacks something of the limits.
-        LinkLostError: it cannot be reached.
-        LoginRefusedError: it refuses the login.
+        UnsupportedFeatureError: the broker lacks a feature of the limits.
+        ConnectionLostError: the broker cannot be reached.
+        LoginRefusedError: the broker rejects the login.
     """
-    answers = _Answers()
+    acknowledgements = _Acknowledgements()
     link = MqttConnection(
         Codec5() if broker.version == "5" else Codec311(),
-        answers.on_taken,
-        answers.on_denied,
+        acknowledgements.on_acknowledged,
+        acknowledgements.on_denied,
         lambda: None,
     )
     topic = doctor_topic(instance)
@@ -156,59 +158,59 @@ async def _publish_within(limits: Limits, broker: Broker, instance: str, clock: 
         limits=limits,
     )
     try:
-        await open_link((broker.host, broker.port), login, link, broker.tls)
+        await open_connection((broker.host, broker.port), login, link, broker.tls)
         denied = None
         for payload, retain in ((_PAYLOAD, False), (b"", True)):
             if denied is None:
                 message = Outgoing(topic, topic, payload, qos=1, retain=retain)
-                denied = await answers.to(message, link, clock.monotonic())
-        return _Answer(denied, link.limits, link.largest)
+                denied = await acknowledgements.send(message, link, clock.monotonic())
+        return _Result(denied, link.limits, link.max_packet_bytes)
     finally:
         link.close()
 
 
-class _Answers:
-    """The broker's answers, one message at a time."""
+class _Acknowledgements:
+    """Waits for the broker's acknowledgement of one message at a time."""
 
     def __init__(self) -> None:
         self._next: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
 
-    def on_taken(self, messages: Sequence[tuple[Outgoing, float]]) -> None:
-        """For `Link`."""
+    def on_acknowledged(self, messages: Sequence[tuple[Outgoing, float]]) -> None:
+        """Callback of `MqttConnection`."""
         if messages and not self._next.done():
             self._next.set_result(None)
 
     def on_denied(self, _: Outgoing, reason: str) -> None:
-        """For `Link`."""
+        """Callback of `MqttConnection`."""
         if not self._next.done():
             self._next.set_result(reason)
 
-    async def to(self, message: Outgoing, link: MqttConnection, now_s: float) -> str | None:
-        """Send a message; why the broker denied it, None if it took it.
+    async def send(self, message: Outgoing, link: MqttConnection, now_s: float) -> str | None:
+        """Send a message; return the broker's reason for denying it, None if it accepted it.
 
         Raises:
-            LackingError: the broker lacks something that was asked for.
+            UnsupportedFeatureError: the broker lacks a requested feature.
         """
         self._next = asyncio.get_running_loop().create_future()
         link.send([(message, None)], now_s)
         await asyncio.wait(
-            (self._next, link.lost), timeout=_PATIENCE_S, return_when="FIRST_COMPLETED"
+            (self._next, link.lost), timeout=_ANSWER_TIMEOUT_S, return_when="FIRST_COMPLETED"
         )
         if not link.limits.qos:
-            # Nothing is acknowledged; a broker that does not take it closes the connection.
-            await asyncio.wait((link.lost,), timeout=_SETTLE_S)
+            # Nothing is acknowledged; a broker that denies the message closes the connection.
+            await asyncio.wait((link.lost,), timeout=_QOS0_WAIT_S)
         if not link.lost.done():
             return self._next.result() if self._next.done() else "it does not acknowledge"
         error = link.lost.exception()
-        if isinstance(error, LackingError):
+        if isinstance(error, UnsupportedFeatureError):
             raise error
-        # Brokers of version 3.1.1 have no other way to say no.
+        # Closing the connection is the only way to deny a message in MQTT 3.1.1.
         return _CLOSED
 
 
-async def _reads(reader: aiomqtt.Client, payload: bytes) -> bool:
+async def _receives(reader: aiomqtt.Client, payload: bytes) -> bool:
     try:
-        async with asyncio.timeout(_PATIENCE_S):
+        async with asyncio.timeout(_ANSWER_TIMEOUT_S):
             async for message in reader.messages:
                 if message.payload == payload:
                     return True

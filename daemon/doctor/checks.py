@@ -1,4 +1,4 @@
-"""`candlecast doctor`: try everything that a daemon needs, by the daemon's own means."""
+"""Run the checks of `candlecast doctor` with the daemon's own clients."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import aiohttp
 
 from daemon.control.model_loader import open_champion
-from daemon.doctor.broker_check import examine_broker
+from daemon.doctor.broker_check import check_broker
 from daemon.doctor.findings import (
     Finding,
     judge_clock,
@@ -27,7 +27,7 @@ from daemon.doctor.findings import (
     problem,
     unknown,
 )
-from daemon.doctor.stream_check import examine_streams
+from daemon.doctor.stream_check import check_streams
 from daemon.exchange.exchange_clock import ExchangeClock
 from daemon.exchange.rest import RestClient
 from daemon.metrics.metrics import Metrics
@@ -42,31 +42,32 @@ if TYPE_CHECKING:
     from daemon.mqtt.broker import Broker
     from daemon.runtime.clock import Clock
 
-_REST_S: Final = 60.0
-_HTTP_S: Final = 5.0
-_SHOWN: Final = "LoadState,ActiveState,UnitFileState,Result"
-_SYSTEMD: Final = Path("/run/systemd/system")
+_REST_TIMEOUT_S: Final = 60.0
+_HTTP_TIMEOUT_S: Final = 5.0
+_UNIT_PROPERTIES: Final = "LoadState,ActiveState,UnitFileState,Result"
+_SYSTEMD_FOLDER: Final = Path("/run/systemd/system")
+"""Exists if systemd manages this machine."""
 
 
 class Target(NamedTuple):
-    """What is to be examined.
+    """The configuration to check.
 
     Attributes:
         source: exchange, symbols and timeframe.
-        broker: where forecasts go.
+        broker: MQTT broker.
         instance: the daemon's name.
-        recipe: what the champion must be for.
+        model: requirements of the champion.
         state_dir: folder of registry and history.
         keep_days: `history.keep_days`.
         http: host and port of the status page.
-        https: whether it is served by TLS.
-        units: those of systemd that ought to run.
+        https: whether the status page uses TLS.
+        units: systemd units that should run.
     """
 
     source: MarketSource
     broker: Broker
     instance: str
-    recipe: ModelRequirements
+    model: ModelRequirements
     state_dir: Path
     keep_days: float
     http: tuple[str, int]
@@ -74,30 +75,32 @@ class Target(NamedTuple):
     units: Sequence[str]
 
 
-async def examine(patient: Target, clock: Clock) -> AsyncIterator[Finding]:
-    """Look at everything, one after the other; nothing that lasts is changed."""
-    async for finding in _examine_exchange(patient.source, clock):
+async def run_checks(target: Target, clock: Clock) -> AsyncIterator[Finding]:
+    """Run every check in order; change nothing permanently."""
+    async for finding in _check_exchange(target.source, clock):
         yield finding
-    yield await examine_broker(patient.broker, patient.instance, clock)
-    yield await asyncio.to_thread(_examine_model, patient.recipe)
-    for finding in await asyncio.to_thread(_examine_state, patient):
+    yield await check_broker(target.broker, target.instance, clock)
+    yield await asyncio.to_thread(_check_model, target.model)
+    for finding in await asyncio.to_thread(_check_state, target):
         yield finding
-    yield await examine_http(*patient.http, https=patient.https)
-    async for finding in _examine_systemd(patient.units):
+    yield await check_http(*target.http, https=target.https)
+    async for finding in _check_systemd(target.units):
         yield finding
 
 
-async def _examine_exchange(source: MarketSource, clock: Clock) -> AsyncIterator[Finding]:
-    time = ExchangeClock(clock)
-    rest = RestClient(source, time, Metrics(1), _pass_over)
+async def _check_exchange(source: MarketSource, clock: Clock) -> AsyncIterator[Finding]:
+    exchange_clock = ExchangeClock(clock)
+    rest = RestClient(source, exchange_clock, Metrics(1), _ignore)
     started_s = clock.monotonic()
     try:
         try:
-            async with asyncio.timeout(_REST_S):
+            async with asyncio.timeout(_REST_TIMEOUT_S):
                 await rest.open()
-                await rest.newest(source.symbols[0])
+                await rest.last_trade(source.symbols[0])
         except TimeoutError:
-            text = f"{source.name} did not answer within {_REST_S:g} s; is this address banned?"
+            text = (
+                f"{source.name} did not answer within {_REST_TIMEOUT_S:g} s; it may have banned us"
+            )
             yield problem("exchange", text, "wait, then try again with fewer symbols")
             return
         except NotOffered as error:
@@ -113,17 +116,20 @@ async def _examine_exchange(source: MarketSource, clock: Clock) -> AsyncIterator
         text = f"{source.name} answers and has {_symbols(count)} at {source.timeframe.text}"
         text += "".join(f", through the proxy {proxy}" for proxy in proxies_of(rest.exchange))
         if (grid := rest.grid.timeframe) != source.timeframe:
-            text += f", candles opening e.g. at {moment(grid.floor(time.wall_ms()))}"
+            text += f", candles opening e.g. at {moment(grid.floor(exchange_clock.wall_ms()))}"
         yield ok("exchange", f"{text} ({took_s:.1f} s)")
-        yield judge_clock(time.offset_s if time.measured else None, time.error_ms / 1e3)
-        for finding in await examine_streams(source, rest, time):
+        yield judge_clock(
+            exchange_clock.offset_s if exchange_clock.measured else None,
+            exchange_clock.error_ms / 1e3,
+        )
+        for finding in await check_streams(source, rest, exchange_clock):
             yield finding
     finally:
         await rest.close()
 
 
-def _pass_over(error: Exception) -> None:
-    """What the history holds besides the candles that are asked for is not examined."""
+def _ignore(error: Exception) -> None:
+    """Ignore invalid candles in the history; they are not checked."""
     del error
 
 
@@ -131,41 +137,43 @@ def _symbols(count: int) -> str:
     return "the symbol" if count == 1 else f"all {count} symbols"
 
 
-def _examine_model(recipe: ModelRequirements) -> Finding:
+def _check_model(requirements: ModelRequirements) -> Finding:
     try:
-        bundle = open_champion(recipe)
+        bundle = open_champion(requirements)
     except BundleError as error:
-        return problem("model", str(error), "candlecast models list tells what there is")
-    return ok("model", f"champion {bundle.version} verifies and fits")
+        return problem("model", str(error), "see what there is: candlecast models list")
+    return ok("model", f"champion {bundle.version} is valid and matches the configuration")
 
 
-def _examine_state(patient: Target) -> list[Finding]:
-    folder = patient.state_dir
-    there = next(path for path in (folder, *folder.parents) if path.is_dir())
+def _check_state(target: Target) -> list[Finding]:
+    folder = target.state_dir
+    existing = next(path for path in (folder, *folder.parents) if path.is_dir())
     history = folder / "history.sqlite"
     try:
         held = history.stat().st_size if history.exists() else 0
-        with tempfile.TemporaryFile(dir=there):
+        with tempfile.TemporaryFile(dir=existing):
             pass
         if held and not os.access(history, os.W_OK):
-            raise PermissionError(errno.EACCES, "the history may only be read", str(history))
+            raise PermissionError(errno.EACCES, "the history is read-only", str(history))
     except OSError as error:
         text = f"{folder}: cannot be written to ({error.strerror})"
-        advice = f"give it to who runs the daemon (chown), or run this as that user: {there}"
+        advice = (
+            f"change its owner to the daemon's user (chown), or run this as that user: {existing}"
+        )
         return [problem("state", text, advice)]
-    made = "is writable" if there == folder else "will be made"
+    state = "is writable" if existing == folder else "will be created"
     disk = judge_disk(
-        shutil.disk_usage(there).free,
+        shutil.disk_usage(existing).free,
         held,
-        len(patient.source.symbols),
-        patient.source.timeframe.ms,
-        patient.keep_days,
+        len(target.source.symbols),
+        target.source.timeframe.ms,
+        target.keep_days,
     )
-    return [ok("state", f"{folder} {made}"), disk]
+    return [ok("state", f"{folder} {state}"), disk]
 
 
-async def examine_http(host: str, port: int, *, https: bool) -> Finding:
-    """Whether the pages can be served at an address, or the daemon serves them already."""
+async def check_http(host: str, port: int, *, https: bool) -> Finding:
+    """Check that the address of the status page is free, or that the daemon serves it."""
     address = host_port(host, port)
     try:
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
@@ -181,9 +189,9 @@ async def examine_http(host: str, port: int, *, https: bool) -> Finding:
 
 async def _health(host: str, port: int, *, https: bool) -> tuple[int, dict[str, Any] | None]:
     url = f"{'https' if https else 'http'}://{host_port(host, port)}"
-    timeout = aiohttp.ClientTimeout(total=_HTTP_S)
+    timeout = aiohttp.ClientTimeout(total=_HTTP_TIMEOUT_S)
     try:
-        # Whoever it is, it is asked nothing that is secret.
+        # The server may be any program, so no login is sent.
         async with (
             aiohttp.ClientSession(timeout=timeout) as session,
             session.get(f"{url}/healthz", ssl=False) as answer,
@@ -194,27 +202,25 @@ async def _health(host: str, port: int, *, https: bool) -> tuple[int, dict[str, 
         return 0, None
 
 
-async def _examine_systemd(units: Sequence[str]) -> AsyncIterator[Finding]:
+async def _check_systemd(units: Sequence[str]) -> AsyncIterator[Finding]:
     systemctl = shutil.which("systemctl")
-    if systemctl is None or not await asyncio.to_thread(_SYSTEMD.is_dir):
-        yield unknown("systemd", "does not run this machine")
+    if systemctl is None or not await asyncio.to_thread(_SYSTEMD_FOLDER.is_dir):
+        yield unknown("systemd", "does not manage this machine")
         return
     pipe = asyncio.subprocess.PIPE
     for name in units:
         process = await asyncio.create_subprocess_exec(
-            systemctl, "show", f"--property={_SHOWN}", name, stdout=pipe, stderr=pipe
+            systemctl, "show", f"--property={_UNIT_PROPERTIES}", name, stdout=pipe, stderr=pipe
         )
-        said, complaint = await process.communicate()
+        stdout, stderr = await process.communicate()
         if process.returncode:
-            text = complaint.decode(errors="replace").strip()
-            yield unknown(
-                "systemd", f"does not tell of {name} ({text})", f"systemctl status {name}"
-            )
+            text = stderr.decode(errors="replace").strip()
+            yield unknown("systemd", f"cannot query {name} ({text})", f"systemctl status {name}")
             return
-        lines = said.decode(errors="replace").splitlines()
+        lines = stdout.decode(errors="replace").splitlines()
         yield judge_unit(name, dict(text.split("=", 1) for text in lines if "=" in text))
 
 
-def quiet() -> None:
-    """Keep the log out of the findings: they say it all."""
+def silence_log() -> None:
+    """Disable log lines, which would repeat the findings."""
     logging.getLogger().setLevel(logging.CRITICAL)

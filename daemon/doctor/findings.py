@@ -1,4 +1,4 @@
-"""What `candlecast doctor` makes of what it saw: a sentence, and what to do about it. Pure."""
+"""Judge what `candlecast doctor` measured, with advice for each problem. Pure."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
-_OFF_S: Final = 1.0
-"""Logs, timers and consumers go by this machine's clock; forecasts by the exchange's."""
+_MAX_CLOCK_OFFSET_S: Final = 1.0
+"""Logs, timers and consumers use this machine's clock; forecasts use the exchange's."""
 
 _ROW_BYTES: Final = 150
-"""A candle and its forecast in the history."""
+"""Size of a candle and its forecast in the history."""
 
 _SPARE_BYTES: Final = 1 << 30
-"""For models, downloads and SQLite's write-ahead log."""
+"""Space for models, downloads and SQLite's write-ahead log."""
 
-_INSTALLED: Final = Path("/etc/candlecast")
-"""Where the units look for configurations."""
+_CONFIG_FOLDER: Final = Path("/etc/candlecast")
+"""Where the systemd units read configurations."""
 
-_NAMED: Final = 3
-"""Symbols that a line names before it counts the others."""
+_MAX_NAMED_SYMBOLS: Final = 3
+"""Symbols that a finding names; the others are counted."""
 
 _MARKS: Final = {True: "✓", False: "✗", None: "–"}
 
 
 class Finding(NamedTuple):
-    """One thing that was looked at.
+    """The result of one check.
 
     Attributes:
-        topic: what was looked at.
-        good: None where there was nothing to judge.
-        text: what was seen.
-        advice: what to do; empty where there is nothing to do.
+        topic: what was checked.
+        good: whether it is in order; None if that is unknown.
+        text: what was found.
+        advice: what to do; empty if nothing.
     """
 
     topic: str
@@ -43,24 +43,24 @@ class Finding(NamedTuple):
 
 
 def ok(topic: str, text: str) -> Finding:
-    """All is as it should be."""
+    """A finding without a problem."""
     return Finding(topic, good=True, text=text)
 
 
 def problem(topic: str, text: str, advice: str) -> Finding:
-    """Something is to be seen to."""
+    """A finding that needs action."""
     return Finding(topic, good=False, text=text, advice=advice)
 
 
 def unknown(topic: str, text: str, advice: str = "") -> Finding:
-    """There was nothing to judge."""
+    """A finding that could not be judged."""
     return Finding(topic, good=None, text=text, advice=advice)
 
 
 def line(finding: Finding) -> str:
-    """A finding as it is printed.
+    """Format a finding for printing.
 
-    >>> print(line(ill("disk", "full", "delete something")))
+    >>> print(line(problem("disk", "full", "delete something")))
     ✗ disk      full
                 → delete something
     """
@@ -69,100 +69,104 @@ def line(finding: Finding) -> str:
 
 
 def verdict(findings: Iterable[Finding]) -> tuple[bool, str]:
-    """Whether all is well, and the last line."""
+    """Whether no check found a problem, and the last line to print."""
     failed = sum(finding.good is False for finding in findings)
     if not failed:
-        return True, "All is well."
-    return False, f"{failed} finding{'s' if failed > 1 else ''} to see to."
+        return True, "No problems found."
+    return False, f"{failed} problem{'s' if failed > 1 else ''} found."
 
 
 def judge_clock(offset_s: float | None, error_s: float) -> Finding:
     """Judge this machine's wall clock.
 
     Args:
-        offset_s: by how much the exchange's clock is ahead; None where it does not tell.
-        error_s: by how much that may be wrong.
+        offset_s: the exchange's time minus this machine's, seconds; None if it is unknown.
+        error_s: uncertainty of the offset, seconds.
     """
     if offset_s is None:
-        return unknown("clock", "the exchange does not tell its time")
-    text = f"{abs(offset_s):.3f} s {'behind' if offset_s > 0 else 'ahead of'} the exchange's"
-    if abs(offset_s) <= _OFF_S + error_s:
-        return ok("clock", f"this machine's is {text}")
-    advice = "let systemd-timesyncd or chrony set it: timedatectl set-ntp true"
-    return problem("clock", f"this machine's is {text}", advice)
+        return unknown("clock", "the exchange does not report its time")
+    direction = "behind" if offset_s > 0 else "ahead of"
+    text = f"this machine's is {abs(offset_s):.3f} s {direction} the exchange's"
+    if abs(offset_s) <= _MAX_CLOCK_OFFSET_S + error_s:
+        return ok("clock", text)
+    advice = "synchronize it with systemd-timesyncd or chrony: timedatectl set-ntp true"
+    return problem("clock", text, advice)
 
 
-class Listened(NamedTuple):
-    """What came of listening to some symbols of one kind of market.
+class StreamResult(NamedTuple):
+    """The result of subscribing to some symbols of one kind of market.
 
     Attributes:
-        symbols: what was subscribed to.
-        heard: those of which a candle came.
-        deaf_to: those of which none came though they were traded.
-        within_s: how long it was waited.
+        symbols: subscribed symbols.
+        received: symbols of which a candle was received.
+        missing: symbols of which none was received although they were traded.
+        within_s: time limit, seconds.
         error: what ended the connection; None if it did not end.
-        trouble: the last message that could not be used; None if there was none.
+        invalid: the last message that could not be parsed; None without one.
     """
 
     symbols: Sequence[str]
-    heard: Collection[str]
-    deaf_to: Collection[str]
+    received: Collection[str]
+    missing: Collection[str]
     within_s: float
     error: Exception | None = None
-    trouble: Exception | None = None
+    invalid: Exception | None = None
 
 
-def judge_stream(exchange: str, listened: Listened) -> Finding:
-    """Judge whether candles come by websocket; what is silent without a trade may be so.
+def judge_stream(exchange: str, result: StreamResult) -> Finding:
+    """Judge whether candles are received by websocket.
+
+    Symbols without a trade may be silent.
 
     Args:
         exchange: ccxt id.
-        listened: what came of it.
+        result: what was received.
     """
-    symbols, heard, deaf_to, within_s, error, trouble = listened
-    advice = "check that websockets pass the firewall or the proxy (exchange.endpoint.ws)"
+    symbols, received, missing, within_s, error, invalid = result
+    advice = "check that the firewall or proxy allows websockets (exchange.endpoint.ws)"
     if error is not None:
         return problem("stream", f"{exchange}'s stream fails: {error}", advice)
-    if deaf_to:
-        text = f"{exchange} streams nothing about {_listed(deaf_to)}, though it is traded"
-        why = f": {trouble!r}" if trouble is not None else ""
-        return problem("stream", f"{text}{why}", f"{advice}; docs/exchanges.md lists what is heard")
-    silent = [symbol for symbol in symbols if symbol not in heard]
+    if missing:
+        text = f"{exchange} streams no candles of {_listed(missing)}, though there were trades"
+        why = f": {invalid!r}" if invalid is not None else ""
+        hint = "docs/exchanges.md lists the supported streams"
+        return problem("stream", f"{text}{why}", f"{advice}; {hint}")
+    silent = [symbol for symbol in symbols if symbol not in received]
     if not silent:
-        return ok("stream", f"candles of {_listed(symbols)} come by websocket")
-    quiet = f"nothing about {_listed(silent)} within {within_s:g} s"
-    if heard:
-        text = f"candles of {_listed(heard)} come by websocket; {quiet}, nor any trade"
+        return ok("stream", f"candles of {_listed(symbols)} are received by websocket")
+    text = f"no candle of {_listed(silent)} within {within_s:g} s"
+    if received:
+        text = f"candles of {_listed(received)} are received by websocket; {text}, nor any trade"
         return ok("stream", text)
-    if trouble is not None:
-        return problem("stream", f"cannot read {exchange}: {trouble!r}", advice)
-    again = "run it again while the market is traded; if that does not help, "
-    return problem("stream", f"{quiet}; either no trade, or no stream", again + advice)
+    if invalid is not None:
+        return problem("stream", f"cannot read {exchange}: {invalid!r}", advice)
+    retry = "run it again while the market is traded; if that does not help, "
+    return problem("stream", f"{text}: no trades, or no stream", retry + advice)
 
 
 def _listed(symbols: Collection[str]) -> str:
-    """A few symbols by name."""
-    few = sorted(symbols)[:_NAMED]
+    """Name a few symbols and count the others."""
+    few = sorted(symbols)[:_MAX_NAMED_SYMBOLS]
     rest = len(symbols) - len(few)
     return ", ".join(few) + (f" and {rest} more" if rest else "")
 
 
 def judge_disk(free: int, held: int, symbols: int, step_ms: int, keep_days: float) -> Finding:
-    """Judge whether the disk holds the history that is to be kept.
+    """Judge whether the disk has space for the history and the models.
 
     Args:
-        free: bytes.
-        held: bytes that the history takes already.
-        symbols: how many.
-        step_ms: timeframe.
+        free: free space, bytes.
+        held: current size of the history, bytes.
+        symbols: number of symbols.
+        step_ms: length of a candle, milliseconds.
         keep_days: `history.keep_days`.
     """
     rows = symbols * keep_days * 86_400_000 / step_ms
     needed = rows * _ROW_BYTES + _SPARE_BYTES
-    text = f"{_size(free)} free; {keep_days:g} days of history and models take {_size(needed)}"
+    text = f"{_size(free)} free; {keep_days:g} days of history and models need {_size(needed)}"
     if free + held >= needed:
         return ok("disk", text)
-    return problem("disk", text, "free some space, or keep fewer days: history.keep_days")
+    return problem("disk", text, "free disk space, or lower history.keep_days")
 
 
 def _size(count: float) -> str:
@@ -170,57 +174,57 @@ def _size(count: float) -> str:
 
 
 def units_of(config: Path) -> tuple[str, str]:
-    """The systemd units of the daemon that a configuration is for.
+    """The systemd units that belong to a configuration file.
 
     >>> units_of(Path("/etc/candlecast/hourly.yaml"))
     ('candlecast@hourly.service', 'candlecast-retrain@hourly.timer')
     """
-    is_instance = config.parent == _INSTALLED and config.name != "config.yaml"
+    is_instance = config.parent == _CONFIG_FOLDER and config.name != "config.yaml"
     name = f"@{config.stem}" if is_instance else ""
     return f"candlecast{name}.service", f"candlecast-retrain{name}.timer"
 
 
 def judge_unit(name: str, shown: Mapping[str, str]) -> Finding:
-    """Judge a systemd unit by what `systemctl show` says of it."""
+    """Judge a systemd unit by the properties that `systemctl show` prints."""
     state, result = shown.get("ActiveState", ""), shown.get("Result", "")
     if shown.get("LoadState") != "loaded":
         return unknown("systemd", f"{name} is not installed")
     if state == "failed":
-        look = f"journalctl --unit {name} --lines 50"
-        return problem("systemd", f"{name} has failed ({result})", f"read: {look}")
+        command = f"journalctl --unit {name} --lines 50"
+        return problem("systemd", f"{name} has failed ({result})", f"read its log: {command}")
     if state not in {"active", "activating", "reloading"}:
-        start = f"systemctl enable --now {name}"
-        return problem("systemd", f"{name} is {state}", f"start it: {start}")
+        command = f"systemctl enable --now {name}"
+        return problem("systemd", f"{name} is {state}", f"start it: {command}")
     if shown.get("UnitFileState") == "disabled":
-        text = f"{name} is {state}, but would not be after a restart of the machine"
-        return problem("systemd", text, f"systemctl enable {name}")
+        text = f"{name} is {state}, but does not start with the machine"
+        return problem("systemd", text, f"enable it: systemctl enable {name}")
     return ok("systemd", f"{name} is {state}")
 
 
 def judge_health(address: str, status: int, health: Mapping[str, object] | None) -> Finding:
-    """Judge what answered on the address of the status page.
+    """Judge the response of the server at the status page's address.
 
     Args:
         address: host and port.
-        status: HTTP status; 0 for something that does not speak HTTP.
-        health: the decoded answer; None for one that is not candlecast's.
+        status: HTTP status; 0 if the server does not speak HTTP.
+        health: the decoded response; None if it is not a JSON object.
     """
     if status == 401:  # noqa: PLR2004 - unauthorized
-        return unknown("http", f"what listens on {address} asks for a login")
+        return unknown("http", f"the server on {address} requires a login")
     if health is None or "alive" not in health:
-        advice = "stop what listens there, or set another http.port"
-        return problem("http", f"{address} is taken by another program", advice)
+        advice = "stop that program, or set another http.port"
+        return problem("http", f"{address} is used by another program", advice)
     if not health["alive"]:
-        advice = "restart it and report what its log says last"
-        return problem("http", "the daemon runs, but is stuck", advice)
+        advice = "restart it and report the last lines of its log"
+        return problem("http", "the daemon runs, but does not make progress", advice)
     if not health.get("ready"):
         stale = health.get("stale_symbols")
         count = len(stale) if isinstance(stale, list) else 0
         broker = "" if health.get("broker_connected") else ", no broker"
         text = f"the daemon runs, but is not ready: {count} stale symbols{broker}"
-        return problem("http", text, "wait for its warm-up, then read its log")
-    late = health.get("rest_only_symbols")
-    if isinstance(late, list) and late:
-        text = f"the daemon runs, but candles of {len(late)} symbols come by REST alone, late"
-        return problem("http", text, "read its log: their volumes by websocket are of another unit")
+        return problem("http", text, "wait until it has warmed up, then read its log")
+    rest_only = health.get("rest_only_symbols")
+    if isinstance(rest_only, list) and rest_only:
+        text = f"the daemon runs, but gets candles of {len(rest_only)} symbols late, by REST only"
+        return problem("http", text, "read its log: their websocket volumes have another unit")
     return ok("http", f"the daemon runs on {address} and is ready")

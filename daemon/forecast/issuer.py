@@ -265,7 +265,7 @@ class Issuer:
                 fit.append(at)
                 continue
             self.withheld.append(ready.slot)
-            self._books.metrics.count_skipped(reason, 1)
+            self._books.metrics.forecasts.count_skipped(reason, 1)
         return fit
 
     def _targets_ms(self, batch: Sequence[Ready]) -> list[int]:

@@ -1,1 +1,1 @@
-"""Run the commands that are work of their own."""
+"""Run the batch jobs: fetch candles, retrain, evaluate and manage models."""

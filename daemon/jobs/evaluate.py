@@ -1,4 +1,4 @@
-"""`candlecast evaluate`: a model's forecasts of candles it has not learnt from, and their worth."""
+"""Evaluate a model on candles that it was not trained on, and write the results."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ PLOT_NAME: Final = "evaluation.png"
 
 @dataclass(frozen=True)
 class EvaluateJob:
-    """What to judge, and by what.
+    """The parameters of an evaluation.
 
     Attributes:
-        version: the model, None for the champion.
-        files: candle files; none for the newest of each symbol in ``data``.
-        symbols: ccxt symbols that are looked for in ``data``.
+        version: of the model; None for the champion.
+        files: candle files; if empty, the newest file of each symbol in ``data``.
+        symbols: ccxt symbols whose files are searched in ``data``.
         data: folder of candle files.
-        output: folder for numbers and plot; created when missing.
-        rules: what is done about candles that the files lack.
+        output: folder for results and plot; created when missing.
+        rules: how missing candles and invalid rows are handled.
     """
 
     version: str | None
@@ -49,11 +49,11 @@ class EvaluateJob:
 def evaluate_model(
     job: EvaluateJob, registry: Registry, progress: Callable[[str, int, int], None]
 ) -> Scores:
-    """Judge a model and write `evaluation.json` and `evaluation.png`.
+    """Evaluate a model and write `evaluation.json` and `evaluation.png`.
 
     Raises:
-        ConfigError: files that are missing, or of another timeframe than the model's.
-        CandlecastError: no such model, no champion, or nothing it could be judged by.
+        ConfigError: files are missing or have another timeframe than the model.
+        CandlecastError: no such model, no champion, or no candles to evaluate it on.
     """
     bundle = registry.open(job.version or registry.champion())
     timeframe = Timeframe.parse(bundle.manifest.timeframe)
@@ -67,7 +67,7 @@ def evaluate_model(
 
 
 def show(scores: Scores, output: Path, console: Console) -> None:
-    """Print a table on a terminal and plain lines elsewhere, then what they say."""
+    """Print the scores, as a table on a terminal and as plain lines elsewhere, and their notes."""
     if console.is_terminal:
         console.print(table(scores))
     else:
@@ -80,17 +80,17 @@ def show(scores: Scores, output: Path, console: Console) -> None:
 
 
 def show_note(line: str, console: Console) -> None:
-    """Print a sentence; a terminal shows it in lines of its width."""
+    """Print a sentence, wrapped to the width of a terminal."""
     console.print(line, soft_wrap=not console.is_terminal, highlight=False, markup=False)
 
 
 def _scores(bundle: Bundle, symbols: Sequence[str], scored: Scored) -> Scores:
     manifest = bundle.manifest
-    alone = {symbol: scored.of(number) for number, symbol in enumerate(symbols)}
-    # On returns the comparison of consecutive differences rewards forecasts that are worth nothing.
+    per_symbol = {symbol: scored.of(number) for number, symbol in enumerate(symbols)}
+    # For returns this metric rewards forecasts without skill.
     consecutive = {
-        symbol: scaled_metrics(one.predicted, one.close)["direction_accuracy"]
-        for symbol, one in alone.items()
+        symbol: scaled_metrics(result.predicted, result.close)["direction_accuracy"]
+        for symbol, result in per_symbol.items()
     }
     return Scores(
         model=bundle.version,
@@ -98,7 +98,7 @@ def _scores(bundle: Bundle, symbols: Sequence[str], scored: Scored) -> Scores:
         timeframe=manifest.timeframe,
         from_ms=int(scored.open_ms.min()),
         to_ms=int(scored.open_ms.max()),
-        symbols={symbol: evaluate(one) for symbol, one in alone.items()},
+        symbols={symbol: evaluate(result) for symbol, result in per_symbol.items()},
         overall=evaluate(scored),
         reference_direction=consecutive if manifest.target == "close" else None,
     )

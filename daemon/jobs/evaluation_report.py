@@ -1,4 +1,4 @@
-"""The result of `candlecast evaluate`: as a table, as plain lines, as JSON. Pure."""
+"""Format the results of `candlecast evaluate` as a table, plain lines and JSON. Pure."""
 
 from __future__ import annotations
 
@@ -19,23 +19,24 @@ if TYPE_CHECKING:
     from model.stats.scores import Evaluation
 
 ALL: Final = "all"
-_FOUR_PLACES: Final = 10.0
+_MAX_4_DECIMALS: Final = 10.0
+"""Larger numbers are printed with one decimal."""
 
 
 @dataclass(frozen=True)
 class Scores:
-    """How good one model's forecasts were.
+    """The scores of one model.
 
     Attributes:
         model: its version.
-        target: what it forecasts.
+        target: what the model forecasts, `log_return` or `close`.
         timeframe: ccxt timeframe.
-        from_ms: opening time of the first candle forecast, Unix milliseconds.
-        to_ms: opening time of the last one.
+        from_ms: opening time of the first forecast candle, Unix milliseconds.
+        to_ms: opening time of the last forecast candle.
         symbols: scores by ccxt symbol.
-        overall: scores of all symbols together.
-        reference_direction: by symbol, the share of consecutive differences whose sign was
-            forecast; None for a target on which it means nothing.
+        overall: scores over all symbols.
+        reference_direction: by symbol, the reference's direction accuracy: the share of
+            consecutive differences with the forecast sign; None for targets other than `close`.
     """
 
     model: str
@@ -48,14 +49,14 @@ class Scores:
     reference_direction: Mapping[str, float] | None
 
     def rows(self) -> Iterator[tuple[str, Evaluation]]:
-        """Every symbol, and all together where there are several."""
+        """Each symbol's scores, then the overall scores if there are several symbols."""
         yield from self.symbols.items()
         if len(self.symbols) > 1:
             yield ALL, self.overall
 
 
 def title(scores: Scores) -> str:
-    """Which forecasts are judged."""
+    """The model, the timeframe and the span of the evaluation."""
     first, last = (
         f"{datetime.fromtimestamp(ms / 1000, UTC):%Y-%m-%d %H:%M}"
         for ms in (scores.from_ms, scores.to_ms)
@@ -64,7 +65,7 @@ def title(scores: Scores) -> str:
 
 
 def table(scores: Scores) -> Table:
-    """Two lines a symbol, the numbers and their intervals; 80 columns hold it."""
+    """Format a table for 80 columns, with two lines per symbol: values and intervals."""
     shown = Table(
         box=box.SIMPLE_HEAD,
         pad_edge=False,
@@ -74,7 +75,7 @@ def table(scores: Scores) -> Table:
         title_justify="left",
     )
     shown.add_column("Symbol", overflow="fold", min_width=8)
-    heads = (
+    headings = (
         "Candles",
         "Error\n(price)",
         "Error\n(%)",
@@ -82,8 +83,8 @@ def table(scores: Scores) -> Table:
         "Ratio",
         "Direction\n(%)",
     )
-    for head in heads:
-        shown.add_column(head, justify="right", no_wrap=True)
+    for heading in headings:
+        shown.add_column(heading, justify="right", no_wrap=True)
     for symbol, result in scores.rows():
         shown.add_row(
             symbol,
@@ -98,7 +99,7 @@ def table(scores: Scores) -> Table:
 
 
 def lines(scores: Scores) -> Iterator[str]:
-    """The same for a file or a pipe: one line a symbol."""
+    """Format plain lines for a file or a pipe, one per symbol."""
     yield title(scores).replace("\n", ", ")
     for symbol, result in scores.rows():
         price = "" if symbol == ALL else f"error {_inline(result.mae, '.5g')}, "
@@ -112,27 +113,27 @@ def lines(scores: Scores) -> Iterator[str]:
 
 
 def notes(scores: Scores) -> Iterator[str]:
-    """What the numbers say, and how to read them."""
+    """Explain the scores: the verdict and the columns."""
     yield _verdict(scores.overall.mae_ratio)
     yield (
-        "Ratio: error divided by the last-value forecast's; below 1 is skill. Direction: moves "
-        "called right, candles without a move left out; a coin is right in 50 %. "
-        f"Intervals: {100 * LEVEL:g} %."
+        "Ratio: the model's error divided by the last-value forecast's; below 1 is skill. "
+        "Direction: share of moves forecast with the right sign, without candles that did not "
+        f"move; chance is 50 %. Intervals: {100 * LEVEL:g} %."
     )
     if scores.reference_direction is None:
         yield (
-            "The signs of consecutive differences are not compared: on returns, a forecast that is "
-            "worth nothing is right in 66 %."
+            "The signs of consecutive differences are not compared: for returns, a forecast "
+            "without skill is right in 66 %."
         )
     else:
         shares = ", ".join(
             f"{s} {100 * share:.1f} %" for s, share in scores.reference_direction.items()
         )
-        yield f"Signs of consecutive differences forecast right: {shares}."
+        yield f"Consecutive differences forecast with the right sign: {shares}."
 
 
 def as_json(scores: Scores) -> str:
-    """Every number, unrounded; null where there is none."""
+    """Format every number unrounded; null for a missing one."""
     document = {
         "model": scores.model,
         "target": scores.target,
@@ -149,10 +150,10 @@ def as_json(scores: Scores) -> str:
 
 def _verdict(ratio: Estimate) -> str:
     if ratio.high < 1.0:
-        return "The model forecasts better than the last value."
+        return "The model is better than the last-value forecast."
     if ratio.low > 1.0:
-        return "The model forecasts worse than the last value."
-    return "On these candles the model cannot be told from the last value."
+        return "The model is worse than the last-value forecast."
+    return "On these candles, the model and the last-value forecast do not differ significantly."
 
 
 def _document(result: Evaluation) -> dict[str, Any]:
@@ -173,10 +174,10 @@ def _percent(share: Estimate) -> Estimate:
 
 
 def _text(value: float, form: str = "") -> str:
-    """A number as wide as a column can take; without a form, four places below 10."""
+    """Format a number to the width of a column; the default is four decimals below 10."""
     if not isfinite(value):
         return "–"
-    return format(value, form or (".4f" if value < _FOUR_PLACES else ".1f"))
+    return format(value, form or (".4f" if value < _MAX_4_DECIMALS else ".1f"))
 
 
 def _with_ends(estimate: Estimate, form: str = "") -> str:

@@ -1,11 +1,11 @@
-"""What history lacks of a span, fetched by REST and written down, a page at a time."""
+"""Fetch the candles that the history lacks, and store them page by page."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING, NamedTuple
 
-from daemon.candles.closing import without_holes
+from daemon.candles.history_page import fill_untraded
 from model.core.candle import Candle
 from model.history.reader import HistoryReader
 from model.history.store import History
@@ -14,24 +14,24 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    from daemon.jobs.rest_pages import Pages, Row
+    from daemon.jobs.rest_pages import RestPages, Row
     from daemon.runtime.clock import Clock
     from daemon.runtime.progress import SymbolProgress
     from model.core.market import MarketKey
 
 
 class Span(NamedTuple):
-    """A stretch of time on the grid of a timeframe, Unix milliseconds."""
+    """A span of time on the grid of a timeframe, Unix milliseconds, end exclusive."""
 
     from_ms: int
     until_ms: int
 
 
 def missing_spans(opens_ms: Iterable[int], span: Span, step_ms: int) -> list[Span]:
-    """The stretches of a span without a candle.
+    """Compute the parts of a span without candles.
 
     Args:
-        opens_ms: opening times of the candles that are there, ascending, all within the span.
+        opens_ms: opening times of the existing candles within the span, ascending.
         span: both ends on the grid.
         step_ms: length of a candle.
     """
@@ -45,18 +45,18 @@ def missing_spans(opens_ms: Iterable[int], span: Span, step_ms: int) -> list[Spa
 
 
 class HistorySync:
-    """Brings the history of one exchange and timeframe up to what is asked of it."""
+    """Completes the history of one exchange and timeframe."""
 
     def __init__(
         self, history: Path, market: MarketKey, clock: Clock, progress: SymbolProgress
     ) -> None:
-        """Prepare; nothing is opened yet.
+        """Store the parameters; nothing is opened yet.
 
         Args:
             history: the database, created when missing.
             market: exchange (ccxt id) and timeframe.
-            clock: says when a page arrived.
-            progress: told how far a symbol is.
+            clock: time of arrival of each page.
+            progress: shows the progress of each symbol.
         """
         self._path = history
         self._market = market
@@ -64,11 +64,11 @@ class HistorySync:
         self._clock = clock
         self._progress = progress
 
-    async def complete(self, pages: Pages, symbols: Sequence[str], span: Span) -> int:
-        """Fetch what is missing of every symbol; what came before a failure is kept.
+    async def fetch_missing(self, pages: RestPages, symbols: Sequence[str], span: Span) -> int:
+        """Fetch every symbol's missing candles; after a failure, stored candles remain.
 
         Returns:
-            How many candles were added.
+            The number of added candles.
 
         Raises:
             ExchangeError: the exchange does not answer.
@@ -79,14 +79,16 @@ class HistorySync:
             archive = await asyncio.to_thread(HistoryReader, self._path, self._market)
             try:
                 files = history, archive
-                return sum([await self._complete(files, pages, symbol, span) for symbol in symbols])
+                return sum(
+                    [await self._fetch_symbol(files, pages, symbol, span) for symbol in symbols]
+                )
             finally:
                 await asyncio.to_thread(archive.close)
         finally:
             await asyncio.to_thread(history.close)
 
-    async def _complete(
-        self, files: tuple[History, HistoryReader], pages: Pages, symbol: str, span: Span
+    async def _fetch_symbol(
+        self, files: tuple[History, HistoryReader], pages: RestPages, symbol: str, span: Span
     ) -> int:
         history, archive = files
         known = await asyncio.to_thread(self._known, archive, symbol, span)
@@ -102,7 +104,7 @@ class HistorySync:
                 if candles:
                     newest = candles[-1]
                     added += len(candles)
-                    await asyncio.to_thread(self._add, history, candles)
+                    await asyncio.to_thread(self._store, history, candles)
                 self._progress.update(symbol, added, total)
         return added
 
@@ -111,17 +113,19 @@ class HistorySync:
         return {candle.open_ms: candle for candle in candles}
 
     def _candles(self, symbol: str, rows: Sequence[Row], newest: Candle | None) -> list[Candle]:
-        """As candles, with flat ones where nothing was traded since the one before."""
-        arrived = self._clock.wall_ms(), self._clock.monotonic()
+        """Convert rows to candles, with flat candles for periods without a trade."""
+        arrival = self._clock.wall_ms(), self._clock.monotonic()
         fresh = [
-            Candle(symbol, open_ms, open_ms + self._frame.ms, ohlcv, *arrived, "rest")
+            Candle(symbol, open_ms, open_ms + self._frame.ms, ohlcv, *arrival, "rest")
             for open_ms, ohlcv in rows
         ]
-        whole = without_holes([newest, *fresh] if newest else fresh, None, self._frame)
+        filled = fill_untraded([newest, *fresh] if newest else fresh, None, self._frame)
         known_ms = newest.open_ms if newest else -1
         return [
-            candle._replace(received_ms=arrived[0]) for candle in whole if candle.open_ms > known_ms
+            candle._replace(received_ms=arrival[0])
+            for candle in filled
+            if candle.open_ms > known_ms
         ]
 
-    def _add(self, history: History, candles: list[Candle]) -> None:
+    def _store(self, history: History, candles: list[Candle]) -> None:
         history.add_candles(self._market, candles)

@@ -1,4 +1,4 @@
-"""How a job that has all night stays out of the way of what must answer at once."""
+"""Run a job at idle priority and pause it at candle closes, so that it delays no forecast."""
 
 from __future__ import annotations
 
@@ -14,53 +14,62 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("candlecast.jobs")
 
-_LEAD_MS: Final = 25
-"""Longer than a batch takes, so that none is under way when a candle closes."""
+NICENESS: Final = 15
+"""Of the nightly job. It counts only where the idle scheduling policy is refused."""
 
-_AFTER_MS: Final = 2_500
-"""Exchanges deliver a close up to two seconds late; then the next states are prepared."""
+_PAUSE_BEFORE_CLOSE_MS: Final = 25
+"""Longer than a training batch takes, so that none runs when a candle closes."""
 
-_MOST: Final = 4
-"""Of short candles, this part at most is rested."""
+_PAUSE_AFTER_CLOSE_MS: Final = 2_500
+"""Exchanges send a close up to two seconds late; then the daemon prepares its next states."""
+
+_MAX_PAUSE_DIVISOR: Final = 4
+"""A pause takes at most this fraction (one quarter) of a candle."""
 
 
 def lower_priority(nice: int, threads: int) -> None:
-    """Take only what nobody else on this machine wants, and no more than so many cores.
+    """Give this process the idle scheduling policy, a nice value and a number of cores.
 
-    Whoever wakes up may have to wait until a niced task's slice of some milliseconds is over; one
-    of the idle policy gives way at once. Whatever library computes asks the system how many cores
-    there are, so that bounding these bounds all of them. A service manager that forbids any of it
-    has its own bounds.
+    A niced task keeps a core for some milliseconds when another task wakes up; a task of the idle
+    policy yields at once. Libraries use as many threads as there are allowed cores. If the service
+    manager forbids any of this, its own limits apply.
+
+    Args:
+        nice: added to the nice value.
+        threads: number of cores to use.
     """
     cores = sorted(os.sched_getaffinity(0))[-threads:]
     try:
-        # All these belong to a thread, and numpy has started some as it was imported.
+        # These settings belong to threads, and numpy starts threads when it is imported.
         for thread in (int(task.name) for task in Path("/proc/self/task").iterdir()):
-            before = os.getpriority(os.PRIO_PROCESS, thread)
-            os.setpriority(os.PRIO_PROCESS, thread, before + nice)
+            current = os.getpriority(os.PRIO_PROCESS, thread)
+            os.setpriority(os.PRIO_PROCESS, thread, current + nice)
             os.sched_setaffinity(thread, cores)
             os.sched_setscheduler(thread, os.SCHED_IDLE, os.sched_param(0))
     except OSError as error:
-        log.info("priority and cores stay as they are: %s", error.strerror)
+        log.info("cannot lower the priority or bound the cores: %s", error.strerror)
 
 
-def rest_ms(now_ms: int, timeframe: Timeframe) -> int:
-    """How long to rest from now on, so that all cores are free when candles close.
+def pause_ms(now_ms: int, timeframe: Timeframe) -> int:
+    """Compute how long to pause from now on, so that all cores are free when candles close.
 
-    All candles of a timeframe close in the same instant, and whatever the daemon does about them
-    it does then: the rest of the time belongs to others.
+    All candles of a timeframe close at the same time, and the daemon's work is done then.
 
     Args:
         now_ms: Unix milliseconds.
         timeframe: length of the candles.
+
+    Returns:
+        Milliseconds; 0 outside of a pause.
     """
-    whole_ms = min(_LEAD_MS + _AFTER_MS, timeframe.ms // _MOST)
-    since_ms = (now_ms + _LEAD_MS - timeframe.origin_ms) % timeframe.ms
-    return max(0, whole_ms - since_ms)
+    longest_ms = _PAUSE_BEFORE_CLOSE_MS + _PAUSE_AFTER_CLOSE_MS
+    length_ms = min(longest_ms, timeframe.ms // _MAX_PAUSE_DIVISOR)
+    elapsed_ms = (now_ms + _PAUSE_BEFORE_CLOSE_MS - timeframe.origin_ms) % timeframe.ms
+    return max(0, length_ms - elapsed_ms)
 
 
 def yield_at_candle_close(clock: Clock, timeframe: Timeframe) -> None:
-    """Sleep while candles close; to be called often, by a thread that runs no event loop."""
-    pause_ms = rest_ms(clock.wall_ms(), timeframe)
-    if pause_ms:
-        asyncio.run(clock.sleep(pause_ms / 1e3))
+    """Sleep while candles close. Call it often, in a thread without an event loop."""
+    remaining_ms = pause_ms(clock.wall_ms(), timeframe)
+    if remaining_ms:
+        asyncio.run(clock.sleep(remaining_ms / 1e3))

@@ -1,4 +1,4 @@
-"""Models and what was decided about them, as `candlecast models` shows them."""
+"""List, describe, promote and roll back the models of the registry."""
 
 from __future__ import annotations
 
@@ -16,54 +16,60 @@ if TYPE_CHECKING:
     from model.registry.registry import Registry
 
 _DAY_MS: Final = 86_400_000
-_SHOWN: Final = 20
-"""Decisions in a list; the file has them all."""
+_MAX_SHOWN_DECISIONS: Final = 20
 
-_DONE: Final = {"promote": "promoted", "keep": "not promoted", "rollback": "rolled back to"}
-_BY: Final = {"hand": "by hand", "retrain": "by the nightly gate", "shadow": "by the live trial"}
+_ACTION_TEXT: Final = {"promote": "promoted", "keep": "not promoted", "rollback": "rolled back to"}
+_ACTOR_TEXT: Final = {
+    "hand": "by hand",
+    "retrain": "by the nightly gate",
+    "shadow": "by the live trial",
+}
 
 
 def models_command(
     registry: Registry, action: str, version: str | None, now_ms: int
 ) -> Iterator[str]:
-    """What `candlecast models` does and says.
+    """Execute `candlecast models`.
 
     Args:
-        registry: where the models are.
+        registry: registry of the models.
         action: list, show, promote or rollback.
-        version: of show (None: the champion) and promote.
+        version: of the model to show (None for the champion) or to promote.
         now_ms: Unix milliseconds.
 
     Yields:
-        Lines; what is done is done when its line comes, and written down after the last.
+        Lines to print. The champion has changed when the first line is yielded; the decision is
+        recorded after the last line.
 
     Raises:
-        BundleError: the registry refuses, and nothing has changed; after lines: what they say could
-            not be written down.
+        BundleError: before any line: the registry refused and nothing has changed; after lines:
+            the decision could not be recorded.
     """
     if action == "list":
-        yield from model_lines(registry, now_ms)
+        yield from list_models(registry, now_ms)
         return
     if action == "show":
-        yield model_story(registry, version or registry.champion(), now_ms)
+        yield describe_model(registry, version or registry.champion(), now_ms)
         return
-    before = _read(registry.champion)
+    previous = _read(registry.champion)
     if version is None:
         version = registry.rollback()
     else:
         registry.promote(version)
     yield f"{version}: {_skill(registry, version)}"
     yield f"champion: {version}"
-    # At three in the morning a story that cannot be written must not hide what was done.
+    # Recorded last, so that a failure to record does not hide that the champion has changed.
     done: Action = "promote" if action == "promote" else "rollback"
-    registry.record_decision(DecisionEntry(now_ms, done, "hand", version, before))
+    registry.record_decision(DecisionEntry(now_ms, done, "hand", version, previous))
 
 
-def model_lines(registry: Registry, now_ms: int) -> Iterator[str]:
-    """One line a model, oldest first, then the newest decisions; of a damaged model what is wrong.
+def list_models(registry: Registry, now_ms: int) -> Iterator[str]:
+    """Format one line per model, oldest first, then the latest decisions.
+
+    A damaged model's line contains the error.
 
     Args:
-        registry: where they are.
+        registry: registry of the models.
         now_ms: Unix milliseconds.
 
     Raises:
@@ -71,23 +77,24 @@ def model_lines(registry: Registry, now_ms: int) -> Iterator[str]:
     """
     versions = registry.list()
     if not versions:
-        yield f"no models in {registry.root}; make one with candlecast train"
+        yield f"no models in {registry.root}; train one with candlecast train"
     for version in versions:
         yield f"{version}  {_role(registry, version):8}  {_about(registry, version, now_ms)}"
     yield from _damage(registry)
     decisions = registry.decisions()
     if decisions:
         yield ""
-        hidden = len(decisions) - _SHOWN
+        hidden = len(decisions) - _MAX_SHOWN_DECISIONS
         earlier = f" ({hidden} earlier ones in {registry.root / DECISIONS})" if hidden > 0 else ""
-        yield f"What was decided, newest last{earlier}:"
-        for entry in decisions[-_SHOWN:]:
+        yield f"Decisions, newest last{earlier}:"
+        for entry in decisions[-_MAX_SHOWN_DECISIONS:]:
             yield decision_line(entry)
 
 
 def decision_line(entry: DecisionEntry) -> str:
-    """When, what, by whom, and on which evidence."""
-    line = f"{_minute(entry.at_ms)}  {entry.version} {_DONE[entry.action]} {_BY[entry.by]}"
+    """Format a decision: time, action, actor and the gate's figures."""
+    action, actor = _ACTION_TEXT[entry.action], _ACTOR_TEXT[entry.by]
+    line = f"{_minute(entry.at_ms)}  {entry.version} {action} {actor}"
     gate = entry.gate
     if gate is None:
         return f"{line} (champion before: {entry.champion or 'none'})"
@@ -98,15 +105,15 @@ def decision_line(entry: DecisionEntry) -> str:
     )
 
 
-def model_story(registry: Registry, version: str, now_ms: int) -> str:
-    """The manifest of a model and everything decided about it, as JSON.
+def describe_model(registry: Registry, version: str, now_ms: int) -> str:
+    """Format a model's manifest and its decisions as JSON.
 
     Raises:
-        BundleError: no such model, or it does not verify.
+        BundleError: no such model, or it is damaged.
     """
     manifest = registry.open(version).manifest
     report = registry.report(version)
-    story = json.loads(manifest.to_json()) | {
+    description = json.loads(manifest.to_json()) | {
         "role": _role(registry, version),
         "age_days": round((now_ms - created_ms(version)) / _DAY_MS, 2),
         "report": str(report) if report.exists() else None,
@@ -116,20 +123,20 @@ def model_story(registry: Registry, version: str, now_ms: int) -> str:
             if version in {entry.version, entry.champion}
         ],
     }
-    return json.dumps(story, indent=1)
+    return json.dumps(description, indent=1)
 
 
 def _skill(registry: Registry, version: str) -> str:
-    """What is known of a model, for whoever promotes it by hand."""
+    """Format a model's error ratio on its test candles."""
     metrics = registry.open(version).manifest.metrics
     ratio, low, high = (metrics.get(f"mae_ratio{end}") for end in ("", "_low", "_high"))
     if ratio is None:
-        return "nothing is known of its skill"
-    said = f"error ÷ last value's on its test candles {ratio:.4f}"
+        return "its skill is unknown"
+    text = f"error ÷ last-value error on its test candles {ratio:.4f}"
     if low is None or high is None:
-        return said
-    verdict = "skill" if high < 1 else "worse than it" if low > 1 else "cannot be told from it"
-    return f"{said} (95 %: {low:.4f} to {high:.4f}): {verdict}"
+        return text
+    verdict = "better" if high < 1 else "worse" if low > 1 else "no significant difference"
+    return f"{text} (95 %: {low:.4f} to {high:.4f}): {verdict}"
 
 
 def _role(registry: Registry, version: str) -> str:
@@ -139,7 +146,7 @@ def _role(registry: Registry, version: str) -> str:
 
 
 def _read(pointer: Callable[[], str | None]) -> str | None:
-    """Where a pointer points; nowhere where it is damaged."""
+    """The version of a pointer file; None if the file is damaged."""
     try:
         return pointer()
     except BundleError:
@@ -147,14 +154,14 @@ def _read(pointer: Callable[[], str | None]) -> str | None:
 
 
 def _damage(registry: Registry) -> Iterator[str]:
-    """A line for each pointer that is damaged."""
+    """Format a line for each damaged pointer file."""
     for pointer in (registry.champion, registry.previous):
         try:
             pointer()
         except NoChampion:
             continue
         except BundleError as error:
-            yield f"{error}; to mend it: candlecast models promote"
+            yield f"{error}; repair it with candlecast models promote"
 
 
 def _about(registry: Registry, version: str, now_ms: int) -> str:
@@ -163,7 +170,7 @@ def _about(registry: Registry, version: str, now_ms: int) -> str:
     except BundleError as error:
         return str(error)
     ratio = manifest.metrics.get("mae_ratio")
-    score = "" if ratio is None else f", error ÷ last value's {ratio:.4f}"
+    score = "" if ratio is None else f", error ÷ last-value error {ratio:.4f}"
     count = len(manifest.symbols)
     days = (now_ms - created_ms(version)) / _DAY_MS
     return (

@@ -1,4 +1,4 @@
-"""Keep the candles of a fetch in a file that is named when it is complete."""
+"""Store fetched candles in a partial CSV file that is renamed when it is complete."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ if TYPE_CHECKING:
     from daemon.jobs.rest_pages import Row
     from model.core.candle import Timeframe
 
-_NOTHING_MS: Final = -1
+_NO_CANDLE_MS: Final = -1
 
 
-class Held(NamedTuple):
-    """What a file holds.
+class FileContent(NamedTuple):
+    """The candles of a file.
 
     Attributes:
-        candles: how many.
-        first_ms: opening of the first, Unix milliseconds; -1 without any.
-        last_ms: opening of the last; -1 without any.
+        candles: number of candles.
+        first_ms: opening of the first candle, Unix milliseconds; -1 without candles.
+        last_ms: opening of the last candle; -1 without candles.
     """
 
     candles: int = 0
-    first_ms: int = _NOTHING_MS
-    last_ms: int = _NOTHING_MS
+    first_ms: int = _NO_CANDLE_MS
+    last_ms: int = _NO_CANDLE_MS
 
 
-class Market(NamedTuple):
-    """Where candles come from.
+class CandleSource(NamedTuple):
+    """Where candles are fetched from.
 
     Attributes:
         exchange: ccxt id.
-        endpoint_rest: scheme, host and port instead of the exchange's own; None keeps them.
+        endpoint_rest: scheme, host and port that replace the exchange's; None keeps them.
         timeframe: candle length.
     """
 
@@ -48,78 +48,87 @@ class Market(NamedTuple):
 
 
 class PartialFile:
-    """One symbol's rows as far as they have come.
+    """One symbol's fetched rows.
 
-    Its name says the exchange and its address, so that no other one's candles follow.
+    The file's name contains the exchange and its address, so that candles of different sources
+    are never mixed.
 
     Attributes:
-        held: what it holds.
+        content: the candles of the file.
     """
 
-    def __init__(self, folder: Path, market: Market, symbol: str, span: tuple[int, int]) -> None:
-        """Nothing is opened yet.
+    def __init__(
+        self, folder: Path, source: CandleSource, symbol: str, span: tuple[int, int]
+    ) -> None:
+        """Set the file's path; it is not opened yet.
 
         Args:
-            folder: where the file goes; created when missing.
-            market: where its candles come from.
+            folder: folder of the file; created when missing.
+            source: where the candles are fetched from.
             symbol: ccxt symbol.
-            span: opening of the first candle and of the first one beyond, Unix milliseconds.
+            span: opening of the first candle, and the end (exclusive), Unix milliseconds.
         """
-        self.held = Held()
+        self.content = FileContent()
         self._folder = folder
         self._symbol = symbol
-        self._timeframe = market.timeframe
+        self._timeframe = source.timeframe
         self._span = span
-        named = csv_name(symbol, market.timeframe.text, span[0], span[0]).rpartition("_to_")[0]
-        source = market.exchange
-        if market.endpoint_rest is not None:
-            source += f"@{quote(market.endpoint_rest, safe='')}"
-        self._path = folder / f"{named}.{source}.partial"
+        stem = csv_name(symbol, source.timeframe.text, span[0], span[0]).rpartition("_to_")[0]
+        origin = source.exchange
+        if source.endpoint_rest is not None:
+            origin += f"@{quote(source.endpoint_rest, safe='')}"
+        self._path = folder / f"{stem}.{origin}.partial"
 
     def resume(self) -> int:
-        """Drop a line that was cut; give the last candle's opening time, or -1 for none."""
+        """Read the file and remove an incomplete last line.
+
+        Returns:
+            The last candle's opening time, Unix milliseconds; -1 without candles.
+        """
         self._folder.mkdir(parents=True, exist_ok=True)
         text = ""
         if self._path.exists():
             text = self._path.read_text(encoding="utf-8", errors="replace")
-        whole = text[: text.rfind("\n") + 1]
-        self.held = _held(whole.splitlines(), self._span)
-        if self.held.candles == 0:
+        complete = text[: text.rfind("\n") + 1]
+        self.content = _content_of(complete.splitlines(), self._span)
+        if self.content.candles == 0:
             self._path.write_text(HEADER + "\n", encoding="utf-8")
-        elif whole != text:
-            self._path.write_text(whole, encoding="utf-8")
-        return self.held.last_ms
+        elif complete != text:
+            self._path.write_text(complete, encoding="utf-8")
+        return self.content.last_ms
 
     def append(self, rows: Sequence[Row]) -> None:
-        """Add rows that follow the last one."""
+        """Append rows that follow the last one."""
         if not rows:
             return
         with self._path.open("a", encoding="utf-8") as file:
             file.writelines(f"{csv_row(open_ms, ohlcv)}\n" for open_ms, ohlcv in rows)
-        candles, first_ms, _ = self.held
+        candles, first_ms, _ = self.content
         first_ms = first_ms if candles else rows[0][0]
-        self.held = Held(candles + len(rows), first_ms, rows[-1][0])
+        self.content = FileContent(candles + len(rows), first_ms, rows[-1][0])
 
     def finish(self) -> Path | None:
-        """Make the file durable and give it its name; None where it holds no candle."""
-        if self.held.candles == 0:
+        """Sync the file and rename it; return its path, or None without candles."""
+        if self.content.candles == 0:
             self._path.unlink()
             return None
         with self._path.open("rb") as file:
             os.fsync(file.fileno())
-        name = csv_name(self._symbol, self._timeframe.text, self.held.first_ms, self.held.last_ms)
+        name = csv_name(
+            self._symbol, self._timeframe.text, self.content.first_ms, self.content.last_ms
+        )
         return self._path.replace(self._folder / name)
 
 
-def _held(lines: Sequence[str], span: tuple[int, int]) -> Held:
-    """What the lines hold; nothing if they are not what `PartialFile` writes."""
+def _content_of(lines: Sequence[str], span: tuple[int, int]) -> FileContent:
+    """Parse the lines; return no candles if `PartialFile` did not write them."""
     if not lines or lines[0] != HEADER:
-        return Held()
+        return FileContent()
     try:
         opened = [int(line.partition(",")[0]) for line in lines[1:]]
     except ValueError:
-        return Held()
-    rising = all(before < after for before, after in pairwise(opened))
-    if not opened or not rising or opened[0] < span[0] or opened[-1] >= span[1]:
-        return Held()
-    return Held(len(opened), opened[0], opened[-1])
+        return FileContent()
+    ascending = all(before < after for before, after in pairwise(opened))
+    if not opened or not ascending or opened[0] < span[0] or opened[-1] >= span[1]:
+        return FileContent()
+    return FileContent(len(opened), opened[0], opened[-1])

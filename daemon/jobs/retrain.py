@@ -1,42 +1,28 @@
-"""`candlecast retrain`: bring history up to date, train a challenger, judge it, promote it or not.
+"""Run `candlecast retrain`: complete the history, train a challenger, judge it, promote it or not.
 
-What a run has decided to do stands in `plan.json`, so that one that was killed goes on with it: the
-same candles, the same training, from its last whole epoch.
+The decisions of a run are stored in `plan.json`, so that a run after a kill continues it with the
+same candles and the same training, from its last complete epoch.
 """
 
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import json
 import logging
-import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from daemon.jobs.history_sync import HistorySync, Span
 from daemon.jobs.low_priority import yield_at_candle_close
-from daemon.jobs.rest_pages import SETTLING_MS, opened_pages
-from model.core.errors import CandlecastError, ConfigError, NoChampion, Overtaken
-from model.core.market import MarketKey
+from daemon.jobs.rest_pages import MIN_AGE_MS, open_pages
+from daemon.jobs.retrain_plan import RetrainPlan, delete_work, discard_plan, exclusive_lock
+from model.core.errors import CandlecastError, NoChampion, Overtaken
 from model.files.candle_files import filled_share
 from model.history.reader import HistoryReader, candles_as_of
 from model.registry.decisions import DecisionEntry
 from model.registry.registry import Registry
 from model.retraining.bundle_export import bundle_parts
-from model.retraining.challenger import (
-    cut_for_gate,
-    frame_of,
-    judge,
-    long_enough,
-    rows_of,
-    train_challenger,
-)
+from model.retraining.challenger import frame_of, judge, long_enough, rows_of, train_challenger
 from model.retraining.report import Page, write_report
 from model.shared_state.live_trial import FOLDER, TrialFiles
 from model.shared_state.retrain_request import clear_request
@@ -48,269 +34,151 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from daemon.jobs.retrain_job import RetrainJob
     from daemon.runtime.clock import Clock
     from daemon.runtime.progress import SymbolProgress
     from model.core.candle import Candle, Timeframe
-    from model.forecasts.rules import Rules
     from model.registry.registry import Bundle
-    from model.retraining.challenger import Cut
-    from model.stats.promotion_gate import Decision, GateRules
+    from model.stats.promotion_gate import Decision
 
-    Shown = Callable[[], AbstractContextManager[SymbolProgress]]
+    ProgressFactory = Callable[[], AbstractContextManager[SymbolProgress]]
 
 log = logging.getLogger("candlecast.jobs")
 
-_DAY_MS: Final = 86_400_000
-_PLAN: Final = "plan.json"
-_STALE_MS: Final = _DAY_MS // 2
-"""A run that began longer ago starts over: newer candles are worth more than old work, and what
-failed in one night must not be gone on with in the next."""
 
-
-@dataclass(frozen=True)
-class RetrainJob:
-    """What a run is to do.
-
-    Attributes:
-        config: the configuration file, whose `model` and `indicators` sections train.
-        key: hash of every setting that the result depends on.
-        state: folder of registry and history.
-        exchange: ccxt id.
-        endpoint_rest: scheme, host and port instead of the exchange's own; None keeps them.
-        symbols: ccxt symbols.
-        timeframe: candle length.
-        days: span of candles, the gate's included.
-        lookback: candles of a window.
-        splits: configured shares of training and validation.
-        gate: what a challenger must show.
-        calibration: what intervals and probabilities shall be, for the report.
-        keep: models that stay in the registry.
-        warmup: candles that the indicators take to settle.
-        leave_out: train without symbols that have too few candles yet, rather than not at all.
-        max_filled: share of periods without a candle from which on it is warned of.
-    """
-
-    config: Path
-    key: str
-    state: Path
-    exchange: str
-    endpoint_rest: str | None
-    symbols: tuple[str, ...]
-    timeframe: Timeframe
-    days: float
-    lookback: int
-    splits: tuple[float, float]
-    gate: GateRules
-    calibration: Rules
-    keep: int
-    warmup: int
-    leave_out: bool
-    max_filled: float
-
-    @property
-    def folder(self) -> Path:
-        """Where a run keeps what it needs to go on."""
-        return self.state / "retrain"
-
-    @property
-    def history(self) -> Path:
-        """The database of candles."""
-        return self.state / "history.sqlite"
-
-    @property
-    def rows(self) -> int:
-        """Candles of the span."""
-        return int(self.days * _DAY_MS) // self.timeframe.ms
-
-    def cut(self, rows: int) -> Cut:
-        """How so many candles are shared out.
-
-        Raises:
-            ConfigError: they are too few for that.
-        """
-        gate_rows = self.gate.candles(self.timeframe.ms)
-        return cut_for_gate(rows, gate_rows, self.lookback, *self.splits)
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """What a run has decided; a later one goes on with it.
-
-    Attributes:
-        key: of the job.
-        started_ms: when it began, Unix milliseconds.
-        from_ms: opening of the first candle.
-        until_ms: closing of the last one.
-        known_ms: candles that had come by then are used; None while some are missing.
-        version: the challenger, once it is in the registry.
-    """
-
-    key: str
-    started_ms: int
-    from_ms: int
-    until_ms: int
-    known_ms: int | None = None
-    version: str | None = None
-
-    def write(self, folder: Path) -> None:
-        fresh = folder / f"{_PLAN}.new"
-        fresh.write_text(json.dumps(asdict(self)), encoding="utf-8")
-        fresh.replace(folder / _PLAN)
-
-
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Hold the lock of a folder; whoever ends, however, lets it go.
-
-    Raises:
-        CandlecastError: another process holds it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            msg = f"another retrain is at work (process {lock.read(20).strip() or 'unknown'})"
-            raise CandlecastError(msg) from None
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-        yield
-
-
-def retrain(job: RetrainJob, clock: Clock, progress: Shown) -> RetrainStatus:
-    """Run the nightly job to its decision.
+def retrain(job: RetrainJob, clock: Clock, progress: ProgressFactory) -> RetrainStatus:
+    """Run the nightly job until it has decided about the challenger.
 
     Args:
-        job: what is to be done.
-        clock: the machine's.
-        progress: shows how far fetching and judging are; training shows itself.
+        job: the parameters.
+        clock: the system clock.
+        progress: shows the progress of fetching and judging; training prints its own.
 
     Returns:
-        What was written to `retrain.json`.
+        The status, which is also written to `retrain.json`.
 
     Raises:
-        CandlecastError: one clear line, which `retrain.json` holds too.
-        OSError: a file that cannot be used; the same.
+        CandlecastError: the run failed; `retrain.json` contains the message.
+        OSError: a file is unusable; `retrain.json` contains the message.
     """
-    with alone(job.folder):
+    with exclusive_lock(job.folder):
         clear_request(job.state)
-        begun_s = clock.monotonic()
-        before = RetrainStatus.read(job.state)
-        success_ms = None if before is None else before.success_ms
+        started_s = clock.monotonic()
+        previous = RetrainStatus.read(job.state)
+        success_ms = None if previous is None else previous.success_ms
         try:
-            status = _Run(job, clock, progress).run()
+            status = _RetrainRun(job, clock, progress).run()
         except (CandlecastError, OSError) as error:
-            spent_s = clock.monotonic() - begun_s
-            RetrainStatus(clock.wall_ms(), spent_s, success_ms, str(error)).write(job.state)
+            duration_s = clock.monotonic() - started_s
+            RetrainStatus(clock.wall_ms(), duration_s, success_ms, str(error)).write(job.state)
             raise
-        status = replace(status, duration_s=clock.monotonic() - begun_s)
+        status = replace(status, duration_s=clock.monotonic() - started_s)
         status.write(job.state)
-        for leftover in job.folder.iterdir():
-            if leftover.name != ".lock":
-                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        delete_work(job.folder)
         return status
 
 
-class _Run:
-    """One run, step by step."""
+class _RetrainRun:
+    """One run; its steps are saved in the plan."""
 
-    def __init__(self, job: RetrainJob, clock: Clock, progress: Shown) -> None:
+    def __init__(self, job: RetrainJob, clock: Clock, progress: ProgressFactory) -> None:
         self._job = job
         self._clock = clock
         self._progress = progress
-        self._step_aside = partial(yield_at_candle_close, clock, job.timeframe)
+        self._yield_cpu = partial(yield_at_candle_close, clock, job.timeframe)
         self._registry = Registry(job.state / "registry")
 
     def run(self) -> RetrainStatus:
-        # One that cannot be opened would end the night after its training.
+        # Fail now rather than after the training if the champion cannot be opened.
         self._champion()
-        plan = self._plan()
+        plan = self._saved_plan() or self._new_plan()
         plan.write(self._job.folder)
         if plan.known_ms is None:
-            plan = asyncio.run(self._complete(plan))
+            plan = asyncio.run(self._fetch_missing(plan))
             plan = replace(plan, known_ms=self._clock.wall_ms())
             plan.write(self._job.folder)
         grid = self._job.timeframe.with_boundary(plan.until_ms)
-        self._step_aside = partial(yield_at_candle_close, self._clock, grid)
+        self._yield_cpu = partial(yield_at_candle_close, self._clock, grid)
         candles = self._candles(plan)
         if plan.version is None:
             plan = replace(plan, version=self._train(plan, candles))
             plan.write(self._job.folder)
-        assert plan.version is not None  # noqa: S101 - trained just now, or before a kill
+        assert plan.version is not None  # noqa: S101 - set above or by an earlier run
         return self._judge(plan.version, candles)
 
-    def _plan(self) -> _Plan:
-        """That of a run that was cut not long ago, or a new one."""
-        job, now_ms = self._job, self._clock.wall_ms()
-        try:
-            raw = json.loads((job.folder / _PLAN).read_text(encoding="utf-8"))
-            plan = _Plan(**raw)
-            fresh = plan.key == job.key and 0 <= now_ms - plan.started_ms < _STALE_MS
-        except (OSError, ValueError, TypeError):
-            fresh = False
-        else:
-            if fresh and (plan.version is None or plan.version in self._registry.list()):
-                return plan
-        return _Plan(job.key, now_ms, *self._span(now_ms, job.timeframe))
+    def _saved_plan(self) -> RetrainPlan | None:
+        """The plan of an interrupted run that can be continued."""
+        job = self._job
+        plan = RetrainPlan.read(job.folder, job.key, self._clock.wall_ms())
+        if plan is None or plan.version is None or plan.version in self._registry.list():
+            return plan
+        return None
+
+    def _new_plan(self) -> RetrainPlan:
+        now_ms = self._clock.wall_ms()
+        return RetrainPlan(self._job.key, now_ms, *self._span(now_ms, self._job.timeframe))
 
     def _span(self, now_ms: int, grid: Timeframe) -> Span:
-        """The newest closed candles, as many as the job asks for."""
-        until_ms = grid.floor(now_ms - SETTLING_MS)
+        """The span of the newest closed candles that the job needs."""
+        until_ms = grid.floor(now_ms - MIN_AGE_MS)
         return Span(until_ms - self._job.rows * grid.ms, until_ms)
 
-    async def _complete(self, plan: _Plan) -> _Plan:
-        """Fetch what is missing; the plan comes back on the exchange's own grid."""
+    async def _fetch_missing(self, plan: RetrainPlan) -> RetrainPlan:
+        """Fetch missing candles; return the plan with a span on the exchange's grid."""
         job = self._job
-        market = MarketKey(job.exchange, job.timeframe)
-        again = "run candlecast retrain again to go on from here"
-        pages_of = opened_pages(
-            job.exchange, job.endpoint_rest, job.symbols, job.timeframe, self._clock, again
+        advice = "run candlecast retrain again to continue"
+        opened = open_pages(
+            job.exchange, job.endpoint_rest, job.symbols, job.timeframe, self._clock, advice
         )
         with self._progress() as progress:
-            supply = HistorySync(job.history, market, self._clock, progress)
-            async with pages_of as pages:
+            sync = HistorySync(job.history, job.market, self._clock, progress)
+            async with opened as pages:
                 span = self._span(plan.started_ms, pages.grid.timeframe)
-                await supply.complete(pages, job.symbols, span)
+                await sync.fetch_missing(pages, job.symbols, span)
         return replace(plan, from_ms=span.from_ms, until_ms=span.until_ms)
 
-    def _candles(self, plan: _Plan) -> dict[str, pd.DataFrame]:
+    def _candles(self, plan: RetrainPlan) -> dict[str, pd.DataFrame]:
         job, frames = self._job, {}
-        archive = HistoryReader(job.history, MarketKey(job.exchange, job.timeframe))
+        archive = HistoryReader(job.history, job.market)
         try:
             for symbol in job.symbols:
-                # Not all symbols at once: as objects, candles take ten times as much memory.
+                # One symbol at a time: candle objects take ten times the memory of a frame.
                 if known := self._known(archive, symbol, plan):
                     frames[symbol] = frame_of(known, job.timeframe)
-                    self._say_filled(symbol, known)
+                    self._log_filled(symbol, known)
         finally:
             archive.close()
-        lacking = [symbol for symbol in job.symbols if symbol not in frames]
-        if lacking and (not frames or not job.leave_out):
-            msg = f"there are no {job.timeframe.text} candles of {', '.join(lacking)} in that time"
+        missing = [symbol for symbol in job.symbols if symbol not in frames]
+        if missing and (not frames or not job.leave_out):
+            msg = f"there are no {job.timeframe.text} candles of {', '.join(missing)} in that time"
             raise CandlecastError(msg)
         return frames
 
-    def _say_filled(self, symbol: str, known: Sequence[Candle]) -> None:
+    def _log_filled(self, symbol: str, known: Sequence[Candle]) -> None:
+        """Log the share of filled candles, as a warning above `model.max_filled`.
+
+        Unlike `train`, this does not refuse the symbol: the exchange had no trades in these
+        periods, the daemon forecasts from the same filled candles, and it cannot serve a model
+        that lacks one of its symbols.
+        """
         job = self._job
-        own = [candle.open_ms for candle in known if not candle.filled]
-        line, share = filled_share(own or [known[0].open_ms], job.timeframe)
+        traded = [candle.open_ms for candle in known if not candle.filled]
+        line, share = filled_share(traded or [known[0].open_ms], job.timeframe)
         level = logging.WARNING if share > job.max_filled else logging.INFO
         log.log(level, "%s %s: %s", symbol, job.timeframe.text, line)
 
-    def _known(self, archive: HistoryReader, symbol: str, plan: _Plan) -> list[Candle]:
+    def _known(self, archive: HistoryReader, symbol: str, plan: RetrainPlan) -> list[Candle]:
         revisions = archive.revisions(symbol, plan.from_ms, plan.until_ms)
         return candles_as_of(revisions, plan.known_ms)
 
-    def _train(self, plan: _Plan, candles: Mapping[str, pd.DataFrame]) -> str:
+    def _train(self, plan: RetrainPlan, candles: Mapping[str, pd.DataFrame]) -> str:
         job = self._job
-        # A market may be younger than the span, or have been closed at its end.
+        # A market may be younger than the span, or closed at its end.
         cut = job.cut(rows_of(candles))
         if job.leave_out:
             candles = long_enough(candles, cut, job.lookback, job.warmup)
         trained = train_challenger(
-            job.config, candles, job.timeframe, cut, job.folder, self._step_aside
+            job.config, candles, job.timeframe, cut, job.folder, self._yield_cpu
         )
         return self._registry.write(bundle_parts(trained, job.folder, plan.started_ms))
 
@@ -319,32 +187,32 @@ class _Run:
         challenger, champion = registry.open(version), self._champion()
         now_ms = self._clock.wall_ms()
         if champion is not None and champion.version == version:
-            # A run that was cut after promoting it left no more to be done than to say so.
-            return _status(now_ms, version, self._decided(version))
+            # An interrupted run has already promoted it; only the status is missing.
+            return _status(now_ms, version, self._decision(version))
         with self._progress() as progress:
 
-            def judging(symbol: str, done: int, total: int) -> None:
+            def on_progress(symbol: str, done: int, total: int) -> None:
                 progress.update(symbol, done, total)
-                self._step_aside()
+                self._yield_cpu()
 
-            judged = judge(challenger, champion, candles, job.gate, now_ms, judging)
+            judged = judge(challenger, champion, candles, job.gate, now_ms, on_progress)
         page = Page(challenger, champion, judged, candles, job.gate, job.calibration)
         write_report(page, registry.report(version))
         try:
             registry.apply_decision(_entry(now_ms, version, champion, judged.decision))
         except Overtaken as error:
-            log.info("%s: it is judged again", error)
+            log.info("%s: the challenger is judged again", error)
             return self._judge(version, candles)
-        # A trial takes longer than a few nights; without its challenger it would be for nothing.
+        # A live trial takes several nights and needs its challenger.
         trial = TrialFiles(job.state / FOLDER).current()
         registry.prune(job.keep, None if trial is None else trial.challenger)
         return _status(now_ms, version, judged.decision)
 
-    def _decided(self, version: str) -> Decision:
-        made = [entry.gate for entry in self._registry.decisions() if entry.version == version]
-        gate = made[-1] if made else None
+    def _decision(self, version: str) -> Decision:
+        gates = [entry.gate for entry in self._registry.decisions() if entry.version == version]
+        gate = gates[-1] if gates else None
         if gate is None:
-            (self._job.folder / _PLAN).unlink()
+            discard_plan(self._job.folder)
             msg = f"model {version} was promoted by hand while it was being judged"
             raise CandlecastError(msg)
         return gate
@@ -383,17 +251,3 @@ def _status(now_ms: int, version: str, decision: Decision) -> RetrainStatus:
         gain=decision.gain,
         standard_error=decision.standard_error,
     )
-
-
-def check_span(days: float, gate_days: float, keep_days: float) -> None:
-    """Refuse spans that cannot hold what they must.
-
-    Raises:
-        ConfigError: naming the settings.
-    """
-    if not gate_days < days <= keep_days:
-        msg = (
-            f"retrain.days {days:g} must be more than registry.gate_days {gate_days:g} and at most "
-            f"history.keep_days {keep_days:g}"
-        )
-        raise ConfigError(msg)

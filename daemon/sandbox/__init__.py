@@ -1,6 +1,6 @@
-"""An exchange and a broker of one's own: real protocols, recorded candles, loopback only."""
+"""Run a simulated exchange and an MQTT broker on loopback, with recorded candles."""
 
 from typing import Final
 
 EXCHANGES: Final = ("binance", "okx", "bybit", "kraken")
-"""Whose protocols the sandbox exchange speaks, by ccxt id."""
+"""ccxt ids of the exchanges that can be simulated."""

@@ -1,6 +1,6 @@
-"""The sandbox exchange as its own process.
+"""Run the simulated exchange as a process of its own.
 
-Prints its addresses as one JSON line when it is ready, and ends on SIGTERM or SIGINT.
+It prints its addresses as one line of JSON when it is ready, and ends on SIGTERM or SIGINT.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import orjson
 
 from daemon.runtime.clock import SystemClock
 from daemon.sandbox import EXCHANGES
-from daemon.sandbox.exchange import Behaviour, SandboxExchange, finest
+from daemon.sandbox.exchange import Behaviour, SandboxExchange, shortest_timeframe
 from daemon.sandbox.market import Faults
-from daemon.sandbox.recording import RECORDING_15M, Tape, build_tape, load_recording
+from daemon.sandbox.recording import RECORDING_15M, Playback, build_playback, load_recording
 from model.core.candle import Timeframe
 from model.core.errors import CandlecastError
 from model.files.csv_reader import FileRules
@@ -29,62 +29,81 @@ from model.files.csv_reader import FileRules
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m daemon.sandbox", description=__doc__)
     default = Behaviour()
-    parser.add_argument("--exchange", choices=EXCHANGES, default=EXCHANGES[0])
-    parser.add_argument("--timeframe", help="grid of the candles (default: the exchange's finest)")
-    parser.add_argument("--symbols", type=int, default=4, help="S00/USDT, S01/USDT …")
-    parser.add_argument("--history", type=int, default=1_500, help="candles before the start")
-    parser.add_argument("--origin-ms", type=int, help="opening of the first candle, instead")
-    parser.add_argument("--data", type=Path, default=RECORDING_15M, help="recorded candles, CSV")
-    parser.add_argument("--slice-rows", type=int, default=3_600, help="candles until it repeats")
-    parser.add_argument("--updates", type=int, default=default.updates)
-    parser.add_argument("--close-delay-ms", type=float, default=default.close_delay_s * 1e3)
-    parser.add_argument("--close-jitter-ms", type=float, default=default.close_jitter_s * 1e3)
-    parser.add_argument("--seed", type=int, default=default.seed)
-    parser.add_argument("--max-streams", type=int, default=default.max_streams)
-    parser.add_argument("--every", type=int, default=1, help="candles, of which one is streamed")
-    parser.add_argument("--ping-interval-s", type=float, default=default.ping_interval_s)
-    parser.add_argument("--rest-port", type=int, default=0)
-    parser.add_argument("--ws-port", type=int, default=0)
-    parser.add_argument(
-        "--bursts", type=Path, help="file for a line per closing burst: open ms, monotonic ns"
+    add = parser.add_argument
+    add("--exchange", choices=EXCHANGES, default=EXCHANGES[0], help="ccxt id (default: binance)")
+    add("--timeframe", help="timeframe of the candles (default: the exchange's shortest)")
+    add("--symbols", type=int, default=4, help="number of symbols: S00/USDT, S01/USDT …")
+    add("--history", type=int, default=1_500, help="number of candles before the start")
+    add("--origin-ms", type=int, help="opening of the first candle; replaces --history")
+    add("--data", type=Path, default=RECORDING_15M, help="CSV file of recorded candles")
+    add("--slice-rows", type=int, default=3_600, help="candles before a symbol repeats")
+    add("--updates", type=int, default=default.updates, help="forming updates per candle")
+    add(
+        "--close-delay-ms",
+        type=float,
+        default=default.close_delay_s * 1e3,
+        help="from the boundary to the closing messages",
+    )
+    add(
+        "--close-jitter-ms",
+        type=float,
+        default=default.close_jitter_s * 1e3,
+        help="largest random addition to that delay",
+    )
+    add("--seed", type=int, default=default.seed, help="of the random delay")
+    add("--max-streams", type=int, default=default.max_streams, help="streams per connection")
+    add("--every", type=int, default=1, metavar="N", help="stream only every Nth candle")
+    add(
+        "--ping-interval-s",
+        type=float,
+        default=default.ping_interval_s,
+        help="seconds between ping frames",
+    )
+    add("--rest-port", type=int, default=0, help="default: a free port")
+    add("--ws-port", type=int, default=0, help="default: a free port")
+    add(
+        "--bursts",
+        type=Path,
+        metavar="FILE",
+        help="write a line per burst of closing messages: opening (Unix ms), monotonic time (ns)",
     )
     return parser.parse_args()
 
 
-def _tape(args: argparse.Namespace) -> Tape:
-    timeframe = Timeframe.parse(args.timeframe or finest(args.exchange))
+def _playback(args: argparse.Namespace) -> Playback:
+    timeframe = Timeframe.parse(args.timeframe or shortest_timeframe(args.exchange))
     origin_ms = args.origin_ms
     if origin_ms is None:
         origin_ms = timeframe.floor(SystemClock().wall_ms()) - args.history * timeframe.ms
-    return build_tape(
+    return build_playback(
         args.symbols,
         timeframe,
         origin_ms,
-        recording=load_recording(args.data, FileRules(report=_note)),
+        recording=load_recording(args.data, FileRules(report=_print_error)),
         slice_rows=args.slice_rows,
     )
 
 
-def _note(line: str) -> None:
+def _print_error(line: str) -> None:
     sys.stderr.write(f"{line}\n")
 
 
-def _sparing(
-    faults: Faults, note: Callable[[int], None], step_ms: int, every: int
+def _stream_every(
+    faults: Faults, log_burst: Callable[[int], None], step_ms: int, every: int
 ) -> Callable[[int], None]:
-    """Notes the candles that are streamed, and keeps the exchange silent between them."""
+    """Return an ``on_closing`` that logs streamed candles and silences all but every Nth one."""
 
     def on_closing(open_ms: int) -> None:
         if not faults.silent:
-            note(open_ms)
+            log_burst(open_ms)
         faults.silent = (open_ms // step_ms + 1) % every > 0
 
     return on_closing
 
 
 @contextmanager
-def _noting(path: Path | None) -> Iterator[Callable[[int], None]]:
-    """Writes down when each closing burst begins, where somebody wants to know."""
+def _burst_log(path: Path | None) -> Iterator[Callable[[int], None]]:
+    """Open a log of when each burst of closing messages begins; do nothing without a path."""
     if path is None:
         yield lambda open_ms: None  # noqa: ARG005
         return
@@ -93,10 +112,10 @@ def _noting(path: Path | None) -> Iterator[Callable[[int], None]]:
         yield lambda open_ms: print(open_ms, round(clock.monotonic() * 1e9), file=file)
 
 
-async def _run(args: argparse.Namespace, tape: Tape) -> None:
-    ended = asyncio.Event()
+async def _run(args: argparse.Namespace, playback: Playback) -> None:
+    stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, ended.set)
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
     behaviour = Behaviour(
         updates=args.updates,
         close_delay_s=args.close_delay_ms / 1e3,
@@ -108,38 +127,38 @@ async def _run(args: argparse.Namespace, tape: Tape) -> None:
         ws_port=args.ws_port,
     )
     async with AsyncExitStack() as stack:
-        faults, note = Faults(), stack.enter_context(_noting(args.bursts))
+        faults, log_burst = Faults(), stack.enter_context(_burst_log(args.bursts))
         exchange = await stack.enter_async_context(
             SandboxExchange(
-                tape,
+                playback,
                 name=args.exchange,
                 behaviour=behaviour,
                 faults=faults,
-                on_closing=_sparing(faults, note, tape.timeframe.ms, args.every),
+                on_closing=_stream_every(faults, log_burst, playback.timeframe.ms, args.every),
             )
         )
         ready = {
             "rest_url": exchange.rest_url,
             "ws_url": exchange.ws_url,
-            "timeframe": tape.timeframe.text,
-            "origin_ms": tape.origin_ms,
-            "slice_rows": tape.slice_rows,
-            "symbols": tape.symbols,
+            "timeframe": playback.timeframe.text,
+            "origin_ms": playback.origin_ms,
+            "slice_rows": playback.slice_rows,
+            "symbols": playback.symbols,
         }
-        # Looking for garbage among all that stays would hold up a burst, which a client is then
-        # thought to be slow in.
+        # A garbage collection of the permanent objects would delay a burst, and measurements would
+        # attribute the delay to the client.
         gc.collect()
         gc.freeze()
         sys.stdout.write(orjson.dumps(ready).decode() + "\n")
         sys.stdout.flush()
-        await ended.wait()
+        await stop.wait()
 
 
 def main() -> int:
-    """Run until told to stop; 0 after a clean end, 1 after a refusal."""
+    """Run until SIGTERM or SIGINT; return the exit code, 0 or 1."""
     try:
         args = _arguments()
-        asyncio.run(_run(args, _tape(args)))
+        asyncio.run(_run(args, _playback(args)))
     except CandlecastError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code

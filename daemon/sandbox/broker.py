@@ -1,7 +1,7 @@
-"""An MQTT 5 broker of one's own in a child process, for demo and trials.
+"""Run an MQTT 5 broker in a child process, for the demo.
 
-What it is (rumqttd in the ``iotcore`` package) sets its bounds: no access control, no MQTT 3.1.1
-on this listener, and a client of another version sees a time-out. Use Mosquitto for real work.
+The broker is rumqttd from the ``iotcore`` package. It has no access control, and a client of
+MQTT 3.1.1 gets no answer. Use Mosquitto in production.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from model.core.errors import BrokerError
 
 _HOST: Final = "127.0.0.1"
 
-# The segment settings bound what the broker keeps of every message ever published; its defaults
-# keep 100 segments of 100 MiB per topic.
+# The segment settings bound the memory for published messages; the defaults keep 100 segments of
+# 100 MiB per topic.
 _TOML: Final = """\
 id = 0
 
@@ -44,17 +44,17 @@ dynamic_filters = true
 
 
 class EmbeddedBroker:
-    """Context manager; inside it an MQTT 5 broker accepts connections on loopback.
+    """Context manager that runs an MQTT 5 broker on loopback.
 
     Entering takes some 0.2 s and blocks: call it off the event loop.
 
     Attributes:
         host: always 127.0.0.1.
-        port: picked by the system unless given.
+        port: chosen by the system unless given.
     """
 
     def __init__(self, port: int = 0) -> None:
-        """Prepare a broker on ``port``; 0 picks a free one."""
+        """Prepare a broker on ``port``; 0 selects a free port."""
         self.host = _HOST
         self.port = port or _free_port()
         self._folder: tempfile.TemporaryDirectory[str] | None = None
@@ -63,21 +63,21 @@ class EmbeddedBroker:
     @property
     def pid(self) -> int:
         """Process id of the running child."""
-        # The package keeps the process to itself and offers no other way to it.
+        # The package offers no public access to its process.
         return int(self._broker._process.pid)  # type: ignore[union-attr]  # noqa: SLF001
 
     def __enter__(self) -> Self:
-        """Start the child process and wait until it listens.
+        """Start the child process and wait until it accepts connections.
 
         Raises:
-            BrokerError: the port is taken, or the broker does not come up.
+            BrokerError: the port is taken, or the broker does not start.
         """
         self._folder = tempfile.TemporaryDirectory(prefix="candlecast-broker-")
         config = Path(self._folder.name) / "broker.toml"
         config.write_text(_TOML.format(host=self.host, port=self.port))
-        # Ctrl-C goes to the whole foreground group; the broker must outlive the daemon's farewell.
-        # A blocked signal stays blocked in the child, which has no other way to be told.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        # Ctrl-C signals the whole foreground group, but the broker must still accept the daemon's
+        # last messages. The child inherits the blocked signal; it has no option to ignore it.
+        previous_mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             self._broker = Broker(config_path=str(config))
             self._broker.start()
@@ -86,7 +86,7 @@ class EmbeddedBroker:
             msg = f"the embedded broker did not start on {self.host}:{self.port}: {error}"
             raise BrokerError(msg) from None
         finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            signal.pthread_sigmask(signal.SIG_SETMASK, previous_mask)
         return self
 
     def __exit__(self, *error: object) -> None:

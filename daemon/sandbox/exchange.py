@@ -1,4 +1,8 @@
-"""An exchange of one's own, on loopback sockets, playing recorded candles."""
+"""Simulate an exchange on loopback sockets that plays recorded candles.
+
+Written by hand because no library simulates the candle streams and REST addresses of these
+exchanges, and their test networks can neither be reached offline nor be made to fail on purpose.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +18,12 @@ from websockets.asyncio.server import serve
 
 from daemon.runtime.clock import Clock, SystemClock
 from daemon.sandbox.market import Faults, Kline, Market
-from daemon.sandbox.protocols.base import Dialect, Messages, Update
+from daemon.sandbox.protocols.base import CandleUpdate, ExchangeProtocol, Messages
 from daemon.sandbox.protocols.binance import Binance
 from daemon.sandbox.protocols.bybit import Bybit
 from daemon.sandbox.protocols.kraken import Kraken
 from daemon.sandbox.protocols.okx import Okx
-from daemon.sandbox.recording import Tape
+from daemon.sandbox.recording import Playback
 from daemon.sandbox.rest_server import RestApi
 from daemon.sandbox.websocket_server import StreamServer
 
@@ -27,30 +31,30 @@ _HOST: Final = "127.0.0.1"
 _PONG_TIMEOUT_S: Final = 60.0
 _HEARTBEAT_S: Final = 1.0
 
-DIALECTS: Final[dict[str, type[Dialect]]] = {
-    dialect.name: dialect for dialect in (Binance, Okx, Bybit, Kraken)
+PROTOCOLS: Final[dict[str, type[ExchangeProtocol]]] = {
+    protocol.name: protocol for protocol in (Binance, Okx, Bybit, Kraken)
 }
-"""The protocols that a sandbox exchange can speak, by ccxt id."""
+"""Protocol class by ccxt id."""
 
 
-def finest(name: str) -> str:
+def shortest_timeframe(name: str) -> str:
     """The shortest ccxt timeframe of exchange ``name``."""
-    return next(iter(DIALECTS[name].intervals))
+    return next(iter(PROTOCOLS[name].intervals))
 
 
 @dataclass(frozen=True)
 class Behaviour:
-    """How the exchange behaves when nothing is wrong.
+    """Timing and limits of the exchange without faults.
 
     Attributes:
         updates: forming updates of each candle, spread evenly before its close.
-        close_delay_s: from the boundary to the closing messages, seconds.
-        close_jitter_s: up to so many seconds more, drawn once per candle.
-        seed: of that draw.
-        max_streams: streams of one connection, where the exchange limits them.
-        ping_interval_s: between ping frames, where the exchange sends them, seconds.
-        rest_port: 0 lets the system pick.
-        ws_port: 0 lets the system pick.
+        close_delay_s: seconds from the boundary to the closing messages.
+        close_jitter_s: largest random addition to that delay, seconds, drawn once per candle.
+        seed: of the random number generator for the jitter.
+        max_streams: streams per connection, for exchanges that limit them.
+        ping_interval_s: seconds between ping frames, for exchanges that send them.
+        rest_port: port of the REST server; 0 selects a free port.
+        ws_port: port of the websocket server; 0 selects a free port.
     """
 
     updates: int = 3
@@ -64,20 +68,20 @@ class Behaviour:
 
 
 class SandboxExchange:
-    """Async context manager; inside it the exchange is open and candles close on the grid.
+    """Async context manager that serves an exchange whose candles close on the time grid.
 
     Attributes:
-        name: ccxt id of the exchange that it passes for.
+        name: ccxt id of the simulated exchange.
         rest_url: e.g. ``http://127.0.0.1:40001``.
         ws_url: e.g. ``ws://127.0.0.1:40002``.
-        faults: what goes wrong on purpose.
-        streams: the websocket side, with its counters and ways to break connections.
-        rest: the REST side, with its counter.
+        faults: injected faults.
+        streams: websocket server, with counters and methods that break connections.
+        rest: REST server, with request counters.
     """
 
     def __init__(
         self,
-        tape: Tape,
+        playback: Playback,
         *,
         name: str = "binance",
         clock: Clock | None = None,
@@ -85,26 +89,32 @@ class SandboxExchange:
         faults: Faults | None = None,
         on_closing: Callable[[int], None] = lambda open_ms: None,  # noqa: ARG005
     ) -> None:
-        """Prepare to play ``tape`` by ``clock`` as exchange ``name``; nothing listens yet.
+        """Prepare the servers; nothing listens yet.
 
-        ``on_closing`` is told the opening time (Unix ms) of candles whose closing messages are
-        about to be sent, before the first byte leaves.
+        Args:
+            playback: candles to stream.
+            name: ccxt id of the exchange to simulate.
+            clock: decides when candles form and close; the system clock when None.
+            behaviour: timing and limits; the defaults when None.
+            faults: injected faults; none when None.
+            on_closing: called with the opening time (Unix milliseconds) of the candles whose
+                closing messages are sent next, before the first byte leaves.
 
         Raises:
-            CandlecastError: that exchange has no candles of the tape's length.
+            CandlecastError: that exchange has no candles of the playback's timeframe.
         """
         self.name = name
-        self.tape = tape
+        self.playback = playback
         self.faults = faults or Faults()
         self.rest_url = ""
         self.ws_url = ""
         self._clock = clock or SystemClock()
         self._on_closing = on_closing
         self._behaviour = behaviour or Behaviour()
-        self._market = Market(tape, self.faults)
-        self._dialect = DIALECTS[name](self._market, self._behaviour.max_streams)
-        self.rest = RestApi(self._dialect, self._clock)
-        self.streams = StreamServer(self._dialect, self._clock)
+        self._market = Market(playback, self.faults)
+        self._protocol = PROTOCOLS[name](self._market, self._behaviour.max_streams)
+        self.rest = RestApi(self._protocol, self._clock)
+        self.streams = StreamServer(self._protocol, self._clock)
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -112,11 +122,13 @@ class SandboxExchange:
         async with AsyncExitStack() as stack:
             await self._listen(stack)
             group = await stack.enter_async_context(asyncio.TaskGroup())
-            player = group.create_task(self._play(), name="sandbox candles")
-            stack.callback(player.cancel)
-            if (heartbeat := self._dialect.heartbeat) is not None:
-                beating = group.create_task(self._beat(heartbeat), name="sandbox heartbeats")
-                stack.callback(beating.cancel)
+            stream_task = group.create_task(self._stream_candles(), name="sandbox candles")
+            stack.callback(stream_task.cancel)
+            if (heartbeat := self._protocol.heartbeat) is not None:
+                heartbeat_task = group.create_task(
+                    self._send_heartbeats(heartbeat), name="sandbox heartbeats"
+                )
+                stack.callback(heartbeat_task.cancel)
             self._stack = stack.pop_all()
         return self
 
@@ -127,7 +139,7 @@ class SandboxExchange:
     def ban(self, status: int, seconds: float, *, handshakes: bool = False) -> None:
         """Answer every REST request with ``status`` (418 or 429) for ``seconds``.
 
-        With ``handshakes``, new websocket connections too; those that are open live on.
+        With ``handshakes``, also refuse new websocket connections; open ones stay open.
         """
         self.faults.no_handshakes = handshakes
         self.faults.ban_status = status
@@ -145,10 +157,10 @@ class SandboxExchange:
                 _HOST,
                 self._behaviour.ws_port,
                 process_request=self.streams.refuse_path,
-                # Deflating a burst would cost more than everything else it needs together.
+                # Compressing a burst would cost more than all its other work.
                 compression=None,
                 ping_interval=self._behaviour.ping_interval_s
-                if self._dialect.ping_frames
+                if self._protocol.ping_frames
                 else None,
                 ping_timeout=_PONG_TIMEOUT_S,
                 close_timeout=1.0,
@@ -156,54 +168,54 @@ class SandboxExchange:
         )
         self.ws_url = f"ws://{_HOST}:{next(iter(server.sockets)).getsockname()[1]}"
 
-    async def _play(self) -> None:
-        draw = random.Random(self._behaviour.seed)  # noqa: S311 - a repeatable delay, no secret
-        step = self.tape.timeframe.ms
-        grid = self.tape.timeframe.with_boundary(self.tape.origin_ms)
-        open_ms = max(grid.floor(self._clock.wall_ms()), self.tape.origin_ms)
+    async def _stream_candles(self) -> None:
+        jitter = random.Random(self._behaviour.seed)  # noqa: S311 - a repeatable delay, no secret
+        step = self.playback.timeframe.ms
+        grid = self.playback.timeframe.with_boundary(self.playback.origin_ms)
+        open_ms = max(grid.floor(self._clock.wall_ms()), self.playback.origin_ms)
         while True:
-            self.streams.latest_ms = open_ms + step - 1
+            self.streams.max_time_ms = open_ms + step - 1
             for update in range(1, self._behaviour.updates + 1):
                 fraction = update / (self._behaviour.updates + 1)
-                waited = await self._until(open_ms + fraction * step)
-                # One whose time has passed says less than the next; past the close it would lie.
+                waited = await self._sleep_until(open_ms + fraction * step)
+                # Skip a late update; after the close it would show an older state as new.
                 if waited and self._clock.wall_ms() < open_ms + step:
-                    self._burst(open_ms, fraction)
+                    self._send_burst(open_ms, fraction)
             delay_s = self._behaviour.close_delay_s + self.faults.close_delay_s
-            delay_s += draw.uniform(0, self._behaviour.close_jitter_s)
-            await self._until(open_ms + step + 1_000 * delay_s)
+            delay_s += jitter.uniform(0, self._behaviour.close_jitter_s)
+            await self._sleep_until(open_ms + step + 1_000 * delay_s)
             if not self.faults.unclosed:
-                self._burst(open_ms, 1.0)
+                self._send_burst(open_ms, 1.0)
             self._on_closing(open_ms)
             open_ms += step
 
-    async def _until(self, at_ms: float) -> bool:
-        """Wait for ``at_ms``; False when it had already passed."""
+    async def _sleep_until(self, at_ms: float) -> bool:
+        """Wait for ``at_ms``; return False if it had already passed."""
         waited = False
-        # Asked again after every sleep: sleeping follows the monotonic clock, candles the wall.
+        # Checked after every sleep: sleep uses the monotonic clock, candles the wall clock.
         while (left_ms := at_ms - self._clock.wall_ms()) > 0:
             await self._clock.sleep(left_ms / 1_000)
             waited = True
         return waited
 
-    def _burst(self, open_ms: int, fraction: float) -> None:
+    def _send_burst(self, open_ms: int, fraction: float) -> None:
         if not self.faults.silent:
-            self.streams.burst(self._messages(open_ms, fraction))
+            self.streams.send_burst(self._messages_by_topic(open_ms, fraction))
 
-    def _messages(self, open_ms: int, fraction: float) -> Messages:
+    def _messages_by_topic(self, open_ms: int, fraction: float) -> Messages:
         now_ms = self._clock.wall_ms()
-        made: dict[str, list[bytes]] = {}
+        cache: dict[str, list[bytes]] = {}
 
-        def messages(name: str) -> list[bytes]:
-            if name not in made:
-                made[name] = self._events(name, open_ms, fraction, now_ms)
-            return made[name]
+        def cached(topic: str) -> list[bytes]:
+            if topic not in cache:
+                cache[topic] = self._messages_of(topic, open_ms, fraction, now_ms)
+            return cache[topic]
 
-        return messages
+        return cached
 
-    def _events(self, topic: str, open_ms: int, fraction: float, now_ms: int) -> list[bytes]:
-        symbol = self._dialect.subscribable(topic)
-        if symbol is None or (key := (symbol, open_ms)) in self.faults.unsaid:
+    def _messages_of(self, topic: str, open_ms: int, fraction: float, now_ms: int) -> list[bytes]:
+        symbol = self._protocol.subscribable(topic)
+        if symbol is None or (key := (symbol, open_ms)) in self.faults.not_streamed:
             return []
         closed = fraction >= 1.0
         versions = [False]
@@ -211,28 +223,31 @@ class SandboxExchange:
             versions.append(False)
         if closed and key in self.faults.revised:
             versions.append(True)
-        states = [self._told(symbol, open_ms, fraction, revised=r) for r in versions]
-        goes_on = closed and self._dialect.goes_on
-        following = self._following(symbol, open_ms, now_ms) if goes_on else None
-        return self._dialect.events(symbol, Update(tuple(states), closed, following, now_ms))
+        states = [self._streamed_kline(symbol, open_ms, fraction, revised=r) for r in versions]
+        sends_next = closed and self._protocol.sends_next_on_close
+        next_kline = self._next_kline(symbol, open_ms, now_ms) if sends_next else None
+        update = CandleUpdate(tuple(states), closed, next_kline, now_ms)
+        return self._protocol.candle_messages(symbol, update)
 
-    def _following(self, symbol: str, open_ms: int, now_ms: int) -> Kline | None:
-        """The candle after the one that opened at ``open_ms``, as far as it has come."""
-        step = self.tape.timeframe.ms
+    def _next_kline(self, symbol: str, open_ms: int, now_ms: int) -> Kline | None:
+        """The candle after the one that opened at ``open_ms``, in its current state."""
+        step = self.playback.timeframe.ms
         next_ms = open_ms + step
-        if (symbol, next_ms) in self.faults.unsaid:
+        if (symbol, next_ms) in self.faults.not_streamed:
             return None
-        begun = min(max(now_ms - next_ms, 1), step - 1) / step
-        return self._told(symbol, next_ms, begun, revised=False)
+        fraction = min(max(now_ms - next_ms, 1), step - 1) / step
+        return self._streamed_kline(symbol, next_ms, fraction, revised=False)
 
-    def _told(self, symbol: str, open_ms: int, fraction: float, *, revised: bool) -> Kline:
-        """A candle as the stream tells it."""
+    def _streamed_kline(
+        self, symbol: str, open_ms: int, fraction: float, *, revised: bool
+    ) -> Kline:
+        """A candle as the stream shows it, with a faulty volume if one is injected."""
         kline = self._market.kline(symbol, open_ms, fraction, revised=revised)
-        if (other := self.faults.stream_volume) is None:
+        if (fake_volume := self.faults.stream_volume) is None:
             return kline
-        return kline._replace(ohlcv=kline.ohlcv._replace(volume=other(kline)))
+        return kline._replace(ohlcv=kline.ohlcv._replace(volume=fake_volume(kline)))
 
-    async def _beat(self, heartbeat: bytes) -> None:
+    async def _send_heartbeats(self, heartbeat: bytes) -> None:
         while True:
             await self._clock.sleep(_HEARTBEAT_S)
-            self.streams.beat(heartbeat)
+            self.streams.send_heartbeat(heartbeat)

@@ -1,7 +1,6 @@
-"""What the sandbox exchange knows at an instant, whatever protocol it speaks.
+"""Compute the candles of the simulated exchange at a given time, with injected faults.
 
-Pure: every answer takes the time as an argument. REST and websocket both ask here, so they can
-never disagree.
+Pure: the time is an argument. The REST and the websocket server both use it, so that they agree.
 """
 
 from __future__ import annotations
@@ -10,37 +9,36 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from daemon.sandbox.recording import Tape
+from daemon.sandbox.recording import Playback
 from model.core.candle import Ohlcv
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 _TRADES_PER_CANDLE: Final = 100_000
-"""Trade ids reserved per candle, so that a later candle's ids are higher."""
+"""Trade ids reserved per candle, so that later candles have higher ids."""
 _TRADES_PER_UNIT: Final = 10.0
 
 
 @dataclass
 class Faults:
-    """What goes wrong on purpose. Tests change it while the exchange runs.
+    """Injected faults. Tests change them while the exchange runs.
 
-    Candles are named by (ccxt symbol, opening in Unix milliseconds).
+    Candles are identified by (ccxt symbol, opening time in Unix milliseconds).
 
     Attributes:
-        silent: connections live and answer, but no candle is streamed.
-        unclosed: no closing message is streamed; what forms is.
+        silent: connections stay open and answer requests, but no candle is streamed.
+        unclosed: forming updates are streamed, but no closing message.
         close_delay_s: seconds added to the delay of every closing message.
-        skipped: candles of which the stream says nothing; REST has them.
-        untraded: candles without a trade, which neither stream nor REST mentions.
+        skipped: candles that REST returns but the stream leaves out.
+        untraded: candles without a trade, which neither the stream nor REST contains.
         duplicated: candles whose closing message is streamed twice.
         revised: candles whose close changes after the closing message, to the given price.
-        ban_status: HTTP status (418 or 429) of every REST answer until ``ban_until_ms``.
-        ban_until_ms: end of that ban, Unix milliseconds.
-        no_handshakes: the ban answers new websocket connections too.
-        delisted: symbols that cannot be subscribed to and of which nothing more is told; whoever
-            asks for the list of markets does not find them.
-        stream_volume: what updates of the stream say instead of the volume.
+        ban_status: HTTP status (418 or 429) of every REST response until ``ban_until_ms``.
+        ban_until_ms: end of the ban, Unix milliseconds.
+        no_handshakes: the ban also applies to new websocket connections.
+        delisted: symbols that are not listed, streamed or open to subscriptions.
+        stream_volume: computes the volume that the stream shows; None keeps the true one.
     """
 
     silent: bool = False
@@ -57,24 +55,24 @@ class Faults:
     stream_volume: Callable[[Kline], float] | None = None
 
     @property
-    def unsaid(self) -> set[tuple[str, int]]:
-        """Candles of which the stream says nothing."""
+    def not_streamed(self) -> set[tuple[str, int]]:
+        """Candles that the stream leaves out."""
         return self.skipped | self.untraded if self.untraded else self.skipped
 
     def retry_after_s(self, now_ms: int) -> str:
-        """The rest of the ban as its header tells it, whole seconds."""
+        """The remaining time of the ban in whole seconds, for the `Retry-After` header."""
         return str(-(-(self.ban_until_ms - now_ms) // 1_000))
 
 
 class Kline(NamedTuple):
-    """One candle with all that exchanges report about it.
+    """One candle with every field that exchanges report.
 
     Attributes:
         open_ms: opening, Unix milliseconds.
         close_ms: last millisecond of the candle.
         ohlcv: prices and volume.
-        first_id: id of the first trade, -1 when there was none.
-        last_id: id of the last trade, -1 when there was none.
+        first_id: id of the first trade; -1 without trades.
+        last_id: id of the last trade; -1 without trades.
         trades: number of trades.
     """
 
@@ -87,58 +85,58 @@ class Kline(NamedTuple):
 
     @property
     def quote_volume(self) -> float:
-        """Volume in quote currency, at the middle of the candle's range."""
+        """Volume in quote currency, computed with the middle of the candle's range."""
         return self.ohlcv.volume * self.middle
 
     @property
     def middle(self) -> float:
-        """The middle of the candle's range, which stands for its average price."""
+        """The middle of the candle's range, used as its average price."""
         return (self.ohlcv.high + self.ohlcv.low) / 2
 
 
 class Market:
-    """The listed symbols and their candles as of any instant."""
+    """The listed symbols and their candles at any time."""
 
-    def __init__(self, tape: Tape, faults: Faults) -> None:
-        """Trade what ``tape`` plays, with ``faults`` applied."""
-        self.tape = tape
+    def __init__(self, playback: Playback, faults: Faults) -> None:
+        """Serve the candles of ``playback`` with ``faults`` applied."""
+        self.playback = playback
         self.faults = faults
 
     @property
     def listed(self) -> list[str]:
-        """The ccxt symbols that can be traded now."""
-        return [symbol for symbol in self.tape.symbols if symbol not in self.faults.delisted]
+        """The ccxt symbols that are not delisted."""
+        return [symbol for symbol in self.playback.symbols if symbol not in self.faults.delisted]
 
     def kline(self, symbol: str, open_ms: int, fraction: float, *, revised: bool) -> Kline:
-        """The candle after ``fraction`` of its time; with ``revised``, a correction shows.
+        """The candle after ``fraction`` (0 to 1) of its time, revised if ``revised`` is set.
 
         Raises:
             KeyError: unknown symbol.
             ValueError: no candle opens at ``open_ms``.
         """
-        ohlcv = self.tape.forming(symbol, open_ms, fraction)
+        ohlcv = self.playback.forming(symbol, open_ms, fraction)
         if revised and (close := self.faults.revised.get((symbol, open_ms))) is not None:
             high, low = max(ohlcv.high, close), min(ohlcv.low, close)
             ohlcv = ohlcv._replace(high=high, low=low, close=close)
         trades = min(math.ceil(ohlcv.volume * _TRADES_PER_UNIT), _TRADES_PER_CANDLE)
-        first = self.tape.index(open_ms) * _TRADES_PER_CANDLE + 1 if trades else -1
+        first = self.playback.index(open_ms) * _TRADES_PER_CANDLE + 1 if trades else -1
         last = first + trades - 1 if trades else -1
-        close_ms = open_ms + self.tape.timeframe.ms - 1
+        close_ms = open_ms + self.playback.timeframe.ms - 1
         return Kline(open_ms, close_ms, ohlcv, first, last, trades)
 
     def klines(
         self, symbol: str, start_ms: int | None, end_ms: int | None, limit: int, now_ms: int
     ) -> list[Kline]:
-        """Candles as REST lists them: ascending, the last one forming when time has come to it.
+        """Candles as REST returns them: ascending, including the forming one.
 
         Args:
             symbol: ccxt symbol.
-            start_ms: earliest opening; without it the latest ``limit`` candles are listed.
-            end_ms: latest opening.
-            limit: at most so many.
+            start_ms: earliest opening time; None returns the latest ``limit`` candles.
+            end_ms: latest opening time; None sets no bound.
+            limit: maximum number of candles.
             now_ms: Unix milliseconds.
         """
-        step, origin = self.tape.timeframe.ms, self.tape.origin_ms
+        step, origin = self.playback.timeframe.ms, self.playback.origin_ms
         last = (min(now_ms, now_ms if end_ms is None else end_ms) - origin) // step
         first = 0
         if start_ms is not None:

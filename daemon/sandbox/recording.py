@@ -1,8 +1,8 @@
-"""Recorded candles replayed on a time grid.
+"""Load recorded candles and replay them on a time grid.
 
-The recordings in ``daemon/sandbox/data`` are derived from Binance spot data; their licence lies
-beside them. Which length the recorded candles had does not matter here: row after row becomes
-candle after candle of whatever grid is asked for, one second each in the demo.
+The recordings in ``daemon/sandbox/data`` are derived from Binance spot data; their licence is in
+the same folder. The timeframe of the recording is ignored: each row becomes one candle of the
+requested timeframe, e.g. one second in the demo.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ if TYPE_CHECKING:
 DATA: Final = Path(__file__).parent / "data"
 RECORDING_15M: Final = DATA / "slim_BTCUSDT-15m_2025-01_05.csv.gz"
 
-_DECIMALS: Final = 8
-"""Of volumes, and at most of prices from 0.01 up; smaller prices have as many more as it takes for
-seven significant digits."""
+_MAX_DECIMALS: Final = 8
+"""Decimal places of volumes, and of prices from 0.01 up. Smaller prices have more, for seven
+significant digits."""
 
 
 @dataclass(frozen=True)
 class Recording:
-    """Candles in the order in which they happened.
+    """Candles in order of time.
 
     Attributes:
         ohlcv: float64[rows, 5], prices in quote and volume in base currency.
-        decimals: decimal places that every price can be written in.
+        decimals: decimal places that represent every price exactly.
     """
 
     ohlcv: NDArray[np.float64]
@@ -44,21 +44,21 @@ class Recording:
 
 
 def load_recording(path: Path, rules: FileRules = STRICT) -> Recording:
-    """Read a file of candles as docs/candle-files.md describes; periods without one are left out.
+    """Read a candle file as docs/candle-files.md describes; missing periods are not filled.
 
     Args:
         path: the file.
-        rules: what is done about rows that cannot be used.
+        rules: how invalid rows are handled.
 
     Raises:
-        CandlecastError: not a file of candles, or too many rows cannot be used.
+        CandlecastError: not a candle file, or too many rows are invalid.
     """
     ohlcv = ordered_rows(path, rules).ohlcv
     return Recording(ohlcv, _decimals(ohlcv[:, :4]))
 
 
 def _decimals(prices: NDArray[np.float64]) -> int:
-    most = max(_DECIMALS, 6 - math.floor(math.log10(prices.min())))
+    most = max(_MAX_DECIMALS, 6 - math.floor(math.log10(prices.min())))
     for decimals in range(most):
         if np.array_equal(np.round(prices, decimals), prices):
             return decimals
@@ -66,19 +66,18 @@ def _decimals(prices: NDArray[np.float64]) -> int:
 
 
 @dataclass(frozen=True)
-class Tape:
-    """Every symbol's candles on one grid: pure, the same answer whenever it is asked.
+class Playback:
+    """Every symbol's candles on one time grid. Pure.
 
-    Symbol ``i`` plays the rows from ``starts[i]`` on. Its candle 0 opens at ``origin_ms``: before
-    that the symbol was not listed. After ``slice_rows`` candles the slice starts over, with
-    whatever price jump lies between its last and its first row.
+    Each symbol replays ``slice_rows`` rows from its row in ``starts`` on, then repeats them. The
+    price jumps where the slice repeats.
 
     Attributes:
         recording: the candles shared by all symbols.
         timeframe: length of the candles.
-        origin_ms: opening of every symbol's first candle, Unix milliseconds; the grid begins there.
+        origin_ms: opening of every symbol's first candle, Unix milliseconds; start of the grid.
         starts: first row of each symbol (ccxt symbol to row).
-        slice_rows: candles before a slice starts over.
+        slice_rows: candles before a slice repeats.
     """
 
     recording: Recording
@@ -89,24 +88,24 @@ class Tape:
 
     @property
     def symbols(self) -> tuple[str, ...]:
-        """Every listed ccxt symbol."""
+        """Every ccxt symbol."""
         return tuple(self.starts)
 
     def candle(self, symbol: str, open_ms: int) -> Ohlcv:
-        """The whole candle that opens at ``open_ms``.
+        """The complete candle that opens at ``open_ms``.
 
         Raises:
             KeyError: unknown symbol.
-            ValueError: ``open_ms`` is off the grid or before the listing.
+            ValueError: ``open_ms`` is off the grid or before ``origin_ms``.
         """
         return Ohlcv(*self.recording.ohlcv[self._row(symbol, open_ms)].tolist())
 
     def forming(self, symbol: str, open_ms: int, fraction: float) -> Ohlcv:
-        """The candle as it stands after ``fraction`` (0 to 1) of its time.
+        """The candle's state after ``fraction`` (0 to 1) of its time.
 
-        The price walks in straight lines from the open to the extreme against the candle's
-        direction, to the other extreme and to the close. At 0 nothing was traded, at 1 it is the
-        whole candle.
+        The price moves in straight lines from the open to the extreme against the candle's
+        direction, then to the other extreme and to the close. At 0 the volume is 0, at 1 the
+        candle is complete.
         """
         whole = self.candle(symbol, open_ms)
         if fraction >= 1.0:
@@ -117,16 +116,16 @@ class Tape:
         at = 3.0 * max(fraction, 0.0)
         leg = int(at)
         price = corners[leg] + (corners[leg + 1] - corners[leg]) * (at - leg)
-        # Rounding must not leave the range of a recording with more decimals than a price has.
+        # Rounding must not move the price out of the candle's range.
         price = min(max(round(price, self.recording.decimals), low), h)
         seen = (*corners[: leg + 1], price)
-        volume = round(whole.volume * max(fraction, 0.0), _DECIMALS)
+        volume = round(whole.volume * max(fraction, 0.0), _MAX_DECIMALS)
         return Ohlcv(o, max(seen), min(seen), price, min(volume, whole.volume))
 
     def history(
         self, symbol: str, start_ms: int, end_ms: int
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Whole candles that open in ``[start_ms, end_ms)``, ascending.
+        """Complete candles that open in ``[start_ms, end_ms)``, ascending.
 
         Returns:
             Opening times in Unix milliseconds, int64[rows], and float64[rows, 5].
@@ -139,10 +138,10 @@ class Tape:
         return self.origin_ms + index * step, self.recording.ohlcv[rows]
 
     def index(self, open_ms: int) -> int:
-        """How many candles after the listing the one opening at ``open_ms`` is.
+        """The number of candles between ``origin_ms`` and ``open_ms``.
 
         Raises:
-            ValueError: ``open_ms`` is off the grid or before the listing.
+            ValueError: ``open_ms`` is off the grid or before ``origin_ms``.
         """
         index, off = divmod(open_ms - self.origin_ms, self.timeframe.ms)
         if off or index < 0:
@@ -154,26 +153,26 @@ class Tape:
         return self.starts[symbol] + self.index(open_ms) % self.slice_rows
 
 
-def build_tape(
+def build_playback(
     count: int,
     timeframe: Timeframe,
     origin_ms: int,
     *,
     recording: Recording | None = None,
     slice_rows: int = 3_600,
-) -> Tape:
-    """List ``S00/USDT``, ``S01/USDT`` … each on its own slice of one recording.
+) -> Playback:
+    """Create symbols ``S00/USDT``, ``S01/USDT`` …, each on its own slice of one recording.
 
-    Slices are spread evenly over the recording. They overlap when ``count * slice_rows`` exceeds
-    it (four symbols of the default length just fit), but no two start at the same row. Without a
-    ``recording`` a file is read: not for the event loop.
+    Slices are spread evenly over the recording. They overlap if ``count * slice_rows`` exceeds
+    its length (four symbols of the default length fit), but no two start at the same row. Without
+    ``recording`` this reads a file: do not call it on the event loop.
 
     Args:
         count: number of symbols, at least 1.
         timeframe: length of the candles.
-        origin_ms: opening of every symbol's first candle, Unix milliseconds; the grid begins there.
-        recording: the candles to play; the 15-minute recording when None.
-        slice_rows: candles per symbol before its slice starts over.
+        origin_ms: opening of every symbol's first candle, Unix milliseconds; start of the grid.
+        recording: the candles to replay; the 15-minute recording when None.
+        slice_rows: candles per symbol before its slice repeats.
 
     Raises:
         CandlecastError: the recording is too short for that many different slices.
@@ -182,9 +181,9 @@ def build_tape(
     total = len(recording.ohlcv)
     rows = min(slice_rows, total - count + 1)
     if count < 1 or rows < 1:
-        msg = f"{total} recorded candles do not give {count} different slices"
+        msg = f"{total} recorded candles are too few for {count} different slices"
         raise CandlecastError(msg)
     width = max(2, len(str(count - 1)))
     spread = max(count - 1, 1)
     starts = {f"S{i:0{width}d}/USDT": i * (total - rows) // spread for i in range(count)}
-    return Tape(recording, timeframe, origin_ms, starts, rows)
+    return Playback(recording, timeframe, origin_ms, starts, rows)

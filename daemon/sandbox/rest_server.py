@@ -1,4 +1,4 @@
-"""The REST side of the sandbox exchange: whatever its dialect answers, bans and a count."""
+"""Serve the REST addresses of the simulated exchange, with bans and request counters."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import orjson
 from aiohttp import web
 
-from daemon.sandbox.protocols.base import Dialect, RestRefusal, Route
+from daemon.sandbox.protocols.base import ExchangeProtocol, RestRequestError, Route
 
 if TYPE_CHECKING:
     from aiohttp.typedefs import Handler
@@ -16,22 +16,22 @@ if TYPE_CHECKING:
 
 
 class RestApi:
-    """The addresses of one exchange.
+    """REST server of one exchange.
 
     Attributes:
-        requests: requests received since the start, by path.
+        requests: number of requests received since the start, by path.
     """
 
-    def __init__(self, dialect: Dialect, clock: Clock) -> None:
-        """Answer as ``dialect`` says, at the times of ``clock``."""
-        self._dialect = dialect
+    def __init__(self, protocol: ExchangeProtocol, clock: Clock) -> None:
+        """Answer by ``protocol`` with the time of ``clock``."""
+        self._protocol = protocol
         self._clock = clock
         self.requests: dict[str, int] = {}
 
     def app(self) -> web.Application:
         """The aiohttp application with every route."""
-        app = web.Application(middlewares=[self._guard])
-        for path, route in self._dialect.routes.items():
+        app = web.Application(middlewares=[self._reject_if_banned])
+        for path, route in self._protocol.routes.items():
             app.router.add_get(path, self._handler(route))
         return app
 
@@ -39,18 +39,18 @@ class RestApi:
         async def handle(request: web.Request) -> web.Response:
             try:
                 return _answer(route(request.query, self._clock.wall_ms()))
-            except RestRefusal as refusal:
-                return _answer(refusal.body, status=refusal.status)
+            except RestRequestError as error:
+                return _answer(error.body, status=error.status)
 
         return handle
 
     @web.middleware
-    async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+    async def _reject_if_banned(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         self.requests[request.path] = self.requests.get(request.path, 0) + 1
-        faults, now_ms = self._dialect.market.faults, self._clock.wall_ms()
+        faults, now_ms = self._protocol.market.faults, self._clock.wall_ms()
         if now_ms >= faults.ban_until_ms:
             return await handler(request)
-        body = self._dialect.banned(faults.ban_status, faults.ban_until_ms)
+        body = self._protocol.banned(faults.ban_status, faults.ban_until_ms)
         headers = {"Retry-After": faults.retry_after_s(now_ms)}
         return _answer(body, status=faults.ban_status, headers=headers)
 

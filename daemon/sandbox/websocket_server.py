@@ -1,4 +1,4 @@
-"""The websocket side of the sandbox exchange: connections, bursts and ways to break them."""
+"""Serve the candle streams of the simulated exchange over websockets."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from websockets.exceptions import ConnectionClosed
 
-from daemon.sandbox.protocols.base import Dialect, Messages, Session
+from daemon.sandbox.protocols.base import ExchangeProtocol, Messages, Session
 
 if TYPE_CHECKING:
     from websockets.asyncio.server import ServerConnection
@@ -20,87 +20,87 @@ if TYPE_CHECKING:
 
 _LOG: Final = logging.getLogger("candlecast.sandbox")
 
-_BACKLOG: Final = 256
-"""Bursts that may wait for a slow client. A client further behind is cut off and counted, as the
-real exchange does; nothing is dropped from the middle of a stream."""
+_MAX_BACKLOG: Final = 256
+"""Bursts that may wait for a slow client. As on the real exchanges, a slower client loses its
+connection; no message is dropped from the middle of a stream."""
 
 _Queue = asyncio.Queue[list[bytes]]
 
 
 class StreamServer:
-    """Connections of the stream side and the bursts that go to them.
+    """Websocket server of one exchange.
 
     Attributes:
-        cut_off: clients that were too slow and lost their connection.
-        latest_ms: end of the candle whose closing message comes next, Unix milliseconds. An answer
-            to a subscription shows no later candle: what a client is sent is in order of time.
-        handshakes: connections that were asked for, refused ones included.
+        cut_off: number of clients that lost their connection because they were too slow.
+        max_time_ms: end of the candle whose closing message is sent next, Unix milliseconds.
+            Responses to subscriptions contain no later candle, so messages stay in order of time.
+        handshakes: number of requested connections, including rejected ones.
     """
 
-    def __init__(self, dialect: Dialect, clock: Clock) -> None:
-        """Serve clients that speak ``dialect``."""
-        self._dialect = dialect
+    def __init__(self, protocol: ExchangeProtocol, clock: Clock) -> None:
+        """Answer by ``protocol`` with the time of ``clock``."""
+        self._protocol = protocol
         self._clock = clock
         self._clients: dict[ServerConnection, tuple[Session, _Queue]] = {}
         self.cut_off = 0
         self.handshakes = 0
-        self.latest_ms = sys.maxsize
+        self.max_time_ms = sys.maxsize
 
     @property
     def clients(self) -> int:
-        """Connections that are open now."""
+        """Number of open connections."""
         return len(self._clients)
 
     @property
     def backlog(self) -> int:
-        """Bursts that wait for the slowest client."""
+        """Number of bursts that wait for the slowest client."""
         return max((queue.qsize() for _, queue in self._clients.values()), default=0)
 
     def refuse_path(self, connection: ServerConnection, request: Request) -> Response | None:
-        """Answer 404 at an address that the exchange does not have, and what a ban demands."""
+        """Reject an unknown path with 404, and any connection during a ban."""
         self.handshakes += 1
-        faults, now_ms = self._dialect.market.faults, self._clock.wall_ms()
+        faults, now_ms = self._protocol.market.faults, self._clock.wall_ms()
         if faults.no_handshakes and now_ms < faults.ban_until_ms:
-            refusal = connection.respond(HTTPStatus(faults.ban_status), "slow down\n")
-            refusal.headers["Retry-After"] = faults.retry_after_s(now_ms)
-            return refusal
-        if self._dialect.session(request.path) is None:
+            response = connection.respond(HTTPStatus(faults.ban_status), "slow down\n")
+            response.headers["Retry-After"] = faults.retry_after_s(now_ms)
+            return response
+        if self._protocol.session(request.path) is None:
             return connection.respond(HTTPStatus.NOT_FOUND, "no such stream path\n")
         return None
 
     async def handle(self, connection: ServerConnection) -> None:
         """Serve one connection until it ends."""
-        session = self._dialect.session(connection.request.path) if connection.request else None
+        session = self._protocol.session(connection.request.path) if connection.request else None
         if session is None:
             return
-        queue: _Queue = asyncio.Queue(_BACKLOG)
+        queue: _Queue = asyncio.Queue(_MAX_BACKLOG)
         self._clients[connection] = (session, queue)
         try:
             async with asyncio.TaskGroup() as group:
                 sender = group.create_task(_send_forever(connection, queue))
-                self._put(connection, queue, session.greeting(self._clock.wall_ms()))
+                self._enqueue(connection, queue, session.on_connect(self._clock.wall_ms()))
                 async for text in connection:
-                    now_ms = min(self._clock.wall_ms(), self.latest_ms)
-                    self._put(connection, queue, session.reply(text, now_ms))
+                    now_ms = min(self._clock.wall_ms(), self.max_time_ms)
+                    self._enqueue(connection, queue, session.reply(text, now_ms))
                 sender.cancel()
         except* ConnectionClosed:
-            _LOG.debug("client left without a closing handshake")
+            _LOG.debug("client disconnected without a closing handshake")
         finally:
             self._clients.pop(connection, None)
 
-    def burst(self, messages: Messages) -> None:
-        """Hand every client its part of ``messages``, all in the same instant."""
+    def send_burst(self, messages: Messages) -> None:
+        """Queue every client's part of ``messages`` at the same time."""
         for connection, (session, queue) in tuple(self._clients.items()):
             if part := session.select(messages):
-                self._put(connection, queue, part)
+                self._enqueue(connection, queue, part)
 
-    def beat(self, message: bytes) -> None:
+    def send_heartbeat(self, message: bytes) -> None:
         """Send ``message`` to every client that is subscribed to something."""
         for connection, (session, queue) in tuple(self._clients.items()):
             if session.topics:
-                self._put(connection, queue, [message])
+                self._enqueue(connection, queue, [message])
 
-    def _put(self, connection: ServerConnection, queue: _Queue, part: list[bytes]) -> None:
+    def _enqueue(self, connection: ServerConnection, queue: _Queue, part: list[bytes]) -> None:
         try:
             queue.put_nowait(part)
         except asyncio.QueueFull:

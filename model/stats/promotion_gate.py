@@ -35,6 +35,9 @@ ALPHA: Final = 0.05
 POWER: Final = 0.8
 """Probability of detecting the gain that a decision calls detectable."""
 
+MAX_AGE_DAYS: Final = 30.0
+"""The span of candles that the nightly job trains on."""
+
 _DAY_MS: Final = 86_400_000
 _TIME_BOUND_MS: Final = 1 << 42
 """Above every opening time: the year 2109."""
@@ -73,7 +76,7 @@ class GateRules:
 
     gate_days: float
     margin: float
-    max_age_days: float
+    max_age_days: float = MAX_AGE_DAYS
 
     def candles(self, timeframe_ms: int) -> int:
         """Number of candles of a timeframe that must be kept for the gate."""

@@ -1,4 +1,4 @@
-"""Whether windows, history and forecasts are what they would be had nothing gone wrong."""
+"""Compare windows, history and forecasts with those of a run without faults."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from daemon.sandbox.market import Faults
-from daemon.sandbox.recording import Tape
+from daemon.sandbox.recording import Playback
 from model.core.market import MarketKey
 from model.evaluation.hindcast import hindcast
 from model.history.store import History
@@ -22,11 +22,11 @@ _OHLCV = ["open", "high", "low", "close", "volume"]
 Truth = Mapping[str, pd.DataFrame]
 
 
-def truth(tape: Tape, faults: Faults, until_ms: int) -> Truth:
+def truth(playback: Playback, faults: Faults, until_ms: int) -> Truth:
     """The exchange's candles up to then; flat ones where nothing was traded."""
     tables = {}
-    for symbol in tape.symbols:
-        table = frame(tape, symbol, until_ms)
+    for symbol in playback.symbols:
+        table = frame(playback, symbol, until_ms)
         ohlcv = table[_OHLCV].to_numpy(copy=True)
         for at, open_ms in enumerate(table["timestamp"].tolist()):
             if (symbol, open_ms) in faults.untraded:
@@ -37,9 +37,9 @@ def truth(tape: Tape, faults: Faults, until_ms: int) -> Truth:
 
 def check(arena: Arena) -> None:
     """Hold all that the daemon kept and published against the truth."""
-    timeframe = arena.tape.timeframe
+    timeframe = arena.playback.timeframe
     until_ms = timeframe.floor(arena.clock.wall_ms()) + 5 * timeframe.ms
-    candles = truth(arena.tape, arena.exchange.faults, until_ms)
+    candles = truth(arena.playback, arena.exchange.faults, until_ms)
     _check_windows(arena, candles)
     _check_history(arena, candles)
     _check_forecasts(arena, candles)
@@ -58,9 +58,8 @@ def _check_history(arena: Arena, candles: Truth) -> None:
         for symbol, table in candles.items():
             rows = table[_OHLCV].to_numpy().tolist()
             true = dict(zip(table["timestamp"].tolist(), rows, strict=True))
-            for candle in history.candles(
-                MarketKey.parse("binance", arena.tape.timeframe.text), symbol, 10_000
-            ):
+            market = MarketKey("binance", arena.playback.timeframe)
+            for candle in history.candles(market, symbol, 10_000):
                 assert list(candle.ohlcv) == true[candle.open_ms], candle
     finally:
         history.close()

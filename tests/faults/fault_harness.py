@@ -1,4 +1,4 @@
-"""A daemon between an exchange and a broker, with faults on every way, and the truth beside it."""
+"""Run a daemon between an exchange and a broker, with a faulty proxy on every connection."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from config.settings import Settings, load
 from daemon.app import App, opened
 from daemon.candles.window import Window
 from daemon.sandbox.exchange import Behaviour, SandboxExchange
-from daemon.sandbox.recording import Tape
+from daemon.sandbox.recording import Playback
 from model.core.errors import BrokerError, ExchangeError
 from tests.faults.frames import Publications
 from tests.faults.proxy import FaultProxy, Weather
@@ -48,20 +48,25 @@ class Arena:
     """
 
     def __init__(
-        self, folder: Path, tape: Tape, factor: float, seed: int = 0, **sections: dict[str, Any]
+        self,
+        folder: Path,
+        playback: Playback,
+        factor: float,
+        seed: int = 0,
+        **sections: dict[str, Any],
     ) -> None:
         """Prepare.
 
         Args:
             folder: empty, for everything that is written.
-            tape: what the exchange plays.
+            playback: what the exchange plays.
             factor: the exchange's seconds in one of ours.
             seed: of what is left to chance within the faults.
             sections: of the configuration, beyond what the trial itself needs.
         """
         self.clock = clock = ScaledClock(factor)
-        self.tape = tape
-        self.exchange = SandboxExchange(tape, clock=clock, behaviour=Behaviour(updates=3))
+        self.playback = playback
+        self.exchange = SandboxExchange(playback, clock=clock, behaviour=Behaviour(updates=3))
         self.broker = Mosquitto(folder)
         self.ways: dict[str, FaultProxy] = {}
         self.published: list[Published] = []
@@ -109,7 +114,7 @@ class Arena:
                 watch.cancel()
 
     def _settings(self) -> Settings:
-        promote_drawn(self.folder, self.tape)
+        promote_drawn(self.folder, self.playback)
         stream, rest, broker = (self.ways[way].port for way in WAYS)
         endpoint = {"ws": f"ws://{HOST}:{stream}", "rest": f"http://{HOST}:{rest}"}
         config = write_config(
@@ -117,8 +122,8 @@ class Arena:
             {
                 "exchange": {"name": "binance", "endpoint": endpoint},
                 "trading": {
-                    "symbols": list(self.tape.symbols),
-                    "timeframe": self.tape.timeframe.text,
+                    "symbols": list(self.playback.symbols),
+                    "timeframe": self.playback.timeframe.text,
                 },
                 "mqtt": {
                     "port": broker,
@@ -222,15 +227,15 @@ class Arena:
 
     def _coming(self, fault: Fault) -> set[tuple[str, int]]:
         """Some candles of one symbol that have not opened yet."""
-        symbol = self.tape.symbols[int(fault.size * len(self.tape.symbols))]
-        frame = self.tape.timeframe
+        symbol = self.playback.symbols[int(fault.size * len(self.playback.symbols))]
+        frame = self.playback.timeframe
         first_ms = frame.floor(self.clock.wall_ms()) + 2 * frame.ms
         return {(symbol, first_ms + at * frame.ms) for at in range(int(1 + fault.lasts_s))}
 
     def is_current(self, since: int) -> bool:
         """Whether each symbol was forecast after publication ``since`` and no window has a gap."""
         symbols = {json.loads(p.payload)["symbol"] for p in self.published[since:]}
-        return symbols == set(self.tape.symbols) and all(w.whole for w in self.windows)
+        return symbols == set(self.playback.symbols) and all(w.whole for w in self.windows)
 
     @property
     def windows(self) -> Sequence[Window]:

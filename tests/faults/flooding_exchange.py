@@ -1,4 +1,4 @@
-"""The sandbox exchange, sending forming updates as fast as its clients take them."""
+"""Run a sandbox exchange that sends forming updates as fast as its clients read them."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _AHEAD = 2
 class Firehose(SandboxExchange):
     """A core's worth of messages; candles close on the grid as ever."""
 
-    async def _play(self) -> None:
-        step = self.tape.timeframe.ms
-        open_ms = self.tape.timeframe.floor(self._clock.wall_ms())
+    async def _stream_candles(self) -> None:
+        step = self.playback.timeframe.ms
+        open_ms = self.playback.timeframe.floor(self._clock.wall_ms())
         while True:
             await asyncio.sleep(0.001 if self.streams.backlog >= _AHEAD else 0.0)
             if self.streams.backlog >= _AHEAD:
                 continue
             gone = (self._clock.wall_ms() - open_ms) / step
-            self._burst(open_ms, min(gone, 1.0))
+            self._send_burst(open_ms, min(gone, 1.0))
             if gone >= 1.0:
                 open_ms += step
 

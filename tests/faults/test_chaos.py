@@ -1,4 +1,4 @@
-"""Random faults on every way at once; when they are over, everything is as if nothing had been.
+"""Inject random faults on every connection at once; afterwards no trace of them is left.
 
 make chaos                      ten minutes from a seed of the moment
 make chaos SEED=17 MINUTES=1    a certain schedule again
@@ -18,7 +18,7 @@ from tests.faults.assertions import check
 from tests.faults.fault_harness import Arena
 from tests.faults.schedule import draw_schedule
 from tests.replay.replay_harness import nothing_left
-from tests.sandbox.scaled import second_tape
+from tests.sandbox.scaled import second_playback
 
 FACTOR = 4.0
 SEED, MINUTES = "CANDLECAST_CHAOS_SEED", "CANDLECAST_CHAOS_MINUTES"
@@ -47,7 +47,7 @@ async def trial(folder: Path, seed: int, seconds: float) -> None:
     folder.mkdir()
     schedule = draw_schedule(seed, seconds * FACTOR)
     print(f"seed {seed}:", *schedule, sep="\n  ")  # noqa: T201 - shown when it fails
-    arena = Arena(folder, second_tape(3), FACTOR, seed)
+    arena = Arena(folder, second_playback(3), FACTOR, seed)
     clock = arena.clock
     async with nothing_left(), arena.running():
         await arena.play(schedule)

@@ -1,4 +1,4 @@
-"""Reconnecting a thousand times and running for a week leave the process as it was."""
+"""Check that a thousand reconnects and a simulated week leak nothing."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from typing import NamedTuple
 
 import pytest
 
-from daemon.feed import shard as stream_module
+from daemon.feed import connection_supervisor
 from daemon.mqtt import publisher as publisher_module
 from tests.faults import assertions
 from tests.faults.fault_harness import Arena
 from tests.replay.replay_harness import nothing_left
-from tests.sandbox.scaled import minute_tape, second_tape
+from tests.sandbox.scaled import minute_playback, second_playback
 
 Rounds = Callable[[int, int], int]
 
@@ -68,9 +68,10 @@ async def test_reconnects_leave_tasks_descriptors_and_memory_where_they_were(
     tmp_path: Path, rounds: Rounds, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Pauses between attempts would take hours.
-    monkeypatch.setattr(stream_module, "_BACKOFF_S", (0.1, 0.1))
-    monkeypatch.setattr(publisher_module, "_BACKOFF_S", (0.1, 0.1))
-    arena = Arena(tmp_path, second_tape(3), 6.0)
+    for module in (connection_supervisor, publisher_module):
+        monkeypatch.setattr(module, "_RECONNECT_MIN_S", 0.1)
+        monkeypatch.setattr(module, "_RECONNECT_MAX_S", 0.1)
+    arena = Arena(tmp_path, second_playback(3), 6.0)
     held = []
     async with nothing_left(), arena.running():
         for number in range(WARM_UP + rounds(15, 1_000)):
@@ -95,8 +96,8 @@ async def test_a_week_leaves_the_process_as_it_was(tmp_path: Path, rounds: Round
     now_ms = int(time.time() * 1e3)
     # What fills up shall be full soon.
     accuracy, history = {"window": 30, "min_n": 10}, {"keep_days": 1}
-    tape = minute_tape(3, now_ms)
-    arena = Arena(tmp_path, tape, 300.0, accuracy=accuracy, history=history)
+    playback = minute_playback(3, now_ms)
+    arena = Arena(tmp_path, playback, 300.0, accuracy=accuracy, history=history)
     held = []
     async with nothing_left(), arena.running():
         # By then the buffers of recent candles are full.

@@ -1,4 +1,4 @@
-"""SIGKILL of the real daemon: at most the candle in flight is lost, and nothing is said twice."""
+"""Kill the real daemon (SIGKILL): at most the candle in flight is lost, no forecast is repeated."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from daemon.sandbox.exchange import SandboxExchange
-from daemon.sandbox.recording import build_tape
+from daemon.sandbox.recording import build_playback
 from model.core.candle import Ohlcv, Timeframe
 from model.core.market import MarketKey
 from model.features.definitions import Indicators
@@ -28,7 +28,7 @@ from tests.integration.harness import (
     sections,
     write_config,
 )
-from tests.sandbox.scaled import SECOND, second_tape
+from tests.sandbox.scaled import SECOND, second_playback
 from tests.support.servers import (
     MAX_WAIT_S,
     Mosquitto,
@@ -54,7 +54,7 @@ class Place:
         self.timeframe = Timeframe.parse(exchange.timeframe)
         self.http_port = free_port()
         self.config = write_config(folder, sections(exchange, mqtt_port, self.http_port))
-        self.tape = build_tape(
+        self.playback = build_playback(
             len(exchange.symbols),
             self.timeframe,
             exchange.origin_ms,
@@ -65,7 +65,10 @@ class Place:
         until_ms = exchange.origin_ms + WINDOW * self.timeframe.ms
         promote(
             folder / "state" / "registry",
-            {s: self.tape.history(s, exchange.origin_ms, until_ms)[1] for s in self.tape.symbols},
+            {
+                s: self.playback.history(s, exchange.origin_ms, until_ms)[1]
+                for s in self.playback.symbols
+            },
             timeframe=exchange.timeframe,
             indicators=Indicators(),
             lookback=60,
@@ -110,12 +113,12 @@ class Place:
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
             counted = "SELECT count(*) FROM candle GROUP BY symbol"
             counts = [int(count) for (count,) in database.execute(counted)]
-        return min(counts) if len(counts) == len(self.tape.symbols) else 0
+        return min(counts) if len(counts) == len(self.playback.symbols) else 0
 
     def lost(self, since: int) -> dict[str, int]:
         """How many candles a forecast was heard of that are not written down, by symbol."""
         heard = {(f["symbol"], f["candle_open_ms"]) for f in self.forecasts()[since:]}
-        known = {s: self.recorded(s) for s in self.tape.symbols}
+        known = {s: self.recorded(s) for s in self.playback.symbols}
         return {s: sum(o == s and at not in known[s] for o, at in heard) for s in known}
 
     def one_wording(self) -> None:
@@ -179,40 +182,40 @@ def test_killed_at_any_point_it_goes_on_from_what_is_written_down(
             fetched = sample(process.get("/metrics")[1], FETCHED)
             assert process.stop() == 0, process.log
         place.hear(lambda: place.state() == "offline")
-        assert process.log.count("0 of 2 symbols go on from history") == 1
-        assert last_start.count("2 of 2 symbols go on from history") == 1
+        assert process.log.count("0 of 2 symbols resume from history") == 1
+        assert last_start.count("2 of 2 symbols resume from history") == 1
         assert fetched < WINDOW
         place.one_wording()
-        for symbol in place.tape.symbols:
+        for symbol in place.playback.symbols:
             for open_ms, ohlcv in place.recorded(symbol).items():
-                assert ohlcv == place.tape.candle(symbol, open_ms)
+                assert ohlcv == place.playback.candle(symbol, open_ms)
 
 
 @pytest.mark.may_block("the daemon is a process; what it wrote is looked at between two candles")
 async def test_killed_before_a_missing_candle_came_it_asks_for_the_hole_only(
     tmp_path: Path,
 ) -> None:
-    tape = second_tape(2, 900)
-    promote_drawn(tmp_path, tape)
+    playback = second_playback(2, 900)
+    promote_drawn(tmp_path, playback)
     port, broker = free_port(), Mosquitto(tmp_path)
     broker.start()
-    async with SandboxExchange(tape) as exchange:
+    async with SandboxExchange(playback) as exchange:
         ready = SandboxProcess(
             # The exchange runs in this process.
             process=None,  # type: ignore[arg-type]
             rest_url=exchange.rest_url,
             ws_url=exchange.ws_url,
             timeframe="1s",
-            origin_ms=tape.origin_ms,
-            slice_rows=tape.slice_rows,
-            symbols=list(tape.symbols),
+            origin_ms=playback.origin_ms,
+            slice_rows=playback.slice_rows,
+            symbols=list(playback.symbols),
         )
         config = write_config(tmp_path, sections(ready, broker.port, port))
         try:
             with daemon(config, port) as first:
                 await asyncio.to_thread(first.wait_ready, MAX_WAIT_S)
                 hole_ms = SECOND.floor(time.time() * 1e3) + 2 * SECOND.ms
-                exchange.faults.skipped.update((symbol, hole_ms) for symbol in tape.symbols)
+                exchange.faults.skipped.update((symbol, hole_ms) for symbol in playback.symbols)
                 # The answer that would join what the stream tells after the hole does not come.
                 exchange.ban(429, 3_600)
                 while await asyncio.to_thread(_newest_ms, tmp_path) <= hole_ms:
@@ -226,14 +229,16 @@ async def test_killed_before_a_missing_candle_came_it_asks_for_the_hole_only(
                 await asyncio.to_thread(second.stop)
         finally:
             broker.kill()
-    resumed = "2 of 2 symbols go on from history; 2 of them have holes that REST fills"
+    resumed = "2 of 2 symbols resume from history; 2 of them have gaps that REST fills"
     assert resumed in second.log
     assert sample(metrics, FETCHED) < WINDOW / 2
     history = History(tmp_path / "state" / "history.sqlite")
     try:
-        for symbol in tape.symbols:
+        for symbol in playback.symbols:
             candles = history.candles(MarketKey.parse("binance", "1s"), symbol, WINDOW)
-            assert {c.open_ms: c.ohlcv for c in candles}[hole_ms] == tape.candle(symbol, hole_ms)
+            assert {c.open_ms: c.ohlcv for c in candles}[hole_ms] == playback.candle(
+                symbol, hole_ms
+            )
             assert len(candles) == WINDOW
     finally:
         history.close()

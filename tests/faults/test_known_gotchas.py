@@ -1,4 +1,4 @@
-"""Traps of feeds that others have fallen into, and that no other test is named for."""
+"""Test known gotchas of candle feeds that have no test file of their own."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from daemon.exchange.ccxt_client import make_exchange
 from daemon.exchange.message_parsers import MESSAGE_PARSERS
 from daemon.exchange.source import streams_per_connection
 from daemon.feed.connection import _topics
-from daemon.feed.feed import share_out
+from daemon.feed.symbol_allocation import assign_symbols
 from daemon.sandbox.exchange import Behaviour, SandboxExchange
 from tests.replay.replay_harness import make_feed, running, until
-from tests.sandbox.scaled import SECOND, ScaledClock, second_tape
+from tests.sandbox.scaled import SECOND, ScaledClock, second_playback
 
 FACTOR = 2.0
 
@@ -41,18 +41,18 @@ class SkewedClock:
 async def test_clock_skew_lets_no_open_candle_pass_as_closed_and_refuses_no_closed_one(
     ahead_ms: int,
 ) -> None:
-    right, tape = ScaledClock(FACTOR), second_tape(1)
-    async with SandboxExchange(tape, clock=right) as exchange:
+    right, playback = ScaledClock(FACTOR), second_playback(1)
+    async with SandboxExchange(playback, clock=right) as exchange:
         clock = SkewedClock(right, ahead_ms)
         urls = exchange.rest_url, exchange.ws_url
-        heard = make_feed(urls, tape.symbols, clock, timeframe="1s")
-        symbol = tape.symbols[0]
+        heard = make_feed(urls, playback.symbols, clock, timeframe="1s")
+        symbol = playback.symbols[0]
         async with running(heard):
             for _ in range(12):
                 true_ms = right.wall_ms()
                 candles = await heard.feed.history(symbol, SECOND.floor(true_ms) - 5_000)
                 for candle in candles:
-                    assert candle.ohlcv == tape.candle(symbol, candle.open_ms)
+                    assert candle.ohlcv == playback.candle(symbol, candle.open_ms)
                     assert not candle.filled
                 assert len(candles) >= 3
                 await clock.sleep(0.23)
@@ -70,16 +70,16 @@ async def test_reading_the_cache_stops_no_flow_where_ccxt_has_to_parse(
         "daemon.exchange.ccxt_tap.MESSAGE_PARSERS",
         {k: v for k, v in MESSAGE_PARSERS.items() if k != "binance"},
     )
-    clock, tape = ScaledClock(FACTOR), second_tape(2)
+    clock, playback = ScaledClock(FACTOR), second_playback(2)
     behaviour = Behaviour(updates=3)
-    async with SandboxExchange(tape, clock=clock, behaviour=behaviour) as exchange:
+    async with SandboxExchange(playback, clock=clock, behaviour=behaviour) as exchange:
         urls = exchange.rest_url, exchange.ws_url
-        heard = make_feed(urls, tape.symbols, clock, timeframe="1s")
+        heard = make_feed(urls, playback.symbols, clock, timeframe="1s")
         async with running(heard):
             await until(lambda: len(heard.closed) >= 12)
     assert {candle.final_by for candle in heard.closed} == {"successor"}
     for candle in heard.closed:
-        assert candle.ohlcv == tape.candle(candle.symbol, candle.open_ms)
+        assert candle.ohlcv == playback.candle(candle.symbol, candle.open_ms)
     first_ms = {forming_ms for _, forming_ms in heard.resumed}
     assert not first_ms & {candle.open_ms for candle in heard.closed}
 
@@ -90,7 +90,7 @@ def test_subscriptions_keep_to_each_exchanges_limit() -> None:
     assert limits == [200, 200, 300, 300, 30, 100, 100]
     spot = [f"S{number}/USDT" for number in range(250)]
     swaps = [f"S{number}/USDT:USDT" for number in range(50)]
-    shards = share_out([], [*spot, *swaps], lambda symbol: ":" in symbol, 200)
+    shards = assign_symbols([], [*spot, *swaps], lambda symbol: ":" in symbol, 200)
     assert shards == [spot[:200], spot[200:], swaps]
 
 
@@ -117,9 +117,11 @@ async def test_a_jump_of_the_wall_clock_breaks_no_connection(
 
     monkeypatch.setattr("daemon.feed.connection.make_exchange", impatient)
     monkeypatch.setattr(ccxt.Exchange, "milliseconds", lambda: tell_ms() + jumped["ms"])
-    clock, tape = ScaledClock(FACTOR), second_tape(1)
-    async with SandboxExchange(tape, clock=clock) as exchange:
-        heard = make_feed((exchange.rest_url, exchange.ws_url), tape.symbols, clock, timeframe="1s")
+    clock, playback = ScaledClock(FACTOR), second_playback(1)
+    async with SandboxExchange(playback, clock=clock) as exchange:
+        heard = make_feed(
+            (exchange.rest_url, exchange.ws_url), playback.symbols, clock, timeframe="1s"
+        )
         async with running(heard):
             await until(lambda: heard.closed)
             jumped["ms"] = jump_ms

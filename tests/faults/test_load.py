@@ -1,4 +1,4 @@
-"""As many forming updates as a second core can send: no close is lost, and nothing piles up."""
+"""Flood the feed with forming updates: no close is lost, and no queue grows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
-from daemon.sandbox.recording import Tape, build_tape
+from daemon.sandbox.recording import Playback, build_playback
 from model.core.candle import Timeframe
 from model.core.market import MarketKey
 from model.history.store import History
@@ -40,9 +40,9 @@ def resident_mb(process: Daemon) -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-def tape_of(ready: SandboxProcess, timeframe: Timeframe) -> Tape:
+def playback_of(ready: SandboxProcess, timeframe: Timeframe) -> Playback:
     count = len(ready.symbols)
-    return build_tape(count, timeframe, ready.origin_ms, slice_rows=ready.slice_rows)
+    return build_playback(count, timeframe, ready.origin_ms, slice_rows=ready.slice_rows)
 
 
 def test_a_flood_of_forming_updates_loses_no_closing_candle_and_fills_no_memory(
@@ -59,8 +59,8 @@ def test_a_flood_of_forming_updates_loses_no_closing_candle_and_fills_no_memory(
         sandbox_process(*arguments, *frame, module="tests.faults.flooding_exchange") as exchange,
         mosquitto(tmp_path) as broker,
     ):
-        tape = tape_of(exchange, load.timeframe)
-        promote_drawn(tmp_path, tape)
+        playback = playback_of(exchange, load.timeframe)
+        promote_drawn(tmp_path, playback)
         config = write_config(tmp_path, sections(exchange, broker.port, http_port))
         with daemon(config, http_port) as process:
             process.wait_ready(600.0)
@@ -75,16 +75,17 @@ def test_a_flood_of_forming_updates_loses_no_closing_candle_and_fills_no_memory(
     forming = sample(after, MESSAGES) - sample(before, MESSAGES)
     print(f"{forming / load.seconds:.0f} updates/s, MB:", *map(round, resident))  # noqa: T201
     last_ms = load.timeframe.floor(first_ms + load.seconds * 1e3) - load.timeframe.ms
-    check_history(tmp_path, tape, range(first_ms, last_ms, load.timeframe.ms))
+    check_history(tmp_path, playback, range(first_ms, last_ms, load.timeframe.ms))
     assert max(resident) < resident[0] + 30, resident
     assert sample(after, "candlecast_feed_reconnects_total") == 0
 
 
-def check_history(folder: Path, tape: Tape, opens: range) -> None:
+def check_history(folder: Path, playback: Playback, opens: range) -> None:
     """Each candle of that time was closed by the exchange's message, and is the right one."""
     with closing(History(folder / "state" / "history.sqlite")) as history:
-        for symbol in tape.symbols:
-            found = history.candles(MarketKey.parse("binance", tape.timeframe.text), symbol, 10_000)
+        market = MarketKey("binance", playback.timeframe)
+        for symbol in playback.symbols:
+            found = history.candles(market, symbol, 10_000)
             closed = {c.open_ms: c.ohlcv for c in found if c.final_by == "exchange_flag"}
             for open_ms in opens:
-                assert closed[open_ms] == tape.candle(symbol, open_ms), (symbol, open_ms)
+                assert closed[open_ms] == playback.candle(symbol, open_ms), (symbol, open_ms)

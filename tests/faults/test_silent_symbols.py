@@ -1,4 +1,4 @@
-"""Where the stream is not heard, doctor and the status say so, and forecasts come from REST."""
+"""Test symbols that the stream never delivers: status, doctor, and forecasts from REST."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from daemon.doctor.findings import Finding
-from daemon.doctor.stream_check import examine_streams
+from daemon.doctor.stream_check import check_streams
 from daemon.exchange.exchange_clock import ExchangeClock
 from daemon.exchange.rest import RestClient
 from daemon.exchange.source import MarketSource
@@ -22,7 +22,7 @@ from tests.faults.test_staleness import assert_true, service
 from tests.integration.harness import write_config
 from tests.integration.test_exchanges import daemon_config
 from tests.replay.replay_harness import make_feed, running, until
-from tests.sandbox.scaled import MINUTE, SECOND, ScaledClock, minute_tape, second_tape
+from tests.sandbox.scaled import MINUTE, SECOND, ScaledClock, minute_playback, second_playback
 from tests.support.servers import HOST, free_port, mosquitto
 from tests.support.tiny_models import promote
 
@@ -31,22 +31,22 @@ FACTOR = 40.0
 
 @asynccontextmanager
 async def sandbox(clock: ScaledClock, symbols: int = 2) -> AsyncIterator[SandboxExchange]:
-    tape = minute_tape(symbols, clock.wall_ms())
+    playback = minute_playback(symbols, clock.wall_ms())
     behaviour = Behaviour(updates=4)
-    async with SandboxExchange(tape, clock=clock, behaviour=behaviour) as exchange:
+    async with SandboxExchange(playback, clock=clock, behaviour=behaviour) as exchange:
         yield exchange
 
 
 async def examined(exchange: SandboxExchange, clock: ScaledClock) -> Finding:
     """What doctor finds about the stream of a sandbox exchange."""
-    symbols = tuple(exchange.tape.symbols)
+    symbols = tuple(exchange.playback.symbols)
     source = MarketSource("binance", exchange.rest_url, exchange.ws_url, symbols, MINUTE)
     time = ExchangeClock(clock)
     refused: list[Exception] = []
     rest = RestClient(source, time, Metrics(1), refused.append)
     try:
         await rest.open()
-        (finding,) = await examine_streams(source, rest, time)
+        (finding,) = await check_streams(source, rest, time)
     finally:
         await rest.close()
     return finding
@@ -57,7 +57,7 @@ async def test_doctor_finds_a_stream_that_is_heard() -> None:
     async with sandbox(clock) as exchange:
         finding = await examined(exchange, clock)
     assert finding.good is True, finding
-    assert "come by websocket" in finding.text
+    assert "are received by websocket" in finding.text
 
 
 async def test_doctor_finds_a_stream_that_takes_the_subscription_and_stays_silent() -> None:
@@ -66,14 +66,14 @@ async def test_doctor_finds_a_stream_that_takes_the_subscription_and_stays_silen
         exchange.faults.silent = True
         finding = await examined(exchange, clock)
     assert finding.good is False
-    assert all(symbol in finding.text for symbol in exchange.tape.symbols)
-    assert "streams nothing about" in finding.text
+    assert all(symbol in finding.text for symbol in exchange.playback.symbols)
+    assert "streams no candles of" in finding.text
 
 
 async def test_doctor_finds_one_silent_symbol_among_others() -> None:
     clock = ScaledClock(FACTOR)
     async with sandbox(clock) as exchange:
-        silent, other = exchange.tape.symbols
+        silent, other = exchange.playback.symbols
         now_ms = MINUTE.floor(clock.wall_ms())
         exchange.faults.skipped.update((silent, now_ms + at * MINUTE.ms) for at in range(-1, 30))
         finding = await examined(exchange, clock)
@@ -84,15 +84,15 @@ async def test_doctor_finds_one_silent_symbol_among_others() -> None:
 
 @pytest.mark.may_block("opening a model and a broker takes place before there is a deadline")
 async def test_the_command_fails_where_nothing_is_heard(tmp_path: Path) -> None:
-    tape = second_tape(2)
+    playback = second_playback(2)
     with mosquitto(tmp_path) as broker:
-        async with SandboxExchange(tape) as exchange:
+        async with SandboxExchange(playback) as exchange:
             exchange.faults.silent = True
             sections = yaml.safe_load(daemon_config(tmp_path, exchange, broker.port).read_text())
             sections["trading"]["timeframe"] = "1s"
             config = write_config(tmp_path, sections)
-            now_ms = SECOND.floor(tape.origin_ms) + 1_000 * SECOND.ms
-            past = {s: tape.history(s, tape.origin_ms, now_ms)[1] for s in tape.symbols}
+            now_ms = SECOND.floor(playback.origin_ms) + 1_000 * SECOND.ms
+            past = {s: playback.history(s, playback.origin_ms, now_ms)[1] for s in playback.symbols}
             promote(tmp_path / "state" / "registry", past, timeframe="1s")
             pipe = asyncio.subprocess.PIPE
             process = await asyncio.create_subprocess_exec(
@@ -102,7 +102,7 @@ async def test_the_command_fails_where_nothing_is_heard(tmp_path: Path) -> None:
             said, complaint = await process.communicate()
     assert process.returncode == 1, (said, complaint)
     assert "✗ stream" in said.decode()
-    assert "1 finding to see to" in complaint.decode()
+    assert "1 problem found" in complaint.decode()
 
 
 @pytest.mark.may_block("opening a model and a broker takes place before there is a deadline")
@@ -110,11 +110,11 @@ async def test_a_silent_stream_is_stale_though_the_history_fills_the_windows(
     tmp_path: Path,
 ) -> None:
     async with service("binance", tmp_path) as here:
-        symbols = set(here.exchange.tape.symbols)
+        symbols = set(here.exchange.playback.symbols)
         here.exchange.faults.silent = True
         # On a busy machine they may be stale before that, because forecasts are late.
-        hearing = here.app._feed.hearing  # noqa: SLF001 - what makes them stale
-        await until(lambda: hearing.unheard() == symbols)
+        silent = here.app._feed.silent_symbols  # noqa: SLF001 - what makes them stale
+        await until(lambda: silent.symbols() == symbols)
         await until(lambda: all(here.is_stale(symbol) for symbol in symbols))
         before = len(here.forecasts)
         await until(lambda: here.forecast_since(before) == symbols)
@@ -129,10 +129,10 @@ async def test_a_silent_stream_is_stale_though_the_history_fills_the_windows(
 async def test_a_stream_that_cannot_be_connected_is_not_heard() -> None:
     clock = ScaledClock(FACTOR)
     async with sandbox(clock) as exchange:
-        symbols = exchange.tape.symbols
+        symbols = exchange.playback.symbols
         dead = f"ws://{HOST}:{free_port()}"
         heard = make_feed((exchange.rest_url, dead), symbols, clock)
         async with running(heard):
-            assert heard.feed.hearing.unheard() == set()
-            await until(lambda: heard.feed.hearing.unheard() == set(symbols))
+            assert heard.feed.silent_symbols.symbols() == set()
+            await until(lambda: heard.feed.silent_symbols.symbols() == set(symbols))
             assert heard.count("feed_reconnects") >= 1

@@ -1,4 +1,4 @@
-"""What is not known is not forecast, and the status topic and the metrics say so."""
+"""Check that stale data yields no forecast and shows in status and metrics."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from daemon.app import App, opened
 from daemon.sandbox.exchange import Behaviour, SandboxExchange
 from tests.integration.test_exchanges import daemon_config
 from tests.replay.replay_harness import nothing_left, until
-from tests.sandbox.scaled import MINUTE, ScaledClock, minute_tape
+from tests.sandbox.scaled import MINUTE, ScaledClock, minute_playback
 from tests.support.servers import Subscriber, mosquitto, mosquitto_sub
 from tests.support.tiny_models import promote
 
@@ -66,12 +66,17 @@ class Service:
 @asynccontextmanager
 async def service(name: str, folder: Path) -> AsyncIterator[Service]:
     clock = ScaledClock(FACTOR)
-    tape = minute_tape(3, clock.wall_ms())
+    playback = minute_playback(3, clock.wall_ms())
     behaviour = Behaviour(updates=2, close_delay_s=0.6)
     with mosquitto(folder) as broker, mosquitto_sub(broker.port, "candlecast/#") as live:
-        async with SandboxExchange(tape, name=name, clock=clock, behaviour=behaviour) as exchange:
+        async with SandboxExchange(
+            playback, name=name, clock=clock, behaviour=behaviour
+        ) as exchange:
             settings = configuration.load(daemon_config(folder, exchange, broker.port))
-            past = {s: tape.history(s, tape.origin_ms, clock.wall_ms())[1] for s in tape.symbols}
+            past = {
+                s: playback.history(s, playback.origin_ms, clock.wall_ms())[1]
+                for s in playback.symbols
+            }
             promote(settings.state_dir / "registry", past)
             stop = asyncio.Event()
             async with (
@@ -94,7 +99,7 @@ async def test_a_symbol_that_is_delisted_is_stale_and_forecast_no_more(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with service("okx", tmp_path) as running:
-        gone, *others = running.exchange.tape.symbols
+        gone, *others = running.exchange.playback.symbols
         running.exchange.faults.delisted.add(gone)
         running.exchange.streams.abort_all()
         await until(lambda: "refuses to stream" in caplog.text)
@@ -115,7 +120,7 @@ async def test_a_symbol_that_is_delisted_is_stale_and_forecast_no_more(
 async def test_while_a_window_is_not_whole_nothing_is_published_for_it(tmp_path: Path) -> None:
     """Candles are missed while the exchange bans every question: the gap stays for a while."""
     async with service("binance", tmp_path) as running:
-        symbol, *others = running.exchange.tape.symbols
+        symbol, *others = running.exchange.playback.symbols
         now_ms = MINUTE.floor(running.clock.wall_ms())
         missed_ms = now_ms + 2 * MINUTE.ms
         running.exchange.faults.skipped.add((symbol, missed_ms))
@@ -135,7 +140,7 @@ async def test_while_a_window_is_not_whole_nothing_is_published_for_it(tmp_path:
 def assert_true(running: Service) -> None:
     """Every forecast starts from a candle that has closed, as the exchange made it."""
     for forecast in running.forecasts:
-        candle = running.exchange.tape.candle(forecast["symbol"], forecast["candle_open_ms"])
+        candle = running.exchange.playback.candle(forecast["symbol"], forecast["candle_open_ms"])
         assert forecast["last_close"] == candle.close
         assert forecast["published_ms"] >= forecast["candle_close_ms"]
         assert forecast["window"]["filled"] == 0

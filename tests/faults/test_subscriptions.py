@@ -1,4 +1,4 @@
-"""Subscriptions that are refused, slow or forbidden: the others go on, and nothing is lost."""
+"""Test refused, slow and forbidden subscriptions: other symbols are unaffected."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ import pytest
 
 from daemon.exchange import ccxt_tap
 from daemon.feed import feed as feed_module
+from daemon.feed.connection_supervisor import handshake_ban, refused_symbols
 from daemon.feed.liveness import LivenessMonitor
-from daemon.feed.shard import handshake_ban, refused_symbols
 from daemon.sandbox.exchange import Behaviour, SandboxExchange
 from daemon.sandbox.websocket_server import StreamServer
 from tests.replay.replay_harness import Heard, make_feed, running, until
-from tests.sandbox.scaled import MINUTE, SECOND, ScaledClock, minute_tape, second_tape
+from tests.sandbox.scaled import MINUTE, SECOND, ScaledClock, minute_playback, second_playback
 
 FACTOR = 60.0
 
@@ -32,11 +32,11 @@ async def market(
 ) -> AsyncIterator[tuple[SandboxExchange, Heard, ScaledClock]]:
     """An exchange whose minutes pass in a second or so, and a feed that is not opened yet."""
     clock = ScaledClock(factor)
-    tape = minute_tape(symbols, clock.wall_ms())
+    playback = minute_playback(symbols, clock.wall_ms())
     behaviour = Behaviour(updates=2, close_delay_s=0.6)
-    async with SandboxExchange(tape, name=name, clock=clock, behaviour=behaviour) as exchange:
+    async with SandboxExchange(playback, name=name, clock=clock, behaviour=behaviour) as exchange:
         urls = exchange.rest_url, exchange.ws_url
-        yield exchange, make_feed(urls, tape.symbols, clock, name=name), clock
+        yield exchange, make_feed(urls, playback.symbols, clock, name=name), clock
 
 
 def lines(caplog: pytest.LogCaptureFixture, part: str) -> list[str]:
@@ -50,7 +50,7 @@ async def test_a_delisted_symbol_is_reported_alone_and_the_others_go_on(
     caplog.set_level(logging.INFO, "daemon")
     # Bybit takes ten symbols in a request and refuses all of them for one.
     async with market(name, 12) as (exchange, heard, clock), running(heard):
-        gone, *others = exchange.tape.symbols
+        gone, *others = exchange.playback.symbols
         await until(lambda: {c.symbol for c in heard.closed} == {gone, *others})
         exchange.faults.delisted.add(gone)
         exchange.streams.abort_all()
@@ -70,15 +70,15 @@ async def test_a_delisted_symbol_does_not_keep_a_new_listing_out(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with market("okx", 3) as (exchange, _, clock):
-        gone, stays, listed = exchange.tape.symbols
+        gone, stays, listed = exchange.playback.symbols
         exchange.faults.delisted.add(listed)
         urls = exchange.rest_url, exchange.ws_url
         async with running(make_feed(urls, [gone, stays], clock, name="okx")) as heard:
             await until(lambda: {c.symbol for c in heard.closed} == {gone, stays})
             exchange.faults.delisted.clear()
             exchange.faults.delisted.add(gone)
-            await heard.feed.know([listed])
-            heard.feed.watch([gone, stays, listed])
+            await heard.feed.check_symbols([listed])
+            heard.feed.watch_symbols([gone, stays, listed])
             exchange.streams.abort_all()
             await until(lambda: lines(caplog, f"refuses to stream {gone};"))
             before = len(heard.closed)
@@ -116,7 +116,7 @@ async def test_a_single_refused_symbol_is_asked_for_ever_more_seldom(
     monkeypatch.setattr(StreamServer, "refuse_path", noting)
     async with market("okx", 1, factor=20.0) as (exchange, heard, _), running(heard):
         # Listed when the feed was opened, gone when it subscribes.
-        exchange.faults.delisted.update(exchange.tape.symbols)
+        exchange.faults.delisted.update(exchange.playback.symbols)
         await until(lambda: len(at_s) == 8)
         for number, (before_s, after_s) in enumerate(pairwise(at_s)):
             # After 0.5, 1, 2, 4 … 32 seconds, and the time that each refusal takes.
@@ -131,9 +131,11 @@ async def test_a_single_refused_symbol_is_asked_for_ever_more_seldom(
 async def test_a_ban_of_new_connections_is_honoured_to_the_second(
     status: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    clock, tape = ScaledClock(2.0), second_tape(2)
-    async with SandboxExchange(tape, clock=clock) as exchange:
-        heard = make_feed((exchange.rest_url, exchange.ws_url), tape.symbols, clock, timeframe="1s")
+    clock, playback = ScaledClock(2.0), second_playback(2)
+    async with SandboxExchange(playback, clock=clock) as exchange:
+        heard = make_feed(
+            (exchange.rest_url, exchange.ws_url), playback.symbols, clock, timeframe="1s"
+        )
         async with running(heard):
             await until(lambda: heard.closed)
             exchange.ban(status, 4, handshakes=True)
@@ -160,9 +162,11 @@ async def test_a_lost_stream_is_said_once_and_so_is_its_return(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO, "candlecast.feed")
-    clock, tape = ScaledClock(4.0), second_tape(2)
-    async with SandboxExchange(tape, clock=clock) as exchange:
-        heard = make_feed((exchange.rest_url, exchange.ws_url), tape.symbols, clock, timeframe="1s")
+    clock, playback = ScaledClock(4.0), second_playback(2)
+    async with SandboxExchange(playback, clock=clock) as exchange:
+        heard = make_feed(
+            (exchange.rest_url, exchange.ws_url), playback.symbols, clock, timeframe="1s"
+        )
         async with running(heard):
             for _ in range(2):
                 before = len(heard.resumed)
@@ -182,9 +186,11 @@ async def test_a_renewal_that_fails_costs_nothing(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(feed_module, "_RENEW_S", 3.0)
-    clock, tape = ScaledClock(2.0), second_tape(2)
-    async with SandboxExchange(tape, clock=clock) as exchange:
-        heard = make_feed((exchange.rest_url, exchange.ws_url), tape.symbols, clock, timeframe="1s")
+    clock, playback = ScaledClock(2.0), second_playback(2)
+    async with SandboxExchange(playback, clock=clock) as exchange:
+        heard = make_feed(
+            (exchange.rest_url, exchange.ws_url), playback.symbols, clock, timeframe="1s"
+        )
         async with running(heard):
             await until(lambda: heard.closed)
             exchange.ban(429, 6, handshakes=True)
@@ -193,7 +199,7 @@ async def test_a_renewal_that_fails_costs_nothing(
             await until(lambda: len(heard.closed) > before + 6)
             assert exchange.streams.clients == 1
     assert heard.count("feed_reconnects") == 0
-    for symbol in tape.symbols:
+    for symbol in playback.symbols:
         opens = [c.open_ms for c in heard.closed if c.symbol == symbol]
         assert opens == list(range(opens[0], opens[0] + len(opens) * SECOND.ms, SECOND.ms))
 
@@ -202,7 +208,7 @@ async def test_pauses_between_subscriptions_are_no_silence_and_no_reason_to_hang
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Kraken's class watches one symbol a call; with a quarter of a minute between two."""
-    monkeypatch.setattr(ccxt_tap, "READERS", {})
+    monkeypatch.setattr(ccxt_tap, "MESSAGE_PARSERS", {})
     monkeypatch.setattr(feed_module, "_RENEW_S", 240.0)
     described = ccxt.pro.kraken.describe
 
@@ -211,7 +217,7 @@ async def test_pauses_between_subscriptions_are_no_silence_and_no_reason_to_hang
 
     monkeypatch.setattr(ccxt.pro.kraken, "describe", slower)
     async with market("kraken", 5) as (exchange, heard, _), running(heard):
-        await until(lambda: {c.symbol for c in heard.closed} == set(exchange.tape.symbols))
+        await until(lambda: {c.symbol for c in heard.closed} == set(exchange.playback.symbols))
         await until(lambda: heard.count("feed_renewals"))
         await until(lambda: exchange.streams.clients == 1)
         before = len(heard.closed)
@@ -219,16 +225,16 @@ async def test_pauses_between_subscriptions_are_no_silence_and_no_reason_to_hang
     assert heard.count("feed_silent_streams") == 0
     assert heard.count("feed_reconnects") == 0
     assert max(Counter((c.symbol, c.open_ms) for c in heard.closed).values()) <= 2
-    for symbol in exchange.tape.symbols:
+    for symbol in exchange.playback.symbols:
         opens = sorted({c.open_ms for c in heard.closed if c.symbol == symbol})
         assert opens == list(range(opens[0], opens[0] + len(opens) * MINUTE.ms, MINUTE.ms))
 
 
 def test_what_was_not_asked_for_yet_is_not_suspected() -> None:
-    vigil = LivenessMonitor(["A", "B", "C"], 10.0, 100.0, apart_s=20.0)
-    assert vigil.suspects(105.0) == ["A"]
-    assert vigil.suspects(124.9) == ["A"]
-    assert vigil.suspects(145.0) == ["C", "B"]
+    monitor = LivenessMonitor(["A", "B", "C"], 10.0, 100.0, apart_s=20.0)
+    assert monitor.symbols_to_probe(105.0) == ["A"]
+    assert monitor.symbols_to_probe(124.9) == ["A"]
+    assert monitor.symbols_to_probe(145.0) == ["C", "B"]
 
 
 async def test_an_exchange_that_does_not_tell_its_time_closes_no_candle_by_it(
@@ -241,7 +247,7 @@ async def test_an_exchange_that_does_not_tell_its_time_closes_no_candle_by_it(
 
     monkeypatch.setattr(ccxt.pro.okx, "describe", mute)
     async with market("okx", 1) as (exchange, heard, clock), running(heard):
-        (symbol,) = exchange.tape.symbols
+        (symbol,) = exchange.playback.symbols
         await until(lambda: len(heard.closed) >= 3)
         await clock.sleep(30)
         candles = await heard.feed.history(symbol, MINUTE.floor(clock.wall_ms()) - 5 * MINUTE.ms)
@@ -251,7 +257,7 @@ async def test_an_exchange_that_does_not_tell_its_time_closes_no_candle_by_it(
     # Of what the answer held, only what had a successor.
     assert [c.open_ms for c in candles] == sorted(c.open_ms for c in candles)
     for candle in [*candles, *heard.closed]:
-        assert candle.ohlcv == exchange.tape.candle(symbol, candle.open_ms)
+        assert candle.ohlcv == exchange.playback.candle(symbol, candle.open_ms)
     told = lines(caplog, "does not tell its time")
     assert len(told) == 1
 
@@ -260,16 +266,18 @@ async def test_a_connection_without_symbols_is_none(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(feed_module, "streams_per_connection", lambda _name: 2)
-    clock, tape = ScaledClock(4.0), second_tape(3)
-    async with SandboxExchange(tape, clock=clock) as exchange:
-        heard = make_feed((exchange.rest_url, exchange.ws_url), tape.symbols, clock, timeframe="1s")
+    clock, playback = ScaledClock(4.0), second_playback(3)
+    async with SandboxExchange(playback, clock=clock) as exchange:
+        heard = make_feed(
+            (exchange.rest_url, exchange.ws_url), playback.symbols, clock, timeframe="1s"
+        )
         async with running(heard):
             await until(lambda: exchange.streams.clients == 2)
-            heard.feed.watch(tape.symbols[:2])
+            heard.feed.watch_symbols(playback.symbols[:2])
             await until(lambda: exchange.streams.clients == 1)
             await clock.sleep(8)
             assert exchange.streams.handshakes == 2
-            heard.feed.watch(tape.symbols)
-            await until(lambda: tape.symbols[2] in {c.symbol for c in heard.closed[-3:]})
+            heard.feed.watch_symbols(playback.symbols)
+            await until(lambda: playback.symbols[2] in {c.symbol for c in heard.closed[-3:]})
     assert heard.count("feed_reconnects") == 0
     assert not lines(caplog, "lost")

@@ -1,4 +1,4 @@
-"""Candles that contradict themselves or hold absurd numbers: a whole daemon forecasts on."""
+"""Feed contradictory and absurd candles to a whole daemon: it keeps forecasting."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from daemon.candles.window import Verdict, Window
 from daemon.feed.backfill import Backfill
 from daemon.sandbox import EXCHANGES
 from daemon.sandbox.exchange import Behaviour, SandboxExchange
-from daemon.sandbox.recording import Tape
+from daemon.sandbox.recording import Playback
 from model.core.candle import Candle, Ohlcv
 from model.core.market import MarketKey
 from model.history.reader import HistoryReader
@@ -23,7 +23,7 @@ from model.registry.registry import Registry
 from model.replay.replay import Replayed, replay
 from tests.faults.fault_harness import Arena
 from tests.replay.replay_harness import make_feed, nothing_left, running, until
-from tests.sandbox.scaled import MINUTE, SECOND, ScaledClock, minute_tape, second_tape
+from tests.sandbox.scaled import MINUTE, SECOND, ScaledClock, minute_playback, second_playback
 
 FACTOR = 2.0
 ODD, SOUND = "S00/USDT", ("S01/USDT", "S02/USDT")
@@ -32,8 +32,8 @@ Identity = tuple[str, int]
 
 
 @dataclass(frozen=True)
-class OddTape(Tape):
-    """A tape some of whose candles are others, in the stream and in the history alike."""
+class OddPlayback(Playback):
+    """A playback some of whose candles are others, in the stream and in the history alike."""
 
     odd: dict[Identity, Ohlcv] = field(default_factory=dict)
 
@@ -41,16 +41,22 @@ class OddTape(Tape):
         return self.odd.get((symbol, open_ms)) or super().forming(symbol, open_ms, fraction)
 
 
-def odd_tape(tape: Tape) -> OddTape:
-    return OddTape(tape.recording, tape.timeframe, tape.origin_ms, tape.starts, tape.slice_rows)
+def odd_playback(playback: Playback) -> OddPlayback:
+    return OddPlayback(
+        playback.recording,
+        playback.timeframe,
+        playback.origin_ms,
+        playback.starts,
+        playback.slice_rows,
+    )
 
 
 class Trial:
     """A daemon whose exchange plays odd candles of one symbol."""
 
     def __init__(self, folder: Path) -> None:
-        self.tape = odd_tape(second_tape(3))
-        self.arena = Arena(folder, self.tape, FACTOR)
+        self.playback = odd_playback(second_playback(3))
+        self.arena = Arena(folder, self.playback, FACTOR)
 
     def coming(self, *after: int) -> list[int]:
         """Openings of candles that have not begun, so many candles from now."""
@@ -63,7 +69,7 @@ class Trial:
 
     def _is_passed(self, open_ms: int) -> bool:
         made = {f["symbol"] for f in self.forecasts if f["candle_open_ms"] > open_ms}
-        return made == set(self.tape.symbols) and all(w.whole for w in self.arena.windows)
+        return made == set(self.playback.symbols) and all(w.whole for w in self.arena.windows)
 
     @property
     def forecasts(self) -> list[dict[str, Any]]:
@@ -112,12 +118,12 @@ async def test_candles_that_contradict_themselves_are_taken_with_a_wider_range(
     async with nothing_left(), trial.arena.running():
         opens = trial.coming(3, 4, 7)
         for at, open_ms in enumerate(opens):
-            _, h, low, c, v = trial.tape.candle(ODD, open_ms)
+            _, h, low, c, v = trial.playback.candle(ODD, open_ms)
             outside = (round(low * 0.999, 2), round(h * 1.001, 2))[at % 2]
-            trial.tape.odd[ODD, open_ms] = Ohlcv(outside, h, low, c, v)
+            trial.playback.odd[ODD, open_ms] = Ohlcv(outside, h, low, c, v)
         await trial.passed(opens[-1])
         for open_ms in opens:
-            assert trial.value(ODD, open_ms) == widened(*trial.tape.odd[ODD, open_ms])
+            assert trial.value(ODD, open_ms) == widened(*trial.playback.odd[ODD, open_ms])
         assert trial.series("feed_repaired_total") == len(opens)
         told = [f["window"]["repaired"] for f in trial.forecasts if f["symbol"] == ODD]
         assert told[-1] == len(opens)
@@ -134,7 +140,7 @@ async def test_absurd_numbers_of_one_symbol_cost_that_symbol_alone(tmp_path: Pat
         opens = trial.coming(3, 4, 5, 6, 8)
         absurd = (1e308, 5e-324, 1e15, 1e-308, 1e300)
         for open_ms, price in zip(opens, absurd, strict=True):
-            trial.tape.odd[ODD, open_ms] = Ohlcv(price, price, price, price, 1.0)
+            trial.playback.odd[ODD, open_ms] = Ohlcv(price, price, price, price, 1.0)
         await trial.passed(opens[-1])
         for open_ms, price in zip(opens, absurd, strict=True):
             _, _, _, close, volume = trial.value(ODD, open_ms)
@@ -158,10 +164,10 @@ FASTER = 40.0
 @pytest.mark.parametrize("name", EXCHANGES)
 async def test_every_protocol_brings_an_odd_candle_by_its_history(name: str) -> None:
     clock = ScaledClock(FASTER)
-    tape = odd_tape(minute_tape(2, clock.wall_ms()))
+    playback = odd_playback(minute_playback(2, clock.wall_ms()))
     behaviour = Behaviour(updates=2, close_delay_s=0.6)
-    async with SandboxExchange(tape, name=name, clock=clock, behaviour=behaviour) as exchange:
-        windows = {symbol: Window(symbol, MINUTE, CAPACITY) for symbol in tape.symbols}
+    async with SandboxExchange(playback, name=name, clock=clock, behaviour=behaviour) as exchange:
+        windows = {symbol: Window(symbol, MINUTE, CAPACITY) for symbol in playback.symbols}
 
         def closed(candle: Candle) -> None:
             if windows[candle.symbol].add(candle) is Verdict.GAP:
@@ -171,20 +177,20 @@ async def test_every_protocol_brings_an_odd_candle_by_its_history(name: str) -> 
             windows[symbol].repair(candles)
 
         urls = exchange.rest_url, exchange.ws_url
-        heard = make_feed(urls, tape.symbols, clock, name=name, on_closed=closed)
+        heard = make_feed(urls, playback.symbols, clock, name=name, on_closed=closed)
         backfill = Backfill(
             heard.feed, windows.values(), MINUTE, clock, heard.metrics, told, CAPACITY
         )
         opens = [MINUTE.floor(clock.wall_ms()) + at * MINUTE.ms for at in (4, 5, 8)]
         for open_ms in opens:
-            _, h, low, c, v = tape.candle(ODD, open_ms)
-            tape.odd[ODD, open_ms] = Ohlcv(round(low * 0.999, 2), h, low, c, v)
+            _, h, low, c, v = playback.candle(ODD, open_ms)
+            playback.odd[ODD, open_ms] = Ohlcv(round(low * 0.999, 2), h, low, c, v)
         async with running(heard), asyncio.TaskGroup() as group:
             for symbol in windows:
                 backfill.request(symbol)
             tasks = [
                 group.create_task(backfill.run()),
-                group.create_task(backfill.ask_for_overdue()),
+                group.create_task(backfill.request_overdue()),
             ]
             await until(
                 lambda: all(
@@ -199,6 +205,6 @@ async def test_every_protocol_brings_an_odd_candle_by_its_history(name: str) -> 
         first_ms = window.next_open_ms - CAPACITY * MINUTE.ms
         for at, values in enumerate(window.ohlcv().tolist()):
             open_ms = first_ms + at * MINUTE.ms
-            assert values == widened(*tape.forming(symbol, open_ms, 1.0)), (symbol, open_ms)
+            assert values == widened(*playback.forming(symbol, open_ms, 1.0)), (symbol, open_ms)
         assert window.repaired(CAPACITY) == (len(opens) if symbol == ODD else 0)
     assert heard.count("feed_refused") > 0

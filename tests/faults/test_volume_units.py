@@ -1,4 +1,4 @@
-"""A stream whose volumes are of another unit than the history's: forecasts stay right."""
+"""Test streams whose volume unit differs from the history's: forecasts stay right."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from daemon.sandbox.market import Kline
 from tests.faults.assertions import check
 from tests.faults.fault_harness import Arena
-from tests.sandbox.scaled import ScaledClock, minute_tape
+from tests.sandbox.scaled import ScaledClock, minute_playback
 from tests.support.servers import Subscriber, mosquitto_sub
 
 FACTOR = 60.0
@@ -30,8 +30,8 @@ def quote(kline: Kline) -> float:
 
 
 def arena_of(folder: Path, volume: Callable[[Kline], float]) -> Arena:
-    tape = minute_tape(2, ScaledClock(FACTOR).wall_ms())
-    arena = Arena(folder, tape, FACTOR)
+    playback = minute_playback(2, ScaledClock(FACTOR).wall_ms())
+    arena = Arena(folder, playback, FACTOR)
     arena.exchange.faults.stream_volume = volume
     return arena
 
@@ -71,7 +71,7 @@ async def test_contracts_instead_of_base_currency_are_scaled(
         await arena.until(lambda: len(arena.published) >= before + CANDLES)
         await arena.until(lambda: "exchange_flag" in final_by(arena, before))
         check(arena)
-    for symbol in arena.tape.symbols:
+    for symbol in arena.playback.symbols:
         assert (
             f"volumes of {symbol} are 0.001 times as large by REST as by websocket" in caplog.text
         )
@@ -87,7 +87,7 @@ async def test_quote_currency_instead_of_base_currency_is_refused(
         before = len(arena.published)
         await arena.until(lambda: len(arena.published) >= before + CANDLES)
         with mosquitto_sub(arena.broker.port, "candlecast/v1/status/tester") as subscriber:
-            await arena.until(lambda: late_symbols(subscriber) == list(arena.tape.symbols))
+            await arena.until(lambda: late_symbols(subscriber) == list(arena.playback.symbols))
         check(arena)
     assert final_by(arena) == {"rest"}
     assert "cannot be reconciled (one of them counts quote currency)" in caplog.text

@@ -1,4 +1,4 @@
-"""Closing messages that never come: REST brings each candle in time, or the status says so."""
+"""Withhold closing messages: REST supplies each candle in time, or the status reports it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from tests.faults.fault_harness import Arena
-from tests.sandbox.scaled import second_tape
+from tests.sandbox.scaled import second_playback
 
 
 def seqs(arena: Arena, since: int) -> dict[str, set[int]]:
     """Which candles of each symbol were forecast after publication ``since``."""
-    found: dict[str, set[int]] = {symbol: set() for symbol in arena.tape.symbols}
+    found: dict[str, set[int]] = {symbol: set() for symbol in arena.playback.symbols}
     for published in arena.published[since:]:
         forecast = json.loads(published.payload)
         found[forecast["symbol"]].add(forecast["seq"])
@@ -27,7 +27,7 @@ def stale(arena: Arena) -> float | None:
 
 @pytest.mark.may_block("opening a model and a broker takes place before there is a deadline")
 async def test_candles_of_a_second_are_brought_by_rest_within_the_second(tmp_path: Path) -> None:
-    arena = Arena(tmp_path, second_tape(2), 1.0)
+    arena = Arena(tmp_path, second_playback(2), 1.0)
     async with arena.running():
         await arena.until(lambda: all(len(found) > 2 for found in seqs(arena, 0).values()))
         arena.exchange.faults.unclosed = True
@@ -45,7 +45,7 @@ async def test_candles_of_a_second_are_brought_by_rest_within_the_second(tmp_pat
 
 @pytest.mark.may_block("opening a model and a broker takes place before there is a deadline")
 async def test_while_few_candles_are_forecast_their_symbols_are_stale(tmp_path: Path) -> None:
-    arena = Arena(tmp_path, second_tape(2), 1.0)
+    arena = Arena(tmp_path, second_playback(2), 1.0)
     async with arena.running():
         await arena.until(lambda: all(len(found) > 2 for found in seqs(arena, 0).values()))
         assert stale(arena) == 0

@@ -1,4 +1,4 @@
-"""Files: configuration, candles, bundles, scalers, the history and a saved calibration."""
+"""Fuzz files: configuration, candles, bundles, scalers, the history and a saved calibration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A whole market for a test: recorded candles, a model, a configuration, a daemon process."""
+"""Run a daemon process with recorded candles, a model and a configuration."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from daemon.sandbox.recording import Tape, build_tape
+from daemon.sandbox.recording import Playback, build_playback
 from model.core.candle import Timeframe
 from model.features.definitions import Indicators
 from model.features.scaler import ScalerSet
@@ -36,14 +36,14 @@ SECOND = Timeframe.parse("1s")
 HISTORY = 900
 
 
-def tape_of(ready: SandboxProcess) -> Tape:
-    """The sandbox process's tape, built again from what it said when it was ready."""
-    return build_tape(len(ready.symbols), SECOND, ready.origin_ms, slice_rows=ready.slice_rows)
+def playback_of(ready: SandboxProcess) -> Playback:
+    """The sandbox process's playback, built again from what it said when it was ready."""
+    return build_playback(len(ready.symbols), SECOND, ready.origin_ms, slice_rows=ready.slice_rows)
 
 
-def frame(tape: Tape, symbol: str, until_ms: int) -> pd.DataFrame:
+def frame(playback: Playback, symbol: str, until_ms: int) -> pd.DataFrame:
     """A symbol's candles from its listing up to ``until_ms``, as the preprocessor takes them."""
-    opens, ohlcv = tape.history(symbol, tape.origin_ms, until_ms)
+    opens, ohlcv = playback.history(symbol, playback.origin_ms, until_ms)
     table = pd.DataFrame(ohlcv, columns=["open", "high", "low", "close", "volume"])
     return table.assign(timestamp=opens, datetime=pd.to_datetime(opens, unit="ms"))
 
@@ -54,7 +54,7 @@ def write_config(folder: Path, sections: dict[str, dict[str, Any]]) -> Path:
     return path
 
 
-def promote_model(config: Path, tape: Tape) -> LSTMPricePredictor:
+def promote_model(config: Path, playback: Playback) -> LSTMPricePredictor:
     """Make the reference network, with scalers fitted on recorded candles, the champion.
 
     Its weights are drawn, not trained: what is tested is that they are served as they are.
@@ -62,11 +62,11 @@ def promote_model(config: Path, tape: Tape) -> LSTMPricePredictor:
     predictor = LSTMPricePredictor(config)
     scalers = {}
     names = features_of(predictor.config)
-    for symbol in tape.symbols:
+    for symbol in playback.symbols:
         preprocessor = DataPreprocessor(config)
         preprocessor.create_sequences(
             preprocessor.add_technical_indicators(
-                frame(tape, symbol, tape.origin_ms + HISTORY * SECOND.ms)
+                frame(playback, symbol, playback.origin_ms + HISTORY * SECOND.ms)
             )
         )
         scalers[symbol] = preprocessor.symbol_scaler()
@@ -91,23 +91,23 @@ def promote_model(config: Path, tape: Tape) -> LSTMPricePredictor:
             lookback=60,
             units=(64, 32),
             metrics={},
-            trained_from_ms=tape.origin_ms,
-            trained_to_ms=tape.origin_ms + HISTORY * SECOND.ms,
+            trained_from_ms=playback.origin_ms,
+            trained_to_ms=playback.origin_ms + HISTORY * SECOND.ms,
             data_sha256="0" * 64,
-            created_ms=tape.origin_ms,
+            created_ms=playback.origin_ms,
         )
     )
     registry.promote(version)
     return predictor
 
 
-def promote_drawn(folder: Path, tape: Tape) -> None:
-    """Make a champion with drawn weights for the tape's symbols, without Keras."""
-    until_ms = tape.origin_ms + HISTORY * tape.timeframe.ms
+def promote_drawn(folder: Path, playback: Playback) -> None:
+    """Make a champion with drawn weights for the playback's symbols, without Keras."""
+    until_ms = playback.origin_ms + HISTORY * playback.timeframe.ms
     promote(
         folder / "state" / "registry",
-        {s: tape.history(s, tape.origin_ms, until_ms)[1] for s in tape.symbols},
-        timeframe=tape.timeframe.text,
+        {s: playback.history(s, playback.origin_ms, until_ms)[1] for s in playback.symbols},
+        timeframe=playback.timeframe.text,
         indicators=Indicators(),
         lookback=60,
     )

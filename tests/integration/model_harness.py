@@ -1,4 +1,4 @@
-"""A daemon at work on a real exchange and broker, with models to choose from."""
+"""Run a daemon with a real exchange, a real broker and several models to choose from."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from daemon.sandbox.recording import Tape
+from daemon.sandbox.recording import Playback
 from model.features.definitions import Indicators
 from model.features.streaming import FeatureBank
 from model.inference.engine import Engine
@@ -27,9 +27,9 @@ from tests.integration.harness import (
     candles_without_forecast,
     counted_without_forecast,
     daemon,
+    playback_of,
     predictions,
     sections,
-    tape_of,
     write_config,
 )
 from tests.support.servers import (
@@ -53,7 +53,7 @@ class Theatre:
     """A daemon at work, and three models that it may serve, the first as champion."""
 
     config: Path
-    tape: Tape
+    playback: Playback
     registry: Registry
     heard: Subscriber
     running: Daemon
@@ -106,14 +106,14 @@ def theatre(folder: Path, **more: Any) -> Iterator[Theatre]:
         mosquitto(folder) as broker,
         mosquitto_sub(broker.port, "candlecast/#") as heard,
     ):
-        tape = tape_of(exchange)
-        symbols = tape.symbols[:SYMBOLS]
+        playback = playback_of(exchange)
+        symbols = playback.symbols[:SYMBOLS]
         trading = {"symbols": list(symbols)}
         chosen = sections(exchange, broker.port, port, trading=trading, **more)
         config = write_config(folder, chosen)
         root = folder / "state" / "registry"
-        until_ms = tape.origin_ms + HISTORY * SECOND.ms
-        past = {s: tape.history(s, tape.origin_ms, until_ms)[1] for s in symbols}
+        until_ms = playback.origin_ms + HISTORY * SECOND.ms
+        past = {s: playback.history(s, playback.origin_ms, until_ms)[1] for s in symbols}
         first, second, third = (
             write(
                 root,
@@ -122,7 +122,7 @@ def theatre(folder: Path, **more: Any) -> Iterator[Theatre]:
                 indicators=Indicators(),
                 lookback=LOOKBACK,
                 seed=number,
-                created_ms=tape.origin_ms + 1_000 * number,
+                created_ms=playback.origin_ms + 1_000 * number,
             )
             for number in range(3)
         )
@@ -130,13 +130,13 @@ def theatre(folder: Path, **more: Any) -> Iterator[Theatre]:
         registry.promote(first.version)
         with daemon(config, port) as running:
             running.wait_ready()
-            yield Theatre(config, tape, registry, heard, running, first, second, third)
+            yield Theatre(config, playback, registry, heard, running, first, second, third)
 
 
 def assert_whole(theatre: Theatre) -> None:
     """One forecast for every candle of every symbol, but for those that are counted."""
     forecasts = list(theatre.listen())
-    assert {forecast["symbol"] for forecast in forecasts} == set(theatre.tape.symbols[:SYMBOLS])
+    assert {forecast["symbol"] for forecast in forecasts} == set(theatre.playback.symbols[:SYMBOLS])
     assert_counted(theatre, forecasts)
 
 
@@ -156,10 +156,10 @@ def by_symbol_of(theatre: Theatre) -> dict[str, list[dict[str, Any]]]:
 
 
 def assert_true(theatre: Theatre, symbol: str, forecasts: list[dict[str, Any]]) -> None:
-    """Each value is what the model it names makes of the tape, computed without the daemon."""
-    tape = theatre.tape
+    """Each value is what the model it names makes of the playback, computed without the daemon."""
+    playback = theatre.playback
     last_ms = forecasts[-1]["candle_close_ms"]
-    ohlcv = tape.history(symbol, tape.origin_ms, last_ms)[1]
+    ohlcv = playback.history(symbol, playback.origin_ms, last_ms)[1]
     for bundle in (theatre.first, theatre.second):
         mine = [f for f in forecasts if f["model"]["sha256"] == bundle.sha256]
         if not mine:
@@ -169,7 +169,7 @@ def assert_true(theatre: Theatre, symbol: str, forecasts: list[dict[str, Any]]) 
         rows = bank.prime(np.array([0]), ohlcv[None])[0]
         scaler = bundle.scalers.by_symbol[symbol]
         scaled = (rows - scaler.feature_min) / (scaler.feature_max - scaler.feature_min)
-        ends = [(f["candle_close_ms"] - tape.origin_ms) // SECOND.ms for f in mine]
+        ends = [(f["candle_close_ms"] - playback.origin_ms) // SECOND.ms for f in mine]
         windows = np.stack([scaled[end - LOOKBACK : end] for end in ends]).astype(np.float32)
         raw = Engine(bundle.onnx, 1, LOOKBACK, len(manifest.features)).full(windows)
         value = raw * scaler.target_scale + scaler.target_offset

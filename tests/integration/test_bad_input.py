@@ -1,4 +1,4 @@
-"""What a user does wrong ends in one clear line and the contract's exit code, never a traceback."""
+"""Check that user errors end in one line and the documented exit code, without a traceback."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 import yaml
 
-from daemon.sandbox.recording import Tape
+from daemon.sandbox.recording import Playback
 from model.features.definitions import CLOSE_FEATURES, Indicators
-from tests.integration.harness import SECOND, Daemon, daemon, sections, tape_of, write_config
+from tests.integration.harness import SECOND, Daemon, daemon, playback_of, sections, write_config
 from tests.support.servers import (
     HOST,
     MAX_WAIT_S,
@@ -49,8 +49,8 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
         yield server
 
 
-def past(tape: Tape, symbol: str) -> Floats:
-    return tape.history(symbol, tape.origin_ms, tape.origin_ms + HISTORY * SECOND.ms)[1]
+def past(playback: Playback, symbol: str) -> Floats:
+    return playback.history(symbol, playback.origin_ms, playback.origin_ms + HISTORY * SECOND.ms)[1]
 
 
 class Place:
@@ -59,7 +59,7 @@ class Place:
     def __init__(self, folder: Path, exchange: SandboxProcess, broker: Mosquitto) -> None:
         self.folder = folder
         self.http_port = free_port()
-        self.tape = tape_of(exchange)
+        self.playback = playback_of(exchange)
         self.sections = sections(
             exchange,
             broker.port,
@@ -70,14 +70,16 @@ class Place:
         )
 
     def promote(self, **how: Any) -> None:
-        candles = {symbol: past(self.tape, symbol) for symbol in how.pop("symbols", self.symbols)}
+        candles = {
+            symbol: past(self.playback, symbol) for symbol in how.pop("symbols", self.symbols)
+        }
         usual = {"timeframe": "1s", "indicators": Indicators(), "lookback": LOOKBACK}
         chosen: dict[str, Any] = usual | how
         promote(self.folder / "state" / "registry", candles, **chosen)
 
     @property
     def symbols(self) -> list[str]:
-        return list(self.tape.symbols)
+        return list(self.playback.symbols)
 
     def run(self, **env: str) -> tuple[int, list[str]]:
         """`candlecast run` until it ends by itself: exit code and lines of standard error."""
@@ -166,7 +168,7 @@ def test_a_symbol_that_the_model_was_not_trained_on(place: Place) -> None:
 
 def test_a_symbol_that_the_exchange_lacks(place: Place) -> None:
     place.promote()
-    candles = {symbol: past(place.tape, "S00/USDT") for symbol in ("S00/USDT", "S07/USDT")}
+    candles = {symbol: past(place.playback, "S00/USDT") for symbol in ("S00/USDT", "S07/USDT")}
     promote(
         place.folder / "state" / "registry",
         candles,
@@ -225,7 +227,7 @@ def test_a_broker_that_is_not_there_yet(place: Place, tmp_path: Path) -> None:
         assert status == 503
         assert yaml.safe_load(body)["broker_connected"] is False
         assert process.get("/healthz")[0] == 200
-        time.sleep(1.0)
+        process.until(lambda: "no MQTT broker" in process.log)
         late.start()
         try:
             with mosquitto_sub(late.port, "candlecast/v1/binance/+/1s/prediction") as live:

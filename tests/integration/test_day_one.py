@@ -1,4 +1,4 @@
-"""From an empty folder to a promoted model, as a newcomer's first day goes."""
+"""Test the way from an empty folder to a promoted model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 
 from daemon.runtime.clock import SystemClock
 from daemon.sandbox.exchange import SandboxExchange
-from daemon.sandbox.recording import Tape, build_tape
+from daemon.sandbox.recording import Playback, build_playback
 from model.core.candle import Timeframe
 
 MINUTE = Timeframe.parse("1m")
@@ -25,8 +25,8 @@ model: {epochs: 1, batch_size: 256, lookback_periods: 8, lstm_units: [4, 3]}
 
 
 @pytest.fixture
-def tape() -> Tape:
-    return build_tape(2, MINUTE, MINUTE.floor(SystemClock().wall_ms()) - 2_000 * MINUTE.ms)
+def playback() -> Playback:
+    return build_playback(2, MINUTE, MINUTE.floor(SystemClock().wall_ms()) - 2_000 * MINUTE.ms)
 
 
 async def candlecast(folder: Path, rest_url: str, *argv: str) -> tuple[int | None, str, str]:
@@ -39,10 +39,10 @@ async def candlecast(folder: Path, rest_url: str, *argv: str) -> tuple[int | Non
     return process.returncode, out.decode(), err.decode()
 
 
-async def test_an_empty_machine_gets_a_model(tape: Tape, tmp_path: Path) -> None:
+async def test_an_empty_machine_gets_a_model(playback: Playback, tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(CONFIG, encoding="utf-8")
 
-    async with SandboxExchange(tape) as exchange:
+    async with SandboxExchange(playback) as exchange:
         url = exchange.rest_url
         code, _, err = await candlecast(tmp_path, url, "run")
         assert (code, len(err.splitlines())) == (2, 1)

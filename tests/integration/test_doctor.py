@@ -1,4 +1,4 @@
-"""`candlecast doctor` finds what is wrong with real parts, and says what to do about each."""
+"""Check that `candlecast doctor` finds real faults and names a remedy for each."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ import pytest
 
 from config.settings import load
 from daemon.cli.main import main
-from daemon.doctor.broker_check import examine_broker
+from daemon.doctor.broker_check import check_broker
 from daemon.doctor.findings import Finding
 from daemon.factories import broker_of
 from daemon.runtime.clock import SystemClock
-from tests.integration.harness import daemon, promote_drawn, sections, tape_of, write_config
+from tests.integration.harness import daemon, playback_of, promote_drawn, sections, write_config
 from tests.integration.test_wall_clock import faked, set_clock
 from tests.support.certificates import Authority
 from tests.support.scripted_broker import FakeBroker, acknowledged, always
@@ -60,7 +60,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         mosquitto(folder) as broker,
         sandbox_process("--symbols", "2", "--history", "900") as exchange,
     ):
-        promote_drawn(folder, tape_of(exchange))
+        promote_drawn(folder, playback_of(exchange))
         yield Place(folder, exchange, broker, free_port())
 
 
@@ -122,7 +122,7 @@ def test_each_thing_that_is_wrong_is_found(
     assert code == 1
     assert shown["exchange"].startswith("✓")
     expected = {
-        "stream": "check that websockets pass",
+        "stream": "check that the firewall or proxy allows websockets",
         "broker": "start it, or check mqtt.host",
         "model": "candlecast train --promote",
         "disk": "history.keep_days",
@@ -131,8 +131,8 @@ def test_each_thing_that_is_wrong_is_found(
     for topic, advice in expected.items():
         assert shown[topic].startswith("✗"), shown
         assert advice in shown[topic]
-    assert shown["verdict"] == f"candlecast: {len(expected)} findings to see to.\n"
-    # What it looks at stays as it was.
+    assert shown["verdict"] == f"candlecast: {len(expected)} problems found.\n"
+    # The checks create nothing.
     assert not (tmp_path / "none").exists()
 
 
@@ -182,7 +182,7 @@ def test_a_folder_that_cannot_be_written_and_a_foreign_address(
 
 
 def test_a_damaged_model(place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    promote_drawn(tmp_path, tape_of(place.exchange))
+    promote_drawn(tmp_path, playback_of(place.exchange))
     (step,) = (tmp_path / "state" / "registry").rglob("step.onnx")
     step.chmod(0o600)
     step.write_bytes(step.read_bytes()[:-1] + b"?")
@@ -242,7 +242,7 @@ async def asked(tmp_path: Path, version: str, *acl: str, right: bool = True) -> 
         login = {"username": "eve", "password_file": str(tmp_path / "secret")}
         mqtt = {"port": broker.port, "version": version, "instance": "tester", **login}
         settings = load(write_config(tmp_path, {"mqtt": mqtt}), {})
-        return await examine_broker(broker_of(settings), "tester", SystemClock())
+        return await check_broker(broker_of(settings), "tester", SystemClock())
 
 
 ALL = "topic readwrite candlecast/v1/#"
@@ -255,7 +255,7 @@ OTHER = "topic readwrite elsewhere/#"
 async def test_a_broker_that_gives_every_right(tmp_path: Path, version: str) -> None:
     finding = await asked(tmp_path, version, ALL)
     assert finding.good is True
-    assert finding.text.endswith("takes messages and hands them out")
+    assert finding.text.endswith("accepts and delivers messages")
 
 
 @pytest.mark.may_block(reason="starts a broker")
@@ -263,14 +263,14 @@ async def test_a_broker_that_gives_every_right(tmp_path: Path, version: str) -> 
 async def test_a_broker_that_denies_publishing(tmp_path: Path, version: str) -> None:
     finding = await asked(tmp_path, version, OTHER)
     assert finding.good is False
-    assert finding.advice.startswith("let user 'eve' write to candlecast/v1/#")
+    assert re.match(r"\w+ user 'eve' (to )?write to candlecast/v1/#", finding.advice)
 
 
 @pytest.mark.may_block(reason="starts a broker")
 async def test_a_broker_that_lets_us_write_only(tmp_path: Path) -> None:
     finding = await asked(tmp_path, "5", WRITE)
     assert finding.good is None
-    assert "user 'eve' may not read them, and need not" in finding.text
+    assert "user 'eve' may not read them, which is not required" in finding.text
 
 
 @pytest.mark.may_block(reason="starts a broker")
@@ -298,7 +298,7 @@ async def test_what_a_broker_lacks_is_told(
     with mosquitto(tmp_path, *lines) as broker:
         finding = await found_at(tmp_path, broker.port, version)
         assert finding.good is True, finding
-        assert "takes messages and hands them out" in finding.text
+        assert "accepts and delivers messages" in finding.text
         for line in lines:
             # Version 3.1.1 has no place to announce the limit of packets.
             assert (LIMITS[line] in finding.text) == (version == "5" or "packet" not in line)
@@ -307,7 +307,7 @@ async def test_what_a_broker_lacks_is_told(
 async def found_at(folder: Path, port: int, version: str = "5") -> Finding:
     mqtt = {"port": port, "version": version, "instance": "tester"}
     settings = load(write_config(folder, {"mqtt": mqtt}), {})
-    return await examine_broker(broker_of(settings), "tester", SystemClock())
+    return await check_broker(broker_of(settings), "tester", SystemClock())
 
 
 @pytest.mark.may_block(reason="starts a broker")
@@ -315,8 +315,8 @@ async def test_a_broker_that_takes_no_forecast_for_its_length(tmp_path: Path) ->
     with mosquitto(tmp_path, "max_packet_size 500") as broker:
         finding = await found_at(tmp_path, broker.port)
     assert finding.good is False
-    assert "takes packets of 500 bytes at most" in finding.text
-    assert finding.advice.startswith("let it take")
+    assert "accepts packets of 500 bytes at most" in finding.text
+    assert finding.advice.startswith("raise its limit")
 
 
 @pytest.mark.may_block(reason="reads a configuration")

@@ -1,4 +1,4 @@
-"""`candlecast evaluate` on recorded candles, and the files that `train` and it refuse."""
+"""Test `candlecast evaluate` on recorded candles, and the files that it and `train` refuse."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The feed on each exchange's own protocol, through the real ccxt classes, over real sockets."""
+"""Test the feed on each exchange's own protocol over real sockets."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.integration.harness import (
     write_config,
 )
 from tests.replay.replay_harness import Heard, make_feed, nothing_left, running, until
-from tests.sandbox.scaled import MINUTE, ScaledClock, minute_tape
+from tests.sandbox.scaled import MINUTE, ScaledClock, minute_playback
 from tests.support.servers import MAX_WAIT_S, mosquitto, mosquitto_sub
 from tests.support.tiny_models import SHORT, promote
 
@@ -47,18 +47,18 @@ async def market(
 ) -> AsyncIterator[tuple[SandboxExchange, Heard, ScaledClock]]:
     """An exchange whose minutes pass in a second, and a feed that is not opened yet."""
     clock = ScaledClock(FACTOR)
-    tape = minute_tape(symbols, clock.wall_ms(), history)
+    playback = minute_playback(symbols, clock.wall_ms(), history)
     behaviour = Behaviour(updates=2, close_delay_s=0.6)
-    async with SandboxExchange(tape, name=name, clock=clock, behaviour=behaviour) as exchange:
+    async with SandboxExchange(playback, name=name, clock=clock, behaviour=behaviour) as exchange:
         urls = exchange.rest_url, exchange.ws_url
-        yield exchange, make_feed(urls, tape.symbols, clock, name=name, timeframe="1m"), clock
+        yield exchange, make_feed(urls, playback.symbols, clock, name=name, timeframe="1m"), clock
 
 
 def assert_true(exchange: SandboxExchange, candles: Sequence[Candle], final_by: str) -> None:
-    """Each candle once, as it is on the tape, told soon after it closed and not before."""
+    """Each candle once, as it is on the playback, told soon after it closed and not before."""
     assert max(Counter((c.symbol, c.open_ms) for c in candles).values()) == 1
     for candle in candles:
-        assert candle.ohlcv == exchange.tape.candle(candle.symbol, candle.open_ms)
+        assert candle.ohlcv == exchange.playback.candle(candle.symbol, candle.open_ms)
         assert candle.final_by == final_by
     delays_ms = [candle.received_ms - candle.close_ms for candle in candles]
     assert min(delays_ms) >= 0
@@ -81,14 +81,14 @@ async def test_every_candle_comes_once_as_the_exchange_made_it(name: str) -> Non
         await until(lambda: len(heard.closed) >= 4 * 12)
         assert exchange.streams.clients == 1
     assert_true(exchange, heard.closed, FINAL_BY[name])
-    assert_whole(heard, exchange.tape.symbols)
-    assert {symbol for symbol, _ in heard.resumed} == set(exchange.tape.symbols)
+    assert_whole(heard, exchange.playback.symbols)
+    assert {symbol for symbol, _ in heard.resumed} == set(exchange.playback.symbols)
     assert heard.count("feed_refused") == 0
     assert heard.count("feed_reconnects") == 0
 
 
 @pytest.mark.parametrize("name", FINAL_BY)
-async def test_history_equals_the_tape_however_long_a_page_is(name: str) -> None:
+async def test_history_equals_the_playback_however_long_a_page_is(name: str) -> None:
     async with market(name, 2, history=2_000) as (exchange, heard, clock):
         await heard.feed.open()
         try:
@@ -104,7 +104,7 @@ async def test_history_equals_the_tape_however_long_a_page_is(name: str) -> None
                     since_ms = max(since_ms, earliest_ms, candles[0].open_ms)
                     assert since_ms <= earliest_ms + 5 * MINUTE.ms or back < ROWS_OF_KRAKEN
                 end_ms = candles[-1].close_ms
-                opens, ohlcv = exchange.tape.history("S01/USDT", since_ms, end_ms)
+                opens, ohlcv = exchange.playback.history("S01/USDT", since_ms, end_ms)
                 assert [candle.open_ms for candle in candles] == opens.tolist()
                 assert [list(candle.ohlcv) for candle in candles] == ohlcv.tolist()
                 assert end_ms >= MINUTE.floor(asked_ms) - 2 * MINUTE.ms
@@ -132,14 +132,14 @@ async def test_what_the_tap_does_not_know_goes_through_ccxts_own_parser(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Kraken's class watches one symbol a call, the others many; its first message is a snapshot.
-    monkeypatch.setattr(ccxt_tap, "READERS", {})
+    monkeypatch.setattr(ccxt_tap, "MESSAGE_PARSERS", {})
     async with market(name, 5) as (exchange, heard, _), running(heard):
         await until(lambda: len(heard.closed) >= 3 * 5)
         exchange.streams.abort_all()
         before = len(heard.closed)
         await until(lambda: len(heard.closed) >= before + 2 * 5)
     assert_true(exchange, heard.closed, "successor")
-    assert {candle.symbol for candle in heard.closed} == set(exchange.tape.symbols)
+    assert {candle.symbol for candle in heard.closed} == set(exchange.playback.symbols)
     assert heard.count("feed_refused") == 0
 
 
@@ -151,7 +151,7 @@ def daemon_config(folder: Path, exchange: SandboxExchange, mqtt_port: int) -> Pa
                 "name": exchange.name,
                 "endpoint": {"rest": exchange.rest_url, "ws": exchange.ws_url},
             },
-            "trading": {"symbols": list(exchange.tape.symbols), "timeframe": "1m"},
+            "trading": {"symbols": list(exchange.playback.symbols), "timeframe": "1m"},
             "model": {"lookback_periods": 8},
             "indicators": asdict(SHORT),
             "mqtt": {"port": mqtt_port},
@@ -176,9 +176,12 @@ async def test_the_daemon_forecasts_every_candle_of_every_exchange(
             return len(numbers) == 3 and min(map(longest_run, numbers.values())) >= 4
 
         async with market(name, 3) as (exchange, _, clock):
-            tape = exchange.tape
+            playback = exchange.playback
             settings = configuration.load(daemon_config(tmp_path, exchange, broker.port))
-            past = {s: tape.history(s, tape.origin_ms, clock.wall_ms())[1] for s in tape.symbols}
+            past = {
+                s: playback.history(s, playback.origin_ms, clock.wall_ms())[1]
+                for s in playback.symbols
+            }
             promote(settings.state_dir / "registry", past)
             stop = asyncio.Event()
             async with (
@@ -193,11 +196,11 @@ async def test_the_daemon_forecasts_every_candle_of_every_exchange(
                 metrics = generate_latest(app.metrics.registry).decode()
                 assert candles_without_forecast(heard) <= counted_without_forecast(metrics)
                 stop.set()
-    for symbol in tape.symbols:
+    for symbol in playback.symbols:
         mine = {p["seq"]: p for p in heard if p["symbol"] == symbol}
         for forecast in mine.values():
             opened_ms = forecast["candle_open_ms"]
-            assert forecast["last_close"] == tape.candle(symbol, opened_ms).close
+            assert forecast["last_close"] == playback.candle(symbol, opened_ms).close
             assert forecast["published_ms"] >= forecast["candle_close_ms"]
             assert forecast["window"]["filled"] == 0
         assert FINAL_BY[name] in {p["window"]["final_by"] for p in mine.values()}

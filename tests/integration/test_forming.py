@@ -1,4 +1,4 @@
-"""Forming candles over real sockets: provisional forecasts beside the final ones, from one step."""
+"""Test provisional forecasts of forming candles beside the final ones, over real sockets."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import jsonschema
 import numpy as np
 import pytest
 
-from daemon.sandbox.recording import Tape
+from daemon.sandbox.recording import Playback
 from model.features.streaming import FeatureBank
 from model.inference.engine import Engine
 from model.registry.bundle import Bundle
@@ -23,10 +23,10 @@ from tests.integration.harness import (
     counted_without_forecast,
     daemon,
     longest_run,
+    playback_of,
     predictions,
     promote_drawn,
     sections,
-    tape_of,
     until_offline,
     write_config,
 )
@@ -42,10 +42,10 @@ UPDATED = 4
 OHLCV = ("open", "high", "low", "close", "volume")
 
 
-def from_scratch(bundle: Bundle, engine: Engine, tape: Tape, told: dict[str, Any]) -> float:
-    """What the network says of a forming candle behind the tape's own candles."""
+def from_scratch(bundle: Bundle, engine: Engine, playback: Playback, told: dict[str, Any]) -> float:
+    """What the network says of a forming candle behind the playback's own candles."""
     candle = told["candle"]
-    _, closed = tape.history(told["symbol"], tape.origin_ms, candle["open_ms"])
+    _, closed = playback.history(told["symbol"], playback.origin_ms, candle["open_ms"])
     ohlcv = np.concatenate([closed, [[candle[key] for key in OHLCV]]])
     bank = FeatureBank(bundle.manifest.features, bundle.manifest.indicators, 1)
     rows = bank.prime(np.array([0]), ohlcv[None])[0, -60:]
@@ -76,12 +76,12 @@ def test_every_update_is_priced_and_every_close_still_forecast(
         mosquitto(tmp_path) as broker,
         mosquitto_sub(broker.port, "candlecast/#") as subscriber,
     ):
-        tape = tape_of(exchange)
-        inference = {"forming": True, "forming_interval_ms": 100}
+        playback = playback_of(exchange)
+        inference = {"forming": True}
         config = write_config(
             tmp_path, sections(exchange, broker.port, http_port, inference=inference)
         )
-        promote_drawn(tmp_path, tape)
+        promote_drawn(tmp_path, playback)
         with daemon(config, http_port) as running:
             running.wait_ready()
             messages: list[dict[str, Any]] = []
@@ -89,8 +89,8 @@ def test_every_update_is_priced_and_every_close_still_forecast(
             def enough() -> bool:
                 messages.extend(subscriber.received())
                 opens, closes = seen(messages)
-                runs = [longest_run(closes[symbol]) for symbol in tape.symbols]
-                updated = [len(opens[symbol]) for symbol in tape.symbols]
+                runs = [longest_run(closes[symbol]) for symbol in playback.symbols]
+                updated = [len(opens[symbol]) for symbol in playback.symbols]
                 return min(runs) >= IN_A_ROW and min(updated) >= UPDATED
 
             running.until(enough)
@@ -113,8 +113,8 @@ def test_every_update_is_priced_and_every_close_still_forecast(
         candle = told["candle"]
         assert candle["close_ms"] - candle["open_ms"] == SECOND.ms
         assert told["target_close_ms"] == candle["close_ms"] + SECOND.ms
-        raw = from_scratch(bundle, engine, tape, told)
+        raw = from_scratch(bundle, engine, playback, told)
         assert told["predicted_normalized"] == pytest.approx(raw, abs=2e-6)
     opens, closes = seen(messages)
-    assert set(opens) == set(closes) == set(tape.symbols)
+    assert set(opens) == set(closes) == set(playback.symbols)
     assert 'candlecast_forming_total{outcome="published"}' in metrics

@@ -1,4 +1,4 @@
-"""Everything works on candles that begin at an unusual time: fetched, trained on, forecast."""
+"""Test fetching, training and forecasting on candles that begin at an unusual time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import yaml
 
 from daemon.runtime.clock import SystemClock
 from daemon.sandbox.exchange import SandboxExchange
-from daemon.sandbox.recording import Tape, build_tape
+from daemon.sandbox.recording import Playback, build_playback
 from model.core.candle import Timeframe
 from model.core.market import MarketKey
 from model.history.reader import HistoryReader
@@ -33,14 +33,14 @@ SECTIONS: dict[str, dict[str, Any]] = {
     "trading": {"symbols": ["S00/USDT", "S01/USDT"], "timeframe": "1h"},
     "model": {"epochs": 1, "batch_size": 256, "lookback_periods": 8, "lstm_units": [3]},
     "registry": {"gate_days": 10, "margin": 0.5},
-    "retrain": {"days": 50, "nice": 1},
+    "retrain": {"days": 50},
 }
 
 
-def tape_of(frame: Timeframe, phase_ms: int, candles: int) -> Tape:
+def playback_of(frame: Timeframe, phase_ms: int, candles: int) -> Playback:
     now_ms = SystemClock().wall_ms()
     origin_ms = frame.floor(now_ms) - candles * frame.ms + phase_ms
-    return build_tape(2, frame, origin_ms, recording=RECORDING)
+    return build_playback(2, frame, origin_ms, recording=RECORDING)
 
 
 async def candlecast(folder: Path, url: str, *argv: str) -> tuple[str, str]:
@@ -59,9 +59,9 @@ async def test_hours_that_begin_at_half_past_are_fetched_trained_on_and_judged(
     tmp_path: Path,
 ) -> None:
     half_ms = HOUR.ms // 2
-    tape = tape_of(HOUR, half_ms, 1_500)
+    playback = playback_of(HOUR, half_ms, 1_500)
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(SECTIONS), encoding="utf-8")
-    async with SandboxExchange(tape) as exchange:
+    async with SandboxExchange(playback) as exchange:
         url = exchange.rest_url
         _, err = await candlecast(tmp_path, url, "fetch", "--days", "50")
         assert "binance opens a 1h candle at" in err
@@ -76,7 +76,7 @@ async def test_hours_that_begin_at_half_past_are_fetched_trained_on_and_judged(
         assert "promoted" in out or "champion" in out
     archive = HistoryReader(tmp_path / "state" / "history.sqlite", MarketKey.parse("binance", "1h"))
     try:
-        found = archive.revisions("S01/USDT", tape.origin_ms, SystemClock().wall_ms())
+        found = archive.revisions("S01/USDT", playback.origin_ms, SystemClock().wall_ms())
     finally:
         archive.close()
     opens = [candle.open_ms for candle in found]
@@ -91,7 +91,7 @@ async def test_minutes_that_begin_later_are_forecast_and_gone_on_with_after_a_re
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    arena = Arena(tmp_path, tape_of(MINUTE, LATER_MS, 1_500), 30.0)
+    arena = Arena(tmp_path, playback_of(MINUTE, LATER_MS, 1_500), 30.0)
 
     def closes(since: int) -> set[tuple[str, int]]:
         told = [json.loads(published.payload) for published in arena.published[since:]]
@@ -105,7 +105,7 @@ async def test_minutes_that_begin_later_are_forecast_and_gone_on_with_after_a_re
         await arena.until(lambda: len(closes(0)) >= 8)
         since = len(arena.published)
         await arena.play([Fault(0.0, "restart daemon", "", 0.0, 0.0)])
-        await arena.until(lambda: "2 of 2 symbols go on from history" in caplog.text)
+        await arena.until(lambda: "2 of 2 symbols resume from history" in caplog.text)
         await arena.until(lambda: len(closes(since)) >= 8)
         metrics = arena.app.metrics.registry if arena.app else None
         assert metrics is not None
@@ -113,7 +113,7 @@ async def test_minutes_that_begin_later_are_forecast_and_gone_on_with_after_a_re
         assert metrics.get_sample_value("candlecast_feed_refused_total") == 0
         assert metrics.get_sample_value("candlecast_feed_stale_symbols") == 0
         by_symbol = [
-            sorted(seq for s, seq in closes(0) if s == name) for name in arena.tape.symbols
+            sorted(seq for s, seq in closes(0) if s == name) for name in arena.playback.symbols
         ]
         for seqs in by_symbol:
             # The daemon was away for some candles at most once.

@@ -1,4 +1,4 @@
-"""Addresses of IPv6, wherever one is used or told."""
+"""Test IPv6 addresses wherever one is used or shown."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from config.settings import load
-from daemon.doctor.broker_check import examine_broker
-from daemon.doctor.checks import examine_http
+from daemon.doctor.broker_check import check_broker
+from daemon.doctor.checks import check_http
 from daemon.exchange.ccxt_client import make_exchange
 from daemon.factories import broker_of
 from daemon.metrics.metrics import Metrics
@@ -25,7 +25,7 @@ from daemon.runtime.clock import SystemClock
 from daemon.sandbox.exchange import SandboxExchange
 from daemon.web.server import Health, serve_http
 from tests.integration.harness import write_config
-from tests.sandbox.scaled import second_tape
+from tests.sandbox.scaled import second_playback
 from tests.support.forward_proxy import pumped
 from tests.support.servers import HOST, MAX_WAIT_S, free_port, mosquitto, program
 
@@ -47,9 +47,9 @@ def settings_for(folder: Path, **chosen: Any) -> Any:
 @pytest.mark.may_block(reason="reads a configuration")
 async def test_doctor_publishes_and_reads(tmp_path: Path, port: int) -> None:
     settings = settings_for(tmp_path, mqtt={"host": HOST6, "port": port, "instance": "tester"})
-    finding = await examine_broker(broker_of(settings), "tester", SystemClock())
+    finding = await check_broker(broker_of(settings), "tester", SystemClock())
     assert finding.good is True
-    assert finding.text.startswith(f"[{HOST6}]:{port} takes messages")
+    assert finding.text.startswith(f"[{HOST6}]:{port} accepts and delivers")
 
 
 @pytest.mark.may_block(reason="reads a configuration")
@@ -59,7 +59,7 @@ async def test_an_absent_broker_is_named_in_brackets(
     nowhere = free_port()
     settings = settings_for(tmp_path, mqtt={"host": HOST6, "port": nowhere})
     broker = broker_of(settings)
-    finding = await examine_broker(broker, "tester", SystemClock())
+    finding = await check_broker(broker, "tester", SystemClock())
     assert f"no broker at [{HOST6}]:{nowhere} (" in finding.text
     publisher = Publisher(broker, "tester", Outbox(1), SystemClock(), Metrics(1))
     async with asyncio.TaskGroup() as group:
@@ -106,7 +106,7 @@ async def on_ipv6(url: str) -> AsyncIterator[str]:
 @pytest.mark.may_block(reason="reads a configuration")
 async def test_an_exchange_is_reached_by_rest_and_websocket(tmp_path: Path) -> None:
     async with (
-        SandboxExchange(second_tape(2)) as sandbox,
+        SandboxExchange(second_playback(2)) as sandbox,
         on_ipv6(sandbox.rest_url) as rest,
         on_ipv6(sandbox.ws_url) as ws,
     ):
@@ -124,7 +124,7 @@ async def test_an_exchange_is_reached_by_rest_and_websocket(tmp_path: Path) -> N
 
 @pytest.mark.may_block(reason="binds a port")
 async def test_doctor_sees_the_pages_there() -> None:
-    finding = await examine_http(HOST6, port := free_port(), https=False)
+    finding = await check_http(HOST6, port := free_port(), https=False)
     assert finding.text == f"[{HOST6}]:{port} is free"
     listening: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     async with asyncio.TaskGroup() as group:
@@ -132,7 +132,7 @@ async def test_doctor_sees_the_pages_there() -> None:
         pages = serve_http(HOST6, 0, Metrics(1), lambda: well, SystemClock(), listening.set_result)
         task = group.create_task(pages)
         url = await listening
-        finding = await examine_http(HOST6, int(url.rpartition(":")[2]), https=False)
+        finding = await check_http(HOST6, int(url.rpartition(":")[2]), https=False)
         task.cancel()
     assert finding.good is True
     assert f"the daemon runs on {url.removeprefix('http://')}" in finding.text

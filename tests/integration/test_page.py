@@ -1,4 +1,4 @@
-"""The status page in a real browser: what a person sees, and that it needs nobody else."""
+"""Test the status page in a real browser without other hosts."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from model.history.store import History
 from tests.integration.harness import (
     Daemon,
     daemon,
+    playback_of,
     promote_drawn,
     sections,
-    tape_of,
     write_config,
 )
 from tests.support.browser import Tab, browser
@@ -70,7 +70,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     ):
         few = {"min_n": 2}
         config = write_config(folder, sections(exchange, broker.port, http_port, accuracy=few))
-        promote_drawn(folder, tape_of(exchange))
+        promote_drawn(folder, playback_of(exchange))
         with daemon(config, http_port) as running:
             running.wait_ready()
             yield Service(exchange, config, running)
@@ -101,7 +101,7 @@ async def test_it_shows_every_symbol_and_goes_on_by_itself(
         assert await text(tab, "#name") == service.exchange.symbols[0]
         assert await text(tab, "#where") == "binance · 1s · tester"
         assert await text(tab, "#broker") == "connected"
-        assert await text(tab, "#feed") == "live"
+        await tab.until("document.getElementById('feed').textContent === 'live'")
         await tab.until("document.querySelector('#skill').textContent.includes('±')")
         await tab.until("document.querySelector('#headline').textContent.startsWith('All 4')")
         for selector in ("#last", "#next", "#rows .close", "#rows .forecast"):

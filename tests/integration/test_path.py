@@ -1,4 +1,4 @@
-"""The whole path over real sockets: each candle forecast once, as the model class would."""
+"""Test the whole path over real sockets: one forecast per candle, equal to the model class."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import talib
 
-from daemon.sandbox.recording import Tape
+from daemon.sandbox.recording import Playback
 from model.lstm_model import LSTMPricePredictor
 from model.registry.registry import Registry
 from tests.integration.harness import (
@@ -24,10 +24,10 @@ from tests.integration.harness import (
     daemon,
     frame,
     longest_run,
+    playback_of,
     predictions,
     promote_model,
     sections,
-    tape_of,
     until_offline,
     write_config,
 )
@@ -63,18 +63,22 @@ def independent_features(candles: pd.DataFrame, names: list[str]) -> np.ndarray[
 
 
 def expected(
-    predictor: LSTMPricePredictor, state: Path, tape: Tape, symbol: str, closes_ms: list[int]
+    predictor: LSTMPricePredictor,
+    state: Path,
+    playback: Playback,
+    symbol: str,
+    closes_ms: list[int],
 ) -> dict[int, tuple[float, float]]:
     """Raw output and price for each closing time, from windows rebuilt without the product."""
     registry = Registry(state / "registry")
     folder = registry.open(registry.champion()).path
     scaler_file = json.loads((folder / "scaler.json").read_text())
     scaler = scaler_file["symbols"][symbol]
-    candles = frame(tape, symbol, max(closes_ms))
+    candles = frame(playback, symbol, max(closes_ms))
     features = independent_features(candles, scaler_file["features"])
     low, high = (np.array(scaler[key]) for key in ("feature_min", "feature_max"))
     scaled = ((features - low) / (high - low)).astype(np.float32)
-    ends = [(close_ms - tape.origin_ms) // SECOND.ms for close_ms in closes_ms]
+    ends = [(close_ms - playback.origin_ms) // SECOND.ms for close_ms in closes_ms]
     windows = np.stack([scaled[end - 60 : end] for end in ends])
     raw = predictor.predict(windows)[:, 0]
     value = raw.astype(np.float64) * scaler["target_scale"] + scaler["target_offset"]
@@ -93,11 +97,11 @@ def test_every_published_forecast_is_what_the_model_class_predicts(
         mosquitto(tmp_path) as broker,
         mosquitto_sub(broker.port, "candlecast/#") as subscriber,
     ):
-        tape = tape_of(exchange)
+        playback = playback_of(exchange)
         config = write_config(
             tmp_path, sections(exchange, broker.port, http_port, model={"target": target})
         )
-        predictor = promote_model(config, tape)
+        predictor = promote_model(config, playback)
         with daemon(config, http_port) as running:
             running.wait_ready()
             messages: list[dict[str, Any]] = []
@@ -107,7 +111,7 @@ def test_every_published_forecast_is_what_the_model_class_predicts(
                 numbers = defaultdict(set)
                 for forecast in predictions(messages):
                     numbers[forecast["symbol"]].add(forecast["seq"])
-                runs = [longest_run(numbers[symbol]) for symbol in tape.symbols]
+                runs = [longest_run(numbers[symbol]) for symbol in playback.symbols]
                 return min(runs) >= IN_A_ROW
 
             running.until(enough)
@@ -134,13 +138,13 @@ def test_every_published_forecast_is_what_the_model_class_predicts(
         assert closes.setdefault(prediction["candle_close_ms"], prediction) == prediction
         assert prediction["published_ms"] >= prediction["candle_close_ms"]
 
-    assert set(seen) == set(tape.symbols)
+    assert set(seen) == set(playback.symbols)
     for symbol, closes in seen.items():
         times = sorted(closes)
-        truth = expected(predictor, tmp_path / "state", tape, symbol, times)
+        truth = expected(predictor, tmp_path / "state", playback, symbol, times)
         for close_ms, prediction in closes.items():
             raw, price = truth[close_ms]
-            assert prediction["last_close"] == tape.candle(symbol, close_ms - SECOND.ms).close
+            assert prediction["last_close"] == playback.candle(symbol, close_ms - SECOND.ms).close
             assert prediction["predicted_normalized"] == pytest.approx(raw, abs=2e-6)
             assert prediction["predicted_close"] == pytest.approx(price, rel=1e-6)
 

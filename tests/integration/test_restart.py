@@ -1,4 +1,4 @@
-"""The account of forecasts goes on over restarts, clean ones and others."""
+"""Check that scores of forecasts survive restarts, clean and killed."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from model.features.definitions import Indicators
 from tests.integration.harness import (
     Daemon,
     daemon,
+    playback_of,
     predictions,
     promote_drawn,
     sample,
     sections,
-    tape_of,
     until_offline,
     write_config,
 )
@@ -87,8 +87,8 @@ def place(tmp_path: Path) -> Iterator[Place]:
         mosquitto(tmp_path) as broker,
         mosquitto_sub(broker.port, "candlecast/#") as heard,
     ):
-        tape = tape_of(exchange)
-        promote_drawn(tmp_path, tape)
+        playback = playback_of(exchange)
+        promote_drawn(tmp_path, playback)
         port = free_port()
         chosen = sections(exchange, broker.port, port, accuracy={"min_n": MIN_N})
         yield Place(write_config(tmp_path, chosen), port, broker, heard)
@@ -176,8 +176,8 @@ def test_a_restart_goes_on_from_history_and_asks_only_for_the_rest(
         assert fetched(other) >= 2 * window
         # What closed in between and some overlap, again and again while a window was not whole.
         assert fetched(second) < window
-        assert "2 of 2 symbols go on from history" in second.log
-        assert "0 of 2 symbols go on from history" in other.log
+        assert "2 of 2 symbols resume from history" in second.log
+        assert "0 of 2 symbols resume from history" in other.log
         assert second.stop() == 0
         assert other.stop() == 0
     place.until_offline(daemons=2)

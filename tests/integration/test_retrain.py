@@ -1,4 +1,4 @@
-"""`candlecast retrain` as a timer runs it: killed, gone on with, locked, interrupted, told of."""
+"""Test `candlecast retrain` as a timer runs it: killed, continued, locked and interrupted."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from typing import Any
 import pytest
 import yaml
 
-from daemon.jobs.models import model_lines
-from daemon.jobs.retrain import check_span
+from daemon.jobs.models import list_models
+from daemon.jobs.retrain_job import check_span
 from daemon.runtime.clock import SystemClock
 from daemon.sandbox.exchange import SandboxExchange
-from daemon.sandbox.recording import Tape, build_tape
+from daemon.sandbox.recording import Playback, build_playback
 from model.core.candle import Timeframe
 from model.core.errors import ConfigError
 from model.core.market import MarketKey
@@ -37,13 +37,13 @@ SECTIONS: dict[str, dict[str, Any]] = {
     "trading": {"symbols": SYMBOLS, "timeframe": "1m"},
     "model": {"epochs": 4, "batch_size": 256, "lookback_periods": 8, "lstm_units": [3]},
     "registry": {"gate_days": 0.25, "margin": 0.5},
-    "retrain": {"days": 0.75, "nice": 1},
+    "retrain": {"days": 0.75},
 }
 
 
 @pytest.fixture
-def tape() -> Tape:
-    return build_tape(2, MINUTE, MINUTE.floor(SystemClock().wall_ms()) - 1_300 * MINUTE.ms)
+def playback() -> Playback:
+    return build_playback(2, MINUTE, MINUTE.floor(SystemClock().wall_ms()) - 1_300 * MINUTE.ms)
 
 
 @pytest.fixture
@@ -76,10 +76,12 @@ async def outcome(folder: Path, url: str, *argv: str) -> tuple[int | None, str, 
 
 
 @pytest.mark.may_block("the test looks into the registry and the history")
-async def test_a_killed_night_goes_on_and_comes_to_its_decision(tape: Tape, folder: Path) -> None:
+async def test_a_killed_night_goes_on_and_comes_to_its_decision(
+    playback: Playback, folder: Path
+) -> None:
     state = folder / "state"
     standing = state / "retrain" / "resume" / "standing.json"
-    async with SandboxExchange(tape) as exchange:
+    async with SandboxExchange(playback) as exchange:
         async with candlecast(folder, exchange.rest_url, "retrain") as night:
             while not standing.exists():
                 assert night.returncode is None, await night.communicate()
@@ -105,14 +107,14 @@ async def test_a_killed_night_goes_on_and_comes_to_its_decision(tape: Tape, fold
     assert 350 <= (status.candles or 0) <= 365
     assert sorted(path.name for path in (state / "retrain").iterdir()) == [".lock"]
 
-    told = "\n".join(model_lines(Registry(state / "registry"), status.finished_ms))
+    told = "\n".join(list_models(Registry(state / "registry"), status.finished_ms))
     assert f"{version} promoted by the nightly gate: error ratio" in told
     report = state / "registry" / "reports" / f"{version}.md"
     assert f"# Model {version}\n\n**Promoted** (`first`): error ratio" in report.read_text()
     assert report.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
 
     archive = HistoryReader(state / "history.sqlite", MarketKey.parse("binance", "1m"))
-    found = archive.revisions("S01/USDT", 0 + tape.origin_ms, status.finished_ms)
+    found = archive.revisions("S01/USDT", 0 + playback.origin_ms, status.finished_ms)
     archive.close()
     opens = [candle.open_ms for candle in found]
     assert len(opens) == 1080
@@ -129,7 +131,7 @@ async def test_a_second_night_at_once_is_refused_in_one_line(folder: Path) -> No
         held.flush()
         code, out, err = await outcome(folder, "http://127.0.0.1:9", "retrain")
     assert (code, out) == (1, "")
-    assert err == "candlecast: another retrain is at work (process 4711)\n"
+    assert err == "candlecast: another retrain is running (process 4711)\n"
     assert RetrainStatus.read(folder / "state") is None
 
     code, out, err = await outcome(folder, "http://127.0.0.1:9", "retrain")
@@ -150,9 +152,7 @@ async def test_an_interrupted_night_says_how_to_go_on(folder: Path) -> None:
         night.send_signal(signal.SIGINT)
         _, err = await night.communicate()
     assert night.returncode == 1
-    assert err.decode() == (
-        "candlecast: interrupted; run candlecast retrain again to go on from here\n"
-    )
+    assert err.decode() == ("candlecast: interrupted; run candlecast retrain again to continue\n")
 
 
 def test_spans_that_cannot_hold_the_gate_are_refused() -> None:

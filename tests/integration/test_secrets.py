@@ -1,4 +1,4 @@
-"""Secrets are planted wherever the daemon takes some, and looked for wherever it speaks."""
+"""Plant secrets in every setting that takes one, and search all output for them."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ import pytest
 from tests.integration.harness import (
     Daemon,
     daemon,
+    playback_of,
     promote_drawn,
     sections,
-    tape_of,
     write_config,
 )
 from tests.support.certificates import Authority
@@ -87,7 +87,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         mosquitto(folder, *lines) as broker,
         sandbox_process("--symbols", "2", "--slice-rows", "3600", "--history", "900") as exchange,
     ):
-        promote_drawn(folder, tape_of(exchange))
+        promote_drawn(folder, playback_of(exchange))
         http_port = free_port()
         config = write_config(
             folder,

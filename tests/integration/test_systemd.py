@@ -1,4 +1,4 @@
-"""The installed units under a real systemd: what an operator relies on, and what is shut."""
+"""Test the installed units under a real systemd."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from model.features.definitions import Indicators
-from tests.integration.harness import sections, tape_of, write_config
+from tests.integration.harness import playback_of, sections, write_config
 from tests.integration.systemd_machine import REPOSITORY, Machine, installed, machine, until
 from tests.support.servers import (
     MAX_WAIT_S,
@@ -112,17 +112,17 @@ def configured(inside: Machine, broker: Mosquitto, work: Path) -> Iterator[Machi
         inside.network(),
         sandbox_process("--symbols", "2", "--slice-rows", "3600", "--history", "1800") as exchange,
     ):
-        tape = tape_of(exchange)
-        past = (tape.origin_ms, tape.origin_ms + 900_000)
+        playback = playback_of(exchange)
+        past = (playback.origin_ms, playback.origin_ms + 900_000)
         for state in ("candlecast", f"candlecast/{SECOND}"):
             for promoted_last in (False, True):
                 promote(
                     work / "lib" / state / "registry",
-                    {symbol: tape.history(symbol, *past)[1] for symbol in tape.symbols},
+                    {symbol: playback.history(symbol, *past)[1] for symbol in playback.symbols},
                     timeframe=exchange.timeframe,
                     indicators=Indicators(),
                     lookback=8,
-                    trained_to_ms=tape.origin_ms + promoted_last,
+                    trained_to_ms=playback.origin_ms + promoted_last,
                 )
         model = {"epochs": 1, "batch_size": 256, "lookback_periods": 8, "lstm_units": [4, 3]}
         for instance, name in ((SECOND, SECOND), ("tester", "config")):

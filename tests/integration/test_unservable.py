@@ -1,4 +1,4 @@
-"""A champion that must not forecast: the start ends with one line, and nothing is published."""
+"""Check that a champion that must not forecast ends the start with one line."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from model.registry.registry import Registry
 from tests.integration.harness import (
     HISTORY,
     SECOND,
+    playback_of,
     predictions,
     sections,
-    tape_of,
     write_config,
 )
 from tests.support.servers import MAX_WAIT_S, free_port, mosquitto, mosquitto_sub, sandbox_process
@@ -119,12 +119,12 @@ def test_a_champion_whose_forecasts_are_absurd_ends_the_start(tmp_path: Path) ->
         mosquitto(tmp_path) as broker,
         mosquitto_sub(broker.port, "candlecast/#") as heard,
     ):
-        tape = tape_of(exchange)
+        playback = playback_of(exchange)
         config = write_config(tmp_path, sections(exchange, broker.port, free_port()))
-        until_ms = tape.origin_ms + HISTORY * SECOND.ms
-        past = {s: tape.history(s, tape.origin_ms, until_ms)[1] for s in tape.symbols}
+        until_ms = playback.origin_ms + HISTORY * SECOND.ms
+        past = {s: playback.history(s, playback.origin_ms, until_ms)[1] for s in playback.symbols}
         scalers = fitted_scalers(past, LOG_RETURN_FEATURES, Indicators(), "log_return")
-        odd = tape.symbols[-1]
+        odd = playback.symbols[-1]
         registry = tmp_path / "state" / "registry"
         common: dict[str, Any] = {
             "timeframe": SECOND.text, "indicators": Indicators(), "lookback": 60,

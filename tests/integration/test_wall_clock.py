@@ -1,4 +1,4 @@
-"""Time as the machine tells it is set an hour forward and back, or stands still for seconds."""
+"""Set the wall clock an hour forward and back, and suspend the process for seconds."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from daemon.sandbox.recording import Tape
+from daemon.sandbox.recording import Playback
 from tests.integration.harness import (
     SECOND,
     candles_without_forecast,
     counted_without_forecast,
     daemon,
+    playback_of,
     predictions,
     promote_drawn,
     sample,
     sections,
-    tape_of,
     write_config,
 )
 from tests.support.servers import (
@@ -71,7 +71,7 @@ class Surroundings(NamedTuple):
 
     exchange: SandboxProcess
     subscriber: Subscriber
-    tape: Tape
+    playback: Playback
     config: Path
 
 
@@ -83,10 +83,10 @@ def surroundings(folder: Path, http_port: int) -> Iterator[Surroundings]:
         mosquitto(folder) as broker,
         mosquitto_sub(broker.port, "candlecast/#") as subscriber,
     ):
-        tape = tape_of(exchange)
-        promote_drawn(folder, tape)
+        playback = playback_of(exchange)
+        promote_drawn(folder, playback)
         config = write_config(folder, sections(exchange, broker.port, http_port))
-        yield Surroundings(exchange, subscriber, tape, config)
+        yield Surroundings(exchange, subscriber, playback, config)
 
 
 def offset_of(metrics: str) -> float:
@@ -106,20 +106,20 @@ def test_a_jump_of_an_hour_makes_no_duplicate_no_skipped_and_no_false_closed_can
     http_port, rc = free_port(), tmp_path / "clock"
     set_clock(rc, "+0")
     heard_at: dict[int, float] = {}
-    with surroundings(tmp_path, http_port) as (_, subscriber, tape, config):
+    with surroundings(tmp_path, http_port) as (_, subscriber, playback, config):
         messages: list[dict[str, Any]] = []
         with daemon(config, http_port, **faked(rc)) as process:
             process.wait_ready()
             for offset in ("+0", "+3600", "-3600", "+0"):
                 set_clock(rc, offset)
                 expected = pytest.approx(-float(offset), abs=1.0)
-                before = fewest(messages, tape.symbols)
+                before = fewest(messages, playback.symbols)
 
                 def done(before: int = before, expected: Any = expected) -> bool:
                     for message in subscriber.received():
                         heard_at[len(messages)] = time.time() * 1_000
                         messages.append(message)
-                    enough = fewest(messages, tape.symbols) >= before + 5
+                    enough = fewest(messages, playback.symbols) >= before + 5
                     return enough and offset_of(process.get("/metrics")[1]) == expected
 
                 process.until(done)
@@ -132,7 +132,7 @@ def test_a_jump_of_an_hour_makes_no_duplicate_no_skipped_and_no_false_closed_can
     for forecast in predictions(messages):
         symbol, seq = forecast["symbol"], forecast["seq"]
         numbers[symbol].append(seq)
-        candle = tape.candle(symbol, forecast["candle_open_ms"])
+        candle = playback.candle(symbol, forecast["candle_open_ms"])
         # From the final values, after its close, and in time to be of use.
         assert forecast["last_close"] == candle.close
         assert 0 <= forecast["published_ms"] - forecast["candle_close_ms"] < SECOND.ms
@@ -155,7 +155,7 @@ def test_of_seconds_that_a_process_stood_still_every_candle_is_accounted_for(
     tmp_path: Path,
 ) -> None:
     http_port = free_port()
-    with surroundings(tmp_path, http_port) as (exchange, subscriber, tape, config):
+    with surroundings(tmp_path, http_port) as (exchange, subscriber, playback, config):
         with daemon(config, http_port) as process:
             process.wait_ready()
             messages: list[dict[str, Any]] = []
@@ -178,7 +178,7 @@ def test_of_seconds_that_a_process_stood_still_every_candle_is_accounted_for(
 
     told = {(forecast["symbol"], forecast["seq"]): forecast for forecast in predictions(messages)}
     for (symbol, _), forecast in told.items():
-        candle = tape.candle(symbol, forecast["candle_open_ms"])
+        candle = playback.candle(symbol, forecast["candle_open_ms"])
         assert forecast["last_close"] == candle.close
         assert 0 <= forecast["published_ms"] - forecast["candle_close_ms"] < SECOND.ms
     missing = candles_without_forecast(predictions(messages))

@@ -1,4 +1,4 @@
-"""A real Prometheus beside a real daemon: every panel and every alert has something to show."""
+"""Run a real Prometheus beside a real daemon: every panel and alert has data."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import yaml
 
 from monitoring.dashboard import dashboard
 from monitoring.panels import panels
-from tests.integration.harness import daemon, promote_drawn, sections, tape_of, write_config
+from tests.integration.harness import daemon, playback_of, promote_drawn, sections, write_config
 from tests.monitoring.test_rules import RULES, alerts
 from tests.support.servers import HOST, accepts, free_port, mosquitto, program, sandbox_process
 
@@ -104,7 +104,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
             folder,
             sections(exchange, broker.port, http_port, accuracy={"window": 20, "min_n": 3}),
         )
-        promote_drawn(folder, tape_of(exchange))
+        promote_drawn(folder, playback_of(exchange))
         with daemon(config, http_port) as running, prometheus(folder, http_port) as server:
             running.wait_ready()
             yield server
@@ -128,7 +128,7 @@ def test_without_a_live_trial_and_a_new_model_the_panels_say_none(watched: Prome
     assert trial.queries[0].legend == "{{role}}"
     assert line["metric"]["role"] == "none"
     (count,) = watched.ask(as_asked(new.queries[0].expression))
-    assert dict(new.words)[float(count["value"][1])] == "none"
+    assert dict(new.texts)[float(count["value"][1])] == "none"
 
 
 def test_the_annotation_marks_the_model_that_is_new(watched: Prometheus) -> None:

@@ -1,4 +1,4 @@
-"""A Binance that lists what it is told and streams the very messages it is given."""
+"""Serve recorded Binance messages and market lists over real sockets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from websockets.asyncio.server import ServerConnection, broadcast, serve
 
 from daemon.sandbox.market import Faults, Market
 from daemon.sandbox.protocols.binance import exchange_info
-from daemon.sandbox.recording import Recording, Tape
+from daemon.sandbox.recording import Playback, Recording
 from model.core.candle import Timeframe
 from tests.support.servers import MAX_WAIT_S
 
@@ -24,8 +24,8 @@ NOTHING = Recording(np.ones((1, 5)), 8)
 
 def info(symbols: Iterable[str]) -> list[dict[str, Any]]:
     """Spot markets of ``symbols``, as Binance lists them."""
-    tape = Tape(NOTHING, Timeframe.parse("1m"), 0, dict.fromkeys(symbols, 0), 1)
-    listed: Any = exchange_info(Market(tape, Faults()), 0)["symbols"]
+    playback = Playback(NOTHING, Timeframe.parse("1m"), 0, dict.fromkeys(symbols, 0), 1)
+    listed: Any = exchange_info(Market(playback, Faults()), 0)["symbols"]
     return list(listed)
 
 

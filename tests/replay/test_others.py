@@ -1,4 +1,4 @@
-"""Recorded messages of OKX, Bybit and Kraken over a real websocket, through the real client."""
+"""Replay recorded messages of OKX, Bybit and Kraken over a real websocket."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import pytest
 from aiohttp import web
 from websockets.asyncio.server import ServerConnection, serve
 
-from daemon.sandbox.exchange import DIALECTS
+from daemon.sandbox.exchange import PROTOCOLS
 from daemon.sandbox.market import Faults, Market
-from daemon.sandbox.recording import Tape
+from daemon.sandbox.recording import Playback
 from daemon.sandbox.rest_server import RestApi
 from tests.replay.recorded_messages import HOST, NOTHING
 from tests.replay.replay_harness import make_feed, running, until
 from tests.sandbox.scaled import MINUTE
-from tests.support.manual_clock import RecordedClock
+from tests.support.manual_clock import PollingClock
 
 OKCOIN = ("USDC/USDT", "ETH/USD", "BTC/USD", "USDT/USD")
 RECORDINGS = [
@@ -42,11 +42,13 @@ def received(path: Path) -> list[dict[str, Any]]:
 
 @asynccontextmanager
 async def playing(
-    name: str, symbols: Sequence[str], messages: Sequence[dict[str, Any]], clock: RecordedClock
+    name: str, symbols: Sequence[str], messages: Sequence[dict[str, Any]], clock: PollingClock
 ) -> AsyncIterator[tuple[str, str]]:
     """An exchange that lists ``symbols`` and answers the first request with ``messages``."""
-    tape = Tape(NOTHING, MINUTE, MINUTE.floor(clock.wall_ms()), dict.fromkeys(symbols, 0), 1)
-    dialect = DIALECTS[name](Market(tape, Faults()))
+    playback = Playback(
+        NOTHING, MINUTE, MINUTE.floor(clock.wall_ms()), dict.fromkeys(symbols, 0), 1
+    )
+    protocol = PROTOCOLS[name](Market(playback, Faults()))
 
     async def handle(connection: ServerConnection) -> None:
         await connection.recv()
@@ -54,7 +56,7 @@ async def playing(
             await connection.send(json.dumps(message))
         await connection.wait_closed()
 
-    runner = web.AppRunner(RestApi(dialect, clock).app(), access_log=None, shutdown_timeout=1.0)
+    runner = web.AppRunner(RestApi(protocol, clock).app(), access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     try:
         await web.TCPSite(runner, HOST, 0).start()
@@ -84,7 +86,7 @@ async def test_the_recorded_candles_come_in_and_the_flagged_ones_are_final(
     closing: int,
 ) -> None:
     messages = received(shared_dir / "fixtures" / "ws" / file)
-    clock = RecordedClock(now_ms)
+    clock = PollingClock(now_ms, longest_s=60)
     async with playing(name, symbols, messages, clock) as urls:
         heard = make_feed(urls, symbols, clock, name=name)
         async with running(heard):

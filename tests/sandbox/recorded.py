@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from daemon.sandbox.market import Faults, Market
-from daemon.sandbox.recording import Tape
+from daemon.sandbox.recording import Playback
 from tests.sandbox.scaled import MINUTE, RECORDING
 
 ORIGIN_MS = 1_700_000_040_000
@@ -32,5 +32,5 @@ def form(value: Any) -> Any:
 
 def market_of(symbol: str, faults: Faults | None = None) -> Market:
     """A market of one symbol with the recorded exchange's name for it."""
-    tape = Tape(RECORDING, MINUTE, ORIGIN_MS, {symbol: 0}, 3_600)
-    return Market(tape, faults or Faults())
+    playback = Playback(RECORDING, MINUTE, ORIGIN_MS, {symbol: 0}, 3_600)
+    return Market(playback, faults or Faults())

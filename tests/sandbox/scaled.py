@@ -1,4 +1,4 @@
-"""What several sandbox tests share: a faster clock, a small tape, a rerouted ccxt client."""
+"""What several sandbox tests share: a faster clock, a small playback, a rerouted ccxt client."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import ccxt.pro
 
 from daemon.exchange.ccxt_client import override_hosts
 from daemon.sandbox.exchange import Behaviour, SandboxExchange
-from daemon.sandbox.recording import RECORDING_15M, Tape, build_tape, load_recording
+from daemon.sandbox.recording import RECORDING_15M, Playback, build_playback, load_recording
 from model.core.candle import Timeframe
 
 SECOND = Timeframe.parse("1s")
@@ -95,25 +95,25 @@ async def stopwatch() -> AsyncIterator[Callable[[], float]]:
     yield lambda: clock.monotonic() - began_s
 
 
-def second_tape(symbols: int, history: int = 1_500) -> Tape:
+def second_playback(symbols: int, history: int = 1_500) -> Playback:
     """``symbols`` symbols on a one-second grid, listed ``history`` candles ago."""
     origin_ms = SECOND.floor(time.time() * 1_000) - history * SECOND.ms
-    return build_tape(symbols, SECOND, origin_ms, recording=RECORDING)
+    return build_playback(symbols, SECOND, origin_ms, recording=RECORDING)
 
 
-def minute_tape(symbols: int, now_ms: int, history: int = 1_500) -> Tape:
+def minute_playback(symbols: int, now_ms: int, history: int = 1_500) -> Playback:
     """``symbols`` symbols on a one-minute grid, listed ``history`` candles before ``now_ms``."""
     origin_ms = MINUTE.floor(now_ms) - history * MINUTE.ms
-    return build_tape(symbols, MINUTE, origin_ms, recording=RECORDING)
+    return build_playback(symbols, MINUTE, origin_ms, recording=RECORDING)
 
 
 @asynccontextmanager
 async def minutes(name: str, symbols: int, **more: Any) -> AsyncIterator[SandboxExchange]:
     """Exchange ``name`` with candles of a minute, of which one passes every second."""
     clock = ScaledClock(60.0)
-    tape = minute_tape(symbols, clock.wall_ms(), **more)
+    playback = minute_playback(symbols, clock.wall_ms(), **more)
     behaviour = Behaviour(updates=2, close_delay_s=0.6)
-    async with SandboxExchange(tape, name=name, clock=clock, behaviour=behaviour) as exchange:
+    async with SandboxExchange(playback, name=name, clock=clock, behaviour=behaviour) as exchange:
         yield exchange
 
 

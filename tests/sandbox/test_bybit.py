@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon.exchange.message_parsers import Channel, parse_bybit
-from daemon.sandbox.protocols.base import RestRefusal, Update
+from daemon.sandbox.protocols.base import CandleUpdate, RestRequestError
 from daemon.sandbox.protocols.bybit import Bybit
 from tests.sandbox.recorded import ORIGIN_MS, form, market_of, messages
 from tests.sandbox.scaled import MINUTE
@@ -48,12 +48,12 @@ def test_requests_acknowledgements_and_candles_are_as_recorded(shared_dir: Path)
 def test_the_closed_candle_and_the_next_one_come_in_one_message() -> None:
     closed = MARKET.kline("BTC/USDT", ORIGIN_MS, 1.0, revised=False)
     following = MARKET.kline("BTC/USDT", ORIGIN_MS + MINUTE.ms, 0.01, revised=False)
-    update = Update((closed,), True, following, NOW_MS)  # noqa: FBT003
-    (raw,) = Bybit(MARKET).events("BTC/USDT", update)
+    update = CandleUpdate((closed,), closed=True, next_kline=following, now_ms=NOW_MS)
+    (raw,) = Bybit(MARKET).candle_messages("BTC/USDT", update)
     first, second = parse_bybit(json.loads(raw), Channel("1", {})) or ()
     assert (first.open_ms, first.closed) == (ORIGIN_MS, True)
     assert (second.open_ms, second.closed) == (ORIGIN_MS + MINUTE.ms, False)
-    assert tuple(map(float, first.values)) == MARKET.tape.candle("BTC/USDT", ORIGIN_MS)
+    assert tuple(map(float, first.values)) == MARKET.playback.candle("BTC/USDT", ORIGIN_MS)
 
 
 def test_a_ping_is_answered_under_its_number() -> None:
@@ -114,6 +114,6 @@ def test_pages_are_newest_first_from_their_start_or_up_to_their_end() -> None:
     [{"symbol": "NOPE"}, {"category": "linear"}, {"interval": "5"}, {"start": "x"}, {"limit": "-"}],
 )
 def test_bad_requests_get_bybits_code(query: dict[str, str]) -> None:
-    with pytest.raises(RestRefusal) as caught:
+    with pytest.raises(RestRequestError) as caught:
         get(**query)
     assert caught.value.body["retCode"] == 10001  # type: ignore[index]

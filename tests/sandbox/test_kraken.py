@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from daemon.exchange.message_parsers import Channel, parse_kraken
 from daemon.sandbox.market import Kline
-from daemon.sandbox.protocols.base import RestRefusal, Update
+from daemon.sandbox.protocols.base import CandleUpdate, RestRequestError
 from daemon.sandbox.protocols.kraken import Kraken, iso
 from model.core.candle import Ohlcv
 from tests.sandbox.recorded import ORIGIN_MS, form, market_of, messages
@@ -43,18 +43,20 @@ def test_greeting_acknowledgement_snapshot_update_and_heartbeat_are_as_recorded(
 ) -> None:
     (request,) = messages(shared_dir, "kraken_watchOHLCV", "send")
     status, done, snapshot, update, heartbeat = messages(shared_dir, "kraken_watchOHLCV")
-    dialect = Kraken(MARKET)
-    session = dialect.session("/v2")
+    protocol = Kraken(MARKET)
+    session = protocol.session("/v2")
     assert session is not None
-    assert [form(json.loads(raw)) for raw in session.greeting(NOW_MS)] == [form(status)]
+    assert [form(json.loads(raw)) for raw in session.on_connect(NOW_MS)] == [form(status)]
     our_done, our_snapshot = ask(json.dumps(request))
     # The order of an answer's keys differs; their names and types do not.
     assert set(form(our_done)) == set(form(done))
     assert form(our_snapshot) == form(snapshot)
-    kline = dialect.now("BTC/USD", NOW_MS)
-    (raw,) = dialect.events("BTC/USD", Update((kline,), False, None, NOW_MS))  # noqa: FBT003
+    kline = protocol.forming_kline("BTC/USD", NOW_MS)
+    (raw,) = protocol.candle_messages(
+        "BTC/USD", CandleUpdate((kline,), closed=False, next_kline=None, now_ms=NOW_MS)
+    )
     assert form(json.loads(raw)) == form(update)
-    assert json.loads(dialect.heartbeat) == heartbeat
+    assert json.loads(protocol.heartbeat) == heartbeat
 
 
 def test_times_are_written_as_recorded() -> None:
@@ -71,22 +73,27 @@ def test_the_snapshot_ends_with_the_forming_candle() -> None:
 def test_a_candle_closes_with_the_first_trade_of_the_next_and_no_flag() -> None:
     closed = MARKET.kline("BTC/USD", ORIGIN_MS, 1.0, revised=False)
     following = MARKET.kline("BTC/USD", ORIGIN_MS + MINUTE.ms, 0.01, revised=False)
-    update = Update((closed,), True, following, NOW_MS)  # noqa: FBT003
+    update = CandleUpdate((closed,), closed=True, next_kline=following, now_ms=NOW_MS)
     read = [
         candle
-        for raw in Kraken(MARKET).events("BTC/USD", update)
+        for raw in Kraken(MARKET).candle_messages("BTC/USD", update)
         for candle in parse_kraken(json.loads(raw), Channel("1", {})) or ()
     ]
     assert [(c.open_ms, c.closed) for c in read] == [
         (ORIGIN_MS, None),
         (ORIGIN_MS + MINUTE.ms, None),
     ]
-    assert read[0].values == MARKET.tape.candle("BTC/USD", ORIGIN_MS)
+    assert read[0].values == MARKET.playback.candle("BTC/USD", ORIGIN_MS)
 
 
 def test_without_a_trade_there_is_no_update() -> None:
     quiet = Kline(ORIGIN_MS, ORIGIN_MS + MINUTE.ms - 1, Ohlcv(1, 1, 1, 1, 0), -1, -1, 0)
-    assert Kraken(MARKET).events("BTC/USD", Update((quiet,), True, quiet, NOW_MS)) == []  # noqa: FBT003
+    assert (
+        Kraken(MARKET).candle_messages(
+            "BTC/USD", CandleUpdate((quiet,), closed=True, next_kline=quiet, now_ms=NOW_MS)
+        )
+        == []
+    )
 
 
 def test_a_ping_is_answered_under_its_number() -> None:
@@ -150,6 +157,6 @@ def test_history_is_720_candles_ascending_and_ends_with_the_forming_one() -> Non
     ],
 )
 def test_bad_requests_get_krakens_errors(query: dict[str, str], error: str) -> None:
-    with pytest.raises(RestRefusal) as caught:
+    with pytest.raises(RestRequestError) as caught:
         get(**query)
     assert caught.value.body == {"error": [error]}

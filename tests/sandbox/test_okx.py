@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon.exchange.message_parsers import Channel, parse_okx
-from daemon.sandbox.protocols.base import RestRefusal, Update
+from daemon.sandbox.protocols.base import CandleUpdate, RestRequestError
 from daemon.sandbox.protocols.okx import Okx
 from tests.sandbox.recorded import ORIGIN_MS, form, market_of, messages
 from tests.sandbox.scaled import MINUTE
@@ -51,11 +51,13 @@ def test_closed_candles_are_as_recorded(shared_dir: Path) -> None:
         if str(m.get("arg", {}).get("channel")).startswith("candle") and "data" in m
     }
     kline = MARKET.kline("BTC/USDT", ORIGIN_MS, 1.0, revised=False)
-    (raw,) = Okx(MARKET).events("BTC/USDT", Update((kline,), True, None, NOW_MS))  # noqa: FBT003
+    (raw,) = Okx(MARKET).candle_messages(
+        "BTC/USDT", CandleUpdate((kline,), closed=True, next_kline=None, now_ms=NOW_MS)
+    )
     assert {form(json.loads(raw))} == theirs
     (read,) = parse_okx(json.loads(raw), Channel("1m", {})) or ()
     assert (read.open_ms, read.closed) == (ORIGIN_MS, True)
-    assert tuple(map(float, read.values)) == MARKET.tape.candle("BTC/USDT", ORIGIN_MS)
+    assert tuple(map(float, read.values)) == MARKET.playback.candle("BTC/USDT", ORIGIN_MS)
 
 
 def test_a_ping_is_answered_in_plain_text() -> None:
@@ -127,6 +129,6 @@ def test_old_candles_are_in_the_history_alone() -> None:
     ],
 )
 def test_bad_requests_get_okxs_codes(path: str, query: dict[str, str], code: str) -> None:
-    with pytest.raises(RestRefusal) as caught:
+    with pytest.raises(RestRequestError) as caught:
         get(path, **query)
     assert caught.value.body["code"] == code  # type: ignore[index]

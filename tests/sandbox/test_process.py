@@ -8,22 +8,22 @@ from pathlib import Path
 import pytest
 
 from daemon.sandbox import EXCHANGES
-from daemon.sandbox.exchange import DIALECTS
-from daemon.sandbox.recording import build_tape
+from daemon.sandbox.exchange import PROTOCOLS
+from daemon.sandbox.recording import build_playback
 from tests.sandbox.scaled import RECORDING, SECOND, binance, ccxt_client
 from tests.support.servers import accepts, sandbox_process
 
 
 async def test_the_process_plays_what_it_announces() -> None:
     with sandbox_process("--symbols", "3", "--history", "50", "--slice-rows", "700") as sandbox:
-        tape = build_tape(
+        playback = build_playback(
             3, SECOND, sandbox.origin_ms, recording=RECORDING, slice_rows=sandbox.slice_rows
         )
-        assert tuple(sandbox.symbols) == tape.symbols
+        assert tuple(sandbox.symbols) == playback.symbols
         options = {"fetchMarkets": {"types": ["spot"]}}
         async with binance(sandbox.rest_url, sandbox.ws_url, **options) as client:
             rows = await client.fetch_ohlcv("S02/USDT", "1s", sandbox.origin_ms, 50)
-    assert [tuple(row[1:]) for row in rows] == [tape.candle("S02/USDT", row[0]) for row in rows]
+    assert [tuple(row[1:]) for row in rows] == [playback.candle("S02/USDT", row[0]) for row in rows]
     assert len(rows) == 50
 
 
@@ -80,5 +80,5 @@ async def test_every_exchange_can_be_played(name: str) -> None:
             assert len(rows) == 50
 
 
-def test_the_names_are_those_of_the_dialects() -> None:
-    assert tuple(DIALECTS) == EXCHANGES
+def test_the_names_are_those_of_the_protocols() -> None:
+    assert tuple(PROTOCOLS) == EXCHANGES

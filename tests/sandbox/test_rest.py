@@ -7,12 +7,12 @@ import aiohttp
 import pytest
 
 from daemon.sandbox.exchange import SandboxExchange
-from tests.sandbox.scaled import second_tape
+from tests.sandbox.scaled import second_playback
 
 
 @pytest.fixture
 async def exchange() -> AsyncIterator[SandboxExchange]:
-    async with SandboxExchange(second_tape(2)) as running:
+    async with SandboxExchange(second_playback(2)) as running:
         yield running
 
 
@@ -33,7 +33,7 @@ async def test_it_listens_on_loopback_alone(exchange: SandboxExchange) -> None:
 async def test_ping_and_time(exchange: SandboxExchange) -> None:
     assert await get(exchange, "/api/v3/ping") == (200, {}, None)
     status, body, _ = await get(exchange, "/api/v3/time")
-    origin_ms = exchange.tape.origin_ms
+    origin_ms = exchange.playback.origin_ms
     assert status == 200
     assert origin_ms + 1_500_000 <= body["serverTime"] <= origin_ms + 1_530_000
 

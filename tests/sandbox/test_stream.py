@@ -16,8 +16,8 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from daemon.sandbox.exchange import Behaviour, SandboxExchange
-from daemon.sandbox.protocols.binance import BinanceSession
-from tests.sandbox.scaled import ScaledClock, second_tape
+from daemon.sandbox.protocols.binance_session import BinanceSession
+from tests.sandbox.scaled import ScaledClock, second_playback
 
 FAST = 5.0
 ALL = 8
@@ -29,9 +29,9 @@ async def running(
     clock: ScaledClock | None = None, **behaviour: Any
 ) -> AsyncIterator[SandboxExchange]:
     """An exchange on whose grid five seconds pass in one."""
-    tape = second_tape(ALL, history=10)
+    playback = second_playback(ALL, history=10)
     clock = clock or ScaledClock(FAST)
-    async with SandboxExchange(tape, clock=clock, behaviour=Behaviour(**behaviour)) as exchange:
+    async with SandboxExchange(playback, clock=clock, behaviour=Behaviour(**behaviour)) as exchange:
         yield exchange
 
 
@@ -191,8 +191,8 @@ async def test_each_candle_closes_once_after_its_boundary_and_never_while_formin
         connect(f"{exchange.ws_url}/ws/{'/'.join(STREAMS)}") as client,
     ):
         events = await candles(client, 1.5)
-    tape = exchange.tape
-    for i, symbol in enumerate(tape.symbols):
+    playback = exchange.playback
+    for i, symbol in enumerate(playback.symbols):
         mine = [event for event in events if event["s"] == f"S{i:02d}USDT"]
         closed = [event for event in mine if event["k"]["x"]]
         opens = [event["k"]["t"] for event in closed]
@@ -200,7 +200,7 @@ async def test_each_candle_closes_once_after_its_boundary_and_never_while_formin
         assert len(opens) >= 4
         for event in mine:
             k = event["k"]
-            whole = tape.candle(symbol, k["t"])
+            whole = playback.candle(symbol, k["t"])
             values = tuple(float(k[name]) for name in "ohlcv")
             assert (values == whole) == k["x"]
             assert (event["E"] > k["T"] + 20) == k["x"]
@@ -224,8 +224,8 @@ async def test_faults_of_single_candles() -> None:
         running(clock) as exchange,
         connect(f"{exchange.ws_url}/ws/{'/'.join(STREAMS[:4])}") as client,
     ):
-        tape, faults = exchange.tape, exchange.faults
-        at = tape.timeframe.floor(clock.wall_ms()) + 2_000
+        playback, faults = exchange.playback, exchange.faults
+        at = playback.timeframe.floor(clock.wall_ms()) + 2_000
         faults.skipped.add(("S00/USDT", at))
         faults.duplicated.add(("S01/USDT", at))
         faults.revised["S02/USDT", at] = 1.25
@@ -234,7 +234,7 @@ async def test_faults_of_single_candles() -> None:
     assert [e["s"] for e in closed] == ["S01USDT", "S01USDT", "S02USDT", "S02USDT", "S03USDT"]
     assert not [e for e in events if e["k"]["t"] == at and e["s"] == "S00USDT"]
     assert closed[0] == closed[1]
-    last = tape.candle("S02/USDT", at).close
+    last = playback.candle("S02/USDT", at).close
     assert [float(e["k"]["c"]) for e in closed[2:4]] == [last, 1.25]
 
 

@@ -1,4 +1,4 @@
-"""Build small bundles for tests of the registry."""
+"""Make small model bundles for tests of the registry."""
 
 from __future__ import annotations
 

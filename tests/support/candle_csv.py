@@ -1,4 +1,4 @@
-"""Generate random candles and write them as CSV files."""
+"""Make random candles and write them as CSV files in many formats."""
 
 from __future__ import annotations
 

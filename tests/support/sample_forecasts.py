@@ -1,4 +1,4 @@
-"""Build a sample forecast and encode its JSON in the simple way, for comparison."""
+"""Make sample forecasts and encode them with the standard library for comparison."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Build champions with random weights and fitted scalers in milliseconds."""
+"""Make small models in milliseconds: random weights, and scalers fitted to given candles."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Speak the exchanges' candle protocols."""
+"""Implement the server side of each exchange's candle protocol."""

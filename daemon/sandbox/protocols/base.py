@@ -1,6 +1,6 @@
-"""What sets one exchange's protocol apart from another's; a sandbox exchange speaks one of them.
+"""Define the interface that each simulated exchange's protocol implements.
 
-Pure: text in, text out, and every answer takes the time as an argument.
+Pure: requests and responses are text, and every response takes the time as an argument.
 """
 
 from __future__ import annotations
@@ -19,39 +19,39 @@ from model.core.errors import CandlecastError
 
 _NUMBER: Final = re.compile(r"\d{1,20}")
 
-_EIGHT_PLACES: Final = 0.01
-"""Smaller numbers need more places than 8."""
+_MIN_8_DECIMALS: Final = 0.01
+"""Smaller numbers need more than 8 decimal places."""
 
 Messages = Callable[[str], list[bytes]]
-"""What a burst says of one topic; empty when there is nothing to say."""
+"""Returns the messages of a burst for one topic; empty when there are none."""
 
 Route = Callable[[Mapping[str, str], int], object]
-"""A REST address: takes the query and the time (Unix ms), gives the JSON body."""
+"""Handles a REST request: takes the query and the time (Unix ms), returns the JSON body."""
 
 
-class RestRefusal(Exception):  # noqa: N818 - an answer of the protocol, not a mishap
-    """A request that is answered with an error of the exchange's own."""
+class RestRequestError(Exception):
+    """A request that the exchange answers with an error of its protocol."""
 
     def __init__(self, body: object, status: int = 200) -> None:
+        """Take the JSON body and the HTTP status of the response."""
         super().__init__(str(body))
         self.body = body
         self.status = status
 
 
-class Update(NamedTuple):
-    """What happens to one candle at one instant.
+class CandleUpdate(NamedTuple):
+    """One candle's update at one instant.
 
     Attributes:
-        states: what it is now, in the order of sending; several only where faults ask for it.
-        closed: whether it has just closed.
-        following: the next candle as it begins, when this one has closed and the dialect
-            goes on to it in the same breath.
+        states: states to send, in order; more than one only if faults require it.
+        closed: whether the candle has just closed.
+        next_kline: the next candle, if the protocol sends it together with the closing message.
         now_ms: the instant, Unix milliseconds.
     """
 
     states: tuple[Kline, ...]
     closed: bool
-    following: Kline | None
+    next_kline: Kline | None
     now_ms: int
 
 
@@ -59,40 +59,40 @@ class Session(ABC):
     """One client's subscriptions.
 
     Attributes:
-        topics: what it is subscribed to, in order.
+        topics: subscribed topics, in order of subscription.
     """
 
     def __init__(self) -> None:
         """Start without a subscription."""
         self.topics: dict[str, None] = {}
 
-    def greeting(self, now_ms: int) -> list[bytes]:
-        """What the exchange says as soon as the connection is open."""
+    def on_connect(self, now_ms: int) -> list[bytes]:
+        """The messages that the exchange sends when a connection opens."""
         del now_ms
         return []
 
     @abstractmethod
     def reply(self, text: str | bytes, now_ms: int) -> list[bytes]:
-        """Carry out one request and answer it."""
+        """Execute one request and return the responses."""
 
     def select(self, messages: Messages) -> list[bytes]:
-        """This session's part of a burst, in the order of its subscriptions."""
+        """The messages of a burst for the subscribed topics, in order of subscription."""
         return [raw for topic in self.topics for raw in messages(topic)]
 
 
-class Dialect(ABC):
-    """An exchange's names, messages and addresses, over one market.
+class ExchangeProtocol(ABC):
+    """An exchange's names, messages and REST addresses for one market.
 
     Attributes:
-        market: what it speaks about.
-        max_streams: topics of one connection, where the exchange limits them.
-        session_numbers: for exchanges that number their connections.
+        market: the symbols and candles that are served.
+        max_streams: topics per connection, for exchanges that limit them.
+        session_numbers: counter for exchanges that number their connections.
         name: ccxt id of the exchange.
-        intervals: its names of the timeframes that it has.
-        heartbeat: what it sends every second to subscribed clients, if anything.
-        ping_frames: whether it sends pings of the websocket protocol.
-        goes_on: whether a candle's last message comes with the first of the next candle.
-        interval: its name of the market's timeframe.
+        intervals: the exchange's timeframe names by ccxt timeframe.
+        heartbeat: message sent every second to subscribed clients; None if there is none.
+        ping_frames: whether the exchange sends websocket ping frames.
+        sends_next_on_close: whether a closing message is sent with the next candle's first one.
+        interval: the exchange's name of the market's timeframe.
         symbol_of_id: ccxt symbols by market name.
         symbol_of_topic: ccxt symbols by topic.
     """
@@ -101,31 +101,31 @@ class Dialect(ABC):
     intervals: ClassVar[Mapping[str, str]]
     heartbeat: ClassVar[bytes | None] = None
     ping_frames: ClassVar[bool] = False
-    goes_on: ClassVar[bool] = False
+    sends_next_on_close: ClassVar[bool] = False
 
     def __init__(self, market: Market, max_streams: int = 1_024) -> None:
-        """Speak about ``market``.
+        """Serve ``market``.
 
         Raises:
-            CandlecastError: the exchange has no candles of that length.
+            CandlecastError: the exchange does not have the market's timeframe.
         """
         self.market = market
         self.max_streams = max_streams
         self.session_numbers = count(1)
-        timeframe = market.tape.timeframe.text
+        timeframe = market.playback.timeframe.text
         if timeframe not in self.intervals:
             allowed = ", ".join(self.intervals)
             msg = f"{self.name} has no candles of {timeframe}; allowed: {allowed}"
             raise CandlecastError(msg)
         self.interval = self.intervals[timeframe]
-        self.symbol_of_id = {self.market_id(symbol): symbol for symbol in market.tape.symbols}
+        self.symbol_of_id = {self.market_id(symbol): symbol for symbol in market.playback.symbols}
         self.symbol_of_topic = {
             self.topic(market_id): symbol for market_id, symbol in self.symbol_of_id.items()
         }
 
     @abstractmethod
     def market_id(self, symbol: str) -> str:
-        """The exchange's name of a ccxt symbol."""
+        """The exchange's market id of a ccxt symbol."""
 
     @abstractmethod
     def topic(self, market_id: str) -> str:
@@ -133,35 +133,35 @@ class Dialect(ABC):
 
     @abstractmethod
     def session(self, target: str) -> Session | None:
-        """A new client of a websocket address (path and query); None if there is no such one."""
+        """A session for a client of a websocket path and query; None if the path is unknown."""
 
     @abstractmethod
-    def events(self, symbol: str, update: Update) -> list[bytes]:
-        """What the stream says about one candle."""
+    def candle_messages(self, symbol: str, update: CandleUpdate) -> list[bytes]:
+        """The stream messages for one candle's update."""
 
     @property
     @abstractmethod
     def routes(self) -> Mapping[str, Route]:
-        """The REST side: what answers a GET of each path."""
+        """The handler of each REST path."""
 
     @abstractmethod
     def banned(self, status: int, until_ms: int) -> object:
         """The body of every REST answer during a ban."""
 
     def subscribable(self, topic: object) -> str | None:
-        """The ccxt symbol of a topic that clients may subscribe to; None of another."""
+        """The ccxt symbol of a topic; None if clients cannot subscribe to it."""
         symbol = self.symbol_of_topic.get(topic) if isinstance(topic, str) else None
         return None if symbol in self.market.faults.delisted else symbol
 
-    def now(self, symbol: str, now_ms: int) -> Kline:
-        """A market's forming candle."""
-        frame = self.market.tape.timeframe
+    def forming_kline(self, symbol: str, now_ms: int) -> Kline:
+        """A symbol's forming candle."""
+        frame = self.market.playback.timeframe
         open_ms = frame.floor(now_ms)
         return self.market.kline(symbol, open_ms, (now_ms - open_ms) / frame.ms, revised=False)
 
 
 def json_object(text: str | bytes) -> dict[str, object] | None:
-    """A request that is a JSON object, or None."""
+    """Parse a JSON object; None if the text is something else."""
     try:
         value = orjson.loads(text)
     except orjson.JSONDecodeError:
@@ -169,29 +169,34 @@ def json_object(text: str | bytes) -> dict[str, object] | None:
     return value if isinstance(value, dict) else None
 
 
-def named(pairs: str) -> dict[str, str]:
-    """An exchange's names of timeframes, from ``ccxt's=its own`` pairs."""
+def parse_intervals(pairs: str) -> dict[str, str]:
+    """Parse ``ccxt timeframe=exchange's name`` pairs."""
     return dict(pair.split("=") for pair in pairs.split())
 
 
 def decimals(value: float) -> str:
-    """A number as exchanges write it into strings; reads back as the same one up to 8 places.
+    """Format a number as exchanges do, with 8 decimal places.
 
-    Numbers below 0.01 have as many places as they need.
+    Numbers below 0.01 have as many places as they need to be read back exactly.
 
     >>> decimals(97123.4), decimals(0.0), decimals(1.2345e-10)
     ('97123.40000000', '0.00000000', '0.00000000012345')
     """
-    if value == 0.0 or value >= _EIGHT_PLACES:
+    if value == 0.0 or value >= _MIN_8_DECIMALS:
         return f"{value:.8f}"
     return f"{Decimal(repr(value)):f}"
 
 
-def optional_int(query: Mapping[str, str], name: str, wrong: RestRefusal) -> int | None:
-    """A whole number of a query, None when it is absent.
+def optional_int(query: Mapping[str, str], name: str, wrong: RestRequestError) -> int | None:
+    """An integer parameter of a query; None if it is absent.
+
+    Args:
+        query: the request's parameters.
+        name: of the parameter.
+        wrong: raised if the value is not an integer.
 
     Raises:
-        RestRefusal: ``wrong``, when it is something else.
+        RestRequestError: ``wrong``.
     """
     value = query.get(name)
     if value is not None and _NUMBER.fullmatch(value) is None:

@@ -1,4 +1,7 @@
-"""Bybit's v5 protocol, spot: the closed candle and the next one come in one message."""
+"""Implement Bybit's v5 spot protocol.
+
+A closed candle and the next one are sent in one message.
+"""
 
 from __future__ import annotations
 
@@ -9,31 +12,31 @@ import orjson
 
 from daemon.sandbox.market import Kline
 from daemon.sandbox.protocols.base import (
-    Dialect,
-    RestRefusal,
+    CandleUpdate,
+    ExchangeProtocol,
+    RestRequestError,
     Route,
     Session,
-    Update,
     decimals,
     json_object,
-    named,
     optional_int,
+    parse_intervals,
 )
 
 _DEFAULT_LIMIT: Final = 200
 _MAX_LIMIT: Final = 1_000
 MAX_ARGS: Final = 10
-"""Topics that one subscribe request of spot may name."""
+"""Topics per subscribe request."""
 
 
-class Bybit(Dialect):
+class Bybit(ExchangeProtocol):
     """Bybit spot."""
 
     name = "bybit"
-    intervals: ClassVar[Mapping[str, str]] = named(
+    intervals: ClassVar[Mapping[str, str]] = parse_intervals(
         "1m=1 3m=3 5m=5 15m=15 30m=30 1h=60 2h=120 4h=240 6h=360 12h=720 1d=D 1w=W"
     )
-    goes_on = True
+    sends_next_on_close = True
 
     def market_id(self, symbol: str) -> str:
         """E.g. ``BTCUSDT``."""
@@ -44,23 +47,23 @@ class Bybit(Dialect):
         return f"kline.{self.interval}.{market_id}"
 
     def session(self, target: str) -> Session | None:
-        """A client of spot's public address."""
+        """A session for a client of the public spot address."""
         if target != "/v5/public/spot":
             return None
         return BybitSession(self, f"sandbox-{next(self.session_numbers):05x}")
 
-    def events(self, symbol: str, update: Update) -> list[bytes]:
-        """One message for each state; the last closed one brings the next candle along."""
+    def candle_messages(self, symbol: str, update: CandleUpdate) -> list[bytes]:
+        """One message per state; the last closing message also contains the next candle."""
         *before, last = [[self._row(k, update, closed=update.closed)] for k in update.states]
-        if update.following is not None:
-            last.append(self._row(update.following, update, closed=False))
+        if update.next_kline is not None:
+            last.append(self._row(update.next_kline, update, closed=False))
         topic = self.topic(self.market_id(symbol))
         common = {"type": "snapshot", "topic": topic}
         return [
             orjson.dumps({**common, "data": data, "ts": update.now_ms}) for data in (*before, last)
         ]
 
-    def _row(self, kline: Kline, update: Update, *, closed: bool) -> dict[str, object]:
+    def _row(self, kline: Kline, update: CandleUpdate, *, closed: bool) -> dict[str, object]:
         o, h, low, c, v = map(decimals, kline.ohlcv)
         return {
             "start": kline.open_ms,
@@ -78,7 +81,7 @@ class Bybit(Dialect):
 
     @property
     def routes(self) -> Mapping[str, Route]:
-        """Public addresses."""
+        """The handler of each public address."""
         return {
             "/v5/market/time": lambda _query, now_ms: _body(
                 {"timeSecond": str(now_ms // 1_000), "timeNano": f"{now_ms}000000"}, now_ms
@@ -88,19 +91,19 @@ class Bybit(Dialect):
         }
 
     def banned(self, status: int, until_ms: int) -> object:
-        """Bybit does not say for how long in the body."""
+        """The body of an error; it does not contain the end of the ban."""
         del status, until_ms
         return {"retCode": 10006, "retMsg": "Too many visits!", "result": {}, "retExtInfo": {}}
 
     def _instruments(self, query: Mapping[str, str], now_ms: int) -> object:
         category = query.get("category", "")
-        tick = 10.0**-self.market.tape.recording.decimals
+        tick = 10.0**-self.market.playback.recording.decimals
         listed: Iterable[str] = self.market.listed if category == "spot" else ()
         rows = [_instrument(symbol, decimals(tick)) for symbol in listed]
         return _body({"category": category, "list": rows}, now_ms)
 
     def _klines(self, query: Mapping[str, str], now_ms: int) -> object:
-        """Newest first, as many as fit from ``start`` on, or up to ``end``."""
+        """Candles from ``start`` on or up to ``end``, newest first, at most ``limit``."""
         wrong = _refusal("params error", now_ms)
         symbol = self.symbol_of_id.get(query.get("symbol", ""))
         if symbol is None or query.get("category") != "spot":
@@ -121,14 +124,14 @@ class Bybit(Dialect):
 class BybitSession(Session):
     """One client of the kline topics."""
 
-    def __init__(self, dialect: Bybit, conn_id: str) -> None:
-        """Start without a subscription, under the name that answers carry."""
+    def __init__(self, protocol: Bybit, conn_id: str) -> None:
+        """Start without a subscription; ``conn_id`` is part of every response."""
         super().__init__()
-        self._dialect = dialect
+        self._protocol = protocol
         self._conn_id = conn_id
 
     def reply(self, text: str | bytes, now_ms: int) -> list[bytes]:
-        """Carry out one request and answer it."""
+        """Execute one request and return the responses."""
         request = json_object(text) or {}
         op, args = request.get("op"), request.get("args")
         if op == "ping":
@@ -137,7 +140,7 @@ class BybitSession(Session):
             return [self._answer(request, "error:invalid op", success=False)]
         if len(args) > MAX_ARGS:
             return [self._answer(request, f"args size >{MAX_ARGS}", success=False)]
-        if unknown := [topic for topic in args if self._dialect.subscribable(topic) is None]:
+        if unknown := [topic for topic in args if self._protocol.subscribable(topic) is None]:
             return [self._answer(request, f"Invalid symbol :[{unknown[0]}]", success=False)]
         done = self._answer(request, str(op))
         if op == "unsubscribe":
@@ -148,15 +151,17 @@ class BybitSession(Session):
         return [*self._states(args, now_ms), done]
 
     def _states(self, topics: list[str], now_ms: int) -> Iterable[bytes]:
-        """What is forming; the real one sends it before or after its acknowledgement."""
+        """The forming candles; Bybit sends them before or after its acknowledgement."""
         for topic in topics:
-            symbol = self._dialect.symbol_of_topic[topic]
-            kline = self._dialect.now(symbol, now_ms)
-            yield from self._dialect.events(symbol, Update((kline,), False, None, now_ms))  # noqa: FBT003
+            symbol = self._protocol.symbol_of_topic[topic]
+            kline = self._protocol.forming_kline(symbol, now_ms)
+            yield from self._protocol.candle_messages(
+                symbol, CandleUpdate((kline,), closed=False, next_kline=None, now_ms=now_ms)
+            )
 
     def _answer(self, request: dict[str, object], msg: str, *, success: bool = True) -> bytes:
         body = {"success": success, "ret_msg": msg, "conn_id": self._conn_id}
-        # It gives the number back as text.
+        # Bybit returns the id as text.
         if "req_id" in request:
             body["req_id"] = str(request["req_id"])
         return orjson.dumps({**body, "op": str(request.get("op", ""))})
@@ -166,9 +171,9 @@ def _body(result: object, now_ms: int) -> object:
     return {"retCode": 0, "retMsg": "OK", "result": result, "retExtInfo": {}, "time": now_ms}
 
 
-def _refusal(msg: str, now_ms: int) -> RestRefusal:
+def _refusal(msg: str, now_ms: int) -> RestRequestError:
     body = {"retCode": 10001, "retMsg": msg, "result": {}, "retExtInfo": {}, "time": now_ms}
-    return RestRefusal(body)
+    return RestRequestError(body)
 
 
 def _instrument(symbol: str, tick: str) -> dict[str, object]:

@@ -1,4 +1,8 @@
-"""Kraken's v2 streams and its REST: no closed flag, a snapshot first, heartbeats in between."""
+"""Implement Kraken's v2 websocket protocol and its REST addresses.
+
+Candles have no closed flag. A subscription starts with a snapshot, and heartbeats are sent every
+second.
+"""
 
 from __future__ import annotations
 
@@ -10,48 +14,50 @@ import orjson
 
 from daemon.sandbox.market import Kline, Market
 from daemon.sandbox.protocols.base import (
-    Dialect,
-    RestRefusal,
+    CandleUpdate,
+    ExchangeProtocol,
+    RestRequestError,
     Route,
     Session,
-    Update,
     decimals,
     json_object,
-    named,
     optional_int,
+    parse_intervals,
 )
 
 _SNAPSHOT_ROWS: Final = 10
 _MAX_ROWS: Final = 720
-"""All the history that there is, however far back one asks."""
+"""Length of the history that Kraken offers."""
 
 
-class Kraken(Dialect):
+class Kraken(ExchangeProtocol):
     """Kraken spot."""
 
     name = "kraken"
-    intervals: ClassVar[Mapping[str, str]] = named("1m=1 5m=5 15m=15 30m=30 1h=60 4h=240 1d=1440")
+    intervals: ClassVar[Mapping[str, str]] = parse_intervals(
+        "1m=1 5m=5 15m=15 30m=30 1h=60 4h=240 1d=1440"
+    )
     heartbeat = b'{"channel":"heartbeat"}'
-    goes_on = True
+    sends_next_on_close = True
 
     def market_id(self, symbol: str) -> str:
-        """The pair as REST names it, e.g. ``BTCUSDT``."""
+        """The pair's name in the REST API, e.g. ``BTCUSDT``."""
         return symbol.replace("/", "")
 
     def topic(self, market_id: str) -> str:
-        """No name of Kraken's own: it subscribes by channel, interval and symbol."""
+        """Channel, interval and symbol; Kraken has no topic names of its own."""
         return f"ohlc:{self.interval}:{market_id}"
 
     def session(self, target: str) -> Session | None:
-        """A client of the second version's address."""
+        """A session for a client of version 2's address."""
         return KrakenSession(self, next(self.session_numbers)) if target == "/v2" else None
 
-    def events(self, symbol: str, update: Update) -> list[bytes]:
-        """One update for each trade that changed something; no trade, no update.
+    def candle_messages(self, symbol: str, update: CandleUpdate) -> list[bytes]:
+        """One update per state that has trades.
 
-        Nothing tells that a candle has closed but the first trade of the next one.
+        Only the first trade of the next candle shows that a candle has closed.
         """
-        states = [*update.states, *([update.following] if update.following else [])]
+        states = [*update.states, *([update.next_kline] if update.next_kline else [])]
         return [
             self.message("update", [self.row(symbol, kline)], update.now_ms)
             for kline in states
@@ -64,7 +70,7 @@ class Kraken(Dialect):
         return orjson.dumps({"channel": "ohlc", "type": kind, "timestamp": stamp, "data": rows})
 
     def row(self, symbol: str, kline: Kline) -> dict[str, object]:
-        """One candle; its timestamp is its end."""
+        """One candle as a JSON object; its timestamp is its end."""
         o, h, low, c, v = kline.ohlcv
         return {
             "symbol": symbol,
@@ -82,7 +88,7 @@ class Kraken(Dialect):
 
     @property
     def routes(self) -> Mapping[str, Route]:
-        """Public addresses."""
+        """The handler of each public address."""
         return {
             "/0/public/Time": lambda _query, now_ms: _body({"unixtime": now_ms // 1_000}),
             "/0/public/Assets": lambda _query, _now_ms: _body(_assets(self.market)),
@@ -93,12 +99,12 @@ class Kraken(Dialect):
         }
 
     def banned(self, status: int, until_ms: int) -> object:
-        """Kraken does not say for how long."""
+        """The body of an error; it does not contain the end of the ban."""
         del status, until_ms
         return {"error": ["EAPI:Rate limit exceeded"]}
 
     def _klines(self, query: Mapping[str, str], now_ms: int) -> object:
-        """Ascending, opened after ``since``; the last row is the candle that is forming."""
+        """Candles that opened after ``since``, ascending; the last one is forming."""
         pair = query.get("pair", "")
         unknown = _refusal("EQuery:Unknown asset pair")
         wrong = _refusal("EGeneral:Invalid arguments")
@@ -120,14 +126,14 @@ class Kraken(Dialect):
 class KrakenSession(Session):
     """One client of the candle channel."""
 
-    def __init__(self, dialect: Kraken, number: int) -> None:
+    def __init__(self, protocol: Kraken, number: int) -> None:
         """Start without a subscription."""
         super().__init__()
-        self._dialect = dialect
+        self._protocol = protocol
         self._number = number
 
-    def greeting(self, now_ms: int) -> list[bytes]:
-        """The state of the exchange."""
+    def on_connect(self, now_ms: int) -> list[bytes]:
+        """A status message."""
         del now_ms
         state = {
             "version": "2.0.10",
@@ -138,7 +144,7 @@ class KrakenSession(Session):
         return [orjson.dumps({"channel": "status", "type": "update", "data": [state]})]
 
     def reply(self, text: str | bytes, now_ms: int) -> list[bytes]:
-        """Carry out one request and answer it, symbol by symbol."""
+        """Execute one request and return the responses, one or more per symbol."""
         request = json_object(text) or {}
         method, params = request.get("method"), request.get("params")
         if method == "ping":
@@ -148,19 +154,19 @@ class KrakenSession(Session):
         symbols = params.get("symbol")
         if params.get("channel") != "ohlc" or not isinstance(symbols, list):
             return [_failed(request, "Subscription name invalid", now_ms)]
-        if str(params.get("interval")) != self._dialect.interval:
+        if str(params.get("interval")) != self._protocol.interval:
             return [_failed(request, "Subscription ohlc interval not supported", now_ms)]
-        return [raw for symbol in symbols for raw in self._carry_out(request, str(symbol), now_ms)]
+        return [raw for symbol in symbols for raw in self._execute(request, str(symbol), now_ms)]
 
-    def _carry_out(self, request: dict[str, object], symbol: str, now_ms: int) -> list[bytes]:
-        dialect, method = self._dialect, request["method"]
-        topic = dialect.topic(dialect.market_id(symbol))
-        if dialect.subscribable(topic) != symbol:
+    def _execute(self, request: dict[str, object], symbol: str, now_ms: int) -> list[bytes]:
+        protocol, method = self._protocol, request["method"]
+        topic = protocol.topic(protocol.market_id(symbol))
+        if protocol.subscribable(topic) != symbol:
             return [_failed(request, f"Currency pair not supported {symbol}", now_ms, symbol)]
         subscribed = method == "subscribe"
         result = {
             "channel": "ohlc",
-            "interval": int(dialect.interval),
+            "interval": int(protocol.interval),
             **({"snapshot": True} if subscribed else {}),
             "symbol": symbol,
             "warnings": ["timestamp is deprecated, use interval_begin"],
@@ -170,13 +176,13 @@ class KrakenSession(Session):
             self.topics.pop(topic, None)
             return [done]
         self.topics[topic] = None
-        past = dialect.market.klines(symbol, None, None, _SNAPSHOT_ROWS, now_ms)
-        rows = [dialect.row(symbol, kline) for kline in past if kline.trades]
-        return [done, dialect.message("snapshot", rows, now_ms)]
+        past = protocol.market.klines(symbol, None, None, _SNAPSHOT_ROWS, now_ms)
+        rows = [protocol.row(symbol, kline) for kline in past if kline.trades]
+        return [done, protocol.message("snapshot", rows, now_ms)]
 
 
 def iso(at_ms: int, digits: int) -> str:
-    """A time as Kraken writes it, with 6 or 9 digits of a second."""
+    """Format a time as Kraken does, with 6 or 9 decimals of a second."""
     at = datetime.fromtimestamp(at_ms / 1_000, UTC)
     return f"{at:%Y-%m-%dT%H:%M:%S}.{at_ms % 1_000:03}{'0' * (digits - 3)}Z"
 
@@ -200,8 +206,8 @@ def _body(result: object) -> object:
     return {"error": [], "result": result}
 
 
-def _refusal(error: str) -> RestRefusal:
-    return RestRefusal({"error": [error]})
+def _refusal(error: str) -> RestRequestError:
+    return RestRequestError({"error": [error]})
 
 
 def _rest_row(kline: Kline) -> list[int | str]:
@@ -211,7 +217,7 @@ def _rest_row(kline: Kline) -> list[int | str]:
 
 
 def _assets(market: Market) -> dict[str, object]:
-    names = {name for symbol in market.tape.symbols for name in symbol.split("/")}
+    names = {name for symbol in market.playback.symbols for name in symbol.split("/")}
     common = {"aclass": "currency", "decimals": 8, "display_decimals": 6, "status": "enabled"}
     return {name: {"altname": name, **common} for name in sorted(names)}
 
@@ -226,7 +232,7 @@ def _pair(symbol: str, market: Market) -> dict[str, object]:
         "aclass_quote": "currency",
         "quote": quote,
         "lot": "unit",
-        "pair_decimals": market.tape.recording.decimals,
+        "pair_decimals": market.playback.recording.decimals,
         "lot_decimals": 8,
         "lot_multiplier": 1,
         "leverage_buy": [],
@@ -238,6 +244,6 @@ def _pair(symbol: str, market: Market) -> dict[str, object]:
         "margin_stop": 40,
         "ordermin": "0.0001",
         "costmin": "0.5",
-        "tick_size": decimals(10.0**-market.tape.recording.decimals),
+        "tick_size": decimals(10.0**-market.playback.recording.decimals),
         "status": "online",
     }

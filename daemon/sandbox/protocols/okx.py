@@ -1,4 +1,7 @@
-"""OKX's v5 protocol, spot: candles with a closed flag, and pings that are plain text."""
+"""Implement OKX's v5 spot protocol.
+
+Candles have a closed flag, and pings are plain text.
+"""
 
 from __future__ import annotations
 
@@ -9,28 +12,28 @@ import orjson
 
 from daemon.sandbox.market import Kline
 from daemon.sandbox.protocols.base import (
-    Dialect,
-    RestRefusal,
+    CandleUpdate,
+    ExchangeProtocol,
+    RestRequestError,
     Route,
     Session,
-    Update,
     decimals,
     json_object,
-    named,
     optional_int,
+    parse_intervals,
 )
 
 _DEFAULT_LIMIT: Final = 100
 _MAX_LIMIT: Final = 300
 _RECENT_ROWS: Final = 1_440
-"""How far back ``/market/candles`` goes; what is older is at ``/market/history-candles``."""
+"""Length of ``/market/candles``; older candles are at ``/market/history-candles``."""
 
 
-class Okx(Dialect):
+class Okx(ExchangeProtocol):
     """OKX spot."""
 
     name = "okx"
-    intervals: ClassVar[Mapping[str, str]] = named(
+    intervals: ClassVar[Mapping[str, str]] = parse_intervals(
         "1m=1m 3m=3m 5m=5m 15m=15m 30m=30m 1h=1H 2h=2H 4h=4H 6h=6Hutc 12h=12Hutc 1d=1Dutc 1w=1Wutc"
     )
 
@@ -43,13 +46,13 @@ class Okx(Dialect):
         return f"candle{self.interval}:{market_id}"
 
     def session(self, target: str) -> Session | None:
-        """A client of the one address that has candles."""
+        """A session for a client of the address that has candles."""
         if target != "/ws/v5/business":
             return None
         return OkxSession(self, f"{next(self.session_numbers):08x}")
 
-    def events(self, symbol: str, update: Update) -> list[bytes]:
-        """One message for each state."""
+    def candle_messages(self, symbol: str, update: CandleUpdate) -> list[bytes]:
+        """One message per state."""
         arg = {"channel": f"candle{self.interval}", "instId": self.market_id(symbol)}
         return [
             orjson.dumps({"arg": arg, "data": [_row(kline, closed=update.closed)]})
@@ -58,7 +61,7 @@ class Okx(Dialect):
 
     @property
     def routes(self) -> Mapping[str, Route]:
-        """Public addresses."""
+        """The handler of each public address."""
         return {
             "/api/v5/public/time": lambda _query, now_ms: _body([{"ts": str(now_ms)}]),
             "/api/v5/public/instruments": self._instruments,
@@ -67,7 +70,7 @@ class Okx(Dialect):
         }
 
     def banned(self, status: int, until_ms: int) -> object:
-        """OKX does not say for how long."""
+        """The body of an error; it does not contain the end of the ban."""
         del status, until_ms
         return {"code": "50011", "data": [], "msg": "Too Many Requests"}
 
@@ -76,12 +79,12 @@ class Okx(Dialect):
         empty = _refusal("50014", "Parameter instType can not be empty.")
         if not kind:
             raise empty
-        tick = 10.0**-self.market.tape.recording.decimals
+        tick = 10.0**-self.market.playback.recording.decimals
         listed = self.market.listed if kind == "SPOT" else ()
         return _body([_instrument(self.market_id(symbol), decimals(tick)) for symbol in listed])
 
     def _recent(self, query: Mapping[str, str], now_ms: int) -> object:
-        frame = self.market.tape.timeframe
+        frame = self.market.playback.timeframe
         earliest_ms = frame.floor(now_ms) - (_RECENT_ROWS - 1) * frame.ms
         return _body(
             [
@@ -96,7 +99,7 @@ class Okx(Dialect):
         return _body([_row(kline, closed=True) for kline in page if kline.close_ms < now_ms])
 
     def _page(self, query: Mapping[str, str], now_ms: int) -> list[Kline]:
-        """Newest first; ``before`` and ``after`` are exclusive and bound the opening times."""
+        """Candles newest first; ``before`` and ``after`` are exclusive bounds of their opening."""
         unknown = _refusal("51001", "Instrument ID doesn't exist.")
         wrong = _refusal("51000", "Parameter error")
         symbol = self.symbol_of_id.get(query.get("instId", ""))
@@ -116,27 +119,27 @@ class Okx(Dialect):
 class OkxSession(Session):
     """One client of the candle channels."""
 
-    def __init__(self, dialect: Okx, conn_id: str) -> None:
-        """Start without a subscription, under the name that answers carry."""
+    def __init__(self, protocol: Okx, conn_id: str) -> None:
+        """Start without a subscription; ``conn_id`` is part of every response."""
         super().__init__()
-        self._dialect = dialect
+        self._protocol = protocol
         self._conn_id = conn_id
 
     def reply(self, text: str | bytes, now_ms: int) -> list[bytes]:
-        """Carry out one request and answer it, channel by channel."""
+        """Execute one request and return the responses, one or more per channel."""
         if text in ("ping", b"ping"):
             return [b"pong"]
         request = json_object(text) or {}
         op, args = request.get("op"), request.get("args")
         if op not in ("subscribe", "unsubscribe") or not isinstance(args, list) or not args:
             return [self._illegal(text)]
-        return [raw for arg in args for raw in self._carry_out(str(op), arg, text, now_ms)]
+        return [raw for arg in args for raw in self._execute(str(op), arg, text, now_ms)]
 
-    def _carry_out(self, op: str, arg: object, text: str | bytes, now_ms: int) -> list[bytes]:
+    def _execute(self, op: str, arg: object, text: str | bytes, now_ms: int) -> list[bytes]:
         if not isinstance(arg, dict) or not {"channel", "instId"} <= arg.keys():
             return [self._illegal(text)]
         topic = f"{arg['channel']}:{arg['instId']}"
-        symbol = self._dialect.subscribable(topic)
+        symbol = self._protocol.subscribable(topic)
         if symbol is None:
             msg = f"Wrong URL or channel:{arg['channel']},instId:{arg['instId']} doesn't exist."
             return [self._error("60018", msg)]
@@ -145,9 +148,11 @@ class OkxSession(Session):
             self.topics.pop(topic, None)
             return [done]
         self.topics[topic] = None
-        state = Update((self._dialect.now(symbol, now_ms),), closed=False, following=None, now_ms=0)
-        # The real one sends them in either order; this is the one that surprises.
-        return [*self._dialect.events(symbol, state), done]
+        state = CandleUpdate(
+            (self._protocol.forming_kline(symbol, now_ms),), closed=False, next_kline=None, now_ms=0
+        )
+        # OKX sends them in either order; clients must accept the candle first.
+        return [*self._protocol.candle_messages(symbol, state), done]
 
     def _illegal(self, text: str | bytes) -> bytes:
         shown = text.decode(errors="replace") if isinstance(text, bytes) else text
@@ -167,8 +172,8 @@ def _body(data: list[object] | list[list[str]] | list[dict[str, str]]) -> object
     return {"code": "0", "msg": "", "data": data}
 
 
-def _refusal(code: str, msg: str) -> RestRefusal:
-    return RestRefusal({"code": code, "data": [], "msg": msg})
+def _refusal(code: str, msg: str) -> RestRequestError:
+    return RestRequestError({"code": code, "data": [], "msg": msg})
 
 
 def _instrument(market_id: str, tick: str) -> dict[str, str]:

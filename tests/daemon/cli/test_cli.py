@@ -17,7 +17,7 @@ from daemon.app import serve
 from daemon.cli.main import main
 from daemon.runtime.clock import SystemClock
 from daemon.sandbox.exchange import SandboxExchange
-from daemon.sandbox.recording import Tape, build_tape
+from daemon.sandbox.recording import Playback, build_playback
 from model.core.candle import Timeframe
 from model.core.errors import BundleError
 from model.inference.onnx_export import export_onnx
@@ -40,8 +40,8 @@ def config(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def tape() -> Tape:
-    return build_tape(1, MINUTE, MINUTE.floor(SystemClock().wall_ms()) - 2 * 86_400_000)
+def playback() -> Playback:
+    return build_playback(1, MINUTE, MINUTE.floor(SystemClock().wall_ms()) - 2 * 86_400_000)
 
 
 def outcome(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]:
@@ -79,7 +79,7 @@ def test_help_is_immediate() -> None:
         (("fetch", "--days", "1e-300"), "--days 1e-300 holds no closed candle of 1m; ask for more"),
         (("models",), "required: ACTION"),
         (("models", "promote"), "required: version"),
-        (("demo", "--exchange", "x"), "cannot play 'x'; allowed: binance, okx, bybit, kraken"),
+        (("demo", "--exchange", "x"), "cannot simulate 'x'; allowed: binance, okx, bybit, kraken"),
     ],
 )
 def test_wrong_usage_exits_2(
@@ -140,11 +140,11 @@ def test_a_file_in_place_of_a_folder_is_refused(
     assert err == f"candlecast: paths.state: {path} is a file; name a folder\n"
 
 
-def test_check_config_tells_what_the_nightly_job_would_refuse(
+def test_check_config_reports_why_the_nightly_job_would_fail(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     path = tmp_path / "config.yaml"
-    refused = "but candlecast retrain would not begin"
+    refused = "but candlecast retrain would fail"
     for text, *expected in (
         ("trading: {timeframe: 1h}",),
         ("trading: {timeframe: 1d}", f"{refused}: 30 candles are too few: 160 are kept"),
@@ -152,9 +152,9 @@ def test_check_config_tells_what_the_nightly_job_would_refuse(
     ):
         path.write_text(text, encoding="utf-8")
         code, out, err = outcome(capsys, "check-config", "--config", str(path))
-        fine, *more = out.splitlines()
+        valid, *more = out.splitlines()
         assert (code, err) == (0, "")
-        assert ": fine: " in fine
+        assert ": valid: " in valid
         assert [line[: len(begin)] for line, begin in zip(more, expected, strict=True)] == expected
 
 
@@ -233,8 +233,8 @@ async def start(exchange: SandboxExchange, config: Path, *argv: str) -> asyncio.
     )  # fmt: skip
 
 
-async def test_fetch_prints_plain_lines_and_the_files(tape: Tape, config: Path) -> None:
-    async with SandboxExchange(tape) as exchange:
+async def test_fetch_prints_plain_lines_and_the_files(playback: Playback, config: Path) -> None:
+    async with SandboxExchange(playback) as exchange:
         process = await start(exchange, config, "fetch", "--days", "0.5")
         out, err = (text.decode() for text in await process.communicate())
     assert (process.returncode, err) == (0, "")

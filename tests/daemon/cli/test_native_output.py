@@ -10,13 +10,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from daemon.cli.native_output import interrupts_kept
+from daemon.cli.native_output import lost_interrupts_resent
 
 CODE = """
 import os, sys
-from daemon.cli.native_output import native_notes_hidden
+from daemon.cli.native_output import native_stderr_hidden
 from model.core.errors import CandlecastError
-with native_notes_hidden():
+with native_stderr_hidden():
     os.write(2, b'native note\\n')
     print('from python', file=sys.stderr)
     {end}
@@ -64,5 +64,5 @@ def test_an_interrupt_that_cannot_be_raised_comes_again() -> None:
         Fragile()
         time.sleep(10)
 
-    with interrupts_kept(), pytest.raises(KeyboardInterrupt):
+    with lost_interrupts_resent(), pytest.raises(KeyboardInterrupt):
         drop()

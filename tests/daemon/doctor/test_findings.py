@@ -1,4 +1,4 @@
-"""What doctor makes of what it saw."""
+"""The judgement of doctor's measurements."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from daemon.doctor.findings import (
     Finding,
-    Listened,
+    StreamResult,
     judge_clock,
     judge_disk,
     judge_health,
@@ -32,7 +32,7 @@ RUNS = {"LoadState": "loaded", "ActiveState": "active", "UnitFileState": "enable
         (1.5, 0.01, False, "1.500 s behind"),
         (1.5, 0.6, True, "1.500 s behind"),
         (-3600.0, 0.1, False, "3600.000 s ahead of"),
-        (None, 0.0, None, "does not tell"),
+        (None, 0.0, None, "does not report"),
     ],
 )
 def test_the_clock(offset_s: float | None, error_s: float, *, good: bool | None, text: str) -> None:
@@ -49,7 +49,7 @@ def test_the_disk(free: int, held: int, *, good: bool) -> None:
     # 100 symbols × 90 days × 1,440 minutes × 150 bytes, and a gibibyte to spare.
     finding = judge_disk(free, held, 100, 60_000, 90.0)
     assert finding.good is good
-    assert "90 days of history and models take 2.8 GiB" in finding.text
+    assert "90 days of history and models need 2.8 GiB" in finding.text
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,12 @@ def test_the_disk(free: int, held: int, *, good: bool) -> None:
             "has failed (exit-code)",
             "journalctl --unit x.service",
         ),
-        ({"UnitFileState": "disabled"}, False, "after a restart", "systemctl enable x.service"),
+        (
+            {"UnitFileState": "disabled"},
+            False,
+            "does not start with the machine",
+            "systemctl enable x.service",
+        ),
         ({"ActiveState": "reloading"}, True, "is reloading", ""),
     ],
 )
@@ -84,7 +89,7 @@ def test_a_unit(changes: dict[str, str], *, good: bool | None, text: str, advice
             200,
             {"alive": True, "ready": True, "rest_only_symbols": ["A", "B"]},
             False,
-            "candles of 2 symbols come by REST alone, late",
+            "gets candles of 2 symbols late, by REST only",
         ),
         (
             200,
@@ -92,13 +97,13 @@ def test_a_unit(changes: dict[str, str], *, good: bool | None, text: str, advice
             False,
             "not ready: 2 stale symbols, no broker",
         ),
-        (503, {"alive": False, "ready": False}, False, "stuck"),
+        (503, {"alive": False, "ready": False}, False, "does not make progress"),
         (200, {"hello": 1}, False, "another program"),
         (0, None, False, "another program"),
-        (401, None, None, "asks for a login"),
+        (401, None, None, "requires a login"),
     ],
 )
-def test_who_listens(
+def test_the_server_at_the_address_of_the_pages(
     status: int, health: dict[str, Any] | None, *, good: bool | None, text: str
 ) -> None:
     finding = judge_health("127.0.0.1:9108", status, health)
@@ -108,27 +113,35 @@ def test_who_listens(
 
 def test_the_verdict_counts_what_is_wrong_and_nothing_else() -> None:
     fine = [ok("a", "x"), unknown("b", "y")]
-    assert verdict(fine) == (True, "All is well.")
-    assert verdict([*fine, problem("c", "z", "do")]) == (False, "1 finding to see to.")
-    assert verdict([problem("c", "z", "do")] * 2) == (False, "2 findings to see to.")
+    assert verdict(fine) == (True, "No problems found.")
+    assert verdict([*fine, problem("c", "z", "do")]) == (False, "1 problem found.")
+    assert verdict([problem("c", "z", "do")] * 2) == (False, "2 problems found.")
     assert Finding("a", good=True, text="x") == ok("a", "x")
 
 
 @pytest.mark.parametrize(
     ("changes", "good", "text"),
     [
-        ({"heard": {"A", "B"}}, True, "candles of A, B come by websocket"),
-        ({"heard": {"A"}}, True, "of A come by websocket; nothing about B within 60 s, nor any"),
-        ({"heard": {"A"}, "deaf_to": {"B"}}, False, "streams nothing about B, though it is traded"),
-        ({"deaf_to": {"A", "B"}}, False, "streams nothing about A, B, though"),
-        ({"deaf_to": {"A"}, "trouble": ValueError("odd")}, False, "traded: ValueError('odd')"),
-        ({"trouble": ValueError("odd")}, False, "cannot read kraken: ValueError('odd')"),
+        ({"received": {"A", "B"}}, True, "candles of A, B are received by websocket"),
+        (
+            {"received": {"A"}},
+            True,
+            "of A are received by websocket; no candle of B within 60 s, nor",
+        ),
+        (
+            {"received": {"A"}, "missing": {"B"}},
+            False,
+            "streams no candles of B, though there were",
+        ),
+        ({"missing": {"A", "B"}}, False, "streams no candles of A, B, though"),
+        ({"missing": {"A"}, "invalid": ValueError("odd")}, False, "trades: ValueError('odd')"),
+        ({"invalid": ValueError("odd")}, False, "cannot read kraken: ValueError('odd')"),
         ({"error": OSError("away")}, False, "kraken's stream fails: away"),
-        ({}, False, "nothing about A, B within 60 s; either no trade, or no stream"),
+        ({}, False, "no candle of A, B within 60 s: no trades, or no stream"),
     ],
 )
-def test_what_is_heard(changes: dict[str, Any], *, good: bool, text: str) -> None:
-    silence = Listened(("A", "B"), set(), set(), 60.0)
+def test_what_is_received(changes: dict[str, Any], *, good: bool, text: str) -> None:
+    silence = StreamResult(("A", "B"), set(), set(), 60.0)
     finding = judge_stream("kraken", silence._replace(**changes))
     assert finding.good is good
     assert text in finding.text
@@ -137,5 +150,5 @@ def test_what_is_heard(changes: dict[str, Any], *, good: bool, text: str) -> Non
 
 def test_many_symbols_are_counted() -> None:
     symbols = [f"S{at}" for at in range(8)]
-    finding = judge_stream("kraken", Listened(symbols, set(symbols), set(), 60.0))
-    assert finding.text == "candles of S0, S1, S2 and 5 more come by websocket"
+    finding = judge_stream("kraken", StreamResult(symbols, set(symbols), set(), 60.0))
+    assert finding.text == "candles of S0, S1, S2 and 5 more are received by websocket"

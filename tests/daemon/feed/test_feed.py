@@ -22,8 +22,8 @@ from daemon.sandbox.exchange import Behaviour, SandboxExchange
 from model.core.candle import Candle, Timeframe
 from model.core.errors import ExchangeError
 from tests.replay.replay_harness import Heard, make_feed, nothing_left, running, until
-from tests.sandbox.scaled import SECOND, ScaledClock, second_tape
-from tests.support.manual_clock import HandClock
+from tests.sandbox.scaled import SECOND, ScaledClock, second_playback
+from tests.support.manual_clock import ManualClock
 from tests.support.servers import free_port
 
 FACTOR = 2.0
@@ -38,8 +38,8 @@ def clock() -> ScaledClock:
 
 @pytest.fixture
 async def exchange(clock: ScaledClock) -> AsyncIterator[SandboxExchange]:
-    tape = second_tape(6, history=3_000)
-    async with SandboxExchange(tape, clock=clock, behaviour=Behaviour(updates=2)) as opened:
+    playback = second_playback(6, history=3_000)
+    async with SandboxExchange(playback, clock=clock, behaviour=Behaviour(updates=2)) as opened:
         yield opened
 
 
@@ -47,12 +47,12 @@ def feed_of(
     exchange: SandboxExchange, clock: ScaledClock, *symbols: str, name: str = "1s"
 ) -> Heard:
     urls = exchange.rest_url, exchange.ws_url
-    return make_feed(urls, symbols or exchange.tape.symbols, clock, timeframe=name)
+    return make_feed(urls, symbols or exchange.playback.symbols, clock, timeframe=name)
 
 
 def assert_recorded(exchange: SandboxExchange, candles: list[Candle]) -> None:
     for candle in candles:
-        assert candle.ohlcv == exchange.tape.candle(candle.symbol, candle.open_ms)
+        assert candle.ohlcv == exchange.playback.candle(candle.symbol, candle.open_ms)
         assert candle.close_ms == candle.open_ms + SECOND.ms
     assert max(Counter((c.symbol, c.open_ms) for c in candles).values()) == 1
 
@@ -64,11 +64,11 @@ async def test_closed_candles_of_all_symbols_once_each(
     async with running(heard):
         await until(lambda: len(heard.closed) >= 4 * 6)
     assert_recorded(exchange, heard.closed)
-    for symbol in exchange.tape.symbols:
+    for symbol in exchange.playback.symbols:
         opens = [candle.open_ms for candle in heard.closed if candle.symbol == symbol]
         assert opens == list(range(opens[0], opens[0] + len(opens) * SECOND.ms, SECOND.ms))
     assert {candle.final_by for candle in heard.closed} == {"exchange_flag"}
-    assert sorted({symbol for symbol, _ in heard.resumed}) == sorted(exchange.tape.symbols)
+    assert sorted({symbol for symbol, _ in heard.resumed}) == sorted(exchange.playback.symbols)
     assert heard.count("feed_refused") == 0
 
 
@@ -76,7 +76,7 @@ async def test_after_broken_connections_the_windows_are_whole_again(
     exchange: SandboxExchange, clock: ScaledClock
 ) -> None:
     heard = feed_of(exchange, clock)
-    windows = {s: Window(s, SECOND, CAPACITY) for s in exchange.tape.symbols}
+    windows = {s: Window(s, SECOND, CAPACITY) for s in exchange.playback.symbols}
 
     def repair(symbol: str, candles: Sequence[Candle]) -> None:
         windows[symbol].repair(candles)
@@ -116,7 +116,7 @@ async def test_after_broken_connections_the_windows_are_whole_again(
     for symbol, window in windows.items():
         assert window.next_open_ms is not None
         start = window.next_open_ms - CAPACITY * SECOND.ms
-        _, expected = exchange.tape.history(symbol, start, window.next_open_ms)
+        _, expected = exchange.playback.history(symbol, start, window.next_open_ms)
         assert window.ohlcv().tolist() == expected.tolist()
         assert window.filled(CAPACITY) == 0
 
@@ -142,7 +142,7 @@ async def test_a_closing_handshake_is_a_reconnect_too(
 
 @pytest.mark.parametrize("page", [1_500, 1_000])
 @pytest.mark.parametrize("back", [1, 999, 1_000, 1_001, 2_400])
-async def test_history_in_pages_equals_the_tape(
+async def test_history_in_pages_equals_the_playback(
     exchange: SandboxExchange,
     clock: ScaledClock,
     monkeypatch: pytest.MonkeyPatch,
@@ -150,7 +150,7 @@ async def test_history_in_pages_equals_the_tape(
     page: int,
 ) -> None:
     # The exchange gives at most 1,000 candles at once, whatever it is asked for.
-    monkeypatch.setattr(rest_module, "_PAGE", page)
+    monkeypatch.setattr(rest_module, "_PAGE_ROWS", page)
     heard = feed_of(exchange, clock, "S03/USDT")
     await heard.feed.open()
     try:
@@ -159,7 +159,9 @@ async def test_history_in_pages_equals_the_tape(
         candles = await heard.feed.history("S03/USDT", since_ms)
     finally:
         await heard.feed.close()
-    opens, ohlcv = exchange.tape.history("S03/USDT", since_ms, since_ms + len(candles) * SECOND.ms)
+    opens, ohlcv = exchange.playback.history(
+        "S03/USDT", since_ms, since_ms + len(candles) * SECOND.ms
+    )
     assert [candle.open_ms for candle in candles] == opens.tolist()
     assert [list(candle.ohlcv) for candle in candles] == ohlcv.tolist()
     assert {candle.final_by for candle in candles} <= {"rest"}
@@ -168,13 +170,13 @@ async def test_history_in_pages_equals_the_tape(
 
 async def test_history_of_a_symbol_listed_later_begins_with_its_listing() -> None:
     clock = SystemClock()
-    tape = second_tape(1, history=40)
-    async with SandboxExchange(tape, clock=clock) as exchange:
+    playback = second_playback(1, history=40)
+    async with SandboxExchange(playback, clock=clock) as exchange:
         heard = make_feed((exchange.rest_url, None), ["S00/USDT"], clock, timeframe="1s")
         await heard.feed.open()
-        candles = await heard.feed.history("S00/USDT", tape.origin_ms - 500 * SECOND.ms)
+        candles = await heard.feed.history("S00/USDT", playback.origin_ms - 500 * SECOND.ms)
         await heard.feed.close()
-    assert candles[0].open_ms == tape.origin_ms
+    assert candles[0].open_ms == playback.origin_ms
     assert len(candles) >= 39
 
 
@@ -227,7 +229,7 @@ async def test_a_refused_subscription_is_not_silence(
     clock: ScaledClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     behaviour = Behaviour(max_streams=2)
-    async with SandboxExchange(second_tape(3), clock=clock, behaviour=behaviour) as exchange:
+    async with SandboxExchange(second_playback(3), clock=clock, behaviour=behaviour) as exchange:
         heard = feed_of(exchange, clock)
         async with running(heard):
             await until(lambda: heard.count("feed_reconnects") >= 2)
@@ -246,7 +248,7 @@ async def test_several_connections_close_cleanly(
     monkeypatch.setattr(feed_module, "streams_per_connection", lambda name: 2 if name else 0)
     heard = feed_of(exchange, clock)
     async with running(heard):
-        await until(lambda: {c.symbol for c in heard.closed} == set(exchange.tape.symbols))
+        await until(lambda: {c.symbol for c in heard.closed} == set(exchange.playback.symbols))
         assert exchange.streams.clients == 3
         assert heard.count("feed_reconnects") == 0
     await until(lambda: exchange.streams.clients == 0)
@@ -283,7 +285,7 @@ async def test_a_bug_in_who_receives_candles_ends_the_feed(
 
 async def test_a_stream_whose_candles_begin_at_another_time_is_not_called_silent() -> None:
     open_ms = 1_700_000_160_000
-    clock = HandClock(open_ms)
+    clock = ManualClock(open_ms)
     heard = make_feed((None, None), ["A/B"], clock)
     source = MarketSource("binance", None, None, ("A/B",), MINUTE)
     rest = RestClient(source, ExchangeClock(clock), heard.metrics, heard.feed.on_garbage)
@@ -293,9 +295,9 @@ async def test_a_stream_whose_candles_begin_at_another_time_is_not_called_silent
         later_ms = open_ms + update // 2 * MINUTE.ms + 20_000
         link.on_raw("A/B", later_ms, ("1", "2", "0.5", "1.5", "3"), closed=False)
     assert heard.count("feed_off_grid") == 6
-    assert link._vigil.suspects(clock.monotonic()) == []  # noqa: SLF001 - what it would ask about
+    assert link._liveness.symbols_to_probe(clock.monotonic()) == []  # noqa: SLF001
     # When it becomes known that all of the exchange's candles begin so, they are taken.
-    rest.grid.take([[open_ms + 20_000 + at * MINUTE.ms] for at in range(3)])
+    rest.grid.learn_from([[open_ms + 20_000 + at * MINUTE.ms] for at in range(3)])
     link.on_raw("A/B", open_ms + 20_000, ("1", "2", "0.5", "1.5", "3"), closed=True)
     assert [candle.open_ms for candle in heard.closed] == [open_ms + 20_000]
 
@@ -304,7 +306,7 @@ async def test_impossible_candles_are_counted_and_each_kind_is_logged_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     open_ms = 1_700_000_160_000
-    clock = HandClock(open_ms + 60_000)
+    clock = ManualClock(open_ms + 60_000)
     heard = make_feed((None, None), ["A/B"], clock)
     source = MarketSource("binance", None, None, ("A/B",), MINUTE)
     rest = RestClient(source, ExchangeClock(clock), heard.metrics, heard.feed.on_garbage)

@@ -31,7 +31,7 @@ WIDE = ONE._replace(
     mae_ratio=Estimate(18.9856, 15.5571, 23.1156),
     direction=NONE,
 )
-UNDECIDED = "On these candles the model cannot be told from the last value."
+UNDECIDED = "On these candles, the model and the last-value forecast do not differ significantly."
 SCORES = Scores(
     model="20261123T020000Z-3f9a1c",
     target="log_return",
@@ -83,13 +83,16 @@ def test_what_is_not_there_is_a_dash_and_null() -> None:
 @pytest.mark.parametrize(
     ("ratio", "verdict"),
     [
-        (Estimate(0.99, 0.98, 0.999), "The model forecasts better than the last value."),
-        (Estimate(1.02, 1.01, 1.03), "The model forecasts worse than the last value."),
+        (Estimate(0.99, 0.98, 0.999), "The model is better than the last-value forecast."),
+        (Estimate(1.02, 1.01, 1.03), "The model is worse than the last-value forecast."),
         (
             Estimate(0.99, 0.98, 1.0),
-            "On these candles the model cannot be told from the last value.",
+            "On these candles, the model and the last-value forecast do not differ significantly.",
         ),
-        (NONE, "On these candles the model cannot be told from the last value."),
+        (
+            NONE,
+            "On these candles, the model and the last-value forecast do not differ significantly.",
+        ),
     ],
 )
 def test_only_an_interval_beside_one_is_a_verdict(ratio: Estimate, verdict: str) -> None:

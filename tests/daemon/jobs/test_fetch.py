@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from daemon.jobs.fetch import Asked, FetchJob, asked_for, fetch, fetched
-from daemon.jobs.partial_file import Held
+from daemon.jobs.fetch import FetchJob, FetchSpan, fetch, fetch_result, fetch_span
+from daemon.jobs.partial_file import FileContent
 from daemon.runtime.clock import SystemClock
 from daemon.sandbox.exchange import SandboxExchange
 from daemon.sandbox.market import Faults
-from daemon.sandbox.recording import Tape, build_tape
+from daemon.sandbox.recording import Playback, build_playback
 from model.core.candle import Timeframe
 from model.core.errors import CandlecastError, ConfigError, ExchangeError, NotOffered
 from model.files.candle_csv import HEADER, csv_name
@@ -38,14 +38,14 @@ class Told:
 
 
 @pytest.fixture
-def tape() -> Tape:
+def playback() -> Playback:
     origin_ms = MINUTE.floor(SystemClock().wall_ms()) - 4 * DAY_MS
-    return build_tape(2, MINUTE, origin_ms, slice_rows=7_000)
+    return build_playback(2, MINUTE, origin_ms, slice_rows=7_000)
 
 
 @pytest.fixture
-async def exchange(tape: Tape) -> AsyncIterator[SandboxExchange]:
-    async with SandboxExchange(tape, faults=Faults()) as running:
+async def exchange(playback: Playback) -> AsyncIterator[SandboxExchange]:
+    async with SandboxExchange(playback, faults=Faults()) as running:
         yield running
 
 
@@ -62,7 +62,7 @@ def rows(path: Path) -> list[list[float]]:
 
 
 def recorded(exchange: SandboxExchange, symbol: str, opened: Sequence[float]) -> list[list[float]]:
-    times, ohlcv = exchange.tape.history(symbol, int(opened[0]), int(opened[-1]) + 1)
+    times, ohlcv = exchange.playback.history(symbol, int(opened[0]), int(opened[-1]) + 1)
     return [[int(ms), *values] for ms, values in zip(times, ohlcv.tolist(), strict=True)]
 
 
@@ -108,28 +108,28 @@ async def test_a_symbol_that_was_listed_later(exchange: SandboxExchange, job: Fe
     told = Told()
     (came,) = await fetch(replace(job, symbols=job.symbols[:1], days=6), SystemClock(), told)
     assert came.path is not None
-    assert rows(came.path)[0][0] == exchange.tape.origin_ms
+    assert rows(came.path)[0][0] == exchange.playback.origin_ms
     asked = 6 * 1440 - 1
-    assert came.lacking == pytest.approx(asked - came.candles, abs=1)
-    assert came.lacking_share == pytest.approx(1 / 3, abs=0.01)
-    assert f"lacks {came.lacking:,} before " in came.lack
+    assert came.missing == pytest.approx(asked - came.candles, abs=1)
+    assert came.missing_share == pytest.approx(1 / 3, abs=0.01)
+    assert f"lacks {came.missing:,} before " in came.note
     # The progress ends at what came, not at what was asked for.
     _, done, total = told.steps[-1]
     assert done == came.candles < total
 
 
 async def test_a_symbol_without_candles_costs_the_others_nothing(
-    tape: Tape, tmp_path: Path
+    playback: Playback, tmp_path: Path
 ) -> None:
-    unborn = replace(tape, origin_ms=MINUTE.floor(SystemClock().wall_ms()) + DAY_MS)
+    unborn = replace(playback, origin_ms=MINUTE.floor(SystemClock().wall_ms()) + DAY_MS)
     async with SandboxExchange(unborn) as exchange:
         symbols = ("S00/USDT", "S01/USDT")
         job = FetchJob("binance", exchange.rest_url, symbols, MINUTE, 1, tmp_path)
         none = await fetch(job, SystemClock(), Told())
-    assert [(one.symbol, one.path, one.candles, one.lacking_share) for one in none] == [
+    assert [(one.symbol, one.path, one.candles, one.missing_share) for one in none] == [
         (symbol, None, 0, 1.0) for symbol in symbols
     ]
-    assert none[0].lack == "S00/USDT: the exchange has no 1m candles in that time"
+    assert none[0].note == "S00/USDT: the exchange has no 1m candles in that time"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -140,8 +140,8 @@ async def test_candles_that_are_missing_in_between_are_said(
     start_ms = MINUTE.floor(SystemClock().wall_ms()) - 100 * MINUTE.ms
     exchange.faults.untraded = {("S00/USDT", start_ms + at * MINUTE.ms) for at in (3, 4, 30)}
     (came,) = await fetch(job, SystemClock(), Told())
-    assert came.lacking == 3
-    assert came.lack.endswith("the exchange lacks 3 in between")
+    assert came.missing == 3
+    assert came.note.endswith("the exchange lacks 3 in between")
 
 
 @pytest.mark.parametrize(
@@ -164,14 +164,14 @@ async def test_a_partial_file_of_other_content_is_begun_anew(
 
 
 async def test_another_exchange_or_address_does_not_continue_a_file(
-    exchange: SandboxExchange, tape: Tape, job: FetchJob
+    exchange: SandboxExchange, playback: Playback, job: FetchJob
 ) -> None:
     job = replace(job, symbols=job.symbols[:1])
     with pytest.raises(KeyboardInterrupt):
         await fetch(job, SystemClock(), Told(cut_at=3))
     (partial,) = job.folder.iterdir()
     before = partial.read_bytes()
-    other = replace(tape, starts={name: row + 400 for name, row in tape.starts.items()})
+    other = replace(playback, starts={name: row + 400 for name, row in playback.starts.items()})
     async with SandboxExchange(other, name="okx") as okx, SandboxExchange(other) as elsewhere:
         for name, address in (("okx", okx), ("binance", elsewhere)):
             there = replace(job, exchange=name, endpoint_rest=address.rest_url)
@@ -179,7 +179,7 @@ async def test_another_exchange_or_address_does_not_continue_a_file(
             assert came.path is not None
             written = rows(came.path)
             assert written == recorded(address, "S00/USDT", [row[0] for row in written])
-    assert exchange.tape != other
+    assert exchange.playback != other
     assert partial.read_bytes() == before
 
 
@@ -189,41 +189,44 @@ NOW_MS = 1_767_225_600_000 + 90_000
 @pytest.mark.parametrize("days", [1e9, 1e300, 6_300, 1e-9, 0.0001])
 def test_a_span_that_cannot_be_fetched_is_refused(days: float) -> None:
     with pytest.raises(ConfigError, match=r"--days .* (before 2009; it can be 6,209|ask for more)"):
-        asked_for(days, MINUTE, NOW_MS)
+        fetch_span(days, MINUTE, NOW_MS)
 
 
 def test_the_span_is_counted_from_now_and_fetched_from_midnight() -> None:
     midnight_ms = NOW_MS - 90_000
-    assert asked_for(1, MINUTE, NOW_MS) == (
+    assert fetch_span(1, MINUTE, NOW_MS) == (
         midnight_ms - DAY_MS,
         midnight_ms - DAY_MS + 2 * MINUTE.ms,
         midnight_ms + MINUTE.ms,
     )
-    due_ms = asked_for(0.5, MINUTE, NOW_MS).due_ms
-    assert asked_for(0.5, MINUTE, NOW_MS).first_ms == due_ms
+    due_ms = fetch_span(0.5, MINUTE, NOW_MS).requested_ms
+    assert fetch_span(0.5, MINUTE, NOW_MS).first_ms == due_ms
 
 
 @pytest.mark.parametrize(
     ("held", "lack"),
     [
-        (Held(10, 0, 540_000), ""),
+        (FileContent(10, 0, 540_000), ""),
         (
-            Held(7, 180_000, 540_000),
-            "7 1m candles came; of 10 asked for the exchange lacks 3 before",
+            FileContent(7, 180_000, 540_000),
+            "fetched 7 1m candles; of the 10 requested, the exchange lacks 3 before",
         ),
-        (Held(9, 0, 540_000), "lacks 1 in between"),
-        (Held(8, 0, 420_000), "lacks 2 after 1970-01-01 00:07 UTC"),
-        (Held(6, 60_000, 480_000), "lacks 1 before 1970-01-01 00:01 UTC, 2 in between, 1 after"),
+        (FileContent(9, 0, 540_000), "lacks 1 in between"),
+        (FileContent(8, 0, 420_000), "lacks 2 after 1970-01-01 00:07 UTC"),
+        (
+            FileContent(6, 60_000, 480_000),
+            "lacks 1 before 1970-01-01 00:01 UTC, 2 in between, 1 after",
+        ),
         # What came before the time that was asked for makes up for nothing.
-        (Held(12, -180_000, 480_000), "lacks 1 after"),
+        (FileContent(12, -180_000, 480_000), "lacks 1 after"),
     ],
 )
-def test_what_is_lacking_is_counted(held: Held, lack: str) -> None:
-    asked = Asked(-180_000, 0, 600_000)
-    came = fetched("A/B", None, held, asked, MINUTE)
-    assert lack in came.lack
+def test_what_is_lacking_is_counted(held: FileContent, lack: str) -> None:
+    asked = FetchSpan(-180_000, 0, 600_000)
+    came = fetch_result("A/B", None, held, asked, MINUTE)
+    assert lack in came.note
     counts = [int(count) for count in re.findall(r"(\d+) (?:before|in between|after)", lack)]
-    assert (came.lacking, came.lacking_share) == (sum(counts), sum(counts) / 10)
+    assert (came.missing, came.missing_share) == (sum(counts), sum(counts) / 10)
 
 
 async def test_a_ban_is_obeyed(exchange: SandboxExchange, job: FetchJob) -> None:
@@ -250,7 +253,7 @@ async def test_a_folder_that_cannot_be_written(job: FetchJob, tmp_path: Path) ->
 async def test_weeks_begin_when_the_exchange_begins_them(tmp_path: Path, first_ms: int) -> None:
     week = Timeframe.parse("1w")
     origin_ms = 2_600 * week.ms + first_ms
-    async with SandboxExchange(build_tape(1, week, origin_ms, recording=RECORDING)) as exchange:
+    async with SandboxExchange(build_playback(1, week, origin_ms, recording=RECORDING)) as exchange:
         job = FetchJob("binance", exchange.rest_url, ("S00/USDT",), week, 1_000, tmp_path)
         (fetched,) = await fetch(job, SystemClock(), Told())
         assert fetched.path is not None
@@ -264,7 +267,7 @@ async def test_weeks_begin_when_the_exchange_begins_them(tmp_path: Path, first_m
 async def test_candles_of_another_length_than_their_name_says_are_refused(tmp_path: Path) -> None:
     odd = Timeframe("1m", 61_000, 0)
     origin_ms = SystemClock().wall_ms() - 500 * odd.ms
-    async with SandboxExchange(build_tape(1, odd, origin_ms, recording=RECORDING)) as exchange:
+    async with SandboxExchange(build_playback(1, odd, origin_ms, recording=RECORDING)) as exchange:
         job = FetchJob("binance", exchange.rest_url, ("S00/USDT",), MINUTE, 1, tmp_path)
         with pytest.raises(
             NotOffered, match=r"binance: the 1m candles do not open every 1m: .*; choose another"

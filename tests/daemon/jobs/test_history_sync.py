@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon.jobs.history_sync import HistorySync, Span, missing_spans
-from daemon.jobs.rest_pages import opened_pages
+from daemon.jobs.rest_pages import open_pages
 from daemon.runtime.clock import SystemClock
 from daemon.sandbox.exchange import SandboxExchange
 from daemon.sandbox.market import Faults
-from daemon.sandbox.recording import Tape, build_tape
+from daemon.sandbox.recording import Playback, build_playback
 from model.core.candle import Candle, Timeframe
 from model.core.errors import ExchangeError
 from model.core.market import MarketKey
@@ -40,13 +40,13 @@ def test_what_is_there_and_what_is_missing_make_the_span(
 
 
 @pytest.fixture
-def tape() -> Tape:
-    return build_tape(1, MINUTE, MINUTE.floor(SystemClock().wall_ms()) - 3_000 * MINUTE.ms)
+def playback() -> Playback:
+    return build_playback(1, MINUTE, MINUTE.floor(SystemClock().wall_ms()) - 3_000 * MINUTE.ms)
 
 
 @pytest.fixture
-async def exchange(tape: Tape) -> AsyncIterator[SandboxExchange]:
-    async with SandboxExchange(tape, faults=Faults()) as running:
+async def exchange(playback: Playback) -> AsyncIterator[SandboxExchange]:
+    async with SandboxExchange(playback, faults=Faults()) as running:
         yield running
 
 
@@ -62,8 +62,8 @@ async def complete(path: Path, exchange: SandboxExchange, span: Span) -> tuple[i
     told = Told()
     supply = HistorySync(path, MARKET, SystemClock(), told)
     url, clock = exchange.rest_url, SystemClock()
-    async with opened_pages("binance", url, (SYMBOL,), MINUTE, clock, "again") as pages:
-        return await supply.complete(pages, [SYMBOL], span), told
+    async with open_pages("binance", url, (SYMBOL,), MINUTE, clock, "again") as pages:
+        return await supply.fetch_missing(pages, [SYMBOL], span), told
 
 
 def stored(path: Path, span: Span) -> list[Candle]:
@@ -76,10 +76,10 @@ def stored(path: Path, span: Span) -> list[Candle]:
 
 @pytest.mark.may_block("the test looks into the history")
 async def test_only_what_is_missing_is_fetched_and_nothing_twice(
-    exchange: SandboxExchange, tape: Tape, tmp_path: Path
+    exchange: SandboxExchange, playback: Playback, tmp_path: Path
 ) -> None:
     path = tmp_path / "history.sqlite"
-    start_ms = tape.origin_ms + 10 * MINUTE.ms
+    start_ms = playback.origin_ms + 10 * MINUTE.ms
     span = Span(start_ms, start_ms + 2_400 * MINUTE.ms)
     added, told = await complete(path, exchange, span)
     assert added == 2_400
@@ -99,10 +99,10 @@ async def test_only_what_is_missing_is_fetched_and_nothing_twice(
 
 @pytest.mark.may_block("the test looks into the history")
 async def test_periods_without_a_trade_are_filled_and_not_asked_for_again(
-    exchange: SandboxExchange, tape: Tape, tmp_path: Path
+    exchange: SandboxExchange, playback: Playback, tmp_path: Path
 ) -> None:
     path = tmp_path / "history.sqlite"
-    start_ms = tape.origin_ms + 10 * MINUTE.ms
+    start_ms = playback.origin_ms + 10 * MINUTE.ms
     span = Span(start_ms, start_ms + 30 * MINUTE.ms)
     hole = [start_ms + slot * MINUTE.ms for slot in (7, 8, 9)]
     exchange.faults.untraded = {(SYMBOL, at) for at in hole}
@@ -115,12 +115,12 @@ async def test_periods_without_a_trade_are_filled_and_not_asked_for_again(
 
 
 async def test_a_ban_ends_it_in_one_line_and_keeps_what_came(
-    exchange: SandboxExchange, tape: Tape, tmp_path: Path
+    exchange: SandboxExchange, playback: Playback, tmp_path: Path
 ) -> None:
-    span = Span(tape.origin_ms, tape.origin_ms + 60 * MINUTE.ms)
+    span = Span(playback.origin_ms, playback.origin_ms + 60 * MINUTE.ms)
     url, clock, path = exchange.rest_url, SystemClock(), tmp_path / "history.sqlite"
-    async with opened_pages("binance", url, (SYMBOL,), MINUTE, clock, "run again") as pages:
+    async with open_pages("binance", url, (SYMBOL,), MINUTE, clock, "run again") as pages:
         exchange.ban(418, 60.0)
         supply = HistorySync(path, MARKET, clock, Told())
         with pytest.raises(ExchangeError, match=rf"{SYMBOL} \(run again\)"):
-            await supply.complete(pages, [SYMBOL], span)
+            await supply.fetch_missing(pages, [SYMBOL], span)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from daemon.jobs.low_priority import lower_priority, rest_ms, yield_at_candle_close
+from daemon.jobs.low_priority import lower_priority, pause_ms, yield_at_candle_close
 from model.core.candle import Timeframe
-from tests.support.manual_clock import HandClock
+from tests.support.manual_clock import ManualClock
 
 
 def modest() -> None:
@@ -49,7 +49,7 @@ def test_what_is_forbidden_is_left_to_the_service_manager(
     monkeypatch.setattr(os, "setpriority", forbidden)
     caplog.set_level("INFO")
     lower_priority(4, 1)
-    assert "priority and cores stay as they are: Operation not permitted" in caplog.text
+    assert "cannot lower the priority or bound the cores: Operation not permitted" in caplog.text
 
 
 MINUTE, SECOND, WEEK = (Timeframe.parse(text) for text in ("1m", "1s", "1w"))
@@ -60,38 +60,30 @@ CLOSE_MS = 1_776_859_680_000
     ("since_close_ms", "expected_ms"),
     [(-26, 0), (-25, 2_525), (0, 2_500), (2_004, 496), (2_499, 1), (2_500, 0), (30_000, 0)],
 )
-def test_it_rests_from_just_before_a_close_until_all_have_come(
+def test_it_pauses_from_just_before_a_close_until_all_have_come(
     since_close_ms: int, expected_ms: int
 ) -> None:
-    assert rest_ms(CLOSE_MS + since_close_ms, MINUTE) == expected_ms
+    assert pause_ms(CLOSE_MS + since_close_ms, MINUTE) == expected_ms
 
 
-def test_of_short_candles_it_rests_a_quarter_at_most() -> None:
-    rested = [rest_ms(CLOSE_MS + at_ms, SECOND) for at_ms in range(1_000)]
-    assert sum(pause_ms > 0 for pause_ms in rested) == 250
-    assert rested[0] == 225
-    assert rested[224:975] == [1, *[0] * 750]
-    assert rested[975:] == list(range(250, 225, -1))
+def test_of_short_candles_it_pauses_a_quarter_at_most() -> None:
+    pauses_ms = [pause_ms(CLOSE_MS + at_ms, SECOND) for at_ms in range(1_000)]
+    assert sum(length_ms > 0 for length_ms in pauses_ms) == 250
+    assert pauses_ms[0] == 225
+    assert pauses_ms[224:975] == [1, *[0] * 750]
+    assert pauses_ms[975:] == list(range(250, 225, -1))
 
 
 def test_it_knows_when_weeks_close() -> None:
-    assert rest_ms(WEEK.floor(CLOSE_MS), WEEK) == 2_500
-    assert rest_ms(CLOSE_MS, WEEK) == 0
-
-
-class Sleepless(HandClock):
-    """Every sleep is over at once."""
-
-    async def sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
-        self.set_wall_ms(self.wall_ms() + round(seconds * 1_000))
+    assert pause_ms(WEEK.floor(CLOSE_MS), WEEK) == 2_500
+    assert pause_ms(CLOSE_MS, WEEK) == 0
 
 
 def test_it_sleeps_while_candles_close_and_no_longer() -> None:
-    clock = Sleepless(CLOSE_MS - 30)
+    clock = ManualClock(CLOSE_MS - 30, auto_advance=True)
     yield_at_candle_close(clock, MINUTE)
     assert clock.slept == []
-    clock.set_wall_ms(CLOSE_MS + 100)
+    clock.move_to(CLOSE_MS + 100)
     for _ in range(3):
         yield_at_candle_close(clock, MINUTE)
     assert clock.slept == [2.4]

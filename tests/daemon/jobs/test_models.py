@@ -22,19 +22,19 @@ def registry(tmp_path: Path) -> Registry:
     return Registry(tmp_path / "registry")
 
 
-def said(registry: Registry, action: str, version: str | None = None) -> str:
+def printed(registry: Registry, action: str, version: str | None = None) -> str:
     return "\n".join(models_command(registry, action, version, NOON_MS + 3 * DAY_MS))
 
 
-def test_promoting_by_hand_shows_the_skill_and_is_written_down(registry: Registry) -> None:
+def test_promoting_by_hand_shows_the_skill_and_is_recorded(registry: Registry) -> None:
     first, second = registry.write(parts(0)), registry.write(parts(1))
-    promoted = said(registry, "promote", first)
+    promoted = printed(registry, "promote", first)
     assert promoted.splitlines()[-1] == f"champion: {first}"
-    assert "error ÷ last value's on its test candles 1.0000" in promoted
-    said(registry, "promote", second)
-    assert said(registry, "rollback").splitlines()[-1] == f"champion: {first}"
-    story = [(e.action, e.by, e.version, e.champion) for e in registry.decisions()]
-    assert story == [
+    assert "error ÷ last-value error on its test candles 1.0000" in promoted
+    printed(registry, "promote", second)
+    assert printed(registry, "rollback").splitlines()[-1] == f"champion: {first}"
+    decisions = [(e.action, e.by, e.version, e.champion) for e in registry.decisions()]
+    assert decisions == [
         ("promote", "hand", first, None),
         ("promote", "hand", second, first),
         ("rollback", "hand", first, second),
@@ -44,30 +44,30 @@ def test_promoting_by_hand_shows_the_skill_and_is_written_down(registry: Registr
 @pytest.mark.parametrize(
     ("ends", "verdict"),
     [
-        ((0.9987, 1.0010), "cannot be told from it"),
-        ((0.9970, 0.9999), "skill"),
-        ((1.0001, 1.0020), "worse than it"),
+        ((0.9987, 1.0010), "no significant difference"),
+        ((0.9970, 0.9999), "better"),
+        ((1.0001, 1.0020), "worse"),
     ],
 )
-def test_a_ratio_below_1_by_less_than_noise_is_not_called_skill(
+def test_a_ratio_below_1_by_less_than_noise_is_not_called_better(
     registry: Registry, ends: tuple[float, float], verdict: str
 ) -> None:
     metrics = {"mae_ratio": 0.9999, "mae_ratio_low": ends[0], "mae_ratio_high": ends[1]}
     version = registry.write(replace(parts(0), metrics=metrics))
-    said_of_it = said(registry, "promote", version).splitlines()[0]
+    line = printed(registry, "promote", version).splitlines()[0]
     interval = f"(95 %: {ends[0]:.4f} to {ends[1]:.4f})"
-    assert said_of_it.endswith(f"on its test candles 0.9999 {interval}: {verdict}")
+    assert line.endswith(f"on its test candles 0.9999 {interval}: {verdict}")
 
 
-def test_the_list_tells_the_story(registry: Registry) -> None:
+def test_the_list_contains_models_and_decisions(registry: Registry) -> None:
     first, second = registry.write(parts(0)), registry.write(parts(1))
-    said(registry, "promote", first)
+    printed(registry, "promote", first)
     registry.record_decision(replace(ENTRY, version=second, champion=first))
-    one, other, _, head, promoted, kept = said(registry, "list").splitlines()
+    one, other, _, head, promoted, kept = printed(registry, "list").splitlines()
     assert one.startswith(f"{first}  champion  15m log_return, 1 symbol, trained to ")
-    assert one.endswith("3.0 days old, error ÷ last value's 1.0000")
+    assert one.endswith("3.0 days old, error ÷ last-value error 1.0000")
     assert other.startswith(f"{second}            15m")
-    assert head == "What was decided, newest last:"
+    assert head == "Decisions, newest last:"
     assert promoted.endswith(f"{first} promoted by hand (champion before: none)")
     assert f"{second} not promoted by the nightly gate: error ratio 0.9990 against" in kept
     assert (
@@ -80,23 +80,23 @@ def test_with_a_damaged_pointer_the_models_are_listed_and_one_is_promoted(
     registry: Registry, pointer: str
 ) -> None:
     first, second = registry.write(parts(0)), registry.write(parts(1))
-    said(registry, "promote", first)
-    said(registry, "promote", second)
+    printed(registry, "promote", first)
+    printed(registry, "promote", second)
     (registry.root / pointer).write_text("nonsense")
-    listed = said(registry, "list")
+    listed = printed(registry, "list")
     assert all(f"\n{version}  " in f"\n{listed}" for version in (first, second))
     assert f"{pointer}: holds 'nonsense' instead of a version" in listed
-    assert said(registry, "promote", first).splitlines()[-1] == f"champion: {first}"
-    assert "nonsense" not in said(registry, "list")
+    assert printed(registry, "promote", first).splitlines()[-1] == f"champion: {first}"
+    assert "nonsense" not in printed(registry, "list")
 
 
-def test_a_story_that_cannot_be_told_holds_up_no_rollback(registry: Registry) -> None:
+def test_a_decision_that_cannot_be_recorded_prevents_no_rollback(registry: Registry) -> None:
     first, second = registry.write(parts(0)), registry.write(parts(1))
     registry.promote(first)
     registry.promote(second)
     (registry.root / "decisions.jsonl").mkdir()
     lines = models_command(registry, "rollback", None, NOON_MS)
-    # What was done is said before what could not be.
+    # The change is printed before the failure to record it.
     assert next(lines).startswith(first)
     assert next(lines) == f"champion: {first}"
     assert registry.champion() == first
@@ -104,11 +104,11 @@ def test_a_story_that_cannot_be_told_holds_up_no_rollback(registry: Registry) ->
         next(lines)
 
 
-def test_a_long_story_names_the_file(registry: Registry) -> None:
+def test_a_long_list_of_decisions_names_the_file(registry: Registry) -> None:
     version = registry.write(parts())
     for _ in range(25):
         registry.record_decision(replace(ENTRY, version=version))
-    lines = said(registry, "list").splitlines()
+    lines = printed(registry, "list").splitlines()
     assert len(lines) == 1 + 2 + 20
     assert "(5 earlier ones in " in lines[2]
     assert "decisions.jsonl)" in lines[2]
@@ -116,12 +116,12 @@ def test_a_long_story_names_the_file(registry: Registry) -> None:
 
 def test_showing_a_model_shows_what_became_of_it(registry: Registry) -> None:
     first, second = registry.write(parts(0)), registry.write(parts(1))
-    said(registry, "promote", first)
+    printed(registry, "promote", first)
     registry.record_decision(replace(ENTRY, version=second, champion=first))
-    shown = json.loads(said(registry, "show"))
+    shown = json.loads(printed(registry, "show"))
     assert (shown["version"], shown["role"], shown["report"]) == (first, "champion", None)
     assert shown["age_days"] == 3.0
     assert [entry["action"] for entry in shown["decisions"]] == ["promote", "keep"]
-    other = json.loads(said(registry, "show", second))
+    other = json.loads(printed(registry, "show", second))
     assert (other["role"], len(other["decisions"])) == ("", 1)
     assert other["decisions"][0]["gate"]["challenger_ratio"] == 0.999

@@ -17,7 +17,7 @@ from daemon.runtime.forward_proxy import note_proxies, proxies_of, proxy_for
 from daemon.runtime.tls import server_context
 from daemon.sandbox.exchange import SandboxExchange
 from model.core.errors import ConfigError
-from tests.sandbox.scaled import second_tape
+from tests.sandbox.scaled import second_playback
 from tests.support.certificates import Authority
 from tests.support.forward_proxy import ForwardProxy, by_tls
 from tests.support.servers import HOST, MAX_WAIT_S
@@ -42,7 +42,7 @@ async def behind(
     authority = Authority(folder)
     pair = authority.issue("exchange", "*.exchange.test")
     context = server_context(pair.certificate, pair.key)
-    async with SandboxExchange(second_tape(2)) as sandbox:
+    async with SandboxExchange(second_playback(2)) as sandbox:
         rest, ws = (int(url.rsplit(":", 1)[1]) for url in (sandbox.rest_url, sandbox.ws_url))
         async with by_tls(rest, context) as safe_rest, by_tls(ws, context) as safe_ws:
             ports = (safe_rest, safe_ws) if tls else (rest, ws)

@@ -9,10 +9,10 @@ from typing import Any
 import ccxt
 import pytest
 
-from daemon.sandbox.exchange import DIALECTS, Behaviour, SandboxExchange
+from daemon.sandbox.exchange import PROTOCOLS, Behaviour, SandboxExchange
 from model.core.errors import CandlecastError
-from tests.sandbox.scaled import MINUTE, ccxt_client, minute_tape, minutes, second_tape
-from tests.support.manual_clock import HandClock
+from tests.sandbox.scaled import MINUTE, ccxt_client, minute_playback, minutes, second_playback
+from tests.support.manual_clock import ManualClock
 from tests.support.servers import MAX_WAIT_S
 
 NAMES = ["okx", "bybit", "kraken"]
@@ -28,7 +28,7 @@ def client(name: str, exchange: SandboxExchange, **config: Any) -> Any:
 async def test_markets_load_as_they_come(name: str) -> None:
     async with minutes(name, 3) as exchange, client(name, exchange) as ours:
         markets = await ours.load_markets()
-        assert tuple(markets) == exchange.tape.symbols
+        assert tuple(markets) == exchange.playback.symbols
         market = markets["S01/USDT"]
         assert (market["type"], market["active"]) == ("spot", True)
         assert market["precision"]["price"] == 0.01
@@ -36,16 +36,16 @@ async def test_markets_load_as_they_come(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-async def test_a_page_of_history_equals_the_tape_and_ends_with_the_forming_candle(
+async def test_a_page_of_history_equals_the_playback_and_ends_with_the_forming_candle(
     name: str,
 ) -> None:
     async with minutes(name, 2) as exchange, client(name, exchange) as ours:
         await ours.load_markets()
         *closed, forming = await ours.fetch_ohlcv("S01/USDT", "1m", limit=50)
-        assert all(tuple(row[1:]) == exchange.tape.candle("S01/USDT", row[0]) for row in closed)
+        assert all(tuple(row[1:]) == exchange.playback.candle("S01/USDT", row[0]) for row in closed)
         opens = [row[0] for row in (*closed, forming)]
         assert opens == list(range(opens[0], opens[0] + 50 * MINUTE.ms, MINUTE.ms))
-        assert forming[5] < exchange.tape.candle("S01/USDT", forming[0]).volume
+        assert forming[5] < exchange.playback.candle("S01/USDT", forming[0]).volume
         since_ms = closed[-20][0]
         page = await ours.fetch_ohlcv("S01/USDT", "1m", since_ms, 10)
         assert [row[0] for row in page] == [since_ms + k * MINUTE.ms for k in range(10)]
@@ -62,39 +62,39 @@ async def test_a_ban_is_what_ccxt_takes_for_one(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-async def test_watched_candles_form_and_close_as_on_the_tape(name: str) -> None:
+async def test_watched_candles_form_and_close_as_on_the_playback(name: str) -> None:
     seen: dict[int, list[list[float]]] = defaultdict(list)
     async with minutes(name, 1) as exchange, client(name, exchange) as ours:
         async with asyncio.timeout(MAX_WAIT_S):
             while len(seen) < 5:
                 for row in await ours.watch_ohlcv("S00/USDT", "1m"):
                     seen[row[0]].append(row[1:])
-        tape = exchange.tape
+        playback = exchange.playback
     # The first ones may be of a snapshot, the last one is forming.
     for open_ms in sorted(seen)[:-1]:
-        assert tuple(seen[open_ms][-1]) == tape.candle("S00/USDT", open_ms)
+        assert tuple(seen[open_ms][-1]) == playback.candle("S00/USDT", open_ms)
 
 
 @pytest.mark.parametrize("name", NAMES)
 async def test_a_subscription_before_a_closing_message_shows_the_candle_that_closes(
     name: str,
 ) -> None:
-    clock = HandClock(NOW_MS)
-    tape = minute_tape(1, NOW_MS)
+    clock = ManualClock(NOW_MS)
+    playback = minute_playback(1, NOW_MS)
     late = Behaviour(updates=2, close_delay_s=1.0)
     boundary_ms = NOW_MS + MINUTE.ms
     async with (
-        SandboxExchange(tape, name=name, clock=clock, behaviour=late) as exchange,
+        SandboxExchange(playback, name=name, clock=clock, behaviour=late) as exchange,
         client(name, exchange) as ours,
     ):
         await ours.load_markets()
-        clock.set_wall_ms(boundary_ms + 300)
+        clock.move_to(boundary_ms + 300)
         *_, forming = await ours.watch_ohlcv("S00/USDT", "1m")
         assert forming[0] == NOW_MS
-        clock.set_wall_ms(boundary_ms + 1_000)
+        clock.move_to(boundary_ms + 1_000)
         rows = {row[0]: row[1:] for row in await ours.watch_ohlcv("S00/USDT", "1m")}
-        assert tuple(rows[NOW_MS]) == tape.candle("S00/USDT", NOW_MS)
-        clock.set_wall_ms(boundary_ms + MINUTE.ms // 3)
+        assert tuple(rows[NOW_MS]) == playback.candle("S00/USDT", NOW_MS)
+        clock.move_to(boundary_ms + MINUTE.ms // 3)
         *_, forming = await ours.watch_ohlcv("S00/USDT", "1m")
         assert forming[0] == boundary_ms
 
@@ -155,11 +155,11 @@ async def test_a_refused_symbol_is_told_to_ccxt(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_timeframe_that_the_exchange_lacks_is_refused_in_one_line(name: str) -> None:
     with pytest.raises(CandlecastError, match=rf"^{name} has no candles of 1s; allowed: 1m"):
-        SandboxExchange(second_tape(1), name=name)
+        SandboxExchange(second_playback(1), name=name)
 
 
-def test_every_dialect_names_timeframes_as_ccxt_does() -> None:
-    for name, dialect in DIALECTS.items():
+def test_every_protocol_names_timeframes_as_ccxt_does() -> None:
+    for name, protocol in PROTOCOLS.items():
         theirs = getattr(ccxt, name)().timeframes
-        for timeframe, own in dialect.intervals.items():
+        for timeframe, own in protocol.intervals.items():
             assert str(theirs[timeframe]).removesuffix("utc") == own.removesuffix("utc")

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.sandbox.recording import DATA, RECORDING_15M, Tape, build_tape, load_recording
+from daemon.sandbox.recording import DATA, RECORDING_15M, Playback, build_playback, load_recording
 from model.core.candle import Timeframe, check_ohlcv
 from model.core.errors import CandlecastError
 from model.files.csv_reader import FileRules
@@ -21,7 +21,7 @@ SECOND = Timeframe.parse("1s")
 ORIGIN_MS = 1_700_000_000_000
 RECORDING = load_recording(RECORDING_15M)
 HEADER = "ts,open,high,low,close,volume"
-TAPE = build_tape(4, SECOND, ORIGIN_MS, recording=RECORDING)
+PLAYBACK = build_playback(4, SECOND, ORIGIN_MS, recording=RECORDING)
 
 
 def raw_rows(path: Path) -> list[list[float]]:
@@ -38,75 +38,75 @@ def test_a_recording_is_read_whole_and_exactly(path: Path) -> None:
 
 def test_each_symbol_plays_its_own_slice_in_order_and_starts_over() -> None:
     rows = raw_rows(RECORDING_15M)
-    for symbol, start in TAPE.starts.items():
-        for k in (0, 1, 2_000, TAPE.slice_rows - 1):
-            assert list(TAPE.candle(symbol, ORIGIN_MS + k * 1_000)) == rows[start + k]
-        again = TAPE.candle(symbol, ORIGIN_MS + TAPE.slice_rows * 1_000)
-        assert again == TAPE.candle(symbol, ORIGIN_MS)
+    for symbol, start in PLAYBACK.starts.items():
+        for k in (0, 1, 2_000, PLAYBACK.slice_rows - 1):
+            assert list(PLAYBACK.candle(symbol, ORIGIN_MS + k * 1_000)) == rows[start + k]
+        again = PLAYBACK.candle(symbol, ORIGIN_MS + PLAYBACK.slice_rows * 1_000)
+        assert again == PLAYBACK.candle(symbol, ORIGIN_MS)
 
 
 def test_the_demo_set_of_four_shares_no_row() -> None:
-    starts = sorted(TAPE.starts.values())
-    assert all(b - a >= TAPE.slice_rows for a, b in pairwise(starts))
-    assert starts[-1] + TAPE.slice_rows <= len(RECORDING.ohlcv)
-    assert TAPE.symbols == ("S00/USDT", "S01/USDT", "S02/USDT", "S03/USDT")
+    starts = sorted(PLAYBACK.starts.values())
+    assert all(b - a >= PLAYBACK.slice_rows for a, b in pairwise(starts))
+    assert starts[-1] + PLAYBACK.slice_rows <= len(RECORDING.ohlcv)
+    assert PLAYBACK.symbols == ("S00/USDT", "S01/USDT", "S02/USDT", "S03/USDT")
 
 
 @pytest.mark.parametrize("count", [1, 20, 2_000])
 def test_no_two_symbols_start_at_the_same_row(count: int) -> None:
-    tape = build_tape(count, SECOND, ORIGIN_MS, recording=RECORDING)
-    assert len(set(tape.starts.values())) == len(tape.symbols) == count
-    assert max(tape.starts.values()) + tape.slice_rows <= len(RECORDING.ohlcv)
+    playback = build_playback(count, SECOND, ORIGIN_MS, recording=RECORDING)
+    assert len(set(playback.starts.values())) == len(playback.symbols) == count
+    assert max(playback.starts.values()) + playback.slice_rows <= len(RECORDING.ohlcv)
 
 
 def test_more_symbols_than_rows_are_refused() -> None:
-    with pytest.raises(CandlecastError, match="14496 recorded candles do not give 20000"):
-        build_tape(20_000, SECOND, ORIGIN_MS, recording=RECORDING)
+    with pytest.raises(CandlecastError, match="14496 recorded candles are too few for 20000"):
+        build_playback(20_000, SECOND, ORIGIN_MS, recording=RECORDING)
 
 
 @pytest.mark.parametrize("open_ms", [ORIGIN_MS + 1, ORIGIN_MS - 1_000])
 def test_off_the_grid_or_before_the_listing_there_is_no_candle(open_ms: int) -> None:
     with pytest.raises(ValueError, match=f"no candle opens at {open_ms}"):
-        TAPE.candle("S00/USDT", open_ms)
+        PLAYBACK.candle("S00/USDT", open_ms)
 
 
 @given(
     k=st.integers(0, 5_000),
     fractions=st.lists(st.floats(0, 1), min_size=1, max_size=8),
-    symbol=st.sampled_from(TAPE.symbols),
+    symbol=st.sampled_from(PLAYBACK.symbols),
 )
 def test_a_forming_candle_grows_into_the_whole_one(
     k: int, fractions: list[float], symbol: str
 ) -> None:
     open_ms = ORIGIN_MS + k * 1_000
-    whole = TAPE.candle(symbol, open_ms)
-    first = TAPE.forming(symbol, open_ms, 0.0)
+    whole = PLAYBACK.candle(symbol, open_ms)
+    first = PLAYBACK.forming(symbol, open_ms, 0.0)
     assert first == (whole.open, whole.open, whole.open, whole.open, 0.0)
     before = first
     for fraction in sorted(fractions):
-        now = check_ohlcv(TAPE.forming(symbol, open_ms, fraction))
+        now = check_ohlcv(PLAYBACK.forming(symbol, open_ms, fraction))
         assert whole.low <= now.low <= before.low
         assert before.high <= now.high <= whole.high
         assert before.volume <= now.volume <= whole.volume
         before = now
-    assert TAPE.forming(symbol, open_ms, 1.0) == whole
+    assert PLAYBACK.forming(symbol, open_ms, 1.0) == whole
 
 
 @given(start=st.integers(-5_000, 5_000), length=st.integers(-10, 4_000))
 def test_history_is_the_candles_in_a_half_open_span(start: int, length: int) -> None:
     start_ms, end_ms = ORIGIN_MS + start * 777, ORIGIN_MS + start * 777 + length * 1_000
-    opens, ohlcv = TAPE.history("S01/USDT", start_ms, end_ms)
+    opens, ohlcv = PLAYBACK.history("S01/USDT", start_ms, end_ms)
     expected = [t for t in range(ORIGIN_MS, max(end_ms, ORIGIN_MS), 1_000) if start_ms <= t]
     assert opens.tolist() == expected
     picked = [0, len(expected) // 2, -1] if expected else []
-    assert all(tuple(ohlcv[i]) == TAPE.candle("S01/USDT", expected[i]) for i in picked)
+    assert all(tuple(ohlcv[i]) == PLAYBACK.candle("S01/USDT", expected[i]) for i in picked)
 
 
 def test_weeks_start_on_mondays() -> None:
     week = Timeframe.parse("1w")
-    tape = build_tape(1, week, week.floor(ORIGIN_MS), recording=RECORDING)
-    assert isinstance(tape, Tape)
-    assert tuple(RECORDING.ohlcv[1]) == tape.candle("S00/USDT", week.floor(ORIGIN_MS) + week.ms)
+    playback = build_playback(1, week, week.floor(ORIGIN_MS), recording=RECORDING)
+    assert isinstance(playback, Playback)
+    assert tuple(RECORDING.ohlcv[1]) == playback.candle("S00/USDT", week.floor(ORIGIN_MS) + week.ms)
 
 
 @pytest.mark.parametrize(
