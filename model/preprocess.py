@@ -12,7 +12,7 @@ from model.features import sklearn_scaler
 from model.features.batch import level_free_columns, reference_columns
 from model.features.candle_frames import check_frame, column
 from model.features.definitions import CLOSE_FEATURES, FEATURES, LOG_RETURN_FEATURES, Indicators
-from model.features.scaler import LEAST_RETURN
+from model.features.scaler import MIN_TARGET_SCALE
 from model.features.sliding_windows import Windows
 from model.reference_config import load_config
 
@@ -27,7 +27,7 @@ _DEFAULT_FEATURES = {"close": CLOSE_FEATURES, "log_return": LOG_RETURN_FEATURES}
 
 
 def target_of(config: dict[str, Any]) -> str:
-    """The target that `model.target` names.
+    """Return `model.target` of a configuration.
 
     Raises:
         ConfigError: it is neither "close" nor "log_return".
@@ -40,7 +40,7 @@ def target_of(config: dict[str, Any]) -> str:
 
 
 def features_of(config: dict[str, Any]) -> tuple[str, ...]:
-    """The features that `model.features` lists; where it is null, the target's own.
+    """Return `model.features` of a configuration; the target's default if it is null.
 
     Raises:
         ConfigError: an unknown or repeated feature.
@@ -57,7 +57,7 @@ def features_of(config: dict[str, Any]) -> tuple[str, ...]:
 
 
 def indicators_of(config: dict[str, Any]) -> Indicators:
-    """The periods of the `indicators` section.
+    """Return the periods of the `indicators` section.
 
     Raises:
         ConfigError: an unknown key or an impossible period.
@@ -131,9 +131,9 @@ class DataPreprocessor:
             the rows that ``y`` belongs to.
 
         Raises:
-            ValueError: too few rows for one window, rows that are not in the order of their time, a
-                candle that is not of finite numbers, or a scaler of other features. The scaler is
-                the one before.
+            ValueError: too few rows for one window, rows that are not in the order of time, a
+                candle with values that are not finite, or a scaler of other features. The scaler
+                is then unchanged.
         """
         rows, y, indices = self.scaled_rows(df, lookback)
         return Windows(rows, indices - lookback, lookback)[:], y, indices
@@ -141,18 +141,18 @@ class DataPreprocessor:
     def scaled_rows(
         self, df: pd.DataFrame, lookback: int
     ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
-        """What `create_sequences` cuts its windows from.
+        """Compute the scaled rows that `create_sequences` cuts its windows from.
 
         Args:
-            df: as there.
+            df: as in `create_sequences`.
             lookback: rows per window.
 
         Returns:
-            ``(len(df), n_features)``, warm-up rows included; ``y`` and ``indices`` as there: the
-            window before ``indices[i]`` belongs to ``y[i]``.
+            ``(len(df), n_features)``, warm-up rows included; ``y`` and ``indices``
+            as in `create_sequences`: the window before ``indices[i]`` belongs to ``y[i]``.
 
         Raises:
-            ValueError: as there.
+            ValueError: as in `create_sequences`.
         """
         check_frame(df)
         _require_lookback(lookback)
@@ -193,18 +193,18 @@ class DataPreprocessor:
         return returns
 
     def _fitted(self, rows: NDArray[np.float64], target: NDArray[np.float64]) -> MinMaxScaler:
-        """A scaler of the training rows."""
+        """Fit a scaler to the training rows."""
         train = slice(int(len(rows) * float(self.config["model"]["train_split"])))
         return self._fit(rows[train], target[train])
 
     def _loaded(self) -> MinMaxScaler:
-        """The scaler that was loaded, if it is for these features and this target."""
-        assert self.scaler is not None  # noqa: S101 - asked for when there is one
+        """Return the loaded scaler after checking its features and target."""
+        assert self.scaler is not None  # noqa: S101 - the caller checked
         found, wanted = self.scaler.n_features_in_, features_of(self.config)
         if found != len(wanted):
             msg = f"the scaler is for {found} features, the configuration has {len(wanted)}"
             raise ValueError(msg)
-        names = tuple(getattr(self.scaler, "feature_names_in_", wanted))
+        names = sklearn_scaler.features_in(self.scaler) or wanted
         if names != wanted:
             msg = f"the scaler is for the features {names}, the configuration has {wanted}"
             raise ValueError(msg)
@@ -217,39 +217,35 @@ class DataPreprocessor:
             msg = "no training row is left after the warm-up: more candles are needed"
             raise ValueError(msg)
         scaler = sklearn_scaler.new_scaler(rows.min(axis=0), rows.max(axis=0))
-        scaler.feature_names_in_ = np.array(features_of(self.config), dtype=object)
-        scaler.target_name_ = target_of(self.config)
-        if scaler.target_name_ == "close":
-            scaler.target_offset_ = float(target.min())
-            scaler.target_scale_ = float(max(np.ptp(target), LEAST_RETURN * target[-1]))
+        name = target_of(self.config)
+        if name == "close":
+            scaling = target.min(), max(np.ptp(target), MIN_TARGET_SCALE * target[-1])
         else:
-            # No offset: a network that says 0 forecasts that the price stays where it is.
-            scaler.target_offset_ = 0.0
-            scaler.target_scale_ = float(max(target.std(), LEAST_RETURN))
+            # No offset: output 0 then means an unchanged price.
+            scaling = 0.0, max(target.std(), MIN_TARGET_SCALE)
+        sklearn_scaler.describe(scaler, features_of(self.config), name, scaling)
         return scaler
 
     def _complete_scaler(self) -> MinMaxScaler:
-        """The scaler with names and target; one of the reference has the target as its close."""
+        """Return the scaler with names and target; the reference's has the target in its close."""
         if self.scaler is None:
             msg = "no scaler is fitted: call create_sequences() or load_scaler() first"
             raise ValueError(msg)
         scaler, names, target = self.scaler, features_of(self.config), target_of(self.config)
-        if not hasattr(scaler, "target_name_"):
+        if not sklearn_scaler.has_target(scaler):
             if target != "close" or "close" not in names:
                 msg = f"the scaler does not know the target {target!r}: fit and save it anew"
                 raise ValueError(msg)
             close = names.index("close")
-            scaler.feature_names_in_ = np.array(names, dtype=object)
-            scaler.target_name_ = target
-            scaler.target_offset_ = float(scaler.data_min_[close])
-            scaler.target_scale_ = float(1.0 / scaler.scale_[close])
+            scaling = scaler.data_min_[close], 1.0 / scaler.scale_[close]
+            sklearn_scaler.describe(scaler, names, target, scaling)
         if scaler.target_name_ != target:
             msg = f"the scaler is for {scaler.target_name_!r}, but model.target is {target!r}"
             raise ValueError(msg)
         return scaler
 
     def symbol_scaler(self) -> SymbolScaler:
-        """The scaler in the form that bundles hold.
+        """Return the scaler in the form of bundles.
 
         Raises:
             ValueError: nothing is fitted.
@@ -257,7 +253,7 @@ class DataPreprocessor:
         return sklearn_scaler.symbol_scaler(self._complete_scaler())
 
     def save_scaler(self, filepath: str | Path = "models/scaler.pkl") -> None:
-        """Save the scaler, and its folder if need be; `.json` gives JSON, any other name a pickle.
+        """Save the scaler and create its folder; `.json` is written as JSON, other names as pickle.
 
         Raises:
             ValueError: nothing is fitted.
@@ -268,11 +264,11 @@ class DataPreprocessor:
         save(scaler, path)
 
     def load_scaler(self, filepath: str | Path = "models/scaler.pkl") -> None:
-        """Load a scaler; `create_sequences` uses it as it is.
+        """Load a scaler; `create_sequences` uses it without fitting.
 
         Raises:
             FileNotFoundError: there is no such file.
-            BundleError: it holds anything but a fitted `MinMaxScaler`.
+            BundleError: it is not a fitted `MinMaxScaler`.
         """
         path = Path(filepath)
         load = sklearn_scaler.load_json if path.suffix == ".json" else sklearn_scaler.load_pickle

@@ -11,10 +11,10 @@ from model.core.errors import ConfigError
 
 
 def trading_of(config: dict[str, Any]) -> tuple[tuple[str, ...], Timeframe | None]:
-    """The symbols of the `trading` section, and its timeframe, or None where there is none.
+    """Return the symbols of the `trading` section and its timeframe; None without one.
 
     Raises:
-        ConfigError: the section is not one, or its timeframe is none.
+        ConfigError: it is not a section, or its timeframe is invalid.
     """
     section = config.get("trading") or {}
     if not isinstance(section, dict):
@@ -27,7 +27,7 @@ def trading_of(config: dict[str, Any]) -> tuple[tuple[str, ...], Timeframe | Non
 
 
 def max_filled_of(config: dict[str, Any]) -> float:
-    """What `model.max_filled` says.
+    """Return `model.max_filled`.
 
     Raises:
         ConfigError: it is not a share.
@@ -40,13 +40,13 @@ def max_filled_of(config: dict[str, Any]) -> float:
 
 
 def load_config(path: str | Path) -> dict[str, Any]:
-    """Read a configuration file and fill in what `model` and `indicators` leave out.
+    """Read a configuration file and add the defaults of `model` and `indicators`.
 
-    Other sections are handed through untouched: they belong to the daemon.
+    Other sections are returned unchanged: they belong to the daemon.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ConfigError: not YAML, or one of the two sections is not a mapping.
+        ConfigError: it is not YAML, or one of the two sections is not a mapping.
     """
     if not Path(path).is_file():
         msg = f"no configuration file at {path}"

@@ -27,8 +27,9 @@ from model.lstm_model import LSTMPricePredictor
 from model.preprocess import indicators_of
 from model.reference_config import load_config, max_filled_of, trading_of
 from model.stats.scores import Evaluation, Scored, evaluate
+from model.training.candle_sources import read_sources
 from model.training.checkpoint import TrainingCheckpoint
-from model.training.dataset import Dataset, Samples, build_dataset, read_sources
+from model.training.dataset import Dataset, Samples, build_dataset
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,23 +42,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Trained:
-    """Everything a bundle needs, and what the forecasts were worth.
+    """Result of a training run: content of the bundle and scores.
 
     Attributes:
         weights: the network's weights for export.
-        scalers: one scaler per symbol; features and target are theirs.
+        scalers: one scaler per symbol, with features and target.
         timeframe: ccxt timeframe of the candles.
-        indicators: the periods behind the features.
+        indicators: the periods of the features.
         lookback: rows of a window.
         units: units of each LSTM layer.
         metrics: finite scores on the test part, by name.
-        trained_from_ms: opening time of the first candle seen, Unix milliseconds.
+        trained_from_ms: opening time of the first training candle, Unix milliseconds.
         trained_to_ms: opening time of the last one, validation included.
-        data_sha256: hash of all candles, the test's included.
+        data_sha256: hash of all candles, including the test part.
         symbols: ccxt symbols by the number that ``validation`` and ``test`` use.
         validation: forecasts of the validation part.
         test: forecasts of the test part.
-        residuals: errors of the validation part, which intervals start from.
+        residuals: errors of the validation part; start values of the calibration.
     """
 
     weights: LstmWeights
@@ -89,19 +90,19 @@ def train(
 ) -> Trained:
     """Train one network on the candles of all symbols and evaluate it on their last part.
 
-    Prints what it does and writes `training_history.png`, `lstm_model.keras`, `scaler.json` and
+    Prints its progress and writes `training_history.png`, `lstm_model.keras`, `scaler.json` and
     `checkpoints/best_model.keras` into ``models``, for a single symbol also `scaler.pkl`, and
     `predictions.csv` (scaled targets of the test part) into ``data``.
 
     Args:
-        config_path: the configuration; its `model` and `indicators` sections count.
-        candles: frames as `model.dataset.read_candles` gives them, by ccxt symbol.
+        config_path: the configuration; uses its `model` and `indicators` sections.
+        candles: frames from `read_candles`, by ccxt symbol.
         timeframe: length of the candles.
         models: folder for model and plot; created when missing.
         data: folder for the predictions; created when missing.
         splits: shares of training and validation instead of the configuration's.
-        resume: folder that says how far training is, to go on from there after a kill.
-        pause: called after every batch; may take its time.
+        resume: folder of the checkpoint, from which a killed run continues.
+        pause: called after every batch; may block.
 
     Raises:
         CandlecastError: too few candles.
@@ -128,8 +129,8 @@ def train(
     test = _scored(dataset, dataset.test, raw)
     validation = _scored(dataset, dataset.validation, predictor.predict(dataset.validation.X)[:, 0])
     overall = evaluate(test)
-    _print_against_last_value(dataset.symbols, test, overall)
-    # Not a measure of skill on returns, and so none to keep.
+    _print_error_ratios(dataset.symbols, test, overall)
+    # On returns this is not a measure of skill.
     del metrics["direction_accuracy"]
     metrics |= {
         "mae_ratio": overall.mae_ratio.value,
@@ -162,14 +163,14 @@ def train(
 
 
 def _key(dataset: Dataset, predictor: LSTMPricePredictor) -> str:
-    """Says which training it is: the same one has the same candles, cuts and settings."""
+    """Identify a training run by its candles, splits and settings."""
     settings = {name: predictor.config[name] for name in ("model", "indicators")}
-    what = [dataset.sha256, len(dataset.train.y), len(dataset.validation.y), settings]
-    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
+    identity = [dataset.sha256, len(dataset.train.y), len(dataset.validation.y), settings]
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
 def _scored(dataset: Dataset, samples: Samples, raw: NDArray[np.float32]) -> Scored:
-    """Turn the network's raw outputs into prices."""
+    """Convert the network's raw outputs to prices."""
     value = dataset.scalers.bind(dataset.symbols).unscale_target(samples.symbol, raw)
     price = value if dataset.scalers.target == "close" else samples.last_close * np.exp(value)
     return Scored(samples.symbol, samples.open_ms, samples.last_close, samples.close, price)
@@ -192,8 +193,8 @@ def _print_split(dataset: Dataset) -> None:
     print(f"Test: {len(dataset.test.y)} samples")
 
 
-def _print_against_last_value(symbols: Sequence[str], test: Scored, overall: Evaluation) -> None:
-    """The comparison that decides whether there is any skill."""
+def _print_error_ratios(symbols: Sequence[str], test: Scored, overall: Evaluation) -> None:
+    """Print the error ratios to the last-value forecast, by symbol."""
     print("Price error against the last-value forecast (below 1 is skill):")
     rows = [(symbol, evaluate(test.of(number))) for number, symbol in enumerate(symbols)]
     if len(symbols) > 1:
@@ -213,7 +214,7 @@ def _write_scalers(scalers: ScalerSet, models: Path) -> None:
     if len(scalers.by_symbol) == 1:
         save_pickle(scaler_of(scalers), pickled)
     else:
-        # It holds one symbol; what an earlier training left does not fit this network.
+        # The file holds one symbol; one of an earlier training does not fit this network.
         pickled.unlink(missing_ok=True)
 
 

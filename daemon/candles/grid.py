@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from model.core.candle import EARLIEST_MS, LATEST_MS, moment
 from model.core.errors import NotOffered
-from model.core.grid import learnt, no_grid
+from model.core.grid import find_grid, no_grid_text
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -86,10 +86,10 @@ class Grid:
             return
         firsts = (row[0] if row else None for row in rows)
         opens_ms = [at for at in firsts if type(at) is int and EARLIEST_MS <= at < LATEST_MS]
-        found = learnt(self.timeframe, opens_ms)
+        found = find_grid(self.timeframe, opens_ms)
         if found is None:
             if len(opens_ms) >= _MIN_CANDLES:
-                raise self._refusal(no_grid(self.timeframe, opens_ms))
+                raise self._refusal(no_grid_text(self.timeframe, opens_ms))
             return
         if found.origin_ms % 1_000:
             at = moment(opens_ms[-1])

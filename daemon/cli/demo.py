@@ -67,7 +67,7 @@ async def run_demo(demo: Demo, console: Console, stop: asyncio.Event) -> None:
         await asyncio.to_thread(broker.__enter__)
         try:
             frame = Timeframe.parse(shortest_timeframe(demo.exchange))
-            rules = FileRules(say=lambda line: _print_line(console, line))
+            rules = FileRules(report=lambda line: _print_line(console, line))
             playback = demo_playback(demo.data, frame, clock.wall_ms(), rules)
             async with SandboxExchange(playback, name=demo.exchange, clock=clock) as exchange:
                 console.print(

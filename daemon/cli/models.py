@@ -92,8 +92,8 @@ def _train(args: argparse.Namespace) -> None:
     from model.core.candle import Timeframe
     from model.files.csv_reader import FileRules
     from model.registry.registry import Registry
-    from model.retraining.bundle_export import pack_trained
-    from model.training.dataset import choose_candles
+    from model.retraining.bundle_export import bundle_parts
+    from model.training.candle_sources import choose_candles
 
     timeframe = Timeframe.parse(settings.trading.timeframe)
     paths = settings.paths
@@ -103,7 +103,7 @@ def _train(args: argparse.Namespace) -> None:
         args.config, candles, timeframe, models=paths.models, data=paths.data
     )
     registry = Registry(settings.registry_dir)
-    version = registry.write(pack_trained(trained, paths.models, SystemClock().wall_ms()))
+    version = registry.write(bundle_parts(trained, paths.models, SystemClock().wall_ms()))
     if not args.promote:
         print(f"model: {version}")
         return

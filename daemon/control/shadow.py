@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Final
 from daemon.control.paired_forecasts import PairedForecasts
 from daemon.control.standby import StandbyModel
 from model.core.errors import CandlecastError, Overtaken
-from model.registry.decisions import Entry
-from model.registry.manifest import made_ms
+from model.registry.decisions import DecisionEntry
+from model.registry.manifest import created_ms
 from model.shared_state.live_trial import Tally, Trial, TrialFiles
 from model.stats.promotion_gate import Decision, GateRules, decide
 
@@ -192,7 +192,7 @@ class Shadow:
             return False
         losses = self._files.losses()
         now_ms = self._clock.wall_ms()
-        age_days = (now_ms - made_ms(trial.champion)) / _DAY_MS
+        age_days = (now_ms - created_ms(trial.champion)) / _DAY_MS
         decision = decide(losses, self._rules, frame_ms, age_days, trial.symbols)
         if decision.rule == "too_few":
             return False
@@ -201,7 +201,7 @@ class Shadow:
 
     def _conclude(self, trial: Trial, decision: Decision) -> None:
         """Record the decision, promote the challenger if it won, and end the trial."""
-        entry = Entry(
+        entry = DecisionEntry(
             at_ms=self._clock.wall_ms(),
             action="promote" if decision.promote else "keep",
             by="shadow",
@@ -210,7 +210,7 @@ class Shadow:
             gate=decision,
         )
         try:
-            self._registry.conclude(entry)
+            self._registry.apply_decision(entry)
         except Overtaken as error:
             # The daemon has not loaded the new champion yet; once it has, the trial ends.
             log.info("live trial without a decision: %s", error)

@@ -15,7 +15,7 @@ import orjson
 
 from daemon.mqtt.outbox import Outgoing
 from daemon.mqtt.topics import forming_topic
-from model.core.candle import LEAST_PRICE, MOST_PRICE
+from model.core.candle import MAX_PRICE, MIN_PRICE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -162,7 +162,7 @@ class Forming:
         return [pair for pair, is_prepared in zip(known, prepared, strict=True) if is_prepared]
 
     def _publish(self, candle: Candle, raw: float, price: float, model: ModelInfo) -> None:
-        if not LEAST_PRICE <= price <= MOST_PRICE:
+        if not MIN_PRICE <= price <= MAX_PRICE:
             self._metrics.forecasts.count_forming("skipped")
             return
         topic = forming_topic(self._market.exchange, candle.symbol, self._market.timeframe.text)

@@ -10,7 +10,7 @@ from model.core.candle import Timeframe
 from model.evaluation.hindcast import hindcast
 from model.evaluation.plots import plot_forecasts
 from model.stats.scores import Scored, evaluate, scaled_metrics
-from model.training.dataset import choose_candles
+from model.training.candle_sources import choose_candles
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

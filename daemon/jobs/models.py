@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from model.core.errors import BundleError, NoChampion
-from model.registry.decisions import DECISIONS, Action, Entry
-from model.registry.manifest import made_ms
+from model.registry.decisions import DECISIONS, Action, DecisionEntry
+from model.registry.manifest import created_ms
 
 if TYPE_CHECKING:
     from model.registry.registry import Registry
@@ -60,7 +60,7 @@ def models_command(
     yield f"champion: {version}"
     # Recorded last, so that a failure to record does not hide that the champion has changed.
     done: Action = "promote" if action == "promote" else "rollback"
-    registry.record(Entry(now_ms, done, "hand", version, previous))
+    registry.record_decision(DecisionEntry(now_ms, done, "hand", version, previous))
 
 
 def list_models(registry: Registry, now_ms: int) -> Iterator[str]:
@@ -91,7 +91,7 @@ def list_models(registry: Registry, now_ms: int) -> Iterator[str]:
             yield decision_line(entry)
 
 
-def decision_line(entry: Entry) -> str:
+def decision_line(entry: DecisionEntry) -> str:
     """Format a decision: time, action, actor and the gate's figures."""
     action, actor = _ACTION_TEXT[entry.action], _ACTOR_TEXT[entry.by]
     line = f"{_minute(entry.at_ms)}  {entry.version} {action} {actor}"
@@ -115,7 +115,7 @@ def describe_model(registry: Registry, version: str, now_ms: int) -> str:
     report = registry.report(version)
     description = json.loads(manifest.to_json()) | {
         "role": _role(registry, version),
-        "age_days": round((now_ms - made_ms(version)) / _DAY_MS, 2),
+        "age_days": round((now_ms - created_ms(version)) / _DAY_MS, 2),
         "report": str(report) if report.exists() else None,
         "decisions": [
             asdict(entry)
@@ -172,7 +172,7 @@ def _about(registry: Registry, version: str, now_ms: int) -> str:
     ratio = manifest.metrics.get("mae_ratio")
     score = "" if ratio is None else f", error ÷ last-value error {ratio:.4f}"
     count = len(manifest.symbols)
-    days = (now_ms - made_ms(version)) / _DAY_MS
+    days = (now_ms - created_ms(version)) / _DAY_MS
     return (
         f"{manifest.timeframe} {manifest.target}, {count} symbol{'s' if count > 1 else ''}, "
         f"trained to {_minute(manifest.trained_to_ms)}, {days:.1f} days old{score}"

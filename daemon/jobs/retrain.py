@@ -18,10 +18,10 @@ from daemon.jobs.rest_pages import MIN_AGE_MS, open_pages
 from daemon.jobs.retrain_plan import RetrainPlan, delete_work, discard_plan, exclusive_lock
 from model.core.errors import CandlecastError, NoChampion, Overtaken
 from model.files.candle_files import filled_share
-from model.history.reader import HistoryReader, newest_known
-from model.registry.decisions import Entry
+from model.history.reader import HistoryReader, candles_as_of
+from model.registry.decisions import DecisionEntry
 from model.registry.registry import Registry
-from model.retraining.bundle_export import pack_trained
+from model.retraining.bundle_export import bundle_parts
 from model.retraining.challenger import frame_of, judge, long_enough, rows_of, train_challenger
 from model.retraining.report import Page, write_report
 from model.shared_state.live_trial import FOLDER, TrialFiles
@@ -97,7 +97,7 @@ class _RetrainRun:
             plan = asyncio.run(self._fetch_missing(plan))
             plan = replace(plan, known_ms=self._clock.wall_ms())
             plan.write(self._job.folder)
-        grid = self._job.timeframe.through(plan.until_ms)
+        grid = self._job.timeframe.with_boundary(plan.until_ms)
         self._yield_cpu = partial(yield_at_candle_close, self._clock, grid)
         candles = self._candles(plan)
         if plan.version is None:
@@ -169,7 +169,7 @@ class _RetrainRun:
 
     def _known(self, archive: HistoryReader, symbol: str, plan: RetrainPlan) -> list[Candle]:
         revisions = archive.revisions(symbol, plan.from_ms, plan.until_ms)
-        return newest_known(revisions, plan.known_ms)
+        return candles_as_of(revisions, plan.known_ms)
 
     def _train(self, plan: RetrainPlan, candles: Mapping[str, pd.DataFrame]) -> str:
         job = self._job
@@ -180,7 +180,7 @@ class _RetrainRun:
         trained = train_challenger(
             job.config, candles, job.timeframe, cut, job.folder, self._yield_cpu
         )
-        return self._registry.write(pack_trained(trained, job.folder, plan.started_ms))
+        return self._registry.write(bundle_parts(trained, job.folder, plan.started_ms))
 
     def _judge(self, version: str, candles: Mapping[str, pd.DataFrame]) -> RetrainStatus:
         job, registry = self._job, self._registry
@@ -199,7 +199,7 @@ class _RetrainRun:
         page = Page(challenger, champion, judged, candles, job.gate, job.calibration)
         write_report(page, registry.report(version))
         try:
-            registry.conclude(_entry(now_ms, version, champion, judged.decision))
+            registry.apply_decision(_entry(now_ms, version, champion, judged.decision))
         except Overtaken as error:
             log.info("%s: the challenger is judged again", error)
             return self._judge(version, candles)
@@ -224,8 +224,8 @@ class _RetrainRun:
             return None
 
 
-def _entry(now_ms: int, version: str, champion: Bundle | None, decision: Decision) -> Entry:
-    return Entry(
+def _entry(now_ms: int, version: str, champion: Bundle | None, decision: Decision) -> DecisionEntry:
+    return DecisionEntry(
         at_ms=now_ms,
         action="promote" if decision.promote else "keep",
         by="retrain",

@@ -79,7 +79,7 @@ def _playback(args: argparse.Namespace) -> Playback:
         args.symbols,
         timeframe,
         origin_ms,
-        recording=load_recording(args.data, FileRules(say=_print_error)),
+        recording=load_recording(args.data, FileRules(report=_print_error)),
         slice_rows=args.slice_rows,
     )
 

@@ -171,7 +171,7 @@ class SandboxExchange:
     async def _stream_candles(self) -> None:
         jitter = random.Random(self._behaviour.seed)  # noqa: S311 - a repeatable delay, no secret
         step = self.playback.timeframe.ms
-        grid = self.playback.timeframe.through(self.playback.origin_ms)
+        grid = self.playback.timeframe.with_boundary(self.playback.origin_ms)
         open_ms = max(grid.floor(self._clock.wall_ms()), self.playback.origin_ms)
         while True:
             self.streams.max_time_ms = open_ms + step - 1

@@ -29,9 +29,9 @@ LATEST_MS: Final = 4_102_444_800_000
 
 _FIELD_COUNT: Final = 5
 
-LEAST_PRICE: Final = 1e-18
-MOST_PRICE: Final = 1e18
-MOST_VOLUME: Final = 1e30
+MIN_PRICE: Final = 1e-18
+MAX_PRICE: Final = 1e18
+MAX_VOLUME: Final = 1e30
 """Prices and volumes beyond these bounds are errors; within them all arithmetic stays finite."""
 
 _MAX_OUTSIDE_FACTOR: Final = 1.1
@@ -70,7 +70,7 @@ class Timeframe(NamedTuple):
             _MONDAY_MS % (count * _UNIT_MS[unit]) if unit == "w" else 0,
         )
 
-    def through(self, boundary_ms: int) -> Self:
+    def with_boundary(self, boundary_ms: int) -> Self:
         """Return the same length on the grid that has a boundary at ``boundary_ms`` (Unix ms)."""
         return self._replace(origin_ms=boundary_ms % self.ms)
 
@@ -142,8 +142,8 @@ def check_ohlcv(values: Sequence[object]) -> Ohlcv:
         values: open, high, low, close, volume as numbers.
 
     Raises:
-        BadCandle: a value is missing, not a number, outside `LEAST_PRICE` to `MOST_PRICE` or 0 to
-            `MOST_VOLUME`, or contradicts another.
+        BadCandle: a value is missing, not a number, outside `MIN_PRICE` to `MAX_PRICE` or 0 to
+            `MAX_VOLUME`, or contradicts another.
     """
     ohlcv = Ohlcv(*_numbers(values))
     if not is_possible(ohlcv):
@@ -155,8 +155,8 @@ def is_possible(ohlcv: Ohlcv) -> bool:
     """Whether prices and volume are within their bounds and do not contradict each other."""
     o, h, low, c, v = ohlcv
     # Plain comparisons are False as soon as one side is NaN; min() and max() may lose it.
-    ordered = LEAST_PRICE <= low <= o <= h <= MOST_PRICE and low <= c <= h
-    return ordered and 0.0 <= v <= MOST_VOLUME
+    ordered = MIN_PRICE <= low <= o <= h <= MAX_PRICE and low <= c <= h
+    return ordered and 0.0 <= v <= MAX_VOLUME
 
 
 def streamed_ohlcv(values: Sequence[object]) -> Repaired:
@@ -197,7 +197,7 @@ def repair_ohlcv(values: Sequence[object]) -> Repaired:
     volume_missing, values = _with_volume(values)
     o, h, low, c, v = _numbers(values)
     prices = o, h, low, c
-    possible = all(LEAST_PRICE <= price <= MOST_PRICE for price in prices) and 0 <= v <= MOST_VOLUME
+    possible = all(MIN_PRICE <= price <= MAX_PRICE for price in prices) and 0 <= v <= MAX_VOLUME
     if not possible:
         raise _impossible(o, h, low, c, v)
     lowest, highest = min(prices), max(prices)
@@ -210,8 +210,8 @@ def repair_ohlcv(values: Sequence[object]) -> Repaired:
 
 
 def is_price(values: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Tell for each number whether it is from `LEAST_PRICE` to `MOST_PRICE`."""
-    priced: NDArray[np.bool_] = (values >= LEAST_PRICE) & (values <= MOST_PRICE)
+    """Tell for each number whether it is from `MIN_PRICE` to `MAX_PRICE`."""
+    priced: NDArray[np.bool_] = (values >= MIN_PRICE) & (values <= MAX_PRICE)
     return priced
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _MAX_SHOWN = 3
 
 
-def learnt(timeframe: Timeframe, opens_ms: ArrayLike, whole_ms: int = 1) -> Timeframe | None:
+def find_grid(timeframe: Timeframe, opens_ms: ArrayLike, whole_ms: int = 1) -> Timeframe | None:
     """Return the timeframe on the grid that more than half of the candles keep to.
 
     Args:
@@ -35,10 +35,10 @@ def learnt(timeframe: Timeframe, opens_ms: ArrayLike, whole_ms: int = 1) -> Time
     if not len(phases) or 2 * counts.max() <= len(opens):
         return None
     phase_ms = int(phases[counts.argmax()])
-    return None if phase_ms % whole_ms else timeframe.through(phase_ms)
+    return None if phase_ms % whole_ms else timeframe.with_boundary(phase_ms)
 
 
-def no_grid(timeframe: Timeframe, opens_ms: Sequence[int]) -> str:
+def no_grid_text(timeframe: Timeframe, opens_ms: Sequence[int]) -> str:
     """Describe candles that do not follow each other at the distance of the timeframe."""
     newest = [moment(at) for at in sorted(set(opens_ms))[-_MAX_SHOWN:]]
     return f"the {timeframe.text} candles do not open every {timeframe.text}: {', '.join(newest)}"

@@ -10,8 +10,8 @@ from model.core.candle import Timeframe
 class MarketKey(NamedTuple):
     """Identify the candles of one exchange at one timeframe.
 
-    Candles and forecasts of a market are told apart by their symbol, which is a field of theirs:
-    the symbols of a daemon change while it runs, its market does not.
+    The symbol is not part of the key: it is a field of every candle and forecast, and a running
+    daemon can change its symbols but not its market.
 
     Attributes:
         exchange: ccxt exchange id.

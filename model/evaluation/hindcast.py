@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
     Progress = Callable[[str, int, int], None]
 
-_CHUNK: Final = 256
-"""Windows that are run at once: more are no faster, and the caller is told later how far it is."""
+_BATCH_SIZE: Final = 256
+"""Windows per run: more are no faster and delay the progress."""
 
 
 class _Symbol(NamedTuple):
-    """Rows of one symbol and where its first honest forecast stands."""
+    """Rows of one symbol and the row of its first forecast outside the training data."""
 
     number: int
     name: str
@@ -41,17 +41,15 @@ class _Symbol(NamedTuple):
 
 
 def hindcast(bundle: Bundle, candles: Mapping[str, pd.DataFrame], progress: Progress) -> Scored:
-    """Forecast every candle that the model has not learnt from.
+    """Forecast every candle that the model was not trained on.
 
-    The first one forecast is the one whose whole window lies after the training span and after the
-    indicators' warm-up. The network is the bundle's compiled one, which the daemon serves: it needs
-    no Keras, and it is what a consumer would have got.
+    The first forecast is the one whose whole window lies after the training span and the
+    indicators' warm-up. The ONNX network of the bundle is used, as in the daemon.
 
     Args:
         bundle: a verified model.
-        candles: frames of the model's timeframe as `model.dataset.read_candles` gives them, by ccxt
-            symbol.
-        progress: called with a symbol, how many of its candles are done, and how many there are.
+        candles: frames of the model's timeframe from `read_candles`, by ccxt symbol.
+        progress: called with a symbol, its candles done and their number.
 
     Returns:
         The forecasts, symbols numbered in the order of ``candles``.
@@ -62,7 +60,7 @@ def hindcast(bundle: Bundle, candles: Mapping[str, pd.DataFrame], progress: Prog
     """
     manifest = bundle.manifest
     scaler = bundle.scalers.bind(list(candles))
-    # All symbols first: a fault of the last one should not show after minutes of work.
+    # Check all symbols first, so that a fault shows before minutes of work.
     symbols = [
         _prepare(manifest, scaler, number, name, frame)
         for number, (name, frame) in enumerate(candles.items())
@@ -70,7 +68,7 @@ def hindcast(bundle: Bundle, candles: Mapping[str, pd.DataFrame], progress: Prog
     engine = Engine(bundle.onnx, 1, manifest.lookback, len(manifest.features))
     parts = []
     for symbol in symbols:
-        raw = _run(engine, symbol, progress)
+        raw = _run_network(engine, symbol, progress)
         numbers = np.full(len(raw), symbol.number)
         value = scaler.unscale_target(numbers, raw)
         last_close, close = symbol.close[symbol.first - 1 : -1], symbol.close[symbol.first :]
@@ -120,15 +118,15 @@ def _first(manifest: Manifest, name: str, open_ms: NDArray[np.int64]) -> int:
     return max(needed, fresh)
 
 
-def _run(engine: Engine, symbol: _Symbol, progress: Progress) -> NDArray[np.float32]:
-    """The network's outputs for every row from ``symbol.first`` on."""
+def _run_network(engine: Engine, symbol: _Symbol, progress: Progress) -> NDArray[np.float32]:
+    """Outputs of the network for every row from ``symbol.first`` on."""
     lookback, total = engine.lookback, len(symbol.scaled) - symbol.first
     windows = np.lib.stride_tricks.sliding_window_view(symbol.scaled, lookback, axis=0)
     windows = windows[symbol.first - lookback : -1].transpose(0, 2, 1)
     outputs = []
-    for start in range(0, total, _CHUNK):
-        outputs.append(engine.full(windows[start : start + _CHUNK]))
-        progress(symbol.name, min(start + _CHUNK, total), total)
+    for start in range(0, total, _BATCH_SIZE):
+        outputs.append(engine.full(windows[start : start + _BATCH_SIZE]))
+        progress(symbol.name, min(start + _BATCH_SIZE, total), total)
     return np.concatenate(outputs)
 
 

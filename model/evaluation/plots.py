@@ -15,28 +15,28 @@ if TYPE_CHECKING:
     from model.evaluation.reliability import Bin
     from model.stats.scores import Scored
 
-_CANDLES: Final = 200
-_SYMBOLS: Final = 6
-_DOTS: Final = 5000
+_MAX_CANDLES: Final = 200
+_MAX_SYMBOLS: Final = 6
+_MAX_DOTS: Final = 5000
 _TRUTH: Final = "#4c566a"
 _FORECAST: Final = "#d9632b"
 
 
 def plot_forecasts(scored: Scored, symbols: Sequence[str], title: str, path: Path) -> None:
-    """Draw forecast against truth, a row per symbol, and save the figure.
+    """Draw forecasts and closes, one row per symbol (six at most), and save the figure.
 
-    Left the last 200 closes and their forecasts, right the forecast returns against what became of
-    them: forecasts without error would lie on the diagonal. Of more than six symbols, six.
+    Left: the last 200 closes and their forecasts. Right: realised over forecast returns; forecasts
+    without error lie on the diagonal.
 
     Args:
         scored: forecasts in time order.
         symbols: ccxt symbols by the number that ``scored`` uses.
-        title: over the whole figure.
-        path: where to; its format is that of the suffix.
+        title: of the whole figure.
+        path: target; the suffix gives the format.
     """
     from matplotlib.figure import Figure
 
-    drawn = symbols[:_SYMBOLS]
+    drawn = symbols[:_MAX_SYMBOLS]
     figure = Figure(figsize=(12, 1 + 3.5 * len(drawn)), layout="constrained")
     more = "" if len(drawn) == len(symbols) else f"\n{len(drawn)} of {len(symbols)} symbols"
     figure.suptitle(title + more)
@@ -55,17 +55,17 @@ def plot_report(
     title: str,
     path: Path,
 ) -> None:
-    """Draw how a challenger did, and save the figure.
+    """Draw the figure of a challenger's report and save it.
 
-    Left the error ratio so far, over the candles that judged it; right how often what was given a
-    chance came true: what is on the diagonal came true as often as was said.
+    Left: the cumulative error ratio over the candles of the gate. Right: observed shares over
+    forecast probabilities; calibrated ones lie on the diagonal.
 
     Args:
         challenger: its forecasts.
-        champion: the champion's of the same candles, None where there was none.
-        bins: of each side, what was given and what came.
-        title: over the whole figure.
-        path: where to; its format is that of the suffix.
+        champion: forecasts of the same candles by the champion; None without one.
+        bins: reliability by side.
+        title: of the whole figure.
+        path: target; the suffix gives the format.
     """
     from matplotlib.figure import Figure
 
@@ -76,7 +76,7 @@ def plot_report(
     if champion is not None and len(champion.open_ms):
         _draw_ratio(left, champion, "champion", _TRUTH)
     left.axhline(1.0, color="black", linewidth=0.8, linestyle=":")
-    # A ratio that is 0.0001 from 1 would be drawn as that difference, with a small "+1" above it.
+    # Otherwise ratios near 1 would be labelled as differences with an offset "+1" above.
     left.ticklabel_format(axis="y", useOffset=False)
     left.set_title("Error ÷ last value's, all candles so far")
     left.set_xlabel("Opening time (UTC)")
@@ -92,7 +92,7 @@ def _draw_ratio(axes: Axes, scored: Scored, label: str, color: str) -> None:
     order = np.argsort(scored.open_ms, kind="stable")
     error = (np.abs(scored.predicted - scored.close) / scored.last_close)[order]
     last_value = (np.abs(scored.last_close - scored.close) / scored.last_close)[order]
-    # The first hours say nothing, and would set the scale.
+    # The first ratios are noise and would dominate the scale.
     shown = slice(len(order) // 10, None)
     with (
         np.errstate(divide="ignore", invalid="ignore"),
@@ -107,7 +107,7 @@ def _draw_reliability(axes: Axes, bins: Mapping[str, Sequence[Bin]]) -> None:
     axes.axline((0, 0), slope=1, color=_TRUTH, linewidth=1)
     for side, found in bins.items():
         sizes = [10 + 60 * (one.n / max(b.n for b in found)) for one in found]
-        axes.scatter([b.given for b in found], [b.came for b in found], s=sizes, label=side)
+        axes.scatter([b.forecast for b in found], [b.observed for b in found], s=sizes, label=side)
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
     axes.set_aspect("equal")
@@ -122,8 +122,8 @@ def _draw_reliability(axes: Axes, bins: Mapping[str, Sequence[Bin]]) -> None:
 def _draw_closes(axes: Axes, scored: Scored, symbol: str) -> None:
     from matplotlib import rc_context
 
-    times = scored.open_ms[-_CANDLES:].astype("datetime64[ms]")
-    close, predicted = scored.close[-_CANDLES:], scored.predicted[-_CANDLES:]
+    times = scored.open_ms[-_MAX_CANDLES:].astype("datetime64[ms]")
+    close, predicted = scored.close[-_MAX_CANDLES:], scored.predicted[-_MAX_CANDLES:]
     with rc_context({"date.converter": "concise"}):
         axes.plot(times, close, color=_TRUTH, linewidth=1.6, label="close")
         axes.plot(
@@ -140,9 +140,9 @@ def _draw_closes(axes: Axes, scored: Scored, symbol: str) -> None:
 def _draw_returns(axes: Axes, scored: Scored) -> None:
     predicted = 100.0 * (scored.predicted / scored.last_close - 1.0)
     realised = 100.0 * (scored.close / scored.last_close - 1.0)
-    dots = slice(-_DOTS, None)
+    dots = slice(-_MAX_DOTS, None)
     axes.scatter(predicted[dots], realised[dots], s=6, alpha=0.25, color=_FORECAST, linewidths=0)
-    # A few wild candles would squeeze the others into a dot.
+    # A few outliers would compress all other dots.
     reach = float(np.quantile(np.abs(np.concatenate([predicted, realised])), 0.99)) or 1.0
     axes.axline((0, 0), slope=1, color=_TRUTH, linewidth=1, label="no error")
     axes.set_xlim(-reach, reach)

@@ -25,98 +25,102 @@ if TYPE_CHECKING:
     Flags = NDArray[np.bool_]
 
 SIDES: Final = ("short", "neutral", "long")
-_SYMBOLS: Final = 20
-"""More say nothing new."""
+_MAX_SYMBOLS: Final = 20
+"""Symbols that are scored; more do not change the result."""
 
 _HOUR_MS: Final = 3_600_000
-_LEAST_CANDLES: Final = 12
-"""Of what is called an hour: the fewer, the more is one wild because it left its intervals."""
+_MIN_HOUR_CANDLES: Final = 12
+"""Candles of an "hour": with fewer, one move alone would make an hour a wild one."""
 
 _BINS: Final = np.linspace(0.0, 1.0, 11)
 
 
-class Told(NamedTuple):
-    """Outlooks and what came of them, n of them.
+class ScoredOutlooks(NamedTuple):
+    """Published-style outlooks with their outcomes, n of them.
 
     Attributes:
-        chances: of short, neutral and long, ``[n, 3]``.
-        came: which of the three it was, ``[n]``.
-        inside: whether the close lay inside its interval, ``[n]``.
-        calm: whether its hour turned out one of the calmest fifth of its symbol's, ``[n]``.
+        probabilities: of short, neutral and long, ``[n, 3]``.
+        outcome: which of the three happened, ``[n]``.
+        inside: whether the close was inside its interval, ``[n]``.
+        calm: whether its hour was one of the calmest fifth of its symbol, ``[n]``.
         wild: the same for the wildest fifth, ``[n]``.
     """
 
-    chances: Floats
-    came: NDArray[np.int64]
+    probabilities: Floats
+    outcome: NDArray[np.int64]
     inside: Flags
     calm: Flags
     wild: Flags
 
     @property
     def brier(self) -> float:
-        """Mean squared error of the chances; smaller is better."""
-        return _brier(self.chances, self.came)
+        """Brier score of the probabilities; smaller is better."""
+        return _brier(self.probabilities, self.outcome)
 
     @property
     def brier_of_shares(self) -> float:
-        """The same for always giving the average shares: what knowing nothing scores."""
-        shares = np.bincount(self.came, minlength=3) / len(self.came)
-        return _brier(np.tile(shares, (len(self.came), 1)), self.came)
+        """Brier score of the constant average shares, which is a forecast without skill."""
+        shares = np.bincount(self.outcome, minlength=3) / len(self.outcome)
+        return _brier(np.tile(shares, (len(self.outcome), 1)), self.outcome)
 
 
 class Bin(NamedTuple):
-    """Forecasts that were given about the same chance, and how often it came true."""
+    """Forecasts with about the same probability, and the share that happened."""
 
-    given: float
-    came: float
+    forecast: float
+    observed: float
     n: int
 
 
-def told(
+def score_outlooks(
     bundle: Bundle,
     candles: Mapping[str, pd.DataFrame],
     scored: Scored,
     symbols: Sequence[str],
     rules: Rules,
-) -> Told | None:
-    """Go through a model's forecasts as the daemon would, from the bundle's residuals on.
+) -> ScoredOutlooks | None:
+    """Compute the outlooks of a model's forecasts as the daemon would, and score them.
+
+    The calibration starts from the bundle's residuals.
 
     Args:
         bundle: the model.
         candles: frames on their grid, by ccxt symbol.
         scored: its forecasts, consecutive for each symbol.
         symbols: ccxt symbols by the number that ``scored`` uses.
-        rules: what intervals and probabilities shall be.
+        rules: settings of intervals and probabilities.
 
     Returns:
-        None where there was not enough evidence to say anything; of many symbols the first 20.
+        None without enough residuals for an outlook; of many symbols the first 20.
     """
-    # As in the daemon, what closes together is taken together: calls cost more than numbers.
-    together: dict[bytes, list[int]] = {}
-    for number in range(min(len(symbols), _SYMBOLS)):
+    # As in the daemon, symbols that close together form one batch: calls cost more than rows.
+    batches: dict[bytes, list[int]] = {}
+    for number in range(min(len(symbols), _MAX_SYMBOLS)):
         open_ms = scored.of(number).open_ms
         if len(open_ms):
-            together.setdefault(open_ms.tobytes(), []).append(number)
-    hour_ms = max(_HOUR_MS, _LEAST_CANDLES * Timeframe.parse(bundle.manifest.timeframe).ms)
+            batches.setdefault(open_ms.tobytes(), []).append(number)
+    hour_ms = max(_HOUR_MS, _MIN_HOUR_CANDLES * Timeframe.parse(bundle.manifest.timeframe).ms)
     parts = []
-    for numbers in together.values():
+    for numbers in batches.values():
         names = [symbols[number] for number in numbers]
         calibration = Calibration(bundle.residuals, names, rules)
-        made = [scored.of(number) for number in numbers]
-        parts.append(_told_of(calibration, [candles[name] for name in names], made, hour_ms))
+        forecasts = [scored.of(number) for number in numbers]
+        parts.append(
+            _score_batch(calibration, [candles[name] for name in names], forecasts, hour_ms)
+        )
     if not parts:
         return None
-    found = Told._make(map(np.concatenate, zip(*parts, strict=True)))
-    return found if len(found.came) else None
+    found = ScoredOutlooks._make(map(np.concatenate, zip(*parts, strict=True)))
+    return found if len(found.outcome) else None
 
 
-def _told_of(
+def _score_batch(
     calibration: Calibration,
     frames: Sequence[pd.DataFrame],
     scored: Sequence[Scored],
     hour_ms: int,
-) -> Told:
-    """Of k symbols with n forecasts each, of the same candles."""
+) -> ScoredOutlooks:
+    """Score k symbols with n forecasts each, of the same candles."""
     idx = np.arange(len(frames))
     before, steps = _candles(frames, scored[0].open_ms)
     calibration.prime(idx, before)
@@ -131,16 +135,16 @@ def _told_of(
         now = np.full(len(idx), open_ms)
         outlook = calibration.outlook(idx, predicted[:, at], last[:, at], now)
         moved, known = close[:, at] / last[:, at] - 1, outlook.known
-        came = 1 + (moved > outlook.threshold) - (moved < -outlook.threshold).astype(int)
+        outcome = 1 + (moved > outlook.threshold) - (moved < -outlook.threshold).astype(int)
         inside = (outlook.lower <= close[:, at]) & (close[:, at] <= outlook.upper)
-        chances = np.stack([outlook.short, outlook.neutral, outlook.long], axis=1)
-        said = chances, came, inside, calm[:, at], wild[:, at]
-        parts.append(Told._make(column[known] for column in said))
-    return Told._make(map(np.concatenate, zip(*parts, strict=True)))
+        probabilities = np.stack([outlook.short, outlook.neutral, outlook.long], axis=1)
+        columns = probabilities, outcome, inside, calm[:, at], wild[:, at]
+        parts.append(ScoredOutlooks._make(column[known] for column in columns))
+    return ScoredOutlooks._make(map(np.concatenate, zip(*parts, strict=True)))
 
 
 def _candles(frames: Sequence[pd.DataFrame], open_ms: NDArray[np.int64]) -> tuple[Floats, Floats]:
-    """Before the first forecast ``[k, rows, 5]``, and what each was made from, ``[k, n, 5]``."""
+    """Candles before the first forecast ``[k, rows, 5]``, and the last of each ``[k, n, 5]``."""
     ohlcv = [frame[list(OHLCV)].to_numpy(np.float64) for frame in frames]
     rows = [np.searchsorted(f["timestamp"].to_numpy(np.int64), open_ms) - 1 for f in frames]
     warm = min(WARMUP, *(int(row[0]) for row in rows))
@@ -149,7 +153,7 @@ def _candles(frames: Sequence[pd.DataFrame], open_ms: NDArray[np.int64]) -> tupl
 
 
 def calm_and_wild(moves: Floats, hours: NDArray[np.int64]) -> tuple[Flags, Flags]:
-    """Which forecasts fall into the calmest and the wildest fifth of the hours, ``[k, n]`` each.
+    """Tell which forecasts fall into the calmest and wildest fifth of hours, ``[k, n]`` each.
 
     Args:
         moves: returns of k symbols, ``[k, n]``.
@@ -161,16 +165,16 @@ def calm_and_wild(moves: Floats, hours: NDArray[np.int64]) -> tuple[Flags, Flags
     return (mean <= low)[:, hour], (mean >= high)[:, hour]
 
 
-def reliability(told: Told, side: int) -> list[Bin]:
-    """The chances of one of `SIDES`, in tenths, against how often it came true."""
-    given, true = told.chances[:, side], told.came == side
-    tenth = np.clip(np.digitize(given, _BINS) - 1, 0, len(_BINS) - 2)
+def reliability(outlooks: ScoredOutlooks, side: int) -> list[Bin]:
+    """Group the probabilities of one of `SIDES` in tenths, with the share that happened."""
+    forecast, happened = outlooks.probabilities[:, side], outlooks.outcome == side
+    tenth = np.clip(np.digitize(forecast, _BINS) - 1, 0, len(_BINS) - 2)
     return [
-        Bin(float(given[here].mean()), float(true[here].mean()), int(here.sum()))
+        Bin(float(forecast[here].mean()), float(happened[here].mean()), int(here.sum()))
         for here in (tenth == number for number in range(len(_BINS) - 1))
         if here.any()
     ]
 
 
-def _brier(chances: Floats, came: NDArray[np.int64]) -> float:
-    return float(((chances - np.eye(3)[came]) ** 2).sum(axis=1).mean())
+def _brier(probabilities: Floats, outcome: NDArray[np.int64]) -> float:
+    return float(((probabilities - np.eye(3)[outcome]) ** 2).sum(axis=1).mean())

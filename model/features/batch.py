@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def reference_columns(df: pd.DataFrame, indicators: Indicators) -> dict[str, Floats]:
-    """The sixteen indicator columns of the reference, in its order.
+    """Compute the sixteen indicator columns of the reference, in its order.
 
     Args:
         df: candles with `open, high, low, close, volume`, oldest first.
@@ -56,7 +56,7 @@ def reference_columns(df: pd.DataFrame, indicators: Indicators) -> dict[str, Flo
 
 
 def level_free_columns(df: pd.DataFrame) -> dict[str, Floats]:
-    """The columns beyond the reference's, none of which depends on the price level.
+    """Compute the columns beyond the reference's; none depends on the price level.
 
     Args:
         df: candles with the columns of `reference_columns`.
@@ -87,6 +87,6 @@ def _previous(values: Floats) -> Floats:
 
 
 def _ratio(values: Floats, by: Floats, otherwise: float) -> Floats:
-    """``values / by``, and ``otherwise`` where ``by`` is no volume at all."""
+    """``values / by``, and ``otherwise`` where ``by`` counts as no volume."""
     empty = by < ZERO_VOLUME
     return np.where(empty, otherwise, values / np.where(empty, 1.0, by))

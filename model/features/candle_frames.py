@@ -13,26 +13,26 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _TIMES: Final = ("timestamp", "datetime")
-"""Columns that say when a candle opened; the first one that a frame has counts."""
+"""Columns of opening times; the first one that a frame has is used."""
 
 
 def check_frame(df: object) -> None:
-    """Refuse what no window may be cut from.
+    """Raise an error for a frame that windows must not be cut from.
 
-    A frame without a column that says the time is taken in the order of its rows.
+    A frame without a column of times is used in the order of its rows.
 
     Args:
         df: candles.
 
     Raises:
-        ValueError: it is no frame, holds no row, names a column twice, is not in the order of its
-            time, or holds a price or volume that is not a finite number.
+        ValueError: it is not a frame, has no rows, a repeated column, rows out of order, or a price
+            or volume that is not a finite number.
     """
     import pandas as pd
 
     if not isinstance(df, pd.DataFrame):
         msg = f"candles must be a pandas DataFrame, not {type(df).__name__}"
-        raise ValueError(msg)  # noqa: TRY004 - every refusal of the preprocessor is a ValueError
+        raise ValueError(msg)  # noqa: TRY004 - the preprocessor raises only ValueError
     twice = df.columns[df.columns.duplicated()]
     if len(twice):
         msg = f"candles have the column {twice[0]} more than once"
@@ -47,7 +47,7 @@ def check_frame(df: object) -> None:
 
 
 def column(df: pd.DataFrame, name: str) -> NDArray[np.float64]:
-    """The values of a column, in the order of the rows; NaN where one is missing.
+    """Return the values of a column in the order of the rows; NaN where missing.
 
     Raises:
         ValueError: there is no such column, or something in it is not a number.
@@ -91,13 +91,13 @@ def _require_order(df: pd.DataFrame) -> None:
 
 
 def _times(df: pd.DataFrame) -> tuple[str, NDArray[np.float64]] | None:
-    """Times as numbers, and what the frame calls them; None where it does not say any."""
+    """Return the name and numeric values of the times; None if the frame has none."""
     import pandas as pd
 
     for name in _TIMES:
         if name in df.columns:
             times = _as_numbers(df[name])
-            # A column that is not of times says nothing about the order.
+            # A column without readable times does not give the order.
             if not np.isnan(times).all():
                 return name, times
     if isinstance(df.index, pd.DatetimeIndex):
@@ -106,7 +106,7 @@ def _times(df: pd.DataFrame) -> tuple[str, NDArray[np.float64]] | None:
 
 
 def _as_numbers(values: pd.Series[Any]) -> NDArray[np.float64]:
-    """Times as numbers that grow with them; NaN where one cannot be read."""
+    """Convert times to ascending numbers; NaN where one cannot be read."""
     import pandas as pd
 
     if not pd.api.types.is_numeric_dtype(values.dtype):

@@ -1,8 +1,7 @@
 """Compute recursive and moving means of many symbols in contiguous arrays.
 
-``advance`` computes what a value would make of the state and keeps nothing; who wants it kept
-stores it. ``row`` counts the values a symbol has had before, so every symbol may be elsewhere in
-its history.
+``advance`` returns the state after a value without storing it; the caller stores it if needed.
+``row`` counts the values that a symbol has had before, so symbols may be at different rows.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ IntArray = NDArray[np.int64]
 
 
 class Average(NamedTuple):
-    """A recursive mean: seeded by the plain mean of ``period`` values from row ``start`` on."""
+    """A recursive mean, seeded with the plain mean of ``period`` values from row ``start``."""
 
     start: int
     period: int
@@ -28,12 +27,12 @@ class Average(NamedTuple):
 class Recursions:
     """Several recursive means, each for every symbol.
 
-    Seeding and smoothing are both linear in the state, so a table of coefficients by row serves
-    both: add up, divide when the seed is complete, then smooth.
+    Seeding and smoothing are both linear in the state, so one table of coefficients by row covers
+    both: sum, divide when the seed is complete, then smooth.
 
     Attributes:
         state: the means, ``[n_symbols, averages]``.
-        last_row: from here on all of them smooth.
+        last_row: first row at which all of them smooth.
     """
 
     def __init__(self, averages: Sequence[Average], n_symbols: int) -> None:
@@ -49,11 +48,11 @@ class Recursions:
             self._take[seed + 1 :, j] = alpha
 
     def advance(self, idx: IntArray, row: IntArray | None, values: FloatArray) -> FloatArray:
-        """The means after ``values``, without keeping them.
+        """Return the means after ``values`` without storing them.
 
         Args:
             idx: ``[k]`` symbol numbers.
-            row: ``[k]`` values that each has had before; None: all have had ``last_row`` or more.
+            row: ``[k]`` number of earlier values of each; None: ``last_row`` or more for all.
             values: ``[k, averages]``.
         """
         keep, take = self._keep[-1], self._take[-1]
@@ -66,7 +65,7 @@ class Recursions:
 
 
 class Ring:
-    """The last ``period`` values of every symbol; order inside does not matter to a mean."""
+    """The last ``period`` values of every symbol, in any order."""
 
     def __init__(self, period: int, n_symbols: int) -> None:
         self.values = np.zeros((n_symbols, period))
@@ -74,17 +73,17 @@ class Ring:
         self._lines = np.arange(n_symbols)
 
     def advance(self, idx: IntArray, row: IntArray, value: FloatArray) -> FloatArray:
-        """The window ``[k, period]`` after ``value [k]``, without keeping it."""
+        """Return the window ``[k, period]`` after ``value [k]`` without storing it."""
         window = self.values.take(idx, axis=0)
         window[self._lines[: idx.size], row % self._period] = value
         return window
 
     def store(self, idx: IntArray, row: IntArray, value: FloatArray) -> None:
-        """Keep ``value [k]``."""
+        """Store ``value [k]``."""
         self.values[idx, row % self._period] = value
 
 
 def mean_of_each(window: FloatArray) -> FloatArray:
-    """The mean of each line of ``window [k, period]``; `numpy.mean` without its preliminaries."""
+    """Mean of each line of ``window [k, period]``; faster than `numpy.mean` on small arrays."""
     mean: FloatArray = np.add.reduce(window, axis=1) / window.shape[1]
     return mean

@@ -1,8 +1,10 @@
 """Scale features and targets per symbol with min-max ranges that are stored as JSON.
 
-``scaled = (x - feature_min) / (feature_max - feature_min)``, computed as scikit-learn's
-`MinMaxScaler` does, so that the bits agree; a feature that never moved has the range 1. The target
-is scaled linearly: ``value = raw * target_scale + target_offset``.
+``scaled = (x - feature_min) / (feature_max - feature_min)``, computed in the same order as
+scikit-learn's `MinMaxScaler`, so that the results are identical; a constant feature has the range
+1. The target is scaled linearly: ``value = raw * target_scale + target_offset``.
+
+Written by hand: scikit-learn takes 150 MB to load, and it scales one symbol per call.
 """
 
 from __future__ import annotations
@@ -24,8 +26,8 @@ IntArray = NDArray[np.int64]
 
 _FILE: Final = "scaler.json"
 
-LEAST_RETURN: Final = 1e-6
-"""What 1 of the network is worth at least: a market may have stood still."""
+MIN_TARGET_SCALE: Final = 1e-6
+"""Smallest scale of the target; the data may hold no move at all."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,10 +35,10 @@ class SymbolScaler:
     """The ranges of one symbol.
 
     Attributes:
-        feature_min: least value of each feature in the rows it was fitted on, ``[F]``.
-        feature_max: greatest value of each, ``[F]``.
-        target_offset: the target's value where the network says 0.
-        target_scale: what 1 of the network's output is worth, above 0.
+        feature_min: minimum of each feature in the rows that it was fitted on, ``[F]``.
+        feature_max: maximum of each, ``[F]``.
+        target_offset: value of the target for output 0.
+        target_scale: change of the target per 1 of output, above 0.
     """
 
     feature_min: FloatArray
@@ -45,10 +47,10 @@ class SymbolScaler:
     target_scale: float
 
     def __post_init__(self) -> None:
-        """Refuse ranges that scale to something else than finite numbers.
+        """Check that the ranges scale to finite numbers.
 
         Raises:
-            BundleError: naming the first fault.
+            BundleError: they do not.
         """
         low, high = self.feature_min, self.feature_max
         if low.ndim != 1 or low.shape != high.shape or not low.size:
@@ -63,7 +65,7 @@ class SymbolScaler:
             fail(_FILE, "feature_min must not exceed feature_max, target_scale must be above 0")
 
     def encode(self) -> bytes:
-        """For `decode`, bit by bit: target's offset and scale, least and greatest values."""
+        """Encode for `decode` without rounding: target's offset and scale, minima, maxima."""
         target = self.target_offset, self.target_scale
         return np.array([*target, *self.feature_min, *self.feature_max], dtype="<f8").tobytes()
 
@@ -72,7 +74,7 @@ class SymbolScaler:
         """Read what `encode` wrote.
 
         Raises:
-            BundleError: it is anything else, or of another number of features.
+            BundleError: the bytes have another form or number of features.
         """
         if len(state) != 8 * (2 + 2 * n_features):
             fail(_FILE, f"a saved scaler must hold {n_features} features")
@@ -108,7 +110,7 @@ class ScalerSet:
                 fail(_FILE, f"{symbol} has not one range for each of {list(self.features)}")
 
     def to_json(self) -> str:
-        """The text of ``scaler.json``; numbers come back bit by bit."""
+        """The text of ``scaler.json``; numbers are not rounded."""
         symbols = {
             symbol: {
                 "feature_min": scaler.feature_min.tolist(),
@@ -126,7 +128,7 @@ class ScalerSet:
         """Read what `to_json` wrote.
 
         Raises:
-            BundleError: anything else, however slightly.
+            BundleError: the text has another form.
         """
         document = as_object(parse_object(text, _FILE), _FILE, ("features", "target", "symbols"))
         features = [
@@ -141,7 +143,7 @@ class ScalerSet:
         )
 
     def bind(self, symbols: Sequence[str], *, fit_unknown: bool = False) -> BoundScaler:
-        """Number the symbols by their place in ``symbols`` and scale them by number.
+        """Return the scalers numbered by the position in ``symbols``.
 
         Args:
             symbols: ccxt symbols.
@@ -167,7 +169,7 @@ class BoundScaler:
     """Scalers of numbered symbols in contiguous arrays.
 
     Attributes:
-        fitted: which of them may be used, ``[n]``.
+        fitted: whether each of them may be used, ``[n]``.
     """
 
     def __init__(self, scalers: Sequence[SymbolScaler]) -> None:
@@ -179,11 +181,11 @@ class BoundScaler:
         self._scale = np.array([scaler.target_scale for scaler in scalers], dtype=np.float64)
 
     def fit(self, idx: IntArray, rows: FloatArray, close: FloatArray, target: Target) -> None:
-        """Fit symbols to what has been seen of them, as training does it.
+        """Fit symbols to their recent rows in the same way as training.
 
         Args:
             idx: ``[k]`` their numbers.
-            rows: ``[k, rows, F]`` features; NaN where there is none yet.
+            rows: ``[k, rows, F]`` features; NaN where not yet defined.
             close: ``[k, rows]`` closes.
             target: what the network forecasts.
         """
@@ -191,15 +193,15 @@ class BoundScaler:
         self._factor[idx], self._summand[idx] = _line(self._low[idx], self._high[idx])
         if target == "close":
             self._offset[idx] = close.min(axis=1)
-            self._scale[idx] = np.maximum(np.ptp(close, axis=1), LEAST_RETURN * close[:, -1])
+            self._scale[idx] = np.maximum(np.ptp(close, axis=1), MIN_TARGET_SCALE * close[:, -1])
         else:
             self._offset[idx] = 0.0
             returns = np.diff(np.log(close), axis=1)
-            self._scale[idx] = np.maximum(returns.std(axis=1), LEAST_RETURN)
+            self._scale[idx] = np.maximum(returns.std(axis=1), MIN_TARGET_SCALE)
         self.fitted[idx] = True
 
     def adopt(self, idx: IntArray, other: BoundScaler, theirs: IntArray) -> None:
-        """Scale the symbols ``idx [k]`` as another one scales those that it calls ``theirs``."""
+        """Copy the scalers of the symbols ``theirs`` of another instance to ``idx [k]``."""
         for name in ("fitted", "_low", "_high", "_factor", "_summand", "_offset", "_scale"):
             getattr(self, name)[idx] = getattr(other, name)[theirs]
 
@@ -210,7 +212,7 @@ class BoundScaler:
 
     def scale(self, idx: IntArray, rows: FloatArray) -> NDArray[np.float32]:
         """Scale the rows ``[k, F]`` of the symbols ``idx [k]``; 0 … 1 inside the fitted range."""
-        # Beyond the range of float32 a value is infinite, and what is forecast from it no price.
+        # Values beyond float32 become infinite; their forecasts are not prices and are withheld.
         with np.errstate(over="ignore", invalid="ignore"):
             scaled = rows * self._factor.take(idx, axis=0)
             scaled += self._summand.take(idx, axis=0)
@@ -222,16 +224,16 @@ class BoundScaler:
             return raw * self._scale.take(idx) + self._offset.take(idx)
 
     def fitted_range(self, idx: IntArray, feature: int) -> tuple[FloatArray, FloatArray]:
-        """Least and greatest value of a feature in the rows that it was fitted on, ``[k]`` each."""
+        """Minimum and maximum of a feature in the rows that it was fitted on, ``[k]`` each."""
         return self._low[idx, feature], self._high[idx, feature]
 
     def out_of_range(self, idx: IntArray, rows: FloatArray) -> NDArray[np.bool_]:
-        """Which of the values ``[k, F]`` lie outside the fitted range."""
+        """Tell which of the values ``[k, F]`` lie outside the fitted range."""
         return (rows < self._low.take(idx, axis=0)) | (rows > self._high.take(idx, axis=0))
 
 
 def _line(low: FloatArray, high: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Factor and summand that take ``low … high`` to 0 … 1."""
+    """Factor and summand that map ``low … high`` to 0 … 1."""
     width = high - low
     factor = 1.0 / np.where(width < 10 * np.finfo(np.float64).eps, 1.0, width)
     return factor, -low * factor

@@ -1,9 +1,8 @@
 """Convert between symbol scalers and scikit-learn's `MinMaxScaler`, as pickle or JSON.
 
-A pickle is a program that names what it calls. The reference stores its scaler as one, so such
-files have to be read; here every name outside a short list is refused, the listed names stand for
-inert functions of this module, and what comes out is checked and copied, number by number, into a
-scaler of our own.
+The reference stores its scaler as a pickle, and a pickle can call any function that it names. Here
+every name outside a short list is refused, the listed names stand for harmless functions of this
+module, and the result is checked and copied into a new scaler.
 """
 
 from __future__ import annotations
@@ -20,25 +19,25 @@ from model.core.errors import BundleError
 from model.features.scaler import ScalerSet, SymbolScaler
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
     from sklearn.preprocessing import MinMaxScaler
 
 MAX_BYTES: Final = 1 << 20
-"""A scaler of a hundred features is under 10 kB; more is something else."""
+"""A scaler of a hundred features takes less than 10 kB."""
 
-_ONLY: Final = "symbol"
-"""The one key of a `scaler.json` that is not part of a bundle."""
+_SYMBOL_KEY: Final = "symbol"
+"""Key of the only scaler in a `scaler.json` outside a bundle."""
 
 
 def save_pickle(scaler: MinMaxScaler, path: Path) -> None:
-    """Write a fitted scaler as the reference does."""
+    """Write a fitted scaler as a pickle, like the reference."""
     path.write_bytes(pickle.dumps(scaler))
 
 
 def load_pickle(path: Path) -> MinMaxScaler:
-    """Read what `save_pickle` or the reference wrote.
+    """Read a scaler that `save_pickle` or the reference wrote.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -50,7 +49,7 @@ def load_pickle(path: Path) -> MinMaxScaler:
         if len(data) > MAX_BYTES:
             _refuse(f"it is larger than {MAX_BYTES} bytes")
         return _rebuild(_state_of_pickle(data))
-    # A hostile or cut-off file fails in whatever way its contents lead to.
+    # A hostile or truncated file can raise any error.
     except Exception as error:  # noqa: BLE001
         msg = f"{path} is not a pickled, fitted MinMaxScaler: {type(error).__name__}: {error}"
         raise BundleError(msg) from None
@@ -59,8 +58,7 @@ def load_pickle(path: Path) -> MinMaxScaler:
 def save_json(scaler: MinMaxScaler, path: Path) -> None:
     """Write a scaler with names and target in the form of a bundle's `scaler.json`."""
     ranges = symbol_scaler(scaler)
-    names = [str(name) for name in scaler.feature_names_in_]
-    scalers = ScalerSet(names, scaler.target_name_, {_ONLY: ranges})
+    scalers = ScalerSet(features_in(scaler) or (), scaler.target_name_, {_SYMBOL_KEY: ranges})
     path.write_text(scalers.to_json() + "\n", encoding="utf-8")
 
 
@@ -69,7 +67,7 @@ def load_json(path: Path) -> MinMaxScaler:
 
     Raises:
         FileNotFoundError: there is no such file.
-        BundleError: it is anything else.
+        BundleError: the file has another form.
     """
     with path.open("rb") as file:
         data = file.read(MAX_BYTES + 1)
@@ -84,24 +82,49 @@ def load_json(path: Path) -> MinMaxScaler:
 
 
 def scaler_of(scalers: ScalerSet) -> MinMaxScaler:
-    """The scaler of the one symbol of a set, with its names and its target."""
+    """Build the scaler of the only symbol of a set, with names and target."""
     (ranges,) = scalers.by_symbol.values()
     scaler = new_scaler(ranges.feature_min, ranges.feature_max)
-    scaler.feature_names_in_ = np.array(scalers.features, dtype=object)
-    scaler.target_name_ = scalers.target
-    scaler.target_offset_, scaler.target_scale_ = ranges.target_offset, ranges.target_scale
+    describe(scaler, scalers.features, scalers.target, (ranges.target_offset, ranges.target_scale))
     return scaler
 
 
+def describe(
+    scaler: MinMaxScaler, features: Sequence[str], target: str, scaling: tuple[float, float]
+) -> None:
+    """Set the attributes that a scaler has beyond scikit-learn's: names and the target's scaling.
+
+    Args:
+        scaler: a fitted one.
+        features: names in the order of its columns.
+        target: what the network forecasts.
+        scaling: offset and scale of the target.
+    """
+    scaler.feature_names_in_ = np.array(features, dtype=object)
+    scaler.target_name_ = target
+    scaler.target_offset_, scaler.target_scale_ = map(float, scaling)
+
+
+def has_target(scaler: MinMaxScaler) -> bool:
+    """Tell whether `describe` was called; the reference's own scalers have no target."""
+    return hasattr(scaler, "target_name_")
+
+
+def features_in(scaler: MinMaxScaler) -> tuple[str, ...] | None:
+    """Names of the features of a scaler; None if it has none."""
+    names = getattr(scaler, "feature_names_in_", None)
+    return None if names is None else tuple(map(str, names))
+
+
 def symbol_scaler(scaler: MinMaxScaler) -> SymbolScaler:
-    """The numbers that serving needs of a scaler that carries its target."""
+    """Extract the ranges that serving needs from a scaler with a target."""
     return SymbolScaler(
         scaler.data_min_, scaler.data_max_, scaler.target_offset_, scaler.target_scale_
     )
 
 
 def new_scaler(low: NDArray[np.float64], high: NDArray[np.float64]) -> MinMaxScaler:
-    """A scaler fitted to the ranges ``low … high``."""
+    """Build a scaler fitted to the ranges ``low … high``."""
     from sklearn.preprocessing import MinMaxScaler
 
     return MinMaxScaler().fit(np.stack([low, high]))
@@ -112,7 +135,7 @@ def _refuse(why: str) -> NoReturn:
 
 
 class _State:
-    """Stands in for `MinMaxScaler` while unpickling: keeps attributes and can do nothing."""
+    """Replaces `MinMaxScaler` while unpickling: keeps the attributes and has no methods."""
 
     values: Mapping[str, Any] = {}
 
@@ -122,7 +145,7 @@ class _State:
 
 
 class _ArrayType:
-    """Stands in for the type `numpy.ndarray`, which could otherwise be called for any size."""
+    """Replaces the type `numpy.ndarray`, which could be called with any size."""
 
 
 def _reconstruct(*_: object) -> np.ndarray[Any, Any]:
@@ -150,7 +173,7 @@ _ALLOWED: Final[dict[tuple[str, str], Callable[..., Any]]] = {
     ("numpy._core.numeric", "_frombuffer"): _frombuffer,
     ("numpy.core.numeric", "_frombuffer"): _frombuffer,
 }
-"""All that pickles of protocol 3 to 5 of a fitted scaler name, in numpy 1 and 2."""
+"""All names in pickles (protocol 3 to 5) of a fitted scaler, with numpy 1 and 2."""
 
 
 class _ScalerUnpickler(pickle.Unpickler):
@@ -161,7 +184,7 @@ class _ScalerUnpickler(pickle.Unpickler):
 
 
 def _refuse_bombs(data: bytes) -> None:
-    """Refuse to number a thing by more than there can be: room would be made for all before it."""
+    """Refuse memo numbers above the file size: the unpickler would allocate a table for them."""
     for opcode, argument, _ in pickletools.genops(data):
         if opcode.name.endswith("PUT") and not 0 <= int(argument or 0) < len(data):
             _refuse(f"it has no {argument} parts")
@@ -176,10 +199,10 @@ def _state_of_pickle(data: bytes) -> Mapping[str, Any]:
 
 
 def _array(state: Mapping[str, Any], name: str) -> np.ndarray[Any, Any]:
-    """An array of the state; lists within lists would grow without bound when they are copied."""
+    """Return an array of the state; nested lists could grow without bound when copied."""
     found: object = state[name]
     if not isinstance(found, np.ndarray):
-        _refuse(f"{name} is no array")
+        _refuse(f"{name} is not an array")
     return found
 
 
@@ -193,17 +216,16 @@ def _rebuild(state: Mapping[str, Any]) -> MinMaxScaler:
         _refuse("it scales to another range than 0 … 1, or clips")
     scaler = new_scaler(low, high)
     if "feature_names_in_" in state:
-        names = _array(state, "feature_names_in_").astype(object)
+        scaler.feature_names_in_ = names = _array(state, "feature_names_in_").astype(object)
         if not all(isinstance(name, str) for name in names.flat):
             _refuse("its features are named by something else than text")
         if names.shape != low.shape:
             _refuse("it names another number of features")
-        scaler.feature_names_in_ = names
     if "target_name_" in state:
-        if not isinstance(state["target_name_"], str):
+        target = state["target_name_"]
+        if not isinstance(target, str):
             _refuse("its target is named by something else than text")
-        scaler.target_name_ = state["target_name_"]
-        scaler.target_offset_ = float(state["target_offset_"])
-        scaler.target_scale_ = float(state["target_scale_"])
+        scaling = float(state["target_offset_"]), float(state["target_scale_"])
+        describe(scaler, scaler.feature_names_in_, target, scaling)
         symbol_scaler(scaler)
     return scaler

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 
 class Windows:
-    """To be read like an array ``[n, lookback, features]``, of a ``lookback``-th of its size.
+    """Array-like ``[n, lookback, features]`` that stores only the rows.
 
-    Neighbouring windows share all rows but one. Written out, a month of minutes of 200 symbols
+    Neighbouring windows share all rows but one. As an array, a month of minutes of 200 symbols
     takes 12 GB; its rows take 0.2 GB.
 
     Args:
@@ -27,31 +27,31 @@ class Windows:
 
     def __init__(self, rows: NDArray[np.float32], starts: NDArray[np.int64], lookback: int) -> None:
         self._starts = starts
-        # A view of [rows - lookback + 1, features, lookback] that owns nothing.
+        # A view [rows - lookback + 1, features, lookback] without memory of its own.
         self._every = np.lib.stride_tricks.sliding_window_view(rows, lookback, axis=0)
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Windows, rows of each, features."""
+        """Windows, rows per window, features."""
         _, features, lookback = self._every.shape
         return len(self._starts), lookback, features
 
     def __len__(self) -> int:
-        """How many windows there are."""
+        """Number of windows."""
         return len(self._starts)
 
     def __getitem__(self, chosen: slice | NDArray[Any]) -> NDArray[np.float32]:
-        """The chosen windows, written out."""
+        """Copy the chosen windows into an array."""
         return np.ascontiguousarray(self._every[self._starts[chosen]].transpose(0, 2, 1))
 
 
 class Batches:
-    """Samples in batches, each epoch in an order of its own.
+    """Samples in batches, in a new order for each epoch.
 
     Args:
         x: ``[n, timesteps, features]``.
-        y: targets ``[n]``; None for a forecast.
-        size: samples of a batch; the last one holds what is left.
+        y: targets ``[n]``; None for forecasts.
+        size: samples of a batch; the last one may be smaller.
     """
 
     def __init__(self, x: NDArray[Any] | Windows, y: NDArray[Any] | None, size: int) -> None:
@@ -60,12 +60,12 @@ class Batches:
         self._size = size
 
     def shuffle(self, seed: int | None, epoch: int) -> None:
-        """Take the order of an epoch, which depends on nothing but these two."""
+        """Set the order of an epoch, which depends only on seed and number."""
         random = np.random.default_rng(None if seed is None else (seed, epoch))
         self._order = random.permutation(len(self._order))
 
     def __len__(self) -> int:
-        """Batches of an epoch."""
+        """Number of batches of an epoch."""
         return math.ceil(len(self._order) / self._size)
 
     def __getitem__(self, index: int) -> tuple[NDArray[Any], ...]:

@@ -48,11 +48,11 @@ _MEAN_FEATURES: Final = MACD_FEATURES | {"rsi_14", "ema_10"}
 
 
 class _Step(NamedTuple):
-    """One candle of k symbols: what came in, what came out, and what `commit` would keep."""
+    """One candle of k symbols: input, and the state that `commit` would store."""
 
     idx: IntArray
     row: IntArray
-    ripe: bool
+    settled: bool  # every feature of every symbol is past its first row
     candles: FloatArray
     before: FloatArray
     means: FloatArray
@@ -103,7 +103,7 @@ class FeatureBank:
         self._averages = {
             name: Ring(period, n_symbols) for name, period in SMA_PERIODS.items() if name in names
         }
-        self._ripe_row = max(self._means.last_row, self._signal.last_row, *first.values())
+        self._settled_row = max(self._means.last_row, self._signal.last_row, *first.values())
         wanted = set(names)
         self._with_signal = not wanted.isdisjoint({"macd_signal", "macd_diff"})
         self._groups = [group for group, gives in self._all_groups() if wanted & gives]
@@ -118,7 +118,7 @@ class FeatureBank:
         )
 
     def prime(self, idx: IntArray, ohlcv: FloatArray) -> FloatArray:
-        """Forget what is known of some symbols and run their history.
+        """Reset some symbols and run their history.
 
         Args:
             idx: ``[k]`` symbol numbers.
@@ -130,7 +130,7 @@ class FeatureBank:
         return np.stack(list(self.priming(idx, ohlcv)), axis=1)
 
     def priming(self, idx: IntArray, ohlcv: FloatArray) -> Iterator[FloatArray]:
-        """Do as `prime` does, a row whenever the next one is asked for: ``[k, F]`` features."""
+        """Run `prime` step by step; yields the features ``[k, F]`` of one row at a time."""
         self._rows[idx] = 0
         self._previous[:, idx] = np.nan
         self._means.state[idx] = 0.0
@@ -139,7 +139,7 @@ class FeatureBank:
             yield self.commit(idx, ohlcv[:, row])
 
     def commit(self, idx: IntArray, ohlcv: FloatArray) -> FloatArray:
-        """Take one closed candle of each of k symbols, ``[k, 5]``.
+        """Add one closed candle of each of k symbols, ``[k, 5]``.
 
         Returns:
             ``[k, F]`` features.
@@ -158,13 +158,13 @@ class FeatureBank:
         return features
 
     def peek(self, idx: IntArray, ohlcv: FloatArray) -> FloatArray:
-        """The features `commit` would return, leaving no trace: for a candle that is forming."""
+        """Return what `commit` would, without storing it: for a candle that is still forming."""
         return self._features(self._advance(idx, ohlcv))
 
     def _advance(self, idx: IntArray, ohlcv: FloatArray) -> _Step:
         row = self._rows.take(idx)
-        ripe = bool((row >= self._ripe_row).all())
-        # One contiguous line per column: numpy may round strided and contiguous input differently.
+        settled = bool((row >= self._settled_row).all())
+        # Contiguous columns: numpy may round strided and contiguous input differently.
         candles = np.ascontiguousarray(ohlcv.T, dtype=np.float64)
         before = self._previous.take(idx, axis=1)
         move = candles[3] - before[0]
@@ -172,22 +172,22 @@ class FeatureBank:
         np.maximum(move, 0.0, out=values[:, 0])
         np.maximum(-move, 0.0, out=values[:, 1])
         values[:, 2:] = candles[3][:, None]
-        if not ripe:
+        if not settled:
             # The first candle has no move: its NaN times a weight of 0 must not reach the state.
             values[row == 0, :2] = 0.0
-        young = None if ripe else row
-        means = self._means.advance(idx, young, values)
+        seeding_row = None if settled else row
+        means = self._means.advance(idx, seeding_row, values)
         signal = None
         if self._with_signal:
-            signal = self._signal.advance(idx, young, means[:, 2:3] - means[:, 3:4])
-        return _Step(idx, row, ripe, candles, before, means, signal)
+            signal = self._signal.advance(idx, seeding_row, means[:, 2:3] - means[:, 3:4])
+        return _Step(idx, row, settled, candles, before, means, signal)
 
     def _features(self, step: _Step) -> FloatArray:
         columns: Columns = {}
         for group in self._groups:
             columns |= group(step)
         features = np.array([columns[name]() for name in self.names]).T
-        if not step.ripe:
+        if not step.settled:
             features[step.row[:, None] < self._first] = np.nan
         return features
 
@@ -255,5 +255,5 @@ class FeatureBank:
 
 
 def _ratio(above: FloatArray, below: FloatArray, zero: float | FloatArray) -> FloatArray:
-    """``above / below``, and 0 where ``below`` is under ``zero``."""
+    """``above / below``, and 0 where ``below`` is less than ``zero``."""
     return np.divide(above, below, out=np.zeros(len(above)), where=~(below < zero))

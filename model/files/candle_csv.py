@@ -95,7 +95,7 @@ def symbol_in(path: Path, symbols: Sequence[str]) -> str:
         other = f", and holds no symbol of trading.symbols ({known})" if known else ""
         msg = f"{path}: {_name_problem(path)}{other}"
     elif not longest and (pair := _other_pair(path.name, best[0])):
-        msg = f"{path}: the name says {pair}, but trading.symbols says {known}"
+        msg = f"{path}: the name contains {pair}, but trading.symbols is {known}"
     else:
         return best[0]
     msg += f"; rename the file as {PATTERN}, e.g. BTC-USDT_1m_20260801_to_20261030.csv"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from model.core.errors import CandlecastError
-from model.core.grid import learnt
+from model.core.grid import find_grid
 from model.files.csv_reader import STRICT, FileRules, Finding, Rows, read_rows
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def ordered_rows(path: Path, rules: FileRules = STRICT, base: str | None = None)
     Args:
         path: the file.
         rules: how unusable rows are handled.
-        base: base currency, to tell its volume from the quote currency's.
+        base: base currency, to distinguish its volume from the quote currency's.
 
     Raises:
         CandlecastError: not a file of candles, or too many rows cannot be used.
@@ -83,7 +83,7 @@ def rows_on_grid(
             without a row.
     """
     rows = ordered_rows(path, rules, None if symbol is None else symbol.partition("/")[0])
-    timeframe = learnt(timeframe, rows.open_ms, _MINUTE_MS) or timeframe
+    timeframe = find_grid(timeframe, rows.open_ms, _MINUTE_MS) or timeframe
     on_grid = (rows.open_ms - timeframe.origin_ms) % timeframe.ms == 0
     _refuse_other_timeframe(path, rows, on_grid, timeframe, rules.max_filled)
     off = [_off_grid(rows, int(row), timeframe) for row in np.flatnonzero(~on_grid)]
@@ -98,8 +98,8 @@ def rows_on_grid(
     if share > rules.max_filled:
         msg = f"{line}; model.max_filled allows {100 * rules.max_filled:g} %"
         raise CandlecastError(msg)
-    if rules.say is not None:
-        rules.say(line)
+    if rules.report is not None:
+        rules.report(line)
     return rows
 
 
@@ -128,25 +128,25 @@ def _select(rows: Rows, kept: NDArray[np.intp]) -> Rows:
 def _report_findings(path: Path, rows: Rows, rules: FileRules) -> None:
     total = len(rows.open_ms) + len(rows.rejected)
     for note in rows.notes:
-        if rules.say is None:
+        if rules.report is None:
             msg = f"{path}: {note}"
             raise CandlecastError(msg)
-        rules.say(f"{path}: {note}; read as that")
+        rules.report(f"{path}: {note}; read as that")
     _report(path, rows.rejected, "left out", total, rules)
-    _report(path, rows.repaired, "put right", total, rules)
+    _report(path, rows.repaired, "corrected", total, rules)
 
 
 def _report(path: Path, findings: list[Finding], what: str, total: int, rules: FileRules) -> None:
     if not findings:
         return
-    if rules.say is None:
+    if rules.report is None:
         msg = f"{path}: {findings[0]}"
         raise CandlecastError(msg)
     many = f"{len(findings):,} of {total:,} rows"
     if len(findings) > rules.max_filled * total:
         msg = f"{path}: {many} cannot be used as they are, the first: {findings[0]}"
         raise CandlecastError(msg)
-    rules.say(f"{path}: {many} are {what}, the first: {findings[0]}")
+    rules.report(f"{path}: {many} are {what}, the first: {findings[0]}")
 
 
 def _refuse_other_timeframe(

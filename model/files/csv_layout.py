@@ -72,7 +72,7 @@ def find_layout(lines: Sequence[str], base: str | None = None) -> Layout:
 
     Args:
         lines: the file's first lines; titles may stand before header and candles.
-        base: base currency, to tell its volume from the quote currency's.
+        base: base currency, to distinguish its volume from the quote currency's.
 
     Raises:
         ValueError: in one sentence, what is missing or ambiguous.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
-from model.core.candle import LEAST_PRICE, MOST_PRICE, MOST_VOLUME, repair_ohlcv
+from model.core.candle import MAX_PRICE, MAX_VOLUME, MIN_PRICE, repair_ohlcv
 from model.core.errors import BadCandle, CandlecastError
 from model.files.csv_layout import COLUMNS, Layout, find_layout
 from model.files.csv_values import (
@@ -47,11 +47,11 @@ class FileRules(NamedTuple):
 
     Attributes:
         max_filled: largest share of rows that may be left out, and of periods that may be filled.
-        say: called with each finding as one sentence; None: a finding is an error.
+        report: called with each finding as one sentence; None: a finding is an error.
     """
 
     max_filled: float = 0.05
-    say: Callable[[str], None] | None = None
+    report: Callable[[str], None] | None = None
 
 
 STRICT: Final = FileRules()
@@ -100,7 +100,7 @@ def read_rows(path: Path, base: str | None = None) -> Rows:
 
     Args:
         path: the file, which may be compressed.
-        base: base currency, to tell its volume from the quote currency's.
+        base: base currency, to distinguish its volume from the quote currency's.
 
     Raises:
         CandlecastError: it cannot be read, or holds no table of candles.
@@ -265,8 +265,8 @@ class _Reader:
         opened, high, low, close, volume = ohlcv.T
         top, bottom = np.maximum(opened, close), np.minimum(opened, close)
         # Comparisons with NaN are False, so rows with a missing value are examined below.
-        kept = (low >= LEAST_PRICE) & (low <= bottom) & (top <= high) & (high <= MOST_PRICE)
-        kept &= (volume >= 0.0) & (volume <= MOST_VOLUME)
+        kept = (low >= MIN_PRICE) & (low <= bottom) & (top <= high) & (high <= MAX_PRICE)
+        kept &= (volume >= 0.0) & (volume <= MAX_VOLUME)
         repaired = []
         for row in np.flatnonzero(~kept):
             column, rule = _broken_rule(ohlcv[row].tolist())
@@ -301,7 +301,7 @@ def _broken_rule(values: Sequence[float]) -> tuple[int, str]:
     for at, value in enumerate(values[:4]):
         if np.isnan(value):
             return at, "the value is missing"
-        if not LEAST_PRICE <= value <= MOST_PRICE:
+        if not MIN_PRICE <= value <= MAX_PRICE:
             return at, f"{value:g} is no price"
     if high < max(opened, close, low):
         return 1, f"the high {high:g} is below {max(opened, close, low):g}"

@@ -11,22 +11,22 @@ from typing import Final
 from model.core.errors import HistoryError
 
 APPLICATION_ID: Final = 0x63636173
-"""``ccas`` in the header says whose database it is."""
+"""``ccas`` in the header marks a database of candlecast."""
 
 SCHEMA: Final = 3
 
 _MAGIC: Final = b"SQLite format 3\0"
 _APPLICATION_ID_AT: Final = slice(68, 72)
-_WHOLE_CHECK_BYTES: Final = 64 * 2**20
+_FULL_CHECK_MAX_BYTES: Final = 64 * 2**20
 """Files up to this size are checked page by page on opening, larger ones at their ends only."""
 
-_WAL_BYTES: Final = 16 * 2**20
-_BUSY_S: Final = 5.0
+_MAX_WAL_BYTES: Final = 16 * 2**20
+_LOCK_TIMEOUT_S: Final = 5.0
 
-_LEARNT: Final = (
+_STATE_TABLES: Final = (
     """CREATE TABLE calibration (
         market INTEGER NOT NULL, model INTEGER NOT NULL, symbol INTEGER NOT NULL,
-        day INTEGER NOT NULL, -- of saved_s; each has the last state of its own
+        day INTEGER NOT NULL, -- of saved_s; only the last state of a day is kept
         saved_s INTEGER NOT NULL, state BLOB NOT NULL,
         PRIMARY KEY (market, model, symbol, day)) WITHOUT ROWID""",
     "CREATE INDEX calibration_day ON calibration (day)",
@@ -38,16 +38,16 @@ _LEARNT: Final = (
         id INTEGER PRIMARY KEY, level REAL NOT NULL, gamma REAL NOT NULL, min_n INTEGER NOT NULL,
         threshold REAL, multiple REAL NOT NULL)""",
 )
-_BASIS: Final = (
+_BASIS_COLUMNS: Final = (
     "learnt INTEGER",
     "rules INTEGER",
     "threshold REAL",
-    # Parts per billion: an integer of four bytes at most, of none where it is 0.
+    # Parts per billion: an integer of at most four bytes; 0 takes none.
     "short_ppb INTEGER",
     "long_ppb INTEGER",
     "outside_ppb INTEGER",
 )
-"""Columns of a forecast that were not there from the beginning."""
+"""Columns of a forecast that schema 3 added."""
 
 _MIGRATIONS: Final = {
     1: (
@@ -58,17 +58,17 @@ _MIGRATIONS: Final = {
     ),
     2: (
         "ALTER TABLE calibration RENAME TO calibration_2",
-        *_LEARNT,
+        *_STATE_TABLES,
         """INSERT INTO calibration
             SELECT market, model, symbol, saved_s / 86400, saved_s, state FROM calibration_2""",
         "DROP TABLE calibration_2",
-        *(f"ALTER TABLE forecast ADD COLUMN {column}" for column in _BASIS),
+        *(f"ALTER TABLE forecast ADD COLUMN {column}" for column in _BASIS_COLUMNS),
     ),
 }
-"""What makes the next schema of one; every row that is there stays."""
+"""Statements that migrate each schema to the next; every row stays."""
 
 _TABLES: Final = (
-    *_LEARNT,
+    *_STATE_TABLES,
     """CREATE TABLE market (
         id INTEGER PRIMARY KEY, exchange TEXT NOT NULL, timeframe TEXT NOT NULL,
         UNIQUE (exchange, timeframe))""",
@@ -77,20 +77,20 @@ _TABLES: Final = (
         id INTEGER PRIMARY KEY, version TEXT NOT NULL, sha256 TEXT NOT NULL UNIQUE)""",
     """CREATE TABLE candle (
         market INTEGER NOT NULL, open_s INTEGER NOT NULL, symbol INTEGER NOT NULL,
-        delay_ms INTEGER NOT NULL, -- received after the close; each revision has its own
+        delay_ms INTEGER NOT NULL, -- from close to receipt; each revision has its own
         open REAL NOT NULL, high REAL NOT NULL, low REAL NOT NULL, close REAL NOT NULL,
         volume REAL NOT NULL, final_by INTEGER NOT NULL, filled INTEGER NOT NULL,
         PRIMARY KEY (market, open_s, symbol, delay_ms)) WITHOUT ROWID""",
     f"""CREATE TABLE forecast (
         market INTEGER NOT NULL, close_s INTEGER NOT NULL, symbol INTEGER NOT NULL,
-        delay_ms INTEGER NOT NULL, -- published after the close
+        delay_ms INTEGER NOT NULL, -- from close to publication
         last_close REAL NOT NULL, predicted_close REAL NOT NULL, lower REAL, upper REAL,
-        model INTEGER NOT NULL, late INTEGER NOT NULL, {", ".join(_BASIS)},
+        model INTEGER NOT NULL, late INTEGER NOT NULL, {", ".join(_BASIS_COLUMNS)},
         PRIMARY KEY (market, close_s, symbol)) WITHOUT ROWID""",
 )
 
 _ENDS: Final = tuple(
-    f"SELECT * FROM {table} ORDER BY market {order}, {column} {order} LIMIT 1"  # noqa: S608 - the names stand below
+    f"SELECT * FROM {table} ORDER BY market {order}, {column} {order} LIMIT 1"  # noqa: S608 - the names are constants
     for table, column in (("candle", "open_s"), ("forecast", "close_s"))
     for order in ("ASC", "DESC")
 )
@@ -100,13 +100,13 @@ def open_database(path: Path) -> sqlite3.Connection:
     """Open the file, or create it where there is none (its folder must exist).
 
     Raises:
-        HistoryError: it is not candlecast's, of another schema, or damaged. It is left as it is.
+        HistoryError: the file is not candlecast's, of another schema or damaged. It is not changed.
     """
     _refuse_foreign(path)
     with errors(path):
-        # Opened at the start by one thread, then used by another: one at a time.
+        # Opened by one thread at the start, then used by another; never by two at a time.
         database = sqlite3.connect(
-            path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
+            path, timeout=_LOCK_TIMEOUT_S, isolation_level=None, check_same_thread=False
         )
         try:
             _prepare(database, path)
@@ -117,7 +117,7 @@ def open_database(path: Path) -> sqlite3.Connection:
 
 
 def _refuse_foreign(path: Path) -> None:
-    """Look at the header before SQLite does, which would write to whatever it opens."""
+    """Check the header before SQLite opens the file, since SQLite would write to it."""
     try:
         with path.open("rb") as file:
             header = file.read(100)
@@ -148,13 +148,13 @@ def _prepare(database: sqlite3.Connection, path: Path) -> None:
         raise HistoryError(msg)
     database.execute("PRAGMA journal_mode = WAL")
     database.execute("PRAGMA synchronous = NORMAL")
-    database.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES}")
+    database.execute(f"PRAGMA journal_size_limit = {_MAX_WAL_BYTES}")
     _check(database, path)
 
 
 def _create(database: sqlite3.Connection) -> None:
-    # In one transaction of the old journal, before WAL: a kill leaves all of it or an empty file,
-    # and the header is in the main file, where the next start looks for it.
+    # In one transaction before WAL is enabled: a kill leaves all tables or an empty file, and the
+    # header is in the main file, where the next start checks it.
     database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     database.execute(f"PRAGMA user_version = {SCHEMA}")
     for table in _TABLES:
@@ -171,7 +171,7 @@ def _migrate(database: sqlite3.Connection) -> None:
 
 
 def _check(database: sqlite3.Connection, path: Path) -> None:
-    if path.stat().st_size <= _WHOLE_CHECK_BYTES:
+    if path.stat().st_size <= _FULL_CHECK_MAX_BYTES:
         (verdict,) = database.execute("PRAGMA quick_check(1)").fetchone()
         if verdict != "ok":
             raise sqlite3.DatabaseError(verdict.splitlines()[-1])
@@ -180,14 +180,14 @@ def _check(database: sqlite3.Connection, path: Path) -> None:
 
 
 def one(database: sqlite3.Connection, statement: str, *values: object) -> int | None:
-    """The one number that a statement asks for; None if it finds no row."""
+    """Run a statement that returns one number; None if it finds no row."""
     row: tuple[int | None] | None = database.execute(statement, values).fetchone()
     return None if row is None else row[0]
 
 
 @contextmanager
 def transaction(database: sqlite3.Connection, path: Path) -> Iterator[None]:
-    """All of the block's changes or none.
+    """Apply all changes of the block or none.
 
     Raises:
         HistoryError: the file cannot be written now; nothing was changed.
@@ -198,7 +198,7 @@ def transaction(database: sqlite3.Connection, path: Path) -> Iterator[None]:
             yield
             database.execute("COMMIT")
         except BaseException:
-            # A full disk has rolled back already.
+            # On a full disk SQLite has rolled back already.
             if database.in_transaction:
                 database.execute("ROLLBACK")
             raise
@@ -206,13 +206,13 @@ def transaction(database: sqlite3.Connection, path: Path) -> Iterator[None]:
 
 @contextmanager
 def errors(path: Path) -> Iterator[None]:
-    """Turn what SQLite raises into one line that names the file."""
+    """Convert SQLite's errors to a `HistoryError` of one line that names the file."""
     try:
         yield
     except sqlite3.OperationalError as error:
         msg = f"history {path} cannot be used now: {error}"
         raise HistoryError(msg) from error
-    # What SQLite quotes of a damaged file need not be text.
+    # SQLite may quote bytes of a damaged file that are not text.
     except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
         msg = (
             f"history {path} is damaged ({error}); it was left as it is: "

@@ -15,40 +15,40 @@ ModelKey = tuple[str, str]
 
 
 class IdTable:
-    """The names of one database; all that gives out ids belongs into a transaction."""
+    """The ids of one database; call methods that may insert within a transaction."""
 
     def __init__(self, database: sqlite3.Connection) -> None:
         self._db = database
 
     def find_market(self, market: MarketKey) -> int | None:
-        """The id of a market; None if nothing of it was ever written."""
+        """Look up a market; None if it has no id yet."""
         statement = "SELECT id FROM market WHERE exchange = ? AND timeframe = ?"
         return one(self._db, statement, market.exchange, market.timeframe.text)
 
     def find_model(self, sha256: str) -> int | None:
-        """The id of a model; None if nothing of it was ever written."""
+        """Look up a model; None if it has no id yet."""
         return one(self._db, "SELECT id FROM model WHERE sha256 = ?", sha256)
 
     def find_symbol(self, symbol: str) -> int | None:
-        """The id of a symbol; None if nothing of it was ever written."""
+        """Look up a symbol; None if it has no id yet."""
         return one(self._db, "SELECT id FROM symbol WHERE name = ?", symbol)
 
-    def market(self, market: MarketKey) -> int:
-        """The id of a market, now if not before."""
+    def market_id(self, market: MarketKey) -> int:
+        """Look up a market, or insert it."""
         return self.find_market(market) or self._insert(
             "INSERT INTO market (exchange, timeframe) VALUES (?, ?)",
             market.exchange,
             market.timeframe.text,
         )
 
-    def model(self, model: ModelKey) -> int:
-        """The id of a model, now if not before."""
+    def model_id(self, model: ModelKey) -> int:
+        """Look up a model, or insert it."""
         return self.find_model(model[1]) or self._insert(
             "INSERT INTO model (version, sha256) VALUES (?, ?)", *model
         )
 
-    def rules(self, rules: Rules) -> int:
-        """The id of what was asked of intervals and probabilities, now if not before."""
+    def rules_id(self, rules: Rules) -> int:
+        """Look up the rules of intervals and probabilities, or insert them."""
         values = astuple(rules)
         return one(
             self._db,
@@ -61,11 +61,10 @@ class IdTable:
             *values,
         )
 
-    def symbols(self) -> Callable[[str], int]:
-        """Look up or give out ids of symbols, within one transaction.
+    def symbol_ids(self) -> Callable[[str], int]:
+        """Return a function that looks up or inserts symbols, for one transaction only.
 
-        They are not remembered longer: after a transaction that was rolled back, rows would point
-        at names that were never written.
+        A cache that lives longer could hold ids of a transaction that was rolled back.
         """
         known: dict[str, int] = dict(self._db.execute("SELECT name, id FROM symbol"))
 

@@ -10,7 +10,7 @@ from model.core.candle import Candle, FinalBy, Ohlcv, is_possible
 from model.forecasts.forecast import Forecast
 
 _FINAL_BY: Final[tuple[FinalBy, ...]] = ("exchange_flag", "successor", "rest")
-"""The column holds the place in this tuple: SQLite needs no byte for the most frequent, 0."""
+"""The column holds the position in this tuple; SQLite stores 0, the most frequent, in no byte."""
 
 _FILLED: Final = 1
 _REPAIRED: Final = 2
@@ -20,7 +20,7 @@ _BILLION: Final = 1_000_000_000
 
 
 def candle_row(market: int, symbol: int, candle: Candle) -> tuple[object, ...]:
-    """A closed candle as a row of ``candle``.
+    """Encode a closed candle as a row of the table ``candle``.
 
     Raises:
         ValueError: it is still forming.
@@ -40,10 +40,10 @@ def candle_row(market: int, symbol: int, candle: Candle) -> tuple[object, ...]:
 
 
 def candle_of(symbol: str, step_ms: int, row: tuple[Any, ...]) -> Candle:
-    """A row `open_s, delay_ms, open … volume, final_by, filled` as a candle.
+    """Decode a row `open_s, delay_ms, open … volume, final_by, filled`.
 
     Raises:
-        sqlite3.DatabaseError: nobody wrote it like this.
+        sqlite3.DatabaseError: the row is damaged.
     """
     open_s, delay_ms, *ohlcv, final_by, flags = row
     if not 0 <= final_by < len(_FINAL_BY):
@@ -65,7 +65,7 @@ def candle_of(symbol: str, step_ms: int, row: tuple[Any, ...]) -> Candle:
 
 
 def newest_ranked(revisions: Iterable[Candle]) -> list[Candle]:
-    """Of each candle the revision that counts: the newest of the highest rank, if it can be true.
+    """Return the valid revision of each candle: the newest possible one of the highest rank.
 
     Args:
         revisions: of one symbol, ascending by opening time, then by receipt.
@@ -81,8 +81,8 @@ def newest_ranked(revisions: Iterable[Candle]) -> list[Candle]:
 def forecast_row(
     market: int, model: int, rules: int, symbol: int, forecast: Forecast
 ) -> tuple[object, ...]:
-    """A published forecast as a row of ``forecast``."""
-    interval, chances = forecast.interval, forecast.probabilities
+    """Encode a published forecast as a row of the table ``forecast``."""
+    interval, probabilities = forecast.interval, forecast.probabilities
     return (
         market,
         forecast.candle_close_ms // 1000,
@@ -96,13 +96,13 @@ def forecast_row(
         forecast.late,
         forecast.basis.learnt,
         rules,
-        None if chances is None else chances.threshold,
-        None if chances is None else round(chances.short * _BILLION),
-        None if chances is None else round(chances.long * _BILLION),
+        None if probabilities is None else probabilities.threshold,
+        None if probabilities is None else round(probabilities.short * _BILLION),
+        None if probabilities is None else round(probabilities.long * _BILLION),
         round(forecast.window.out_of_range * _BILLION),
     )
 
 
 def share_of(ppb: int | None) -> float | None:
-    """Parts per billion as a share."""
+    """Convert parts per billion to a share."""
     return None if ppb is None else ppb / _BILLION

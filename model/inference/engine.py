@@ -1,7 +1,7 @@
 """Run the network in two parts: older rows ahead of time, the newest row when a candle closes.
 
-`prepare` runs a symbol's older rows to the states of all layers and keeps them under a stamp;
-`step` adds the newest row. `full` does both at once and keeps nothing.
+`Engine.prepare` runs a symbol's older rows to the states of all layers and keeps them with a stamp;
+`Engine.step` adds the newest row. `Engine.full` runs a whole window and keeps nothing.
 """
 
 from __future__ import annotations
@@ -31,29 +31,31 @@ __all__ = [
 IntArray = NDArray[np.int64]
 
 PREFIX_BATCH: Final = 16
-"""Windows in one run of the prefix on a CPU: what a larger batch saves, its cache misses cost."""
+"""Windows in one run of the prefix on a CPU: larger batches gain nothing, they miss the cache."""
 
-_LARGEST_STATE: Final = 1 << 17
+_MAX_STATE_SIZE: Final = 1 << 17
 _REPEATS: Final = 21
-_NEVER: Final = np.iinfo(np.int64).min
+"""Timed steps per device."""
+
+_NO_STAMP: Final = np.iinfo(np.int64).min
 
 
 class Engine:
     """The network of one bundle, with the prepared states of numbered symbols.
 
     Threads: `prepare` and `full` may run in a worker thread while `prepared`, `step` and `full` run
-    in another. States and stamps of a `prepare` appear together, under a lock that is held for the
-    copy alone, so no state is ever half of one preparation and half of another. Between asking
-    `prepared` and calling `step`, the caller hands out no newer preparation of the same symbols.
+    in another. A lock makes states and stamps of one `prepare` visible together; it is held for the
+    copy only. Between `prepared` and `step` the caller must not start a newer preparation of the
+    same symbols.
 
     Args:
-        pair: the two graphs, see `model.onnx_export`.
+        pair: the two graphs, see `model.inference.onnx_export`.
         n_symbols: symbols are numbered 0 … n_symbols - 1; ``idx`` must not name one twice.
         lookback: rows of a window (T), at least 1.
         n_features: values of a row (F).
         device: see `choose_device`.
         threads: threads of one run on the CPU.
-        max_batch: most symbols of one run, a power of two; more are run in several.
+        max_batch: symbols of one run at most, a power of two; more take several runs.
 
     Raises:
         BundleError: graphs that are broken or of another shape.
@@ -81,37 +83,37 @@ class Engine:
         self.n_features: Final = n_features
         self.prefix_batch: Final = min(max_batch, PREFIX_BATCH) if device == "cpu" else max_batch
         self._prefix = OnnxGraph(
-            pair.prefix, device=device, threads=threads, largest=self.prefix_batch
+            pair.prefix, device=device, threads=threads, max_batch=self.prefix_batch
         )
-        self._step = OnnxGraph(pair.step, device=device, threads=threads, largest=max_batch)
+        self._step = OnnxGraph(pair.step, device=device, threads=threads, max_batch=max_batch)
         size = self._state_size()
         self._lock = threading.Lock()
         self._states = np.zeros((n_symbols, size), np.float32)
-        self._stamps = np.full(n_symbols, _NEVER, np.int64)
+        self._stamps = np.full(n_symbols, _NO_STAMP, np.int64)
 
     def warm(self) -> None:
-        """Run both graphs once at every batch size, so that no forecast pays for a first run.
+        """Run both graphs once at every batch size, because the first run of a size is slow.
 
         Raises:
-            BundleError: one of them does not run.
+            BundleError: a graph does not run.
         """
         if self.lookback > 1:
             self._prefix.warm([(self.lookback - 1, self.n_features)])
         self._step.warm([(self._states.shape[1],), (self.n_features,)])
 
     def full(self, windows: Batch) -> Batch:
-        """The network's outputs ``[k]`` for whole windows ``[k, T, F]``."""
+        """Run whole windows ``[k, T, F]`` and return the outputs ``[k]``."""
         return self._step.run(self._run_prefix(windows[:, :-1]), windows[:, -1])
 
     def prepare(self, idx: IntArray, windows: Batch, stamp: IntArray) -> None:
         """Run the older rows of symbols and keep the states.
 
-        The caller cuts long work: ``prefix_batch`` symbols at a time are as fast as all at once.
+        Pass ``prefix_batch`` symbols at a time: that is as fast as all at once and short.
 
         Args:
             idx: ``[k]`` symbol numbers.
             windows: ``[k, T-1, F]`` scaled rows, oldest first.
-            stamp: ``[k]`` what `prepared` will be asked for.
+            stamp: ``[k]`` compared by `prepared`.
         """
         states = self._run_prefix(windows)
         with self._lock:
@@ -119,15 +121,15 @@ class Engine:
             self._stamps[idx] = stamp
 
     def prepared(self, idx: IntArray, stamp: IntArray) -> NDArray[np.bool_]:
-        """Which symbols hold the states of exactly this stamp, ``[k]``."""
+        """Tell which symbols have states with exactly this stamp, ``[k]``."""
         with self._lock:
             held = self._stamps.take(idx)
         return np.equal(held, stamp)
 
     def step(self, idx: IntArray, rows: Batch) -> Batch:
-        """The network's outputs ``[k]`` for the newest rows ``[k, F]`` of prepared symbols.
+        """Run the newest rows ``[k, F]`` of prepared symbols and return the outputs ``[k]``.
 
-        States stay as they are: a forming candle can be stepped again and again.
+        The kept states do not change: a forming candle can be run repeatedly.
         """
         with self._lock:
             states = self._states.take(idx, axis=0)
@@ -142,7 +144,7 @@ class Engine:
         size = self._step.shapes.get("state", (None, None))[-1] or 0
         prefix = {"rows": (None, None, self.n_features), "state": (None, size)}
         step = {"state": (None, size), "row": (None, self.n_features), "y": (None,)}
-        if self._prefix.shapes != prefix or self._step.shapes != step or size > _LARGEST_STATE:
+        if self._prefix.shapes != prefix or self._step.shapes != step or size > _MAX_STATE_SIZE:
             msg = (
                 f"the graphs {self._prefix.shapes} and {self._step.shapes} are not the prefix and "
                 f"the step of one network with {self.n_features} features"
@@ -159,10 +161,10 @@ def choose_device(
     n_symbols: int,
     now_s: Callable[[], float],
 ) -> tuple[Device, str]:
-    """Decide where a network runs; ``auto`` measures what all symbols closing at once cost.
+    """Choose the device of a network; ``auto`` measures a step of all symbols on both.
 
     Args:
-        setting: what the configuration asks for.
+        setting: `inference.device` of the configuration.
         pair: the network.
         lookback: rows of a window.
         n_features: values of a row.
@@ -170,7 +172,7 @@ def choose_device(
         now_s: a monotonic clock, seconds.
 
     Returns:
-        The device, and a sentence for the log that says why.
+        The device, and a sentence with the reason for the log.
 
     Raises:
         BundleError: graphs that are broken or of another shape.
@@ -183,18 +185,18 @@ def choose_device(
     def step_ms(device: Device) -> float:
         return _step_ms(Engine(pair, n_symbols, lookback, n_features, device=device), now_s)
 
-    device, why = faster_device(step_ms)
-    return device, f"inference runs on the {device}: a step of {n_symbols} symbols {why}"
+    device, reason = faster_device(step_ms)
+    return device, f"inference runs on the {device}: a step of {n_symbols} symbols {reason}"
 
 
 def faster_device(step_ms: Callable[[Device], float]) -> tuple[Device, str]:
-    """Measure both devices; a GPU that fails in any way is none.
+    """Measure both devices; if the GPU fails, choose the CPU.
 
     Args:
-        step_ms: sets a device up and says how long a step takes on it, milliseconds.
+        step_ms: sets up a device and returns the milliseconds of a step on it.
 
     Returns:
-        The device, and the rest of a sentence that begins with what was measured.
+        The device, and the end of a sentence whose subject is the measured step.
 
     Raises:
         BundleError: graphs that are broken or of another shape.
@@ -202,7 +204,7 @@ def faster_device(step_ms: Callable[[Device], float]) -> tuple[Device, str]:
     cpu_ms = step_ms("cpu")
     try:
         gpu_ms = step_ms("gpu")
-    # The CPU has run the same graphs, and each part of CUDA raises what it likes.
+    # The graphs are valid, they ran on the CPU; the parts of CUDA raise various errors.
     except Exception as error:  # noqa: BLE001
         reason = str(error).partition("\n")[0].removeprefix("inference.device is gpu, but ")
         return "cpu", f"took {cpu_ms:.3f} ms; ONNX Runtime offers a gpu, but: {reason}"

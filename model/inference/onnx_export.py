@@ -1,12 +1,15 @@
 """Export a stacked LSTM as two ONNX graphs with the same weights.
 
-An LSTM is causal: everything but a window's newest row can be run before that row exists.
+An LSTM is causal: all rows of a window but the newest can be run before the newest exists.
 
     prefix   rows [B, T, F]             -> state [B, S]     the rows so far, from a state of zeros
     step     state [B, S], row [B, F]   -> y [B]            one more row and the dense layer
 
 A state holds h and c of every layer side by side, h₁ c₁ h₂ c₂ …, so S is twice the sum of units.
 Keras orders the gates input, forget, cell, output; ONNX input, output, forget, cell.
+
+Written by hand: Keras and tf2onnx export one graph of the whole window, which has no state to start
+from.
 """
 
 from __future__ import annotations
@@ -26,11 +29,11 @@ Shapes = Mapping[str, Sequence[str | int]]
 
 _OPSET: Final = 17
 _IR_VERSION: Final = 8
-"""Old enough for every ONNX Runtime since 1.12."""
+"""Supported by every ONNX Runtime since 1.12."""
 
 
 class LstmLayer(NamedTuple):
-    """One LSTM layer as Keras keeps it, with u units and n inputs.
+    """Weights of one LSTM layer in Keras's layout, with u units and n inputs.
 
     Attributes:
         kernel: ``[n, 4u]``, gates in Keras order.
@@ -66,7 +69,7 @@ class LstmWeights:
     dense_bias: Weights
 
     def __post_init__(self) -> None:
-        """Check every shape against the layer before."""
+        """Check every shape against the previous layer."""
         inputs = self.n_features
         for number, layer in enumerate(self.layers, 1):
             units = layer.units

@@ -28,26 +28,26 @@ _ERRORS_ONLY: Final = 3
 class OnnxGraph:
     """A graph whose inputs and only output share their first axis, the batch.
 
-    A batch is padded to the next power of two, so that only a few sizes ever occur and `warm` can
-    run all of them beforehand; larger batches are cut. `run` may be called from several threads.
+    A batch is padded to the next power of two, so that only few sizes occur and `warm` can run all
+    of them ahead; larger batches are split. `run` may be called from several threads.
 
     Args:
         model: the serialized graph.
         device: where to run.
         threads: threads of one run on the CPU.
-        largest: greatest batch, a power of two.
+        max_batch: samples of one run at most, a power of two.
 
     Attributes:
         shapes: shape of each input and output by name; None is a free axis.
 
     Raises:
         BundleError: not an ONNX graph of 32-bit floats with one output.
-        CandlecastError: there is no GPU to run it on.
+        CandlecastError: a GPU was requested and cannot be used.
     """
 
-    def __init__(self, model: bytes, *, device: Device, threads: int, largest: int) -> None:
+    def __init__(self, model: bytes, *, device: Device, threads: int, max_batch: int) -> None:
         self._session = _open(model, device, threads)
-        self._largest: Final = largest
+        self._max_batch: Final = max_batch
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         nodes = [*inputs, *outputs]
         if len(outputs) != 1 or any(node.type != "tensor(float)" for node in nodes):
@@ -73,19 +73,19 @@ class OnnxGraph:
         """
         size = 1
         try:
-            while size <= self._largest:
+            while size <= self._max_batch:
                 self.run(*(np.zeros((size, *shape), np.float32) for shape in shapes))
                 size *= 2
-        # ONNX Runtime raises a class of its own for each way to fail.
+        # ONNX Runtime has a separate exception class for each failure.
         except Exception as error:
             reason = str(error).partition("\n")[0]
             msg = f"the graph does not run: {reason}"
             raise BundleError(msg) from error
 
     def _chunks(self, batches: tuple[Batch, ...]) -> Iterator[list[Batch]]:
-        # An empty request still needs one run, whose output has the right shape.
-        for start in range(0, max(1, len(batches[0])), self._largest):
-            yield [batch[start : start + self._largest] for batch in batches]
+        # An empty batch needs one run too, for an output of the right shape.
+        for start in range(0, max(1, len(batches[0])), self._max_batch):
+            yield [batch[start : start + self._max_batch] for batch in batches]
 
     def _run(self, *batches: Batch) -> Batch:
         size = len(batches[0])
@@ -105,9 +105,9 @@ def _pad(batch: Batch, size: int) -> Batch:
 
 
 def runtime() -> Any:  # noqa: ANN401 - it is untyped
-    """ONNX Runtime, imported when it is needed, and told to keep what it does to itself.
+    """Import ONNX Runtime on first use, with telemetry disabled.
 
-    Left alone it sends that to its maker, with an identifier that it keeps in the user's cache.
+    By default it sends usage data with an identifier that it stores in the user's cache.
     """
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     import onnxruntime
@@ -116,7 +116,7 @@ def runtime() -> Any:  # noqa: ANN401 - it is untyped
 
 
 def cuda_offered() -> bool:
-    """Whether the installed ONNX Runtime was built for CUDA."""
+    """Tell whether the installed ONNX Runtime was built for CUDA."""
     return _CUDA in runtime().get_available_providers()
 
 
@@ -129,12 +129,12 @@ def _open(model: bytes, device: Device, threads: int) -> onnxruntime.InferenceSe
                 "candlecast[gpu] (see docs/gpu.md), or set inference.device to auto or cpu"
             )
             raise CandlecastError(msg)
-        # The libraries of NVIDIA's Python packages lie where no loader looks for them. What is
-        # missing is printed, and told once more when CUDA does not start.
+        # The libraries of NVIDIA's Python packages are in folders that the loader does not search.
+        # Missing ones are printed here and reported again when CUDA does not start.
         with redirect_stdout(StringIO()):
             onnxruntime.preload_dlls(directory="")
-    # Weights of a graph can be said to lie in another file, which no hash would cover; the key of
-    # that file's name is spelled out in the graph.
+    # A graph may refer to weights in another file, which no hash would cover. The key of that
+    # file's name is plain text in the graph.
     if b"location" in model:
         msg = "the graph refers to weights in another file"
         raise BundleError(msg)
@@ -145,11 +145,11 @@ def _open(model: bytes, device: Device, threads: int) -> onnxruntime.InferenceSe
     options.log_severity_level = _ERRORS_ONLY
     # A spinning worker would take a core from the event loop between two runs.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # TF32 keeps 10 bits of every product: not within the error the forecasts are held to.
+    # TF32 rounds products to 10 bits, which exceeds the tolerance of the forecasts.
     providers = [(_CUDA, {"use_tf32": "0"}), _CPU] if device == "gpu" else [_CPU]
     try:
         session = onnxruntime.InferenceSession(model, options, providers=providers)
-    # ONNX Runtime raises a class of its own for each way a file can be broken.
+    # ONNX Runtime has a separate exception class for each kind of broken file.
     except Exception as error:
         reason = str(error).partition("\n")[0]
         if device == "gpu":

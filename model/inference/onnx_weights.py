@@ -1,8 +1,11 @@
 """Check the layers and weights of ONNX graphs without the onnx package.
 
-ONNX Runtime does not hand out weights, and its LSTM turns weights that are NaN into numbers that
-look like any other output. So the files are read here, in the encoding of Protocol Buffers: each
-field is a key (number and kind), then its value.
+ONNX Runtime does not expose weights, and its LSTM turns NaN weights into plausible outputs, so the
+files are parsed here. They are encoded as Protocol Buffers: each field is a key (number and kind)
+followed by its value.
+
+Written by hand: the onnx package takes 235 ms and 11 MB to load, too much for every start of the
+daemon.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ if TYPE_CHECKING:
     from model.inference.onnx_export import OnnxPair
 
 _VARINT, _EIGHT_BYTES, _BYTES, _FOUR_BYTES = 0, 1, 2, 5
-_LONGEST_VARINT: Final = 10
+_MAX_VARINT_BYTES: Final = 10
 
 # Fields of ONNX's messages, by their numbers in onnx.proto.
 _MODEL_GRAPH: Final = 7
@@ -30,20 +33,20 @@ _NODE_OP, _NODE_ATTRIBUTE = 4, 5
 _ATTRIBUTE_NAME, _ATTRIBUTE_INT, _ATTRIBUTE_TENSOR = 1, 3, 5
 _TENSOR_TYPE, _TENSOR_FLOATS, _TENSOR_RAW, _TENSOR_DOUBLES = 2, 4, 9, 10
 _FLOATS: Final = {1: "<f4", 10: "<f2", 11: "<f8"}
-"""NumPy's names of the types of tensors that can hold NaN."""
+"""NumPy's names of the tensor types that can hold NaN."""
 
 _Value = int | memoryview
 
 
 def check_graphs(pair: OnnxPair, units: Sequence[int]) -> None:
-    """Require that both graphs are of these LSTM layers, and that every weight is finite.
+    """Require that both graphs have these LSTM layers and that every weight is finite.
 
     Args:
         pair: the graphs.
-        units: of each layer, as the manifest says.
+        units: of each layer, from the manifest.
 
     Raises:
-        BundleError: they are not, or are no graphs.
+        BundleError: they do not, or are not ONNX graphs.
     """
     for name, graph in (("prefix.onnx", pair.prefix), ("step.onnx", pair.step)):
         try:
@@ -57,14 +60,14 @@ def check_graphs(pair: OnnxPair, units: Sequence[int]) -> None:
 
 
 def _layers(model: memoryview) -> list[int]:
-    """Units of each LSTM layer, in order.
+    """Return the units of each LSTM layer, in order.
 
     Raises:
         BundleError: a weight is not finite.
-        ValueError: it is no message of this kind.
+        ValueError: it is not such a message.
     """
     units = []
-    for graph in _all(model, _MODEL_GRAPH):
+    for graph in _values(model, _MODEL_GRAPH):
         for number, value in _fields(graph):
             if number == _GRAPH_INITIALIZER:
                 _require_finite(_message(value))
@@ -74,17 +77,17 @@ def _layers(model: memoryview) -> list[int]:
 
 
 def _units(node: memoryview) -> list[int]:
-    """The units of a node, if it is an LSTM layer; its constants are checked."""
-    attributes = list(_all(node, _NODE_ATTRIBUTE))
+    """Return the units of a node if it is an LSTM layer, and check its constants."""
+    attributes = list(_values(node, _NODE_ATTRIBUTE))
     for attribute in attributes:
-        for tensor in _all(attribute, _ATTRIBUTE_TENSOR):
+        for tensor in _values(attribute, _ATTRIBUTE_TENSOR):
             _require_finite(tensor)
-    if not any(bytes(op) == b"LSTM" for op in _all(node, _NODE_OP)):
+    if not any(bytes(op) == b"LSTM" for op in _values(node, _NODE_OP)):
         return []
     return [
         value
         for attribute in attributes
-        if any(bytes(name) == b"hidden_size" for name in _all(attribute, _ATTRIBUTE_NAME))
+        if any(bytes(name) == b"hidden_size" for name in _values(attribute, _ATTRIBUTE_NAME))
         for number, value in _fields(attribute)
         if number == _ATTRIBUTE_INT and isinstance(value, int)
     ]
@@ -105,8 +108,8 @@ def _require_finite(tensor: memoryview) -> None:
             raise BundleError(msg)
 
 
-def _all(message: memoryview, wanted: int) -> Iterator[memoryview]:
-    """The values of a field that holds text or a message."""
+def _values(message: memoryview, wanted: int) -> Iterator[memoryview]:
+    """Yield the values of a field that holds text or a message."""
     for number, value in _fields(message):
         if number == wanted:
             yield _message(value)
@@ -114,12 +117,12 @@ def _all(message: memoryview, wanted: int) -> Iterator[memoryview]:
 
 def _message(value: _Value) -> memoryview:
     if not isinstance(value, memoryview):
-        _refuse("a field is of another kind")
+        _fail("a field is of another kind")
     return value
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, _Value]]:
-    """Number and value of each field."""
+    """Yield number and value of each field."""
     at = 0
     while at < len(message):
         key, at = _varint(message, at)
@@ -133,19 +136,19 @@ def _fields(message: memoryview) -> Iterator[tuple[int, _Value]]:
         elif kind in (_FOUR_BYTES, _EIGHT_BYTES):
             size = 4 if kind == _FOUR_BYTES else 8
         else:
-            _refuse(f"it has a field of kind {kind}")
+            _fail(f"it has a field of kind {kind}")
         if at + size > len(message):
-            _refuse("it is cut off")
+            _fail("it is cut off")
         yield key >> 3, message[at : at + size]
         at += size
 
 
 def _varint(message: memoryview, at: int) -> tuple[int, int]:
-    """An integer in seven bits a byte, and where it ends."""
+    """Return an integer stored as seven bits per byte, and the position after it."""
     value = 0
-    for shift in range(_LONGEST_VARINT):
+    for shift in range(_MAX_VARINT_BYTES):
         if at >= len(message):
-            _refuse("it is cut off")
+            _fail("it is cut off")
         byte = message[at]
         at += 1
         value |= (byte & 0x7F) << (7 * shift)
@@ -155,5 +158,5 @@ def _varint(message: memoryview, at: int) -> tuple[int, int]:
     raise ValueError(msg)
 
 
-def _refuse(why: str) -> NoReturn:
+def _fail(why: str) -> NoReturn:
     raise ValueError(why)

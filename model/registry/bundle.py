@@ -22,22 +22,22 @@ from model.inference.onnx_export import OnnxPair
 from model.registry.manifest import MANIFEST, Manifest
 
 KERAS_FILE: Final = "model.keras"
-LARGEST: Final[Mapping[str, int]] = {
+MAX_BYTES: Final[Mapping[str, int]] = {
     KERAS_FILE: 1 << 30,
     "prefix.onnx": 256 << 20,
     "step.onnx": 256 << 20,
     "scaler.json": 16 << 20,
     "calibration.json": 64 << 20,
 }
-"""The files of a bundle and the most bytes each may have."""
+"""The files of a bundle with their maximum size."""
 
-_LARGEST_MANIFEST: Final = 4 << 20
+_MAX_MANIFEST_BYTES: Final = 4 << 20
 _LIBRARIES: Final = ("candlecast", "jax", "keras", "numpy", "onnx", "onnxruntime", "tensorflow")
 
 
 @dataclass(frozen=True)
 class BundleParts:
-    """What training hands to the registry; features, target and symbols are the scalers'.
+    """Content of a new bundle; features, target and symbols come from the scalers.
 
     Attributes:
         keras: bytes of ``model.keras``.
@@ -47,12 +47,12 @@ class BundleParts:
         indicators: the periods behind the features.
         lookback: rows of a window.
         units: units of each LSTM layer.
-        metrics: scores on data the network was not trained on; finite numbers.
-        trained_from_ms: opening time of the first candle it has seen, Unix milliseconds.
+        metrics: scores on data that the network was not trained on; finite numbers.
+        trained_from_ms: opening time of the first training candle, Unix milliseconds.
         trained_to_ms: opening time of the last one, validation included.
         data_sha256: hash of those candles, 64 hexadecimal digits.
         created_ms: now, Unix milliseconds; becomes part of the version.
-        calibration: what `Residuals.to_json` gave; by default no evidence.
+        calibration: `Residuals.to_json`; by default without residuals.
     """
 
     keras: bytes
@@ -77,11 +77,11 @@ class Bundle:
     Attributes:
         version: its name.
         path: its folder.
-        manifest: what it says of itself.
+        manifest: its description and the hashes of its files.
         scalers: one scaler per symbol.
         onnx: the two graphs.
-        residuals: what the calibration starts from.
-        sha256: hash of the manifest and so, through the hashes in it, of everything.
+        residuals: start values of the calibration.
+        sha256: hash of the manifest, which contains the hashes of all files.
     """
 
     version: str
@@ -93,7 +93,7 @@ class Bundle:
     sha256: str
 
     def read_keras(self) -> bytes:
-        """The bytes of ``model.keras``, verified anew.
+        """Read ``model.keras`` and verify its hash again.
 
         Raises:
             BundleError: the file is gone or has changed.
@@ -102,7 +102,7 @@ class Bundle:
 
 
 def pack(parts: BundleParts) -> tuple[Manifest, dict[str, bytes]]:
-    """The manifest of a new bundle, and the content of its other files by name.
+    """Build the manifest of a new bundle and the content of its other files by name.
 
     Raises:
         BundleError: a metric that is not a finite number.
@@ -148,31 +148,31 @@ def _library_versions() -> dict[str, str]:
 def open_bundle(path: Path, version: str) -> Bundle:
     """Verify the folder of a version and read what serving needs.
 
-    Every file is read once and its hash compared before anything looks into it.
+    Every file is read once and its hash is checked before it is parsed.
 
     Raises:
-        BundleError: there is none, or anything about it is not as it was written.
+        BundleError: there is none, or a file is missing, new or changed.
     """
     if path.is_symlink() or not path.is_dir():
         msg = f"there is no model {version} in {path.parent}"
         raise BundleError(msg)
-    text = read_limited(path / MANIFEST, _LARGEST_MANIFEST)
+    text = read_limited(path / MANIFEST, _MAX_MANIFEST_BYTES)
     manifest = Manifest.from_json(text)
     if manifest.version != version:
         fail(str(path), f"its manifest belongs to {manifest.version}")
     found = {entry.name for entry in path.iterdir()}
-    if manifest.files.keys() != LARGEST.keys() or found != {MANIFEST, *LARGEST}:
-        odd = sorted((found ^ {MANIFEST, *LARGEST}) | (manifest.files.keys() ^ LARGEST.keys()))
+    if manifest.files.keys() != MAX_BYTES.keys() or found != {MANIFEST, *MAX_BYTES}:
+        odd = sorted((found ^ {MANIFEST, *MAX_BYTES}) | (manifest.files.keys() ^ MAX_BYTES.keys()))
         fail(str(path), f"has missing or additional files: {ascii(odd)[:200]}")
-    data = {name: _read_verified(path, name, manifest) for name in LARGEST}
+    data = {name: _read_verified(path, name, manifest) for name in MAX_BYTES}
     try:
-        # Serving does not need it. It is refused here all the same: nobody shall ever load it.
+        # Serving does not read this file; a bad one is refused here so that it is never loaded.
         check_keras_content(io.BytesIO(data[KERAS_FILE]), str(path / KERAS_FILE))
     except ValueError as error:
         raise BundleError(str(error)) from None
     scalers = ScalerSet.from_json(data["scaler.json"])
-    ours = (scalers.features, scalers.target, set(scalers.by_symbol))
-    if ours != (manifest.features, manifest.target, set(manifest.symbols)):
+    scaled_for = (scalers.features, scalers.target, set(scalers.by_symbol))
+    if scaled_for != (manifest.features, manifest.target, set(manifest.symbols)):
         fail(str(path), "scaler.json and manifest.json differ in features, target or symbols")
     return Bundle(
         version=version,
@@ -186,7 +186,7 @@ def open_bundle(path: Path, version: str) -> Bundle:
 
 
 def _read_verified(path: Path, name: str, manifest: Manifest) -> bytes:
-    data = read_limited(path / name, LARGEST[name])
+    data = read_limited(path / name, MAX_BYTES[name])
     if hashlib.sha256(data).hexdigest() != manifest.files[name]:
         fail(str(path / name), "has changed since it was written (SHA-256 differs)")
     return data

@@ -26,24 +26,24 @@ from model.stats.promotion_gate import Decision
 log = logging.getLogger("candlecast.registry")
 
 DECISIONS: Final = "decisions.jsonl"
-KEPT: Final = 1000
-"""Decisions that are remembered; a night adds one, so this is some years."""
+MAX_DECISIONS: Final = 1000
+"""Decisions that the file keeps: about three years at one per night."""
 
-_LARGEST: Final = 16 << 20
+_MAX_BYTES: Final = 16 << 20
 
 Action = Literal["promote", "keep", "rollback"]
 By = Literal["hand", "retrain", "shadow"]
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One decision.
+class DecisionEntry:
+    """One decision about a model.
 
     Attributes:
         at_ms: when, Unix milliseconds.
         action: what was decided.
-        by: a person, the nightly job, or a live trial.
-        version: the model it is about.
+        by: author: a person, the nightly job or a live trial.
+        version: the model in question.
         champion: who was champion before, None where there was none.
         gate: the evidence; None where a person decided.
     """
@@ -56,7 +56,7 @@ class Entry:
     gate: Decision | None = None
 
     def to_json(self) -> str:
-        """One line, without its end."""
+        """Encode as one line without the newline."""
         return json.dumps(asdict(self), allow_nan=False)
 
     @classmethod
@@ -64,7 +64,7 @@ class Entry:
         """Read what `to_json` wrote.
 
         Raises:
-            BundleError: anything else.
+            BundleError: the text has another form.
         """
         raw = as_object(parse_object(text, DECISIONS), DECISIONS, [f.name for f in fields(cls)])
         gate, champion = raw["gate"], raw["champion"]
@@ -78,23 +78,23 @@ class Entry:
         )
 
 
-def read_decisions(root: Path) -> list[Entry]:
-    """The decisions about the models of a registry, oldest first; a damaged line is left out."""
+def read_decisions(root: Path) -> list[DecisionEntry]:
+    """Read the decisions of a registry, oldest first; damaged lines are skipped."""
     path = root / DECISIONS
     if not path.exists():
         return []
     entries = []
-    for line in read_limited(path, _LARGEST).splitlines():
+    for line in read_limited(path, _MAX_BYTES).splitlines():
         try:
-            entries.append(Entry.from_json(line))
+            entries.append(DecisionEntry.from_json(line))
         except BundleError as error:
             log.warning("%s: a line is left out: %s", path, error)
     return entries
 
 
-def decisions_with(root: Path, entry: Entry) -> bytes:
-    """The whole file with one more decision in it, the oldest gone where there are too many."""
-    entries = [*read_decisions(root), entry][-KEPT:]
+def decisions_with(root: Path, entry: DecisionEntry) -> bytes:
+    """Encode the whole file with one more decision; the oldest are dropped beyond the limit."""
+    entries = [*read_decisions(root), entry][-MAX_DECISIONS:]
     return "".join(f"{e.to_json()}\n" for e in entries).encode()
 
 

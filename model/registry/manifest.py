@@ -27,27 +27,27 @@ SCHEMA: Final = 1
 MANIFEST: Final = "manifest.json"
 VERSION: Final = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{6}", re.ASCII)
 _SHA256: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
-_LONGEST_WINDOW: Final = 100_000
+_MAX_LOOKBACK: Final = 100_000
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a bundle says of itself.
+    """Description of a bundle.
 
     Attributes:
         version: its name, e.g. ``20261123T020000Z-3f9a1c``.
         timeframe: ccxt timeframe of the candles it was trained on.
         features: names in the order of the network's inputs.
-        indicators: the periods behind them.
+        indicators: the periods of the features.
         target: what the network forecasts.
         lookback: rows of a window.
         units: units of each LSTM layer.
         symbols: ccxt symbols it was trained on.
-        metrics: scores on data it was not trained on, by name.
-        trained_from_ms: opening time of the first candle it has seen, Unix milliseconds.
+        metrics: scores on data that it was not trained on, by name.
+        trained_from_ms: opening time of the first training candle, Unix milliseconds.
         trained_to_ms: opening time of the last one, validation included.
         data_sha256: hash of those candles.
-        libraries: versions it was made with.
+        libraries: versions of the libraries that made it.
         files: SHA-256 of every other file of the bundle, by name.
     """
 
@@ -75,7 +75,7 @@ class Manifest:
         """Read what `to_json` wrote.
 
         Raises:
-            BundleError: anything else, however slightly.
+            BundleError: the text has another form.
         """
         raw = parse_object(text, MANIFEST)
         if raw.get("schema") != SCHEMA:
@@ -87,7 +87,7 @@ class Manifest:
             features=_features(raw),
             indicators=_indicators(raw),
             target=_target(raw),
-            lookback=_between(raw["lookback"], "lookback", 1, _LONGEST_WINDOW),
+            lookback=_between(raw["lookback"], "lookback", 1, _MAX_LOOKBACK),
             units=tuple(_between(u, "units", 1, 1 << 16) for u in as_list(raw["units"], MANIFEST)),
             symbols=_texts(raw, "symbols"),
             metrics={k: as_number(v, _at("metrics")) for k, v in _items(raw, "metrics")},
@@ -108,10 +108,10 @@ def check_fit(
     target: str,
     lookback: int,
 ) -> None:
-    """Require that a model was trained for what the configuration asks for.
+    """Require that a model was trained with the configured settings.
 
     Raises:
-        Misfit: naming each difference, both values and what to do.
+        Misfit: with each difference, both values and what to do.
     """
     pairs: list[tuple[str, object, object]] = [
         ("trading.timeframe", manifest.timeframe, timeframe),
@@ -125,9 +125,9 @@ def check_fit(
         for name, value in asdict(manifest.indicators).items()
     ]
     differing = [
-        f"{key.partition('.')[2]} {_plain(had)} but {key} is {_plain(asked)}"
-        for key, had, asked in pairs
-        if had != asked
+        f"{key.partition('.')[2]} {_plain(trained)} but {key} is {_plain(wanted)}"
+        for key, trained, wanted in pairs
+        if trained != wanted
     ]
     if differing:
         msg = (
@@ -166,7 +166,7 @@ def _matching(raw: Mapping[str, Any], key: str, pattern: re.Pattern[str]) -> str
 def _version(raw: Mapping[str, Any]) -> str:
     version = _matching(raw, "version", VERSION)
     try:
-        made_ms(version)
+        created_ms(version)
     except ValueError:
         fail(_at("version"), f"has the wrong form: {version!r}")
     return version
@@ -216,7 +216,7 @@ def _indicators(raw: Mapping[str, Any]) -> Indicators:
         fail(_at("indicators"), str(error))
 
 
-def made_ms(version: str) -> int:
-    """When a version was made, Unix milliseconds, as its name says."""
-    made = datetime.strptime(version.partition("-")[0], "%Y%m%dT%H%M%S%z")
-    return round(made.timestamp() * 1000)
+def created_ms(version: str) -> int:
+    """Time in the name of a version, Unix milliseconds."""
+    created = datetime.strptime(version.partition("-")[0], "%Y%m%dT%H%M%S%z")
+    return round(created.timestamp() * 1000)

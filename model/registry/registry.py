@@ -4,11 +4,11 @@
                                      calibration.json  manifest.json
     root/champion                    the version that is served
     root/previous                    the one before it, for `Registry.rollback`
-    root/decisions.jsonl             what was decided, by whom and why
-    root/reports/                    how each challenger did, one page a version
+    root/decisions.jsonl             decisions about models, with their authors and reasons
+    root/reports/                    one page per challenger
 
-A bundle appears by the rename of a finished, synced folder and a pointer by the rename of a synced
-file, so a crash at any point leaves the old state or the new one. A version never changes.
+A bundle appears by renaming a complete, synced folder and a pointer by renaming a synced file, so a
+crash at any point leaves the old state or the new one. A version never changes.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from model.core.errors import BundleError, NoChampion, Overtaken
 from model.files.atomic import read_limited, sync_folder, write_synced
 from model.files.strict_json import fail
 from model.registry.bundle import Bundle, BundleParts, open_bundle, pack
-from model.registry.decisions import DECISIONS, Entry, decisions_with, read_decisions
+from model.registry.decisions import DECISIONS, DecisionEntry, decisions_with, read_decisions
 from model.registry.manifest import MANIFEST, VERSION, Manifest, check_fit
 
 __all__ = ["Bundle", "BundleParts", "Manifest", "Registry", "check_fit"]
 
 Pointer = Literal["champion", "previous"]
 
-_LARGEST_POINTER: Final = 100
+_MAX_POINTER_BYTES: Final = 100
 _UNFINISHED: Final = ".unfinished-"
 
 
@@ -48,7 +48,7 @@ class Registry:
         self.root: Final = root
 
     def write(self, parts: BundleParts) -> str:
-        """Add a bundle; it is served only once it is promoted.
+        """Add a bundle; it is not served before it is promoted.
 
         Returns:
             Its version. The same parts give the same version again and change nothing.
@@ -57,7 +57,7 @@ class Registry:
             BundleError: parts that `open` would refuse.
         """
         manifest, files = pack(parts)
-        with self._alone():
+        with self._exclusive():
             target = self.root / manifest.version
             if not target.exists():
                 folder = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=self.root))
@@ -71,7 +71,7 @@ class Registry:
         return manifest.version
 
     def list(self) -> list[str]:
-        """Every version, oldest first; whether one can be opened is for `open` to say."""
+        """List every version, oldest first, without verifying them."""
         if not self.root.is_dir():
             return []
         return sorted(entry.name for entry in self.root.iterdir() if VERSION.fullmatch(entry.name))
@@ -79,10 +79,10 @@ class Registry:
     def open(self, version: str) -> Bundle:
         """Verify a bundle and read what serving needs.
 
-        Every file is read once and its hash compared before anything looks into it.
+        Every file is read once and its hash is checked before it is parsed.
 
         Raises:
-            BundleError: no such version, or anything about it that is not as it was written.
+            BundleError: no such version, or a file is missing, new or changed.
         """
         if not VERSION.fullmatch(version):
             msg = f"{ascii(version)[:80]} is not a version of a model"
@@ -103,47 +103,47 @@ class Registry:
         return version
 
     def previous(self) -> str | None:
-        """The version `rollback` would serve, if there is one.
+        """The version that `rollback` would serve; None if there is none.
 
         Raises:
             BundleError: the pointer is damaged.
         """
         version = self._read("previous")
-        return None if version == self._read_sound("champion") else version
+        return None if version == self._read_if_valid("champion") else version
 
     def promote(self, version: str) -> None:
         """Serve a version from now on; the champion before becomes ``previous``.
 
-        This mends a damaged pointer too.
+        This also repairs a damaged pointer.
 
         Raises:
             BundleError: the version does not verify; nothing has changed.
         """
-        with self._alone():
+        with self._exclusive():
             self.open(version)
-            self._crown(version)
+            self._set_champion(version)
 
-    def conclude(self, entry: Entry) -> None:
-        """Write down what a gate has decided and, where it says so, promote.
+    def apply_decision(self, entry: DecisionEntry) -> None:
+        """Record a decision of the gate and promote the version if that was decided.
 
         Raises:
-            Overtaken: the champion is none that the decision was made about; nothing has changed.
+            Overtaken: the champion is not the one of the decision; nothing has changed.
             BundleError: the version does not verify; nothing has changed.
         """
-        with self._alone():
+        with self._exclusive():
             champion = self._read("champion")
             if champion != entry.champion:
                 msg = f"{champion} became champion while {entry.version} was judged"
                 raise Overtaken(msg)
             if entry.action == "promote":
                 self.open(entry.version)
-            # Written down first: a crash before the promotion is made good by the next run.
-            self._write_down(entry)
+            # Recorded first: after a crash before the promotion, the next run repeats it.
+            self._append_decision(entry)
             if entry.action == "promote":
-                self._crown(entry.version)
+                self._set_champion(entry.version)
 
     def rollback(self) -> str:
-        """Serve the previous version again; the two change places.
+        """Serve the previous version again; champion and previous are swapped.
 
         Returns:
             The version that is champion now.
@@ -158,13 +158,13 @@ class Registry:
         self.promote(previous)
         return previous
 
-    def record(self, entry: Entry) -> None:
-        """Write down what a person has done."""
-        with self._alone():
-            self._write_down(entry)
+    def record_decision(self, entry: DecisionEntry) -> None:
+        """Record the decision of a person."""
+        with self._exclusive():
+            self._append_decision(entry)
 
-    def decisions(self) -> Sequence[Entry]:
-        """What was decided, oldest first.
+    def decisions(self) -> Sequence[DecisionEntry]:
+        """Read the recorded decisions, oldest first.
 
         Raises:
             BundleError: the file cannot be read.
@@ -172,62 +172,62 @@ class Registry:
         return read_decisions(self.root)
 
     def report(self, version: str) -> Path:
-        """Where the page about a version is, once there is one; its plot has the suffix .png."""
+        """Path of the report about a version, which may not exist; its plot has the suffix .png."""
         return self.root / "reports" / f"{version}.md"
 
-    def prune(self, keep: int, spared: str | None = None) -> tuple[str, ...]:
+    def prune(self, keep: int, protected: str | None = None) -> tuple[str, ...]:
         """Delete all but the newest ``keep`` versions, never the champion or the previous one.
 
         Args:
             keep: how many.
-            spared: a version that stays, however old.
+            protected: a version that stays, however old.
 
         Returns:
-            The versions that are gone.
+            The deleted versions.
         """
-        with self._alone():
-            safe = {self._read("champion"), self._read("previous"), spared}
+        with self._exclusive():
+            kept = {self._read("champion"), self._read("previous"), protected}
             versions = self.list()
             old = versions[: max(0, len(versions) - keep)]
-            gone = tuple(version for version in old if version not in safe)
-            for version in gone:
-                # Renamed first: what is half deleted must not look like a version.
-                doomed = self.root / f"{_UNFINISHED}{version}"
-                (self.root / version).rename(doomed)
-                shutil.rmtree(doomed)
+            deleted = tuple(version for version in old if version not in kept)
+            for version in deleted:
+                # Renamed first: a partly deleted folder must not look like a version.
+                leftover = self.root / f"{_UNFINISHED}{version}"
+                (self.root / version).rename(leftover)
+                shutil.rmtree(leftover)
                 for suffix in (".md", ".png"):
                     self.report(version).with_suffix(suffix).unlink(missing_ok=True)
-        return gone
+        return deleted
 
-    def _crown(self, version: str) -> None:
-        before = self._read_sound("champion")
+    def _set_champion(self, version: str) -> None:
+        before = self._read_if_valid("champion")
         if before == version:
             return
-        # A crash between the two leaves the old champion, and nothing to roll back to.
+        # A crash between the two leaves the old champion and no version to roll back to.
         if before is not None:
-            self._point("previous", before)
-        self._point("champion", version)
+            self._write_pointer("previous", before)
+        self._write_pointer("champion", version)
 
-    def _write_down(self, entry: Entry) -> None:
+    def _append_decision(self, entry: DecisionEntry) -> None:
         self._replace(self.root / DECISIONS, decisions_with(self.root, entry))
 
     def _read(self, pointer: Pointer) -> str | None:
         path = self.root / pointer
         if not path.exists() and not path.is_symlink():
             return None
-        text = read_limited(path, _LARGEST_POINTER).decode("ascii", "replace").strip()
+        text = read_limited(path, _MAX_POINTER_BYTES).decode("ascii", "replace").strip()
         if not VERSION.fullmatch(text):
             fail(str(path), f"holds {ascii(text)[:80]} instead of a version")
         return text
 
-    def _read_sound(self, pointer: Pointer) -> str | None:
-        """As `_read` does; a damaged one says nothing."""
+    def _read_if_valid(self, pointer: Pointer) -> str | None:
+        """Read a pointer; None if it is damaged."""
         try:
             return self._read(pointer)
         except BundleError:
             return None
 
-    def _point(self, pointer: Pointer, version: str) -> None:
+    def _write_pointer(self, pointer: Pointer, version: str) -> None:
         self._replace(self.root / pointer, f"{version}\n".encode())
 
     def _replace(self, path: Path, data: bytes) -> None:
@@ -239,8 +239,8 @@ class Registry:
         sync_folder(self.root)
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Keep other writers out, and sweep up what a killed one left.
+    def _exclusive(self) -> Iterator[None]:
+        """Lock the registry and delete what a killed writer left.
 
         Raises:
             BundleError: the folder cannot be written.

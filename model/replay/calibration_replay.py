@@ -1,11 +1,10 @@
 """Reconstruct the calibration of one symbol as it was when each forecast was published.
 
-History says with each forecast how many others the calibration had learnt from. As long as that
-number stays or grows by one, what happened in between is known: the forecast before was held
-against the candle that came, or it was not. Where it jumps (a process was killed and the next one
-went on from what was last saved, a model came back, rows were lost) the calibration goes on from
-whatever is known with that number: a state that history holds, one that was passed on the way
-here, or the bundle's.
+History stores with each forecast how many others the calibration had learnt from. While that number
+stays or grows by one, the step in between is known: the forecast before was compared with the
+candle that followed, or it was not. Where the number jumps (the process was killed and continued
+from the last save, a model came back, rows were lost), the replay continues from a state with that
+number: a saved one, one that it passed before, or the bundle's.
 """
 
 from __future__ import annotations
@@ -23,83 +22,87 @@ if TYPE_CHECKING:
 
     from model.forecasts.residuals import Residuals
     from model.forecasts.rules import Rules
-    from model.history.reader import Published, Saved
+    from model.history.reader import Published, SavedStates
 
     Floats = NDArray[np.float64]
 
-_ONE: Final = np.array([0])
+_IDX: Final = np.array([0])
 
-_MOST_PASSED: Final = 1_000
-"""States that are remembered; a killed process goes back by five minutes at most."""
+_MAX_PASSED: Final = 1_000
+"""Passed states in memory; a killed process goes back by five minutes at most."""
 
 
 class CalibrationReplay:
-    """Shown the forecasts of one symbol by one model in the order of their publication.
+    """Replay the forecasts of one symbol by one model in the order of publication.
 
     Args:
         residuals: of the model's bundle.
         symbol: ccxt symbol.
-        states: what history holds, ascending; the first counts from the beginning.
+        states: saved ones, ascending; the first applies from the start.
         step_ms: length of a candle.
     """
 
-    def __init__(self, residuals: Residuals, symbol: str, states: Saved, step_ms: int) -> None:
+    def __init__(
+        self, residuals: Residuals, symbol: str, states: SavedStates, step_ms: int
+    ) -> None:
         self._residuals = residuals
         self._symbol = symbol
         self._saved = deque(states)
         self._step_ms = step_ms
+        # Encoded states by the number of forecasts that they have learnt from.
         self._passed: dict[int, bytes] = {}
         self._calibration: Calibration | None = None
         self._rules: Rules | None = None
         self._learnt = -1
-        self._waits = False
+        # Whether the calibration has a pending forecast.
+        self._pending = False
         if self._saved:
-            self._remember(self._saved.popleft()[1])
+            self._keep_state(self._saved.popleft()[1])
 
     def outlook(
-        self, forecast: Published, window: Floats | None, came: Floats | None
+        self, forecast: Published, window: Floats | None, followed: Floats | None
     ) -> Outlook | None:
-        """What was known about the next close when a forecast was published, computed again.
+        """Compute again the outlook that was published with a forecast.
 
         Args:
             forecast: as it was published.
-            window: the candles that it was made from, ``[rows, 5]``; None: not all are known.
-            came: the candle that followed the one which the forecast before was made from, as it
-                was first known, ``[5]``; None: it is not known.
+            window: its candles, ``[rows, 5]``; None: history lacks one.
+            followed: first revision of the candle that the forecast before was about, ``[5]``;
+                None: history lacks it.
 
         Returns:
-            None where it cannot be told.
+            None where it cannot be computed.
         """
-        # Until the next candle closes nothing is learnt: what is saved meanwhile is how it was now.
+        # Nothing is learnt before the next candle closes: a state saved by then applies now.
         while self._saved and self._saved[0][0] < forecast.published_ms + self._step_ms:
-            self._remember(self._saved.popleft()[1])
-        calibration = self._reach(forecast, came)
-        self._waits = False
+            self._keep_state(self._saved.popleft()[1])
+        calibration = self._calibration_at(forecast, followed)
+        self._pending = False
         if calibration is None or window is None:
             return None
-        calibration.prime(_ONE, window[None])
-        self._waits = True
+        calibration.prime(_IDX, window[None])
+        self._pending = True
         return calibration.outlook(
-            _ONE,
+            _IDX,
             np.array([forecast.predicted_close]),
             np.array([forecast.last_close]),
             np.array([forecast.candle_close_ms]),
         )
 
-    def _reach(self, forecast: Published, came: Floats | None) -> Calibration | None:
-        """The calibration as it was when the forecast was made; None: that is not known."""
+    def _calibration_at(self, forecast: Published, followed: Floats | None) -> Calibration | None:
+        """The calibration at the time of a forecast; None if it cannot be reconstructed."""
         calibration = self._calibration
         grown = forecast.learnt == self._learnt + 1
-        if calibration is not None and self._waits and came is not None and grown:
-            calibration.observe(_ONE, came[None])
-            self._remember(self._encoded(calibration))
+        if calibration is not None and self._pending and followed is not None and grown:
+            calibration.observe(_IDX, followed[None])
+            self._keep_state(self._encoded(calibration))
             self._learnt += 1
         if self._learnt != forecast.learnt or self._rules != forecast.rules:
-            self._calibration = calibration = self._go_on(forecast)
+            self._calibration = calibration = self._restart(forecast)
         return calibration
 
-    def _go_on(self, forecast: Published) -> Calibration | None:
-        """As a process that starts: from a state that fits, else from the bundle."""
+    def _restart(self, forecast: Published) -> Calibration | None:
+        """Start from a state with the right number, else from the bundle, as a new process does."""
         self._learnt, self._rules = -1, None
         if forecast.learnt is None or forecast.rules is None:
             return None
@@ -110,15 +113,15 @@ class CalibrationReplay:
         if Snapshot.learnt(state) != forecast.learnt:
             return None
         self._learnt, self._rules = forecast.learnt, forecast.rules
-        self._remember(state)
+        self._keep_state(state)
         return calibration
 
     def _encoded(self, calibration: Calibration) -> bytes:
         return calibration.snapshot().encode()[self._symbol]
 
-    def _remember(self, state: bytes) -> None:
+    def _keep_state(self, state: bytes) -> None:
         learnt = Snapshot.learnt(state)
         self._passed.pop(learnt, None)
         self._passed[learnt] = state
-        if len(self._passed) > _MOST_PASSED:
+        if len(self._passed) > _MAX_PASSED:
             del self._passed[next(iter(self._passed))]

@@ -16,29 +16,29 @@ from model.serving import ServedModel
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from model.history.reader import Saved
+    from model.history.reader import SavedStates
     from model.registry.bundle import Bundle
     from model.registry.registry import Registry
 
     Floats = NDArray[np.float64]
 
-TOGETHER: Final = 256
-"""Windows that are computed in one go."""
+BATCH_SIZE: Final = 256
+"""Windows that are computed at once."""
 
 _EDGE: Final = 1e-6
-"""A scaled value so close to an end of its range is outside or not by its last digits."""
+"""Scaled values this close to an end of the range may be outside by rounding alone."""
 
 
 class Recomputed(NamedTuple):
-    """What came of k windows.
+    """Results of k windows.
 
     Attributes:
         last: their last closes, ``[k]``.
         price: the forecasts of the next close, ``[k]``.
         raw: the network's output, ``[k]``.
         out_of_range: share of scaled values outside what the scaler was fitted on, ``[k]``.
-        edge: share of those that lie on an end of that range, ``[k]``.
-        said: the network's output behind the prices that were published, ``[k]``.
+        edge: share of scaled values within `_EDGE` of an end of that range, ``[k]``.
+        published_raw: the network's output that the published prices imply, ``[k]``.
     """
 
     last: Floats
@@ -46,28 +46,28 @@ class Recomputed(NamedTuple):
     raw: Floats
     out_of_range: Floats
     edge: Floats
-    said: Floats
+    published_raw: Floats
 
 
 class Models:
-    """The models of a registry, each opened and compiled once."""
+    """The models of a registry; each is opened and compiled once."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._opened: dict[str, Model | None] = {}
 
-    def of(self, version: str, sha256: str) -> Model:
-        """A model that spoke.
+    def open(self, version: str, sha256: str) -> Model:
+        """Open a model.
 
         Raises:
-            BundleError: it is gone, or not what it was.
+            BundleError: it is missing or has another hash.
         """
         if version not in self._opened:
             self._opened[version] = None
             self._opened[version] = Model(self._registry.open(version))
         model = self._opened[version]
         if model is None or model.bundle.sha256 != sha256:
-            msg = f"model {version} is not what it was"
+            msg = f"model {version} has changed"
             raise BundleError(msg)
         return model
 
@@ -76,23 +76,22 @@ class Model:
     """One model, run as the daemon runs it.
 
     Attributes:
-        bundle: what it is made of.
+        bundle: the verified bundle.
         capacity: candles in a window.
     """
 
     def __init__(self, bundle: Bundle) -> None:
         manifest = bundle.manifest
-        self._engine = Engine(bundle.onnx, TOGETHER, manifest.lookback, len(manifest.features))
+        self._engine = Engine(bundle.onnx, BATCH_SIZE, manifest.lookback, len(manifest.features))
         self.bundle: Final = bundle
         self.capacity: Final = max(manifest.indicators.warmup + manifest.lookback, WARMUP)
 
-    def scalers(self, symbol: str, fitted: Saved) -> list[tuple[int, SymbolScaler]]:
-        """What a symbol was scaled by, and since when (Unix milliseconds), ascending.
+    def scalers(self, symbol: str, fitted: SavedStates) -> list[tuple[int, SymbolScaler]]:
+        """Scalers of a symbol with the time since when each applied (Unix milliseconds), ascending.
 
         Args:
             symbol: ccxt symbol.
-            fitted: scalers of history, which count where the bundle has none; damaged ones are
-                left out.
+            fitted: scalers from history, used if the bundle has none; damaged ones are skipped.
         """
         if (own := self.bundle.scalers.by_symbol.get(symbol)) is not None:
             return [(0, own)]
@@ -108,11 +107,11 @@ class Model:
     def run(
         self, scaler: SymbolScaler, windows: Floats, last_close: Floats, predicted: Floats
     ) -> Recomputed:
-        """Forecast from windows of one symbol.
+        """Compute forecasts from windows of one symbol.
 
         Args:
             scaler: of the symbol.
-            windows: ``[k, capacity, 5]``, k at most `TOGETHER`.
+            windows: ``[k, capacity, 5]``, k at most `BATCH_SIZE`.
             last_close: as published, ``[k]``.
             predicted: as published, ``[k]``.
         """
@@ -131,16 +130,16 @@ class Model:
             raw.astype(np.float64),
             served.out_of_range(idx),
             edge.mean(axis=(1, 2)),
-            _raw(served, idx, last_close, predicted),
+            _implied_raw(served, idx, last_close, predicted),
         )
 
 
-def _raw(served: ServedModel, idx: NDArray[np.intp], last: Floats, price: Floats) -> Floats:
-    """The network's output behind prices: `ServedModel.price` is a line through it, or its exp."""
+def _implied_raw(served: ServedModel, idx: NDArray[np.intp], last: Floats, price: Floats) -> Floats:
+    """Invert `ServedModel.price`, which is linear in the network's output or the exp of a line."""
     zero, one = (
         served.price(idx, np.full(len(idx), value, dtype=np.float32), last) for value in (0.0, 1.0)
     )
     if served.target != "close":
         zero, one, price = np.log(zero / last), np.log(one / last), np.log(price / last)
-    said: Floats = (price - zero) / (one - zero)
-    return said
+    implied: Floats = (price - zero) / (one - zero)
+    return implied

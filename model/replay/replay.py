@@ -1,9 +1,9 @@
 """Compute published forecasts again from history and report every difference.
 
-The close that a forecast started from and the price that was forecast come from the candles and
-the network. Interval and probabilities come from the *published* price, which is what the
-calibration learnt from: the network's last digits depend on how many symbols it runs at a time, and
-a calibration would carry them on for ever. What the configuration says today has no part in it.
+The close that a forecast started from and the forecast price come from the candles and the network.
+Interval and probabilities are computed from the *published* price, because the calibration learnt
+from it: the network's last digits depend on the batch size, and a calibration would carry that
+error on. Today's configuration is not used.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ import numpy as np
 
 from model.core.errors import BundleError
 from model.history.reader import ForecastGroup, HistoryReader, Published
-from model.replay.as_of import Known, as_known
+from model.replay.as_of import ForecastInputs, forecast_inputs
 from model.replay.calibration_replay import CalibrationReplay
-from model.replay.recompute import TOGETHER, Model, Models
+from model.replay.recompute import BATCH_SIZE, Model, Models
 
 if TYPE_CHECKING:
     from model.features.scaler import SymbolScaler
@@ -37,19 +37,19 @@ TOLERANCE: Final = 1e-6
 _DAY_MS: Final = 86_400_000
 
 _OVERLAP: Final = 10
-"""Candles before a state was saved from which on its calibration is followed."""
+"""The calibration replay starts this many candles before a state was saved."""
 
 
 class Difference(NamedTuple):
-    """A value, and how much it differs from what was published.
+    """A computed value and its difference from the published one.
 
     Attributes:
         forecast: as it was published.
-        field: the value's name.
-        published: it was this then; None: there was none.
-        computed: it is this now; None: there is none.
+        field: name of the value.
+        published: published value; None if there was none.
+        computed: computed value; None if there is none.
         by: relative for prices and thresholds, absolute for shares and the network's output;
-            infinite where there is only one of both.
+            infinite if only one of the values exists.
     """
 
     forecast: Published
@@ -61,13 +61,13 @@ class Difference(NamedTuple):
 
 @dataclass
 class Replayed:
-    """What a replay found.
+    """Result of a replay.
 
     Attributes:
-        compared: forecasts that were computed again.
-        skipped: forecasts that could not be, by reason.
-        without: those of them whose interval and probabilities could not be, by reason.
-        largest: the largest difference of each field.
+        compared: number of forecasts that were computed again.
+        skipped: number of forecasts that could not be, by reason.
+        without: number of compared forecasts without interval and probabilities, by reason.
+        largest: largest difference of each field.
         differences: those above `TOLERANCE`.
     """
 
@@ -77,91 +77,91 @@ class Replayed:
     largest: dict[str, float] = field(default_factory=dict)
     differences: list[Difference] = field(default_factory=list)
 
-    def note(self, found: Difference) -> None:
-        """Take down one comparison."""
+    def add_difference(self, found: Difference) -> None:
+        """Add the comparison of one value."""
         self.largest[found.field] = max(self.largest.get(found.field, 0.0), found.by)
         if not found.by <= TOLERANCE:
             self.differences.append(found)
 
 
 class _Case(NamedTuple):
-    """A forecast with all that is known of it; None: that is not known."""
+    """A forecast with what is needed to compute it; None where that is missing."""
 
-    known: Known
+    inputs: ForecastInputs
     outlook: Outlook | None
     scaler: SymbolScaler | None
 
 
 def replay(
-    archive: HistoryReader,
+    reader: HistoryReader,
     registry: Registry,
     step_ms: int,
     from_ms: int,
     until_ms: int,
     progress: Progress,
 ) -> Replayed:
-    """Compute again what was published from ``from_ms`` to before ``until_ms`` (Unix ms).
+    """Compute again the forecasts published from ``from_ms`` to before ``until_ms`` (Unix ms).
 
     Args:
-        archive: candles and forecasts of one exchange and timeframe.
-        registry: the models that spoke.
+        reader: candles and forecasts of one exchange and timeframe.
+        registry: holds the models.
         step_ms: length of a candle.
-        from_ms: earliest closing of the newest candle of a forecast.
-        until_ms: the latest is before this.
-        progress: told how far a symbol is.
+        from_ms: earliest closing time of the newest candle of a forecast.
+        until_ms: end of these closing times, exclusive.
+        progress: called with a symbol, its forecasts done and their number.
     """
     replayed, models = Replayed(), Models(registry)
-    for spoken in archive.spoken(from_ms, until_ms):
+    for group in reader.forecast_groups(from_ms, until_ms):
         try:
-            model = models.of(spoken.version, spoken.sha256)
+            model = models.open(group.version, group.sha256)
         except BundleError:
-            replayed.skipped["its model is not in the registry any more"] += spoken.forecasts
+            replayed.skipped["its model is not in the registry any more"] += group.forecasts
             continue
         done = 0
-        for batch in _batches(_cases(archive, model, spoken, step_ms)):
+        for batch in _batches(_cases(reader, model, group, step_ms)):
             _compare(model, batch, replayed)
             done += len(batch)
-            progress(spoken.symbol, done, spoken.forecasts)
+            progress(group.symbol, done, group.forecasts)
     return replayed
 
 
 def _cases(
-    archive: HistoryReader, model: Model, spoken: ForecastGroup, step_ms: int
+    reader: HistoryReader, model: Model, group: ForecastGroup, step_ms: int
 ) -> Iterator[_Case]:
-    """The forecasts of a model and a symbol, each with its calibration as it was."""
-    symbol, states = spoken.symbol, archive.states(spoken)
-    before = [at for at, (saved_ms, _) in enumerate(states) if saved_ms <= spoken.first_ms]
+    """Yield the forecasts of a model and a symbol, each with its outlook computed again."""
+    symbol, states = group.symbol, reader.states(group)
+    before = [at for at, (saved_ms, _) in enumerate(states) if saved_ms <= group.first_ms]
     states = states[before[-1] :] if before else states
-    since_ms = states[0][0] - _OVERLAP * step_ms if before else spoken.first_ms - _DAY_MS
-    made = archive.published(
-        spoken, spoken.first_ms - (spoken.first_ms - since_ms) // step_ms * step_ms
+    since_ms = states[0][0] - _OVERLAP * step_ms if before else group.first_ms - _DAY_MS
+    published = reader.published(
+        group, group.first_ms - (group.first_ms - since_ms) // step_ms * step_ms
     )
-    retrace = CalibrationReplay(model.bundle.residuals, symbol, states, step_ms)
-    scalers = model.scalers(symbol, archive.scalers(spoken))
+    calibration = CalibrationReplay(model.bundle.residuals, symbol, states, step_ms)
+    scalers = model.scalers(symbol, reader.scalers(group))
     followed = None
-    for known in as_known(archive, made, model.capacity, step_ms):
-        outlook = retrace.outlook(known.forecast, known.window, followed)
-        followed = known.followed
-        if known.forecast.candle_close_ms >= spoken.first_ms:
-            yield _Case(known, outlook, _scaler_at(scalers, known.forecast.published_ms))
+    for inputs in forecast_inputs(reader, published, model.capacity, step_ms):
+        outlook = calibration.outlook(inputs.forecast, inputs.window, followed)
+        followed = inputs.followed
+        if inputs.forecast.candle_close_ms >= group.first_ms:
+            yield _Case(inputs, outlook, _scaler_at(scalers, inputs.forecast.published_ms))
 
 
 def _scaler_at(
     scalers: Sequence[tuple[int, SymbolScaler]], published_ms: int
 ) -> SymbolScaler | None:
-    """The newest one of its time; a first one has no rival, whatever the clock said."""
-    of_then = [scaler for since_ms, scaler in scalers if since_ms <= published_ms]
-    candidates = of_then or [scaler for _, scaler in scalers[:1]]
+    """Return the newest scaler at that time; the first one if the clock was set back."""
+    earlier = [scaler for since_ms, scaler in scalers if since_ms <= published_ms]
+    candidates = earlier or [scaler for _, scaler in scalers[:1]]
     return candidates[-1] if candidates else None
 
 
 def _batches(cases: Iterator[_Case]) -> Iterator[list[_Case]]:
-    """Cases that can be computed together."""
-    for _, group in groupby(cases, key=lambda case: (id(case.scaler), case.known.window is None)):
+    """Group consecutive cases with the same scaler."""
+    for _, group in groupby(cases, key=lambda case: (id(case.scaler), case.inputs.window is None)):
         batch: list[_Case] = []
         for case in group:
             batch.append(case)
-            if len(batch) == TOGETHER:
+            if len(batch) == BATCH_SIZE:
                 yield batch
                 batch = []
         if batch:
@@ -169,46 +169,48 @@ def _batches(cases: Iterator[_Case]) -> Iterator[list[_Case]]:
 
 
 def _compare(model: Model, batch: Sequence[_Case], replayed: Replayed) -> None:
-    """Compute forecasts of one scaler once more, and hold every value against what was said."""
+    """Compute forecasts of one scaler again and compare every value with the published one."""
     scaler = batch[0].scaler
-    windows = [case.known.window for case in batch if case.known.window is not None]
+    windows = [case.inputs.window for case in batch if case.inputs.window is not None]
     if not windows:
         replayed.skipped["candles are missing in history"] += len(batch)
         return
     if scaler is None:
         replayed.skipped["its scaler is not in history"] += len(batch)
         return
-    made = [case.known.forecast for case in batch]
-    rerun = model.run(
+    published = [case.inputs.forecast for case in batch]
+    recomputed = model.run(
         scaler,
         np.stack(windows),
-        np.array([forecast.last_close for forecast in made]),
-        np.array([forecast.predicted_close for forecast in made]),
+        np.array([forecast.last_close for forecast in published]),
+        np.array([forecast.predicted_close for forecast in published]),
     )
     replayed.compared += len(batch)
     for at, case in enumerate(batch):
-        for found in _of_network(made[at], rerun, at):
-            replayed.note(found)
-        if made[at].learnt is None:
-            replayed.without["written before history kept what they rest on"] += 1
+        for found in _network_differences(published[at], recomputed, at):
+            replayed.add_difference(found)
+        if published[at].learnt is None:
+            replayed.without["written before history stored what they were computed from"] += 1
         elif case.outlook is None:
-            replayed.without["history does not tell what they rest on"] += 1
+            replayed.without["history does not hold what they were computed from"] += 1
         else:
-            for found in _of_calibration(made[at], case.outlook):
-                replayed.note(found)
+            for found in _calibration_differences(published[at], case.outlook):
+                replayed.add_difference(found)
 
 
-def _of_network(forecast: Published, rerun: Recomputed, at: int) -> Iterator[Difference]:
-    last, price, raw, out, edge, said = (float(column[at]) for column in rerun)
+def _network_differences(
+    forecast: Published, recomputed: Recomputed, at: int
+) -> Iterator[Difference]:
+    last, price, raw, out, edge, published_raw = (float(column[at]) for column in recomputed)
     yield _difference(forecast, "last_close", forecast.last_close, last, last)
     yield _difference(forecast, "predicted_close", forecast.predicted_close, price, price)
-    yield _difference(forecast, "predicted_normalized", said, raw, 1.0)
+    yield _difference(forecast, "predicted_normalized", published_raw, raw, 1.0)
     if forecast.out_of_range is not None:
         found = _difference(forecast, "out_of_range", forecast.out_of_range, out, 1.0)
         yield found._replace(by=max(found.by - edge, 0.0))
 
 
-def _of_calibration(forecast: Published, outlook: Outlook) -> Iterator[Difference]:
+def _calibration_differences(forecast: Published, outlook: Outlook) -> Iterator[Difference]:
     known = bool(outlook.known[0])
     for name, scale in (
         ("lower", forecast.last_close),

@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from model.train_lstm import Trained
 
 
-def pack_trained(trained: Trained, models: Path, created_ms: int) -> BundleParts:
-    """Export the network and gather what serving and the next training need.
+def bundle_parts(trained: Trained, models: Path, created_ms: int) -> BundleParts:
+    """Export the network and collect the content of a bundle.
 
     Args:
-        trained: what `model.train_lstm.train` gave.
-        models: the folder it wrote ``lstm_model.keras`` into.
+        trained: the result of `model.train_lstm.train`.
+        models: the folder with its ``lstm_model.keras``.
         created_ms: now, Unix milliseconds; becomes part of the version.
     """
     return BundleParts(

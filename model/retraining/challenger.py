@@ -1,8 +1,8 @@
 """Split the candles, train a challenger and judge it against the champion.
 
-Every night is one step of a walk forward: the span rolls on by a day, the network learns from its
-first part, is stopped by the second, and is judged by the third, which neither it nor the champion
-has seen.
+Each night is one step of a walk-forward evaluation: the span moves by a day, the network is trained
+on its first part, stopped on the second and judged on the third, which neither it nor the champion
+was trained on.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ import numpy as np
 from model.core.candle import Timeframe
 from model.core.errors import CandlecastError, ConfigError
 from model.evaluation.hindcast import hindcast
-from model.registry.manifest import made_ms
+from model.registry.manifest import created_ms
 from model.stats.promotion_gate import Decision, GateRules, decide, paired_losses
 from model.stats.scores import Scored
 from model.train_lstm import train
-from model.training.dataset import cut_times, on_grid
+from model.training.candle_sources import align_to_grid
+from model.training.dataset import cut_times
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -43,11 +44,11 @@ _DAY_MS = 86_400_000
 
 @dataclass(frozen=True)
 class Cut:
-    """How a span is shared out.
+    """Shares of a span of candles.
 
     Attributes:
         train: share of rows for training.
-        validation: share of rows that end it; the rest is for the gate.
+        validation: share of rows for validation; the rest is for the gate.
     """
 
     train: float
@@ -61,8 +62,8 @@ class Judged:
     Attributes:
         decision: promote or keep.
         symbols: ccxt symbols by the number that the forecasts use.
-        challenger: its forecasts of what neither model had seen.
-        champion: the champion's, None where there was none to compare with.
+        challenger: its forecasts of candles that neither model was trained on.
+        champion: the champion's; None without a comparable champion.
     """
 
     decision: Decision
@@ -74,50 +75,50 @@ class Judged:
 def cut_for_gate(
     rows: int, gate_rows: int, lookback: int, train_split: float, val_split: float
 ) -> Cut:
-    """Leave the newest candles to the gate, and share the rest as training does.
+    """Reserve the newest candles for the gate and split the rest as configured.
 
     Args:
         rows: candles of the whole span.
         gate_rows: candles that the gate needs forecasts of.
-        lookback: candles before the first of them, which its window is made of.
+        lookback: candles of a window.
         train_split: configured share of training.
         val_split: configured share of validation.
 
     Raises:
-        ConfigError: hardly anything would be left to learn from.
+        ConfigError: too few candles would be left for training.
     """
-    left = rows - gate_rows - lookback
-    if left < gate_rows + lookback:
+    remaining = rows - gate_rows - lookback
+    if remaining < gate_rows + lookback:
         msg = (
             f"{rows} candles are too few: {gate_rows + lookback} are kept to judge by, and as many "
             "at least must be left to learn from; raise retrain.days or lower registry.gate_days"
         )
         raise ConfigError(msg)
-    share = left / rows
+    share = remaining / rows
     train = share * train_split / (train_split + val_split)
     return Cut(train, share - train)
 
 
 def frame_of(candles: Sequence[Candle], timeframe: Timeframe) -> pd.DataFrame:
-    """Candles as `model.dataset.read_candles` gives them; there must be one."""
+    """Convert at least one candle to a frame as `read_candles` returns it."""
     import pandas as pd
 
     rows = [(candle.open_ms, *candle.ohlcv) for candle in candles]
     names = ["timestamp", "open", "high", "low", "close", "volume"]
-    return on_grid(pd.DataFrame(rows, columns=names), timeframe)
+    return align_to_grid(pd.DataFrame(rows, columns=names), timeframe)
 
 
 def rows_of(candles: Candles) -> int:
-    """Different candles there are, whatever their symbol: what a `Cut` shares out."""
+    """Number of different opening times, which a `Cut` splits."""
     return len(np.unique(np.concatenate([frame["timestamp"] for frame in candles.values()])))
 
 
 def long_enough(candles: Candles, cut: Cut, lookback: int, warmup: int) -> dict[str, pd.DataFrame]:
-    """Those symbols that have something to learn from, to be stopped by, and to be tested on.
+    """Select the symbols with enough candles for training, validation and gate.
 
     Args:
         candles: frames by ccxt symbol.
-        cut: how they are shared out.
+        cut: shares of the parts.
         lookback: candles of a window.
         warmup: candles before the first window.
     """
@@ -140,15 +141,15 @@ def train_challenger(
     folder: Path,
     pause: Callable[[], None],
 ) -> Trained:
-    """Train a network with the configuration's settings; goes on where a killed one was.
+    """Train a network with the configured settings; a killed run continues.
 
     Args:
         config_path: the configuration.
         candles: frames by ccxt symbol.
         timeframe: length of the candles.
-        cut: how they are shared out.
-        folder: for what training leaves, and for what it needs to go on.
-        pause: called after every batch; may take its time.
+        cut: shares of the parts.
+        folder: for the results of training and its checkpoint.
+        pause: called after every batch; may block.
 
     Raises:
         CandlecastError: too few candles.
@@ -173,39 +174,39 @@ def judge(
     now_ms: int,
     progress: Progress,
 ) -> Judged:
-    """Let both forecast what neither has seen, and decide.
+    """Forecast candles that neither model was trained on with both, and decide.
 
     Args:
         challenger: the new model.
-        champion: the served one, None where there is none.
+        champion: the served one; None without one.
         candles: frames by ccxt symbol, reaching to the newest candle.
-        rules: what the gate asks for.
+        rules: settings of the gate.
         now_ms: Unix milliseconds.
-        progress: told how far the forecasts are, by symbol.
+        progress: called with a symbol, its forecasts done and their number.
 
     Raises:
-        CandlecastError: the challenger's forecasts are no prices.
+        CandlecastError: the challenger's forecasts are not prices.
     """
     timeframe = Timeframe.parse(challenger.manifest.timeframe)
-    known = set(challenger.scalers.by_symbol)
+    shared = set(challenger.scalers.by_symbol)
     if champion is not None:
-        common = known & set(champion.scalers.by_symbol)
+        common = shared & set(champion.scalers.by_symbol)
         if champion.manifest.timeframe == timeframe.text and not common.isdisjoint(candles):
-            known = common
+            shared = common
         else:
-            # It could not be served under this configuration, so there is nothing to defend.
+            # It cannot be served with this configuration, so the challenger needs no comparison.
             champion = None
     both = [challenger] if champion is None else [challenger, champion]
-    symbols = tuple(symbol for symbol in candles if symbol in known)
+    symbols = tuple(symbol for symbol in candles if symbol in shared)
     chosen = {symbol: candles[symbol] for symbol in symbols}
     mine, *theirs = (_unseen(bundle, both, chosen, progress) for bundle in both)
     wrong = int(np.count_nonzero(~_is_price(mine)))
     if wrong:
-        msg = f"{wrong} of the {len(mine.open_ms)} forecasts of {challenger.version} are no price"
+        msg = f"{wrong} of the {len(mine.open_ms)} forecasts of {challenger.version} are not prices"
         raise CandlecastError(msg)
-    # What is no price the daemon does not publish: there the champion has said nothing.
+    # The daemon does not publish values that are not prices: the champion has no forecast there.
     rival = Scored._make(a[_is_price(theirs[0])] for a in theirs[0]) if theirs else None
-    age_days = 0.0 if champion is None else (now_ms - made_ms(champion.version)) / _DAY_MS
+    age_days = 0.0 if champion is None else (now_ms - created_ms(champion.version)) / _DAY_MS
     decision = decide(paired_losses(mine, rival), rules, timeframe.ms, age_days, symbols)
     return Judged(decision, symbols, mine, rival)
 
@@ -215,13 +216,13 @@ def _is_price(scored: Scored) -> NDArray[np.bool_]:
     return price
 
 
-_NOTHING = Scored(
+_NO_FORECASTS = Scored(
     np.array([], np.int64), np.array([], np.int64), np.array([]), np.array([]), np.array([])
 )
 
 
 def _unseen(bundle: Bundle, both: Sequence[Bundle], candles: Candles, progress: Progress) -> Scored:
-    """Forecasts of the candles whose window no model has learnt from; perhaps none."""
+    """Forecast the candles whose window no model was trained on; the result may be empty."""
     manifest = bundle.manifest
     step_ms = Timeframe.parse(manifest.timeframe).ms
     after_ms = max(b.manifest.trained_to_ms + b.manifest.lookback * step_ms for b in both)
@@ -230,11 +231,11 @@ def _unseen(bundle: Bundle, both: Sequence[Bundle], candles: Candles, progress: 
     for symbol, frame in candles.items():
         if int(frame["timestamp"].iloc[-1]) <= after_ms:
             continue
-        # What lies further back would be forecast for nothing.
+        # Earlier forecasts would be discarded below.
         recent = frame["timestamp"] >= after_ms - needed_ms
         cropped[symbol] = frame[recent].reset_index(drop=True)
     if not cropped:
-        return _NOTHING
+        return _NO_FORECASTS
     found = hindcast(bundle, cropped, progress)
     numbers = np.array([list(candles).index(symbol) for symbol in cropped])
     found = found._replace(symbol=numbers[found.symbol])

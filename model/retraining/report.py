@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 
 from model.evaluation.plots import plot_report
-from model.evaluation.reliability import SIDES, Told, reliability, told
+from model.evaluation.reliability import SIDES, ScoredOutlooks, reliability, score_outlooks
 from model.stats.promotion_gate import ALPHA, POWER
 from model.stats.scores import Scored, evaluate
 
@@ -24,20 +24,20 @@ if TYPE_CHECKING:
     from model.retraining.challenger import Judged
     from model.stats.promotion_gate import GateRules
 
-_SYMBOLS: Final = 40
-"""Rows of the table of symbols: a page is a page."""
+_MAX_SYMBOLS: Final = 40
+"""Rows of the table of symbols."""
 
 
 class Page(NamedTuple):
-    """What the page is about.
+    """Content of the report.
 
     Attributes:
         challenger: the new model.
-        champion: the served one, None where there was none.
+        champion: the served one; None without one.
         judged: the decision and the forecasts behind it.
         candles: frames by ccxt symbol.
-        gate: what the challenger had to show.
-        calibration: what intervals and probabilities shall be.
+        gate: settings of the gate.
+        calibration: settings of intervals and probabilities.
     """
 
     challenger: Bundle
@@ -52,13 +52,17 @@ def write_report(page: Page, path: Path) -> None:
     """Write the page, and its plot beside it with the suffix .png."""
     path.parent.mkdir(parents=True, exist_ok=True)
     judged = page.judged
-    said = told(page.challenger, page.candles, judged.challenger, judged.symbols, page.calibration)
+    outlooks = score_outlooks(
+        page.challenger, page.candles, judged.challenger, judged.symbols, page.calibration
+    )
     plot = path.with_suffix(".png")
     drawn = len(judged.challenger.open_ms) > 0
     if drawn:
-        bins = {} if said is None else {s: reliability(said, i) for i, s in enumerate(SIDES)}
+        bins = (
+            {} if outlooks is None else {s: reliability(outlooks, i) for i, s in enumerate(SIDES)}
+        )
         plot_report(judged.challenger, judged.champion, bins, page.challenger.version, plot)
-    lines = [*_head(page), *_evidence(page), *_symbols(page), *_chances(page, said)]
+    lines = [*_head(page), *_evidence(page), *_symbols(page), *_outlooks(page, outlooks)]
     if drawn:
         lines += ["", f"![Error ratio over time and reliability]({plot.name})"]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -85,7 +89,7 @@ def _evidence(page: Page) -> Iterator[str]:
     yield "## Evidence"
     yield ""
     if not decision.candles:
-        yield "There are no candles that neither model has learnt from."
+        yield "There are no candles that neither model was trained on."
         return
     yield (
         f"{decision.candles} candles from {_minute(decision.from_ms)} to "
@@ -100,7 +104,7 @@ def _evidence(page: Page) -> Iterator[str]:
         yield f"| champion's ratio | {decision.champion_ratio:.6f} |"
     yield f"| gain | {decision.gain:z.6f} |"
     yield f"| standard error | {decision.standard_error:.6f} |"
-    yield f"| noise reaches (level {ALPHA:g}) | {decision.critical * decision.standard_error:.6f} |"
+    yield f"| noise (level {ALPHA:g}) | {decision.critical * decision.standard_error:.6f} |"
     yield f"| detectable (power {POWER:g}) | {decision.detectable:.6f} |"
     yield f"| margin | {gate.margin:g} |"
 
@@ -113,13 +117,13 @@ def _symbols(page: Page) -> Iterator[str]:
     yield ""
     yield "| symbol | challenger's ratio (95 %) | champion's |"
     yield "|---|---|---|"
-    for name in names[:_SYMBOLS]:
+    for name in names[:_MAX_SYMBOLS]:
         number = judged.symbols.index(name)
         value, low, high = evaluate(judged.challenger.of(number)).mae_ratio
         theirs = _ratio(judged.champion, number)
         yield f"| {name} | {value:.5f} ({low:.5f} to {high:.5f}) | {theirs} |"
-    if len(names) > _SYMBOLS:
-        yield f"| … {len(names) - _SYMBOLS} more | | |"
+    if len(names) > _MAX_SYMBOLS:
+        yield f"| … {len(names) - _MAX_SYMBOLS} more | | |"
 
 
 def _ratio(scored: Scored | None, number: int) -> str:
@@ -129,24 +133,24 @@ def _ratio(scored: Scored | None, number: int) -> str:
     return f"{evaluate(one).mae_ratio.value:.5f}"
 
 
-def _chances(page: Page, said: Told | None) -> Iterator[str]:
+def _outlooks(page: Page, outlooks: ScoredOutlooks | None) -> Iterator[str]:
     yield ""
     yield "## Intervals and probabilities"
     yield ""
-    if said is None:
+    if outlooks is None:
         yield "There was not enough evidence to give any."
         return
     level = 100 * page.calibration.level
     yield (
-        f"{100 * np.mean(said.inside):.1f} % of {len(said.inside)} closes lay inside their "
-        f"{level:g} % interval. Brier score {said.brier:.4f}; always giving the average shares "
-        f"scores {said.brier_of_shares:.4f}."
+        f"{100 * np.mean(outlooks.inside):.1f} % of {len(outlooks.inside)} closes lay inside their "
+        f"{level:g} % interval. Brier score {outlooks.brier:.4f}; always giving the average shares "
+        f"scores {outlooks.brier_of_shares:.4f}."
     )
     yield ""
     yield (
-        f"In the calmest fifth of the hours {_percent(said.inside[said.calm])} lay inside, in the "
-        f"wildest {_percent(said.inside[said.wild])}: nobody knows ahead which these are. An hour "
-        "has at least 12 candles here."
+        f"In the calmest fifth of the hours {_percent(outlooks.inside[outlooks.calm])} lay inside, "
+        f"in the wildest {_percent(outlooks.inside[outlooks.wild])}; which hours these are is "
+        "known only afterwards. An hour has at least 12 candles here."
     )
 
 

@@ -17,30 +17,30 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 _SEQUENCES_NDIM: Final = 3
-_NUMBERS: Final = "biuf"
-"""NumPy's kinds of real numbers. Text and objects are refused, as Keras refuses them."""
+_NUMBER_KINDS: Final = "biuf"
+"""NumPy's kinds of real numbers. Text and objects are refused, as by Keras."""
 
-_CHECKED_TOGETHER: Final = 1 << 22
-"""Values that are checked at once, so that the check of a large array takes little memory."""
+_CHECK_BATCH: Final = 1 << 22
+"""Values that are checked at once; bounds the memory of the check."""
 
 Shape = tuple[int | None, ...]
 
 
-def sequences(name: str, value: ArrayLike | Windows, shape: Shape | None = None) -> Any:  # noqa: ANN401 - an array or `Windows`
-    """Windows, in their order.
+def check_sequences(name: str, value: ArrayLike | Windows, shape: Shape | None = None) -> Any:  # noqa: ANN401 - an array or `Windows`
+    """Check windows and convert them to an array.
 
     Args:
         name: of the argument, for the message.
         value: anything that NumPy reads as numbers ``[n, timesteps, features]``.
-        shape: ``(timesteps, features)`` that they must have; None stands for any.
+        shape: required ``(timesteps, features)``; None allows any.
 
     Returns:
-        float32 ``[n, timesteps, features]``; `Windows` as they are.
+        float32 ``[n, timesteps, features]``; `Windows` unchanged.
 
     Raises:
         ValueError: another shape, or something else than finite numbers.
     """
-    # Windows are cut where every value is finite.
+    # `Windows` hold only finite values.
     array = value if isinstance(value, Windows) else _numbers(name, value)
     if array.ndim != _SEQUENCES_NDIM or 0 in array.shape[1:]:
         msg = f"{name} must be (n, timesteps, features), not {array.shape}"
@@ -58,13 +58,13 @@ def sequences(name: str, value: ArrayLike | Windows, shape: Shape | None = None)
     return array.astype(np.float32, copy=False)
 
 
-def targets(name: str, value: ArrayLike, n: int) -> NDArray[Any]:
-    """Targets, in their order; the labels of a pandas Series count for nothing.
+def check_targets(name: str, value: ArrayLike, n: int) -> NDArray[Any]:
+    """Check targets and convert them to an array; the index of a pandas Series is ignored.
 
     Args:
         name: of the argument, for the message.
         value: anything that NumPy reads as numbers ``[n]`` or ``[n, 1]``.
-        n: how many there must be.
+        n: required number.
 
     Returns:
         Floats ``[n]``.
@@ -81,36 +81,36 @@ def targets(name: str, value: ArrayLike, n: int) -> NDArray[Any]:
     return array if array.dtype.kind == "f" else array.astype(np.float64)
 
 
-def pair(
+def check_samples(
     suffix: str, x: ArrayLike | Windows | None, y: ArrayLike | None, shape: Shape | None = None
 ) -> tuple[Any, NDArray[Any]]:
-    """Windows and their targets, at least one.
+    """Check windows with their targets, at least one.
 
     Args:
-        suffix: what the arguments' names end with, e.g. ``train``.
-        x: as in `sequences`.
-        y: as in `targets`.
-        shape: as in `sequences`.
+        suffix: end of the arguments' names, e.g. ``train``.
+        x: as in `check_sequences`.
+        y: as in `check_targets`.
+        shape: as in `check_sequences`.
 
     Raises:
-        ValueError: as there; one of the two is missing, or there is no window.
+        ValueError: as there, or one of the two is missing or empty.
     """
     for name, value, other in ((f"X_{suffix}", x, "y"), (f"y_{suffix}", y, "X")):
         if value is None:
-            msg = f"{name} is missing: {other}_{suffix} is of no use without it"
+            msg = f"{name} is missing: {other}_{suffix} needs it"
             raise ValueError(msg)
-    windows = sequences(f"X_{suffix}", x, shape)  # type: ignore[arg-type]
+    windows = check_sequences(f"X_{suffix}", x, shape)  # type: ignore[arg-type]
     if not len(windows):
         msg = f"X_{suffix} holds no window: at least one is needed"
         raise ValueError(msg)
-    return windows, targets(f"y_{suffix}", y, len(windows))  # type: ignore[arg-type]
+    return windows, check_targets(f"y_{suffix}", y, len(windows))  # type: ignore[arg-type]
 
 
-def input_shape(value: Any) -> tuple[int | None, int]:  # noqa: ANN401 - a caller's
-    """The shape of a window that a network is built for.
+def check_input_shape(value: Any) -> tuple[int | None, int]:  # noqa: ANN401 - from the caller
+    """Check the shape of a window that a network is built for.
 
     Raises:
-        ValueError: it is not two numbers above 0; the first may be None, for any.
+        ValueError: it is not two numbers above 0; the first may be None, which allows any.
     """
     try:
         steps, features = value
@@ -124,11 +124,11 @@ def input_shape(value: Any) -> tuple[int | None, int]:  # noqa: ANN401 - a calle
 
 
 @contextmanager
-def intact(model: keras.Model) -> Iterator[None]:
-    """Give a model its variables back when a call into it fails.
+def restored_on_error(model: keras.Model) -> Iterator[None]:
+    """Restore the variables of a model when a call into it fails.
 
-    The JAX backend takes them away while it computes. Where a batch fails or is interrupted it does
-    not always put them back, and every later call fails.
+    The JAX backend deletes them while it computes. If a batch fails or is interrupted, it does not
+    always restore them, and every later call fails.
     """
     variables = [*model.variables, *model.metrics_variables]
     if model.optimizer is not None:
@@ -137,30 +137,30 @@ def intact(model: keras.Model) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        if any(_is_lost(variable) for variable in variables):
+        if any(_is_deleted(variable) for variable in variables):
             for variable, value in zip(variables, before, strict=True):
                 variable.assign(value)
         raise
 
 
-def _is_lost(variable: keras.Variable) -> bool:
+def _is_deleted(variable: keras.Variable) -> bool:
     try:
         np.asarray(variable)
-    # What is raised depends on the backend.
+    # The error class depends on the backend.
     except Exception:  # noqa: BLE001
         return True
     return False
 
 
 def _numbers(name: str, value: ArrayLike) -> NDArray[Any]:
-    """The array behind an array-like."""
+    """Convert an array-like to an array of numbers."""
     try:
         array = np.asarray(value)
-    # Each kind of tensor raises what it likes when it cannot be read.
+    # Tensors of each library raise other errors.
     except Exception as error:
         msg = f"{name} cannot be read as an array of numbers: {error}"
         raise ValueError(msg) from error
-    if array.dtype.kind not in _NUMBERS:
+    if array.dtype.kind not in _NUMBER_KINDS:
         msg = f"{name} holds {array.dtype} and not numbers; convert it to float32"
         raise ValueError(msg)
     if np.ma.is_masked(value):
@@ -170,11 +170,11 @@ def _numbers(name: str, value: ArrayLike) -> NDArray[Any]:
 
 
 def _require_finite(name: str, array: NDArray[Any]) -> None:
-    """Refuse NaN, infinity and what is infinite in float32, and say where it is."""
-    step = max(1, _CHECKED_TOGETHER // max(1, array[:1].size))
+    """Refuse values that are not finite in float32, with the position of the first."""
+    step = max(1, _CHECK_BATCH // max(1, array[:1].size))
     for start in range(0, len(array), step):
         part = array[start : start + step]
-        # The network computes in float32: what is larger than that would become infinite there.
+        # The network computes in float32, where larger values become infinite.
         with np.errstate(over="ignore"):
             good = np.isfinite(part.astype(np.float32, copy=False))
         if not good.all():

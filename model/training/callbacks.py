@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from model.features.sliding_windows import Batches
-    from model.training.checkpoint import Standing, TrainingCheckpoint
+    from model.training.checkpoint import TrainingCheckpoint, TrainingState
 
 
-def dataset(library: ModuleType, batches: Batches) -> keras.utils.PyDataset:
-    """Batches in the form that Keras asks for."""
+def batch_dataset(library: ModuleType, batches: Batches) -> keras.utils.PyDataset:
+    """Wrap batches as a Keras dataset."""
 
     class Dataset(library.utils.PyDataset):  # type: ignore[misc,name-defined]
         def __len__(self) -> int:
@@ -32,8 +32,10 @@ def dataset(library: ModuleType, batches: Batches) -> keras.utils.PyDataset:
     return Dataset()
 
 
-def drawing(library: ModuleType, batches: Batches, seed: int | None) -> keras.callbacks.Callback:
-    """Chance, drawn for each epoch alone: a training that was cut goes on as if it had not been."""
+def seeding_callback(
+    library: ModuleType, batches: Batches, seed: int | None
+) -> keras.callbacks.Callback:
+    """Seed order and dropout per epoch, so that a killed run continues with the same numbers."""
 
     def begin(epoch: int, *_: object, **__: object) -> None:
         batches.shuffle(seed, epoch)
@@ -51,22 +53,27 @@ def drawing(library: ModuleType, batches: Batches, seed: int | None) -> keras.ca
     return callback
 
 
-def resuming(
+def checkpoint_callback(
     library: ModuleType,
-    resume: TrainingCheckpoint,
-    watching: Sequence[keras.callbacks.Callback],
-    standing: Standing | None,
+    checkpoint: TrainingCheckpoint,
+    tracked: Sequence[keras.callbacks.Callback],
+    state: TrainingState | None,
 ) -> keras.callbacks.Callback:
-    """Behind those it watches: they forget all when training begins, and are up to date by then."""
+    """Save the state after each epoch; must follow the tracked callbacks.
+
+    They reset themselves when training begins and are up to date when this one is called.
+    """
     callback: keras.callbacks.LambdaCallback = library.callbacks.LambdaCallback(
-        on_train_begin=lambda _: resume.watch(watching, standing),
-        on_epoch_end=lambda epoch, losses: resume.save(epoch + 1, callback.model, losses),
+        on_train_begin=lambda _: checkpoint.track(tracked, state),
+        on_epoch_end=lambda epoch, losses: checkpoint.save(epoch + 1, callback.model, losses),
     )
     return callback
 
 
-def showing(library: ModuleType, epochs: int, batches: Batches) -> keras.callbacks.Callback:
-    """A bar or lines about how far training is."""
+def progress_callback(
+    library: ModuleType, epochs: int, batches: Batches
+) -> keras.callbacks.Callback:
+    """Show progress as a bar or as lines."""
     progress = TrainingProgress(epochs, len(batches))
     return library.callbacks.LambdaCallback(
         on_train_begin=lambda *_, **__: progress.start(),
@@ -77,7 +84,7 @@ def showing(library: ModuleType, epochs: int, batches: Batches) -> keras.callbac
     )
 
 
-def pausing(library: ModuleType, pause: Callable[[], None]) -> keras.callbacks.Callback:
-    """Calls ``pause`` after every batch, whatever it is for."""
+def pause_callback(library: ModuleType, pause: Callable[[], None]) -> keras.callbacks.Callback:
+    """Call ``pause`` after every batch of training, validation and prediction."""
     ends = ("on_train_batch_end", "on_test_batch_end", "on_predict_batch_end")
     return library.callbacks.LambdaCallback(**{end: lambda *_, **__: pause() for end in ends})

@@ -2,10 +2,13 @@
 
     folder/epoch-0007.keras    network and optimizer
     folder/epoch-0007.npz      the best weights so far
-    folder/standing.json       which epoch counts, what the callbacks remember, the losses so far
+    folder/standing.json       the valid epoch, the state of the callbacks, the losses so far
 
-`standing.json` is renamed into its place when the other two are on the disk: a kill at any point
-leaves the epoch before or this one.
+`standing.json` is renamed into place after the other two are on the disk: a kill at any point
+leaves the previous epoch or this one.
+
+Written by hand: Keras's `BackupAndRestore` keeps neither the state of the other callbacks nor the
+best weights, and does not sync its files.
 """
 
 from __future__ import annotations
@@ -28,20 +31,20 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("candlecast.training")
 
-_STANDING: Final = "standing.json"
-_REMEMBERED: Final = ("best", "best_epoch", "wait", "cooldown_counter")
-"""What Keras's callbacks about the best epoch keep between epochs, where they have it."""
+_STATE_FILE: Final = "standing.json"
+_CALLBACK_STATE: Final = ("best", "best_epoch", "wait", "cooldown_counter")
+"""Attributes that Keras's callbacks keep between epochs; each has some of them."""
 
 
 @dataclass(frozen=True)
-class Standing:
-    """A training that was cut.
+class TrainingState:
+    """State of an interrupted training run.
 
     Attributes:
-        epoch: epochs that are done.
+        epoch: completed epochs.
         model: file of network and optimizer after them.
-        best_weights: those of the best epoch, None before there was one.
-        callbacks: what each callback remembers.
+        best_weights: weights of the best epoch; None before there is one.
+        callbacks: state of each callback.
         losses: of every epoch, by name.
     """
 
@@ -53,25 +56,25 @@ class Standing:
 
 
 class TrainingCheckpoint:
-    """The standing of one training in a folder of its own.
+    """The saved state of one training run in its own folder.
 
     Attributes:
-        losses: of every epoch so far, those before a kill included, by name.
+        losses: of every epoch so far, including those before a kill, by name.
 
     Args:
         folder: created when missing.
-        key: says which training it is; a standing of another one is not taken up.
+        key: identifies the training run; the state of another one is ignored.
     """
 
     def __init__(self, folder: Path, key: str) -> None:
         self._folder = folder
         self._key = key
-        self._watched: Sequence[keras.callbacks.Callback] = ()
+        self._tracked: Sequence[keras.callbacks.Callback] = ()
         self.losses: dict[str, list[float]] = {}
 
-    def load(self) -> Standing | None:
-        """Where this training was cut; None when it has not begun, or nothing of it can be read."""
-        path = self._folder / _STANDING
+    def load(self) -> TrainingState | None:
+        """Load the state of this training run; None if there is none or it cannot be read."""
+        path = self._folder / _STATE_FILE
         try:
             raw = json.loads(path.read_text(encoding="utf-8"))
             if raw["key"] != self._key:
@@ -82,7 +85,7 @@ class TrainingCheckpoint:
                 return None
             with np.load(self._file(epoch, "npz"), allow_pickle=False) as arrays:
                 best = [arrays[f"arr_{number}"] for number in range(len(arrays.files))]
-            return Standing(
+            return TrainingState(
                 epoch, self._file(epoch, "keras"), best, raw["callbacks"], raw["losses"]
             )
         except FileNotFoundError:
@@ -91,38 +94,38 @@ class TrainingCheckpoint:
             log.warning("%s cannot be read, training starts over: %s", path, error)
             return None
 
-    def watch(
-        self, callbacks: Sequence[keras.callbacks.Callback], standing: Standing | None
+    def track(
+        self, callbacks: Sequence[keras.callbacks.Callback], state: TrainingState | None
     ) -> None:
-        """Keep what ``callbacks`` remember; to be called when training begins."""
-        self._watched = callbacks
-        self.losses = {} if standing is None else standing.losses
-        if standing is None:
+        """Restore the state of ``callbacks`` and save it from now on; call when training begins."""
+        self._tracked = callbacks
+        self.losses = {} if state is None else state.losses
+        if state is None:
             return
-        for callback, remembered in zip(callbacks, standing.callbacks, strict=True):
-            for name, value in remembered.items():
+        for callback, values in zip(callbacks, state.callbacks, strict=True):
+            for name, value in values.items():
                 setattr(callback, name, value)
             if hasattr(callback, "best_weights"):
-                callback.best_weights = standing.best_weights or None
+                callback.best_weights = state.best_weights or None
 
     def save(self, epochs: int, model: keras.Model, losses: Mapping[str, float]) -> None:
-        """Write down that ``epochs`` epochs are done, the last one with these losses."""
+        """Save the state after ``epochs`` epochs, the last one with these losses."""
         for name, value in losses.items():
             self.losses.setdefault(name, []).append(float(value))
         self._folder.mkdir(parents=True, exist_ok=True)
-        best = next((c.best_weights for c in self._watched if hasattr(c, "best_weights")), None)
+        best = next((c.best_weights for c in self._tracked if hasattr(c, "best_weights")), None)
         model.save(self._file(epochs, "keras"))
         np.savez(self._file(epochs, "npz"), *(best or ()))
-        standing = {
+        state = {
             "key": self._key,
             "epoch": epochs,
             "sha256": self._hashes(epochs),
-            "callbacks": [_remembered(callback) for callback in self._watched],
+            "callbacks": [_callback_state(callback) for callback in self._tracked],
             "losses": self.losses,
         }
-        fresh = self._folder / f"{_STANDING}.new"
-        write_synced(fresh, json.dumps(standing).encode())
-        fresh.replace(self._folder / _STANDING)
+        new = self._folder / f"{_STATE_FILE}.new"
+        write_synced(new, json.dumps(state).encode())
+        new.replace(self._folder / _STATE_FILE)
         sync_folder(self._folder)
         for path in self._folder.glob("epoch-*"):
             if path.stem != self._file(epochs, "keras").stem:
@@ -136,7 +139,7 @@ class TrainingCheckpoint:
         return self._folder / f"epoch-{epoch:04}.{suffix}"
 
 
-def _remembered(callback: Any) -> dict[str, float]:  # noqa: ANN401 - any of Keras's callbacks
-    found = {name: getattr(callback, name, None) for name in _REMEMBERED}
+def _callback_state(callback: Any) -> dict[str, float]:  # noqa: ANN401 - any of Keras's callbacks
+    found = {name: getattr(callback, name, None) for name in _CALLBACK_STATE}
     return {name: value if isinstance(value, int) else float(value)
             for name, value in found.items() if value is not None}  # fmt: skip

@@ -32,7 +32,7 @@ from model.forecasts.rules import Rules
 from model.history.store import FittedScaler, History
 from model.registry.manifest import Manifest
 from model.shared_state.retrain_status import RetrainStatus
-from model.training.dataset import read_candles
+from model.training.candle_sources import read_candles
 from tests.fuzz.target import Target
 
 MINUTE = Timeframe.parse("1m")

@@ -1,4 +1,4 @@
-"""One model class on every backend that Keras has here: what one saves, the other serves."""
+"""Test the model class on every installed Keras backend."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every example of the reference interface, on real candles."""
+"""Test every example of the reference interface on real candles."""
 
 from __future__ import annotations
 

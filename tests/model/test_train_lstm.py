@@ -17,10 +17,11 @@ from model.core.errors import CandlecastError, ConfigError
 from model.files.candle_csv import csv_name
 from model.inference.engine import Engine
 from model.registry.registry import Registry
-from model.retraining.bundle_export import pack_trained
+from model.retraining.bundle_export import bundle_parts
 from model.stats.scores import evaluate
 from model.train_lstm import Trained, main, train
-from model.training.dataset import build_dataset, read_candles, read_sources
+from model.training.candle_sources import read_candles, read_sources
+from model.training.dataset import build_dataset
 
 Configure = Callable[..., Path]
 QUARTER = Timeframe.parse("15m")
@@ -241,7 +242,7 @@ def test_a_trained_network_is_served_from_its_bundle(
 ) -> None:
     folder, trained = trained_twice[0]
     registry = Registry(tmp_path / "registry")
-    registry.promote(registry.write(pack_trained(trained, folder / "models", 1_764_000_000_000)))
+    registry.promote(registry.write(bundle_parts(trained, folder / "models", 1_764_000_000_000)))
     bundle = registry.open(registry.champion())
     assert bundle.manifest.target == "log_return"
     assert bundle.manifest.symbols == ("BTC/USDT",)

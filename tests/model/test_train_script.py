@@ -1,4 +1,4 @@
-"""Check what the training script takes for data."""
+"""Test how the training script finds and reads its data."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_the_script_takes_files_of_other_names_for_the_configured_symbol(
     ("sections", "message"),
     [
         ({}, "the name does not follow"),
-        ({"trading": {"symbol": "BTC/USDT"}}, "the name says no timeframe; set trading.timeframe"),
+        ({"trading": {"symbol": "BTC/USDT"}}, "the name has no timeframe; set trading.timeframe"),
         ({"trading": TRADING | {"timeframe": "1y"}}, "timeframe '1y' is not a fixed duration"),
         ({"trading": ["BTC/USDT"]}, "trading must be a section with keys of its own"),
         ({"model": {"max_filled": "all"}}, "model.max_filled is 'all'; it must be a number from"),

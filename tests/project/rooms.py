@@ -63,7 +63,7 @@ daemon/persistence:
     daemon/candles daemon/metrics daemon/runtime model/core model/files model/forecasts
     model/history model/serving
 model/training:
-    model/core model/features model/files model/preprocess
+    model/core model/features model/files model/inference model/preprocess
 daemon/feed:
     daemon/candles daemon/exchange daemon/metrics daemon/runtime model/core
 daemon/forecast:
@@ -72,8 +72,8 @@ daemon/forecast:
 daemon/watch:
     daemon/mqtt daemon/runtime model/core
 model/lstm_model:
-    model/core model/features model/files model/inference model/preprocess
-    model/reference_config model/stats model/training
+    model/features model/files model/inference model/preprocess model/reference_config
+    model/stats model/training
 daemon/web:
     daemon/candles daemon/forecast daemon/metrics daemon/persistence daemon/runtime model/core
     model/forecasts model/history

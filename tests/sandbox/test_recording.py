@@ -164,7 +164,7 @@ def test_a_recording_of_another_program_is_played_oldest_first(tmp_path: Path) -
     rows = [f"{ORIGIN_MS // 1000 + 60 * at};1,5;2,5;1,25;1,5;{at},5" for at in reversed(range(9))]
     path.write_text("https://example.com\n" + "\n".join(["Unix;Open;High;Low;Close;Volume", *rows]))
     told: list[str] = []
-    recording = load_recording(path, FileRules(say=told.append))
+    recording = load_recording(path, FileRules(report=told.append))
     assert recording.ohlcv[:, 4].tolist() == [at + 0.5 for at in range(9)]
     assert recording.decimals == 2
     assert len(told) == 1

@@ -81,8 +81,8 @@ class ModelRegistry:
         """Add a model; its forecasts are off by ``off`` returns of a candle."""
         before = self._champion()
         self.made += 1
-        made_ms = T0 + self.made * 60_000
-        bundle = promote(self.registry.root, self.candles, seed=self.made, created_ms=made_ms)
+        created_ms = T0 + self.made * 60_000
+        bundle = promote(self.registry.root, self.candles, seed=self.made, created_ms=created_ms)
         if not champion and before is not None:
             (self.registry.root / "champion").write_text(before + "\n")
         self.offsets[bundle.version] = off

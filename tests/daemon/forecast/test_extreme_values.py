@@ -20,7 +20,7 @@ from daemon.control.drift_monitor import DriftMonitor
 from daemon.control.standby import StandbyModel
 from daemon.forecast.cache_warming import CacheWarmer
 from daemon.forecast.forming import Forming
-from model.core.candle import LEAST_PRICE, MOST_PRICE, Candle
+from model.core.candle import MAX_PRICE, MIN_PRICE, Candle
 from model.core.errors import BadCandle
 from model.forecasts.rules import Rules
 from model.history.store import History
@@ -47,9 +47,9 @@ ROWS = CAPACITY + SENT + 1
 
 HUGE, TINY = sys.float_info.max, 5e-324
 prices = st.one_of(
-    st.sampled_from([HUGE, TINY, 1e308, 1e-308, MOST_PRICE, LEAST_PRICE, 1e15, 1e-15, 1.0, 0.0]),
+    st.sampled_from([HUGE, TINY, 1e308, 1e-308, MAX_PRICE, MIN_PRICE, 1e15, 1e-15, 1.0, 0.0]),
     st.floats(allow_nan=True, allow_infinity=True),
-    st.floats(LEAST_PRICE, MOST_PRICE),
+    st.floats(MIN_PRICE, MAX_PRICE),
 )
 Row = tuple[float, float, float, float, float]
 
@@ -190,7 +190,7 @@ def test_any_numbers_of_one_symbol(
     for forecast in path.published.forecasts:
         schema.validate(forecast)
         for price in (forecast["last_close"], forecast["predicted_close"]):
-            assert LEAST_PRICE <= price <= MOST_PRICE
+            assert MIN_PRICE <= price <= MAX_PRICE
         if forecast["interval"] is not None:
             lower, upper = forecast["interval"]["lower"], forecast["interval"]["upper"]
             assert 0.0 < lower <= forecast["predicted_close"] <= upper < np.inf

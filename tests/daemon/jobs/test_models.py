@@ -62,7 +62,7 @@ def test_a_ratio_below_1_by_less_than_noise_is_not_called_better(
 def test_the_list_contains_models_and_decisions(registry: Registry) -> None:
     first, second = registry.write(parts(0)), registry.write(parts(1))
     printed(registry, "promote", first)
-    registry.record(replace(ENTRY, version=second, champion=first))
+    registry.record_decision(replace(ENTRY, version=second, champion=first))
     one, other, _, head, promoted, kept = printed(registry, "list").splitlines()
     assert one.startswith(f"{first}  champion  15m log_return, 1 symbol, trained to ")
     assert one.endswith("3.0 days old, error ÷ last-value error 1.0000")
@@ -107,7 +107,7 @@ def test_a_decision_that_cannot_be_recorded_prevents_no_rollback(registry: Regis
 def test_a_long_list_of_decisions_names_the_file(registry: Registry) -> None:
     version = registry.write(parts())
     for _ in range(25):
-        registry.record(replace(ENTRY, version=version))
+        registry.record_decision(replace(ENTRY, version=version))
     lines = printed(registry, "list").splitlines()
     assert len(lines) == 1 + 2 + 20
     assert "(5 earlier ones in " in lines[2]
@@ -117,7 +117,7 @@ def test_a_long_list_of_decisions_names_the_file(registry: Registry) -> None:
 def test_showing_a_model_shows_what_became_of_it(registry: Registry) -> None:
     first, second = registry.write(parts(0)), registry.write(parts(1))
     printed(registry, "promote", first)
-    registry.record(replace(ENTRY, version=second, champion=first))
+    registry.record_decision(replace(ENTRY, version=second, champion=first))
     shown = json.loads(printed(registry, "show"))
     assert (shown["version"], shown["role"], shown["report"]) == (first, "champion", None)
     assert shown["age_days"] == 3.0

@@ -207,7 +207,9 @@ def test_a_night_that_was_cut_after_promoting_says_so(job: RetrainJob) -> None:
     (entry,) = registry.decisions()
     assert entry.gate is not None
     # As if the machine had gone down between the promotion and `retrain.json`.
-    registry.record(replace(entry, action="promote", gate=replace(entry.gate, promote=True)))
+    registry.record_decision(
+        replace(entry, action="promote", gate=replace(entry.gate, promote=True))
+    )
     registry.promote(challenger)
     planned(job, challenger)
     status = retrain(job, clock, silent)

@@ -1,4 +1,4 @@
-"""Which candles can be true, which can be put right, and which had no trade."""
+"""Test which candles are possible, which are repaired and which had no trade."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model.core.candle import (
-    LEAST_PRICE,
-    MOST_PRICE,
-    MOST_VOLUME,
+    MAX_PRICE,
+    MAX_VOLUME,
+    MIN_PRICE,
     Ohlcv,
     check_ohlcv,
     is_possible,
@@ -35,9 +35,9 @@ def test_what_is_let_in_is_bounded_and_in_order(values: list[float]) -> None:
         except BadCandle:
             continue
         assert is_possible(ohlcv)
-        assert LEAST_PRICE <= ohlcv.low <= min(ohlcv.open, ohlcv.close)
-        assert max(ohlcv.open, ohlcv.close) <= ohlcv.high <= MOST_PRICE
-        assert 0.0 <= ohlcv.volume <= MOST_VOLUME
+        assert MIN_PRICE <= ohlcv.low <= min(ohlcv.open, ohlcv.close)
+        assert max(ohlcv.open, ohlcv.close) <= ohlcv.high <= MAX_PRICE
+        assert 0.0 <= ohlcv.volume <= MAX_VOLUME
         assert (ohlcv.open, ohlcv.close) == (values[0], values[3])
 
 
@@ -93,9 +93,9 @@ def test_what_cannot(told: tuple[object, ...]) -> None:
             let_in(told)
 
 
-@pytest.mark.parametrize("price", [LEAST_PRICE, 8e-11, 65_000.0, MOST_PRICE])
+@pytest.mark.parametrize("price", [MIN_PRICE, 8e-11, 65_000.0, MAX_PRICE])
 def test_every_price_of_a_market_is_within_the_bounds(price: float) -> None:
-    assert check_ohlcv((price, price, price, price, MOST_VOLUME)).close == price
+    assert check_ohlcv((price, price, price, price, MAX_VOLUME)).close == price
     assert is_price(np.array([price, -price, math.nan, math.inf, 0.0, 1e308, 5e-324])).tolist() == [
         True, *[False] * 6,
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""When an exchange's candles begin is learnt from them, whatever the day of the week."""
+"""Test that the grid of a timeframe is found from candles."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from model.core.candle import Candle, Ohlcv, Timeframe, check_open_ms
 from model.core.errors import CandlecastError, OffGrid
-from model.core.grid import learnt, no_grid
+from model.core.grid import find_grid, no_grid_text
 from model.files.candle_csv import HEADER
 from model.retraining.challenger import frame_of
-from model.training.dataset import read_candles
+from model.training.candle_sources import read_candles
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
@@ -47,7 +47,7 @@ THURSDAY_MS = 2_900 * WEEK.ms
 def test_the_grid_is_that_of_the_candles(text: str, first_ms: int) -> None:
     usual = Timeframe.parse(text)
     opens = [first_ms + at * usual.ms for at in range(10)]
-    found = learnt(usual, opens)
+    found = find_grid(usual, opens)
     assert found is not None
     assert (found.text, found.ms) == (usual.text, usual.ms)
     assert [found.floor(at + usual.ms - 1) for at in opens] == opens
@@ -63,7 +63,7 @@ def test_the_grid_is_that_of_the_candles(text: str, first_ms: int) -> None:
 def test_some_odd_candles_do_not_move_it(phase_ms: int, count: int, odd: set[int]) -> None:
     first_ms = THURSDAY_MS + phase_ms
     opens = [first_ms + at * WEEK.ms for at in range(count)]
-    found = learnt(WEEK, [*odd, *opens])
+    found = find_grid(WEEK, [*odd, *opens])
     if count > len(odd):
         assert found is not None
         assert found.floor(first_ms) == first_ms
@@ -79,12 +79,12 @@ def test_some_odd_candles_do_not_move_it(phase_ms: int, count: int, odd: set[int
     ],
 )
 def test_candles_of_another_distance_keep_to_no_grid(opens: list[int]) -> None:
-    assert learnt(WEEK, opens) is None
+    assert find_grid(WEEK, opens) is None
 
 
 def test_how_candles_of_another_distance_are_told() -> None:
     opens = [THURSDAY_MS + at * 15 * DAY_MS for at in range(10)]
-    assert no_grid(Timeframe.parse("2w"), opens) == (
+    assert no_grid_text(Timeframe.parse("2w"), opens) == (
         "the 2w candles do not open every 2w: Thu 2025-11-13 00:00:00 UTC, "
         "Fri 2025-11-28 00:00:00 UTC, Sat 2025-12-13 00:00:00 UTC"
     )
@@ -118,8 +118,8 @@ def test_a_file_of_closing_times_is_no_grid_of_its_own(
 ) -> None:
     frame = Timeframe.parse(text)
     opens = [THURSDAY_MS + at * frame.ms - early_ms for at in range(20)]
-    assert learnt(frame, opens) is not None
-    assert learnt(frame, opens, 60_000) is None
+    assert find_grid(frame, opens) is not None
+    assert find_grid(frame, opens, 60_000) is None
     with pytest.raises(
         CandlecastError, match=f"a boundary of {text}; it looks like a closing time"
     ):

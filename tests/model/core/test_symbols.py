@@ -1,4 +1,4 @@
-"""Symbols survive the way into the name of a file and back."""
+"""Test that symbols can be converted to file names and back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Frames of candles in another order, or of something else than candles."""
+"""Test frames with rows out of order or without candles."""
 
 from __future__ import annotations
 

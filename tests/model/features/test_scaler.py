@@ -1,4 +1,4 @@
-"""Scalers: the same bits as scikit-learn, and JSON taken strictly."""
+"""Test scalers against scikit-learn, and strict parsing of their JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Windows cut out of their rows when asked for, and the order that training takes them in."""
+"""Test windows that are cut on demand, and the order of batches."""
 
 from __future__ import annotations
 

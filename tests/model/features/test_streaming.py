@@ -1,4 +1,4 @@
-"""Streaming features against TA-Lib and pandas, on every row, and against themselves."""
+"""Test streaming features on every row against TA-Lib and pandas."""
 
 from __future__ import annotations
 

@@ -111,8 +111,8 @@ def test_a_name_of_another_program_tells_its_symbol(
 @pytest.mark.parametrize(
     ("name", "symbols", "why"),
     [
-        ("ETHUSDT-1m-2025-01.csv", [BTC], "the name says ETH/USDT, but trading.symbols says BTC"),
-        ("ETH_USDT_1m_20250101_to_20250131.csv", [BTC], "the name says ETH/USDT"),
+        ("ETHUSDT-1m-2025-01.csv", [BTC], "the name contains ETH/USDT, but trading.symbols is BTC"),
+        ("ETH_USDT_1m_20250101_to_20250131.csv", [BTC], "the name contains ETH/USDT"),
         ("BTCUSDT-1m.csv", [BTC, SWAP, ETH], "the name may stand for BTC/USDT or BTC/USDT:USDT"),
         ("candles.csv", [BTC, ETH], "holds no symbol of trading.symbols .BTC/USDT, ETH/USDT"),
         ("SOLUSDT-1m-2025-01.csv", [BTC, ETH], "the name does not follow {SYMBOL}_"),

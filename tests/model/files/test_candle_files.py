@@ -1,4 +1,4 @@
-"""Candle files whose rows are odd, repeated, in any order or missing."""
+"""Test candle files with invalid, repeated, unsorted or missing rows."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from model.core.candle import Timeframe
 from model.core.errors import CandlecastError
 from model.files.candle_files import ordered_rows, rows_on_grid
 from model.files.csv_reader import FileRules
-from model.training.dataset import read_candles
+from model.training.candle_sources import read_candles
 from tests.support.candle_csv import CANDLES, HEADER, MINUTE, Row, T, lines, plain, said, written
 
 ODD_ROWS = {
     "high below close": (
         "{t},100,101,99,102,5",
-        "put right",
+        "corrected",
         "line 5, column high: the high 101 is below 102",
     ),
     "open above high": (
         "{t},102,101,99,100,5",
-        "put right",
+        "corrected",
         "column high: the high 101 is below 102",
     ),
     "low above open": (
         "{t},100,103,101,102,5",
-        "put right",
+        "corrected",
         "column low: the low 101 is above 100",
     ),
-    "no volume": ("{t},100,103,99,102,", "put right", "column volume: the value is missing"),
+    "no volume": ("{t},100,103,99,102,", "corrected", "column volume: the value is missing"),
     "far outside": ("{t},100,101,99,300,5", "left out", "column high: the high 101 is below 300"),
     "empty": ("{t},,,,,", "left out", "line 5, column open: the value is missing"),
     "null": ("{t},null,null,null,null,null", "left out", "column open: the value is missing"),
@@ -65,8 +65,8 @@ def test_an_odd_row_costs_that_row(tmp_path: Path, name: str) -> None:
     assert why in told[0]
     others = [row for row in table if row[0] != T + 3 * 60_000]
     assert np.array_equal(others, [row for row in CANDLES if row[0] != T + 3 * 60_000])
-    assert len(table) == (40 if what == "put right" else 39)
-    filled = "0 of them (0 %)" if what == "put right" else "1 of them (2.5 %)"
+    assert len(table) == (40 if what == "corrected" else 39)
+    filled = "0 of them (0 %)" if what == "corrected" else "1 of them (2.5 %)"
     assert filled in told[-1]
     with pytest.raises(CandlecastError, match="line 5") as refusal:
         read_candles(path, MINUTE)

@@ -1,4 +1,4 @@
-"""Candle files as exchanges, data shops, spreadsheets and programs write them."""
+"""Test candle files in the formats of exchanges, data vendors and spreadsheets."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 
 from model.core.errors import CandlecastError
 from model.files.csv_reader import read_rows
-from model.training.dataset import read_candles
+from model.training.candle_sources import read_candles
 from tests.support.candle_csv import (
     CANDLES,
     HEADER,

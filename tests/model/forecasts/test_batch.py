@@ -1,4 +1,4 @@
-"""What is published is the contract's JSON, and never a number that JSON does not have."""
+"""Test that published JSON follows the schema and holds only JSON numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Intervals hold what they promise, probabilities add up, and nothing is said without evidence."""
+"""Test coverage of intervals, sums of probabilities and the start without evidence."""
 
 from __future__ import annotations
 

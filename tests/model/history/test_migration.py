@@ -1,4 +1,4 @@
-"""A history of an earlier version goes on with every row that it had."""
+"""Test that a history of an earlier schema keeps its rows and can be used."""
 
 from __future__ import annotations
 
@@ -90,10 +90,10 @@ def test_an_older_history_keeps_its_rows_and_serves(tmp_path: Path, schema: int)
         assert history.calibration(MARKET, SHA) == ({"A/U": b"\x01\x02"} if schema > 1 else {})
         history.save_calibration(MARKET, ("v1", SHA), (T0 + 86_400_000, {"A/U": b"3"}))
     with closing(HistoryReader(path, MARKET)) as archive:
-        (spoken,) = archive.spoken(T0, T0 + 120_000)
-        (published,) = archive.published(spoken, spoken.first_ms)
+        (group,) = archive.forecast_groups(T0, T0 + 120_000)
+        (published,) = archive.published(group, group.first_ms)
         days = [b"\x01\x02", b"3"] if schema > 1 else [b"3"]
-        assert [state for _, state in archive.states(spoken)] == days
+        assert [state for _, state in archive.states(group)] == days
     assert (published.last_close, published.lower, published.learnt) == (2.0, 2.25, None)
     assert (published.rules, published.out_of_range) == (None, None)
     assert layout(path) == layout(fresh)

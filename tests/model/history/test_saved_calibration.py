@@ -1,4 +1,4 @@
-"""What models have learnt, in the history: kept by market, model and day, and pruned."""
+"""Test calibration states and scalers in the history, and their pruning."""
 
 from __future__ import annotations
 

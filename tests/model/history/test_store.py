@@ -1,4 +1,4 @@
-"""The history keeps every revision, forgets what is old, and never touches a file it doubts."""
+"""Test that the history keeps every revision, prunes old rows and refuses damaged files."""
 
 from __future__ import annotations
 
@@ -317,7 +317,7 @@ def test_a_candle_that_became_final_in_no_known_way_is_damage(path: Path, final_
 def test_of_a_large_file_at_least_the_ends_are_looked_at(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("model.history.database._WHOLE_CHECK_BYTES", 0)
+    monkeypatch.setattr("model.history.database._FULL_CHECK_MAX_BYTES", 0)
     _filled_database(path)
     History(path).close()
     _truncated(path)

@@ -1,4 +1,4 @@
-"""The engine against a float64 LSTM and against Keras, and its states against tearing."""
+"""Test the engine against a float64 LSTM and Keras, and its states under concurrency."""
 
 from __future__ import annotations
 

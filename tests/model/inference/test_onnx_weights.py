@@ -1,4 +1,4 @@
-"""What the graphs of a bundle hold, read as far as serving must know it."""
+"""Test the check of layers and weights of ONNX graphs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The log of decisions: what was written comes back, bounded, whatever else stands in the file."""
+"""Test the record of decisions: reading back, the limit and damaged lines."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from model.core.errors import BundleError
 from model.registry import decisions
-from model.registry.decisions import DECISIONS, Entry
+from model.registry.decisions import DECISIONS, DecisionEntry
 from model.registry.registry import Registry
 from model.stats.promotion_gate import Decision
 from tests.support.bundles import NOON_MS, parts
@@ -35,16 +35,16 @@ GATE = Decision(
     detectable=0.001,
     worse=(2,),
 )
-ENTRY = Entry(NOON_MS, "keep", "retrain", "20261123T020000Z-3f9a1c", None, GATE)
+ENTRY = DecisionEntry(NOON_MS, "keep", "retrain", "20261123T020000Z-3f9a1c", None, GATE)
 
 
 def test_decisions_come_back_in_order(tmp_path: Path) -> None:
     registry = Registry(tmp_path / "registry")
     assert registry.decisions() == []
     first = replace(ENTRY, champion="20261122T020000Z-aaaaaa")
-    second = Entry(NOON_MS + 1, "promote", "hand", "20261123T020000Z-3f9a1c", None)
-    registry.record(first)
-    registry.record(second)
+    second = DecisionEntry(NOON_MS + 1, "promote", "hand", "20261123T020000Z-3f9a1c", None)
+    registry.record_decision(first)
+    registry.record_decision(second)
     assert registry.decisions() == [first, second]
     (line, _) = (registry.root / DECISIONS).read_text().splitlines()
     assert json.loads(line)["gate"]["detectable"] == 0.001
@@ -55,20 +55,20 @@ def test_decisions_come_back_in_order(tmp_path: Path) -> None:
 
 
 def test_only_so_many_are_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decisions, "KEPT", 5)
+    monkeypatch.setattr(decisions, "MAX_DECISIONS", 5)
     registry = Registry(tmp_path / "registry")
     for number in range(12):
-        registry.record(replace(ENTRY, at_ms=number))
+        registry.record_decision(replace(ENTRY, at_ms=number))
     assert [entry.at_ms for entry in registry.decisions()] == [7, 8, 9, 10, 11]
 
 
 def test_a_damaged_line_costs_no_other(tmp_path: Path) -> None:
     registry = Registry(tmp_path / "registry")
-    registry.record(ENTRY)
+    registry.record_decision(ENTRY)
     path = registry.root / DECISIONS
     path.write_bytes(b'{"at_ms": 1}\n\xff\xff\n' + path.read_bytes() + b'{"at_')
     assert registry.decisions() == [ENTRY]
-    registry.record(ENTRY)
+    registry.record_decision(ENTRY)
     assert path.read_text() == 2 * f"{ENTRY.to_json()}\n"
 
 
@@ -87,13 +87,13 @@ def test_a_damaged_line_costs_no_other(tmp_path: Path) -> None:
 )
 def test_what_no_decision_can_be_is_refused(key: str, value: Any) -> None:
     with pytest.raises(BundleError, match=r"decisions\.jsonl"):
-        Entry.from_json(json.dumps(json.loads(ENTRY.to_json()) | {key: value}))
+        DecisionEntry.from_json(json.dumps(json.loads(ENTRY.to_json()) | {key: value}))
 
 
 @given(st.binary() | st.text())
 def test_no_line_raises_anything_but_a_bundle_error(text: bytes | str) -> None:
     with pytest.raises(BundleError):
-        Entry.from_json(text)
+        DecisionEntry.from_json(text)
 
 
 def test_a_report_goes_with_its_model(tmp_path: Path) -> None:

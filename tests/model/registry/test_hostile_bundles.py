@@ -1,4 +1,4 @@
-"""Bundles that were damaged or made to do harm: all refused, and the old model goes on serving."""
+"""Test that damaged and malicious bundles are refused."""
 
 from __future__ import annotations
 

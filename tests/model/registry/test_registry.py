@@ -1,4 +1,4 @@
-"""The registry: what was written comes back, and nothing else is ever opened."""
+"""Test that the registry returns what was written and opens nothing else."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from model.core.errors import BundleError, NoChampion, Overtaken
 from model.features.definitions import LOG_RETURN_FEATURES, Indicators
-from model.registry.decisions import Entry
+from model.registry.decisions import DecisionEntry
 from model.registry.registry import Manifest, Registry, check_fit
 from tests.support.bundles import VERSION_FILES, numbers_in, parts
 
@@ -82,16 +82,16 @@ def test_a_decision_moves_the_pointer_only_from_the_champion_it_was_made_about(
     registry: Registry,
 ) -> None:
     first, second, third = (registry.write(parts(n)) for n in range(3))
-    registry.conclude(Entry(1, "promote", "retrain", first, None))
-    registry.conclude(Entry(2, "keep", "retrain", second, first))
+    registry.apply_decision(DecisionEntry(1, "promote", "retrain", first, None))
+    registry.apply_decision(DecisionEntry(2, "keep", "retrain", second, first))
     assert (registry.champion(), len(registry.decisions())) == (first, 2)
     registry.promote(third)
     for action in ("promote", "keep"):
         with pytest.raises(Overtaken, match=f"{third} became champion while {second} was judged"):
-            registry.conclude(Entry(3, action, "retrain", second, first))
+            registry.apply_decision(DecisionEntry(3, action, "retrain", second, first))
     (registry.root / second / "step.onnx").write_bytes(b"other")
     with pytest.raises(BundleError, match="has changed"):
-        registry.conclude(Entry(3, "promote", "retrain", second, third))
+        registry.apply_decision(DecisionEntry(3, "promote", "retrain", second, third))
     # Nothing is told that did not happen.
     assert (registry.champion(), len(registry.decisions())) == (third, 2)
 
@@ -157,7 +157,7 @@ def test_a_disk_that_takes_nothing_more_is_one_clear_line(registry: Registry) ->
     writes: list[Callable[[], object]] = [
         lambda: registry.write(parts(3)),
         lambda: registry.promote(second),
-        lambda: registry.record(Entry(1, "keep", "hand", second, first)),
+        lambda: registry.record_decision(DecisionEntry(1, "keep", "hand", second, first)),
     ]
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
@@ -247,7 +247,7 @@ import os, sys
 from itertools import count
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-from model.registry.decisions import Entry
+from model.registry.decisions import DecisionEntry
 from tests.support.bundles import Registry, parts
 
 registry = Registry(Path(sys.argv[1]))
@@ -256,7 +256,7 @@ def work(start):
     for number in count(start):
         version = registry.write(parts(number))
         champion = registry.champion() if (registry.root / "champion").exists() else None
-        registry.conclude(Entry(number, "promote", "retrain", version, champion))
+        registry.apply_decision(DecisionEntry(number, "promote", "retrain", version, champion))
         if number % 3 == 2:
             registry.rollback()
             registry.prune(keep=2)
@@ -280,21 +280,21 @@ def test_a_killed_writer_leaves_the_old_state_or_the_new_one(
     command = [sys.executable, "-c", WRITER, str(registry.root), str(repository)]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as nursery:
-        assert nursery.stdin is not None
-        assert nursery.stdout is not None
+    ) as writers:
+        assert writers.stdin is not None
+        assert writers.stdout is not None
         least = rounds(30, 1000)
         # On a busy machine fewer writers come to a decision before they are killed.
         for turn in count():
             if turn >= least and decided > 20:
                 break
-            print(1000 * turn, file=nursery.stdin, flush=True)
-            writer = int(nursery.stdout.readline())
+            print(1000 * turn, file=writers.stdin, flush=True)
+            writer = int(writers.stdout.readline())
             time.sleep(dice.uniform(0.0, 0.2))
             os.kill(writer, signal.SIGKILL)
-            assert nursery.stdout.readline() == "dead\n"
+            assert writers.stdout.readline() == "dead\n"
             decided = whole(registry, decided)
-        nursery.stdin.close()
+        writers.stdin.close()
     registry.promote(registry.write(parts(2_000_000)))
     assert not list(registry.root.glob(".unfinished*"))
 

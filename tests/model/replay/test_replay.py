@@ -1,4 +1,4 @@
-"""Whatever happens to a daemon, all that it published comes out again from its history."""
+"""Test that every published forecast can be computed again from history."""
 
 from __future__ import annotations
 
@@ -296,7 +296,7 @@ def test_what_nobody_knows_is_said_and_what_follows_is_compared(place: Path) -> 
     assert (found.differences, found.skipped) == ([], {})
     # From there to the last state that was saved that day.
     lost = MIDNIGHT - 2 - (FIRST + 46)
-    assert found.without == {"history does not tell what they rest on": lost}
+    assert found.without == {"history does not hold what they were computed from": lost}
 
 
 def test_forecasts_of_an_earlier_version_are_compared_as_far_as_they_go(place: Path) -> None:
@@ -305,8 +305,8 @@ def test_forecasts_of_an_earlier_version_are_compared_as_far_as_they_go(place: P
     count = len(query(place, older, T0 // 1000 + (FIRST + 42) * 60))
     found = again(place)
     assert (found.differences, found.skipped) == ([], {})
-    assert found.without["written before history kept what they rest on"] == count > 0
-    assert found.without["history does not tell what they rest on"] > 0
+    assert found.without["written before history stored what they were computed from"] == count > 0
+    assert found.without["history does not hold what they were computed from"] > 0
     assert found.compared > found.without.total()
 
 

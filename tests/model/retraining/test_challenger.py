@@ -1,4 +1,4 @@
-"""The night's own steps: how a span is cut, what is judged, and the page about it."""
+"""Test how a span is split, what is judged, and the report."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from model.core.candle import Candle, Ohlcv, Timeframe
 from model.core.errors import CandlecastError
-from model.evaluation.reliability import SIDES, Told, reliability, told
+from model.evaluation.reliability import SIDES, ScoredOutlooks, reliability, score_outlooks
 from model.features.scaler import ScalerSet
 from model.forecasts.residuals import LEVELS, Residuals, SymbolResiduals
 from model.forecasts.rules import Rules
-from model.history.reader import newest_known
+from model.history.reader import candles_as_of
 from model.registry.bundle import Bundle
 from model.registry.registry import Registry
 from model.retraining.challenger import Judged, cut_for_gate, frame_of, judge, long_enough, rows_of
@@ -215,10 +215,10 @@ def test_forecasts_that_are_no_price_are_no_evidence_for_whoever_made_them(
     assert judged.champion is not None
     silenced = half_no_price(champion, judged.champion)
     half = judge(challenger, silenced, markets, RULES, NOW_MS, silent).decision
-    # Where the champion said nothing there is nothing to compare.
+    # Where the champion has no forecast, there is nothing to compare.
     assert 0.3 < half.n / judged.decision.n < 0.7
     wild = half_no_price(challenger, judged.challenger)
-    with pytest.raises(CandlecastError, match=r"of the \d+ forecasts of .* are no price"):
+    with pytest.raises(CandlecastError, match=r"of the \d+ forecasts of .* are not prices"):
         judge(wild, champion, markets, RULES, NOW_MS, silent)
 
 
@@ -256,46 +256,51 @@ def test_the_page_says_what_was_decided_and_why(
     newest = replace(champion, manifest=replace(champion.manifest, trained_to_ms=NOW_MS))
     bare = tmp_path / "reports" / "two.md"
     write_report(page(challenger, newest, markets), bare)
-    assert "There are no candles that neither model has learnt from." in bare.read_text()
+    assert "There are no candles that neither model was trained on." in bare.read_text()
     assert "There was not enough evidence to give any." in bare.read_text()
     assert not bare.with_suffix(".png").exists()
 
 
-def test_what_is_told_is_what_the_daemon_would_say(
+def test_outlooks_are_those_of_the_daemon(
     both: tuple[Bundle, Bundle], markets: dict[str, pd.DataFrame]
 ) -> None:
     challenger = with_residuals(both[0])
     judged: Judged = judge(challenger, None, markets, RULES, NOW_MS, silent)
-    said = told(challenger, markets, judged.challenger, judged.symbols, Rules())
-    assert said is not None
-    assert len(said.came) == len(judged.challenger.open_ms)
-    assert said.chances.sum(axis=1) == pytest.approx(1.0)
-    assert 0.8 < said.inside.mean() < 0.97
+    outlooks = score_outlooks(challenger, markets, judged.challenger, judged.symbols, Rules())
+    assert outlooks is not None
+    assert len(outlooks.outcome) == len(judged.challenger.open_ms)
+    assert outlooks.probabilities.sum(axis=1) == pytest.approx(1.0)
+    assert 0.8 < outlooks.inside.mean() < 0.97
     # Of each candle the symbols one after the other, as they were taken in.
     one, other = (judged.challenger.of(number) for number in range(2))
     moved = np.abs(np.stack([s.close / s.last_close - 1 for s in (one, other)], axis=1)).ravel()
     mean = moved.mean()
-    assert moved[said.calm].mean() < 0.9 * mean < 1.1 * mean < moved[said.wild].mean()
-    for fifth in (said.calm, said.wild):
+    assert moved[outlooks.calm].mean() < 0.9 * mean < 1.1 * mean < moved[outlooks.wild].mean()
+    for fifth in (outlooks.calm, outlooks.wild):
         assert fifth.mean() == pytest.approx(0.2, abs=0.05)
-    # Nothing is said without evidence.
-    assert told(both[0], markets, judged.challenger, judged.symbols, Rules(min_n=5_000)) is None
+    # There is no outlook without evidence.
+    assert (
+        score_outlooks(both[0], markets, judged.challenger, judged.symbols, Rules(min_n=5_000))
+        is None
+    )
 
 
-def test_reliability_puts_side_by_side_what_was_said_and_what_came() -> None:
+def test_reliability_compares_probabilities_with_outcomes() -> None:
     rng = np.random.default_rng(4)
     short = rng.uniform(0.0, 0.5, 20_000)
     chances = np.column_stack([short, 0.8 * (1 - short), 0.2 * (1 - short)])
     came = (rng.uniform(size=(20_000, 1)) > chances.cumsum(axis=1)).sum(axis=1)
     yes = np.ones(20_000, bool)
-    said = Told(chances, came, yes, yes, yes)
+    outlooks = ScoredOutlooks(chances, came, yes, yes, yes)
     for side in range(len(SIDES)):
-        bins = reliability(said, side)
+        bins = reliability(outlooks, side)
         assert sum(one.n for one in bins) == 20_000
         for one in bins:
-            assert one.came == pytest.approx(one.given, abs=0.03 + 2 / one.n**0.5)
-    assert said.brier < said.brier_of_shares
-    sure_of_it = Told(np.array([[0.0, 1.0, 0.0]]), np.array([1]), yes[:1], yes[:1], yes[:1])
+            assert one.observed == pytest.approx(one.forecast, abs=0.03 + 2 / one.n**0.5)
+    assert outlooks.brier < outlooks.brier_of_shares
+    sure_of_it = ScoredOutlooks(
+        np.array([[0.0, 1.0, 0.0]]), np.array([1]), yes[:1], yes[:1], yes[:1]
+    )
     (sure,) = reliability(sure_of_it, 1)
     assert sure == (1.0, 1.0, 1)
 
@@ -310,10 +315,10 @@ def test_history_is_read_as_it_was_known() -> None:
     flat, late = revision(1, 21, 2.0, filled=True), revision(1, 30, 3.0)
     flat_again = revision(0, 40, 2.5, filled=True)
     revisions = [told_first, revised, flat_again, flat, late]
-    assert newest_known(revisions) == [revised, late]
-    assert newest_known(revisions, 21) == [revised, flat]
-    assert newest_known(revisions, 14) == [told_first]
-    assert newest_known([], 5) == []
+    assert candles_as_of(revisions) == [revised, late]
+    assert candles_as_of(revisions, 21) == [revised, flat]
+    assert candles_as_of(revisions, 14) == [told_first]
+    assert candles_as_of([], 5) == []
 
 
 def test_frames_have_a_row_per_boundary() -> None:

@@ -1,4 +1,4 @@
-"""What a live trial has gathered, kept in files."""
+"""Test the files of a live trial."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Drift: silent while things are as they were, loud soon after they are not."""
+"""Test that drift is detected soon and that no drift raises no alarm."""
 
 from __future__ import annotations
 

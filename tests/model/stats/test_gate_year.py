@@ -1,4 +1,4 @@
-"""A year of nights under the gate: consecutive nights share six of seven days of candles."""
+"""Test the gate over a year of nights whose candles overlap by six of seven days."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The gate: what it lets pass by chance, what it sees, and each of its rules."""
+"""Test the error rates of the gate and each of its rules."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the model classes are handed: taken in its order, or refused before anything changes."""
+"""Test that arguments of the model classes are used in order or refused."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from model.features.sliding_windows import Windows
 from model.lstm_model import LSTMPricePredictor
-from model.training.arguments import targets
+from model.training.arguments import check_targets
 
 Predictors = Callable[[], LSTMPricePredictor]
 
@@ -94,7 +94,7 @@ SAME_WINDOWS: dict[str, Any] = {
 
 @pytest.mark.parametrize("name", SAME_TARGETS)
 def test_targets_keep_their_order(name: str) -> None:
-    found = targets("y", SAME_TARGETS[name], len(Y))
+    found = check_targets("y", SAME_TARGETS[name], len(Y))
     assert found.dtype.kind == "f"
     np.testing.assert_array_equal(found, Y)
 

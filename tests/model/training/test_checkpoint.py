@@ -1,4 +1,4 @@
-"""A training that was cut goes on from its last whole epoch."""
+"""Test that a killed training run continues from its last whole epoch."""
 
 from __future__ import annotations
 
