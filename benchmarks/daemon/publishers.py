@@ -114,7 +114,7 @@ async def _gmqtt(port: int) -> AsyncIterator[Client]:
 
 
 class _Counting(Metrics):
-    """The daemon's metrics, with an event for the last acknowledgement of a burst."""
+    """The daemon's metrics, which say when the last message of a burst was acknowledged."""
 
     def __init__(self) -> None:
         super().__init__()

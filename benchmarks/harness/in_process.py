@@ -50,7 +50,7 @@ _BUDGET_S: Final = 0.05
 
 
 class HandClock:
-    """Wall time that is set; monotonic time and waits that run ``speed`` times as fast as real."""
+    """Wall time set by hand; monotonic time and waiting as they are, or so many times as fast."""
 
     def __init__(self, speed: float) -> None:
         self._speed = speed

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from daemon.factories import gate_of, indicators_of
-from daemon.jobs.low_priority import NICENESS, lower_priority
+from daemon.jobs.low_priority import lower_priority
 from daemon.jobs.retrain import RetrainJob, check_span, retrain
 from daemon.runtime.clock import SystemClock
 from daemon.runtime.progress import candles_progress
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 _SHOWN: Final = 20
 _KEY_SECTIONS: Final = {"exchange", "trading", "model", "indicators", "retrain", "registry"}
 
+_NICENESS: Final = 15
+"""Of the nightly job. It counts only where the idle scheduling policy is refused."""
+
 
 def run_retrain(settings: Settings, config: Path, rules: Rules) -> str:
     """`candlecast retrain`.
@@ -44,7 +47,7 @@ def run_retrain(settings: Settings, config: Path, rules: Rules) -> str:
         CandlecastError: one clear line; what was done so far is kept for the next run.
     """
     job = retrain_job(settings, config, rules)
-    lower_priority(NICENESS, settings.retrain.threads)
+    lower_priority(_NICENESS, settings.retrain.threads)
     try:
         status = retrain(job, SystemClock(), candles_progress)
     except KeyboardInterrupt:

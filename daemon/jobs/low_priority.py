@@ -14,9 +14,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("candlecast.jobs")
 
-NICENESS: Final = 15
-"""Of the nightly job. It counts only where the idle scheduling policy is refused."""
-
 _LEAD_MS: Final = 25
 """Longer than a batch takes, so that none is under way when a candle closes."""
 

@@ -35,13 +35,9 @@ class AccuracySeries:
             "direction", "Forecast directions of candles that moved, by result", "result"
         )
         self._hits = {True: direction.labels("hit"), False: direction.labels("miss")}
-        interval = counter(
-            "interval", "Closes inside and outside their interval, by result", "result"
-        )
+        interval = counter("interval", "Closes against their interval, by result", "result")
         self._insides = {True: interval.labels("inside"), False: interval.labels("outside")}
-        self._unscored = counter(
-            "predictions_unscored", "Forecasts without a target candle to score them"
-        )
+        self._unscored = counter("predictions_unscored", "Forecasts whose target candle never came")
         over = "over the rolling window of all symbols; NaN until there is enough evidence"
         self.rolling = {
             "mae_ratio": gauge("mae_ratio", f"Model error ÷ last-value error {over}"),
@@ -53,9 +49,7 @@ class AccuracySeries:
         }
         for figure in self.rolling.values():
             figure.set(nan)
-        self.interval_level = gauge(
-            "interval_level", "Configured share of closes inside the interval"
-        )
+        self.interval_level = gauge("interval_level", "Share that the interval promises")
         self._unscored_before = 0
 
     def add(self, realised: Realised) -> None:

@@ -92,7 +92,7 @@ class Metrics:
         self._stages = self._histograms(
             "latency_seconds",
             "Time of each stage; ready: from the closing message to a message ready to send; "
-            "total: to the broker's acknowledgement, or until sent with QoS 0",
+            "total: on to the broker's acknowledgement, or until sent with QoS 0",
             SECONDS,
             "stage",
             STAGES,
@@ -106,7 +106,7 @@ class Metrics:
         self.latency_budget = self._gauge("latency_budget_seconds", "Limit of the ready latency")
         self.timeframe = self._gauge("timeframe_seconds", "Length of the candles")
         outcomes = self._counter(
-            "predictions", "Forecasts by outcome; late ones were published", "outcome"
+            "predictions", "Forecasts by what became of them; late ones were published", "outcome"
         )
         self._outcomes = {outcome: outcomes.labels(outcome) for outcome in OUTCOMES}
         self._skipped = self._counter(
@@ -115,58 +115,53 @@ class Metrics:
         for reason in SKIPPED:
             self._skipped.labels(reason)
         self._unprepared = self._counter(
-            "unprepared", "Forecasts that ran their whole window because no state was prepared"
+            "unprepared", "Forecasts that had to run their whole window, states not being ready"
         )
         self._forming = self._counter(
-            "forming", "Updates of forming candles by the outcome of their forecast", "outcome"
+            "forming", "Updates of forming candles by what became of their forecast", "outcome"
         )
         self._last_prediction = self._gauge(
             "last_prediction_timestamp_seconds",
-            "Time at which the newest forecast was ready; before any, the time of the start",
+            "When the newest forecast was made ready, at the first start when that was",
         )
 
     def _declare_edges(self) -> None:
         self.feed_messages = self._counter("feed_messages", "Candle updates received")
         self._feed_candles = self._counter(
-            "feed_candles", "Closed candles by their effect on the window", "verdict"
+            "feed_candles", "Closed candles by what the window made of them", "verdict"
         )
         for verdict in Verdict:
             self._feed_candles.labels(verdict.value)
         self.feed_refused = self._counter("feed_refused", "Impossible candles refused")
         self.feed_off_grid = self._counter(
-            "feed_off_grid",
-            "Refused candles that do not open at the times of the exchange's other candles",
+            "feed_off_grid", "Refused candles that open at another time than the exchange's others"
         )
         self._feed_repaired = self._counter(
             "feed_repaired",
-            "Closed candles accepted with contradictory prices or without a volume",
+            "Closed candles taken although prices contradicted each other or the volume was "
+            "missing",
         )
-        self.feed_reconnects = self._counter(
-            "feed_reconnects", "Connections that were lost and opened again"
-        )
+        self.feed_reconnects = self._counter("feed_reconnects", "Connections lost and renewed")
         self.feed_backfills = self._counter("feed_backfills", "Histories fetched to fill a gap")
         self.feed_backfill_candles = self._counter(
-            "feed_backfill_candles", "Candles received with fetched histories"
+            "feed_backfill_candles", "Candles that those histories held"
         )
         self.feed_silent = self._counter(
-            "feed_silent_streams",
-            "Connections replaced because they sent nothing while the market traded",
+            "feed_silent_streams", "Connections replaced because they kept trades to themselves"
         )
         self.feed_renewals = self._counter(
             "feed_renewals", "Connections replaced before the exchange closes them"
         )
-        self.feed_bans = self._counter(
-            "feed_bans", "Responses by which the exchange banned requests"
-        )
+        self.feed_bans = self._counter("feed_bans", "Answers by which the exchange banned us")
         self.feed_ban_end = self._gauge(
-            "feed_ban_end_timestamp_seconds", "Time at which the newest ban ends"
+            "feed_ban_end_timestamp_seconds", "Until when the newest ban holds"
         )
         self.clock_offset = self._gauge(
             "exchange_clock_offset_seconds",
-            "Exchange's clock minus this machine's wall clock; NaN until it was measured",
+            "Exchange's clock minus this machine's wall clock; NaN while it was never measured",
         )
         self.clock_error = self._gauge(
-            "exchange_clock_error_seconds", "Uncertainty of the exchange's time"
+            "exchange_clock_error_seconds", "By how much the exchange's time may be misjudged"
         )
         self.clock_trusted = self._gauge(
             "exchange_clock_trusted", "1 while candles may be closed by the exchange's time"
@@ -182,18 +177,15 @@ class Metrics:
             "Symbols by how their volumes by websocket compare with those by REST",
             "verdict",
         )
-        self.mqtt_connected = self._gauge("mqtt_connected", "1 while connected to the broker")
+        self.mqtt_connected = self._gauge("mqtt_connected", "1 while there is a broker")
         self.mqtt_connections = self._counter("mqtt_connections", "Connections to the broker")
-        self.mqtt_denied = self._counter("mqtt_denied", "Messages denied by the broker")
+        self.mqtt_denied = self._counter("mqtt_denied", "Messages that the broker denied")
         self.history_rows = self._gauge("history_waiting_rows", "Rows that wait to be written")
         self.history_failing = self._gauge("history_failing", "1 while history cannot be written")
-        self.history_lost = self._counter(
-            "history_lost_rows", "Rows that were dropped without being written"
-        )
+        self.history_lost = self._counter("history_lost_rows", "Rows that were never written")
         self.page_watchers = self._gauge("page_watchers", "Browsers that show the status page")
         self.page_skipped = self._counter(
-            "page_skipped_updates",
-            "Updates skipped for slow browsers, which receive the newest one",
+            "page_skipped_updates", "Updates that a slow browser was spared: it got the newest"
         )
 
     def _declare_symbols(self) -> None:
@@ -203,7 +195,7 @@ class Metrics:
             self._gauge("symbol_direction_accuracy", "Share of right directions", "symbol"),
             self._gauge(
                 "symbol_last_prediction_timestamp_seconds",
-                "Time at which the symbol's newest forecast was ready",
+                "When the symbol's newest forecast was made ready",
                 "symbol",
             ),
         )
