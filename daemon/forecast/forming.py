@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from model.forecasts.forecast import Market, ModelInfo
 
 MIN_INTERVAL_S: Final = 0.25
-"""Between two forecasts of one forming candle; exchanges send updates no faster."""
+"""Between two forecasts of one forming candle. Most exchanges send fewer updates."""
 
 SCHEMA: Final = 1
 """Version of the published JSON, described by ``docs/forming.schema.json``."""
