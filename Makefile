@@ -12,8 +12,8 @@ CHECKED := config daemon model tests $(wildcard examples benchmarks)
 
 PYTHONS := 3.11 3.12 3.13
 
-# The first Python on PATH that runs, is supported and has venv and pip. Each is started to find out,
-# because version managers put names on PATH that run nothing.
+# The first Python on PATH that runs, is supported and has venv and pip. Each is run, because version
+# managers put names on PATH that run nothing.
 define find_python
 set -eu; python=; \
 for name in python3 $(PYTHONS:%=python%) python; do \
@@ -68,7 +68,7 @@ lint: $(STAMP) ## run ruff and mypy
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-format: $(STAMP) ## format the code and apply safe fixes with ruff
+format: $(STAMP) ## fix and format the code with ruff
 	@$(BIN)/ruff check --fix-only .
 	@$(BIN)/ruff format .
 
@@ -81,7 +81,7 @@ install: ## install the daemon as a systemd service in /opt/candlecast; as root
 uninstall: ## remove the service; keep configuration and state
 	@systemd/install.sh uninstall
 
-sbom: $(STAMP) ## write build/sbom.json, a bill of materials (CycloneDX)
+sbom: $(STAMP) ## write the bill of materials: build/sbom.json, CycloneDX
 	@mkdir -p build
 	@$(BIN)/python systemd/sbom.py build/sbom.json
 

@@ -14,8 +14,8 @@ RETIRED: Final[Mapping[tuple[str, str], str]] = {
         "At most 1,024 symbols run in one call. More run in several calls, which costs no more."
     ),
     ("inference", "forming_interval_ms"): (
-        "250 ms pass between two forecasts of one forming candle, as between two updates of the "
-        "exchanges that send the most."
+        "At least 250 ms pass between two forecasts of one forming candle. The newest update "
+        "counts. Most exchanges send fewer than four a second."
     ),
     ("mqtt", "outbox_size"): (
         "The outbox keeps 4,096 messages. It holds the newest of each symbol, and a daemon is "

@@ -82,7 +82,7 @@ class Frame:
             frame.time_us += time_us
 
     def depth(self, least_us: float) -> int:
-        """Levels that are drawn."""
+        """Number of levels that are drawn."""
         drawn = [c.depth(least_us) for c in self.callees.values() if c.time_us >= least_us]
         return 1 + max(drawn, default=0)
 
@@ -210,7 +210,7 @@ def record(symbols: int, seconds: int) -> str:
 
 
 def main() -> None:
-    """Record and draw."""
+    """Record stacks and draw the graph."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )

@@ -112,7 +112,7 @@ def _model(port: int) -> str:
 
 
 def evaluate(received: Path, market: Exchange, swaps: list[Swap]) -> dict[str, Any]:
-    """Latencies of bursts with and without a swap under way."""
+    """Latencies of bursts during a swap, and of the others."""
     groups: dict[str, list[tuple[float, float]]] = {"idle": [], "swap": []}
     forecasts: dict[int, set[str]] = {}
     starts = market.burst_starts()

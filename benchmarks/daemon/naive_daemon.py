@@ -36,7 +36,7 @@ from daemon.exchange.ccxt_client import make_exchange
 _ROWS: Final = 120
 _FEATURES: Final = 6
 _STEP_MS: Final = 1_000
-_SYMBOLS_OF_ONE: Final = 200
+_SYMBOLS_PER_CONNECTION: Final = 200
 _RETRY_S: Final = 1.0
 
 Row = list[float]
@@ -55,7 +55,7 @@ def features(rows: list[Row]) -> np.ndarray[Any, np.dtype[np.float32]]:
 
 
 def network() -> Any:  # noqa: ANN401 - Keras is untyped
-    """The reference network with weights at random, every batch size up to 32 traced."""
+    """The reference network with random weights, traced for every batch size up to 32."""
     import keras
 
     layers = keras.layers
@@ -75,7 +75,7 @@ def network() -> Any:  # noqa: ANN401 - Keras is untyped
 
 
 class Straightforward:
-    """One process, one loop."""
+    """The daemon: watches, forecasts and publishes in one event loop."""
 
     def __init__(self, config: dict[str, Any]) -> None:
         self.symbols: list[str] = config["trading"]["symbols"]
@@ -86,14 +86,14 @@ class Straightforward:
         self.model = network()
 
     def connect(self) -> Any:  # noqa: ANN401 - ccxt is untyped
-        """A ccxt instance that is pointed at the sandbox."""
+        """A ccxt instance that connects to the sandbox."""
         exchange = make_exchange("binance", self.endpoint["rest"], self.endpoint["ws"])
         exchange.enableRateLimit = False
         return exchange
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Warm up, say so, forecast until told to stop."""
-        instances = [self.connect() for _ in range(0, len(self.symbols), _SYMBOLS_OF_ONE)]
+        """Warm up, print a line, and forecast until stopped."""
+        instances = [self.connect() for _ in range(0, len(self.symbols), _SYMBOLS_PER_CONNECTION)]
         first, *others = instances
         try:
             await first.load_markets()
@@ -113,7 +113,7 @@ class Straightforward:
             asyncio.TaskGroup() as group,
         ):
             tasks = [
-                group.create_task(self.watch(instances[number // _SYMBOLS_OF_ONE], symbol))
+                group.create_task(self.watch(instances[number // _SYMBOLS_PER_CONNECTION], symbol))
                 for number, symbol in enumerate(self.symbols)
             ]
             tasks.append(group.create_task(self.forecast(client)))
@@ -123,7 +123,7 @@ class Straightforward:
                 task.cancel()
 
     async def watch(self, exchange: Any, symbol: str) -> None:  # noqa: ANN401
-        """Keep one symbol's candles; ccxt hides the closed flag, so the clock decides."""
+        """Keep one symbol's candles. The clock closes them, because ccxt hides the closed flag."""
         rows = self.rows[symbol]
         while True:
             try:
@@ -141,10 +141,10 @@ class Straightforward:
                     self.ready.put_nowait(symbol)
 
     async def forecast(self, client: aiomqtt.Client) -> None:
-        """Forecast whatever has closed, in one batch."""
+        """Forecast the candles that have closed, in one batch."""
         while True:
             symbols = [await self.ready.get()]
-            # Lets the others that are about to arrive into the batch.
+            # Wait for other candles that are about to arrive, for one batch.
             await asyncio.sleep(0)
             while not self.ready.empty():
                 symbols.append(self.ready.get_nowait())
@@ -155,7 +155,7 @@ class Straightforward:
             )
 
     async def publish(self, client: aiomqtt.Client, symbol: str, value: float) -> None:
-        """One forecast, with what a consumer needs to make use of it."""
+        """Publish one forecast, with the fields that a consumer needs."""
         opened, _, _, _, close, _ = self.rows[symbol][-1]
         closed = int(opened) + _STEP_MS
         payload = {

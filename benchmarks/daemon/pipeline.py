@@ -33,18 +33,18 @@ from benchmarks.harness.processes import exchange
 from benchmarks.harness.tiny_champion import HISTORY
 from benchmarks.report import machine, print_machine, print_table, save, spread
 
-_MANY: Final = 1_000
-_MEASURED: Final = 120
+_SLOW_SIZE: Final = 1_000
+_MIN_FORECASTS: Final = 120
 """Forecasts of a daemon at each size, at least: the 99th percentile of fewer is the longest."""
 
-_SAID: Final = 300
+_MAX_ERROR_CHARS: Final = 300
 """Characters of what a daemon that failed said last."""
 
 _PACKAGES: Final = ("ccxt", "onnxruntime", "keras", "aiomqtt", "mqtt5", "uvloop", "orjson")
 
 
 def summarize(runs: list[Run]) -> dict[str, Any]:
-    """The rounds of one daemon at one size, taken together."""
+    """Summarize the rounds of one daemon at one size."""
     bursts = sum(run.bursts for run in runs)
     return {
         "bursts": bursts,
@@ -68,7 +68,7 @@ def _mean(tables: list[dict[str, float]]) -> dict[str, float]:
 def measure_size(
     symbols: int, rounds: int, bursts: int, without: list[str], folder: Path
 ) -> dict[str, Any]:
-    """All daemons at one size, in turns; one that fails says why in its place."""
+    """Measure all daemons at one size, in turns; a failed one has its error as result."""
     runs: dict[str, list[Run]] = defaultdict(list)
     failed: dict[str, str] = {}
     for number in range(rounds):
@@ -78,14 +78,16 @@ def measure_size(
                 continue
             place = folder / f"{name.replace('/', '-')}-{number}"
             place.mkdir()
-            every = how.every_of_many if symbols >= _MANY else 1
-            least = math.ceil(_MEASURED / (symbols * min(rounds, how.most_rounds)))
+            every = how.every_of_many if symbols >= _SLOW_SIZE else 1
+            least = math.ceil(_MIN_FORECASTS / (symbols * min(rounds, how.most_rounds)))
             counted = max(bursts if every == 1 else bursts // 2, least)
             try:
                 with exchange(place, symbols, HISTORY, every) as market:
                     runs[name].append(measure(how, market, counted, place))
             except (AssertionError, OSError) as error:
-                failed[name] = " ".join([str(error), *getattr(error, "__notes__", ())])[-_SAID:]
+                failed[name] = " ".join([str(error), *getattr(error, "__notes__", ())])[
+                    -_MAX_ERROR_CHARS:
+                ]
                 print(f"{symbols} symbols, {name}: {failed[name]}", file=sys.stderr, flush=True)
     return {name: summarize(done) for name, done in runs.items()} | {
         name: {"failed": why} for name, why in failed.items() if name not in runs
@@ -93,7 +95,7 @@ def measure_size(
 
 
 def print_size(symbols: int, daemons: dict[str, Any]) -> None:
-    """The tables of one size."""
+    """Print the tables of one size."""
     measured = {name: row for name, row in daemons.items() if "failed" not in row}
     print(f"{symbols} symbols closing in the same instant\n")
     head = ("daemon", "p50 ms", "p99 ms", "max ms", "end p50", "end p99", "CPU ms a burst")

@@ -47,8 +47,8 @@ class Client(NamedTuple):
     """A connected client.
 
     Attributes:
-        publish: hands over messages for these topics; returns after the last acknowledgement.
-        sees_denial: publishes to a denied topic; whether anything tells that it was denied.
+        publish: publishes a message to each topic; returns after the last acknowledgement.
+        sees_denial: publishes to a denied topic; returns whether the client reports the denial.
     """
 
     publish: Callable[[list[str]], Awaitable[None]]
@@ -64,7 +64,7 @@ def _properties() -> Properties:
 @asynccontextmanager
 async def _aiomqtt(port: int, *, together: bool) -> AsyncIterator[Client]:
     async with aiomqtt.Client(HOST, port, protocol=aiomqtt.ProtocolVersion.V5) as client:
-        # Only a warning that many publishes are under way; they are meant to be.
+        # aiomqtt only warns that many publishes are pending, which is intended here.
         logging.getLogger("mqtt").setLevel(logging.ERROR)
 
         async def one(topic: str) -> None:
@@ -106,7 +106,7 @@ async def _gmqtt(port: int) -> AsyncIterator[Client]:
     async def sees_denial() -> str:
         client.publish(_DENIED, _PAYLOAD, qos=1, retain=True)
         await asyncio.sleep(_WAIT_S)
-        # It takes any PUBACK for success; that Mosquitto 2.0 then hangs up, it does tell.
+        # gmqtt takes any PUBACK for success, but reports that Mosquitto 2.0 then disconnects.
         return "only that the connection is lost" if heard else "no"
 
     try:
@@ -174,9 +174,9 @@ CLIENTS: Final[dict[str, Callable[[int], AbstractAsyncContextManager[Client]]]] 
 
 
 async def measure(port: int, messages: int, rounds: int) -> dict[str, dict[str, Any]]:
-    """All clients in turns; the first round is not counted."""
+    """Measure all clients in turns; the first round is not counted."""
     topics = [f"candlecast/v1/binance/S{i:04}-USDT/1m/prediction" for i in range(messages)]
-    # What they say about the connections that the broker ends for the denial.
+    # Log lines about the connections that the broker closes after the denial.
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)  # noqa: ARG005
     logging.getLogger("gmqtt").setLevel(logging.CRITICAL)
     cpu_us: dict[str, list[float]] = {name: [] for name in CLIENTS}

@@ -30,26 +30,26 @@ _TAP: Final = "our tap alone"
 _WHOLE: Final = "our whole receive path"
 
 
-class _Nobody:
-    """Listens to the tap and does nothing."""
+class _NullListener:
+    """A listener of the tap that does nothing."""
 
     def on_raw(
         self, symbol: str, open_ms: object, values: tuple[object, ...], *, closed: bool | None
     ) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def on_garbage(self, error: Exception) -> None:
-        """Never in this benchmark."""
+        """Not called in this benchmark."""
         raise error
 
     async def wait_turn(self, cost: float | None = None) -> None:
-        """Nothing is asked for."""
+        """Not called in this benchmark."""
 
 
 async def measure(symbols: int, bursts: int, folder: Path) -> dict[str, list[float]]:
-    """Microseconds per candle of each way, a value per burst."""
+    """Microseconds per candle of each variant, one value per burst."""
     path = Path1m(symbols, folder, None)
-    deaf = make_exchange("binance", wrap=lambda base: tapped_class(base, _Nobody()))
+    deaf = make_exchange("binance", wrap=lambda base: tapped_class(base, _NullListener()))
     deaf.set_markets_from_exchange(path.exchange)
     deaf.watch_candles(list(path.exchange.markets), "1m")
     client = path.plain.client("ws://127.0.0.1:1/ws")

@@ -40,9 +40,9 @@ from benchmarks.harness.scraper import wait_ready
 from benchmarks.harness.tiny_champion import prepare
 from benchmarks.report import machine, print_machine, print_table, save, spread
 
-_WARM_S: Final = 5.0
+_WARM_UP_S: Final = 5.0
 _TURN_S: Final = 10.0
-_TRAINING_S: Final = 300.0
+_TRAINING_TIMEOUT_S: Final = 300.0
 _TRAINED_SYMBOLS: Final = 20
 _HISTORY: Final = 6_000
 _DAY_S: Final = 86_400
@@ -50,7 +50,7 @@ IDLE: Final = "while it is stopped"
 STARTING: Final = "while it starts and fetches"
 TRAINING: Final = "while it trains"
 _RETRAIN: Final[dict[str, dict[str, Any]]] = {
-    # Long enough for all turns: it stops by itself when it has learnt nothing for some epochs.
+    # Long enough for all turns: training stops early after some epochs without improvement.
     "model": {"epochs": 10_000},
     "registry": {"gate_days": 600 / _DAY_S},
     "retrain": {"days": 5_000 / _DAY_S},
@@ -58,7 +58,7 @@ _RETRAIN: Final[dict[str, dict[str, Any]]] = {
 
 
 class Turn(NamedTuple):
-    """A span in which one thing was the case, monotonic nanoseconds."""
+    """A span with one state of the training, monotonic nanoseconds."""
 
     what: str
     began_ns: int
@@ -66,7 +66,7 @@ class Turn(NamedTuple):
 
 
 def watch(folder: Path, market: Exchange, pairs: int) -> list[Turn]:
-    """Run the daemon and the training beside it; what was the case when."""
+    """Run the daemon and the training beside it; returns the spans and their states."""
     http_port = free_port()
     with contextlib.ExitStack() as stack:
         port = stack.enter_context(mosquitto(folder))
@@ -78,11 +78,11 @@ def watch(folder: Path, market: Exchange, pairs: int) -> list[Turn]:
         command = python("daemon", "run", "--config", str(config))
         daemon = stack.enter_context(running(*command, log=folder / "daemon.log"))
         wait_ready(http_port, daemon)
-        time.sleep(_WARM_S)
+        time.sleep(_WARM_UP_S)
         turns = [_turn(IDLE)]
-        command = python("daemon", "retrain", "--config", str(_night(config)))
+        command = python("daemon", "retrain", "--config", str(_training_config(config)))
         log = folder / "night.log"
-        # Nobody would read a line per epoch, and a full pipe would stop it.
+        # The output is not read, and a full pipe would block the training.
         night = stack.enter_context(running(*command, log=log, output=subprocess.DEVNULL))
         turns.append(_started(night, folder / "state", log))
         for _ in range(pairs):
@@ -97,8 +97,8 @@ def watch(folder: Path, market: Exchange, pairs: int) -> list[Turn]:
     return turns
 
 
-def _night(config: Path) -> Path:
-    """The configuration of the training: the daemon's, for some of its symbols."""
+def _training_config(config: Path) -> Path:
+    """Write the configuration of the training: the daemon's, with some of its symbols."""
     sections = yaml.safe_load(config.read_text(encoding="utf-8"))
     sections["trading"]["symbols"] = sections["trading"]["symbols"][:_TRAINED_SYMBOLS]
     path = config.with_name("night.yaml")
@@ -115,7 +115,7 @@ def _turn(what: str) -> Turn:
 def _started(night: subprocess.Popen[str], state: Path, log: Path) -> Turn:
     """Wait until the first epoch is done."""
     began_ns = time.monotonic_ns()
-    deadline = time.monotonic() + _TRAINING_S
+    deadline = time.monotonic() + _TRAINING_TIMEOUT_S
     while not (state / "retrain" / "resume" / "standing.json").exists():
         assert night.poll() is None, log.read_text(encoding="utf-8")
         assert time.monotonic() < deadline, "the training did not begin"
@@ -124,7 +124,7 @@ def _started(night: subprocess.Popen[str], state: Path, log: Path) -> Turn:
 
 
 def evaluate(received: Path, market: Exchange, turns: list[Turn]) -> dict[str, Any]:
-    """Latencies by what was the case when their burst began."""
+    """Latencies by the state of the training when their burst began."""
     starts = market.burst_starts()
     arrival_ms: dict[str, list[float]] = defaultdict(list)
     ready_ms: dict[str, list[float]] = defaultdict(list)

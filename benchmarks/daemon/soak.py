@@ -53,7 +53,7 @@ _OUTCOMES: Final = ("published", "late", "dropped", "skipped")
 
 
 async def _until_waiting(path: Path1m, rows: int) -> None:
-    """Wait until at most so many rows of history wait to be written."""
+    """Wait until at most ``rows`` rows of history wait to be written."""
     while (path.metrics.registry.get_sample_value(_WAITING) or 0) > rows:
         await path.clock.sleep(0.05)
 

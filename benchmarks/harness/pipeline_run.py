@@ -32,7 +32,7 @@ _STAGES: Final = ("receive", "features", "inference", "encode")
 Floats = NDArray[np.float64]
 
 
-class How(NamedTuple):
+class DaemonUnderTest(NamedTuple):
     """A daemon to measure.
 
     Attributes:
@@ -53,15 +53,15 @@ class How(NamedTuple):
 
 
 DAEMONS: Final = {
-    "ours": How(python("daemon", "run", "--config"), scraped=True),
-    "constant": How(python("benchmarks.daemon.constant_model"), scraped=True),
-    "straightforward": How(
+    "ours": DaemonUnderTest(python("daemon", "run", "--config"), scraped=True),
+    "constant": DaemonUnderTest(python("benchmarks.daemon.constant_model"), scraped=True),
+    "straightforward": DaemonUnderTest(
         python("benchmarks.daemon.naive_daemon"),
         scraped=False,
         most_rounds=1,
         every_of_many=3,
     ),
-    "ours/defaults": How(
+    "ours/defaults": DaemonUnderTest(
         python("daemon", "run", "--config"),
         scraped=True,
         broker=(),
@@ -103,7 +103,7 @@ class Run:
     batch_size: float
 
 
-def measure(how: How, market: Exchange, bursts: int, folder: Path) -> Run:
+def measure(how: DaemonUnderTest, market: Exchange, bursts: int, folder: Path) -> Run:
     """Start a broker, a subscriber and the daemon; watch some bursts; end them."""
     http_port = free_port()
     received = folder / "received"
@@ -141,7 +141,7 @@ def measure(how: How, market: Exchange, bursts: int, folder: Path) -> Run:
 
 
 class _Reading(NamedTuple):
-    """The state of a daemon at an instant between two bursts."""
+    """The counters of a daemon between two bursts."""
 
     at_ns: int
     loop_cpu_s: float
@@ -150,7 +150,7 @@ class _Reading(NamedTuple):
 
     @classmethod
     def take(cls, pid: int, scraper: Scraper | None) -> _Reading:
-        # Six tenths after the boundary: away from the bursts, which follow it.
+        # 0.6 s after the boundary, away from the bursts, which follow the boundary.
         time.sleep((0.6 - time.time()) % 1.0)
         series = scraper.scrape() if scraper else {}
         return cls(time.monotonic_ns(), *cpu_s(pid), series)
@@ -196,16 +196,16 @@ def _evaluate(received: Path, market: Exchange, before: _Reading, after: _Readin
 
 
 def _ahead_ms(before: _Reading, after: _Reading) -> float:
-    """By how much the daemon's idea of the exchange's time is ahead of this machine's."""
+    """The daemon's estimate of the exchange's time minus this machine's time."""
     name = "exchange_clock_offset_seconds", ""
-    # It is told against a wall clock that cuts off fractions of a millisecond: half of one.
+    # The wall clock of the offset is rounded down to milliseconds: 0.5 ms on average.
     return 500.0 * (before.series[name] + after.series[name]) - 0.5
 
 
 def _where(
     arrivals: dict[tuple[str, int], list[str]], starts: dict[int, int], ahead_ms: float
 ) -> dict[str, float]:
-    """A mean forecast's way in parts, from what it says of itself; they add up to the sum."""
+    """The mean latency by part, from the latencies in the messages; the parts add up to it."""
     wall_ns = time.time_ns() - time.monotonic_ns()
     parts = []
     for (_, close_ms), (arrived_ns, _, _, published_ms, ready, queue, _) in arrivals.items():

@@ -34,7 +34,7 @@ def free_port() -> int:
 def running(
     *command: str, log: Path, output: int = subprocess.PIPE
 ) -> Iterator[subprocess.Popen[str]]:
-    """A child process whose output can be read, ended by SIGTERM afterwards."""
+    """Run a child process with readable output, and end it with SIGTERM."""
     with (
         log.open("ab") as errors,
         subprocess.Popen(  # noqa: S603 - this project's own programs and the broker
@@ -48,7 +48,7 @@ def running(
 
 
 def stop(child: subprocess.Popen[str]) -> None:
-    """End a child the way a service manager does."""
+    """End a child as a service manager does: SIGTERM, then SIGKILL."""
     if child.poll() is None:
         child.terminate()
         try:
@@ -64,14 +64,14 @@ def python(module: str, *arguments: str) -> tuple[str, ...]:
 
 
 def mosquitto_program() -> str | None:
-    """Where Mosquitto is; None without it."""
+    """Path of Mosquitto; None if it is not installed."""
     # Debian puts daemons into a folder that is not on an ordinary user's PATH.
     return shutil.which("mosquitto", path=os.pathsep.join((os.environ["PATH"], "/usr/sbin")))
 
 
 @contextmanager
 def mosquitto(folder: Path, lines: Sequence[str] = TUNED) -> Iterator[int]:
-    """A Mosquitto with further configuration ``lines``; its port."""
+    """Run Mosquitto with additional configuration ``lines``; yields its port."""
     port = free_port()
     program = mosquitto_program()
     if program is None:
@@ -104,9 +104,9 @@ class Exchange:
     """A running sandbox exchange.
 
     Attributes:
-        rest_url: where its REST side is.
-        ws_url: where its streams are.
-        timeframe: the grid.
+        rest_url: address for REST.
+        ws_url: address for websockets.
+        timeframe: of the candles.
         origin_ms: opening of every symbol's first candle, Unix ms.
         slice_rows: candles until a symbol's recording starts over.
         symbols: ccxt symbols.
@@ -132,7 +132,7 @@ class Exchange:
 
 @contextmanager
 def exchange(folder: Path, symbols: int, history: int, every: int = 1) -> Iterator[Exchange]:
-    """A sandbox exchange on the 1 s grid; every symbol closes in the same instant."""
+    """Run a sandbox exchange with candles of 1 s; all symbols close in the same instant."""
     bursts = folder / "bursts"
     options = {
         "--symbols": symbols,
@@ -159,7 +159,7 @@ def cpu_s(pid: int) -> tuple[float, float]:
 
 
 def private_mb(pid: int) -> float:
-    """Resident memory of a process that belongs to no file, in MB."""
+    """Resident memory of a process that is not backed by a file, in MB."""
     lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
     (kib,) = (line.split()[1] for line in lines if line.startswith("RssAnon:"))
     return int(kib) * 1024 / 1e6

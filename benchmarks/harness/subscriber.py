@@ -24,7 +24,7 @@ _TOPIC = "candlecast/v1/+/+/+/prediction"
 
 
 class Subscriber(asyncio.Protocol):
-    """Keeps every message with the time at which its last byte was read."""
+    """Store every message with the time at which its last byte was read."""
 
     def __init__(self) -> None:
         self.subscribed = asyncio.Event()

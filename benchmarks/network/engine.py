@@ -42,7 +42,7 @@ PROCESSES: Final = {
 
 
 class Process:
-    """A child that holds one family of engines; a context manager."""
+    """A child process with one family of engines; a context manager."""
 
     def __init__(self, family: str) -> None:
         self.family = family
@@ -58,7 +58,7 @@ class Process:
         )
 
     def __enter__(self) -> Self:
-        """Started with the object."""
+        """Return the process, which has started already."""
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -68,7 +68,7 @@ class Process:
         self._child.wait(60)
 
     def ask(self, engine: str, windows: int) -> dict[str, Any]:
-        """Seconds of some passes over so many windows, and outputs; or why there are none."""
+        """Request some passes; returns seconds and outputs, or an error."""
         assert self._child.stdin is not None
         assert self._child.stdout is not None
         try:
@@ -81,7 +81,7 @@ class Process:
 
 
 def measure(sizes: list[int], rounds: int) -> dict[int, dict[str, Any]]:
-    """Seconds of every engine at every size, or what it failed with."""
+    """Seconds of every engine at every size, or its error."""
     table: dict[int, dict[str, Any]] = {}
     processes = [Process(family) for family in PROCESSES]
     try:

@@ -27,8 +27,8 @@ Maker = Callable[[Batch], Pass]
 
 _WEIGHTS: Final = random_weights()
 _FEATURES: Final = _WEIGHTS.n_features
-_LEAST: Final = 3
-_MOST: Final = 2_000
+_MIN_PASSES: Final = 3
+_MAX_PASSES: Final = 2_000
 
 
 def _ours() -> dict[str, Maker]:
@@ -114,7 +114,7 @@ def _openvino() -> dict[str, Maker]:
     return {
         "OpenVINO, 1": maker(1),
         "OpenVINO, all": maker(0),
-        # What it takes by itself where the processor has it.
+        # The default on processors that support it.
         "OpenVINO bf16, 1": maker(1, "bf16"),
         "OpenVINO bf16, all": maker(0, "bf16"),
     }
@@ -164,7 +164,7 @@ FAMILIES: Final[dict[str, Callable[[], dict[str, Maker]]]] = {
 
 
 class Family:
-    """Answers the requests; what was built or failed once is kept."""
+    """Answer requests. Engines that were built, or failed, are kept."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -175,7 +175,7 @@ class Family:
         """Seconds of some passes and the outputs of the first windows, or an error."""
         key = engine, windows
         if key not in self._built:
-            # One size at a time: nothing is gained by keeping the others in memory.
+            # One size at a time, because the others would only take memory.
             self._built = {k: v for k, v in self._built.items() if k[1] == windows}
             self._built[key] = self._build(engine, windows)
         run = self._built[key]
@@ -183,7 +183,9 @@ class Family:
             return {"error": run}
         outputs = np.asarray(run())
         seconds: list[float] = []
-        while len(seconds) < _LEAST or (sum(seconds) < budget_s and len(seconds) < _MOST):
+        while len(seconds) < _MIN_PASSES or (
+            sum(seconds) < budget_s and len(seconds) < _MAX_PASSES
+        ):
             started = time.perf_counter()
             run()
             seconds.append(time.perf_counter() - started)
@@ -199,7 +201,7 @@ class Family:
             run()
         except ModuleNotFoundError as error:
             return f"missing: {error.name}"
-        # Each engine has exceptions of its own, and the table has room to say that it failed.
+        # Each engine has its own exceptions; the table shows that it failed.
         except Exception as error:  # noqa: BLE001
             return f"failed: {type(error).__name__}: {str(error).splitlines()[0][:60]}"
         return run
@@ -207,7 +209,7 @@ class Family:
 
 def main(name: str) -> None:
     """Answer until the input ends."""
-    # Libraries that chatter on the standard output must not break the answers.
+    # Libraries print to the standard output, which must not break the answers.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     family = Family(name)

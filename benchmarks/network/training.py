@@ -34,10 +34,10 @@ from model.preprocess import DataPreprocessor
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_EPOCH: Final = 45_000
+_EPOCH_SAMPLES: Final = 45_000
 _VALIDATION: Final = 9_643
 _BASELINE: Final = "fit, batch 32"
-_WAIT_S: Final = 30.0
+_STOP_TIMEOUT_S: Final = 30.0
 
 
 @dataclass(frozen=True)
@@ -75,10 +75,10 @@ class Sequences:
 
 
 class Trainer:
-    """Builds and trains networks on one backend.
+    """Build and train networks on one backend.
 
     Args:
-        folder: where configuration and checkpoints may lie.
+        folder: for configuration and checkpoints.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -88,13 +88,13 @@ class Trainer:
 
     def seconds(self, setting: Setting, samples: int) -> tuple[float, float]:
         """Seconds of one epoch, wall and processor, extrapolated to 45,000; tracing not counted."""
-        data, cut = self._sequences("log_return"), round(samples * _VALIDATION / _EPOCH)
+        data, cut = self._sequences("log_return"), round(samples * _VALIDATION / _EPOCH_SAMPLES)
         train, val = data.cut(0, samples), data.cut(samples, samples + cut)
         if setting.name not in self._warm:
             self._warm[setting.name] = self._build(setting, "log_return", seed=1)
             least = setting.batch * setting.steps_per_execution
             self._fit(self._warm[setting.name], setting, data.cut(0, least), val, epochs=1)
-        wall, cpu, scale = time.perf_counter(), time.process_time(), _EPOCH / samples
+        wall, cpu, scale = time.perf_counter(), time.process_time(), _EPOCH_SAMPLES / samples
         self._fit(self._warm[setting.name], setting, train, val, epochs=1)
         return (time.perf_counter() - wall) * scale, (time.process_time() - cpu) * scale
 
@@ -177,7 +177,7 @@ class Trainer:
 
 
 def serve() -> None:
-    """The child process: one JSON request per line in, one JSON answer out."""
+    """Run the child process: one JSON request per line in, one JSON answer out."""
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(Path(folder))
         for line in sys.stdin:
@@ -210,17 +210,17 @@ class Backend:
         )
 
     def __enter__(self) -> Self:
-        """Started with the object."""
+        """Return the backend, which has started already."""
         return self
 
     def __exit__(self, *_: object) -> None:
         """End the child by ending its input."""
         assert self._child.stdin is not None
         self._child.stdin.close()
-        self._child.wait(_WAIT_S)
+        self._child.wait(_STOP_TIMEOUT_S)
 
     def ask(self, ask: str, setting: Setting, **rest: object) -> list[float]:
-        """One request; an empty answer when the backend cannot run it."""
+        """Send one request; the answer is empty if the backend cannot run it."""
         assert self._child.stdin is not None
         assert self._child.stdout is not None
         with contextlib.suppress(BrokenPipeError):
@@ -234,7 +234,7 @@ class Backend:
 
 
 def time_epochs(backends: list[Backend], samples: int, rounds: int) -> list[dict[str, Any]]:
-    """Medians of the rounds; processor seconds tell more than wall seconds on a busy machine."""
+    """Medians of the rounds, in wall and processor seconds."""
     table: dict[tuple[str, str], list[list[float]]] = {}
     for _ in range(rounds):
         for backend in backends:
@@ -257,7 +257,7 @@ def time_epochs(backends: list[Backend], samples: int, rounds: int) -> list[dict
 
 
 def compare_backends(backends: list[Backend]) -> dict[str, list[float]]:
-    """Whether the backends learn the same from the same start."""
+    """Compare the validation losses of the backends from the same start."""
     losses = {b.name: b.ask("same_start", SETTINGS[0]) for b in backends}
     print(
         "\nvalidation loss after one and two epochs from the same weights, same order, no dropout"

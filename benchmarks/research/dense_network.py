@@ -69,7 +69,7 @@ class DenseNetwork:
         self._predict = self._jax.jit(self._forecast, static_argnames="labels")
 
     def fit(self, first: int, end: int, judge: Callable[[], float]) -> None:
-        """Train on the rows ``first … end`` and keep the weights of the epoch that judges least.
+        """Train on the rows ``first … end`` and keep the weights of the best epoch.
 
         Args:
             first: first candle.
@@ -96,7 +96,7 @@ class DenseNetwork:
         self.weights = best
 
     def sketch(self, symbol: int, starts: Integers) -> Floats:
-        """Forecasts of the stretches' last rows, ``[n * 36]``: quick, contexts of 60 to 95."""
+        """Forecasts of the stretches' last rows, ``[n * 36]``: fast, with contexts of 60 to 95."""
         output = self._predict(self.weights, np.full(len(starts), symbol), starts, labels=LABELS)
         return np.asarray(output).ravel()
 

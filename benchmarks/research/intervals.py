@@ -62,7 +62,7 @@ class Fold(NamedTuple):
 
 
 class Served(NamedTuple):
-    """What was said about the next close, ``[s, n]`` in log returns, chances ``[s, n, 3]``."""
+    """Forecasts of the next close, ``[s, n]`` in log returns, and probabilities, ``[s, n, 3]``."""
 
     lower: Floats
     upper: Floats
@@ -92,7 +92,7 @@ def folds(rows: int) -> list[Fold]:
 
 
 def residuals_of(market: Market, fold: Fold) -> Residuals:
-    """What training would put into the bundle."""
+    """The residuals that training would put into the bundle."""
     rows = np.arange(fold.validation.start, fold.validation.stop)
     close = market.ohlcv[:, :, 3]
     n = len(market.symbols)
@@ -111,7 +111,7 @@ def residuals_of(market: Market, fold: Fold) -> Residuals:
 
 
 def serve(market: Market, fold: Fold, rules: Rules) -> Served:
-    """Go through a test part as the daemon would."""
+    """Process a test part as the daemon would."""
     calibration = Calibration(residuals_of(market, fold), market.symbols, rules)
     idx = np.arange(len(market.symbols))
     start = fold.test.start
@@ -152,7 +152,7 @@ def mean_of(values: Floats, span: int) -> Floats:
 
 
 def static_scales(market: Market) -> dict[str, Floats]:
-    """The scales that ours is compared with, ``[s, rows]``."""
+    """The scales for comparison, ``[s, rows]``."""
     ranges = np.log(market.ohlcv[:, :, 1] / market.ohlcv[:, :, 2])
     moves = np.abs(np.diff(market.log_close, axis=1, prepend=market.log_close[:, :1]))
     return {
@@ -195,7 +195,7 @@ def row_of(served: Served, moves: Floats, base: Floats, hours: NDArray[np.int64]
 
 
 def reliability(served: Served, moves: Floats) -> dict[str, Any]:
-    """Brier score against constant shares, and how often what was given p came, by p."""
+    """Brier score against constant shares, and observed frequency by given probability."""
     returns = np.expm1(moves)
     short, long = returns < -served.threshold, returns > served.threshold
     came = np.stack([short, ~(short | long), long], axis=-1).astype(np.float64)

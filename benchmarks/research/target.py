@@ -40,7 +40,7 @@ _BLOCKS: Final = 10
 
 @dataclass(frozen=True)
 class Plan:
-    """How much of everything.
+    """The size of a run.
 
     Attributes:
         folds: blocks that are judged, the last ones.
@@ -76,7 +76,7 @@ def forecasts(
     }
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         config = Path(folder) / "config.yaml"
-        # JSON is YAML.
+        # JSON is valid YAML.
         config.write_text(json.dumps({"model": model}), encoding="utf-8")
         data = build_dataset(config, {s: f.iloc[:end] for s, f in frames.items()})
         predictor = LSTMPricePredictor(config)

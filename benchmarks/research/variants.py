@@ -47,7 +47,7 @@ TEST: Final = tuple((18 + 3 * k) * _DAY for k in range(3))
 
 @dataclass(frozen=True)
 class Variant:
-    """What is varied; the defaults are the base.
+    """The settings of one variant; the defaults are the base.
 
     Attributes:
         minmax: scale features to their range instead of to clipped standard scores.
@@ -137,7 +137,7 @@ def read_market(frames: Mapping[str, pd.DataFrame], config: Path) -> Market:
 
 
 class Prepared(NamedTuple):
-    """One fold's arrays ``[symbols, candles, …]``, and what turns outputs into log returns."""
+    """One fold's arrays ``[symbols, candles, …]``, and the scale of the outputs."""
 
     x: NDArray[np.float32]
     y: NDArray[np.float32]
@@ -180,7 +180,7 @@ def prepare(market: Market, variant: Variant, train_end: int) -> Prepared:
 
 
 def shrinkage(forecast: Floats, truth: Floats) -> float:
-    """The factor 0 … 1 on the forecasts ``[n]`` that makes their absolute error least."""
+    """The factor from 0 to 1 that minimizes the absolute error of the forecasts ``[n]``."""
     errors = [np.abs(truth - factor * forecast).sum() for factor in _SHRINK]
     return float(_SHRINK[int(np.argmin(errors))])
 
@@ -231,7 +231,7 @@ def run_fold(
 def ratio(forecast: Floats, truth: Floats) -> tuple[float, float, Floats]:
     """Error ratio to the last value, its standard error, and the ratio per symbol.
 
-    Symbols weigh alike; losses are averaged over symbols per candle, then over four hours each.
+    Symbols have equal weight. Losses are averaged over symbols per candle, then over four hours.
     """
     move = np.abs(truth).mean(axis=1, keepdims=True)
     excess = (np.abs(truth - forecast) - np.abs(truth)) / move

@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from model.core.candle import Candle
     from model.forecasts.forecast import Market, ModelInfo
 
+MIN_INTERVAL_S: Final = 0.25
+"""Between two forecasts of one forming candle. Most exchanges send fewer updates."""
+
 SCHEMA: Final = 1
 """Version of the published JSON, described by ``docs/forming.schema.json``."""
-
-MIN_INTERVAL_S: Final = 0.25
-"""Between two forecasts of one forming candle; exchanges send updates no faster."""
 
 _TOGETHER: Final = 32
 """Less than a millisecond of work, which is as long as a closing candle may have to wait for it."""

@@ -32,12 +32,10 @@ class AccuracySeries:
             "direction", "Forecast directions of candles that moved, by result", "result"
         )
         self._hits = {True: direction.labels("hit"), False: direction.labels("miss")}
-        interval = declare.counter(
-            "interval", "Closes inside and outside their interval, by result", "result"
-        )
+        interval = declare.counter("interval", "Closes against their interval, by result", "result")
         self._insides = {True: interval.labels("inside"), False: interval.labels("outside")}
         self._unscored = declare.counter(
-            "predictions_unscored", "Forecasts without a target candle to score them"
+            "predictions_unscored", "Forecasts whose target candle never came"
         )
         over = "over the rolling window of all symbols; NaN until there is enough evidence"
         self.rolling = {
@@ -50,9 +48,7 @@ class AccuracySeries:
         }
         for figure in self.rolling.values():
             figure.set(nan)
-        self.interval_level = declare.gauge(
-            "interval_level", "Configured share of closes inside the interval"
-        )
+        self.interval_level = declare.gauge("interval_level", "Share that the interval promises")
         # Of the accuracy's own count, what the counter already has.
         self._unscored_before = 0
 

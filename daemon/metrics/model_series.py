@@ -27,31 +27,30 @@ class ModelSeries:
         Args:
             declare: creates them.
         """
-        self._info = declare.gauge("model_info", "The served model", "version", "sha256", "target")
+        self._info = declare.gauge("model_info", "The model at work", "version", "sha256", "target")
         self.swaps = declare.counter(
             "model_swaps",
-            "Swaps to a new champion, by outcome",
+            "New champions that took over from a running model, or could not",
             "outcome",
         )
         for outcome in ("done", "failed"):
             self.swaps.labels(outcome)
         self.swap_failing = declare.gauge(
-            "model_swap_failing",
-            "1 while the champion cannot be served and an older model is served",
+            "model_swap_failing", "1 while the champion cannot be served and an older model is"
         )
         self.out_of_range = declare.gauge(
             "out_of_range_ratio",
-            "Share of the windows' values outside the range that the scalers were fitted on",
+            "Share of the windows' values outside the range the scalers were fitted on",
         )
         self.out_of_range.set(nan)
         score = declare.gauge(
             "drift_score",
-            "Drift of the error (alarm at 1) and of the features (stability index, alarm at 0.5)",
+            "How far it has moved: error, 1 is an alarm; features, the stability index, 0.5 is one",
             "of",
         )
         self._drift = {of: score.labels(of) for of in ("error", "features")}
         self._drift["features"].set(nan)
-        self.drift_alarms = declare.counter("drift_alarms", "Drift alarms", "of")
+        self.drift_alarms = declare.counter("drift_alarms", "Alarms of drift", "of")
         for of in self._drift:
             self.drift_alarms.labels(of)
 
@@ -76,7 +75,7 @@ class ShadowSeries:
             declare: creates them.
         """
         self._info = declare.gauge(
-            "shadow_info", "The challenger that forecasts without being published", "version"
+            "shadow_info", "The challenger that forecasts unpublished", "version"
         )
         of_trial = "of the live trial; NaN without one"
         self._candles = declare.gauge("shadow_candles", f"Candles of evidence {of_trial}")

@@ -23,17 +23,17 @@ class RetrainSeries:
         Args:
             declare: creates them.
         """
-        of_last = "of the last nightly job; NaN if unknown"
+        of_last = "of the last nightly job; NaN while it is not known"
         ratio = declare.gauge(
             "retrain_mae_ratio", f"Model error ÷ last-value error {of_last}", "model"
         )
         self._numbers = {
             "finished_ms": declare.gauge(
-                "retrain_last_run_timestamp_seconds", "Time at which the last nightly job ended"
+                "retrain_last_run_timestamp_seconds", "When the last nightly job ended"
             ),
             "success_ms": declare.gauge(
                 "retrain_last_success_timestamp_seconds",
-                "Time at which a nightly job last ended with a decision",
+                "When a nightly job last came to a decision",
             ),
             "duration_s": declare.gauge("retrain_duration_seconds", f"Time {of_last}"),
             "challenger_ratio": ratio.labels("challenger"),
@@ -46,13 +46,13 @@ class RetrainSeries:
             ),
         }
         self._failed = declare.gauge(
-            "retrain_failed", "1 if the last nightly job ended without a decision"
+            "retrain_failed", "1 while the last nightly job came to no decision"
         )
         self._promoted = declare.gauge(
-            "retrain_promoted", "1 if the last nightly job promoted its challenger"
+            "retrain_promoted", "1 while the last nightly job's challenger was promoted"
         )
         self.first_start = declare.gauge(
-            "first_start_timestamp_seconds", "Time of the first start with this state folder"
+            "first_start_timestamp_seconds", "When the daemon first ran with this state folder"
         )
         for number in (*self._numbers.values(), self.first_start):
             number.set(nan)
