@@ -1,4 +1,4 @@
-"""The daemon, wired: what is opened in which order, what runs beside what, and how it ends."""
+"""Build the daemon from its parts, run them together and stop them in order."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ import os
 import signal
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 from config.settings import Settings
 from daemon.candles.window import Window
 from daemon.control.drift_monitor import DriftWatch
 from daemon.control.health import HealthMonitor, HealthSources
-from daemon.control.hot_swap import HotSwap
+from daemon.control.hot_swap import ChampionSource, HotSwap
 from daemon.control.model_loader import Loader, make_first, open_first, unservable
 from daemon.control.reload import Reloader
 from daemon.control.retrain_watch import show_nightly
-from daemon.control.shadow import Shadow
+from daemon.control.shadow import Shadow, TrialSources
 from daemon.control.symbol_changes import SymbolChanger
 from daemon.exchange.exchange_clock import ExchangeClock
 from daemon.exchange.source import MarketSource
@@ -31,6 +32,9 @@ from daemon.forecast.cache_warming import CacheWarmer
 from daemon.forecast.forming import Forming
 from daemon.forecast.issuer import Issuer
 from daemon.forecast.pipeline import Pipeline
+from daemon.forecast.restore import restore_published
+from daemon.forecast.scheduler import InferenceScheduler
+from daemon.forecast.symbol_table import SymbolTable
 from daemon.metrics.metrics import Metrics
 from daemon.mqtt.outbox import Outbox
 from daemon.mqtt.publisher import Publisher
@@ -55,14 +59,16 @@ from model.shared_state.live_trial import FOLDER, TrialFiles
 
 log = logging.getLogger("candlecast.app")
 
-_FAREWELL_S = 2.0
-_SETTLE_S = 30.0
-"""In a market in which something closes all the time not all states are ever prepared."""
+_SHUTDOWN_TIMEOUT_S = 2.0
+"""How long the broker may take to accept the last messages."""
+
+_MAX_WARM_UP_S = 30.0
+"""Where candles close all the time, not all states are ever prepared."""
 
 
 @asynccontextmanager
 async def opened(settings: Settings) -> AsyncIterator[tuple[Bundle, History]]:
-    """The champion and the history of a configuration, closed again at the end.
+    """Open the champion and the history of a configuration; close them at the end.
 
     Raises:
         BundleError: no champion, or one that does not fit.
@@ -82,13 +88,13 @@ async def serve(settings: Settings, stop: asyncio.Event, reread: Callable[[], Se
     Args:
         settings: the checked configuration.
         stop: ends it.
-        reread: reads the configuration once more, for a SIGHUP.
+        reread: reads the configuration again, for a SIGHUP.
 
     Raises:
         CandlecastError: one clear line.
     """
     notifier, loop, early = Notifier(os.environ), asyncio.get_running_loop(), asyncio.Event()
-    # Unhandled, it would end a daemon that is still opening its files.
+    # Unhandled, a SIGHUP would end a daemon that is still opening its files.
     loop.add_signal_handler(signal.SIGHUP, early.set)
     async with opened(settings) as (bundle, history):
         app = App(settings, bundle, history, SystemClock(), reread, notifier=notifier)
@@ -99,11 +105,11 @@ async def serve(settings: Settings, stop: asyncio.Event, reread: Callable[[], Se
 
 
 class App:
-    """One daemon: built, run until told to stop, taken down in order.
+    """One daemon: built by the constructor, run until told to stop, taken down in order.
 
     Attributes:
-        hangup: set it to have configuration and champion looked at again, as a SIGHUP does.
-        ready: set once every symbol's history has been asked for and worked up.
+        hangup: set it to reread configuration and champion, as a SIGHUP does.
+        ready: set once every symbol's history has been requested and processed.
         metrics: every series of this process.
     """
 
@@ -117,123 +123,191 @@ class App:
         on_listening: Callable[[str], None] | None = None,
         notifier: Notifier | None = None,
     ) -> None:
-        """Wire everything; nothing is opened yet.
+        """Build everything; nothing is opened yet.
 
         Args:
             settings: the checked configuration.
             bundle: the model to serve.
             history: the opened database.
-            clock: the machine's; all that runs here goes by the exchange's time.
-            reread: reads the configuration once more; None: it never changes.
-            on_listening: told the status page's address once it answers.
+            clock: the machine's; everything here uses the exchange's time, carried on by it.
+            reread: reads the configuration again; None: it never changes.
+            on_listening: called with the status page's address once it answers.
             notifier: the way to the service manager, if there is one.
         """
-        clock = ExchangeClock(clock)
-        self.ready = asyncio.Event()
-        self.metrics = Metrics(settings.metrics.max_symbols)
         self._settings = settings
-        self._clock = clock
+        self._clock = ExchangeClock(clock)
         self._on_listening = on_listening
         self._notifier = notifier or Notifier({})
-        self._guard = guard_of(settings)
-        self._timeframe = Timeframe.parse(settings.trading.timeframe)
+        self._page_access = guard_of(settings)
+        self.ready = asyncio.Event()
+        self.metrics = Metrics(settings.metrics.max_symbols)
+        self._market = Market(
+            instance=settings.instance,
+            exchange=settings.exchange.name,
+            symbols=settings.trading.symbols,
+            timeframe=Timeframe.parse(settings.trading.timeframe),
+        )
         manifest = bundle.manifest
+        # Candles of a window: the features' warm-up and what the network is shown.
         self._capacity = max(manifest.indicators.warmup + manifest.lookback, WARMUP)
-        self.metrics.latency_budget.set(settings.inference.latency_budget_ms / 1000)
-        self.metrics.timeframe.set(self._timeframe.ms / 1000)
-        self.metrics.accuracy.interval_level.set(settings.calibration.level)
-        self.metrics.model.show(ModelInfo(bundle.version, bundle.sha256, manifest.target))
-        self._lay_path(bundle, history)
-        self._open_sources()
-        self._follow_models(reread or (lambda: settings))
+        self._build_persistence(history)
+        self._build_path(bundle)
+        self._build_feed()
+        self._build_monitoring()
+        self._build_control(reread or (lambda: settings))
+        self._show_constants(bundle)
 
-    def _lay_path(self, bundle: Bundle, history: History) -> None:
-        """What a closing candle passes through, and who looks over it."""
-        settings, clock, metrics = self._settings, self._clock, self.metrics
-        symbols, timeframe = settings.trading.symbols, self._timeframe
-        market = Market(settings.instance, settings.exchange.name, symbols, timeframe)
-        place = market.exchange, timeframe.text
-        self._recorder = Recorder(history, place, settings.history.keep_days, clock, metrics)
-        self._keeper = LearnedStateStore(self._recorder, place, clock)
+    def _build_persistence(self, history: History) -> None:
+        """What survives a restart."""
+        settings, market = self._settings, self._market
+        place = market.exchange, market.timeframe.text
+        self._recorder = Recorder(
+            history, place, settings.history.keep_days, self._clock, self.metrics
+        )
+        self._learned_state = LearnedStateStore(self._recorder, place, self._clock)
         self._accuracy = Accuracy(settings.accuracy.window, settings.accuracy.min_n)
-        books = Sinks(self._accuracy, self._recorder, metrics)
+
+    def _build_path(self, bundle: Bundle) -> None:
+        """What a closing candle passes, from its window to the broker."""
+        settings, clock, market, metrics = self._settings, self._clock, self._market, self.metrics
+        inference = settings.inference
         outbox = Outbox(settings.mqtt.outbox_size)
         self._publisher = Publisher(broker_of(settings), market.instance, outbox, clock, metrics)
-        inference = settings.inference
-        issuer = Issuer(market, self._publisher, books, clock, inference.latency_budget_ms / 1000)
-        self._marks = issuer.marks
+        self._issuer = Issuer(
+            market=market,
+            publisher=self._publisher,
+            accuracy=self._accuracy,
+            clock=clock,
+            budget_s=inference.latency_budget_ms / 1000,
+        )
+        self._table = SymbolTable(
+            served=make_first(recipe_of(settings), bundle, clock.monotonic),
+            symbols=market.symbols,
+            timeframe=market.timeframe,
+            capacity=self._capacity,
+        )
+        self._scheduler = InferenceScheduler(batcher=Batcher(inference.max_batch), clock=clock)
         self._pipeline = Pipeline(
-            market,
-            make_first(recipe_of(settings), bundle, clock.monotonic),
-            Batcher(inference.max_batch),
-            issuer,
-            books,
-            clock,
-            self._request,
-            self._capacity,
+            table=self._table,
+            scheduler=self._scheduler,
+            issuer=self._issuer,
+            sinks=Sinks(self._accuracy, self._recorder, metrics),
+            clock=clock,
+            request_repair=self._request_history,
         )
-        self._rehearsal = CacheWarmer(
-            self._pipeline, issuer, clock, lambda: self._feed.grid.timeframe
+        self._forming = Forming(
+            market=market,
+            table=self._table,
+            scheduler=self._scheduler,
+            publisher=self._publisher,
+            metrics=metrics,
+            clock=clock,
+            interval_s=inference.forming_interval_ms / 1000,
         )
-        interval_s = inference.forming_interval_ms / 1000
-        self._forming = Forming(market, self._pipeline, self._publisher, metrics, clock, interval_s)
-        drift = DriftWatch(metrics, settings.state_dir, ask=settings.retrain.on_drift)
-        overseen = HealthSources(
-            self._pipeline, self._publisher, self._accuracy, drift, metrics, self._rest_only
-        )
-        self._overseer = HealthMonitor(overseen, self.ready, clock)
-        view = PageSources(market, self._pipeline, issuer, self._overseer.state)
-        self._page = StatusPage(view, self._recorder, metrics, clock)
 
-    def _open_sources(self) -> None:
+    def _build_feed(self) -> None:
         """Where candles come from."""
-        settings, clock, metrics, pipeline = (
-            self._settings, self._clock, self.metrics, self._pipeline
-        )  # fmt: skip
-        exchange, endpoint = settings.exchange.name, settings.exchange.endpoint
-        symbols, timeframe = settings.trading.symbols, self._timeframe
+        settings, clock, market, metrics = self._settings, self._clock, self._market, self.metrics
+        endpoint = settings.exchange.endpoint
         self._feed = Feed(
-            MarketSource(exchange, endpoint.rest, endpoint.ws, symbols, timeframe),
-            clock,
-            metrics,
-            pipeline.on_closed,
-            pipeline.on_resumed,
-            self._forming.on_forming if settings.inference.forming else None,
-            self._request,
+            MarketSource(
+                name=market.exchange,
+                endpoint_rest=endpoint.rest,
+                endpoint_ws=endpoint.ws,
+                symbols=market.symbols,
+                timeframe=market.timeframe,
+            ),
+            clock=clock,
+            metrics=metrics,
+            on_closed=self._pipeline.on_candle_closed,
+            on_resumed=self._pipeline.on_resumed,
+            on_forming=self._forming.on_forming if settings.inference.forming else None,
+            ask_history=self._request_history,
         )
-        pipeline.unheard = self._feed.hearing.unheard
         self._backfill = Backfill(
             self._feed,
-            pipeline.windows,
-            timeframe,
-            clock,
-            metrics,
-            pipeline.on_history,
-            self._capacity,
+            windows=self._table.windows,
+            timeframe=market.timeframe,
+            clock=clock,
+            metrics=metrics,
+            on_history=self._pipeline.on_history,
+            capacity=self._capacity,
+        )
+        self._pipeline.unheard = self._feed.hearing.unheard
+        self._cache_warmer = CacheWarmer(
+            table=self._table,
+            scheduler=self._scheduler,
+            issuer=self._issuer,
+            clock=clock,
+            timeframe=lambda: self._feed.grid.timeframe,
         )
 
-    def _follow_models(self, reread: Callable[[], Settings]) -> None:
+    def _build_monitoring(self) -> None:
+        """What watches over the daemon and shows it."""
+        settings, metrics = self._settings, self.metrics
+        sources = HealthSources(
+            pipeline=self._pipeline,
+            table=self._table,
+            scheduler=self._scheduler,
+            publisher=self._publisher,
+            accuracy=self._accuracy,
+            drift=DriftWatch(metrics, settings.state_dir, ask=settings.retrain.on_drift),
+            metrics=metrics,
+            rest_only=lambda: self._feed.rest_only,
+        )
+        self._health = HealthMonitor(sources, self.ready, self._clock)
+        view = PageSources(
+            market=self._market,
+            pipeline=self._pipeline,
+            table=self._table,
+            scheduler=self._scheduler,
+            accounting=self._pipeline.accounting,
+            state=self._health.state,
+        )
+        self._page = StatusPage(view, self._recorder, metrics, self._clock)
+
+    def _build_control(self, reread: Callable[[], Settings]) -> None:
         """What changes while the daemon runs: champion, challenger, symbols."""
-        settings, clock, metrics, pipeline = (
-            self._settings, self._clock, self.metrics, self._pipeline
-        )  # fmt: skip
+        settings, clock, metrics = self._settings, self._clock, self.metrics
         registry = Registry(settings.registry_dir)
         loader = Loader(recipe_of(settings), clock.monotonic)
-        trial = TrialFiles(settings.state_dir / FOLDER)
         self._shadow = Shadow(
-            registry, loader.version, trial, gate_of(settings),
-            pipeline, self._accuracy, clock, metrics,
-        )  # fmt: skip
-        self._swapper = HotSwap(
-            registry.champion, loader.examine, loader.champion,
-            pipeline, self._keeper, clock, metrics,
-        )  # fmt: skip
-        roster = SymbolChanger(
-            pipeline, self._feed, self._backfill, self._swapper, self._resume, clock, metrics
+            sources=TrialSources(
+                registry=registry,
+                load=loader.version,
+                files=TrialFiles(settings.state_dir / FOLDER),
+                rules=gate_of(settings),
+            ),
+            table=self._table,
+            scheduler=self._scheduler,
+            accuracy=self._accuracy,
+            clock=clock,
+            metrics=metrics,
+        )
+        self._hot_swap = HotSwap(
+            champion=ChampionSource(
+                version=registry.champion, examine=loader.examine, load=loader.champion
+            ),
+            table=self._table,
+            scheduler=self._scheduler,
+            pipeline=self._pipeline,
+            keeper=self._learned_state,
+            clock=clock,
+            metrics=metrics,
+        )
+        symbol_changer = SymbolChanger(
+            table=self._table,
+            scheduler=self._scheduler,
+            feed=self._feed,
+            backfill=self._backfill,
+            swapper=self._hot_swap,
+            resume=self._resume,
+            clock=clock,
+            metrics=metrics,
         )
 
         def read() -> dict[str, Any]:
-            """The configuration as it is now; in a thread."""
+            """Read the configuration as it is now; in a thread."""
             now = reread()
             loader.allow_unknown(recipe_of(now).fit_unknown)
             return now.model_dump()
@@ -241,40 +315,57 @@ class App:
         self._reloader = Reloader(
             settings.model_dump(),
             read,
-            self._swapper,
-            roster,
-            lambda: self._notifier.reloading(self._clock),
+            self._hot_swap,
+            symbol_changer,
+            partial(self._notifier.reloading, clock),
         )
         self.hangup = self._reloader.hangup
 
-    async def _resume(self, windows: Sequence[Window]) -> None:
-        """Prime windows from the history."""
-        market = self._settings.exchange.name, self._feed.grid.timeframe
-        await resume(windows, self._recorder, market, self._capacity, self._clock)
+    def _show_constants(self, bundle: Bundle) -> None:
+        """Set the metrics that never change, and the model's."""
+        settings, metrics = self._settings, self.metrics
+        metrics.latency_budget.set(settings.inference.latency_budget_ms / 1000)
+        metrics.timeframe.set(self._market.timeframe.ms / 1000)
+        metrics.accuracy.interval_level.set(settings.calibration.level)
+        metrics.model.show(ModelInfo(bundle.version, bundle.sha256, bundle.manifest.target))
 
-    def _request(self, symbol: str) -> None:
+    def _request_history(self, symbol: str) -> None:
         self._backfill.request(symbol)
 
-    def _rest_only(self) -> Sequence[str]:
-        return self._feed.rest_only
+    async def _resume(self, windows: Sequence[Window]) -> None:
+        """Fill windows from the history."""
+        market = self._market.exchange, self._feed.grid.timeframe
+        await resume(windows, self._recorder, market, self._capacity, self._clock)
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Run until ``stop`` is set or something happens that cannot be cured.
+        """Run until ``stop`` is set or something fails that retrying cannot cure.
 
         Raises:
             CandlecastError: one clear line.
         """
+        settings = self._settings
+        pages = serve_http(
+            settings.http.host,
+            settings.http.port,
+            self.metrics,
+            self._health.health,
+            self._clock,
+            self._on_listening,
+            self._page.add_to,
+            self._page_access,
+        )
+        nightly = show_nightly(settings.state_dir, self.metrics, self._clock)
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [
                     group.create_task(self._recorder.run(), name="recorder"),
                     group.create_task(self._publisher.run(), name="publisher"),
-                    group.create_task(self._serve_pages(), name="pages"),
-                    group.create_task(self._show_nightly(), name="nightly"),
+                    group.create_task(pages, name="pages"),
+                    group.create_task(nightly, name="nightly"),
                     group.create_task(self._serve_forecasts(), name="forecasts"),
                 ]
                 await stop.wait()
-                await self._farewell(tasks)
+                await self._shut_down(tasks)
                 await asyncio.wait(tasks)
         except ExceptionGroup as group_error:
             raise unwrap_expected(group_error, CandlecastError) from None
@@ -282,92 +373,77 @@ class App:
             await self._feed.close()
 
     async def _serve_forecasts(self) -> None:
-        """Connect to the exchange, warm up, and stay."""
+        """Restore, connect to the exchange, warm up, and forecast until cancelled."""
+        settings = self._settings
         await self._restore()
         await self._feed.open()
-        await self._resume(self._pipeline.windows)
-        await asyncio.to_thread(self._pipeline.served.warm)
-        await self._try_out()
+        await self._resume(self._table.windows)
+        await asyncio.to_thread(self._table.served.warm)
+        await self._require_sound_model()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._pipeline.run(), name="pipeline")
             group.create_task(self._feed.run(), name="feed")
-            for symbol in self._settings.trading.symbols:
+            for symbol in self._market.symbols:
                 self._backfill.request(symbol)
             await self._backfill.fetch_requested()
-            await self._pipeline.settled(_SETTLE_S)
-            await self._try_out()
+            await self._scheduler.wait_idle(_MAX_WARM_UP_S)
+            await self._require_sound_model()
             self.ready.set()
             self._notifier.ready()
-            log.info("ready: %d symbols", len(self._settings.trading.symbols))
+            log.info("ready: %d symbols", len(self._market.symbols))
             group.create_task(self._backfill.run(), name="backfill")
             group.create_task(self._backfill.ask_for_overdue(), name="overdue")
-            group.create_task(self._overseer.run(), name="watch")
+            group.create_task(self._health.run(), name="health")
             group.create_task(self._forming.run(), name="forming")
-            group.create_task(self._rehearsal.run(), name="rehearsal")
-            group.create_task(self._keeper.run(lambda: self._pipeline.served), name="keeper")
-            group.create_task(self._swapper.run(), name="swapper")
+            group.create_task(self._cache_warmer.run(), name="cache-warmer")
+            group.create_task(
+                self._learned_state.run(lambda: self._table.served), name="learned-state"
+            )
+            group.create_task(self._hot_swap.run(), name="hot-swap")
             group.create_task(self._reloader.run(), name="reload")
-            if self._settings.registry.shadow:
+            if settings.registry.shadow:
                 group.create_task(self._shadow.run(), name="shadow")
             if self._notifier.is_heard:
-                group.create_task(self._tell_progress(), name="notify")
+                scheduler, summary = self._scheduler, self._health.summary
+                progress = tell_progress(
+                    self._notifier, self._clock, scheduler.ping, scheduler.stuck_s, summary
+                )
+                group.create_task(progress, name="notify")
 
-    async def _try_out(self) -> None:
-        """Hold the model against the last value on what there is of recent history.
+    async def _restore(self) -> None:
+        """Restore what the last process published and what its model had learned."""
+        await restore_published(
+            recorder=self._recorder,
+            market=self._market,
+            accuracy=self._accuracy,
+            issuer=self._issuer,
+            path=self._settings.state_dir / "last-published",
+            window=self._settings.accuracy.window,
+        )
+        await self._learned_state.restore(self._table.served)
+        # The first candle may take an hour to close: until then the metric must raise no alarm.
+        now_ms = self._clock.wall_ms()
+        step_ms = self._market.timeframe.ms
+        self.metrics.made_ready(self._issuer.last_published.newest_ms(step_ms, now_ms))
+
+    async def _require_sound_model(self) -> None:
+        """Compare the model's forecasts from recent history with the last value.
 
         Raises:
             Unservable: forecasts of some symbol must not be published.
         """
-        found = await self._pipeline.try_out()
+        found = await self._pipeline.check_model()
         if found:
-            served = self._pipeline.served
+            served = self._table.served
             why = summary(served.symbols, found, len(served.symbols))
             raise await asyncio.to_thread(unservable, self._settings.registry_dir, why)
 
-    async def _restore(self) -> None:
-        """Take up the account where the last process left it."""
-        settings = self._settings
-        # One more than the window: the newest forecast still waits for its candle.
-        limit = settings.accuracy.window + 1
-        await self._recorder.read(
-            lambda history: self._accuracy.restore(
-                history.outcomes(settings.exchange.name, settings.trading.timeframe, limit)
-            )
-        )
-        await self._keeper.restore(self._pipeline.served)
-        await asyncio.to_thread(self._marks.open, settings.state_dir / "last-published")
-        # The first candle may take an hour to close: until then nobody is to be alarmed.
-        now_ms = self._clock.wall_ms()
-        self.metrics.made_ready(self._marks.newest_ms(self._timeframe.ms, now_ms))
-
-    async def _tell_progress(self) -> None:
-        pipeline = self._pipeline
-        await tell_progress(
-            self._notifier, self._clock, pipeline.ping, pipeline.stuck_s, self._overseer.summary
-        )
-
-    async def _farewell(self, tasks: list[asyncio.Task[None]]) -> None:
-        """Stop taking in candles, hand out what is ready, say goodbye."""
+    async def _shut_down(self, tasks: list[asyncio.Task[None]]) -> None:
+        """Stop taking in candles, send what is ready, announce the end, save what was learned."""
         self._notifier.stopping()
         *edges, forecasts = tasks
         forecasts.cancel()
-        await self._publisher.shutdown(_FAREWELL_S)
-        await self._keeper.save(self._pipeline.served)
+        await self._publisher.shutdown(_SHUTDOWN_TIMEOUT_S)
+        await self._learned_state.save(self._table.served)
         for task in edges:
             task.cancel()
-
-    async def _show_nightly(self) -> None:
-        await show_nightly(self._settings.state_dir, self.metrics, self._clock)
-
-    async def _serve_pages(self) -> None:
-        http = self._settings.http
-        await serve_http(
-            http.host,
-            http.port,
-            self.metrics,
-            self._overseer.health,
-            self._clock,
-            self._on_listening,
-            self._page.add_to,
-            self._guard,
-        )

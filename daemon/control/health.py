@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from daemon.control.drift_monitor import DriftWatch
     from daemon.forecast.pipeline import Pipeline
+    from daemon.forecast.scheduler import InferenceScheduler
+    from daemon.forecast.symbol_table import SymbolTable
     from daemon.metrics.metrics import Metrics
     from daemon.mqtt.publisher import Publisher
     from daemon.runtime.clock import Clock
@@ -32,6 +34,8 @@ class HealthSources(NamedTuple):
     """
 
     pipeline: Pipeline
+    table: SymbolTable
+    scheduler: InferenceScheduler
     publisher: Publisher
     accuracy: Accuracy
     drift: DriftWatch
@@ -56,27 +60,27 @@ class HealthMonitor:
 
     async def run(self) -> None:
         """Look over it until cancelled."""
-        pipeline, publisher, accuracy, _, metrics, rest_only = self._overseen
+        pipeline, table, scheduler, publisher, accuracy, _, metrics, rest_only = self._overseen
         tidy = GcScheduler(self._clock.monotonic())
         now_s = self._clock.monotonic()
-        await asyncio.to_thread(self._overseen.drift.resume, pipeline.served, now_s)
+        await asyncio.to_thread(self._overseen.drift.resume, table.served, now_s)
         with manual_gc():
             while True:
                 stale = pipeline.stale_symbols(self._clock.wall_ms())
                 late = rest_only()
                 state = "degraded" if stale or late else "online"
-                publisher.announce(state, stale, pipeline.served.version, late)
+                publisher.announce(state, stale, table.served.version, late)
                 metrics.feed_stale_symbols.set(len(stale))
                 metrics.update_accuracy(accuracy)
-                metrics.model.out_of_range.set(pipeline.served.mean_out_of_range())
+                metrics.model.out_of_range.set(table.served.mean_out_of_range())
                 await self._look_for_drift()
-                tidy.collect(self._clock.monotonic(), idle=pipeline.is_idle)
+                tidy.collect(self._clock.monotonic(), idle=scheduler.is_idle)
                 await self._clock.sleep(_LOOK_S)
 
     async def _look_for_drift(self) -> None:
-        pipeline, _, accuracy, drift, *_ = self._overseen
+        _, table, _, _, accuracy, drift, *_ = self._overseen
         now_s = self._clock.monotonic()
-        alarms = drift.look(pipeline.served, accuracy, now_s)
+        alarms = drift.look(table.served, accuracy, now_s)
         if alarms:
             await asyncio.to_thread(drift.request, alarms, self._clock.wall_ms())
         if alarms or now_s >= self._save_s:
@@ -85,11 +89,11 @@ class HealthMonitor:
 
     def summary(self) -> str:
         """How it goes, in one line for `systemctl status`."""
-        pipeline, publisher, *_ = self._overseen
+        pipeline, table, _, publisher, *_ = self._overseen
         stale = len(pipeline.stale_symbols(self._clock.wall_ms()))
-        symbols = f"{len(pipeline.windows)} symbols" + (f", {stale} stale" if stale else "")
+        symbols = f"{len(table.windows)} symbols" + (f", {stale} stale" if stale else "")
         broker = "connected" if publisher.connected.is_set() else "away"
-        return f"{symbols}; broker {broker}; model {pipeline.served.version}"
+        return f"{symbols}; broker {broker}; model {table.served.version}"
 
     def state(self) -> dict[str, object]:
         """What the status page shows beside the symbols."""
@@ -98,18 +102,18 @@ class HealthMonitor:
 
     def health(self) -> Health:
         """For `/healthz` and `/readyz`."""
-        pipeline, publisher, *_ = self._overseen
+        pipeline, table, scheduler, publisher, *_ = self._overseen
         stale = pipeline.stale_symbols(self._clock.wall_ms())
         connected = publisher.connected.is_set()
         return Health(
-            alive=pipeline.stuck_s(self._clock.monotonic()) < _STUCK_S,
-            ready=self._ready.is_set() and connected and len(stale) < len(pipeline.windows),
+            alive=scheduler.stuck_s(self._clock.monotonic()) < _STUCK_S,
+            ready=self._ready.is_set() and connected and len(stale) < len(table.windows),
             detail={
-                "symbols": len(pipeline.windows),
+                "symbols": len(table.windows),
                 "stale_symbols": stale,
                 "rest_only_symbols": list(self._overseen.rest_only()),
                 "withheld": pipeline.withheld(),
                 "broker_connected": connected,
-                "model": pipeline.served.version,
+                "model": table.served.version,
             },
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from daemon.control.standby import StandbyModel
 from model.core.errors import CandlecastError
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from daemon.candles.window import Window
     from daemon.forecast.pipeline import Pipeline
+    from daemon.forecast.scheduler import InferenceScheduler
+    from daemon.forecast.symbol_table import SymbolTable
     from daemon.metrics.metrics import Metrics
     from daemon.persistence.learned_state import LearnedStateStore
     from daemon.runtime.clock import Clock
@@ -32,6 +34,20 @@ _RETRY_S: Final = 300.0
 """A champion that cannot be served is tried again so often: the fault may be the machine's."""
 
 
+class ChampionSource(NamedTuple):
+    """Where the promoted model comes from; each is called in a thread.
+
+    Attributes:
+        version: reads the promoted version.
+        examine: raises what is wrong with it for symbols.
+        load: makes it ready to serve symbols.
+    """
+
+    version: Callable[[], str]
+    examine: Callable[[tuple[str, ...]], object]
+    load: Callable[[tuple[str, ...]], ServedModel]
+
+
 class HotSwap:
     """Watches the champion's pointer and swaps between two batches.
 
@@ -44,9 +60,10 @@ class HotSwap:
 
     def __init__(
         self,
-        champion: Callable[[], str],
-        examine: Callable[[tuple[str, ...]], object],
-        load: Callable[[tuple[str, ...]], ServedModel],
+        *,
+        champion: ChampionSource,
+        table: SymbolTable,
+        scheduler: InferenceScheduler,
         pipeline: Pipeline,
         keeper: LearnedStateStore,
         clock: Clock,
@@ -55,17 +72,17 @@ class HotSwap:
         """Prepare; `run` watches.
 
         Args:
-            champion: reads the promoted version; called in a thread.
-            examine: raises what is wrong with it for these symbols; called in a thread.
-            load: makes it ready to serve these symbols; called in a thread.
-            pipeline: where the model is at work.
+            champion: where the promoted model comes from.
+            table: has the served model.
+            scheduler: tells when there is idle time.
+            pipeline: has its model replaced.
             keeper: saves and restores what the calibration has learnt.
             clock: the injected clock.
             metrics: which model is at work, and what became of swaps.
         """
         self._champion = champion
-        self._examine = examine
-        self._load = load
+        self._table = table
+        self._scheduler = scheduler
         self._pipeline = pipeline
         self._keeper = keeper
         self._clock = clock
@@ -92,11 +109,11 @@ class HotSwap:
             if again:
                 self._complaint = ""
             try:
-                version = await asyncio.to_thread(self._champion)
-                if version == self._pipeline.served.version:
+                version = await asyncio.to_thread(self._champion.version)
+                if version == self._table.served.version:
                     self._settle()
                 elif again or self._is_due(version):
-                    await self._swap(self._pipeline.windows)
+                    await self._swap(self._table.windows)
                     self._metrics.model.swaps.labels("done").inc()
                     self._settle()
             except Exception as error:  # noqa: BLE001 - whatever it is, the old model goes on
@@ -108,7 +125,7 @@ class HotSwap:
         Raises:
             CandlecastError: it cannot, or there is none.
         """
-        await asyncio.to_thread(self._examine, tuple(symbols))
+        await asyncio.to_thread(self._champion.examine, tuple(symbols))
 
     async def seat(self, windows: Sequence[Window]) -> None:
         """Forecast from these windows from now on, out of those that the pipeline fills.
@@ -125,22 +142,24 @@ class HotSwap:
         return version != self._refused or waited_s >= _RETRY_S
 
     async def _swap(self, windows: Sequence[Window]) -> None:
-        old = self._pipeline.served
+        old = self._table.served
         # Loading is done in a moment; begun right after a burst it is over before the next one.
-        await self._pipeline.settled(_PATIENCE_S)
+        await self._scheduler.wait_idle(_PATIENCE_S)
         symbols = tuple(window.symbol for window in windows)
-        served = await asyncio.to_thread(self._load, symbols)
+        served = await asyncio.to_thread(self._champion.load, symbols)
         same = served.sha256 == old.sha256
         if same:
             served.adopt_scalers(old)
         await self._keeper.restore(served)
-        follower = StandbyModel(served, windows, self._pipeline, self._clock)
+        follower = StandbyModel(
+            served, windows, self._scheduler, self._clock, self._table.timeframe
+        )
         await follower.level()
         await follower.try_out()
         await follower.level()
         if same:
             served.calibration.adopt(old.calibration)
-        self._pipeline.take_over(served, windows, follower.derived(), follower.tried)
+        self._pipeline.replace_model(served, windows, follower.derived(), follower.tried)
         if not same:
             self._metrics.model.show(ModelInfo(served.version, served.sha256, served.target))
             log.info("model %s takes over from %s", served.version, old.version)
@@ -161,7 +180,7 @@ class HotSwap:
             self._metrics.model.swaps.labels("failed").inc()
             log.error(
                 "model %s goes on serving, the champion cannot: %s",
-                self._pipeline.served.version,
+                self._table.served.version,
                 complaint,
                 exc_info=None if known else error,
             )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from daemon.control.paired_forecasts import PairedForecasts
 from daemon.control.standby import StandbyModel
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from daemon.control.standby import Taken
-    from daemon.forecast.pipeline import Pipeline
+    from daemon.forecast.scheduler import InferenceScheduler
+    from daemon.forecast.symbol_table import SymbolTable
     from daemon.metrics.metrics import Metrics
     from daemon.runtime.clock import Clock
     from daemon.scoring.accuracy import Accuracy
@@ -44,16 +45,31 @@ _LOOK_S: Final = 10.0
 _DAY_MS: Final = 86_400_000
 
 
+class TrialSources(NamedTuple):
+    """What a live trial reads and writes.
+
+    Attributes:
+        registry: where challengers come from and decisions go.
+        load: makes a version ready to serve symbols; called in a thread.
+        files: keep what has been gathered.
+        rules: what the gate asks for.
+    """
+
+    registry: Registry
+    load: Callable[[str, tuple[str, ...]], ServedModel]
+    files: TrialFiles
+    rules: GateRules
+
+
 class Shadow:
     """Tries one challenger after another, each until the gate has decided."""
 
     def __init__(
         self,
-        registry: Registry,
-        load: Callable[[str, tuple[str, ...]], ServedModel],
-        files: TrialFiles,
-        rules: GateRules,
-        pipeline: Pipeline,
+        *,
+        sources: TrialSources,
+        table: SymbolTable,
+        scheduler: InferenceScheduler,
         accuracy: Accuracy,
         clock: Clock,
         metrics: Metrics,
@@ -61,20 +77,16 @@ class Shadow:
         """Prepare; `run` tries.
 
         Args:
-            registry: where challengers come from and decisions go.
-            load: makes a version ready to serve symbols; called in a thread.
-            files: keep what has been gathered.
-            rules: what the gate asks for.
-            pipeline: whose windows are forecast from.
+            sources: what a trial reads and writes.
+            table: whose windows are forecast from.
+            scheduler: tells when there is idle time.
             accuracy: knows what the champion has forecast.
             clock: the injected clock.
             metrics: how the trial goes.
         """
-        self._registry = registry
-        self._load = load
-        self._files = files
-        self._rules = rules
-        self._pipeline = pipeline
+        self._registry, self._load, self._files, self._rules = sources
+        self._table = table
+        self._scheduler = scheduler
         self._accuracy = accuracy
         self._clock = clock
         self._metrics = metrics
@@ -99,11 +111,11 @@ class Shadow:
     def _choose(self) -> Trial | None:
         """The trial that was under way, or one of the newest challenger; in a thread."""
         champion, current = self._registry.champion(), self._files.current()
-        if champion != self._pipeline.served.version:
+        if champion != self._table.served.version:
             # It is being loaded, or cannot be served: there is nobody to forecast beside.
             return None
         open_to_trial = self._challengers(champion)
-        symbols = tuple(window.symbol for window in self._pipeline.windows)
+        symbols = tuple(window.symbol for window in self._table.windows)
         if current is not None:
             goes_on = current.champion == champion and current.challenger in open_to_trial
             if goes_on and not set(symbols).isdisjoint(current.symbols):
@@ -131,22 +143,24 @@ class Shadow:
 
     async def _try(self, trial: Trial) -> None:
         """Forecast beside the champion until it is decided, or the champion or symbols change."""
-        beside = self._pipeline.served
-        windows = {window.symbol: window for window in self._pipeline.windows}
+        beside = self._table.served
+        windows = {window.symbol: window for window in self._table.windows}
         symbols = tuple(symbol for symbol in trial.symbols if symbol in windows)
-        await self._pipeline.settled()
+        await self._scheduler.wait_idle()
         served = await asyncio.to_thread(self._load, trial.challenger, symbols)
         follower = StandbyModel(
-            served, [windows[symbol] for symbol in symbols], self._pipeline, self._clock
+            served,
+            [windows[symbol] for symbol in symbols],
+            self._scheduler,
+            self._clock,
+            self._table.timeframe,
         )
         numbers = [trial.symbols.index(symbol) for symbol in symbols]
-        slate = PairedForecasts(
-            symbols, numbers, self._pipeline.timeframe.ms, self._accuracy.waiting
-        )
+        slate = PairedForecasts(symbols, numbers, self._table.timeframe.ms, self._accuracy.waiting)
         tally = Tally(await asyncio.to_thread(self._files.losses))
         due_s = self._clock.monotonic()
-        while self._pipeline.served is beside:
-            await self._pipeline.settled()
+        while self._table.served is beside:
+            await self._scheduler.wait_idle()
             if (taken := await follower.catch_up()) is not None:
                 slate.answer(taken)
                 await self._forecast(served, taken, slate)
@@ -161,7 +175,7 @@ class Shadow:
         for start in range(0, len(taken.idx), _TOGETHER):
             part = slice(start, start + _TOGETHER)
             idx, end_ms, last = taken.idx[part], taken.end_ms[part], taken.ohlcv[part, -1, 3]
-            raw = await self._pipeline.aside(partial(served.full, served.windows(idx)))
+            raw = await self._scheduler.run_when_idle(partial(served.full, served.windows(idx)))
             price = served.price(idx, raw, last)
             rows = zip(idx.tolist(), end_ms.tolist(), last.tolist(), price.tolist(), strict=True)
             now_ms = self._clock.wall_ms()
@@ -178,7 +192,7 @@ class Shadow:
             self._files.append(records)
             tally.add(records)
         self._metrics.shadow.show(trial.challenger, tally)
-        frame_ms = self._pipeline.timeframe.ms
+        frame_ms = self._table.timeframe.ms
         if tally.candles < self._rules.candles(frame_ms):
             return False
         losses = self._files.losses()

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from daemon.candles.window import Window
-    from daemon.forecast.pipeline import Pipeline
+    from daemon.forecast.scheduler import InferenceScheduler
     from daemon.runtime.clock import Clock
+    from model.core.candle import Timeframe
     from model.serving import ServedModel
 
     Index = npt.NDArray[np.intp]
@@ -69,19 +70,25 @@ class StandbyModel:
     Args:
         served: a model that nobody else uses yet.
         windows: of its symbols, in its order, out of the pipeline's.
-        pipeline: says when there is time, and lends its worker thread.
+        scheduler: tells when there is time, and runs slices in its worker thread.
         clock: the injected clock.
+        timeframe: of the candles.
     """
 
     def __init__(
-        self, served: ServedModel, windows: Sequence[Window], pipeline: Pipeline, clock: Clock
+        self,
+        served: ServedModel,
+        windows: Sequence[Window],
+        scheduler: InferenceScheduler,
+        clock: Clock,
+        timeframe: Timeframe,
     ) -> None:
         self.served: Final = served
         self._windows = windows
-        self._pipeline = pipeline
+        self._scheduler = scheduler
         self._clock = clock
         self._hasty_s = inf
-        self._timeframe_ms = pipeline.timeframe.ms
+        self._timeframe_ms = timeframe.ms
         # Of each window: revision and end of what the model has taken in.
         self._seen = [_UNSEEN] * len(windows)
         self._unprepared: dict[int, None] = {}
@@ -96,9 +103,9 @@ class StandbyModel:
         """
         self._hasty_s = min(self._hasty_s, self._clock.monotonic() + _PATIENCE_S)
         while True:
-            await self._pipeline.settled(self._within_s())
+            await self._scheduler.wait_idle(self._within_s())
             if self._clock.monotonic() >= self._hasty_s:
-                while not self._pipeline.is_idle:
+                while not self._scheduler.is_idle:
                     await self._clock.sleep(0)
                 if self._take_in_rest():
                     return
@@ -106,7 +113,7 @@ class StandbyModel:
                 continue
             if self._unprepared:
                 await self._prepare()
-            elif self._pipeline.is_idle:
+            elif self._scheduler.is_idle:
                 return
 
     def _within_s(self) -> float:
@@ -169,7 +176,7 @@ class StandbyModel:
         ]
 
     async def _aside(self, work: Callable[[], T]) -> T:
-        return await self._pipeline.aside(work, self._within_s())
+        return await self._scheduler.run_when_idle(work, self._within_s())
 
     def _behind(self) -> list[int]:
         return [

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from daemon.control.hot_swap import HotSwap
     from daemon.feed.backfill import Backfill
     from daemon.feed.feed import Feed
-    from daemon.forecast.pipeline import Pipeline
+    from daemon.forecast.scheduler import InferenceScheduler
+    from daemon.forecast.symbol_table import SymbolTable
     from daemon.metrics.metrics import Metrics
     from daemon.runtime.clock import Clock
 
@@ -35,7 +36,9 @@ class SymbolChanger:
 
     def __init__(
         self,
-        pipeline: Pipeline,
+        *,
+        table: SymbolTable,
+        scheduler: InferenceScheduler,
         feed: Feed,
         backfill: Backfill,
         swapper: HotSwap,
@@ -46,7 +49,8 @@ class SymbolChanger:
         """Wire.
 
         Args:
-            pipeline: forecasts them.
+            table: holds their windows.
+            scheduler: tells when there is idle time.
             feed: subscribes to them.
             backfill: fetches their history.
             swapper: makes the model serve them.
@@ -54,7 +58,8 @@ class SymbolChanger:
             clock: the injected clock.
             metrics: forgets those that go.
         """
-        self._pipeline = pipeline
+        self._table = table
+        self._scheduler = scheduler
         self._feed = feed
         self._backfill = backfill
         self._swapper = swapper
@@ -72,7 +77,7 @@ class SymbolChanger:
             await self._change(symbols)
 
     async def _change(self, symbols: Sequence[str]) -> None:
-        before = [window.symbol for window in self._pipeline.windows]
+        before = [window.symbol for window in self._table.windows]
         added = [symbol for symbol in symbols if symbol not in before]
         removed = set(before) - set(symbols)
         if not added and not removed:
@@ -80,16 +85,16 @@ class SymbolChanger:
         await self._swapper.check(symbols)
         # A list of thousands of markets takes this thread some 0.3 s; begun right after a burst it
         # is over before the next one.
-        await self._pipeline.settled(_SETTLE_S)
+        await self._scheduler.wait_idle(_SETTLE_S)
         await self._feed.know(added)
-        guests = self._pipeline.invite(added)
+        pending = self._table.add_pending(added)
         try:
-            await self._fill(guests)
-            staying = [w for w in self._pipeline.windows if w.symbol not in removed]
+            await self._fill(pending)
+            staying = [w for w in self._table.windows if w.symbol not in removed]
             await self._swapper.seat(staying)
         finally:
             # If it came to nothing, this undoes it.
-            self._pipeline.dismiss()
+            self._table.discard_pending()
             self._follow()
         for symbol in removed:
             self._metrics.forget(symbol)
@@ -99,17 +104,17 @@ class SymbolChanger:
             ", ".join(sorted(removed)) or "none",
         )
 
-    async def _fill(self, guests: Sequence[Window]) -> None:
+    async def _fill(self, pending: Sequence[Window]) -> None:
         """Wait until new windows are whole, but not for ever."""
         self._follow()
-        await self._resume(guests)
-        for window in guests:
+        await self._resume(pending)
+        for window in pending:
             self._backfill.request(window.symbol)
         until_s = self._clock.monotonic() + _PATIENCE_S
-        while self._clock.monotonic() < until_s and not all(window.whole for window in guests):
+        while self._clock.monotonic() < until_s and not all(window.whole for window in pending):
             await self._clock.sleep(_LOOK_S)
 
     def _follow(self) -> None:
-        windows = self._pipeline.windows
+        windows = self._table.windows
         self._backfill.follow(windows)
         self._feed.watch([window.symbol for window in windows])

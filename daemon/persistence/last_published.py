@@ -18,7 +18,7 @@ import numpy as np
 from model.files.atomic import write_synced
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import numpy.typing as npt
 
@@ -28,6 +28,10 @@ _RECORD: Final = np.dtype([("name", "<u8"), ("target_ms", "<i8")])
 
 _ROOM: Final = 4
 """Times as many symbols as there are at the start can be added before the next one."""
+
+
+def _hash(name: str) -> int:
+    return int.from_bytes(blake2b(name.encode(), digest_size=8).digest())
 
 
 class LastPublished:
@@ -50,7 +54,7 @@ class LastPublished:
             names: their order is the slot.
         """
         known = dict(self._records.tolist())
-        hashes = [int.from_bytes(blake2b(n.encode(), digest_size=8).digest()) for n in names]
+        hashes = [_hash(name) for name in names]
         if len(names) > len(self._records):
             # The file has no room for them: kept in memory until the next start.
             self._records = np.zeros(_ROOM * len(names), _RECORD)
@@ -89,15 +93,24 @@ class LastPublished:
         for name, target_ms in np.frombuffer(data[:whole], _RECORD).tolist():
             self._targets_ms[self._records["name"] == name] = target_ms
 
+    def learn(self, targets_ms: Mapping[str, int]) -> None:
+        """Note targets that the history knows of, by name, where they are newer."""
+        known = {_hash(name): target_ms for name, target_ms in targets_ms.items()}
+        learnt = [known.get(name, 0) for name in self._records["name"].tolist()]
+        np.maximum(self._targets_ms, learnt, out=self._targets_ms)
+
     def note(self, slots: Sequence[int], targets_ms: Sequence[int]) -> None:
         """Note that the forecasts for ``targets_ms`` (Unix milliseconds) are about to leave."""
         self._targets_ms[slots] = targets_ms
 
-    def left(self, slots: Sequence[int], targets_ms: Sequence[int]) -> list[bool]:
-        """Whether each forecast for ``targets_ms`` was its symbol's last to leave."""
+    def was_published(self, slots: Sequence[int], targets_ms: Sequence[int]) -> list[bool]:
+        """Whether the forecast of each slot for ``targets_ms`` was published, by any process.
+
+        A forecast for an earlier target has expired, so the newest one of each symbol decides.
+        """
         return [
-            held == ms
-            for held, ms in zip(self._targets_ms[slots].tolist(), targets_ms, strict=True)
+            newest == ms
+            for newest, ms in zip(self._targets_ms[slots].tolist(), targets_ms, strict=True)
         ]
 
     def newest_ms(self, step_ms: int, now_ms: int) -> int:

@@ -58,15 +58,17 @@ class Summary(NamedTuple):
 
 
 class _Symbol:
-    __slots__ = ("coverage", "direction", "pending", "ratio", "scored_ms", "skill")
+    __slots__ = ("coverage", "direction", "pending", "ratio", "scored_ms", "target_ms")
 
     def __init__(self, window: int) -> None:
         self.ratio = RollingRatio(window)
         self.direction = RollingShare(window)
         self.coverage = RollingShare(window)
+        # Forecasts that wait for their candle, by the close that they were made at.
         self.pending: dict[int, ForecastRow] = {}
+        # The newest such close whose forecast was scored, and target of the newest forecast.
         self.scored_ms = 0
-        self.skill: Skill | None = None
+        self.target_ms = 0
 
 
 class Accuracy:
@@ -75,11 +77,15 @@ class Accuracy:
     Args:
         window: candles in a rolling figure.
         min_n: scored forecasts before a figure is shown.
+
+    Attributes:
+        skills: each symbol's error as a ratio to the last-value forecast's; none below ``min_n``.
     """
 
     def __init__(self, window: int = 1440, min_n: int = 200) -> None:
         self._window = window
         self._min_n = min_n
+        self.skills: dict[str, Skill] = {}
         self._symbols: dict[str, _Symbol] = {}
         self._pool = RollingPool(window)
         self._unscored = 0
@@ -102,12 +108,9 @@ class Accuracy:
         """
         return self._add(ForecastRow.of(forecast))
 
-    def knows(self, name: str, candle_close_ms: int) -> bool:
-        """Whether a forecast made at ``candle_close_ms`` is or was waiting for its candle."""
-        symbol = self._symbols.get(name)
-        return symbol is not None and (
-            candle_close_ms in symbol.pending or candle_close_ms <= symbol.scored_ms
-        )
+    def newest_targets_ms(self) -> dict[str, int]:
+        """Target of each symbol's newest forecast that waits for its candle or was scored."""
+        return {name: symbol.target_ms for name, symbol in self._symbols.items()}
 
     def waiting(self, name: str, candle_close_ms: int) -> ForecastRow | None:
         """The forecast made at ``candle_close_ms`` that waits for its candle; None without one."""
@@ -115,10 +118,11 @@ class Accuracy:
         return None if symbol is None else symbol.pending.get(candle_close_ms)
 
     def _add(self, row: ForecastRow) -> bool:
-        symbol = self._symbol(row.symbol)
-        if self.knows(row.symbol, row.candle_close_ms):
+        symbol, close_ms = self._symbol(row.symbol), row.candle_close_ms
+        if close_ms in symbol.pending or close_ms <= symbol.scored_ms:
             return False
-        symbol.pending[row.candle_close_ms] = row
+        symbol.pending[close_ms] = row
+        symbol.target_ms = max(symbol.target_ms, row.target_close_ms)
         patience_ms = PATIENCE * (row.target_close_ms - row.candle_close_ms)
         self._give_up(symbol, row.candle_close_ms - patience_ms)
         return True
@@ -141,12 +145,15 @@ class Accuracy:
         if row is None:
             return None
         realised = self._score(symbol, row, candle.ohlcv.close)
-        self._judge(symbol)
+        self._update_skill(candle.symbol, symbol)
         return realised
 
-    def _judge(self, symbol: _Symbol) -> None:
-        """Bring the skill up to date, so that the next forecast finds it ready."""
-        symbol.skill = symbol.ratio.get() if symbol.ratio.n >= self._min_n else None
+    def _update_skill(self, name: str, symbol: _Symbol) -> None:
+        skill = symbol.ratio.get() if symbol.ratio.n >= self._min_n else None
+        if skill is None:
+            self.skills.pop(name, None)
+        else:
+            self.skills[name] = skill
 
     def _give_up(self, symbol: _Symbol, before_ms: int) -> None:
         overdue = [close_ms for close_ms in symbol.pending if close_ms <= before_ms]
@@ -175,19 +182,14 @@ class Accuracy:
             if self._add(row) and close is not None:
                 symbol = self._symbols[row.symbol]
                 self._score(symbol, symbol.pending.pop(row.candle_close_ms), close)
-        for symbol in self._symbols.values():
-            self._judge(symbol)
-
-    def skill(self, name: str) -> Skill | None:
-        """One symbol's error as a ratio to the last-value forecast's; None below ``min_n``."""
-        symbol = self._symbols.get(name)
-        return None if symbol is None else symbol.skill
+        for name, symbol in self._symbols.items():
+            self._update_skill(name, symbol)
 
     def summary(self, name: str) -> Summary:
         """One symbol's figures."""
         symbol = self._symbol(name)
         return Summary(
-            self.skill(name),
+            self.skills.get(name),
             self._enough(symbol.direction.get(), symbol.direction.n),
             self._enough(symbol.coverage.get(), symbol.coverage.n),
         )

@@ -18,8 +18,10 @@ from model.core.errors import HistoryError
 
 if TYPE_CHECKING:
     from daemon.candles.window import Window
-    from daemon.forecast.issuer import Issuer
+    from daemon.forecast.accounting import DeferredAccounting
     from daemon.forecast.pipeline import Pipeline
+    from daemon.forecast.scheduler import InferenceScheduler
+    from daemon.forecast.symbol_table import SymbolTable
     from daemon.metrics.metrics import Metrics
     from daemon.persistence.recorder import Recorder
     from daemon.runtime.clock import Clock
@@ -49,14 +51,18 @@ class PageSources(NamedTuple):
 
     Attributes:
         market: what is forecast.
-        pipeline: has the windows.
-        issuer: has the newest forecasts.
+        pipeline: tells which symbols are stale.
+        table: has the windows.
+        scheduler: tells whether a candle waits for its forecast.
+        accounting: has the newest forecasts.
         state: asked for what concerns no single symbol.
     """
 
     market: Market
     pipeline: Pipeline
-    issuer: Issuer
+    table: SymbolTable
+    scheduler: InferenceScheduler
+    accounting: DeferredAccounting
     state: Callable[[], Mapping[str, object]]
 
 
@@ -166,18 +172,18 @@ class StatusPage:
     @property
     def _is_quiet(self) -> bool:
         """Whether no candle waits for its forecast, and no forecast to be entered in the books."""
-        return self._view.pipeline.is_idle and not len(self._view.issuer.ledger)
+        return self._view.scheduler.is_idle and not len(self._view.accounting)
 
     async def _look(self) -> None:
         """Bring the rows up to date, in slices, when nothing else is to be done."""
-        pipeline, newest = self._view.pipeline, self._view.issuer.ledger.newest
+        pipeline, newest = self._view.pipeline, self._view.accounting.newest
         async with self._turn:
             now_s = self._clock.monotonic()
             due = now_s - self._told_s >= _STATE_S
             overdue = now_s - self._told_s >= _OVERDUE_S
             if now_s - self._looked_s < _LOOK_S / 2 or not (overdue or self._is_quiet):
                 return
-            windows = pipeline.windows
+            windows = self._view.table.windows
             if due:
                 self._stale = frozenset(pipeline.stale_symbols(self._clock.wall_ms()))
             self._rows.keep([window.symbol for window in windows])
@@ -211,7 +217,7 @@ class StatusPage:
             raise web.HTTPServiceUnavailable(text="too many questions at a time; ask again")
         names = request.query.getall("symbol", [])
         limit = request.query.get("limit", "")
-        windows = {window.symbol: window for window in self._view.pipeline.windows}
+        windows = {window.symbol: window for window in self._view.table.windows}
         if (
             not 0 < len(names) <= _MOST_SYMBOLS
             or not limit.isdecimal()

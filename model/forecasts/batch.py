@@ -1,14 +1,14 @@
-"""Forecasts that are published together: kept column by column, written as JSON in one go.
+"""Hold forecasts that are published together by column, and write them as JSON.
 
-What they have in common is written once and all numbers are formatted by one call, which costs a
-quarter of what encoding document after document does.
+What they have in common is written once and one call formats all numbers. That costs a quarter of
+encoding each document by itself.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import orjson
@@ -32,15 +32,39 @@ if TYPE_CHECKING:
     from model.forecasts.rules import Rules
 
 Floats = NDArray[np.float64]
+T = TypeVar("T")
 
-COLUMNS: Final = (
-    *("last_close", "predicted_close", "predicted_normalized", "predicted_return"),
-    *("lower", "upper", "threshold", "short", "neutral", "long"),
-    *("out_of_range", "mae_ratio", "stderr", "ready_ms", "queue_ms"),
-)
-"""Of the table of numbers that a batch of forecasts has."""
 
-_OUTLOOK: Final = slice(4, 10)
+class Columns(NamedTuple, Generic[T]):
+    """The numbers of forecasts, one field each; the only place that fixes their order.
+
+    Built from arrays ``[k]`` of all forecasts, read as one forecast's numbers or texts.
+    """
+
+    last_close: T
+    predicted_close: T
+    predicted_normalized: T
+    predicted_return: T
+    lower: T
+    upper: T
+    threshold: T
+    short: T
+    neutral: T
+    long: T
+    out_of_range: T
+    mae_ratio: T
+    stderr: T
+    ready_ms: T
+    queue_ms: T
+
+    def table(self) -> Floats:
+        """Arrays as one table, a row a forecast, ``[k, 15]``."""
+        return np.ascontiguousarray(np.array(self, np.float64).T)
+
+
+COLUMNS: Final = Columns._fields
+"""Names of the columns of `ForecastBatch.numbers`."""
+
 _TIMES: Final = (
     b'"seq":%d,"candle_open_ms":%d,"candle_close_ms":%d,"target_close_ms":%d,"valid_until_ms":%d'
 )
@@ -125,7 +149,7 @@ class ForecastBatch:
         for candle, numbers, known, learnt, model, filled, repaired, skill, late in zip(
             *columns, self.filled, self.repaired, self.skills, self.late, strict=True
         ):
-            last, price, raw, change, lower, upper, *chances, out, _, _, ready, queue = numbers
+            row: Columns[float] = Columns._make(numbers)
             target_close_ms = candle.close_ms + step_ms
             yield Forecast(
                 exchange=market.exchange,
@@ -137,18 +161,22 @@ class ForecastBatch:
                 target_close_ms=target_close_ms,
                 valid_until_ms=target_close_ms,
                 published_ms=common.published_ms,
-                last_close=last,
-                predicted_close=price,
-                predicted_normalized=raw,
-                predicted_return=change,
-                interval=Interval(common.rules.level, lower, upper) if known else None,
-                probabilities=Probabilities(*chances) if known else None,
+                last_close=row.last_close,
+                predicted_close=row.predicted_close,
+                predicted_normalized=row.predicted_normalized,
+                predicted_return=row.predicted_return,
+                interval=Interval(common.rules.level, row.lower, row.upper) if known else None,
+                probabilities=(
+                    Probabilities(row.threshold, row.short, row.neutral, row.long)
+                    if known
+                    else None
+                ),
                 window=WindowInfo(
-                    common.lookback, filled, out, candle.final_by or "rest", repaired
+                    common.lookback, filled, row.out_of_range, candle.final_by or "rest", repaired
                 ),
                 skill=skill,
                 model=model,
-                latency=Latency(ready, queue, common.inference_ms),
+                latency=Latency(row.ready_ms, row.queue_ms, common.inference_ms),
                 late=late,
                 basis=Basis(learnt, common.rules),
             )
@@ -200,11 +228,19 @@ class JsonWriter:
             kind = candle.close_ms, candle.final_by, known, skill is None, model, late
             if kind not in forms:
                 forms[kind] = self._form(forecasts.common, candle, known, skill, model, late)
-            *prices, out, ratio, stderr, ready, queue = numbers
-            told = prices if known else prices[: _OUTLOOK.start]
-            skilled = () if skill is None else (ratio, stderr, skill.n)
-            values = (self._heads[candle.symbol], *told, filled, out, repaired)
-            values += (*skilled, ready, queue)
+            row: Columns[bytes] = Columns._make(numbers)
+            values: tuple[object, ...] = (
+                self._heads[candle.symbol],
+                *(row.last_close, row.predicted_close),
+                *(row.predicted_normalized, row.predicted_return),
+            )
+            if known:
+                values += row.lower, row.upper
+                values += row.threshold, row.short, row.neutral, row.long
+            values += filled, row.out_of_range, repaired
+            if skill is not None:
+                values += row.mae_ratio, row.stderr, skill.n
+            values += row.ready_ms, row.queue_ms
             documents.append(forms[kind] % values)
         return documents
 
@@ -239,5 +275,5 @@ class JsonWriter:
 
 def _formatted(numbers: Floats) -> list[list[bytes]]:
     """Every number as JSON writes it."""
-    text = orjson.dumps(np.ascontiguousarray(numbers), option=orjson.OPT_SERIALIZE_NUMPY)
+    text = orjson.dumps(numbers, option=orjson.OPT_SERIALIZE_NUMPY)
     return [row.split(b",") for row in text[2:-2].split(b"],[")]

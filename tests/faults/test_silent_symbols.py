@@ -119,7 +119,7 @@ async def test_a_silent_stream_is_stale_though_the_history_fills_the_windows(
         before = len(here.forecasts)
         await until(lambda: here.forecast_since(before) == symbols)
         assert here.statuses[-1]["state"] == "degraded"
-        assert not here.app._overseer.health().ready  # noqa: SLF001 - what /readyz answers
+        assert not here.app._health.health().ready  # noqa: SLF001 - what /readyz answers
         assert (here.gauge("feed_stale_symbols") or 0.0) == len(symbols)
         here.exchange.faults.silent = False
         await until(lambda: not any(here.is_stale(symbol) for symbol in symbols))

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from daemon.control.shadow import Shadow
+from daemon.control.shadow import Shadow, TrialSources
 from model.features.scaler import ScalerSet
 from model.history.store import History
 from model.inference.engine import Engine
@@ -135,7 +135,7 @@ class Stage:
             self.route.at(end)
             for symbol in SYMBOLS:
                 self.route.close(market, symbol, end - 1)
-            await self.route.pipeline.settled()
+            await self.route.scheduler.wait_idle()
             # Quiet for as long as the shadow needs.
             if (served := self.place.tried) is not None:
                 enough = served.forecasts + len(SYMBOLS)
@@ -161,16 +161,14 @@ async def staged(place: Place, history: History, market: Tape, end: int) -> Asyn
     clock.monotonic = lambda: FASTER * asyncio.get_running_loop().time()  # type: ignore[method-assign]
     async with running(route):
         route.warm(market, end)
-        await route.pipeline.settled()
+        await route.scheduler.wait_idle()
         shadow = Shadow(
-            place.registry,
-            place.load,
-            place.files,
-            RULES,
-            route.pipeline,
-            route.accuracy,
-            clock,
-            route.metrics,
+            sources=TrialSources(place.registry, place.load, place.files, RULES),
+            table=route.table,
+            scheduler=route.scheduler,
+            accuracy=route.accuracy,
+            clock=clock,
+            metrics=route.metrics,
         )
         async with asyncio.TaskGroup() as group:
             task = group.create_task(shadow.run())
@@ -260,8 +258,8 @@ async def test_a_worse_challenger_is_kept_out_once_and_the_next_one_gets_its_tur
         assert place.registry.champion() == champion
         # Whoever promotes another one meanwhile ends the trial: its evidence compares with nobody.
         newest = place.model(astray=1.0, champion=True)
-        windows, served = stage.route.pipeline.windows, place.load(newest, SYMBOLS)
-        stage.route.pipeline.take_over(served, windows, [-1] * len(windows))
+        windows, served = stage.route.table.windows, place.load(newest, SYMBOLS)
+        stage.route.pipeline.replace_model(served, windows, [-1] * len(windows))
         await until(lambda: place.files.current() is None)
 
 
@@ -292,8 +290,8 @@ async def test_when_the_symbols_change_a_trial_goes_on_with_those_it_has(
         await until(lambda: place.loads)
         assert place.asked == SYMBOLS[1:]
         # One that was removed and added again has another window than before.
-        windows, served = stage.route.pipeline.windows, place.load(champion, SYMBOLS)
-        stage.route.pipeline.take_over(served, windows, [-1] * len(windows))
+        windows, served = stage.route.table.windows, place.load(champion, SYMBOLS)
+        stage.route.pipeline.replace_model(served, windows, [-1] * len(windows))
         await until(lambda: place.loads == 3)
         assert place.asked == SYMBOLS[1:]
     place.files.begin(Trial(challenger, champion, ("GONE/U",)))
@@ -310,7 +308,7 @@ async def test_beside_a_champion_that_the_daemon_does_not_serve_nothing_is_tried
         challenger = place.model(astray=0.05)
         # A look takes a tenth of a second here; loading a model again and again would not be free.
         await asyncio.sleep(0.5)
-        assert stage.route.pipeline.served.version == served != refused
+        assert stage.route.table.served.version == served != refused
         assert (place.loads, place.files.current()) == (0, None)
         place.registry.promote(served)
         await until(lambda: place.loads)

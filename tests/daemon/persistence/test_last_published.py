@@ -17,10 +17,10 @@ def test_marks_are_there_again_without_being_saved(tmp_path: Path) -> None:
     # Neither closed nor flushed; symbols come, go and change places.
     second = LastPublished(["c", "d", "b"])
     second.open(tmp_path / "marks")
-    assert second.left([0], [120_000]) == [True]
-    assert second.left([0], [60_000]) == [False]
-    assert second.left([1], [60_000]) == [False]
-    assert second.left([2], [60_000]) == [True]
+    assert second.was_published([0], [120_000]) == [True]
+    assert second.was_published([0], [60_000]) == [False]
+    assert second.was_published([1], [60_000]) == [False]
+    assert second.was_published([2], [60_000]) == [True]
 
 
 @pytest.mark.parametrize("content", [b"", b"half a record", bytes(16), bytes(range(40))])
@@ -29,11 +29,11 @@ def test_a_damaged_file_says_nothing_and_is_replaced(tmp_path: Path, content: by
     path.write_bytes(content)
     marks = LastPublished(["a"])
     marks.open(path)
-    assert marks.left([0], [60_000]) == [False]
+    assert marks.was_published([0], [60_000]) == [False]
     marks.note([0], [60_000])
     again = LastPublished(["a"])
     again.open(path)
-    assert again.left([0], [60_000]) == [True]
+    assert again.was_published([0], [60_000]) == [True]
 
 
 def test_without_a_file_forecasting_goes_on(
@@ -42,7 +42,7 @@ def test_without_a_file_forecasting_goes_on(
     marks = LastPublished(["a"])
     marks.open(tmp_path / "no such folder" / "marks")
     marks.note([0], [60_000])
-    assert marks.left([0], [60_000]) == [True]
+    assert marks.was_published([0], [60_000]) == [True]
     assert "cannot be kept (No such file or directory)" in caplog.text
 
 
@@ -52,19 +52,19 @@ def test_symbols_that_are_added_and_removed_keep_their_marks(tmp_path: Path) -> 
     marks.open(path)
     marks.note([0, 1], [1_000, 2_000])
     marks.rename(["b", "c"])
-    assert marks.left([0, 1], [2_000, 0]) == [True, True]
+    assert marks.was_published([0, 1], [2_000, 0]) == [True, True]
     marks.note([1], [3_000])
     marks.rename(["c", "b", "a"])
-    assert marks.left([0, 1, 2], [3_000, 2_000, 0]) == [True] * 3
+    assert marks.was_published([0, 1, 2], [3_000, 2_000, 0]) == [True] * 3
     after = LastPublished(["b", "c"])
     after.open(path)
-    assert after.left([0, 1], [2_000, 3_000]) == [True, True]
+    assert after.was_published([0, 1], [2_000, 3_000]) == [True, True]
     # More than the file has room for: in memory, and nothing is forgotten.
     many = [f"s{number}" for number in range(100)]
     after.rename(["c", *many])
-    assert after.left([0], [3_000]) == [True]
+    assert after.was_published([0], [3_000]) == [True]
     after.note([100], [4_000])
-    assert after.left([100], [4_000]) == [True]
+    assert after.was_published([100], [4_000]) == [True]
 
 
 def test_a_start_is_as_fresh_as_the_last_forecast_or_as_itself(tmp_path: Path) -> None:

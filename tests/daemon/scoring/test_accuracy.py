@@ -112,7 +112,7 @@ def test_an_absurd_close_does_not_hide_later_errors() -> None:
     for slot in range(1, 5):
         scored(accuracy, slot, 101.0, 102.0)
     # It has left the window, and nothing of it is left in the sums.
-    skill = accuracy.skill("BTC/USDT")
+    skill = accuracy.skills.get("BTC/USDT")
     assert skill is not None
     assert skill.mae_ratio == pytest.approx(0.5)
     assert skill.stderr == pytest.approx(0.0, abs=1e-6)
@@ -167,11 +167,11 @@ def test_a_late_candle_still_scores_its_own_forecast() -> None:
 def test_figures_are_withheld_until_there_is_enough_evidence() -> None:
     accuracy = Accuracy(window=50, min_n=10)
     nothing = Summary(None, None, None)
-    assert accuracy.skill("BTC/USDT") is None
+    assert accuracy.skills.get("BTC/USDT") is None
     for slot in range(10):
         assert (accuracy.summary("BTC/USDT"), accuracy.aggregate()) == (nothing, nothing)
         scored(accuracy, slot, 101.0, 102.0)
-    skill = accuracy.skill("BTC/USDT")
+    skill = accuracy.skills.get("BTC/USDT")
     assert skill == pytest.approx((0.5, 0.0, 10), abs=1e-7)
     assert accuracy.summary("BTC/USDT") == (skill, 1.0, 1.0)
     together = accuracy.aggregate()
@@ -183,7 +183,7 @@ def test_a_price_that_never_moves_has_no_ratio() -> None:
     accuracy = Accuracy(min_n=2)
     for slot in range(5):
         scored(accuracy, slot, 101.0, 100.0)
-    assert accuracy.skill("BTC/USDT") is None
+    assert accuracy.skills.get("BTC/USDT") is None
     assert accuracy.aggregate().skill is None
 
 

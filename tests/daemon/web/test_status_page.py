@@ -27,7 +27,14 @@ class Shown:
     def __init__(self, path: Route, tape: Tape) -> None:
         self.path = path
         self.tape = tape
-        view = PageSources(path.market, path.pipeline, path.issuer, lambda: {"model": "m"})
+        view = PageSources(
+            market=path.market,
+            pipeline=path.pipeline,
+            table=path.table,
+            scheduler=path.scheduler,
+            accounting=path.pipeline.accounting,
+            state=lambda: {"model": "m"},
+        )
         self.page = StatusPage(view, path.recorder, path.metrics, path.clock)
         self.url = ""
 
@@ -40,7 +47,7 @@ class Shown:
         self.path.at(at + 1)
         for symbol in SYMBOLS:
             self.path.close(self.tape, symbol, at)
-        await self.path.pipeline.settled()
+        await self.path.scheduler.wait_idle()
 
     async def status(self, query: str) -> tuple[int, str]:
         async with (
@@ -57,7 +64,7 @@ async def shown(
     async with running(Route(bundle, history)) as path, asyncio.TaskGroup() as group:
         made = Shown(path, Tape(candles))
         path.warm(made.tape, CAPACITY)
-        await path.pipeline.settled()
+        await path.scheduler.wait_idle()
         listening: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         serving = group.create_task(
             serve_http(
