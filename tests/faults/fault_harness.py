@@ -236,4 +236,4 @@ class Arena:
     def windows(self) -> Sequence[Window]:
         """The windows of the daemon that runs."""
         assert self.app is not None
-        return self.app._table.windows  # noqa: SLF001 - nobody else looks inside
+        return self.app.parts.table.windows
