@@ -124,16 +124,16 @@ class Feed:
 
     def on_message(self) -> None:
         """Count an update."""
-        self._metrics.feed_messages.inc()
+        self._metrics.feed_messages.value += 1.0
 
     def on_final(self, candle: Candle) -> None:
         """Hand on a closed candle."""
         self.hearing.told(candle)
-        delay_ms = candle.received_ms - candle.close_ms
-        self._metrics.exchange_delay.observe(max(0, delay_ms) / 1000)
         # One that is withheld is fetched as overdue.
         if (usable := self._volumes.take(candle)) is not None:
             self._on_closed(usable)
+        else:
+            self._metrics.observe_delay(candle)
 
     def on_forming(self, candle: Candle) -> None:
         """Hand on a candle as it is before its close."""

@@ -155,6 +155,7 @@ class DeferredAccounting:
         if verdict not in ("duplicate", "stale"):
             self.record(candle)
         metrics.count_candle(verdict)
+        metrics.observe_delay(candle)
         metrics.stage("receive", receive_s)
 
     def record(self, candle: Candle) -> None:

@@ -138,10 +138,11 @@ class Forecaster:
         """
         clock, accounting = self._clock, self._accounting
         inferring_s = clock.monotonic()
-        raw = await self._run_network(batch, is_step=is_step)
+        slots = np.array([ready.slot for ready in batch], dtype=np.intp)
+        raw = await self._run_network(slots, is_step=is_step)
         inferred_s = clock.monotonic()
         inference_s = inferred_s - inferring_s
-        output = await self._price(batch, raw)
+        output = await self._price(batch, slots, raw)
         result = InferenceResult.collect(
             batch, self._table, output, started_s=started_s, inference_s=inference_s
         )
@@ -162,19 +163,18 @@ class Forecaster:
         report.encode_s.append(encode_s)
         return payloads
 
-    async def _run_network(
-        self, batch: Sequence[Ready], *, is_step: bool
-    ) -> npt.NDArray[np.float32]:
+    async def _run_network(self, slots: Slots, *, is_step: bool) -> npt.NDArray[np.float32]:
+        """Raw output, shape ``(k,)``."""
         served = self._table.served
-        slots = np.array([ready.slot for ready in batch], dtype=np.intp)
         if is_step:
             return served.step(slots)
         return await self._scheduler.run_in_worker(served.full, served.windows(slots))
 
-    async def _price(self, batch: Sequence[Ready], raw: npt.NDArray[np.float32]) -> ModelOutput:
+    async def _price(
+        self, batch: Sequence[Ready], slots: Slots, raw: npt.NDArray[np.float32]
+    ) -> ModelOutput:
         """Turn raw output into prices with their outlook; NaN where the model failed its check."""
         served = self._table.served
-        slots = np.array([ready.slot for ready in batch], dtype=np.intp)
         last = np.array([ready.candle.ohlcv.close for ready in batch], dtype=np.float64)
         prices = served.price(slots, raw, last)
         await self._remove_unchecked(batch, prices)

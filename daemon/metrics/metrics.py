@@ -278,6 +278,10 @@ class Metrics:
         """Count a closed candle by what its window made of it."""
         self._feed_candles.labels(verdict).inc()
 
+    def observe_delay(self, candle: Candle) -> None:
+        """Record how long after its boundary a candle's closing message arrived."""
+        self.exchange_delay.observe(max(0, candle.received_ms - candle.close_ms) / 1000)
+
     def show_volumes(self, verdict: str, symbols: int) -> None:
         """Show how many symbols have volumes of that verdict."""
         self._volumes.labels(verdict).set(symbols)

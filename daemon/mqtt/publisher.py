@@ -325,7 +325,8 @@ class Publisher:
             self._drained.set()
 
     def _count_dropped(self, messages: Sequence[Outgoing]) -> None:
-        self._metrics.count_dropped(sum(message.is_forecast for message in messages))
+        if messages:
+            self._metrics.count_dropped(sum(message.is_forecast for message in messages))
 
     def _expiry_s(self, message: Outgoing, now_ms: int) -> int | None:
         expiry_s = message.expiry_s(now_ms)

@@ -6,8 +6,9 @@ encoding each document by itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -64,6 +65,21 @@ class Columns(NamedTuple, Generic[T]):
 
 COLUMNS: Final = Columns._fields
 """Names of the columns of `ForecastBatch.numbers`."""
+
+_PRICE_NAMES: Final = ("last_close", "predicted_close", "predicted_normalized", "predicted_return")
+_OUTLOOK_NAMES: Final = ("lower", "upper", "threshold", "short", "neutral", "long")
+
+
+def _pick(*names: str) -> Callable[[Sequence[bytes]], tuple[bytes, ...]]:
+    """Return a reader of these columns; a `Columns` of each row would cost 0.6 µs more."""
+    return itemgetter(*map(COLUMNS.index, names))
+
+
+_PRICES_OF: Final = _pick(*_PRICE_NAMES)
+_OUTLOOK_OF: Final = _pick(*_PRICE_NAMES, *_OUTLOOK_NAMES)
+_SKILL_OF: Final = _pick("mae_ratio", "stderr")
+_LATENCY_OF: Final = _pick("ready_ms", "queue_ms")
+_OUT_OF_RANGE: Final = COLUMNS.index("out_of_range")
 
 _TIMES: Final = (
     b'"seq":%d,"candle_open_ms":%d,"candle_close_ms":%d,"target_close_ms":%d,"valid_until_ms":%d'
@@ -195,6 +211,9 @@ class JsonWriter:
             market: what is forecast.
         """
         self._step_ms = market.timeframe.ms
+        # By the models that have forecast so far.
+        self._model_fields: dict[ModelInfo, bytes] = {}
+        # The fields of each symbol's messages that never change.
         self._heads = {
             symbol: orjson.dumps(
                 {
@@ -228,19 +247,16 @@ class JsonWriter:
             kind = candle.close_ms, candle.final_by, known, skill is None, model, late
             if kind not in forms:
                 forms[kind] = self._form(forecasts.common, candle, known, skill, model, late)
-            row: Columns[bytes] = Columns._make(numbers)
-            values: tuple[object, ...] = (
+            skilled = () if skill is None else (*_SKILL_OF(numbers), skill.n)
+            values = (
                 self._heads[candle.symbol],
-                *(row.last_close, row.predicted_close),
-                *(row.predicted_normalized, row.predicted_return),
+                *(_OUTLOOK_OF if known else _PRICES_OF)(numbers),
+                filled,
+                numbers[_OUT_OF_RANGE],
+                repaired,
+                *skilled,
+                *_LATENCY_OF(numbers),
             )
-            if known:
-                values += row.lower, row.upper
-                values += row.threshold, row.short, row.neutral, row.long
-            values += filled, row.out_of_range, repaired
-            if skill is not None:
-                values += row.mae_ratio, row.stderr, skill.n
-            values += row.ready_ms, row.queue_ms
             documents.append(forms[kind] % values)
         return documents
 
@@ -254,6 +270,8 @@ class JsonWriter:
         late: bool,  # noqa: FBT001 - a value
     ) -> bytes:
         """A document in which all is written that forecasts of a kind share; the rest is %b."""
+        if model not in self._model_fields:
+            self._model_fields[model] = _model_field(model)
         close_ms, step_ms = candle.close_ms, self._step_ms
         target_close_ms = close_ms + step_ms
         seq = close_ms // step_ms
@@ -266,11 +284,16 @@ class JsonWriter:
             _CHANCES if known else b'"probabilities":null',
             _WINDOW % (common.lookback, (candle.final_by or "rest").encode()),
             b'"skill":null' if skill is None else _SKILL,
-            b'"model":' + orjson.dumps(model.as_json()).replace(b"%", b"%%"),
+            self._model_fields[model],
             _LATENCY % orjson.dumps(common.inference_ms),
             b'"late":true}' if late else b'"late":false}',
         )
         return b",".join(fields)
+
+
+def _model_field(model: ModelInfo) -> bytes:
+    """The field of a document that names the model, as a template."""
+    return b'"model":' + orjson.dumps(model.as_json()).replace(b"%", b"%%")
 
 
 def _formatted(numbers: Floats) -> list[list[bytes]]:

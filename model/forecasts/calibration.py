@@ -29,9 +29,9 @@ from numpy.typing import NDArray
 
 from model.core.candle import is_price
 from model.forecasts.forecast import Interval, Probabilities
-from model.forecasts.residuals import LEVELS, Residuals, conformal_quantiles, phase
+from model.forecasts.residuals import LEVELS, Residuals, conformal_quantiles
 from model.forecasts.rules import DEFAULT_RULES, Rules
-from model.forecasts.volatility import Volatility
+from model.forecasts.volatility import Volatility, phase
 
 Floats = NDArray[np.float64]
 Index = NDArray[np.intp]

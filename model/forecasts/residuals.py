@@ -25,7 +25,13 @@ from model.files.strict_json import (
     fail,
     parse_object,
 )
-from model.forecasts.volatility import N_FEATURES, WARMUP, history_features
+from model.forecasts.volatility import (
+    N_FEATURES,
+    SEASON_MS,
+    WARMUP,
+    history_features,
+    phase,
+)
 from model.stats.scores import Scored
 
 Floats = NDArray[np.float64]
@@ -43,9 +49,6 @@ MIN_RESIDUALS: Final = 200
 
 DEFAULT_WEIGHTS: Final = (0.0, 0.75, 0.1, 0.4)
 """Of the volatility features, where a bundle brings none; measured on minutes of five symbols."""
-
-SEASON_MS: Final = 3_600_000
-"""Markets move more at the start of an hour, and of its quarters."""
 
 _PHASES: Final = 60
 
@@ -175,11 +178,6 @@ def fit_residuals(
             quantiles = conformal_quantiles(scaled).tolist()
             by_symbol[symbol] = SymbolResiduals(len(scaled), tuple(quantiles))
     return Residuals(tuple(weights.tolist()), tuple(season.tolist()), by_symbol)
-
-
-def phase(open_ms: Integers, parts: int) -> Integers:
-    """Which of the equal parts of its hour each candle opens in."""
-    return open_ms % SEASON_MS * parts // SEASON_MS
 
 
 class _Moves(NamedTuple):
