@@ -13,7 +13,7 @@ from config.settings import Settings
 from daemon.components import Components
 from daemon.control.model_loader import open_first, unservable
 from daemon.control.retrain_watch import show_nightly
-from daemon.factories import guard_of, recipe_of
+from daemon.factories import page_access_of, requirements_of
 from daemon.forecast.restore import restore_published
 from daemon.runtime.clock import Clock, SystemClock
 from daemon.runtime.sd_notify import Notifier, tell_progress
@@ -41,7 +41,7 @@ async def opened(settings: Settings) -> AsyncIterator[tuple[Bundle, History]]:
         BundleError: no champion, or one that does not fit.
         HistoryError: the database is corrupt or foreign.
     """
-    bundle = await asyncio.to_thread(open_first, recipe_of(settings))
+    bundle = await asyncio.to_thread(open_first, requirements_of(settings))
     history = await asyncio.to_thread(History, settings.state_dir / "history.sqlite")
     try:
         yield bundle, history
@@ -105,7 +105,7 @@ class App:
         self._settings = settings
         self._on_listening = on_listening
         self._notifier = notifier or Notifier({})
-        self._page_access = guard_of(settings)
+        self._page_access = page_access_of(settings)
         self.parts = Components(
             settings=settings,
             bundle=bundle,

@@ -18,7 +18,7 @@ from daemon.control.shadow import Shadow, TrialSources
 from daemon.control.symbol_changes import SymbolChanger
 from daemon.exchange.exchange_clock import ExchangeClock
 from daemon.exchange.source import MarketSource
-from daemon.factories import broker_of, gate_of, recipe_of
+from daemon.factories import broker_of, gate_of, requirements_of
 from daemon.feed.backfill import Backfill
 from daemon.feed.feed import Feed
 from daemon.forecast.accounting import Sinks
@@ -141,7 +141,7 @@ class Components:
             budget_s=inference.latency_budget_ms / 1000,
         )
         self.table = SymbolTable(
-            served=make_first(recipe_of(settings), bundle, clock.monotonic),
+            served=make_first(requirements_of(settings), bundle, clock.monotonic),
             symbols=market.symbols,
             timeframe=market.timeframe,
             capacity=self._capacity,
@@ -230,7 +230,7 @@ class Components:
         """What changes while the daemon runs: champion, challenger, symbols."""
         settings, clock, metrics = self._settings, self.clock, self.metrics
         registry = Registry(settings.registry_dir)
-        loader = Loader(recipe_of(settings), clock.monotonic)
+        loader = Loader(requirements_of(settings), clock.monotonic)
         self.shadow = Shadow(
             sources=TrialSources(
                 registry=registry,
@@ -269,7 +269,7 @@ class Components:
         def read() -> dict[str, Any]:
             """Read the configuration as it is now; in a thread."""
             now = reread()
-            loader.allow_unknown(recipe_of(now).fit_unknown)
+            loader.allow_unknown(requirements_of(now).fit_unknown)
             return now.model_dump()
 
         self.reloader = Reloader(

@@ -56,7 +56,7 @@ def doctor(args: argparse.Namespace) -> None:
     from daemon.doctor.checks import Target, examine, quiet
     from daemon.doctor.findings import line, ok, problem, units_of, verdict
     from daemon.exchange.source import MarketSource
-    from daemon.factories import broker_of, guard_of, recipe_of
+    from daemon.factories import broker_of, page_access_of, requirements_of
     from daemon.runtime.clock import SystemClock
     from daemon.runtime.tasks import unwrap_expected
     from model.core.candle import Timeframe
@@ -67,11 +67,11 @@ def doctor(args: argparse.Namespace) -> None:
         MarketSource(settings.exchange.name, endpoint.rest, endpoint.ws, trading.symbols, frame),
         broker_of(settings),
         settings.instance,
-        recipe_of(settings),
+        requirements_of(settings),
         settings.state_dir,
         settings.history.keep_days,
         (settings.http.host, settings.http.port),
-        guard_of(settings).tls is not None,
+        page_access_of(settings).tls is not None,
         units_of(args.config.resolve()),
     )
     quiet()
@@ -113,10 +113,10 @@ def check_config(args: argparse.Namespace) -> None:
     check_offer(exchange, trading.symbols, trading.timeframe, ability="watchOHLCV")
     proxies_of(exchange)
     from daemon.cli.jobs import retrain_job
-    from daemon.factories import broker_of, guard_of, rules_of
+    from daemon.factories import broker_of, page_access_of, rules_of
 
     broker_of(settings)
-    guard_of(settings)
+    page_access_of(settings)
     count = len(trading.symbols)
     print(
         f"{args.config}: fine: {count} symbol{'s' if count > 1 else ''} of "

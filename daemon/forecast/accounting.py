@@ -187,7 +187,7 @@ class DeferredAccounting:
         is_logged = log.isEnabledFor(logging.DEBUG)
         made = list(forecasts)
         for forecast in made:
-            accuracy.add(forecast)
+            accuracy.on_published(forecast)
             recorder.forecast(forecast)
             metrics.ready(forecast)
             self.newest[forecast.symbol] = forecast
@@ -234,6 +234,6 @@ class DeferredAccounting:
         self.cadence.expect(candle.symbol, candle.close_ms + self._step_ms)
 
     def _score(self, candle: Candle) -> None:
-        realised = self._sinks.accuracy.on_candle(candle)
+        realised = self._sinks.accuracy.on_candle_closed(candle)
         if realised is not None:
             self._sinks.metrics.accuracy.add(realised)

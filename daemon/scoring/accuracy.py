@@ -1,8 +1,8 @@
-"""Forecasts against what happened: each is scored when its target candle closes.
+"""Score each forecast when its target candle closes.
 
 Errors are relative to the last close the forecast saw, so that symbols of any price compare:
 ``|predicted - close| / last_close`` beside ``|close - last_close| / last_close`` of the forecast
-that nothing changes.
+that the price stays.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from model.core.candle import Candle
 from model.forecasts.forecast import Forecast, ForecastRow, Skill
 from model.history.store import Outcome
 
-MOST_ERROR: Final = 100.0
-"""A price 100 times the close before is a fault of the exchange; larger errors of one symbol would
-hide those of all others in sums and averages."""
+MAX_ERROR: Final = 100.0
+"""Limit of a relative error. A price 100 times the close before is a fault of the exchange, and
+would hide the errors of all other symbols in sums and averages."""
 
-PATIENCE: Final = 8
-"""Candles that a forecast waits for its own; gaps are repaired well before."""
+MAX_WAIT_CANDLES: Final = 8
+"""How many candles a forecast waits for its own; gaps are repaired well before."""
 
 
 class Realised(NamedTuple):
@@ -28,7 +28,7 @@ class Realised(NamedTuple):
 
     Attributes:
         forecast: what was published.
-        close: what came.
+        close: of the target candle.
         model_error: relative, at most 100.
         last_value_error: likewise, of the forecast that the last close stays.
         hit: whether the direction was right; None when forecast or price did not move.
@@ -97,16 +97,16 @@ class Accuracy:
 
     @property
     def unscored(self) -> int:
-        """Forecasts given up, since their candle never came."""
+        """Forecasts that were removed, since their candle never came."""
         return self._unscored
 
-    def add(self, forecast: Forecast) -> bool:
-        """Remember a published forecast until its target candle closes.
+    def on_published(self, forecast: Forecast) -> bool:
+        """Keep a published forecast until its target candle closes.
 
         Returns:
             False when its identity has been seen: what was published is never revised.
         """
-        return self._add(ForecastRow.of(forecast))
+        return self._keep(ForecastRow.of(forecast))
 
     def newest_targets_ms(self) -> dict[str, int]:
         """Target of each symbol's newest forecast that waits for its candle or was scored."""
@@ -117,17 +117,17 @@ class Accuracy:
         symbol = self._symbols.get(name)
         return None if symbol is None else symbol.pending.get(candle_close_ms)
 
-    def _add(self, row: ForecastRow) -> bool:
+    def _keep(self, row: ForecastRow) -> bool:
         symbol, close_ms = self._symbol(row.symbol), row.candle_close_ms
         if close_ms in symbol.pending or close_ms <= symbol.scored_ms:
             return False
         symbol.pending[close_ms] = row
         symbol.target_ms = max(symbol.target_ms, row.target_close_ms)
-        patience_ms = PATIENCE * (row.target_close_ms - row.candle_close_ms)
-        self._give_up(symbol, row.candle_close_ms - patience_ms)
+        patience_ms = MAX_WAIT_CANDLES * (row.target_close_ms - row.candle_close_ms)
+        self._remove_overdue(symbol, row.candle_close_ms - patience_ms)
         return True
 
-    def on_candle(self, candle: Candle) -> Realised | None:
+    def on_candle_closed(self, candle: Candle) -> Realised | None:
         """Score the forecast that this closed candle answers.
 
         Args:
@@ -140,8 +140,8 @@ class Accuracy:
         if symbol is None or candle.final_by is None:
             return None
         row = symbol.pending.pop(candle.open_ms, None)
-        patience_ms = PATIENCE * (candle.close_ms - candle.open_ms)
-        self._give_up(symbol, candle.open_ms - patience_ms)
+        patience_ms = MAX_WAIT_CANDLES * (candle.close_ms - candle.open_ms)
+        self._remove_overdue(symbol, candle.open_ms - patience_ms)
         if row is None:
             return None
         realised = self._score(symbol, row, candle.ohlcv.close)
@@ -155,7 +155,7 @@ class Accuracy:
         else:
             self.skills[name] = skill
 
-    def _give_up(self, symbol: _Symbol, before_ms: int) -> None:
+    def _remove_overdue(self, symbol: _Symbol, before_ms: int) -> None:
         overdue = [close_ms for close_ms in symbol.pending if close_ms <= before_ms]
         for close_ms in overdue:
             del symbol.pending[close_ms]
@@ -173,13 +173,13 @@ class Accuracy:
         return realised
 
     def restore(self, outcomes: Iterable[Outcome]) -> None:
-        """Take up what an earlier process published.
+        """Restore what an earlier process published.
 
         Args:
             outcomes: of this market, ascending by time; those without a close wait on.
         """
         for row, close in outcomes:
-            if self._add(row) and close is not None:
+            if self._keep(row) and close is not None:
                 symbol = self._symbols[row.symbol]
                 self._score(symbol, symbol.pending.pop(row.candle_close_ms), close)
         for name, symbol in self._symbols.items():
@@ -224,8 +224,8 @@ def score(row: ForecastRow, close: float) -> Realised:
     return Realised(
         row,
         close,
-        min(abs(row.predicted_close - close) / last, MOST_ERROR),
-        min(abs(moved) / last, MOST_ERROR),
+        min(abs(row.predicted_close - close) / last, MAX_ERROR),
+        min(abs(moved) / last, MAX_ERROR),
         None if expected == 0.0 or moved == 0.0 else (expected > 0.0) == (moved > 0.0),
         None if row.lower is None or row.upper is None else row.lower <= close <= row.upper,
     )

@@ -121,9 +121,9 @@ class ForecastBatch:
         common: what they share.
         candles: the newest candle of each.
         numbers: finite, one row each, see `COLUMNS`, ``[k, 15]``.
-        known: whether there is evidence for interval and probabilities; else those are 0.
-        learnt: how many closes that evidence rests on.
-        models: which model spoke of each.
+        known: whether there is evidence for interval and probabilities; otherwise they are 0.
+        learnt: from how many closes that evidence comes.
+        models: which model made each.
         filled: candles of each window that had no trade.
         repaired: candles of each window that had values that were put right.
         skills: None where there is not enough evidence.
@@ -146,10 +146,10 @@ class ForecastBatch:
     late: Sequence[bool]
 
     def __post_init__(self) -> None:
-        """Refuse what would be written as null, which reads as "not enough evidence"."""
-        fine = np.isfinite(self.numbers)
-        if not fine.all():
-            row, column = np.argwhere(~fine)[0]
+        """Refuse numbers that JSON would write as null, which means "not enough evidence"."""
+        finite = np.isfinite(self.numbers)
+        if not finite.all():
+            row, column = np.argwhere(~finite)[0]
             msg = f"forecast of {self.candles[row]}: {COLUMNS[column]} is not finite"
             raise ValueError(msg)
 
@@ -158,7 +158,7 @@ class ForecastBatch:
         return len(self.candles)
 
     def __iter__(self) -> Iterator[Forecast]:
-        """One by one, for the books."""
+        """One by one, for accounting."""
         market, common = self.market, self.common
         step_ms = market.timeframe.ms
         columns = self.candles, self.numbers.tolist(), self.known, self.learnt, self.models
@@ -205,7 +205,7 @@ class JsonWriter:
     """
 
     def __init__(self, market: Market) -> None:
-        """Write down what never changes.
+        """Prepare the fields that never change.
 
         Args:
             market: what is forecast.
@@ -269,7 +269,7 @@ class JsonWriter:
         model: ModelInfo,
         late: bool,  # noqa: FBT001 - a value
     ) -> bytes:
-        """A document in which all is written that forecasts of a kind share; the rest is %b."""
+        """A template with all fields that forecasts of a kind share; the others are %b."""
         if model not in self._model_fields:
             self._model_fields[model] = _model_field(model)
         close_ms, step_ms = candle.close_ms, self._step_ms

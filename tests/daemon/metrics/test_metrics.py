@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from daemon.metrics import histogram
 from daemon.metrics.metrics import OUTCOMES, STAGES, Metrics
 from daemon.runtime.clock import SystemClock
-from daemon.scoring.accuracy import PATIENCE, Accuracy, score
+from daemon.scoring.accuracy import MAX_WAIT_CANDLES, Accuracy, score
 from model.core.candle import Candle, Ohlcv
 from model.forecasts.forecast import (
     Forecast,
@@ -52,13 +52,13 @@ def busy() -> Metrics:
         metrics.ready(forecast(slot))
         metrics.made_ready(forecast(slot).published_ms)
         metrics.published(0.002, 0.004, late=slot == 2)
-        accuracy.add(forecast(slot))
+        accuracy.on_published(forecast(slot))
         open_ms = T0 + slot * MINUTE
         closed = Candle(
             "BTC/USDT", open_ms, open_ms + MINUTE, Ohlcv(100.0, 105.0, 99.0, 102.0, 1.0),
             open_ms + MINUTE, 1.0, "rest",
         )  # fmt: skip
-        realised = accuracy.on_candle(closed)
+        realised = accuracy.on_candle_closed(closed)
         assert realised is not None
         metrics.accuracy.add(realised)
     metrics.count_dropped(2)
@@ -198,8 +198,8 @@ def test_the_newest_forecast_is_told_by_its_time() -> None:
 
 def test_forecasts_given_up_are_counted_once() -> None:
     metrics, accuracy = Metrics(), Accuracy()
-    for slot in range(PATIENCE + 2):
-        accuracy.add(forecast(slot))
+    for slot in range(MAX_WAIT_CANDLES + 2):
+        accuracy.on_published(forecast(slot))
         metrics.update_accuracy(accuracy)
     assert value(metrics, "predictions_unscored_total") == 2.0
 
