@@ -1,4 +1,4 @@
-"""The daemon, wired: what is opened in which order, what runs beside what, and how it ends."""
+"""Run the daemon: open its components in order, run them together, stop them in order."""
 
 from __future__ import annotations
 
@@ -6,70 +6,42 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
 
 from config.settings import Settings
-from daemon.candles.window import Window
-from daemon.control.drift_monitor import DriftMonitor
-from daemon.control.health import HealthMonitor, HealthSources
-from daemon.control.hot_swap import HotSwap
-from daemon.control.model_loader import ModelLoader, make_first, make_unservable, open_first
-from daemon.control.reload import Reloader
+from daemon.components import Components
+from daemon.control.model_loader import make_unservable, open_first
 from daemon.control.retrain_watch import watch_retrain_status
-from daemon.control.shadow import Shadow
-from daemon.control.symbol_changes import SymbolChanger
-from daemon.exchange.exchange_clock import ExchangeClock
-from daemon.exchange.source import MarketSource
-from daemon.factories import broker_of, gate_of, guard_of, recipe_of
-from daemon.feed.backfill import Backfill
-from daemon.feed.feed import Feed
-from daemon.forecast.accounting import Sinks
-from daemon.forecast.batcher import MAX_BATCH, Batcher
-from daemon.forecast.cache_warming import CacheWarmer
-from daemon.forecast.forming import MIN_INTERVAL_S, Forming
-from daemon.forecast.issuer import Issuer
-from daemon.forecast.pipeline import Pipeline
-from daemon.metrics.metrics import Metrics
-from daemon.mqtt.outbox import OUTBOX_SIZE, Outbox
-from daemon.mqtt.publisher import Publisher
-from daemon.persistence.learned_state import LearnedStateStore
-from daemon.persistence.recorder import Recorder
-from daemon.persistence.warm_start import resume
+from daemon.factories import page_access_of, requirements_of
+from daemon.forecast.restore import restore_published
 from daemon.runtime.clock import Clock, SystemClock
 from daemon.runtime.sd_notify import Notifier, report_progress
 from daemon.runtime.tasks import unwrap_expected
-from daemon.scoring.accuracy import Accuracy
 from daemon.web.server import serve_http
-from daemon.web.status_page import PageSources, StatusPage
-from model.core.candle import Timeframe
 from model.core.errors import CandlecastError
-from model.core.market import MarketKey
-from model.forecasts.forecast import Market, ModelInfo
-from model.forecasts.volatility import WARMUP
 from model.history.store import History
 from model.registry.bundle import Bundle
-from model.registry.registry import Registry
 from model.serving_check import summary
-from model.shared_state.live_trial import FOLDER, TrialFiles
 
 log = logging.getLogger("candlecast.app")
 
-_FAREWELL_S = 2.0
-_SETTLE_S = 30.0
-"""In a market in which something closes all the time not all states are ever prepared."""
+_SHUTDOWN_TIMEOUT_S = 2.0
+"""How long the broker may take to accept the last messages."""
+
+_MAX_WARM_UP_S = 30.0
+"""Where candles close all the time, not all states are ever prepared."""
 
 
 @asynccontextmanager
 async def opened(settings: Settings) -> AsyncIterator[tuple[Bundle, History]]:
-    """The champion and the history of a configuration, closed again at the end.
+    """Open the champion and the history of a configuration; close them at the end.
 
     Raises:
         BundleError: no champion, or one that does not fit.
         HistoryError: the database is corrupt or foreign.
     """
-    bundle = await asyncio.to_thread(open_first, recipe_of(settings))
+    bundle = await asyncio.to_thread(open_first, requirements_of(settings))
     history = await asyncio.to_thread(History, settings.state_dir / "history.sqlite")
     try:
         yield bundle, history
@@ -83,13 +55,13 @@ async def serve(settings: Settings, stop: asyncio.Event, reread: Callable[[], Se
     Args:
         settings: the checked configuration.
         stop: ends it.
-        reread: reads the configuration once more, for a SIGHUP.
+        reread: reads the configuration again, for a SIGHUP.
 
     Raises:
         CandlecastError: one clear line.
     """
     notifier, loop, early = Notifier(os.environ), asyncio.get_running_loop(), asyncio.Event()
-    # Unhandled, it would end a daemon that is still opening its files.
+    # Unhandled, a SIGHUP would end a daemon that is still opening its files.
     loop.add_signal_handler(signal.SIGHUP, early.set)
     async with opened(settings) as (bundle, history):
         app = App(settings, bundle, history, SystemClock(), reread, notifier=notifier)
@@ -100,11 +72,12 @@ async def serve(settings: Settings, stop: asyncio.Event, reread: Callable[[], Se
 
 
 class App:
-    """One daemon: built, run until told to stop, taken down in order.
+    """One daemon: run until told to stop, taken down in order.
 
     Attributes:
-        hangup: set it to have configuration and champion looked at again, as a SIGHUP does.
-        ready: set once every symbol's history has been asked for and worked up.
+        parts: its components.
+        hangup: set it to reread configuration and champion, as a SIGHUP does.
+        ready: set once every symbol's history has been requested and processed.
         metrics: every series of this process.
     """
 
@@ -118,260 +91,144 @@ class App:
         on_listening: Callable[[str], None] | None = None,
         notifier: Notifier | None = None,
     ) -> None:
-        """Wire everything; nothing is opened yet.
+        """Build everything; nothing is opened yet.
 
         Args:
             settings: the checked configuration.
             bundle: the model to serve.
             history: the opened database.
-            clock: the machine's; all that runs here goes by the exchange's time.
-            reread: reads the configuration once more; None: it never changes.
-            on_listening: told the status page's address once it answers.
+            clock: the machine's; everything here uses the exchange's time, carried on by it.
+            reread: reads the configuration again; None: it never changes.
+            on_listening: called with the status page's address once it answers.
             notifier: the way to the service manager, if there is one.
         """
-        clock = ExchangeClock(clock)
-        self.ready = asyncio.Event()
-        self.metrics = Metrics(settings.metrics.max_symbols)
         self._settings = settings
-        self._clock = clock
         self._on_listening = on_listening
         self._notifier = notifier or Notifier({})
-        self._guard = guard_of(settings)
-        self._timeframe = Timeframe.parse(settings.trading.timeframe)
-        manifest = bundle.manifest
-        self._capacity = max(manifest.indicators.warmup + manifest.lookback, WARMUP)
-        self.metrics.forecasts.latency_budget.set(settings.inference.latency_budget_ms / 1000)
-        self.metrics.forecasts.timeframe.set(self._timeframe.ms / 1000)
-        self.metrics.accuracy.interval_level.set(settings.calibration.level)
-        self.metrics.model.set_served(ModelInfo(bundle.version, bundle.sha256, manifest.target))
-        self._lay_path(bundle, history)
-        self._open_sources()
-        self._follow_models(reread or (lambda: settings))
-
-    def _lay_path(self, bundle: Bundle, history: History) -> None:
-        """What a closing candle passes through, and who looks over it."""
-        settings, clock, metrics = self._settings, self._clock, self.metrics
-        symbols, timeframe = settings.trading.symbols, self._timeframe
-        market = Market(settings.instance, settings.exchange.name, symbols, timeframe)
-        self._recorder = Recorder(history, market.key, settings.history.keep_days, clock, metrics)
-        self._keeper = LearnedStateStore(self._recorder, market.key, clock)
-        self._accuracy = Accuracy(settings.accuracy.window, settings.accuracy.min_n)
-        books = Sinks(self._accuracy, self._recorder, metrics)
-        outbox = Outbox(OUTBOX_SIZE)
-        self._publisher = Publisher(broker_of(settings), market.instance, outbox, clock, metrics)
-        inference = settings.inference
-        issuer = Issuer(market, self._publisher, books, clock, inference.latency_budget_ms / 1000)
-        self._marks = issuer.marks
-        self._pipeline = Pipeline(
-            market,
-            make_first(recipe_of(settings), bundle, clock.monotonic),
-            Batcher(MAX_BATCH),
-            issuer,
-            books,
-            clock,
-            self._request,
-            self._capacity,
+        self._page_access = page_access_of(settings)
+        self.parts = Components(
+            settings=settings,
+            bundle=bundle,
+            history=history,
+            clock=clock,
+            reread=reread or (lambda: settings),
+            notifier=self._notifier,
         )
-        self._rehearsal = CacheWarmer(
-            self._pipeline, issuer, clock, lambda: self._feed.grid.timeframe
-        )
-        self._forming = Forming(
-            market, self._pipeline, self._publisher, metrics, clock, MIN_INTERVAL_S
-        )
-        drift = DriftMonitor(
-            metrics, settings.state_dir, request_retrains=settings.retrain.on_drift
-        )
-        overseen = HealthSources(
-            self._pipeline, self._publisher, self._accuracy, drift, metrics, self._rest_only
-        )
-        self._overseer = HealthMonitor(overseen, self.ready, clock)
-        view = PageSources(market, self._pipeline, issuer, self._overseer.state)
-        self._page = StatusPage(view, self._recorder, metrics, clock)
-
-    def _open_sources(self) -> None:
-        """Where candles come from."""
-        settings, clock, metrics, pipeline = (
-            self._settings, self._clock, self.metrics, self._pipeline
-        )  # fmt: skip
-        exchange, endpoint = settings.exchange.name, settings.exchange.endpoint
-        symbols, timeframe = settings.trading.symbols, self._timeframe
-        self._feed = Feed(
-            MarketSource(exchange, endpoint.rest, endpoint.ws, symbols, timeframe),
-            clock,
-            metrics,
-            pipeline.on_closed,
-            pipeline.on_resumed,
-            self._forming.on_forming if settings.inference.forming else None,
-            self._request,
-        )
-        pipeline.unheard = self._feed.silent_symbols.symbols
-        self._backfill = Backfill(
-            self._feed,
-            pipeline.windows,
-            timeframe,
-            clock,
-            metrics,
-            pipeline.on_history,
-            self._capacity,
-        )
-
-    def _follow_models(self, reread: Callable[[], Settings]) -> None:
-        """What changes while the daemon runs: champion, challenger, symbols."""
-        settings, clock, metrics, pipeline = (
-            self._settings, self._clock, self.metrics, self._pipeline
-        )  # fmt: skip
-        registry = Registry(settings.registry_dir)
-        loader = ModelLoader(recipe_of(settings), clock.monotonic)
-        trial = TrialFiles(settings.state_dir / FOLDER)
-        self._shadow = Shadow(
-            registry, loader.load_version, trial, gate_of(settings),
-            pipeline, self._accuracy, clock, metrics,
-        )  # fmt: skip
-        self._swapper = HotSwap(
-            registry.champion, loader.open_champion, loader.load_champion,
-            pipeline, self._keeper, clock, metrics,
-        )  # fmt: skip
-        roster = SymbolChanger(
-            pipeline, self._feed, self._backfill, self._swapper, self._resume, clock, metrics
-        )
-
-        def read() -> dict[str, Any]:
-            """The configuration as it is now; in a thread."""
-            now = reread()
-            loader.allow_unknown(recipe_of(now).fit_unknown)
-            return now.model_dump()
-
-        self._reloader = Reloader(
-            settings.model_dump(),
-            read,
-            self._swapper,
-            roster,
-            lambda: self._notifier.reloading(self._clock),
-        )
-        self.hangup = self._reloader.hangup
-
-    async def _resume(self, windows: Sequence[Window]) -> None:
-        """Prime windows from the history."""
-        market = MarketKey(self._settings.exchange.name, self._feed.grid.timeframe)
-        await resume(windows, self._recorder, market, self._capacity, self._clock)
-
-    def _request(self, symbol: str) -> None:
-        self._backfill.request(symbol)
-
-    def _rest_only(self) -> Sequence[str]:
-        return self._feed.rest_only
+        self.metrics = self.parts.metrics
+        self.hangup = self.parts.reloader.hangup
+        self.ready = self.parts.ready
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Run until ``stop`` is set or something happens that cannot be cured.
+        """Run until ``stop`` is set or something fails that retrying cannot cure.
 
         Raises:
             CandlecastError: one clear line.
         """
+        settings, parts = self._settings, self.parts
+        pages = serve_http(
+            settings.http.host,
+            settings.http.port,
+            parts.metrics,
+            parts.health.health,
+            parts.clock,
+            self._on_listening,
+            parts.page.add_to,
+            self._page_access,
+        )
+        nightly = watch_retrain_status(settings.state_dir, parts.metrics, parts.clock)
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [
-                    group.create_task(self._recorder.run(), name="recorder"),
-                    group.create_task(self._publisher.run(), name="publisher"),
-                    group.create_task(self._serve_pages(), name="pages"),
-                    group.create_task(self._show_nightly(), name="nightly"),
+                    group.create_task(parts.recorder.run(), name="recorder"),
+                    group.create_task(parts.publisher.run(), name="publisher"),
+                    group.create_task(pages, name="pages"),
+                    group.create_task(nightly, name="nightly"),
                     group.create_task(self._serve_forecasts(), name="forecasts"),
                 ]
                 await stop.wait()
-                await self._farewell(tasks)
+                await self._shut_down(tasks)
                 await asyncio.wait(tasks)
         except ExceptionGroup as group_error:
             raise unwrap_expected(group_error, CandlecastError) from None
         finally:
-            await self._feed.close()
+            await parts.feed.close()
 
     async def _serve_forecasts(self) -> None:
-        """Connect to the exchange, warm up, and stay."""
+        """Restore, connect to the exchange, warm up, and forecast until cancelled."""
+        settings, parts = self._settings, self.parts
         await self._restore()
-        await self._feed.open()
-        await self._resume(self._pipeline.windows)
-        await asyncio.to_thread(self._pipeline.served.warm)
-        await self._try_out()
+        await parts.feed.open()
+        await parts.resume(parts.table.windows)
+        await asyncio.to_thread(parts.table.served.warm)
+        await self._require_sound_model()
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._pipeline.run(), name="pipeline")
-            group.create_task(self._feed.run(), name="feed")
-            for symbol in self._settings.trading.symbols:
-                self._backfill.request(symbol)
-            await self._backfill.fetch_requested()
-            await self._pipeline.settled(_SETTLE_S)
-            await self._try_out()
-            self.ready.set()
+            group.create_task(parts.pipeline.run(), name="pipeline")
+            group.create_task(parts.feed.run(), name="feed")
+            for symbol in parts.market.symbols:
+                parts.backfill.request(symbol)
+            await parts.backfill.fetch_requested()
+            await parts.scheduler.wait_idle(_MAX_WARM_UP_S)
+            await self._require_sound_model()
+            parts.ready.set()
             self._notifier.ready()
-            log.info("ready: %d symbols", len(self._settings.trading.symbols))
-            group.create_task(self._backfill.run(), name="backfill")
-            group.create_task(self._backfill.request_overdue(), name="overdue")
-            group.create_task(self._overseer.run(), name="watch")
-            group.create_task(self._forming.run(), name="forming")
-            group.create_task(self._rehearsal.run(), name="rehearsal")
-            group.create_task(self._keeper.run(lambda: self._pipeline.served), name="keeper")
-            group.create_task(self._swapper.run(), name="swapper")
-            group.create_task(self._reloader.run(), name="reload")
-            if self._settings.registry.shadow:
-                group.create_task(self._shadow.run(), name="shadow")
+            log.info("ready: %d symbols", len(parts.market.symbols))
+            group.create_task(parts.backfill.run(), name="backfill")
+            group.create_task(parts.backfill.request_overdue(), name="overdue")
+            group.create_task(parts.health.run(), name="health")
+            group.create_task(parts.forming.run(), name="forming")
+            group.create_task(parts.cache_warmer.run(), name="cache-warmer")
+            group.create_task(
+                parts.learned_state.run(lambda: parts.table.served), name="learned-state"
+            )
+            group.create_task(parts.hot_swap.run(), name="hot-swap")
+            group.create_task(parts.reloader.run(), name="reload")
+            if settings.registry.shadow:
+                group.create_task(parts.shadow.run(), name="shadow")
             if self._notifier.is_enabled:
-                group.create_task(self._tell_progress(), name="notify")
+                scheduler, summary = parts.scheduler, parts.health.summary
+                progress = report_progress(
+                    self._notifier, parts.clock, scheduler.ping, scheduler.stuck_s, summary
+                )
+                group.create_task(progress, name="notify")
 
-    async def _try_out(self) -> None:
-        """Hold the model against the last value on what there is of recent history.
+    async def _restore(self) -> None:
+        """Restore what the last process published and what its model had learned."""
+        parts = self.parts
+        await restore_published(
+            recorder=parts.recorder,
+            market=parts.market,
+            accuracy=parts.accuracy,
+            issuer=parts.issuer,
+            path=self._settings.state_dir / "last-published",
+            window=self._settings.accuracy.window,
+        )
+        await parts.learned_state.restore(parts.table.served)
+        # The first candle may take an hour to close: until then the metric must raise no alarm.
+        now_ms = parts.clock.wall_ms()
+        step_ms = parts.market.timeframe.ms
+        parts.metrics.forecasts.set_last_prediction(
+            parts.issuer.last_published.newest_ms(step_ms, now_ms)
+        )
+
+    async def _require_sound_model(self) -> None:
+        """Compare the model's forecasts from recent history with the last value.
 
         Raises:
             Unservable: forecasts of some symbol must not be published.
         """
-        found = await self._pipeline.try_out()
+        found = await self.parts.pipeline.check_model()
         if found:
-            served = self._pipeline.served
+            served = self.parts.table.served
             why = summary(served.symbols, found, len(served.symbols))
             raise await asyncio.to_thread(make_unservable, self._settings.registry_dir, why)
 
-    async def _restore(self) -> None:
-        """Take up the account where the last process left it."""
-        settings = self._settings
-        market = MarketKey(settings.exchange.name, self._timeframe)
-        # One more than the window: the newest forecast still waits for its candle.
-        limit = settings.accuracy.window + 1
-        await self._recorder.execute(
-            lambda history: self._accuracy.restore(history.outcomes(market, limit))
-        )
-        await self._keeper.restore(self._pipeline.served)
-        await asyncio.to_thread(self._marks.open, settings.state_dir / "last-published")
-        # The first candle may take an hour to close: until then nobody is to be alarmed.
-        now_ms = self._clock.wall_ms()
-        self.metrics.forecasts.set_last_prediction(
-            self._marks.newest_ms(self._timeframe.ms, now_ms)
-        )
-
-    async def _tell_progress(self) -> None:
-        pipeline = self._pipeline
-        await report_progress(
-            self._notifier, self._clock, pipeline.ping, pipeline.stuck_s, self._overseer.summary
-        )
-
-    async def _farewell(self, tasks: list[asyncio.Task[None]]) -> None:
-        """Stop taking in candles, hand out what is ready, say goodbye."""
+    async def _shut_down(self, tasks: list[asyncio.Task[None]]) -> None:
+        """Stop taking in candles, send what is ready, announce the end, save what was learned."""
+        parts = self.parts
         self._notifier.stopping()
         *edges, forecasts = tasks
         forecasts.cancel()
-        await self._publisher.shutdown(_FAREWELL_S)
-        await self._keeper.save(self._pipeline.served)
+        await parts.publisher.shutdown(_SHUTDOWN_TIMEOUT_S)
+        await parts.learned_state.save(parts.table.served)
         for task in edges:
             task.cancel()
-
-    async def _show_nightly(self) -> None:
-        await watch_retrain_status(self._settings.state_dir, self.metrics, self._clock)
-
-    async def _serve_pages(self) -> None:
-        http = self._settings.http
-        await serve_http(
-            http.host,
-            http.port,
-            self.metrics,
-            self._overseer.health,
-            self._clock,
-            self._on_listening,
-            self._page.add_to,
-            self._guard,
-        )

@@ -1,4 +1,4 @@
-"""Settings turned into the plain values that everything else takes."""
+"""Turn settings into the plain values that all other modules receive."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ log = logging.getLogger("candlecast.factories")
 
 
 def indicators_of(settings: Settings) -> Indicators:
-    """The indicator periods as the model room wants them."""
+    """The periods of the indicators."""
     return Indicators(**settings.indicators.model_dump())
 
 
 def rules_of(settings: Settings) -> Rules:
-    """What intervals and probabilities shall be."""
+    """How intervals and probabilities are computed."""
     signal = settings.signal
     return Rules(
         level=settings.calibration.level,
@@ -33,7 +33,7 @@ def rules_of(settings: Settings) -> Rules:
     )
 
 
-def recipe_of(settings: Settings) -> ModelRequirements:
+def requirements_of(settings: Settings) -> ModelRequirements:
     """What the champion must be for, and how it runs."""
     return ModelRequirements(
         registry=settings.registry_dir,
@@ -50,13 +50,13 @@ def recipe_of(settings: Settings) -> ModelRequirements:
 
 
 def gate_of(settings: Settings) -> GateRules:
-    """What a challenger must show."""
+    """What a challenger must show to be promoted."""
     registry = settings.registry
     return GateRules(registry.gate_days, registry.margin)
 
 
 def broker_of(settings: Settings) -> Broker:
-    """The broker of a configuration, its password read from where it is kept.
+    """The broker's address and credentials; reads the password.
 
     Raises:
         ConfigError: a file cannot be used.
@@ -79,8 +79,8 @@ def broker_of(settings: Settings) -> Broker:
     )
 
 
-def guard_of(settings: Settings) -> PageAccess:
-    """Login and TLS of the pages.
+def page_access_of(settings: Settings) -> PageAccess:
+    """Login and TLS of the HTTP server.
 
     Raises:
         ConfigError: a file cannot be used.

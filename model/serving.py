@@ -1,8 +1,8 @@
-"""A loaded model at work: the newest scaled rows of every symbol and the forecasts from them."""
+"""Serve a loaded model: hold each symbol's newest scaled rows and forecast from them."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
@@ -24,10 +24,27 @@ if TYPE_CHECKING:
 
     Floats = npt.NDArray[np.float64]
     Index = npt.NDArray[np.intp]
-    Told = tuple[npt.NDArray[np.float32], Floats, Floats, Outlook, Floats]
 
-REHEARSED: Final = 8
-"""Symbols that a rehearsal may name: the first ones."""
+DRY_RUN_SYMBOLS: Final = 8
+"""`ServedModel.dry_run` takes at most this many symbols, the first ones."""
+
+
+class ModelOutput(NamedTuple):
+    """What a model gives for k candles.
+
+    Attributes:
+        raw: output of the network, ``[k]``.
+        price: the next close that it means, ``[k]``.
+        last_close: the close that it starts from, ``[k]``.
+        outlook: interval and probabilities.
+        out_of_range: share of scaled values outside what the scaler was fitted on, ``[k]``.
+    """
+
+    raw: npt.NDArray[np.float32]
+    price: Floats
+    last_close: Floats
+    outlook: Outlook
+    out_of_range: Floats
 
 
 class ServedModel:
@@ -69,7 +86,7 @@ class ServedModel:
         self._features = manifest.features, manifest.indicators
         self._bank = FeatureBank(*self._features, len(symbols))
         self.calibration = Calibration(bundle.residuals, symbols, rules)
-        self._rehearsed = Calibration(bundle.residuals, symbols[:REHEARSED], rules)
+        self._dry_run = Calibration(bundle.residuals, symbols[:DRY_RUN_SYMBOLS], rules)
         self._scaler = bundle.scalers.bind(symbols, fit_unknown=fit_unknown)
         self.symbols = tuple(symbols)
         self._slots = {symbol: slot for slot, symbol in enumerate(symbols)}
@@ -190,23 +207,21 @@ class ServedModel:
         """
         return self._engine.step(idx, self._scaler.scale(idx, self._bank.peek(idx, ohlcv)))
 
-    def rehearse(self, idx: Index, ohlcv: Floats, open_ms: npt.NDArray[np.int64]) -> Told:
-        """Compute what closed candles ask for, so that it is warm when they come; keeps nothing.
+    def dry_run(self, idx: Index, ohlcv: Floats, open_ms: npt.NDArray[np.int64]) -> ModelOutput:
+        """Compute as for closed candles, which warms the caches; keeps nothing.
 
         Args:
-            idx: positions below `REHEARSED`, shape ``(k,)``; what is not prepared gives nonsense.
+            idx: positions below `DRY_RUN_SYMBOLS`, shape ``(k,)``; output of symbols that are not
+                prepared has no meaning.
             ohlcv: any candles, shape ``(k, 5)``.
             open_ms: when those that follow them open, Unix milliseconds, shape ``(k,)``.
-
-        Returns:
-            Raw output, price, last close, outlook and share out of range, each of k.
         """
         last = ohlcv[:, 3]
-        self._rehearsed.observe(idx, ohlcv)
+        self._dry_run.observe(idx, ohlcv)
         raw = self.peek(idx, ohlcv)
         price = self.price(idx, raw, last)
-        outlook = self._rehearsed.outlook(idx, price, last, open_ms)
-        return raw, price, last, outlook, self.out_of_range(idx)
+        outlook = self._dry_run.outlook(idx, price, last, open_ms)
+        return ModelOutput(raw, price, last, outlook, self.out_of_range(idx))
 
     def step(self, idx: Index) -> npt.NDArray[np.float32]:
         """Raw network output for prepared symbols, shape ``(k,)``: one step each."""

@@ -1,4 +1,4 @@
-"""Hold a model's forecasts against the last value before any of them is published.
+"""Compare a model's forecasts with the last value before any of them is published.
 
 A forecast is absurd when it lies further from the last close than `MOST_MOVES` times the mean
 absolute move of a candle in the same window, and further than `LEAST`. A symbol fails when the
@@ -30,9 +30,14 @@ if TYPE_CHECKING:
     Index = npt.NDArray[np.intp]
 
 RECENT: Final = 32
+"""Windows of each symbol that are checked."""
+
 MOST_MOVES: Final = 50.0
+"""Mean absolute moves of a candle that a forecast may be away from the last close."""
+
 LEAST: Final = 0.02
-"""Of the natural logarithm of a price: 2 %. A market may have stood still."""
+"""Distance that is always allowed, of the natural logarithm of a price: 2 %. A market may have
+stood still."""
 
 _BESIDE: Final = 2.0
 """Widths of the range of prices that a model knows."""

@@ -75,7 +75,7 @@ async def measure(symbols: int, bursts: int, folder: Path) -> dict[str, list[flo
                 (_WHOLE, path.exchange),
             ):
                 timed(name, lambda e=exchange, m=messages: hand_to(e, m))  # type: ignore[misc]
-            await path.pipeline.settled()
+            await path.scheduler.wait_idle()
         appended = path.metrics.registry.get_sample_value(
             "candlecast_feed_candles_total", {"verdict": "appended"}
         )

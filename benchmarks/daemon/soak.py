@@ -82,7 +82,7 @@ async def sustain(symbols: int, bursts: int, folder: Path, port: int) -> dict[st
                 await _until_waiting(path, 0)
                 started = time.perf_counter(), time.process_time()
                 path.receive(messages)
-                await path.pipeline.settled()
+                await path.scheduler.wait_idle()
                 wall_s.append(time.perf_counter() - started[0])
                 await _until_waiting(path, 0)
                 cpu_s.append(time.process_time() - started[1])
@@ -110,7 +110,7 @@ async def pass_days(symbols: int, days: float, folder: Path, port: int) -> dict[
         with manual_gc():
             for minute in range(minutes):
                 path.receive(decode(path.closing_frames()))
-                await path.pipeline.settled()
+                await path.scheduler.wait_idle()
                 await path.metrics.render("", path.clock)
                 if minute % _SAVE_INTERVAL_MIN == 0:
                     await keeper.save(path.served)

@@ -26,6 +26,8 @@ from daemon.forecast.accounting import Sinks
 from daemon.forecast.batcher import Batcher
 from daemon.forecast.issuer import Issuer
 from daemon.forecast.pipeline import Pipeline
+from daemon.forecast.scheduler import InferenceScheduler
+from daemon.forecast.symbol_table import SymbolTable
 from daemon.metrics.metrics import Metrics
 from daemon.mqtt.broker import Broker
 from daemon.mqtt.outbox import Outbox
@@ -82,6 +84,7 @@ class Path1m:
         exchange: ccxt instance with our tap; it is never connected.
         plain: the same without the tap.
         pipeline: windows to messages.
+        scheduler: tells when everything is done.
         served: the model.
         recorder: writes the history.
         metrics: of the whole path.
@@ -103,29 +106,36 @@ class Path1m:
         market = Market(INSTANCE, "binance", playback.symbols, FRAME)
         self._database = History(folder / "history.sqlite")
         self.recorder = Recorder(self._database, market.key, 90, self.clock, self.metrics)
-        books = Sinks(Accuracy(1440, 200), self.recorder, self.metrics)
+        accuracy = Accuracy(1440, 200)
         broker = Broker(HOST, port or 0, "5", None, None, 30)
         self.publisher = Publisher(broker, INSTANCE, Outbox(4_096), self.clock, self.metrics)
         engine = Engine(bundle.onnx, symbols, LOOKBACK, len(bundle.manifest.features))
         engine.warm()
         capacity = Indicators().warmup + LOOKBACK
         self.served = ServedModel(bundle, playback.symbols, engine)
+        self.scheduler = InferenceScheduler(batcher=Batcher(1_024), clock=self.clock)
         self.pipeline = Pipeline(
-            market,
-            self.served,
-            Batcher(1_024),
-            Issuer(market, self.publisher, books, self.clock, _BUDGET_S * speed),
-            books,
-            self.clock,
-            lambda symbol: None,  # noqa: ARG005 - nothing is ever missing
-            capacity,
+            table=SymbolTable(
+                served=self.served, symbols=playback.symbols, timeframe=FRAME, capacity=capacity
+            ),
+            scheduler=self.scheduler,
+            issuer=Issuer(
+                market=market,
+                publisher=self.publisher,
+                accuracy=accuracy,
+                clock=self.clock,
+                budget_s=_BUDGET_S * speed,
+            ),
+            sinks=Sinks(accuracy, self.recorder, self.metrics),
+            clock=self.clock,
+            request_repair=lambda symbol: None,  # noqa: ARG005 - nothing is ever missing
         )
         source = MarketSource("binance", None, None, playback.symbols, FRAME)
         feed = Feed(
             source,
             ExchangeClock(self.clock),
             self.metrics,
-            self.pipeline.on_closed,
+            self.pipeline.on_candle_closed,
             lambda symbol, forming_ms: None,  # noqa: ARG005 - nothing is ever missing
         )
         rest = RestClient(source, ExchangeClock(self.clock), self.metrics, feed.on_garbage)
@@ -200,7 +210,7 @@ class Path1m:
                     tasks.append(group.create_task(self.publisher.run()))
                     await self.publisher.connected.wait()
                 self.warm()
-                await self.pipeline.settled()
+                await self.scheduler.wait_idle()
                 yield
                 for task in tasks:
                     task.cancel()

@@ -60,7 +60,7 @@ def doctor(args: argparse.Namespace) -> None:
     from daemon.doctor.checks import Target, run_checks, silence_log
     from daemon.doctor.findings import line, ok, problem, units_of, verdict
     from daemon.exchange.source import MarketSource
-    from daemon.factories import broker_of, guard_of, recipe_of
+    from daemon.factories import broker_of, page_access_of, requirements_of
     from daemon.runtime.clock import SystemClock
     from daemon.runtime.tasks import unwrap_expected
     from model.core.candle import Timeframe
@@ -74,11 +74,11 @@ def doctor(args: argparse.Namespace) -> None:
         source=source,
         broker=broker_of(settings),
         instance=settings.instance,
-        model=recipe_of(settings),
+        model=requirements_of(settings),
         state_dir=settings.state_dir,
         keep_days=settings.history.keep_days,
         http=(settings.http.host, settings.http.port),
-        https=guard_of(settings).tls is not None,
+        https=page_access_of(settings).tls is not None,
         units=units_of(args.config.resolve()),
     )
     silence_log()
@@ -124,10 +124,10 @@ def check_config(args: argparse.Namespace) -> None:
     check_capability(exchange, trading.symbols, trading.timeframe, capability="watchOHLCV")
     proxies_of(exchange)
     from daemon.cli.jobs import retrain_job
-    from daemon.factories import broker_of, guard_of, rules_of
+    from daemon.factories import broker_of, page_access_of, rules_of
 
     broker_of(settings)
-    guard_of(settings)
+    page_access_of(settings)
     count = len(trading.symbols)
     print(
         f"{args.config}: valid: {count} symbol{'s' if count > 1 else ''} of "

@@ -229,9 +229,9 @@ def models(args: argparse.Namespace) -> None:
         print(line)
     if args.action in {"promote", "rollback"}:
         from daemon.control.model_loader import open_champion
-        from daemon.factories import recipe_of
+        from daemon.factories import requirements_of
 
         try:
-            open_champion(recipe_of(settings))
+            open_champion(requirements_of(settings))
         except BundleError as error:
             print(f"the daemon will not serve it: {error}")

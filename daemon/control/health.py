@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from daemon.control.drift_monitor import DriftMonitor
     from daemon.forecast.pipeline import Pipeline
+    from daemon.forecast.scheduler import InferenceScheduler
+    from daemon.forecast.symbol_table import SymbolTable
     from daemon.metrics.metrics import Metrics
     from daemon.mqtt.publisher import Publisher
     from daemon.runtime.clock import Clock
@@ -31,7 +33,9 @@ class HealthSources(NamedTuple):
     """The parts of the daemon whose state makes up its health.
 
     Attributes:
-        pipeline: has the windows and the served model.
+        pipeline: tells which symbols are stale.
+        table: has the windows and the served model.
+        scheduler: tells whether inference makes progress.
         publisher: has the connection to the broker, and publishes the status topic.
         accuracy: has the rolling figures.
         drift: tests for drift.
@@ -40,6 +44,8 @@ class HealthSources(NamedTuple):
     """
 
     pipeline: Pipeline
+    table: SymbolTable
+    scheduler: InferenceScheduler
     publisher: Publisher
     accuracy: Accuracy
     drift: DriftMonitor
@@ -65,27 +71,27 @@ class HealthMonitor:
 
     async def run(self) -> None:
         """Check every second until cancelled."""
-        pipeline, publisher, accuracy, drift, metrics, rest_only = self._sources
+        pipeline, table, scheduler, publisher, accuracy, drift, metrics, rest_only = self._sources
         gc_scheduler = GcScheduler(self._clock.monotonic())
         now_s = self._clock.monotonic()
-        await asyncio.to_thread(drift.restore, pipeline.served, now_s)
+        await asyncio.to_thread(drift.restore, table.served, now_s)
         with manual_gc():
             while True:
                 stale = pipeline.stale_symbols(self._clock.wall_ms())
                 rest_symbols = rest_only()
                 state = "degraded" if stale or rest_symbols else "online"
-                publisher.announce(state, stale, pipeline.served.version, rest_symbols)
+                publisher.announce(state, stale, table.served.version, rest_symbols)
                 metrics.feed.stale_symbols.set(len(stale))
                 metrics.update_accuracy(accuracy)
-                metrics.model.out_of_range.set(pipeline.served.mean_out_of_range())
+                metrics.model.out_of_range.set(table.served.mean_out_of_range())
                 await self._check_drift()
-                gc_scheduler.collect(self._clock.monotonic(), idle=pipeline.is_idle)
+                gc_scheduler.collect(self._clock.monotonic(), idle=scheduler.is_idle)
                 await self._clock.sleep(_CHECK_INTERVAL_S)
 
     async def _check_drift(self) -> None:
-        pipeline, _, accuracy, drift, *_ = self._sources
+        _, table, _, _, accuracy, drift, *_ = self._sources
         now_s = self._clock.monotonic()
-        alarms = drift.check(pipeline.served, accuracy, now_s)
+        alarms = drift.check(table.served, accuracy, now_s)
         if alarms:
             await asyncio.to_thread(drift.request_retrain, alarms, self._clock.wall_ms())
         if alarms or now_s >= self._drift_save_s:
@@ -94,11 +100,11 @@ class HealthMonitor:
 
     def summary(self) -> str:
         """Return one line for `systemctl status`."""
-        pipeline, publisher, *_ = self._sources
+        pipeline, table, _, publisher, *_ = self._sources
         stale = len(pipeline.stale_symbols(self._clock.wall_ms()))
-        symbols = f"{len(pipeline.windows)} symbols" + (f", {stale} stale" if stale else "")
+        symbols = f"{len(table.windows)} symbols" + (f", {stale} stale" if stale else "")
         broker = "connected" if publisher.connected.is_set() else "disconnected"
-        return f"{symbols}; broker {broker}; model {pipeline.served.version}"
+        return f"{symbols}; broker {broker}; model {table.served.version}"
 
     def state(self) -> dict[str, object]:
         """Return what the status page shows beside the symbols."""
@@ -107,18 +113,18 @@ class HealthMonitor:
 
     def health(self) -> Health:
         """Return the answer of `/healthz` and `/readyz`."""
-        pipeline, publisher, *_ = self._sources
+        pipeline, table, scheduler, publisher, *_ = self._sources
         stale = pipeline.stale_symbols(self._clock.wall_ms())
         connected = publisher.connected.is_set()
         return Health(
-            alive=pipeline.stuck_s(self._clock.monotonic()) < _MAX_STALL_S,
-            ready=self._ready.is_set() and connected and len(stale) < len(pipeline.windows),
+            alive=scheduler.stuck_s(self._clock.monotonic()) < _MAX_STALL_S,
+            ready=self._ready.is_set() and connected and len(stale) < len(table.windows),
             detail={
-                "symbols": len(pipeline.windows),
+                "symbols": len(table.windows),
                 "stale_symbols": stale,
                 "rest_only_symbols": list(self._sources.rest_only()),
                 "withheld": pipeline.withheld(),
                 "broker_connected": connected,
-                "model": pipeline.served.version,
+                "model": table.served.version,
             },
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from daemon.control.standby import StandbyModel
 from model.core.errors import CandlecastError
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from daemon.candles.window import Window
     from daemon.forecast.pipeline import Pipeline
+    from daemon.forecast.scheduler import InferenceScheduler
+    from daemon.forecast.symbol_table import SymbolTable
     from daemon.metrics.metrics import Metrics
     from daemon.persistence.learned_state import LearnedStateStore
     from daemon.runtime.clock import Clock
@@ -32,6 +34,20 @@ _RETRY_INTERVAL_S: Final = 300.0
 """A champion that cannot be served is tried again: the cause may be a fault of the machine."""
 
 
+class ChampionSource(NamedTuple):
+    """Reads, checks and loads the promoted model; each function is called in a thread.
+
+    Attributes:
+        version: returns the promoted version.
+        check: raises if it cannot serve these symbols.
+        load: returns it ready to serve these symbols.
+    """
+
+    version: Callable[[], str]
+    check: Callable[[tuple[str, ...]], object]
+    load: Callable[[tuple[str, ...]], ServedModel]
+
+
 class HotSwap:
     """Polls the champion's pointer and swaps the served model between two batches.
 
@@ -45,9 +61,10 @@ class HotSwap:
 
     def __init__(
         self,
-        champion: Callable[[], str],
-        check: Callable[[tuple[str, ...]], object],
-        load: Callable[[tuple[str, ...]], ServedModel],
+        *,
+        champion: ChampionSource,
+        table: SymbolTable,
+        scheduler: InferenceScheduler,
         pipeline: Pipeline,
         learned_state: LearnedStateStore,
         clock: Clock,
@@ -56,17 +73,17 @@ class HotSwap:
         """Prepare; `run` polls.
 
         Args:
-            champion: reads the promoted version; called in a thread.
-            check: raises if it cannot serve these symbols; called in a thread.
-            load: makes it ready to serve these symbols; called in a thread.
-            pipeline: serves the model.
+            champion: where the promoted model comes from.
+            table: has the served model and the windows.
+            scheduler: tells when the pipeline is idle.
+            pipeline: its model is replaced.
             learned_state: saves and restores the calibration.
             clock: the injected clock.
             metrics: shows the served model and counts swaps by outcome.
         """
         self._champion = champion
-        self._check = check
-        self._load = load
+        self._table = table
+        self._scheduler = scheduler
         self._pipeline = pipeline
         self._learned_state = learned_state
         self._clock = clock
@@ -94,11 +111,11 @@ class HotSwap:
             if retry:
                 self._failure = ""
             try:
-                version = await asyncio.to_thread(self._champion)
-                if version == self._pipeline.served.version:
+                version = await asyncio.to_thread(self._champion.version)
+                if version == self._table.served.version:
                     self._clear_failure()
                 elif retry or self._is_due(version):
-                    await self._swap(self._pipeline.windows)
+                    await self._swap(self._table.windows)
                     self._metrics.model.swaps.labels("done").inc()
                     self._clear_failure()
             except Exception as error:  # noqa: BLE001 - after any failure the old model stays
@@ -110,7 +127,7 @@ class HotSwap:
         Raises:
             CandlecastError: it cannot, or there is none.
         """
-        await asyncio.to_thread(self._check, tuple(symbols))
+        await asyncio.to_thread(self._champion.check, tuple(symbols))
 
     async def change_windows(self, windows: Sequence[Window]) -> None:
         """Serve the champion for these windows, some of those that the pipeline fills.
@@ -127,22 +144,22 @@ class HotSwap:
         return version != self._failed_version or waited_s >= _RETRY_INTERVAL_S
 
     async def _swap(self, windows: Sequence[Window]) -> None:
-        old = self._pipeline.served
+        old = self._table.served
         # Loading takes a moment; begun right after a burst it ends before the next one.
-        await self._pipeline.settled(_MAX_IDLE_WAIT_S)
+        await self._scheduler.wait_idle(_MAX_IDLE_WAIT_S)
         symbols = tuple(window.symbol for window in windows)
-        served = await asyncio.to_thread(self._load, symbols)
+        served = await asyncio.to_thread(self._champion.load, symbols)
         is_same_model = served.sha256 == old.sha256
         if is_same_model:
             served.adopt_scalers(old)
         await self._learned_state.restore(served)
-        standby = StandbyModel(served, windows, self._pipeline, self._clock)
+        standby = StandbyModel(served, windows, self._scheduler, self._clock, self._table.timeframe)
         await standby.synchronise()
         await standby.check_forecasts()
         await standby.synchronise()
         if is_same_model:
             served.calibration.adopt(old.calibration)
-        self._pipeline.take_over(served, windows, standby.revisions(), standby.checked)
+        self._pipeline.replace_model(served, windows, standby.revisions(), standby.checked)
         if not is_same_model:
             self._metrics.model.set_served(ModelInfo(served.version, served.sha256, served.target))
             log.info("model %s takes over from %s", served.version, old.version)
@@ -163,7 +180,7 @@ class HotSwap:
             self._metrics.model.swaps.labels("failed").inc()
             log.error(
                 "the champion cannot be served, model %s stays: %s",
-                self._pipeline.served.version,
+                self._table.served.version,
                 failure,
                 exc_info=None if is_expected else error,
             )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from daemon.scoring.accuracy import MOST_ERROR
+from daemon.scoring.accuracy import MAX_ERROR
 from model.shared_state.live_trial import RECORD
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class PairedForecasts:
                 continue
             close = ohlcv[-back][3]
             prices = (pair.last, pair.challenger, pair.champion)
-            losses = tuple(min(abs(price - close) / pair.last, MOST_ERROR) for price in prices)
+            losses = tuple(min(abs(price - close) / pair.last, MAX_ERROR) for price in prices)
             self._records.append((self._numbers[slot], pair.open_ms, *losses))
 
     def take_records(self) -> Records:

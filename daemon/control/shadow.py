@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from daemon.control.paired_forecasts import PairedForecasts
 from daemon.control.standby import StandbyModel
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from daemon.control.standby import AppliedCandles
-    from daemon.forecast.pipeline import Pipeline
+    from daemon.forecast.scheduler import InferenceScheduler
+    from daemon.forecast.symbol_table import SymbolTable
     from daemon.metrics.metrics import Metrics
     from daemon.runtime.clock import Clock
     from daemon.scoring.accuracy import Accuracy
@@ -48,16 +49,31 @@ _TRIAL_POLL_INTERVAL_S: Final = 10.0
 _DAY_MS: Final = 86_400_000
 
 
+class TrialSources(NamedTuple):
+    """What a live trial reads and writes.
+
+    Attributes:
+        registry: has the challengers, and records the decisions.
+        load: makes a version ready to serve symbols; called in a thread.
+        files: save the evidence of a trial.
+        rules: the gate's conditions.
+    """
+
+    registry: Registry
+    load: Callable[[str, tuple[str, ...]], ServedModel]
+    files: TrialFiles
+    rules: GateRules
+
+
 class Shadow:
     """Runs one trial after another, each until the gate has decided."""
 
     def __init__(
         self,
-        registry: Registry,
-        load: Callable[[str, tuple[str, ...]], ServedModel],
-        files: TrialFiles,
-        rules: GateRules,
-        pipeline: Pipeline,
+        *,
+        sources: TrialSources,
+        table: SymbolTable,
+        scheduler: InferenceScheduler,
         accuracy: Accuracy,
         clock: Clock,
         metrics: Metrics,
@@ -65,20 +81,16 @@ class Shadow:
         """Prepare; `run` runs the trials.
 
         Args:
-            registry: has the challengers, and records the decisions.
-            load: makes a version ready to serve symbols; called in a thread.
-            files: save the evidence of a trial.
-            rules: the gate's conditions.
-            pipeline: has the windows that are forecast from.
+            sources: what a trial reads and writes.
+            table: has the windows that are forecast from.
+            scheduler: tells when the pipeline is idle.
             accuracy: has the champion's forecasts.
             clock: the injected clock.
             metrics: shows the state of the trial.
         """
-        self._registry = registry
-        self._load = load
-        self._files = files
-        self._rules = rules
-        self._pipeline = pipeline
+        self._registry, self._load, self._files, self._rules = sources
+        self._table = table
+        self._scheduler = scheduler
         self._accuracy = accuracy
         self._clock = clock
         self._metrics = metrics
@@ -104,11 +116,11 @@ class Shadow:
     def _choose_trial(self) -> Trial | None:
         """Return the trial under way, or begin one of the newest challenger. Blocks."""
         champion, current = self._registry.champion(), self._files.current()
-        if champion != self._pipeline.served.version:
+        if champion != self._table.served.version:
             # It is being loaded, or cannot be served: there is no champion to compare with.
             return None
         challengers = self._challengers(champion)
-        symbols = tuple(window.symbol for window in self._pipeline.windows)
+        symbols = tuple(window.symbol for window in self._table.windows)
         if current is not None:
             is_valid = current.champion == champion and current.challenger in challengers
             if is_valid and not set(symbols).isdisjoint(current.symbols):
@@ -136,22 +148,24 @@ class Shadow:
 
     async def _run_trial(self, trial: Trial) -> None:
         """Forecast beside the champion until the gate decides, or champion or symbols change."""
-        champion = self._pipeline.served
-        windows = {window.symbol: window for window in self._pipeline.windows}
+        champion = self._table.served
+        windows = {window.symbol: window for window in self._table.windows}
         symbols = tuple(symbol for symbol in trial.symbols if symbol in windows)
-        await self._pipeline.settled()
+        await self._scheduler.wait_idle()
         served = await asyncio.to_thread(self._load, trial.challenger, symbols)
         standby = StandbyModel(
-            served, [windows[symbol] for symbol in symbols], self._pipeline, self._clock
+            served,
+            [windows[symbol] for symbol in symbols],
+            self._scheduler,
+            self._clock,
+            self._table.timeframe,
         )
         numbers = [trial.symbols.index(symbol) for symbol in symbols]
-        pairs = PairedForecasts(
-            symbols, numbers, self._pipeline.timeframe.ms, self._accuracy.waiting
-        )
+        pairs = PairedForecasts(symbols, numbers, self._table.timeframe.ms, self._accuracy.waiting)
         tally = Tally(await asyncio.to_thread(self._files.losses))
         save_due_s = self._clock.monotonic()
-        while self._pipeline.served is champion:
-            await self._pipeline.settled()
+        while self._table.served is champion:
+            await self._scheduler.wait_idle()
             if (applied := await standby.catch_up()) is not None:
                 pairs.on_candles(applied)
                 await self._forecast(served, applied, pairs)
@@ -170,7 +184,7 @@ class Shadow:
         for start in range(0, len(applied.idx), _BATCH_SIZE):
             part = slice(start, start + _BATCH_SIZE)
             idx, end_ms, last = applied.idx[part], applied.end_ms[part], applied.ohlcv[part, -1, 3]
-            raw = await self._pipeline.aside(partial(served.full, served.windows(idx)))
+            raw = await self._scheduler.run_when_idle(partial(served.full, served.windows(idx)))
             price = served.price(idx, raw, last)
             rows = zip(idx.tolist(), end_ms.tolist(), last.tolist(), price.tolist(), strict=True)
             now_ms = self._clock.wall_ms()
@@ -187,7 +201,7 @@ class Shadow:
             self._files.append(records)
             tally.add_losses(records)
         self._metrics.shadow.set_trial(trial.challenger, tally)
-        frame_ms = self._pipeline.timeframe.ms
+        frame_ms = self._table.timeframe.ms
         if tally.candles < self._rules.candles(frame_ms):
             return False
         losses = self._files.losses()

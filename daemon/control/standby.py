@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from daemon.candles.window import Window
-    from daemon.forecast.pipeline import Pipeline
+    from daemon.forecast.scheduler import InferenceScheduler
     from daemon.runtime.clock import Clock
+    from model.core.candle import Timeframe
     from model.serving import ServedModel
 
     Index = npt.NDArray[np.intp]
@@ -73,20 +74,26 @@ class StandbyModel:
     Args:
         served: the new model; only this object uses it.
         windows: of its symbols, in its order, a part of the pipeline's.
-        pipeline: tells when it is idle, and runs work on its worker thread.
+        scheduler: tells when the pipeline is idle, and runs work on its worker thread.
         clock: the injected clock.
+        timeframe: of the candles.
     """
 
     def __init__(
-        self, served: ServedModel, windows: Sequence[Window], pipeline: Pipeline, clock: Clock
+        self,
+        served: ServedModel,
+        windows: Sequence[Window],
+        scheduler: InferenceScheduler,
+        clock: Clock,
+        timeframe: Timeframe,
     ) -> None:
         self.served: Final = served
         self._windows = windows
-        self._pipeline = pipeline
+        self._scheduler = scheduler
         self._clock = clock
         # When waiting for an idle pipeline ends, monotonic; set by the first `synchronise`.
         self._deadline_s = inf
-        self._timeframe_ms = pipeline.timeframe.ms
+        self._timeframe_ms = timeframe.ms
         # Of each window: revision and end of the candles that the model has.
         self._applied = [_NEVER_APPLIED] * len(windows)
         # Slots whose states are not prepared; a dict used as an ordered set.
@@ -102,9 +109,9 @@ class StandbyModel:
         """
         self._deadline_s = min(self._deadline_s, self._clock.monotonic() + _MAX_IDLE_WAIT_S)
         while True:
-            await self._pipeline.settled(self._within_s())
+            await self._scheduler.wait_idle(self._within_s())
             if self._clock.monotonic() >= self._deadline_s:
-                while not self._pipeline.is_idle:
+                while not self._scheduler.is_idle:
                     await self._clock.sleep(0)
                 if self._apply_rest():
                     return
@@ -112,7 +119,7 @@ class StandbyModel:
                 continue
             if self._unprepared:
                 await self._prepare()
-            elif self._pipeline.is_idle:
+            elif self._scheduler.is_idle:
                 return
 
     def _within_s(self) -> float:
@@ -154,7 +161,7 @@ class StandbyModel:
             part = slots[start : start + _PREPARE_BATCH_SIZE]
             windows = self.served.windows(part)
             ohlcv = np.stack([self._windows[slot].ohlcv() for slot in part])
-            raw = await self._aside(partial(self.served.full, windows))
+            raw = await self._run_when_idle(partial(self.served.full, windows))
             with np.errstate(over="ignore", invalid="ignore"):
                 price = self.served.price(part, raw, ohlcv[:, -1, 3])
             # If a symbol's features cannot be scaled, no model could forecast a price from them.
@@ -163,7 +170,7 @@ class StandbyModel:
             suspects = suspects[is_finite[suspects]]
             if len(suspects):
                 work = partial(faults, self.served, part[suspects], ohlcv[suspects])
-                found |= await self._aside(work)
+                found |= await self._run_when_idle(work)
         if found:
             reason = summary(self.served.symbols, found, len(slots))
             msg = f"model {self.served.version} is not served: {reason}"
@@ -177,8 +184,8 @@ class StandbyModel:
             for (revision, _), window in zip(self._applied, self._windows, strict=True)
         ]
 
-    async def _aside(self, work: Callable[[], T]) -> T:
-        return await self._pipeline.aside(work, self._within_s())
+    async def _run_when_idle(self, work: Callable[[], T]) -> T:
+        return await self._scheduler.run_when_idle(work, self._within_s())
 
     def _behind(self) -> list[int]:
         """Return the slots of whole windows with candles that the model does not have."""
@@ -198,7 +205,7 @@ class StandbyModel:
         # Copied here, because the windows change while the worker thread computes.
         ohlcv = np.stack([self._windows[slot].ohlcv()[-missed:] for slot in slots])
         work = self.served.rebuilding(idx, ohlcv) if not missed else self._advancing(idx, ohlcv)
-        while await self._aside(partial(_run_slice, work)):
+        while await self._run_when_idle(partial(_run_slice, work)):
             pass
         for slot, version in zip(slots, versions, strict=True):
             self._applied[slot] = version
@@ -222,7 +229,7 @@ class StandbyModel:
         count = min(_PREPARE_BATCH_SIZE, len(self._unprepared))
         slots = np.array([self._unprepared.popitem()[0] for _ in range(count)], dtype=np.intp)
         rows, stamps = self.served.preparation(slots)
-        await self._aside(partial(self.served.prepare, slots, rows, stamps))
+        await self._run_when_idle(partial(self.served.prepare, slots, rows, stamps))
 
 
 def _version(window: Window) -> tuple[int, int]:

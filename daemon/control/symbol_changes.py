@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from daemon.control.hot_swap import HotSwap
     from daemon.feed.backfill import Backfill
     from daemon.feed.feed import Feed
-    from daemon.forecast.pipeline import Pipeline
+    from daemon.forecast.scheduler import InferenceScheduler
+    from daemon.forecast.symbol_table import SymbolTable
     from daemon.metrics.metrics import Metrics
     from daemon.runtime.clock import Clock
 
@@ -36,7 +37,9 @@ class SymbolChanger:
 
     def __init__(
         self,
-        pipeline: Pipeline,
+        *,
+        table: SymbolTable,
+        scheduler: InferenceScheduler,
         feed: Feed,
         backfill: Backfill,
         hot_swap: HotSwap,
@@ -47,15 +50,17 @@ class SymbolChanger:
         """Wire.
 
         Args:
-            pipeline: forecasts the symbols.
-            feed: subscribes to them.
+            table: holds the windows of the symbols.
+            scheduler: tells when the pipeline is idle.
+            feed: subscribes to the symbols.
             backfill: fetches their history.
             hot_swap: loads the model for them.
             resume: fills windows from the history database.
             clock: the injected clock.
             metrics: its series of removed symbols are removed.
         """
-        self._pipeline = pipeline
+        self._table = table
+        self._scheduler = scheduler
         self._feed = feed
         self._backfill = backfill
         self._hot_swap = hot_swap
@@ -73,7 +78,7 @@ class SymbolChanger:
             await self._change(symbols)
 
     async def _change(self, symbols: Sequence[str]) -> None:
-        before = [window.symbol for window in self._pipeline.windows]
+        before = [window.symbol for window in self._table.windows]
         added = [symbol for symbol in symbols if symbol not in before]
         removed = set(before) - set(symbols)
         if not added and not removed:
@@ -81,16 +86,16 @@ class SymbolChanger:
         await self._hot_swap.require_servable(symbols)
         # A list of thousands of markets takes this thread some 0.3 s; begun right after a burst it
         # ends before the next one.
-        await self._pipeline.settled(_MAX_IDLE_WAIT_S)
+        await self._scheduler.wait_idle(_MAX_IDLE_WAIT_S)
         await self._feed.check_symbols(added)
-        guests = self._pipeline.invite(added)
+        pending = self._table.add_pending(added)
         try:
-            await self._fill(guests)
-            staying = [w for w in self._pipeline.windows if w.symbol not in removed]
+            await self._fill(pending)
+            staying = [w for w in self._table.windows if w.symbol not in removed]
             await self._hot_swap.change_windows(staying)
         finally:
             # If anything failed, this removes the added windows again.
-            self._pipeline.dismiss()
+            self._table.discard_pending()
             self._update_subscriptions()
         for symbol in removed:
             self._metrics.remove_symbol(symbol)
@@ -100,18 +105,18 @@ class SymbolChanger:
             ", ".join(sorted(removed)) or "none",
         )
 
-    async def _fill(self, guests: Sequence[Window]) -> None:
+    async def _fill(self, pending: Sequence[Window]) -> None:
         """Fill new windows from history and REST; wait up to `_MAX_HISTORY_WAIT_S` for them."""
         self._update_subscriptions()
-        await self._resume(guests)
-        for window in guests:
+        await self._resume(pending)
+        for window in pending:
             self._backfill.request(window.symbol)
         deadline_s = self._clock.monotonic() + _MAX_HISTORY_WAIT_S
-        while self._clock.monotonic() < deadline_s and not all(window.whole for window in guests):
+        while self._clock.monotonic() < deadline_s and not all(window.whole for window in pending):
             await self._clock.sleep(_POLL_INTERVAL_S)
 
     def _update_subscriptions(self) -> None:
         """Subscribe and backfill the symbols of the pipeline's windows."""
-        windows = self._pipeline.windows
+        windows = self._table.windows
         self._backfill.set_windows(windows)
         self._feed.watch_symbols([window.symbol for window in windows])

@@ -130,16 +130,16 @@ class Feed:
 
     def on_message(self) -> None:
         """Count an update."""
-        self._metrics.feed.messages.inc()
+        self._metrics.feed.messages.value += 1.0
 
     def on_candle_closed(self, candle: Candle) -> None:
         """Pass on a closed candle."""
         self.silent_symbols.on_update(candle)
-        delay_ms = candle.received_ms - candle.close_ms
-        self._metrics.forecasts.exchange_delay.observe(max(0, delay_ms) / 1000)
         # `Backfill` fetches a candle that is withheld here, as overdue.
         if (usable := self._volumes.convert(candle)) is not None:
             self._on_closed(usable)
+        else:
+            self._metrics.forecasts.observe_delay(candle)
 
     def on_candle_update(self, candle: Candle) -> None:
         """Pass on the state of a candle before its close."""

@@ -1,1 +1,1 @@
-"""Turn closed candles into forecasts."""
+"""Turn closed candles into forecasts and hand them to the publisher."""

@@ -1,11 +1,13 @@
-"""The books behind the forecasts, kept when there is time for it."""
+"""Enter published forecasts and closed candles in accuracy, history and metrics, deferred."""
 
 from __future__ import annotations
 
 import logging
-from collections import deque
-from typing import TYPE_CHECKING, NamedTuple
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, NamedTuple
 
+from daemon.candles.cadence import Cadence
 from model.forecasts.batch import ForecastBatch
 
 if TYPE_CHECKING:
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
     from daemon.metrics.metrics import Metrics
     from daemon.persistence.recorder import Recorder
     from daemon.scoring.accuracy import Accuracy
-    from model.core.candle import Candle
+    from model.core.candle import Candle, Timeframe
     from model.forecasts.forecast import Forecast
 
 
@@ -23,15 +25,36 @@ log = logging.getLogger("candlecast.forecast")
 
 
 class Sinks(NamedTuple):
-    """Where the accounts are kept."""
+    """Where entries go."""
 
     accuracy: Accuracy
     recorder: Recorder
     metrics: Metrics
 
 
+@dataclass(slots=True)
+class FlushReport:
+    """What is accounted for of one flush.
+
+    Attributes:
+        batch: the candles that it took, forecast or not.
+        features_s: how long their features took.
+        inference_s: how long each run of the network took.
+        encode_s: how long the messages of each run took.
+        unprepared: forecasts that ran their whole window.
+        skipped: why candles were not forecast, a reason for each.
+    """
+
+    batch: Sequence[Ready]
+    features_s: float = 0.0
+    inference_s: list[float] = field(default_factory=list)
+    encode_s: list[float] = field(default_factory=list)
+    unprepared: int = 0
+    skipped: list[str] = field(default_factory=list)
+
+
 def _identity(forecast: Forecast) -> dict[str, object]:
-    """What finds a forecast's message, log and metric."""
+    """Fields that lead to a forecast's message, log line and metric."""
     return {
         "exchange": forecast.exchange,
         "symbol": forecast.symbol,
@@ -41,93 +64,164 @@ def _identity(forecast: Forecast) -> dict[str, object]:
 
 
 class DeferredAccounting:
-    """Notes what was published and what closed; enters it in the books afterwards.
+    """Queues what was published and what closed, and enters it when there is idle time.
 
-    An entry costs about as much as making the forecast, and in the middle of a burst the next
-    candles would wait for it. Bounded: before a symbol is forecast again it must not be `owed`, so
-    there is at most one forecast and one candle of each.
+    An entry costs about as much as a forecast; during a burst the next candles would wait for it.
+    Bounded: a symbol's entries are settled before its next forecast (`is_pending`), so there is
+    at most one forecast and one candle of each.
 
     Attributes:
+        cadence: how often forecasts of each symbol leave.
         newest: the last forecast of each symbol that this process made.
     """
 
-    def __init__(self, books: Sinks) -> None:
-        """Begin with nothing owed."""
-        self._books = books
-        self._entries: deque[ForecastBatch | Candle] = deque()
+    def __init__(self, sinks: Sinks, timeframe: Timeframe) -> None:
+        """Start without entries.
+
+        Args:
+            sinks: where entries go.
+            timeframe: of the candles.
+        """
+        self._sinks = sinks
+        self._step_ms = timeframe.ms
+        self.cadence: Final = Cadence(timeframe.ms)
+        # Candles from the live stream, with the seconds from their arrival until they were taken.
+        self._arrivals: deque[tuple[Candle, float]] = deque()
+        # Forecasts that were published together, and the flushes that they were made in.
+        self._entries: deque[ForecastBatch | FlushReport] = deque()
+        # The symbols in `_entries`.
         self._symbols: set[str] = set()
+        # Late forecasts, and how many forecasts there were, since all was settled.
         self._late: list[Forecast] = []
         self._entered = 0
         self.newest: dict[str, Forecast] = {}
 
     def __len__(self) -> int:
-        """Entries that are owed; forecasts that were published together are one."""
-        return len(self._entries)
+        """Entries that wait; forecasts that were published together are one."""
+        return len(self._entries) + len(self._arrivals)
 
-    def published(self, forecasts: ForecastBatch) -> None:
-        """Note forecasts that are on their way."""
+    def on_candle_queued(self, candle: Candle, receive_s: float) -> None:
+        """Queue a live candle that waits for its forecast.
+
+        Args:
+            candle: appended to its window.
+            receive_s: from its arrival until then.
+        """
+        self._arrivals.append((candle, receive_s))
+
+    def on_published(self, forecasts: ForecastBatch) -> None:
+        """Queue forecasts that are on their way."""
         if not len(forecasts):
             return
         self._entries.append(forecasts)
         self._symbols.update(candle.symbol for candle in forecasts.candles)
 
-    def closed(self, batch: Sequence[Ready]) -> None:
-        """Note candles that were forecast from: they answer the forecasts before."""
-        self._entries.extend(ready.candle for ready in batch)
-        self._symbols.update(ready.candle.symbol for ready in batch)
+    def on_flushed(self, flush: FlushReport) -> None:
+        """Queue a flush: its candles answer the forecasts before."""
+        self._entries.append(flush)
+        self._symbols.update(ready.candle.symbol for ready in flush.batch)
 
-    def owes(self, batch: Sequence[Ready]) -> bool:
-        """Whether something of these symbols is not yet entered."""
+    def is_pending(self, batch: Sequence[Ready]) -> bool:
+        """Whether an entry of these symbols waits."""
         return any(ready.candle.symbol in self._symbols for ready in batch)
 
-    def settle(self, enough: int | None = None) -> None:
-        """Enter what is owed, oldest first, until it was so many forecasts and candles."""
+    def settle(self, max_count: int | None = None) -> None:
+        """Enter what waits, oldest first, up to about so many forecasts and candles."""
         done = 0
-        while self._entries and (enough is None or done < enough):
+        while self._arrivals and (max_count is None or done < max_count):
+            self.enter_candle(*self._arrivals.popleft(), verdict="appended")
+            done += 1
+        while self._entries and (max_count is None or done < max_count):
             entry = self._entries.popleft()
             if isinstance(entry, ForecastBatch):
-                self._enter(entry)
+                self._enter_forecasts(entry)
                 done += len(entry)
             else:
-                self._score(entry)
-                done += 1
+                self._enter_flush(entry)
+                done += len(entry.batch)
         if not self._entries:
             self._symbols.clear()
-            self._tell_late()
+            self._report_late()
+
+    def enter_candle(self, candle: Candle, receive_s: float, *, verdict: str) -> None:
+        """Enter a live candle at once.
+
+        Args:
+            candle: from the live stream.
+            receive_s: from its arrival until it was taken.
+            verdict: what its window made of it, as `daemon.candles.window.Verdict`.
+        """
+        metrics = self._sinks.metrics
+        if verdict not in ("duplicate", "stale"):
+            self.record(candle)
+        metrics.feed.count_candle(verdict)
+        metrics.forecasts.observe_delay(candle)
+        metrics.forecasts.observe_stage("receive", receive_s)
+
+    def record(self, candle: Candle) -> None:
+        """Write down a candle that its window has taken."""
+        self._sinks.recorder.record_candle(candle)
+        if candle.repaired:
+            self._sinks.metrics.feed.count_repaired(candle)
+
+    def on_candle_dropped(self, candle: Candle) -> None:
+        """Account for a candle that gets no forecast, since a newer one has closed."""
+        self._sinks.metrics.forecasts.count_dropped(1)
+        self._expect(candle)
+        self.score(candle)
 
     def score(self, candle: Candle) -> None:
-        """Hold the forecast that was made of this candle against it, at once."""
+        """Compare the forecast of this candle with it, at once."""
         self.settle()
         self._score(candle)
 
-    def forget_all_but(self, symbols: Sequence[str]) -> None:
-        """Keep the newest forecasts of these symbols alone."""
+    def keep_only(self, symbols: Sequence[str]) -> None:
+        """Forget the newest forecasts of all other symbols."""
+        self.settle()
         kept = set(symbols)
         self.newest = {s: f for s, f in self.newest.items() if s in kept}
+        self.cadence.forget_all_but(kept)
 
-    def _enter(self, forecasts: ForecastBatch) -> None:
-        accuracy, recorder, metrics = self._books
-        told = log.isEnabledFor(logging.DEBUG)
-        for forecast in forecasts:
-            accuracy.add(forecast)
+    def _enter_forecasts(self, forecasts: ForecastBatch) -> None:
+        accuracy, recorder, metrics = self._sinks
+        is_logged = log.isEnabledFor(logging.DEBUG)
+        made = list(forecasts)
+        for forecast in made:
+            accuracy.on_published(forecast)
             recorder.record_forecast(forecast)
             metrics.on_forecast_ready(forecast)
             self.newest[forecast.symbol] = forecast
             if forecast.late:
                 self._late.append(forecast)
-            if told:
+            if is_logged:
                 log.debug("forecast", extra={"fields": _identity(forecast)})
-        self._entered += len(forecasts)
+        self.cadence.left((f.symbol, f.target_close_ms) for f in made)
+        self._entered += len(made)
         metrics.forecasts.set_last_prediction(forecasts.common.published_ms)
 
-    def _tell_late(self) -> None:
-        """Name the slowest of a burst in log and metrics, so that one leads to the other."""
+    def _enter_flush(self, flush: FlushReport) -> None:
+        metrics = self._sinks.metrics
+        metrics.forecasts.batch_size.observe(len(flush.batch))
+        metrics.forecasts.observe_stage("features", flush.features_s)
+        for seconds in flush.inference_s:
+            metrics.forecasts.observe_stage("inference", seconds)
+        for seconds in flush.encode_s:
+            metrics.forecasts.observe_stage("encode", seconds)
+        metrics.forecasts.count_unprepared(flush.unprepared)
+        for reason, count in Counter(flush.skipped).items():
+            metrics.forecasts.count_skipped(reason, count)
+        for ready in flush.batch:
+            self._expect(ready.candle)
+            self._score(ready.candle)
+
+    def _report_late(self) -> None:
+        """Name the slowest forecast of a burst in the log, and as the exemplar of its metric."""
         late, self._late = self._late, []
         entered, self._entered = self._entered, 0
         if not late:
             return
         slowest = max(late, key=lambda forecast: forecast.latency.ready_ms)
-        self._books.metrics.forecasts.add_exemplar(slowest)
+        self._sinks.metrics.forecasts.add_exemplar(slowest)
         log.warning(
             "%d of %d forecasts were late, the slowest was ready after %.1f ms",
             len(late),
@@ -136,7 +230,10 @@ class DeferredAccounting:
             extra={"fields": _identity(slowest)},
         )
 
+    def _expect(self, candle: Candle) -> None:
+        self.cadence.expect(candle.symbol, candle.close_ms + self._step_ms)
+
     def _score(self, candle: Candle) -> None:
-        realised = self._books.accuracy.on_candle(candle)
+        realised = self._sinks.accuracy.on_candle_closed(candle)
         if realised is not None:
-            self._books.metrics.accuracy.on_realised(realised)
+            self._sinks.metrics.accuracy.on_realised(realised)

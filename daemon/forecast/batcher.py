@@ -1,4 +1,4 @@
-"""When to run: at once, with everything that is ready. No I/O, no timer."""
+"""Hold closed candles until the next batch takes them all. No I/O, no timer."""
 
 from __future__ import annotations
 
@@ -24,16 +24,15 @@ class Ready(NamedTuple):
 
 
 class Batcher:
-    """Collects closed candles until the pipeline is free to run them.
+    """Candles that wait for the next batch, at most one a symbol.
 
-    What closes while a batch runs is the next batch; nothing ever waits for company. At most one
-    candle a symbol is held: a newer one takes the place of one that was not run yet, because the
-    older one's forecast would have expired with its arrival. The caller is given the displaced
-    one, so that it can be counted.
+    Candles that close while a batch runs are the next batch; no timer delays it. A newer candle
+    displaces one of the same symbol that still waits, since the older one's forecast would have
+    expired. The caller receives the displaced one and counts it.
     """
 
     def __init__(self, max_batch: int) -> None:
-        """Create an empty batcher that hands out at most ``max_batch`` candles at once."""
+        """Start empty; a batch has at most ``max_batch`` candles."""
         self._max_batch = max_batch
         self._ready: dict[int, Ready] = {}
 
@@ -42,16 +41,16 @@ class Batcher:
         return len(self._ready)
 
     def add(self, slot: int, candle: Candle) -> Ready | None:
-        """Take in a closed candle; returns the older one that it displaced, if any."""
+        """Hold a closed candle; returns the older one that it displaced, if any."""
         older = self._ready.pop(slot, None)
         self._ready[slot] = Ready(slot, candle)
         return older
 
     def discard(self, slot: int) -> Ready | None:
-        """Give up what waits for a symbol, whose window is no longer whole."""
+        """Remove the waiting candle of a symbol, whose window is no longer whole."""
         return self._ready.pop(slot, None)
 
-    def take(self) -> list[Ready]:
+    def take_batch(self) -> list[Ready]:
         """Everything that is ready, oldest arrival first, at most ``max_batch``."""
         if len(self._ready) <= self._max_batch:
             batch = list(self._ready.values())

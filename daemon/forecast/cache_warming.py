@@ -1,7 +1,7 @@
-"""The path of a candle is walked for nothing just before candles close, so that it is warm.
+"""Run dummy forecasts around each candle boundary to keep the processor's caches warm.
 
-Between two closes, everything else that runs on the machine passes through the processor's caches.
-The first forecast afterwards takes twice as long as it does right after another one.
+Between two closes, other work evicts the path's code and data from the caches. The first forecast
+afterwards would take twice as long as one right after another.
 """
 
 from __future__ import annotations
@@ -11,74 +11,83 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from daemon.forecast.batcher import Ready
-from daemon.forecast.issuer import InferenceResult
-from model.serving import REHEARSED
+from daemon.forecast.results import InferenceResult
+from model.serving import DRY_RUN_SYMBOLS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from daemon.forecast.issuer import Issuer
-    from daemon.forecast.pipeline import Pipeline
+    from daemon.forecast.scheduler import InferenceScheduler
+    from daemon.forecast.symbol_table import SymbolTable
     from daemon.runtime.clock import Clock
     from model.core.candle import Timeframe
 
 _LEAD_MS: Final = 15
-"""Time for a first, cold rehearsal and a second one."""
+"""Time before the boundary for a first, cold dry run and a second one."""
 
-_EVERY_S: Final = 0.01
-"""A rehearsal takes some 0.4 ms, for which a candle that closes in just that moment waits."""
+_INTERVAL_S: Final = 0.01
+"""A dry run takes some 0.4 ms; a candle that closes in that moment waits for it."""
 
-_PATIENCE_MS: Final = 2_000
+_MAX_DELIVERY_MS: Final = 2_000
 """Exchanges deliver the close up to two seconds after its boundary."""
 
 
 def next_span_ms(now_ms: int, timeframe: Timeframe) -> tuple[int, int, int]:
-    """When to rehearse for the next close after ``now_ms`` that there is time for.
+    """When to run for the next close after ``now_ms`` that there is time for.
 
     Returns:
         The first and the last moment, and the boundary, Unix milliseconds.
     """
     close_ms = timeframe.floor(now_ms + _LEAD_MS) + timeframe.ms
-    return close_ms - _LEAD_MS, close_ms + min(_PATIENCE_MS, timeframe.ms // 4), close_ms
+    return close_ms - _LEAD_MS, close_ms + min(_MAX_DELIVERY_MS, timeframe.ms // 4), close_ms
 
 
 class CacheWarmer:
-    """Rehearses again and again from shortly before each boundary until the first candle closes."""
+    """Repeats dry runs from shortly before each boundary until the first candle closes."""
 
     def __init__(
-        self, pipeline: Pipeline, issuer: Issuer, clock: Clock, grid: Callable[[], Timeframe]
+        self,
+        *,
+        table: SymbolTable,
+        scheduler: InferenceScheduler,
+        issuer: Issuer,
+        clock: Clock,
+        timeframe: Callable[[], Timeframe],
     ) -> None:
-        """Wire; `run` rehearses.
+        """Wire; `run` starts it.
 
         Args:
-            pipeline: its windows and its model are used, and left as they are.
-            issuer: writes what would be published.
+            table: its windows and its model are read, never changed.
+            scheduler: tells when no candle waits for its forecast.
+            issuer: writes the messages.
             clock: the exchange's time.
-            grid: tells on which grid the candles are, as far as it is known.
+            timeframe: returns the grid of the candles, as far as it is known.
         """
-        self._pipeline = pipeline
+        self._table = table
+        self._scheduler = scheduler
         self._issuer = issuer
         self._clock = clock
-        self._grid = grid
+        self._timeframe = timeframe
 
     async def run(self) -> None:
-        """Rehearse until cancelled."""
-        pipeline, clock = self._pipeline, self._clock
+        """Run until cancelled."""
+        scheduler, clock = self._scheduler, self._clock
         while True:
             now_ms = clock.wall_ms()
-            begin_ms, end_ms, close_ms = next_span_ms(now_ms, self._grid())
+            begin_ms, end_ms, close_ms = next_span_ms(now_ms, self._timeframe())
             await clock.sleep((begin_ms - now_ms) / 1e3)
-            while clock.wall_ms() < end_ms and pipeline.closed_ms < close_ms:
-                if pipeline.is_idle:
-                    self._forecast()
-                await clock.sleep(_EVERY_S)
+            while clock.wall_ms() < end_ms and scheduler.last_close_ms < close_ms:
+                if scheduler.is_idle:
+                    self._dry_run()
+                await clock.sleep(_INTERVAL_S)
 
-    def _forecast(self) -> None:
+    def _dry_run(self) -> None:
         """Forecast a few symbols from the candles that they have had."""
-        served, windows = self._pipeline.served, self._pipeline.windows
+        served, windows = self._table.served, self._table.windows
         batch = [
             Ready(slot, window.newest)
-            for slot, window in enumerate(windows[: min(REHEARSED, len(served.infos))])
+            for slot, window in enumerate(windows[: min(DRY_RUN_SYMBOLS, len(served.infos))])
             if window.newest is not None
         ]
         if not batch:
@@ -86,6 +95,10 @@ class CacheWarmer:
         slots = np.array([ready.slot for ready in batch], dtype=np.intp)
         ohlcv = np.array([ready.candle.ohlcv for ready in batch], dtype=np.float64)
         opens = np.array([ready.candle.close_ms for ready in batch], dtype=np.int64)
-        told = served.rehearse(slots, ohlcv, opens)
-        times_s = self._clock.monotonic(), 0.0
-        self._issuer.rehearse(batch, InferenceResult.of(batch, (served, windows), times_s, told))
+        output = served.dry_run(slots, ohlcv, opens)
+        started_s = self._clock.monotonic()
+        self._issuer.dry_run(
+            InferenceResult.collect(
+                batch, self._table, output, started_s=started_s, inference_s=0.0
+            )
+        )

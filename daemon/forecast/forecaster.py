@@ -1,222 +1,242 @@
-"""From candles that closed together to their forecasts; read it from `run` downwards."""
+"""Compute and publish the forecasts of candles that are flushed together.
+
+Read it from `Forecaster.run` downwards.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from dataclasses import dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from daemon.forecast.issuer import InferenceResult, Issuer
+from daemon.forecast.accounting import FlushReport
+from daemon.forecast.results import InferenceResult
 from model.core.candle import Ohlcv
 from model.history.store import FittedScaler
+from model.serving import ModelOutput
 from model.serving_check import faults, summary
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from concurrent.futures import Executor
+    from collections.abc import Iterable, Iterator, Sequence
 
     import numpy.typing as npt
 
-    from daemon.candles.window import Window
-    from daemon.forecast.accounting import Sinks
+    from daemon.forecast.accounting import DeferredAccounting
     from daemon.forecast.batcher import Ready
+    from daemon.forecast.issuer import Issuer
+    from daemon.forecast.scheduler import InferenceScheduler
+    from daemon.forecast.symbol_table import SymbolTable
+    from daemon.persistence.recorder import Recorder
     from daemon.runtime.clock import Clock
-    from model.core.candle import Timeframe
-    from model.serving import ServedModel
 
     Slots = npt.NDArray[np.intp]
 
 log = logging.getLogger("candlecast.forecast")
 
-_SENT_TOGETHER: Final = 64
+_ISSUE_BATCH_SIZE: Final = 64
+"""Messages are made in parts of this size; the publisher sends one while the next is made."""
 
-
-@dataclass
-class SymbolTable:
-    """Who is forecast, and by which model; places are slots.
-
-    Attributes:
-        served: the model at work.
-        windows: of its symbols, in its order; then those that nothing is forecast from yet.
-        derived: the revision of each of its windows that it has taken in; -1: not this one.
-        tried: slots whose forecasts by this model were held against the last value.
-        faults: what is wrong with those of the slots that failed, as `model.tryout.faults` says it.
-    """
-
-    served: ServedModel
-    windows: Sequence[Window]
-    derived: list[int]
-    tried: set[int] = field(default_factory=set)
-    faults: dict[int, str] = field(default_factory=dict)
-
-    def is_level(self, slot: int) -> bool:
-        """Whether the model has taken in all that the window holds."""
-        return self.derived[slot] == self.windows[slot].revision
-
-
-def _rows(batch: Sequence[Ready]) -> npt.NDArray[np.float64]:
-    """The candles as rows ``[k, 5]``; numpy looks at named tuples one by one, at a double cost."""
-    values = chain.from_iterable([ready.candle.ohlcv for ready in batch])
-    return np.fromiter(values, np.float64, 5 * len(batch)).reshape(-1, 5)
+_CHECK_BATCH_SIZE: Final = 256
+"""Symbols whose forecasts are checked in one call, some 0.1 s."""
 
 
 class Forecaster:
-    """Derives, infers and issues what is flushed together."""
+    """Computes features, runs the network and publishes what it gives."""
 
     def __init__(
         self,
-        seats: SymbolTable,
-        timeframe: Timeframe,
+        *,
+        table: SymbolTable,
+        scheduler: InferenceScheduler,
         issuer: Issuer,
-        books: Sinks,
-        worker: Executor,
+        accounting: DeferredAccounting,
+        recorder: Recorder,
         clock: Clock,
     ) -> None:
         """Wire.
 
         Args:
-            seats: who is forecast; they may change between two flushes.
-            timeframe: of the candles.
+            table: windows and model; they may change between two flushes.
+            scheduler: its worker thread runs whole windows.
             issuer: publishes the forecasts.
-            books: accuracy, history and metrics.
-            worker: the thread that runs whole windows.
+            accounting: what was published is queued there.
+            recorder: writes down scalers that were fitted.
             clock: the injected clock.
         """
-        self._seats = seats
-        self._timeframe = timeframe
+        self._table = table
+        self._scheduler = scheduler
         self._issuer = issuer
-        self._ledger = issuer.ledger
-        self._books = books
-        self._worker = worker
+        self._accounting = accounting
+        self._recorder = recorder
         self._clock = clock
 
     async def run(self, batch: Sequence[Ready]) -> Slots:
-        """Everything between candles that closed together and their forecasts.
+        """Forecast from candles that closed together.
 
         Returns:
-            The slots whose features have moved on, shape ``(k,)``.
+            The slots whose features have changed, shape ``(k,)``.
         """
-        if self._ledger.owes(batch):
-            self._ledger.settle()
-        started_s = self._clock.monotonic()
-        metrics = self._books.metrics
-        metrics.forecasts.batch_size.observe(len(batch))
-        whole = [self._as_known(ready) for ready in batch if self._seats.windows[ready.slot].whole]
-        metrics.forecasts.count_skipped("window", len(batch) - len(whole))
-        slots = await self._derive(whole)
-        metrics.forecasts.observe_stage("features", self._clock.monotonic() - started_s)
-        prepared = self._seats.served.prepared(slots).tolist()
-        messages: list[bytes] = []
+        if self._accounting.is_pending(batch):
+            self._accounting.settle()
+        table, started_s = self._table, self._clock.monotonic()
+        report = FlushReport(batch)
+        whole = [self._as_in_window(ready) for ready in batch if table.windows[ready.slot].whole]
+        report.skipped += ["window"] * (len(batch) - len(whole))
+        slots = await self._update_features(whole)
+        report.features_s = self._clock.monotonic() - started_s
+        prepared = table.served.prepared(slots).tolist()
+        report.unprepared = len(whole) - sum(prepared)
+        payloads: list[bytes] = []
         # Prepared symbols first: they need a single step, the others their whole window.
-        for quick in (True, False):
-            part = [r for r, is_quick in zip(whole, prepared, strict=True) if is_quick == quick]
+        for is_step in (True, False):
+            part = [r for r, is_ready in zip(whole, prepared, strict=True) if is_ready == is_step]
             if part:
-                messages += await self._infer(part, started_s, quick=quick)
+                payloads += await self._forecast(part, started_s, report, is_step=is_step)
         newest_ms = max((ready.candle.close_ms for ready in whole), default=0)
-        self._issuer.issue_batch(messages, newest_ms + self._timeframe.ms)
-        metrics.forecasts.count_unprepared(len(whole) - sum(prepared))
-        self._ledger.closed(batch)
+        self._issuer.publish_batch(payloads, newest_ms + table.timeframe.ms)
+        self._accounting.on_flushed(report)
         return slots
 
-    def _as_known(self, ready: Ready) -> Ready:
+    def _as_in_window(self, ready: Ready) -> Ready:
         """The candle with the values that its window holds: it may have been revised since."""
-        if self._seats.is_level(ready.slot):
+        if self._table.is_derived(ready.slot):
             return ready
-        known = Ohlcv(*self._seats.windows[ready.slot].ohlcv()[-1].tolist())
+        known = Ohlcv(*self._table.windows[ready.slot].ohlcv()[-1].tolist())
         return ready._replace(candle=ready.candle._replace(ohlcv=known))
 
-    async def _derive(self, batch: Sequence[Ready]) -> Slots:
+    async def _update_features(self, batch: Sequence[Ready]) -> Slots:
         """Bring the scaled rows up to date; returns the batch's slots, shape ``(k,)``."""
-        seats = self._seats
-        moved = [ready.slot for ready in batch if not seats.is_level(ready.slot)]
-        appended = [ready for ready in batch if seats.is_level(ready.slot)]
+        table = self._table
+        stale = [ready.slot for ready in batch if not table.is_derived(ready.slot)]
+        appended = [ready for ready in batch if table.is_derived(ready.slot)]
         if appended:
             slots = np.array([ready.slot for ready in appended], dtype=np.intp)
-            seats.served.advance(slots, _rows(appended))
-        if moved:
-            # Copied here, since the windows go on changing while the worker thread computes.
-            ohlcv = np.stack([seats.windows[slot].ohlcv() for slot in moved])
-            for slot in moved:
-                seats.derived[slot] = seats.windows[slot].revision
-            await asyncio.get_running_loop().run_in_executor(
-                self._worker, seats.served.rebuild, np.array(moved, dtype=np.intp), ohlcv
+            table.served.advance(slots, _rows(appended))
+        if stale:
+            # Copied here, since candles may close while the worker thread computes.
+            ohlcv = np.stack([table.windows[slot].ohlcv() for slot in stale])
+            for slot in stale:
+                table.derived[slot] = table.windows[slot].revision
+            await self._scheduler.run_in_worker(
+                table.served.rebuild, np.array(stale, dtype=np.intp), ohlcv
             )
-            self.note_scalers()
-        return np.array([r.slot for r in batch], dtype=np.intp)
+            self.record_scalers()
+        return np.array([ready.slot for ready in batch], dtype=np.intp)
 
-    async def try_out(self, slots: Sequence[int]) -> None:
-        """Hold the model's forecasts from whole windows against the last value."""
-        seats = self._seats
-        ohlcv = np.stack([seats.windows[slot].ohlcv() for slot in slots])
-        found = await asyncio.get_running_loop().run_in_executor(
-            self._worker, faults, seats.served, np.array(slots, dtype=np.intp), ohlcv
-        )
-        good = [slot for slot in slots if slot not in found]
-        seats.tried.update(good)
-        for slot in good:
-            seats.faults.pop(slot, None)
-        seats.faults |= found
+    async def _forecast(
+        self, batch: Sequence[Ready], started_s: float, report: FlushReport, *, is_step: bool
+    ) -> list[bytes]:
+        """Run one part of a flush and publish its forecasts; returns the messages.
 
-    async def _withhold(self, batch: Sequence[Ready], price: npt.NDArray[np.float64]) -> None:
-        """Take away the prices of symbols that the model has failed; a failed one is tried anew."""
-        seats = self._seats
-        slots = [ready.slot for ready in batch]
-        untried = [slot for slot in slots if slot not in seats.tried]
-        if not untried:
-            return
-        before = set(seats.faults)
-        await self.try_out(untried)
-        price[[slot in seats.faults for slot in slots]] = np.nan
-        if new := {slot: why for slot, why in seats.faults.items() if slot not in before}:
-            served = seats.served
-            why = summary(served.symbols, new, len(untried))
-            log.error("model %s: %s; roll back: candlecast models rollback", served.version, why)
-
-    def note_scalers(self) -> None:
-        """Have scalers that were fitted just now written down, before what is forecast by them."""
-        served, now_ms = self._seats.served, self._clock.wall_ms()
-        for symbol, state in served.take_fitted().items():
-            model = served.version, served.sha256
-            self._books.recorder.record_scaler(FittedScaler(model, symbol, now_ms, state))
-
-    async def _infer(self, batch: Sequence[Ready], started_s: float, *, quick: bool) -> list[bytes]:
-        """Run one part of a flush and hand out its forecasts."""
-        served, metrics, clock = self._seats.served, self._books.metrics, self._clock
-        slots = np.array([ready.slot for ready in batch], dtype=np.intp)
+        Args:
+            batch: candles of symbols that are all prepared, or all not.
+            started_s: when the flush began, monotonic.
+            report: what is accounted for is added to it.
+            is_step: whether they are prepared.
+        """
+        clock, accounting = self._clock, self._accounting
         inferring_s = clock.monotonic()
-        if quick:
-            raw = served.step(slots)
-        else:
-            raw = await asyncio.get_running_loop().run_in_executor(
-                self._worker, served.full, served.windows(slots)
-            )
+        slots = np.array([ready.slot for ready in batch], dtype=np.intp)
+        raw = await self._run_network(slots, is_step=is_step)
         inferred_s = clock.monotonic()
-        last = np.array([ready.candle.ohlcv.close for ready in batch], dtype=np.float64)
-        with np.errstate(over="ignore", invalid="ignore"):
-            prices = served.price(slots, raw, last)
-        await self._withhold(batch, prices)
-        opens = np.array([ready.candle.close_ms for ready in batch], dtype=np.int64)
-        outlook = served.calibration.outlook(slots, prices, last, opens)
-        told = raw, prices, last, outlook, served.out_of_range(slots)
-        source, times_s = (served, self._seats.windows), (started_s, inferred_s - inferring_s)
-        run = InferenceResult.of(batch, source, times_s, told)
-        messages: list[bytes] = []
+        inference_s = inferred_s - inferring_s
+        output = await self._price(batch, slots, raw)
+        result = InferenceResult.collect(
+            batch, self._table, output, started_s=started_s, inference_s=inference_s
+        )
+        payloads: list[bytes] = []
         encode_s = clock.monotonic() - inferred_s
-        for start in range(0, len(batch), _SENT_TOGETHER):
+        for part in _parts(result):
             encoding_s = clock.monotonic()
-            part = slice(start, start + _SENT_TOGETHER)
-            messages += self._issuer.issue(batch[part], run.part(part))
+            issued = self._issuer.publish_forecasts(part)
+            accounting.on_published(issued.forecasts)
+            if issued.withheld:
+                self._forget(issued.withheld)
+                report.skipped += issued.withheld.values()
+            payloads += issued.payloads
             encode_s += clock.monotonic() - encoding_s
             # The publisher sends these while the next are made.
             await clock.sleep(0)
-        if withheld := self._issuer.withheld:
-            # Learnt is from what was published alone: history tells how an interval came about.
-            served.calibration.forget(np.array(withheld, dtype=np.intp))
-            withheld.clear()
-        metrics.forecasts.observe_stage("inference", run.inference_s)
-        metrics.forecasts.observe_stage("encode", encode_s)
-        return messages
+        report.inference_s.append(inference_s)
+        report.encode_s.append(encode_s)
+        return payloads
+
+    async def _run_network(self, slots: Slots, *, is_step: bool) -> npt.NDArray[np.float32]:
+        """Raw output, shape ``(k,)``."""
+        served = self._table.served
+        if is_step:
+            return served.step(slots)
+        return await self._scheduler.run_in_worker(served.full, served.windows(slots))
+
+    async def _price(
+        self, batch: Sequence[Ready], slots: Slots, raw: npt.NDArray[np.float32]
+    ) -> ModelOutput:
+        """Turn raw output into prices with their outlook; NaN where the model failed its check."""
+        served = self._table.served
+        last = np.array([ready.candle.ohlcv.close for ready in batch], dtype=np.float64)
+        prices = served.price(slots, raw, last)
+        await self._remove_unchecked(batch, prices)
+        opens = np.array([ready.candle.close_ms for ready in batch], dtype=np.int64)
+        outlook = served.calibration.outlook(slots, prices, last, opens)
+        return ModelOutput(raw, prices, last, outlook, served.out_of_range(slots))
+
+    def _forget(self, withheld: Iterable[int]) -> None:
+        """Have the calibration learn from published forecasts alone, as history tells them."""
+        self._table.served.calibration.forget(np.array([*withheld], dtype=np.intp))
+
+    async def check_model(self) -> None:
+        """Check the model on every whole window that it was not checked on."""
+        untried = self._table.untried_slots()
+        for start in range(0, len(untried), _CHECK_BATCH_SIZE):
+            await self._check(untried[start : start + _CHECK_BATCH_SIZE])
+
+    async def _check(self, slots: Sequence[int]) -> None:
+        """Compare the model's forecasts from whole windows with the last value."""
+        table = self._table
+        ohlcv = np.stack([table.windows[slot].ohlcv() for slot in slots])
+        found = await self._scheduler.run_in_worker(
+            faults, table.served, np.array(slots, dtype=np.intp), ohlcv
+        )
+        table.note_tried(slots, found)
+
+    async def _remove_unchecked(
+        self, batch: Sequence[Ready], price: npt.NDArray[np.float64]
+    ) -> None:
+        """Replace by NaN the prices of symbols that fail the check; those are checked again."""
+        table = self._table
+        slots = [ready.slot for ready in batch]
+        untried = [slot for slot in slots if slot not in table.tried]
+        if not untried:
+            return
+        before = set(table.faults)
+        await self._check(untried)
+        price[[slot in table.faults for slot in slots]] = np.nan
+        if new := {slot: why for slot, why in table.faults.items() if slot not in before}:
+            served = table.served
+            why = summary(served.symbols, new, len(untried))
+            log.error("model %s: %s; roll back: candlecast models rollback", served.version, why)
+
+    def record_scalers(self) -> None:
+        """Write down scalers that were just fitted, before the first forecast made with them."""
+        served, now_ms = self._table.served, self._clock.wall_ms()
+        for symbol, state in served.take_fitted().items():
+            model = served.version, served.sha256
+            self._recorder.record_scaler(FittedScaler(model, symbol, now_ms, state))
+
+
+def _rows(batch: Sequence[Ready]) -> npt.NDArray[np.float64]:
+    """The candles as rows ``[k, 5]``; numpy reads named tuples one by one, at twice the cost."""
+    values = chain.from_iterable([ready.candle.ohlcv for ready in batch])
+    return np.fromiter(values, np.float64, 5 * len(batch)).reshape(-1, 5)
+
+
+def _parts(result: InferenceResult) -> Iterator[InferenceResult]:
+    """The result in parts of at most `_ISSUE_BATCH_SIZE` candles."""
+    count = len(result.batch)
+    if count <= _ISSUE_BATCH_SIZE:
+        yield result
+        return
+    for start in range(0, count, _ISSUE_BATCH_SIZE):
+        yield result.select(slice(start, start + _ISSUE_BATCH_SIZE))

@@ -1,7 +1,7 @@
-"""Forecasts from candles that are still forming: what would be said if they closed now.
+"""Publish provisional forecasts of candles that are still forming, as if they closed now.
 
-They are provisional, replace no forecast and leave no trace: neither features nor calibration,
-accuracy or history learn of them. Closing candles go first, always.
+They replace no forecast and change no state: features, calibration, accuracy and history ignore
+them. Closing candles always go first.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from model.core.candle import MAX_PRICE, MIN_PRICE
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from daemon.forecast.pipeline import Pipeline
+    from daemon.forecast.scheduler import InferenceScheduler
+    from daemon.forecast.symbol_table import SymbolTable
     from daemon.metrics.metrics import Metrics
     from daemon.mqtt.publisher import Publisher
     from daemon.runtime.clock import Clock
@@ -33,34 +34,35 @@ MIN_INTERVAL_S: Final = 0.25
 SCHEMA: Final = 1
 """Version of the published JSON, described by ``docs/forming.schema.json``."""
 
-_TOGETHER: Final = 32
-"""Less than a millisecond of work, which is as long as a closing candle may have to wait for it."""
+_BATCH_SIZE: Final = 32
+"""Less than a millisecond of work; a closing candle may have to wait for it."""
 
-_PAUSE_S: Final = 0.005
-"""While closing candles are at work, this looks again so often."""
+_POLL_INTERVAL_S: Final = 0.005
+"""How often to look whether the closing candles are done."""
 
 
 class LatestUpdates:
     """The newest update of each symbol, handed out at most once per interval and symbol.
 
-    Bounded: one candle a symbol. A newer one takes the place of one that still waits, whose
-    forecast nobody would look at any more.
+    Bounded: one candle a symbol. A newer update displaces one that still waits.
     """
 
     def __init__(self, interval_s: float) -> None:
-        """Begin with nothing.
+        """Start empty.
 
         Args:
             interval_s: least time between two that are handed out of one symbol, seconds.
         """
         self._interval_s = interval_s
+        # The update that waits, by symbol.
         self._waiting: dict[str, Candle] = {}
+        # From when on a symbol may be handed out again, monotonic seconds.
         self._free_s: dict[str, float] = {}
-        # One entry for each symbol that waits.
+        # A heap with one entry for each symbol that waits: when it is due, and the symbol.
         self._due: list[tuple[float, str]] = []
 
     def offer(self, candle: Candle) -> bool:
-        """Take in an update; returns whether it took the place of an older one."""
+        """Hold an update; returns whether it displaced an older one."""
         symbol = candle.symbol
         displaces = symbol in self._waiting
         self._waiting[symbol] = candle
@@ -74,10 +76,10 @@ class LatestUpdates:
         """When the next one may be handed out, monotonic seconds; None while nothing waits."""
         return self._due[0][0] if self._due else None
 
-    def take(self, now_s: float, most: int) -> list[Candle]:
-        """Hand out up to ``most`` of those that are due, longest due first."""
+    def take_due(self, now_s: float, max_count: int) -> list[Candle]:
+        """Hand out up to ``max_count`` of those that are due, longest due first."""
         taken: list[Candle] = []
-        while self._due and self._due[0][0] <= now_s and len(taken) < most:
+        while self._due and self._due[0][0] <= now_s and len(taken) < max_count:
             _, symbol = heapq.heappop(self._due)
             self._free_s[symbol] = now_s + self._interval_s
             taken.append(self._waiting.pop(symbol))
@@ -85,12 +87,14 @@ class LatestUpdates:
 
 
 class Forming:
-    """Publishes forecasts of forming candles whenever no closing candle is at work."""
+    """Publishes forecasts of forming candles while no closing candle waits for its own."""
 
     def __init__(
         self,
+        *,
         market: Market,
-        pipeline: Pipeline,
+        table: SymbolTable,
+        scheduler: InferenceScheduler,
         publisher: Publisher,
         metrics: Metrics,
         clock: Clock,
@@ -100,14 +104,16 @@ class Forming:
 
         Args:
             market: what is forecast.
-            pipeline: its windows, features and states are read, never changed.
+            table: its windows, features and states are read, never changed.
+            scheduler: tells when no closing candle waits for its forecast.
             publisher: takes the finished messages.
             metrics: counts what becomes of updates.
             clock: the injected clock.
             interval_s: least time between two forecasts of one symbol, seconds.
         """
         self._market = market
-        self._pipeline = pipeline
+        self._table = table
+        self._scheduler = scheduler
         self._publisher = publisher
         self._metrics = metrics
         self._clock = clock
@@ -115,7 +121,7 @@ class Forming:
         self._wake = asyncio.Event()
 
     def on_forming(self, candle: Candle) -> None:
-        """Take in an update of a candle that has not closed; called in the message handler."""
+        """Hold an update of a candle that has not closed; called in the message handler."""
         if self._newest.offer(candle):
             self._metrics.forecasts.count_forming("conflated")
         self._wake.set()
@@ -127,11 +133,11 @@ class Forming:
             self._wake.clear()
             while (due_s := self._newest.due_s) is not None:
                 now_s = self._clock.monotonic()
-                if due_s > now_s or not self._pipeline.is_idle:
-                    await self._clock.sleep(max(_PAUSE_S, due_s - now_s))
+                if due_s > now_s or not self._scheduler.is_idle:
+                    await self._clock.sleep(max(_POLL_INTERVAL_S, due_s - now_s))
                     continue
-                self._forecast(self._newest.take(now_s, _TOGETHER))
-                # What has closed meanwhile goes first.
+                self._forecast(self._newest.take_due(now_s, _BATCH_SIZE))
+                # Candles that closed meanwhile go first.
                 await self._clock.sleep(0)
 
     def _forecast(self, candles: Sequence[Candle]) -> None:
@@ -140,7 +146,7 @@ class Forming:
         self._metrics.forecasts.count_forming("skipped", len(candles) - len(ready))
         if not ready:
             return
-        served = self._pipeline.served
+        served = self._table.served
         idx = np.array([slot for slot, _ in ready], dtype=np.intp)
         ohlcv = np.array([candle.ohlcv for _, candle in ready], dtype=np.float64)
         raw = served.peek(idx, ohlcv)
@@ -156,9 +162,9 @@ class Forming:
         known = [
             (slot, candle)
             for candle in candles
-            if now_ms < candle.close_ms and (slot := self._pipeline.awaits(candle)) is not None
+            if now_ms < candle.close_ms and (slot := self._table.slot_awaiting(candle)) is not None
         ]
-        prepared = self._pipeline.served.prepared_ahead(np.array([s for s, _ in known], np.intp))
+        prepared = self._table.served.prepared_ahead(np.array([s for s, _ in known], np.intp))
         return [pair for pair, is_prepared in zip(known, prepared, strict=True) if is_prepared]
 
     def _publish(self, candle: Candle, raw: float, price: float, model: ModelInfo) -> None:

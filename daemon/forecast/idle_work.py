@@ -1,133 +1,95 @@
-"""What can wait until a burst of closing candles is over."""
+"""Do the accounting and prepare network states while no candle waits for its forecast."""
 
 from __future__ import annotations
 
-import asyncio
-from math import inf
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from daemon.runtime.tasks import wait_first
-
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from concurrent.futures import Executor
+    from collections.abc import Iterable
 
     from daemon.forecast.accounting import DeferredAccounting
+    from daemon.forecast.scheduler import InferenceScheduler
+    from daemon.forecast.symbol_table import SymbolTable
     from daemon.runtime.clock import Clock
-    from model.serving import ServedModel
 
-_PREPARED_TOGETHER: Final = 32
+_PREPARE_BATCH_SIZE: Final = 32
 """Some 2 ms of work: a closing candle never waits longer than 5 ms for the worker thread."""
 
-_ENTERED_TOGETHER: Final = 64
+_ACCOUNTING_BATCH_SIZE: Final = 64
 """Some 0.5 ms of work."""
 
-_QUIET_S: Final = 0.05
-"""A burst is over when so long nothing has closed; before that, this would take the cores from the
-exchange's messages and the broker's answers."""
+_BURST_GAP_S: Final = 0.05
+"""A burst is over after this time without a closing candle. Earlier, idle work would compete for
+the cores with the exchange's messages and the broker's answers."""
 
-_PATIENCE_S: Final = 0.5
-"""A market in which something closes all the time is never quiet: what can wait, waits so long."""
+_MAX_DELAY_S: Final = 0.5
+"""Idle work waits no longer than this where candles close all the time."""
 
 
 class IdleWork:
-    """Keeps the books, then runs ahead of time what the next forecasts share."""
+    """Enters what was deferred, then runs ahead of time what the next forecasts share."""
 
     def __init__(
         self,
-        ledger: DeferredAccounting,
-        worker: Executor,
+        *,
+        accounting: DeferredAccounting,
+        scheduler: InferenceScheduler,
+        table: SymbolTable,
         clock: Clock,
-        served: Callable[[], ServedModel],
-        is_idle: Callable[[], bool],
     ) -> None:
-        """Begin with nothing to do.
+        """Start with nothing to do.
 
         Args:
-            ledger: what it owes to the books is entered.
-            worker: the thread that runs the network.
+            accounting: its entries are settled.
+            scheduler: tells when there is idle time; its worker thread runs the network.
+            table: has the served model.
             clock: the injected clock.
-            served: the model at work.
-            is_idle: whether no candle waits for its forecast.
         """
-        self._ledger = ledger
-        self._worker = worker
+        self._accounting = accounting
+        self._scheduler = scheduler
+        self._table = table
         self._clock = clock
-        self._served = served
-        self._is_idle = is_idle
+        # Slots whose states are to be prepared, oldest first.
         self._unprepared: dict[int, None] = {}
-        self._arrived_s = 0.0
-        self._put_off_s = 0.0
-        self._free = asyncio.Event()
-        self._free.set()
-        self._settled = asyncio.Event()
+        # When the first of them was added, monotonic seconds.
+        self._deferred_s = 0.0
 
-    def stand_back(self) -> None:
-        """Let a candle that waits for its forecast go first."""
-        self._free.clear()
-        self._settled.clear()
-
-    def arrived(self, now_s: float) -> None:
-        """Note that a candle has closed, monotonic seconds."""
-        self._arrived_s = now_s
-
-    def go_on(self) -> None:
-        """Nothing waits for its forecast any more."""
-        self._free.set()
-
-    def put_off(self, slots: Iterable[int]) -> None:
+    def prepare_later(self, slots: Iterable[int]) -> None:
         """Note that the states of these symbols are to be prepared."""
         if not self._unprepared:
-            self._put_off_s = self._clock.monotonic()
+            self._deferred_s = self._clock.monotonic()
         self._unprepared |= dict.fromkeys(slots)
-
-    async def settled(self, within_s: float = inf) -> None:
-        """Wait until nothing waits to be forecast, entered or prepared, so many seconds at most.
-
-        Where something closes all the time that moment may never come.
-        """
-        # A candle may close between the end of a wait and what follows it.
-        if within_s == inf:
-            while not self._settled.is_set():
-                await self._settled.wait()
-            return
-        until_s = self._clock.monotonic() + within_s
-        while not self._settled.is_set() and (left_s := until_s - self._clock.monotonic()) > 0.0:
-            await wait_first(self._clock, left_s, self._settled)
 
     async def run(self) -> None:
         """Work until cancelled."""
         while True:
-            await self._free.wait()
-            await self._work()
+            await self._scheduler.drained.wait()
+            await self._do_next_slice()
 
-    async def _work(self) -> None:
-        if not self._unprepared and not len(self._ledger):
-            self._free.clear()
-            # A candle may have closed between the end of a flush and here.
-            if self._is_idle():
-                self._settled.set()
+    async def _do_next_slice(self) -> None:
+        if not self._unprepared and not len(self._accounting):
+            self._scheduler.on_idle_work_done()
             return
-        begin_s = min(self._arrived_s + _QUIET_S, self._put_off_s + _PATIENCE_S)
+        begin_s = min(
+            self._scheduler.last_arrival_s + _BURST_GAP_S, self._deferred_s + _MAX_DELAY_S
+        )
         now_s = self._clock.monotonic()
         if now_s < begin_s:
             await self._clock.sleep(begin_s - now_s)
             return
-        if len(self._ledger):
-            self._ledger.settle(_ENTERED_TOGETHER)
+        if len(self._accounting):
+            self._accounting.settle(_ACCOUNTING_BATCH_SIZE)
             await self._clock.sleep(0)
-        # Each closing candle enters something new, so preparing cannot always wait for the ledger.
-        if not len(self._ledger) or now_s >= self._put_off_s + _PATIENCE_S:
+        # Each closing candle adds entries, so preparing cannot always wait for the accounting.
+        if not len(self._accounting) or now_s >= self._deferred_s + _MAX_DELAY_S:
             await self._prepare()
 
     async def _prepare(self) -> None:
-        most = min(_PREPARED_TOGETHER, len(self._unprepared))
-        # The newest first: on mixed timetables they are the last to close again.
-        slots = np.array([self._unprepared.popitem()[0] for _ in range(most)], dtype=np.intp)
-        served = self._served()
+        count = min(_PREPARE_BATCH_SIZE, len(self._unprepared))
+        # The newest first: where symbols close at different times they are the last to close again.
+        slots = np.array([self._unprepared.popitem()[0] for _ in range(count)], dtype=np.intp)
+        served = self._table.served
         rows, stamps = served.preparation(slots)
-        await asyncio.get_running_loop().run_in_executor(
-            self._worker, served.prepare, slots, rows, stamps
-        )
+        await self._scheduler.run_in_worker(served.prepare, slots, rows, stamps)

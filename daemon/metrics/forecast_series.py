@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from daemon.metrics.declarations import Declarations
+    from model.core.candle import Candle
     from model.forecasts.forecast import Forecast
 
 SECONDS: Final = (
@@ -87,6 +88,10 @@ class ForecastSeries:
     def observe_stage(self, stage: str, seconds: float) -> None:
         """Record how long one of `STAGES` took."""
         self._stages[stage].observe(seconds)
+
+    def observe_delay(self, candle: Candle) -> None:
+        """Record how long after its boundary a candle's closing message arrived."""
+        self.exchange_delay.observe(max(0, candle.received_ms - candle.close_ms) / 1000)
 
     def on_ready(self, forecast: Forecast) -> None:
         """Record the latency of a forecast that is ready to send."""

@@ -18,7 +18,7 @@ import numpy as np
 from model.files.atomic import write_synced
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import numpy.typing as npt
 
@@ -29,6 +29,10 @@ _RECORD: Final = np.dtype([("name", "<u8"), ("target_ms", "<i8")])
 
 _CAPACITY_FACTOR: Final = 4
 """The file has room for this many times the symbols of the start, for those added later."""
+
+
+def _hash(name: str) -> int:
+    return int.from_bytes(blake2b(name.encode(), digest_size=8).digest())
 
 
 class LastPublished:
@@ -52,7 +56,7 @@ class LastPublished:
             names: their order is the slot.
         """
         known = dict(self._records.tolist())
-        hashes = [int.from_bytes(blake2b(n.encode(), digest_size=8).digest()) for n in names]
+        hashes = [_hash(name) for name in names]
         if len(names) > len(self._records):
             # The file has no room for them: they stay in memory until the next start.
             self._records = np.zeros(_CAPACITY_FACTOR * len(names), _RECORD)
@@ -92,12 +96,21 @@ class LastPublished:
         for name, target_ms in np.frombuffer(data[:complete], _RECORD).tolist():
             self._targets_ms[self._records["name"] == name] = target_ms
 
+    def merge(self, targets_ms: Mapping[str, int]) -> None:
+        """Take targets from the history, by name, where they are newer."""
+        from_history = {_hash(name): target_ms for name, target_ms in targets_ms.items()}
+        by_slot = [from_history.get(name, 0) for name in self._records["name"].tolist()]
+        np.maximum(self._targets_ms, by_slot, out=self._targets_ms)
+
     def record(self, slots: Sequence[int], targets_ms: Sequence[int]) -> None:
         """Record that the forecasts for ``targets_ms`` (Unix milliseconds) are being published."""
         self._targets_ms[slots] = targets_ms
 
     def was_published(self, slots: Sequence[int], targets_ms: Sequence[int]) -> list[bool]:
-        """Return for each slot whether its last published forecast was for ``targets_ms``."""
+        """Return for each slot whether a process has published its forecast for ``targets_ms``.
+
+        Only the newest target counts, because forecasts for earlier ones have expired.
+        """
         return [
             last_ms == target_ms
             for last_ms, target_ms in zip(self._targets_ms[slots].tolist(), targets_ms, strict=True)

@@ -1,8 +1,8 @@
-"""Forecasts against what happened: each is scored when its target candle closes.
+"""Score each forecast when its target candle closes.
 
 Errors are relative to the last close the forecast saw, so that symbols of any price compare:
 ``|predicted - close| / last_close`` beside ``|close - last_close| / last_close`` of the forecast
-that nothing changes.
+that the price stays.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from model.core.candle import Candle
 from model.forecasts.forecast import Forecast, ForecastRow, Skill
 from model.history.store import Outcome
 
-MOST_ERROR: Final = 100.0
-"""A price 100 times the close before is a fault of the exchange; larger errors of one symbol would
-hide those of all others in sums and averages."""
+MAX_ERROR: Final = 100.0
+"""Limit of a relative error. A price 100 times the close before is a fault of the exchange, and
+would hide the errors of all other symbols in sums and averages."""
 
-PATIENCE: Final = 8
-"""Candles that a forecast waits for its own; gaps are repaired well before."""
+MAX_WAIT_CANDLES: Final = 8
+"""How many candles a forecast waits for its own; gaps are repaired well before."""
 
 
 class Realised(NamedTuple):
@@ -28,7 +28,7 @@ class Realised(NamedTuple):
 
     Attributes:
         forecast: what was published.
-        close: what came.
+        close: of the target candle.
         model_error: relative, at most 100.
         last_value_error: likewise, of the forecast that the last close stays.
         hit: whether the direction was right; None when forecast or price did not move.
@@ -58,15 +58,17 @@ class Summary(NamedTuple):
 
 
 class _Symbol:
-    __slots__ = ("coverage", "direction", "pending", "ratio", "scored_ms", "skill")
+    __slots__ = ("coverage", "direction", "pending", "ratio", "scored_ms", "target_ms")
 
     def __init__(self, window: int) -> None:
         self.ratio = RollingRatio(window)
         self.direction = RollingShare(window)
         self.coverage = RollingShare(window)
+        # Forecasts that wait for their candle, by the close that they were made at.
         self.pending: dict[int, ForecastRow] = {}
+        # The newest such close whose forecast was scored, and target of the newest forecast.
         self.scored_ms = 0
-        self.skill: Skill | None = None
+        self.target_ms = 0
 
 
 class Accuracy:
@@ -75,11 +77,15 @@ class Accuracy:
     Args:
         window: candles in a rolling figure.
         min_n: scored forecasts before a figure is shown.
+
+    Attributes:
+        skills: each symbol's error as a ratio to the last-value forecast's; none below ``min_n``.
     """
 
     def __init__(self, window: int = 1440, min_n: int = 200) -> None:
         self._window = window
         self._min_n = min_n
+        self.skills: dict[str, Skill] = {}
         self._symbols: dict[str, _Symbol] = {}
         self._pool = RollingPool(window)
         self._unscored = 0
@@ -91,39 +97,37 @@ class Accuracy:
 
     @property
     def unscored(self) -> int:
-        """Forecasts given up, since their candle never came."""
+        """Forecasts that were removed, since their candle never came."""
         return self._unscored
 
-    def add(self, forecast: Forecast) -> bool:
-        """Remember a published forecast until its target candle closes.
+    def on_published(self, forecast: Forecast) -> bool:
+        """Keep a published forecast until its target candle closes.
 
         Returns:
             False when its identity has been seen: what was published is never revised.
         """
-        return self._add(ForecastRow.of(forecast))
+        return self._keep(ForecastRow.of(forecast))
 
-    def knows(self, name: str, candle_close_ms: int) -> bool:
-        """Whether a forecast made at ``candle_close_ms`` is or was waiting for its candle."""
-        symbol = self._symbols.get(name)
-        return symbol is not None and (
-            candle_close_ms in symbol.pending or candle_close_ms <= symbol.scored_ms
-        )
+    def newest_targets_ms(self) -> dict[str, int]:
+        """Target of each symbol's newest forecast that waits for its candle or was scored."""
+        return {name: symbol.target_ms for name, symbol in self._symbols.items()}
 
     def waiting(self, name: str, candle_close_ms: int) -> ForecastRow | None:
         """The forecast made at ``candle_close_ms`` that waits for its candle; None without one."""
         symbol = self._symbols.get(name)
         return None if symbol is None else symbol.pending.get(candle_close_ms)
 
-    def _add(self, row: ForecastRow) -> bool:
-        symbol = self._symbol(row.symbol)
-        if self.knows(row.symbol, row.candle_close_ms):
+    def _keep(self, row: ForecastRow) -> bool:
+        symbol, close_ms = self._symbol(row.symbol), row.candle_close_ms
+        if close_ms in symbol.pending or close_ms <= symbol.scored_ms:
             return False
-        symbol.pending[row.candle_close_ms] = row
-        patience_ms = PATIENCE * (row.target_close_ms - row.candle_close_ms)
-        self._give_up(symbol, row.candle_close_ms - patience_ms)
+        symbol.pending[close_ms] = row
+        symbol.target_ms = max(symbol.target_ms, row.target_close_ms)
+        patience_ms = MAX_WAIT_CANDLES * (row.target_close_ms - row.candle_close_ms)
+        self._remove_overdue(symbol, row.candle_close_ms - patience_ms)
         return True
 
-    def on_candle(self, candle: Candle) -> Realised | None:
+    def on_candle_closed(self, candle: Candle) -> Realised | None:
         """Score the forecast that this closed candle answers.
 
         Args:
@@ -136,19 +140,22 @@ class Accuracy:
         if symbol is None or candle.final_by is None:
             return None
         row = symbol.pending.pop(candle.open_ms, None)
-        patience_ms = PATIENCE * (candle.close_ms - candle.open_ms)
-        self._give_up(symbol, candle.open_ms - patience_ms)
+        patience_ms = MAX_WAIT_CANDLES * (candle.close_ms - candle.open_ms)
+        self._remove_overdue(symbol, candle.open_ms - patience_ms)
         if row is None:
             return None
         realised = self._score(symbol, row, candle.ohlcv.close)
-        self._judge(symbol)
+        self._update_skill(candle.symbol, symbol)
         return realised
 
-    def _judge(self, symbol: _Symbol) -> None:
-        """Bring the skill up to date, so that the next forecast finds it ready."""
-        symbol.skill = symbol.ratio.get() if symbol.ratio.n >= self._min_n else None
+    def _update_skill(self, name: str, symbol: _Symbol) -> None:
+        skill = symbol.ratio.get() if symbol.ratio.n >= self._min_n else None
+        if skill is None:
+            self.skills.pop(name, None)
+        else:
+            self.skills[name] = skill
 
-    def _give_up(self, symbol: _Symbol, before_ms: int) -> None:
+    def _remove_overdue(self, symbol: _Symbol, before_ms: int) -> None:
         overdue = [close_ms for close_ms in symbol.pending if close_ms <= before_ms]
         for close_ms in overdue:
             del symbol.pending[close_ms]
@@ -166,28 +173,23 @@ class Accuracy:
         return realised
 
     def restore(self, outcomes: Iterable[Outcome]) -> None:
-        """Take up what an earlier process published.
+        """Restore what an earlier process published.
 
         Args:
             outcomes: of this market, ascending by time; those without a close wait on.
         """
         for row, close in outcomes:
-            if self._add(row) and close is not None:
+            if self._keep(row) and close is not None:
                 symbol = self._symbols[row.symbol]
                 self._score(symbol, symbol.pending.pop(row.candle_close_ms), close)
-        for symbol in self._symbols.values():
-            self._judge(symbol)
-
-    def skill(self, name: str) -> Skill | None:
-        """One symbol's error as a ratio to the last-value forecast's; None below ``min_n``."""
-        symbol = self._symbols.get(name)
-        return None if symbol is None else symbol.skill
+        for name, symbol in self._symbols.items():
+            self._update_skill(name, symbol)
 
     def summary(self, name: str) -> Summary:
         """One symbol's figures."""
         symbol = self._symbol(name)
         return Summary(
-            self.skill(name),
+            self.skills.get(name),
             self._enough(symbol.direction.get(), symbol.direction.n),
             self._enough(symbol.coverage.get(), symbol.coverage.n),
         )
@@ -222,8 +224,8 @@ def score(row: ForecastRow, close: float) -> Realised:
     return Realised(
         row,
         close,
-        min(abs(row.predicted_close - close) / last, MOST_ERROR),
-        min(abs(moved) / last, MOST_ERROR),
+        min(abs(row.predicted_close - close) / last, MAX_ERROR),
+        min(abs(moved) / last, MAX_ERROR),
         None if expected == 0.0 or moved == 0.0 else (expected > 0.0) == (moved > 0.0),
         None if row.lower is None or row.upper is None else row.lower <= close <= row.upper,
     )

@@ -1,4 +1,4 @@
-"""Figures over the last candles: one statistic, one small class, O(1) per update."""
+"""Compute rolling figures over the last candles, in constant time per update."""
 
 from __future__ import annotations
 

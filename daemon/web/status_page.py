@@ -18,8 +18,10 @@ from model.core.errors import HistoryError
 
 if TYPE_CHECKING:
     from daemon.candles.window import Window
-    from daemon.forecast.issuer import Issuer
+    from daemon.forecast.accounting import DeferredAccounting
     from daemon.forecast.pipeline import Pipeline
+    from daemon.forecast.scheduler import InferenceScheduler
+    from daemon.forecast.symbol_table import SymbolTable
     from daemon.metrics.metrics import Metrics
     from daemon.persistence.recorder import Recorder
     from daemon.runtime.clock import Clock
@@ -64,14 +66,18 @@ class PageSources(NamedTuple):
 
     Attributes:
         market: the exchange, timeframe and symbols.
-        pipeline: has the windows.
-        issuer: has the newest forecasts.
+        pipeline: tells which symbols are stale.
+        table: has the windows.
+        scheduler: tells whether a candle waits for its forecast.
+        accounting: has the newest forecasts.
         state: returns what concerns no single symbol.
     """
 
     market: Market
     pipeline: Pipeline
-    issuer: Issuer
+    table: SymbolTable
+    scheduler: InferenceScheduler
+    accounting: DeferredAccounting
     state: Callable[[], Mapping[str, object]]
 
 
@@ -184,11 +190,11 @@ class StatusPage:
     @property
     def _is_quiet(self) -> bool:
         """Whether no candle waits for its forecast, and no forecast for its accounting."""
-        return self._sources.pipeline.is_idle and not len(self._sources.issuer.ledger)
+        return self._sources.scheduler.is_idle and not len(self._sources.accounting)
 
     async def _update(self) -> None:
         """Update the rows in slices while the pipeline is idle, and make a frame of the changes."""
-        pipeline, newest = self._sources.pipeline, self._sources.issuer.ledger.newest
+        pipeline, newest = self._sources.pipeline, self._sources.accounting.newest
         async with self._update_lock:
             now_s = self._clock.monotonic()
             is_state_due = now_s - self._state_s >= _STATE_INTERVAL_S
@@ -197,7 +203,7 @@ class StatusPage:
                 is_overdue or self._is_quiet
             ):
                 return
-            windows = pipeline.windows
+            windows = self._sources.table.windows
             if is_state_due:
                 self._stale = frozenset(pipeline.stale_symbols(self._clock.wall_ms()))
             self._table.remove_all_but([window.symbol for window in windows])
@@ -231,7 +237,7 @@ class StatusPage:
             raise web.HTTPServiceUnavailable(text="too many requests at a time; try again")
         names = request.query.getall("symbol", [])
         limit = request.query.get("limit", "")
-        windows = {window.symbol: window for window in self._sources.pipeline.windows}
+        windows = {window.symbol: window for window in self._sources.table.windows}
         if (
             not 0 < len(names) <= _MAX_SYMBOLS
             or not limit.isdecimal()

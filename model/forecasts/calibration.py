@@ -30,9 +30,9 @@ from numpy.typing import NDArray
 from model.core.candle import is_price
 from model.forecasts.outlook import Outlook
 from model.forecasts.quantile_table import interpolate, share_below
-from model.forecasts.residuals import LEVELS, Residuals, conformal_quantiles, phase
+from model.forecasts.residuals import LEVELS, Residuals, conformal_quantiles
 from model.forecasts.rules import DEFAULT_RULES, Rules
-from model.forecasts.volatility import Volatility
+from model.forecasts.volatility import Volatility, phase
 
 Floats = NDArray[np.float64]
 Index = NDArray[np.intp]

@@ -1,4 +1,4 @@
-"""A forecast: what is known at the moment it is published, and its JSON."""
+"""Define a forecast, its parts and the batch message."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SCHEMA: Final = 1
 
 
 class Market(NamedTuple):
-    """What this daemon forecasts, and under which name.
+    """What this daemon forecasts, and the name that it publishes under.
 
     Attributes:
         instance: this daemon's name.
@@ -63,7 +63,8 @@ class WindowInfo(NamedTuple):
         filled: how many of them had no trade.
         out_of_range: share of scaled values outside what the scaler was fitted on, 0 to 1.
         final_by: how the newest candle is known to be closed.
-        repaired: how many of them had values that were put right, see `model.candle.repair_ohlcv`.
+        repaired: how many of them had values that were put right, see
+            `model.core.candle.repair_ohlcv`.
     """
 
     length: int
@@ -88,14 +89,14 @@ class Skill(NamedTuple):
 
 
 class ModelInfo(NamedTuple):
-    """Which model spoke.
+    """The model that made a forecast.
 
     Attributes:
         version: of the bundle.
         sha256: of its manifest.
         target: what it predicts.
-        fitted_on_warmup: whether the symbol's scaler is not the bundle's, which does not know it,
-            but was fitted to the first window.
+        fitted_on_warmup: whether the bundle has no scaler for the symbol, and one was fitted to its
+            first window.
     """
 
     version: str
@@ -104,17 +105,17 @@ class ModelInfo(NamedTuple):
     fitted_on_warmup: bool = False
 
     def as_json(self) -> dict[str, str]:
-        """As it stands in a message."""
-        told = {"version": self.version, "sha256": self.sha256, "target": self.target}
-        return told | {"scaler": "warmup"} if self.fitted_on_warmup else told
+        """The field of a message."""
+        fields = {"version": self.version, "sha256": self.sha256, "target": self.target}
+        return fields | {"scaler": "warmup"} if self.fitted_on_warmup else fields
 
 
 class Basis(NamedTuple):
-    """What interval and probabilities rest on; both are found again from it.
+    """What interval and probabilities were computed from, so that they can be computed again.
 
     Attributes:
-        learnt: published forecasts of the symbol that the calibration had held against what came.
-        rules: what was asked for.
+        learnt: published forecasts of the symbol that the calibration had learnt from.
+        rules: how they were computed.
     """
 
     learnt: int
@@ -150,10 +151,10 @@ class Forecast(NamedTuple):
         probabilities: None until there is enough evidence.
         window: what it was made from.
         skill: None until there is enough evidence.
-        model: which model spoke.
+        model: which model made it.
         latency: how long it took.
         late: whether ``latency.ready_ms`` was over the budget.
-        basis: what interval and probabilities rest on.
+        basis: what interval and probabilities were computed from.
     """
 
     exchange: str
@@ -185,7 +186,7 @@ class Forecast(NamedTuple):
 
 
 class ForecastRow(NamedTuple):
-    """As much of a published forecast as scoring it needs; None where there was no interval."""
+    """The part of a published forecast that scoring needs; None where there was no interval."""
 
     symbol: str
     candle_close_ms: int
@@ -211,7 +212,7 @@ class ForecastRow(NamedTuple):
 
 
 def batch_payload(batch_id: str, part: tuple[int, int], payloads: Sequence[bytes]) -> bytes:
-    """Join forecasts of one flush, as `model.forecasts` writes them, into one message.
+    """Join forecasts of one flush, as `JsonWriter` writes them, into one message.
 
     Args:
         batch_id: the same for all parts of a flush.

@@ -25,7 +25,13 @@ from model.files.strict_json import (
     fail,
     parse_object,
 )
-from model.forecasts.volatility import N_FEATURES, WARMUP, history_features
+from model.forecasts.volatility import (
+    N_FEATURES,
+    SEASON_MS,
+    WARMUP,
+    history_features,
+    phase,
+)
 from model.stats.scores import Scored
 
 Floats = NDArray[np.float64]
@@ -43,9 +49,6 @@ MIN_RESIDUALS: Final = 200
 
 DEFAULT_WEIGHTS: Final = (0.0, 0.75, 0.1, 0.4)
 """Weights of the volatility features without a bundle's; measured on minutes of five symbols."""
-
-SEASON_MS: Final = 3_600_000
-"""Period of the season: markets move more at the start of an hour and of its quarters."""
 
 _MAX_PHASES: Final = 60
 
@@ -176,11 +179,6 @@ def fit_residuals(
             quantiles = conformal_quantiles(scaled).tolist()
             by_symbol[symbol] = SymbolResiduals(len(scaled), tuple(quantiles))
     return Residuals(tuple(weights.tolist()), tuple(season.tolist()), by_symbol)
-
-
-def phase(open_ms: Integers, parts: int) -> Integers:
-    """Number of the equal part of the hour in which each candle opens."""
-    return open_ms % SEASON_MS * parts // SEASON_MS
 
 
 class _Moves(NamedTuple):

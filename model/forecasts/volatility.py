@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Index = NDArray[np.intp]
+Integers = NDArray[np.int64]
 
 SPANS: Final = (4, 32)
 """Spans of the exponential means, in candles."""
@@ -31,10 +32,18 @@ N_FEATURES: Final = 4
 """Log of the short and of the long mean of the range, log of short ÷ long mean of the volume, and
 the excess of the first over the second, since a burst is more informative than a lull."""
 
+SEASON_MS: Final = 3_600_000
+"""Markets move more at the start of an hour, and of its quarters."""
+
 _ALPHAS: Final = np.array([2.0 / (span + 1) for span in SPANS])
 _ALL_ALPHAS: Final = np.tile(_ALPHAS, 2)
 _MIN_RANGE: Final = 1e-7
 _MAX_RATIO: Final = 100.0
+
+
+def phase(open_ms: Integers, parts: int) -> Integers:
+    """Which of the equal parts of its hour each candle opens in."""
+    return open_ms % SEASON_MS * parts // SEASON_MS
 
 
 class Volatility:

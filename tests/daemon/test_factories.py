@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from config.settings import load
-from daemon.factories import broker_of, guard_of
+from daemon.factories import broker_of, page_access_of
 from model.core.errors import ConfigError
 from tests.support.certificates import Authority
 
@@ -45,9 +45,9 @@ def test_login_and_certificate_of_the_pages(tmp_path: Path) -> None:
         f"tls: {{certificate_file: pages.pem, key_file: {pair.key.name}}}}}\n"
     )
     settings = load(tmp_path / "config.yaml", {})
-    guard = guard_of(settings)
+    guard = page_access_of(settings)
     assert guard.login == ("me", "hunter2")
     assert guard.tls is not None
     pair.certificate.write_text("none")
     with pytest.raises(ConfigError, match=r"certificate_file: .*pages\.pem holds no certificate"):
-        guard_of(settings)
+        page_access_of(settings)

@@ -241,4 +241,4 @@ class FaultHarness:
     def windows(self) -> Sequence[Window]:
         """The windows of the daemon that runs."""
         assert self.app is not None
-        return self.app._pipeline.windows  # noqa: SLF001 - nobody else looks inside
+        return self.app.parts.table.windows

@@ -113,13 +113,13 @@ async def test_a_silent_stream_is_stale_though_the_history_fills_the_windows(
         symbols = set(here.exchange.playback.symbols)
         here.exchange.faults.silent = True
         # On a busy machine they may be stale before that, because forecasts are late.
-        silent = here.app._feed.silent_symbols  # noqa: SLF001 - what makes them stale
+        silent = here.app.parts.feed.silent_symbols
         await until(lambda: silent.symbols() == symbols)
         await until(lambda: all(here.is_stale(symbol) for symbol in symbols))
         before = len(here.forecasts)
         await until(lambda: here.forecast_since(before) == symbols)
         assert here.statuses[-1]["state"] == "degraded"
-        assert not here.app._overseer.health().ready  # noqa: SLF001 - what /readyz answers
+        assert not here.app.parts.health.health().ready
         assert (here.gauge("feed_stale_symbols") or 0.0) == len(symbols)
         here.exchange.faults.silent = False
         await until(lambda: not any(here.is_stale(symbol) for symbol in symbols))

@@ -233,11 +233,17 @@ async def page_of(windows: list[Window], folder: Path) -> AsyncIterator[Tab]:
     clock, metrics = SystemClock(), Metrics(10)
     with_history = await asyncio.to_thread(History, folder / "history.sqlite")
     recorder = Recorder(with_history, MarketKey.parse("binance", "1m"), 90, clock, metrics)
-    pipeline = SimpleNamespace(is_idle=True, windows=windows, stale_symbols=lambda _: [HOSTILE])
-    issuer = SimpleNamespace(ledger=DeferredAccounting(cast("Any", None)))
+    pipeline = SimpleNamespace(stale_symbols=lambda _: [HOSTILE])
     market = Market("tester", "binance", symbols, MINUTE)
     state = {"warming_up": False, "broker_connected": True, "model": HOSTILE}
-    view = PageSources(market, cast("Any", pipeline), cast("Any", issuer), lambda: state)
+    view = PageSources(
+        market=market,
+        pipeline=cast("Any", pipeline),
+        table=cast("Any", SimpleNamespace(windows=windows)),
+        scheduler=cast("Any", SimpleNamespace(is_idle=True)),
+        accounting=DeferredAccounting(cast("Any", None), MINUTE),
+        state=lambda: state,
+    )
     page = StatusPage(view, recorder, metrics, clock)
     listening: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     async with asyncio.TaskGroup() as group:

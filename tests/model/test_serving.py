@@ -282,7 +282,7 @@ def test_a_rehearsal_leaves_no_trace(
         for model in (rehearsing, undisturbed):
             prepare(model, ALL)
             if model is rehearsing:
-                model.rehearse(ALL, newest(candles, ALL, end - 1), opens)
+                model.dry_run(ALL, newest(candles, ALL, end - 1), opens)
             assert model.prepared_ahead(ALL).all()
             model.advance(ALL, ohlcv)
             price = model.price(ALL, model.step(ALL), ohlcv[:, 3])
@@ -299,7 +299,7 @@ def test_a_rehearsal_gives_what_the_close_then_gives(
     model.rebuild(ALL, window(candles, ALL, CAPACITY))
     prepare(model, ALL)
     ohlcv, opens = newest(candles, ALL, CAPACITY + 1), np.full(len(ALL), 60_000)
-    raw, price, last, *_ = model.rehearse(ALL, ohlcv, opens)
+    raw, price, last, *_ = model.dry_run(ALL, ohlcv, opens)
     model.advance(ALL, ohlcv)
     np.testing.assert_allclose(raw, model.step(ALL), atol=1e-6)
     np.testing.assert_allclose(price, model.price(ALL, raw, ohlcv[:, 3]))

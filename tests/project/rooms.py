@@ -98,11 +98,13 @@ daemon/jobs:
     daemon/candles daemon/exchange daemon/runtime model/core model/evaluation model/files
     model/forecasts model/history model/registry model/retraining model/shared_state model/stats
     model/training
-daemon/app:
+daemon/components:
     config daemon/candles daemon/control daemon/exchange daemon/factories daemon/feed
     daemon/forecast daemon/metrics daemon/mqtt daemon/persistence daemon/runtime daemon/scoring
-    daemon/web model/core model/forecasts model/history model/registry model/serving_check
-    model/shared_state
+    daemon/web model/core model/forecasts model/history model/registry model/shared_state
+daemon/app:
+    config daemon/components daemon/control daemon/factories daemon/forecast daemon/runtime
+    daemon/web model/core model/history model/registry model/serving_check
 daemon/cli:
     config daemon/app daemon/control daemon/doctor daemon/exchange daemon/factories daemon/jobs
     daemon/runtime daemon/sandbox daemon/watch model/core model/files model/forecasts

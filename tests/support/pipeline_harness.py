@@ -16,6 +16,8 @@ from daemon.forecast.accounting import Sinks
 from daemon.forecast.batcher import Batcher
 from daemon.forecast.issuer import Issuer
 from daemon.forecast.pipeline import Pipeline
+from daemon.forecast.scheduler import InferenceScheduler
+from daemon.forecast.symbol_table import SymbolTable
 from daemon.metrics.metrics import Metrics
 from daemon.mqtt.outbox import Outgoing
 from daemon.mqtt.publisher import Publisher
@@ -113,19 +115,29 @@ class PipelineHarness:
             history, MarketKey.parse("binance", "1m"), 36_500, self.clock, self.metrics
         )
         self.market = market = Market("tester", "binance", SYMBOLS, MINUTE)
-        books = Sinks(self.accuracy, self.recorder, self.metrics)
         engine = Engine(bundle.onnx, len(SYMBOLS), LOOKBACK, len(bundle.manifest.features))
         publisher = cast("Publisher", self.published)
-        self.issuer = Issuer(market, publisher, books, self.clock, 60.0)
+        self.issuer = Issuer(
+            market=market,
+            publisher=publisher,
+            accuracy=self.accuracy,
+            clock=self.clock,
+            budget_s=60.0,
+        )
+        self.table = SymbolTable(
+            served=served or ServedModel(bundle, SYMBOLS, engine),
+            symbols=SYMBOLS,
+            timeframe=MINUTE,
+            capacity=capacity,
+        )
+        self.scheduler = InferenceScheduler(batcher=Batcher(max_batch), clock=self.clock)
         self.pipeline = Pipeline(
-            market,
-            served or ServedModel(bundle, SYMBOLS, engine),
-            Batcher(max_batch),
-            self.issuer,
-            books,
-            self.clock,
-            self.wanted.append,
-            capacity,
+            table=self.table,
+            scheduler=self.scheduler,
+            issuer=self.issuer,
+            sinks=Sinks(self.accuracy, self.recorder, self.metrics),
+            clock=self.clock,
+            request_repair=self.wanted.append,
         )
 
     def at(self, end: int) -> None:
@@ -138,7 +150,7 @@ class PipelineHarness:
             self.pipeline.on_history(symbol, tape.span(symbol, 0, end))
 
     def close(self, tape: SampleMarket, symbol: str, at: int) -> None:
-        self.pipeline.on_closed(tape.candle(symbol, at, self.clock.monotonic()))
+        self.pipeline.on_candle_closed(tape.candle(symbol, at, self.clock.monotonic()))
 
     def scored(self) -> float:
         """Forecasts held against what happened since this process started."""

@@ -18,7 +18,7 @@ from random import Random
 import numpy as np
 import pytest
 
-from daemon.control.hot_swap import HotSwap
+from daemon.control.hot_swap import ChampionSource, HotSwap
 from daemon.persistence.learned_state import LearnedStateStore
 from model.core.errors import BundleError
 from model.core.market import MarketKey
@@ -69,13 +69,17 @@ class Stage:
         self.loads = 0
         self.learned_state = LearnedStateStore(route.recorder, MARKET, route.clock)
         self.hot_swap = HotSwap(
-            lambda: self.champion.version,
-            lambda _: None,
-            self._load,
-            route.pipeline,
-            self.learned_state,
-            route.clock,
-            route.metrics,
+            champion=ChampionSource(
+                version=lambda: self.champion.version,
+                check=lambda _: None,
+                load=self._load,
+            ),
+            table=route.table,
+            scheduler=route.scheduler,
+            pipeline=route.pipeline,
+            learned_state=self.learned_state,
+            clock=route.clock,
+            metrics=route.metrics,
         )
 
     def _load(self, symbols: tuple[str, ...]) -> ServedModel:
@@ -85,7 +89,7 @@ class Stage:
 
     @property
     def version(self) -> str:
-        return self.route.pipeline.served.version
+        return self.route.table.served.version
 
     def swaps(self, outcome: str) -> float:
         return self.route.sample("candlecast_model_swaps_total", outcome=outcome)
@@ -98,16 +102,16 @@ class Stage:
         self.route.at(end)
         for symbol in SYMBOLS:
             self.route.close(market, symbol, end - 1)
-        await self.route.pipeline.settled()
+        await self.route.scheduler.wait_idle()
 
 
 @asynccontextmanager
 async def staged(bundle: Bundle, history: History, market: SampleMarket) -> AsyncIterator[Stage]:
     async with running(PipelineHarness(bundle, history)) as route:
         stage = Stage(route, bundle)
-        await stage.learned_state.restore(route.pipeline.served)
+        await stage.learned_state.restore(route.table.served)
         route.warm(market, CAPACITY)
-        await route.pipeline.settled()
+        await route.scheduler.wait_idle()
         yield stage
 
 
@@ -174,11 +178,11 @@ async def test_while_the_symbols_change_the_model_does_not(
     stage.champion = bundles[1]
     async with asyncio.TaskGroup() as group:
         async with stage.hot_swap.change_lock:
-            stage.route.pipeline.invite(["NEW/U"])
+            stage.route.table.add_pending(["NEW/U"])
             looking = group.create_task(stage.hot_swap.poll())
             await stage.minute(market, CAPACITY + 1)
             assert stage.version == bundles[0].version
-            stage.route.pipeline.dismiss()
+            stage.route.table.discard_pending()
         await looking
     await stage.minute(market, CAPACITY + 2)
     assert check_all(bundles, market, stage)[-3:] == [bundles[1].version] * 3
@@ -193,14 +197,14 @@ async def test_settled_is_never_said_of_a_pipeline_that_a_candle_has_just_woken(
     seen: list[bool] = []
 
     async def look() -> None:
-        await route.pipeline.settled()
-        seen.append(route.pipeline.is_idle)
+        await route.scheduler.wait_idle()
+        seen.append(route.scheduler.is_idle)
 
     async with asyncio.TaskGroup() as group:
         group.create_task(look())
-        settle_now = route.pipeline._catch_up._settled  # noqa: SLF001 - the moment cannot be met otherwise
+        set_idle = route.scheduler._idle  # noqa: SLF001 - the moment cannot be met otherwise
         await asyncio.sleep(0)
-        settle_now.set()
+        set_idle.set()
         route.close(market, "B/U", CAPACITY)
     assert seen == [True]
 
@@ -215,7 +219,7 @@ async def test_a_symbol_with_a_gap_uses_the_new_model_after_its_repair(
     await stage.hot_swap.poll()
     assert stage.version == bundles[1].version
     route.pipeline.on_history("A/U", market.span("A/U", CAPACITY - 3, CAPACITY + 1))
-    await route.pipeline.settled()
+    await route.scheduler.wait_idle()
     assert route.published.forecasts[-1]["symbol"] == "A/U"
     assert check_all(bundles, market, stage)[3:] == [bundles[1].version]
 
@@ -307,12 +311,12 @@ async def test_each_models_calibration_is_saved_and_restored(
 
     for end in range(CAPACITY + 1, CAPACITY + 8):
         await stage.minute(market, end)
-    before = stage.route.pipeline.served.calibration.snapshot().encode()
+    before = stage.route.table.served.calibration.snapshot().encode()
     await swap_to(bundles[1])
-    anew = stage.route.pipeline.served.calibration.snapshot()
+    anew = stage.route.table.served.calibration.snapshot()
     assert anew.n.tolist() == [0, 0, 0]
     await swap_to(bundles[0])
-    assert stage.route.pipeline.served.calibration.snapshot().encode() == before
+    assert stage.route.table.served.calibration.snapshot().encode() == before
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -339,14 +343,14 @@ async def test_under_random_traffic_each_forecast_is_of_one_model(
                     route.pipeline.on_history(symbol, market.span(symbol, end - 20, end))
                 await asyncio.sleep(random.choice([0, 0, 0, 0.002]))
             if random.random() < 0.5:
-                await route.pipeline.settled()
+                await route.scheduler.wait_idle()
                 # A quiet market: without pauses no states would be prepared.
                 await asyncio.sleep(random.uniform(0.0, 0.05))
             if random.random() < 0.1:
                 # On any machine, some champions take over before the next one is promoted.
                 while stage.version != stage.champion.version:
                     await asyncio.sleep(0.001)
-        await route.pipeline.settled()
+        await route.scheduler.wait_idle()
         watching.cancel()
     versions = check_all(bundles, market, stage)
     assert len(versions) > 80

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from daemon.control.shadow import Shadow
+from daemon.control.shadow import Shadow, TrialSources
 from model.features.scaler import ScalerSet
 from model.history.store import History
 from model.inference.engine import Engine
@@ -136,7 +136,7 @@ class Stage:
             self.route.at(end)
             for symbol in SYMBOLS:
                 self.route.close(market, symbol, end - 1)
-            await self.route.pipeline.settled()
+            await self.route.scheduler.wait_idle()
             # Wait until the shadow has forecast too.
             if (served := self.models.tried) is not None:
                 enough = served.forecasts + len(SYMBOLS)
@@ -158,16 +158,14 @@ async def staged(
     route = PipelineHarness(models.open(models.registry.champion()), history, clock=clock)
     async with running(route):
         route.warm(market, end)
-        await route.pipeline.settled()
+        await route.scheduler.wait_idle()
         shadow = Shadow(
-            models.registry,
-            models.load,
-            models.files,
-            RULES,
-            route.pipeline,
-            route.accuracy,
-            clock,
-            route.metrics,
+            sources=TrialSources(models.registry, models.load, models.files, RULES),
+            table=route.table,
+            scheduler=route.scheduler,
+            accuracy=route.accuracy,
+            clock=clock,
+            metrics=route.metrics,
         )
         async with asyncio.TaskGroup() as group:
             task = group.create_task(shadow.run())
@@ -257,8 +255,8 @@ async def test_a_worse_challenger_is_rejected_and_the_next_one_is_tried(
         assert models.registry.champion() == champion
         # Promoting another model ends the trial, because its evidence is about the old champion.
         newest = models.add_model(off=1.0, champion=True)
-        windows, served = stage.route.pipeline.windows, models.load(newest, SYMBOLS)
-        stage.route.pipeline.take_over(served, windows, [-1] * len(windows))
+        windows, served = stage.route.table.windows, models.load(newest, SYMBOLS)
+        stage.route.pipeline.replace_model(served, windows, [-1] * len(windows))
         await until(lambda: models.files.current() is None)
 
 
@@ -289,8 +287,8 @@ async def test_a_trial_continues_with_its_remaining_symbols(
         await until(lambda: models.loads)
         assert models.asked == SYMBOLS[1:]
         # A symbol that was removed and added again has a new window.
-        windows, served = stage.route.pipeline.windows, models.load(champion, SYMBOLS)
-        stage.route.pipeline.take_over(served, windows, [-1] * len(windows))
+        windows, served = stage.route.table.windows, models.load(champion, SYMBOLS)
+        stage.route.pipeline.replace_model(served, windows, [-1] * len(windows))
         await until(lambda: models.loads == 3)
         assert models.asked == SYMBOLS[1:]
     models.files.begin(Trial(challenger, champion, ("GONE/U",)))
@@ -307,7 +305,7 @@ async def test_no_trial_runs_while_the_champion_is_not_served(
         challenger = models.add_model(off=0.05)
         # A poll takes a tenth of a second here; repeated loads would be counted.
         await asyncio.sleep(0.5)
-        assert stage.route.pipeline.served.version == served != refused
+        assert stage.route.table.served.version == served != refused
         assert (models.loads, models.files.current()) == (0, None)
         models.registry.promote(served)
         await until(lambda: models.loads)

@@ -30,7 +30,7 @@ async def test_a_market_whose_empty_candles_the_exchange_sends_goes_stale_like_a
     path: PipelineHarness, market: SampleMarket, *, by_rest: bool
 ) -> None:
     path.warm(market, CAPACITY)
-    await path.pipeline.settled()
+    await path.scheduler.wait_idle()
     close = market.values["A/U"][CAPACITY - 1, 3]
     for at in range(CAPACITY, CAPACITY + LOOKBACK):
         market.values["A/U"][at] = [close, close, close, close, 0.0]
@@ -39,7 +39,7 @@ async def test_a_market_whose_empty_candles_the_exchange_sends_goes_stale_like_a
             path.pipeline.on_history("A/U", market.span("A/U", at, at + 1))
         else:
             path.close(market, "A/U", at)
-        await path.pipeline.settled()
+        await path.scheduler.wait_idle()
     filled = [f["window"]["filled"] for f in path.published.forecasts if f["symbol"] == "A/U"]
     assert filled == list(range(LOOKBACK))
     assert path.sample("candlecast_predictions_skipped_total", reason="untraded") == 1
@@ -51,14 +51,14 @@ async def test_an_exchange_without_volumes_is_forecast_while_prices_move(
 ) -> None:
     market.values["A/U"][:, 4] = 0.0
     path.warm(market, CAPACITY)
-    await path.pipeline.settled()
+    await path.scheduler.wait_idle()
     for at in range(CAPACITY, CAPACITY + LOOKBACK):
         # A single price in each candle, as where candles are short.
         market.values["A/U"][at, :4] = market.values["A/U"][at, 3]
         path.at(at + 1)
         for symbol in SYMBOLS:
             path.close(market, symbol, at)
-        await path.pipeline.settled()
+        await path.scheduler.wait_idle()
     told = [f["window"]["filled"] for f in path.published.forecasts if f["symbol"] == "A/U"]
     assert told == [0] * (1 + LOOKBACK)
     assert path.pipeline.stale_symbols(path.clock.wall_ms()) == []
@@ -68,11 +68,11 @@ async def test_a_repaired_candle_is_counted_published_and_stored(
     path: PipelineHarness, market: SampleMarket
 ) -> None:
     path.warm(market, CAPACITY)
-    await path.pipeline.settled()
+    await path.scheduler.wait_idle()
     path.at(CAPACITY + 1)
     (odd,) = market.span("A/U", CAPACITY, CAPACITY + 1)
     path.pipeline.on_history("A/U", [odd._replace(repaired=True)])
-    await path.pipeline.settled()
+    await path.scheduler.wait_idle()
     assert path.published.forecasts[-1]["window"]["repaired"] == 1
     assert path.sample("candlecast_feed_repaired_total") == 1
     await path.recorder.flush()

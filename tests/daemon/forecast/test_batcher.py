@@ -18,15 +18,15 @@ def test_whatever_is_ready_runs_together_in_order_of_arrival() -> None:
     batcher = Batcher(16)
     for index in (3, 1, 2):
         batcher.add(index, candle(7))
-    assert [ready.slot for ready in batcher.take()] == [3, 1, 2]
-    assert batcher.take() == []
+    assert [ready.slot for ready in batcher.take_batch()] == [3, 1, 2]
+    assert batcher.take_batch() == []
 
 
 def test_what_closes_meanwhile_is_the_next_batch() -> None:
     batcher = Batcher(2)
     for index in range(5):
         batcher.add(index, candle(7))
-    sizes = [len(batcher.take()) for _ in range(4)]
+    sizes = [len(batcher.take_batch()) for _ in range(4)]
     assert sizes == [2, 2, 1, 0]
 
 
@@ -34,7 +34,7 @@ def test_a_newer_candle_displaces_the_one_that_it_outdates() -> None:
     batcher = Batcher(16)
     assert batcher.add(0, candle(7)) is None
     assert batcher.add(0, candle(8)) == Ready(0, candle(7))
-    assert batcher.take() == [Ready(0, candle(8))]
+    assert batcher.take_batch() == [Ready(0, candle(8))]
 
 
 class BatcherAgainstList(RuleBasedStateMachine):
@@ -73,7 +73,7 @@ class BatcherAgainstList(RuleBasedStateMachine):
 
     @rule()
     def the_pipeline_is_free(self) -> None:
-        batch = self.batcher.take()
+        batch = self.batcher.take_batch()
         assert batch == self.waiting[: self.most]
         self.leave(*batch)
 

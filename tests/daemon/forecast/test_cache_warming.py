@@ -13,7 +13,7 @@ from daemon.forecast.cache_warming import CacheWarmer, next_span_ms
 from model.core.candle import Timeframe
 from model.history.store import History
 from model.registry.bundle import Bundle
-from model.serving import REHEARSED, ServedModel
+from model.serving import DRY_RUN_SYMBOLS, ServedModel
 from tests.support.manual_clock import ManualClock, settle
 from tests.support.pipeline_harness import (
     CAPACITY,
@@ -35,7 +35,7 @@ async def path(
 ) -> AsyncIterator[PipelineHarness]:
     async with running(PipelineHarness(bundle, history)) as made:
         made.warm(market, CAPACITY)
-        await made.pipeline.settled()
+        await made.scheduler.wait_idle()
         yield made
 
 
@@ -43,19 +43,26 @@ async def path(
 def rehearsed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many symbols each rehearsal was of."""
     seen: list[int] = []
-    rehearse = ServedModel.rehearse
+    rehearse = ServedModel.dry_run
 
     def noting(self: ServedModel, idx: np.ndarray, *candles: np.ndarray) -> object:
         seen.append(len(idx))
         return rehearse(self, idx, *candles)
 
-    monkeypatch.setattr(ServedModel, "rehearse", noting)
+    monkeypatch.setattr(ServedModel, "dry_run", noting)
     return seen
 
 
 @asynccontextmanager
 async def rehearsing(path: PipelineHarness, clock: ManualClock) -> AsyncIterator[None]:
-    task = asyncio.create_task(CacheWarmer(path.pipeline, path.issuer, clock, lambda: MINUTE).run())
+    warmer = CacheWarmer(
+        table=path.table,
+        scheduler=path.scheduler,
+        issuer=path.issuer,
+        clock=clock,
+        timeframe=lambda: MINUTE,
+    )
+    task = asyncio.create_task(warmer.run())
     await settle()
     yield
     task.cancel()
@@ -89,7 +96,7 @@ async def test_it_goes_on_from_before_the_boundary_until_the_first_candle_closes
             await clock.advance(0.011)
         assert rehearsed == [len(SYMBOLS)] * 6
         path.close(market, "B/U", CAPACITY)
-        await path.pipeline.settled()
+        await path.scheduler.wait_idle()
         await clock.advance(0.011)
         await clock.advance(0.011)
         assert len(rehearsed) == 6
@@ -121,7 +128,7 @@ async def test_forecasts_are_the_same_and_nothing_else_leaves(
             path.at(end)
             for symbol in SYMBOLS:
                 path.close(market, symbol, end - 1)
-            await path.pipeline.settled()
+            await path.scheduler.wait_idle()
     made = path.published.forecasts[before:]
     assert len(made) == 5 * len(SYMBOLS)
     for forecast in made:
@@ -135,4 +142,4 @@ async def test_symbols_without_a_history_are_left_out(
     async with running(PipelineHarness(bundle, history)) as path, rehearsing(path, clock):
         await clock.advance(60.0)
     assert not rehearsed
-    assert len(SYMBOLS) <= REHEARSED
+    assert len(SYMBOLS) <= DRY_RUN_SYMBOLS

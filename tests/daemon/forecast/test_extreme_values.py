@@ -78,7 +78,7 @@ class Entrance:
                 now_s=self.path.clock.monotonic(),
             )  # fmt: skip
         except BadCandle:
-            window = self.path.pipeline.windows[0]
+            window = self.path.table.windows[0]
             before = [T0 + (at - 1) * MINUTE.ms, *window.ohlcv()[-1].tolist()]
             page = parse_history(
                 "A/U", [before, [open_ms, *row]], MINUTE, 2 * now_ms, (now_ms, 0.0)
@@ -87,7 +87,7 @@ class Entrance:
             self.path.pipeline.on_history("A/U", whole)
         else:
             assert final is not None
-            self.path.pipeline.on_closed(final)
+            self.path.pipeline.on_candle_closed(final)
 
 
 class Stage:
@@ -97,25 +97,37 @@ class Stage:
         self.path = path
         self.beside = ManualClock(T0)
         self.standby = StandbyModel(
-            served(bundle), path.pipeline.windows, path.pipeline, path.clock
+            served(bundle), path.table.windows, path.scheduler, path.clock, MINUTE
         )
         self.drift = DriftMonitor(path.metrics, folder, request_retrains=False)
         publisher = path.issuer._publisher  # noqa: SLF001 - the one that the route made
-        self.forming = Forming(path.market, path.pipeline, publisher, path.metrics, path.clock, 0.0)
-        self.rehearsal = CacheWarmer(
-            path.pipeline, path.issuer, self.beside, lambda: path.market.timeframe
+        self.forming = Forming(
+            market=path.market,
+            table=path.table,
+            scheduler=path.scheduler,
+            publisher=publisher,
+            metrics=path.metrics,
+            clock=path.clock,
+            interval_s=0.0,
+        )
+        self.cache_warmer = CacheWarmer(
+            table=path.table,
+            scheduler=path.scheduler,
+            issuer=path.issuer,
+            clock=self.beside,
+            timeframe=lambda: MINUTE,
         )
 
     async def look(self, forming: Candle, at: int) -> None:
         """All that runs between two closes."""
         await self.standby.synchronise()
         await self.standby.check_forecasts()
-        self.drift.check(self.path.pipeline.served, self.path.accuracy, float(at))
+        self.drift.check(self.path.table.served, self.path.accuracy, float(at))
         self.path.metrics.update_accuracy(self.path.accuracy)
-        self.path.pipeline.served.mean_out_of_range()
+        self.path.table.served.mean_out_of_range()
         self.forming._forecast([forming])  # noqa: SLF001 - without the pauses of `run`
         self.beside.move_to(T0 + (at + 1) * MINUTE.ms - 15)
-        task = asyncio.create_task(self.rehearsal.run())
+        task = asyncio.create_task(self.cache_warmer.run())
         await settle()
         await self.beside.advance(0.02)
         failed = task.exception() if task.done() else None
@@ -150,14 +162,14 @@ async def run(bundle: Bundle, tape: SampleMarket, sent: list[Row], folder: Path)
         path.published.connected.set()  # type: ignore[attr-defined]
         stage, entrance = Stage(bundle, path, folder), Entrance(path)
         path.warm(tape, CAPACITY)
-        await path.pipeline.settled()
+        await path.scheduler.wait_idle()
         for at, row in enumerate(sent, CAPACITY):
             path.at(at + 1)
             entrance.send(at, row)
             for symbol in SYMBOLS[1:]:
                 path.close(tape, symbol, at)
-            await path.pipeline.settled()
-            newest = path.pipeline.windows[0].newest
+            await path.scheduler.wait_idle()
+            newest = path.table.windows[0].newest
             assert newest is not None
             forming = newest._replace(open_ms=newest.close_ms, close_ms=newest.close_ms + MINUTE.ms)
             await stage.look(forming, at)

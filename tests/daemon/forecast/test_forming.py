@@ -68,7 +68,13 @@ class Bench:
         market = Market("tester", "binance", SYMBOLS, MINUTE)
         publisher = cast("Publisher", self.out)
         self.forming = Forming(
-            market, path.pipeline, publisher, path.metrics, path.clock, INTERVAL_S
+            market=market,
+            table=path.table,
+            scheduler=path.scheduler,
+            publisher=publisher,
+            metrics=path.metrics,
+            clock=path.clock,
+            interval_s=INTERVAL_S,
         )
 
     def count(self, outcome: str) -> float:
@@ -105,7 +111,7 @@ async def forming(path: PipelineHarness) -> AsyncIterator[Bench]:
 async def bench(bundle: Bundle, market: SampleMarket, history: History) -> AsyncIterator[Bench]:
     async with running(PipelineHarness(bundle, history)) as path, forming(path) as made:
         path.warm(market, CAPACITY)
-        await path.pipeline.settled()
+        await path.scheduler.wait_idle()
         yield made
 
 
@@ -120,7 +126,7 @@ async def test_it_says_what_the_close_would_say_in_the_words_of_its_schema(
     path.at(CAPACITY + 1)
     for symbol in SYMBOLS:
         path.close(market, symbol, CAPACITY)
-    await path.pipeline.settled()
+    await path.scheduler.wait_idle()
     finals = path.published.forecasts[-3:]
     assert path.sample("candlecast_unprepared_total") == 3, "a step was enough after all"
     for final in finals:
@@ -150,13 +156,13 @@ def test_the_schemas_example_follows_it(schema: jsonschema.Draft202012Validator)
 async def test_nothing_remembers_it(bench: Bench, market: SampleMarket) -> None:
     path = bench.path
     before = path.accuracy.pending, len(path.published.forecasts)
-    calibration = path.pipeline.served.calibration.snapshot().encode()
+    calibration = path.table.served.calibration.snapshot().encode()
     for share in (0.2, 0.5, 0.9):
         for symbol in SYMBOLS:
             bench.update(market, symbol, CAPACITY, share)
         await bench.worked(bench.count("published") + 3)
     assert (path.accuracy.pending, len(path.published.forecasts)) == before
-    assert path.pipeline.served.calibration.snapshot().encode() == calibration
+    assert path.table.served.calibration.snapshot().encode() == calibration
     await path.recorder.flush()
     stored = await path.recorder.execute(
         lambda h: [h.candles(MarketKey.parse("binance", "1m"), s, CAPACITY + 9) for s in SYMBOLS]
@@ -241,7 +247,7 @@ def test_whatever_is_told_the_newest_of_each_comes_out_at_most_once_per_interval
             told[symbol] = number
             continue
         most = data.draw(st.integers(1, 3))
-        taken = newest.take(now_s, most)
+        taken = newest.take_due(now_s, most)
         due = [s for s in waiting if s not in last or now_s >= last[s][0] + 1.0]
         assert len(taken) == min(most, len(due))
         for candle in taken:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -12,10 +11,12 @@ from typing import cast
 import pytest
 
 from daemon.forecast.accounting import DeferredAccounting
+from daemon.forecast.batcher import Batcher
 from daemon.forecast.idle_work import IdleWork
+from daemon.forecast.scheduler import InferenceScheduler
+from daemon.forecast.symbol_table import SymbolTable
 from model.history.store import History
 from model.registry.bundle import Bundle
-from model.serving import ServedModel
 from tests.daemon.control.test_hot_swap import Stage, check_all, loaded
 from tests.support.manual_clock import ManualClock, PollingClock
 from tests.support.pipeline_harness import (
@@ -42,7 +43,7 @@ async def test_states_are_prepared_even_where_something_closes_all_the_time(
     clock = PollingClock(T0, 1.0)
     async with running(PipelineHarness(bundle, history, clock=clock)) as path:
         path.warm(market, CAPACITY)
-        await path.pipeline.settled()
+        await path.scheduler.wait_idle()
         for end in range(CAPACITY + 1, ROWS):
             path.at(end)
             for symbol in SYMBOLS:
@@ -52,9 +53,9 @@ async def test_states_are_prepared_even_where_something_closes_all_the_time(
                 while len(path.published.forecasts) == made:
                     await asyncio.sleep(0.001)
                 # However busy the machine: what others do in their threads gets on meanwhile.
-                await path.pipeline.ping()
+                await path.scheduler.ping()
         clock.move(1.0)
-        await path.pipeline.settled()
+        await path.scheduler.wait_idle()
         made = len(path.published.forecasts)
         # More than those that were prepared in the quiet before.
         assert made - path.sample("candlecast_unprepared_total") > len(SYMBOLS)
@@ -63,10 +64,10 @@ async def test_states_are_prepared_even_where_something_closes_all_the_time(
 
 
 class Refilled:
-    """A ledger to which the next closing candle has added something whenever one looks."""
+    """Accounting to which the next closing candle has added something whenever one looks."""
 
     def __init__(self) -> None:
-        self.on_settled: Callable[[], None] = lambda: None
+        self.on_settled: Callable[[], object] = lambda: None
 
     def __len__(self) -> int:
         return 1
@@ -76,35 +77,43 @@ class Refilled:
         self.on_settled()
 
 
-async def test_states_are_prepared_though_every_candle_adds_to_the_ledger() -> None:
-    clock, ledger = ManualClock(T0), Refilled()
+async def test_states_are_prepared_though_every_candle_adds_to_the_accounting(
+    market: SampleMarket,
+) -> None:
+    clock, accounting = ManualClock(T0), Refilled()
     prepared: list[int] = []
-    served = cast(
-        "ServedModel",
-        SimpleNamespace(
-            preparation=lambda slots: (slots, slots),
-            prepare=lambda slots, _rows, _stamps: prepared.extend(slots.tolist()),
-        ),
+    served = SimpleNamespace(
+        preparation=lambda slots: (slots, slots),
+        prepare=lambda slots, _rows, _stamps: prepared.extend(slots.tolist()),
     )
-    with ThreadPoolExecutor(1) as worker:
-        catch_up = IdleWork(
-            cast("DeferredAccounting", ledger), worker, clock, lambda: served, lambda: False
-        )
-        # While something is entered the next candle closes.
-        ledger.on_settled = catch_up.stand_back
-        catch_up.put_off([3])
-        task = asyncio.create_task(catch_up.run())
-        for _ in range(4):
-            catch_up.arrived(clock.monotonic())
-            catch_up.go_on()
-            await clock.advance(0.1)
-        assert not prepared
-        for _ in range(4):
-            catch_up.arrived(clock.monotonic())
-            catch_up.go_on()
-            await clock.advance(0.1)
-        task.cancel()
-        await asyncio.wait([task])
+    scheduler = InferenceScheduler(batcher=Batcher(4), clock=clock)
+    idle_work = IdleWork(
+        accounting=cast("DeferredAccounting", accounting),
+        scheduler=scheduler,
+        table=cast("SymbolTable", SimpleNamespace(served=served)),
+        clock=clock,
+    )
+
+    def drain() -> None:
+        scheduler.on_candle_closed(T0, clock.monotonic())
+        scheduler.drained.set()
+
+    # While something is entered the next candle closes.
+    accounting.on_settled = lambda: scheduler.enqueue(0, market.candle("A/U", 0))
+    idle_work.prepare_later([3])
+    task = asyncio.create_task(idle_work.run())
+    for _ in range(4):
+        drain()
+        await clock.advance(0.1)
+    assert not prepared
+    for _ in range(4):
+        drain()
+        await clock.advance(0.1)
+    # However busy the machine: the worker thread has done what it was given.
+    await scheduler.ping()
+    task.cancel()
+    await asyncio.wait([task])
+    scheduler.close()
     assert prepared == [3]
 
 
@@ -131,7 +140,7 @@ async def test_in_a_market_that_never_rests_the_new_model_takes_over_all_the_sam
     async with running(PipelineHarness(bundles[0], history, clock=clock)) as route:
         stage, ready = Stage(route, bundles[0]), loaded(bundles[1])
         route.warm(market, CAPACITY)
-        await route.pipeline.settled()
+        await route.scheduler.wait_idle()
         stage.make, stage.champion = lambda _: ready, bundles[1]
         swapping = asyncio.create_task(stage.hot_swap.poll())
         for end in range(CAPACITY + 1, ROWS):
@@ -145,7 +154,7 @@ async def test_in_a_market_that_never_rests_the_new_model_takes_over_all_the_sam
                 while len(route.published.forecasts) == made:
                     await asyncio.sleep(0)
                 # However busy the machine: what others do in their threads gets on meanwhile.
-                await route.pipeline.ping()
+                await route.scheduler.ping()
                 await asyncio.sleep(0.005)
             if swapped:
                 break

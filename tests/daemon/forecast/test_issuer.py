@@ -12,9 +12,10 @@ import jsonschema
 import numpy as np
 import pytest
 
-from daemon.forecast.accounting import Sinks
+from daemon.forecast.accounting import DeferredAccounting, FlushReport, Sinks
 from daemon.forecast.batcher import Ready
-from daemon.forecast.issuer import InferenceResult, Issuer
+from daemon.forecast.issuer import Issuer
+from daemon.forecast.results import InferenceResult
 from daemon.metrics.metrics import Metrics
 from daemon.mqtt.outbox import Outgoing
 from daemon.mqtt.publisher import Publisher
@@ -43,12 +44,15 @@ class Desk:
         self.metrics = Metrics(10)
         self.accuracy = Accuracy(100, 2)
         self.issuer = Issuer(
-            Market("tester", "binance", ("A/U", "B/U:U"), MINUTE),
-            cast("Publisher", self),
-            Sinks(self.accuracy, cast("Recorder", self), self.metrics),
-            self.clock,
-            BUDGET_S,
+            market=Market("tester", "binance", ("A/U", "B/U:U"), MINUTE),
+            publisher=cast("Publisher", self),
+            accuracy=self.accuracy,
+            clock=self.clock,
+            budget_s=BUDGET_S,
         )
+        sinks = Sinks(self.accuracy, cast("Recorder", self), self.metrics)
+        self.accounting = DeferredAccounting(sinks, MINUTE)
+        self.withheld: list[int] = []
 
     def offer(self, message: Outgoing) -> None:
         self.sent.append(message)
@@ -66,22 +70,27 @@ class Desk:
         k = len(batch)
         columns = np.full((6, k), np.nan) if told is None else np.array(told).T
         known = np.full(k, told is not None)
-        run = InferenceResult(
-            [ModelInfo("20261123T020000Z-3f9a1c", "a" * 64, "log_return")] * k,
-            [0] * k,
-            [0] * k,
-            60,
-            99.9902,
-            1e-4,
-            np.full(k, 0.5, np.float32),
-            np.array(prices),
-            np.array([ready.candle.ohlcv.close for ready in batch]),
-            Outlook(known, np.zeros(k, np.int64), DEFAULT_RULES, *columns),
-            np.full(k, 0.25),
+        result = InferenceResult(
+            batch=batch,
+            models=[ModelInfo("20261123T020000Z-3f9a1c", "a" * 64, "log_return")] * k,
+            filled=[0] * k,
+            repaired=[0] * k,
+            lookback=60,
+            started_s=99.9902,
+            inference_s=1e-4,
+            raw=np.full(k, 0.5, np.float32),
+            price=np.array(prices),
+            last_close=np.array([ready.candle.ohlcv.close for ready in batch]),
+            outlook=Outlook(known, np.zeros(k, np.int64), DEFAULT_RULES, *columns),
+            out_of_range=np.full(k, 0.25),
         )
-        messages = self.issuer.issue(batch, run)
-        self.issuer.ledger.settle()
-        return messages
+        issued = self.issuer.publish_forecasts(result)
+        self.withheld += issued.withheld
+        self.accounting.on_published(issued.forecasts)
+        report = FlushReport([], skipped=list(issued.withheld.values()))
+        self.accounting.on_flushed(report)
+        self.accounting.settle()
+        return issued.payloads
 
     def skipped(self, reason: str) -> float:
         return self.sample("candlecast_predictions_skipped_total", reason=reason)
@@ -225,7 +234,7 @@ def test_no_identity_is_published_twice() -> None:
     desk = Desk()
     assert desk.issue(price=101.0) is not None
     assert desk.issue(price=102.0) is None
-    desk.issuer.ledger.score(candle(1))
+    desk.accounting.score(candle(1))
     assert desk.issue(price=102.0) is None
     assert desk.skipped("repeated") == 2
     assert len(desk.sent) == len(desk.recorded) == 1
@@ -252,7 +261,7 @@ def test_skill_is_told_once_there_is_evidence(schema: jsonschema.Draft202012Vali
         told = json.loads(payload)
         schema.validate(told)
         skills.append(told["skill"])
-        desk.issuer.ledger.score(candle(at + 1, close=102.0))
+        desk.accounting.score(candle(at + 1, close=102.0))
     assert skills[:2] == [None, None]
     assert [skill["n"] for skill in skills[2:]] == [2, 3]
     # Half of the move was foreseen each time.
@@ -268,7 +277,7 @@ def test_a_flush_is_published_together_in_parts_of_a_hundred() -> None:
     # A candle that came late: what is forecast from it is of use for half a minute.
     desk.clock.now_ms += 30_000
     for many in (250, 0, 1):
-        desk.issuer.issue_batch([one] * many, T0 + 2 * MINUTE.ms)
+        desk.issuer.publish_batch([one] * many, T0 + 2 * MINUTE.ms)
     assert {message.valid_until_ms for message in desk.sent} == {T0 + 2 * MINUTE.ms}
     told = [json.loads(message.payload) for message in desk.sent]
     assert [(t["part"], t["parts"], len(t["predictions"])) for t in told] == [

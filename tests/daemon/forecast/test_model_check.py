@@ -17,6 +17,7 @@ from model.serving import ServedModel
 from tests.support.pipeline_harness import (
     CAPACITY,
     LOOKBACK,
+    MINUTE,
     SYMBOLS,
     PipelineHarness,
     SampleMarket,
@@ -46,7 +47,7 @@ async def test_forecasts_of_a_symbol_that_fails_are_withheld(
     model = served(bundle, ["B/U"], **change)
     async with running(PipelineHarness(bundle, history, served=model)) as route:
         route.warm(market, CAPACITY)
-        await route.pipeline.settled()
+        await route.scheduler.wait_idle()
         now_ms = route.clock.wall_ms()
         assert {f["symbol"] for f in route.published.forecasts} == {"A/U", "C/U"}
         assert skipped(route) == 1
@@ -59,16 +60,16 @@ async def test_forecasts_of_a_symbol_that_fails_are_withheld(
         route.at(CAPACITY + 1)
         for symbol in SYMBOLS:
             route.close(market, symbol, CAPACITY)
-        await route.pipeline.settled()
+        await route.scheduler.wait_idle()
         assert skipped(route) == 2
         assert len([r for r in caplog.records if r.levelno == logging.ERROR]) == 1
         # The model is cured: a rollback would be one.
         cured = served(bundle, [])
-        route.pipeline.take_over(cured, route.pipeline.windows, [-1] * 3)
+        route.pipeline.replace_model(cured, route.table.windows, [-1] * 3)
         assert route.pipeline.stale_symbols(route.clock.wall_ms()) == []
         route.at(CAPACITY + 2)
         route.close(market, "B/U", CAPACITY + 1)
-        await route.pipeline.settled()
+        await route.scheduler.wait_idle()
         assert route.published.forecasts[-1]["symbol"] == "B/U"
         assert route.pipeline.withheld() == {}
 
@@ -79,13 +80,13 @@ async def test_a_symbol_whose_forecasts_cease_to_be_prices_is_stale(
     model = served(bundle, [])
     async with running(PipelineHarness(bundle, history, served=model)) as route:
         route.warm(market, CAPACITY)
-        await route.pipeline.settled()
+        await route.scheduler.wait_idle()
         offsets: Any = model._scaler._offset  # noqa: SLF001 - as a number of one symbol may do
         offsets[2], sound = np.nan, offsets[2]
         route.at(CAPACITY + 1)
         for symbol in SYMBOLS:
             route.close(market, symbol, CAPACITY)
-        await route.pipeline.settled()
+        await route.scheduler.wait_idle()
         assert len(route.published.forecasts) == 5
         assert route.pipeline.stale_symbols(route.clock.wall_ms()) == ["C/U"]
         assert route.pipeline.withheld() == {"C/U": "is not a price"}
@@ -93,7 +94,7 @@ async def test_a_symbol_whose_forecasts_cease_to_be_prices_is_stale(
         route.at(CAPACITY + 2)
         for symbol in SYMBOLS:
             route.close(market, symbol, CAPACITY + 1)
-        await route.pipeline.settled()
+        await route.scheduler.wait_idle()
         assert len(route.published.forecasts) == 8
         assert route.pipeline.stale_symbols(route.clock.wall_ms()) == []
 
@@ -105,9 +106,9 @@ async def test_a_start_tries_every_whole_window_before_anything_is_forecast(
         bundle, history, served=served(bundle, ["A/U", "C/U"], target_offset=20.0)
     )
     for symbol in ("A/U", "B/U"):
-        window = next(w for w in route.pipeline.windows if w.symbol == symbol)
+        window = next(w for w in route.table.windows if w.symbol == symbol)
         window.repair(market.span(symbol, 0, CAPACITY))
-    found = await route.pipeline.try_out()
+    found = await route.pipeline.check_model()
     # C/U has no whole window yet.
     assert list(found) == [0]
     assert "times away from the last close" in found[0]
@@ -119,19 +120,19 @@ async def test_a_symbol_that_the_new_model_could_not_be_tried_on_is_tried_before
 ) -> None:
     async with running(PipelineHarness(bundle, history)) as route:
         route.warm(market, CAPACITY)
-        await route.pipeline.settled()
+        await route.scheduler.wait_idle()
         before = len(route.published.forecasts)
         route.at(CAPACITY + 2)
         route.close(market, "A/U", CAPACITY + 1)
         pipeline, absurd = route.pipeline, served(bundle, ["A/U"], target_offset=20.0)
-        standby = StandbyModel(absurd, pipeline.windows, pipeline, route.clock)
+        standby = StandbyModel(absurd, route.table.windows, route.scheduler, route.clock, MINUTE)
         await standby.synchronise()
         # The window of A/U is not whole.
         await standby.check_forecasts()
         assert standby.checked == [1, 2]
-        pipeline.take_over(absurd, pipeline.windows, standby.revisions(), standby.checked)
+        pipeline.replace_model(absurd, route.table.windows, standby.revisions(), standby.checked)
         for symbol in SYMBOLS:
             pipeline.on_history(symbol, market.span(symbol, CAPACITY - 3, CAPACITY + 2))
-        await pipeline.settled()
+        await route.scheduler.wait_idle()
         assert {f["symbol"] for f in route.published.forecasts[before:]} == {"B/U", "C/U"}
         assert pipeline.stale_symbols(route.clock.wall_ms()) == ["A/U"]

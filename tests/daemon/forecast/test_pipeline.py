@@ -37,13 +37,13 @@ async def test_prepared_or_not_the_forecast_is_the_same(
     path: PipelineHarness, bundle: Bundle, market: SampleMarket
 ) -> None:
     path.warm(market, CAPACITY)
-    await path.pipeline.settled()
+    await path.scheduler.wait_idle()
     unprepared = path.sample("candlecast_unprepared_total")
     for end in range(CAPACITY + 1, CAPACITY + 13):
         path.at(end)
         for symbol in SYMBOLS:
             path.close(market, symbol, end - 1)
-        await path.pipeline.settled()
+        await path.scheduler.wait_idle()
     # Those after the warm-up needed one step each, the others their whole window.
     assert path.sample("candlecast_unprepared_total") == unprepared
     assert len(path.published.forecasts) == 3 * 13
@@ -57,19 +57,19 @@ async def test_several_closes_before_a_step_still_give_whole_windows(
     path: PipelineHarness, bundle: Bundle, market: SampleMarket
 ) -> None:
     path.warm(market, CAPACITY)
-    await path.pipeline.settled()
+    await path.scheduler.wait_idle()
     dropped = path.count("dropped")
     path.at(CAPACITY + 3)
     for at in range(CAPACITY, CAPACITY + 3):
         path.close(market, "A/U", at)
-    await path.pipeline.settled()
+    await path.scheduler.wait_idle()
     assert path.count("dropped") - dropped == 2
     assert path.published.forecasts[-1]["symbol"] == "A/U"
     assert len(path.published.forecasts) == 4
     check(bundle, market, path.published.forecasts[-1])
     path.at(CAPACITY + 4)
     path.close(market, "A/U", CAPACITY + 3)
-    await path.pipeline.settled()
+    await path.scheduler.wait_idle()
     check(bundle, market, path.published.forecasts[-1])
 
 
@@ -77,7 +77,7 @@ async def test_a_gap_publishes_nothing_until_it_is_repaired(
     path: PipelineHarness, bundle: Bundle, market: SampleMarket
 ) -> None:
     path.warm(market, CAPACITY)
-    await path.pipeline.settled()
+    await path.scheduler.wait_idle()
     before = len(path.published.forecasts)
     for missing in (CAPACITY + 2, CAPACITY + 3):
         path.at(missing)
@@ -90,7 +90,7 @@ async def test_a_gap_publishes_nothing_until_it_is_repaired(
 
     path.at(CAPACITY + 3)
     path.pipeline.on_history("A/U", market.span("A/U", CAPACITY - 3, CAPACITY + 1))
-    await path.pipeline.settled()
+    await path.scheduler.wait_idle()
     assert len(path.published.forecasts) == before + 1
     check(bundle, market, path.published.forecasts[-1])
     assert path.published.forecasts[-1]["candle_close_ms"] == T0 + (CAPACITY + 3) * MINUTE.ms
@@ -103,13 +103,13 @@ async def test_a_symbol_of_which_a_fifth_of_the_candles_is_forecast_is_stale(
     path: PipelineHarness, market: SampleMarket
 ) -> None:
     path.warm(market, CAPACITY)
-    await path.pipeline.settled()
+    await path.scheduler.wait_idle()
 
     async def history(symbol: str, start: int, end: int) -> bool:
         """Take in some candles that came together; whether the symbol is stale afterwards."""
         path.at(end)
         path.pipeline.on_history(symbol, market.span(symbol, start, end))
-        await path.pipeline.settled()
+        await path.scheduler.wait_idle()
         return symbol in path.pipeline.stale_symbols(path.clock.wall_ms())
 
     # One outage is over when it is over.
@@ -127,12 +127,12 @@ async def test_the_candle_that_closes_a_gap_is_scored_like_any_other(
     path: PipelineHarness, market: SampleMarket
 ) -> None:
     path.warm(market, CAPACITY)
-    await path.pipeline.settled()
+    await path.scheduler.wait_idle()
     assert path.accuracy.pending == 3
     path.at(CAPACITY + 2)
     path.close(market, "A/U", CAPACITY + 1)
     path.close(market, "A/U", CAPACITY)
-    await path.pipeline.settled()
+    await path.scheduler.wait_idle()
     assert path.published.forecasts[-1]["candle_close_ms"] == T0 + (CAPACITY + 2) * MINUTE.ms
     # The warm-up's forecast of A/U was scored by the candle that came second.
     assert path.scored() == 1
@@ -143,7 +143,7 @@ async def test_a_gap_that_opens_while_a_candle_waits_drops_it(
     path: PipelineHarness, market: SampleMarket
 ) -> None:
     path.warm(market, CAPACITY)
-    await path.pipeline.settled()
+    await path.scheduler.wait_idle()
     before = len(path.published.forecasts)
     path.at(CAPACITY + 3)
     path.close(market, "A/U", CAPACITY)
@@ -159,7 +159,7 @@ async def test_after_a_revision_the_next_forecast_is_that_of_a_fresh_window(
     path: PipelineHarness, bundle: Bundle, market: SampleMarket, age: int, *, by_rest: bool
 ) -> None:
     path.warm(market, CAPACITY)
-    await path.pipeline.settled()
+    await path.scheduler.wait_idle()
     before = list(path.published.forecasts)
     market.revise("A/U", CAPACITY - 1 - age, 1.01)
     if by_rest:
@@ -178,7 +178,7 @@ async def test_after_a_revision_the_next_forecast_is_that_of_a_fresh_window(
     path.at(CAPACITY + 1)
     for symbol in SYMBOLS:
         path.close(market, symbol, CAPACITY)
-    await path.pipeline.settled()
+    await path.scheduler.wait_idle()
     assert len(path.published.forecasts) == len(before) + 3
     for forecast in path.published.forecasts[len(before) :]:
         check(bundle, market, forecast)
@@ -189,7 +189,7 @@ async def test_a_candle_revised_while_it_waits_is_forecast_from_as_revised(
     path: PipelineHarness, bundle: Bundle, market: SampleMarket, *, by_rest: bool
 ) -> None:
     path.warm(market, CAPACITY)
-    await path.pipeline.settled()
+    await path.scheduler.wait_idle()
     path.at(CAPACITY + 1)
     path.close(market, "A/U", CAPACITY)
     market.revise("A/U", CAPACITY, 1.02)
@@ -197,7 +197,7 @@ async def test_a_candle_revised_while_it_waits_is_forecast_from_as_revised(
         path.pipeline.on_history("A/U", market.span("A/U", CAPACITY, CAPACITY + 1))
     else:
         path.close(market, "A/U", CAPACITY)
-    await path.pipeline.settled()
+    await path.scheduler.wait_idle()
     assert len(path.published.forecasts) == 4
     check(bundle, market, path.published.forecasts[-1])
 
@@ -207,7 +207,7 @@ async def test_what_is_too_late_to_be_of_use_is_skipped(
 ) -> None:
     path.warm(market, CAPACITY)
     path.clock.now_ms += MINUTE.ms
-    await path.pipeline.settled()
+    await path.scheduler.wait_idle()
     assert path.published.forecasts == []
     assert path.sample("candlecast_predictions_skipped_total", reason="expired") == 3
     assert path.accuracy.pending == 0
@@ -218,11 +218,11 @@ async def test_a_young_market_is_skipped_until_its_window_is_full(
 ) -> None:
     path.at(CAPACITY)
     path.pipeline.on_history("A/U", market.span("A/U", 2, CAPACITY))
-    await path.pipeline.settled()
+    await path.scheduler.wait_idle()
     for at in (CAPACITY, CAPACITY + 1):
         path.at(at + 1)
         path.close(market, "A/U", at)
-        await path.pipeline.settled()
+        await path.scheduler.wait_idle()
         skipped = path.sample("candlecast_predictions_skipped_total", reason="window")
         assert (skipped, len(path.published.forecasts)) == (1, at - CAPACITY)
 
@@ -231,7 +231,7 @@ async def test_a_repeated_close_changes_nothing(
     path: PipelineHarness, market: SampleMarket
 ) -> None:
     path.warm(market, CAPACITY)
-    await path.pipeline.settled()
+    await path.scheduler.wait_idle()
     for _ in range(3):
         path.close(market, "A/U", CAPACITY - 1)
         path.pipeline.on_history("A/U", market.span("A/U", CAPACITY - 3, CAPACITY))
@@ -247,7 +247,7 @@ async def test_periods_without_a_trade_are_filled_and_told(
     path.at(CAPACITY)
     heard = market.span("A/U", 0, quiet) + market.span("A/U", quiet + 1, CAPACITY)
     path.pipeline.on_history("A/U", heard)
-    await path.pipeline.settled()
+    await path.scheduler.wait_idle()
     (forecast,) = path.published.forecasts
     check(path.bundle, market, forecast)
     assert forecast["window"] == {
@@ -263,7 +263,7 @@ async def test_a_market_without_a_trade_in_the_whole_window_is_stale_and_not_for
     path: PipelineHarness, market: SampleMarket
 ) -> None:
     path.warm(market, CAPACITY)
-    await path.pipeline.settled()
+    await path.scheduler.wait_idle()
     quiet = range(CAPACITY, CAPACITY + LOOKBACK)
     still = market.candle("A/U", CAPACITY - 1)._replace(filled=True, final_by="rest")
     for at in quiet:
@@ -273,14 +273,14 @@ async def test_a_market_without_a_trade_in_the_whole_window_is_stale_and_not_for
         path.pipeline.on_history("A/U", [flat])
         for symbol in SYMBOLS[1:]:
             path.close(market, symbol, at)
-        await path.pipeline.settled()
+        await path.scheduler.wait_idle()
     # Of all candles that it would be forecast from the exchange has told none.
     assert path.sample("candlecast_predictions_skipped_total", reason="untraded") == 1
     assert [f["symbol"] for f in path.published.forecasts].count("A/U") == LOOKBACK
     assert path.pipeline.stale_symbols(path.clock.wall_ms()) == ["A/U"]
     path.at(quiet.stop + 1)
     path.close(market, "A/U", quiet.stop)
-    await path.pipeline.settled()
+    await path.scheduler.wait_idle()
     assert path.published.forecasts[-1]["symbol"] == "A/U"
     assert "A/U" not in path.pipeline.stale_symbols(path.clock.wall_ms())
 
@@ -291,6 +291,7 @@ async def restored(route: PipelineHarness) -> None:
             history.outcomes(MarketKey.parse("binance", "1m"), 1440)
         )
     )
+    route.issuer.learn_published()
 
 
 async def test_a_restart_never_says_the_same_forecast_in_other_words(
@@ -298,19 +299,19 @@ async def test_a_restart_never_says_the_same_forecast_in_other_words(
 ) -> None:
     async with running(PipelineHarness(bundle, history)) as first:
         first.warm(market, CAPACITY)
-        await first.pipeline.settled()
+        await first.scheduler.wait_idle()
     assert len(first.published.forecasts) == 3
 
     async with running(PipelineHarness(bundle, history)) as second:
         await restored(second)
         second.warm(market, CAPACITY)
-        await second.pipeline.settled()
+        await second.scheduler.wait_idle()
         assert second.published.forecasts == []
         assert second.sample("candlecast_predictions_skipped_total", reason="repeated") == 3
         second.at(CAPACITY + 1)
         for symbol in SYMBOLS:
             second.close(market, symbol, CAPACITY)
-        await second.pipeline.settled()
+        await second.scheduler.wait_idle()
         assert len(second.published.forecasts) == 3
         # And what the first one said has been scored.
         assert second.scored() == 3
@@ -321,7 +322,7 @@ async def test_after_a_restart_every_candle_is_scored_whatever_order_it_arrives_
 ) -> None:
     async with running(PipelineHarness(bundle, history)) as first:
         first.warm(market, CAPACITY)
-        await first.pipeline.settled()
+        await first.scheduler.wait_idle()
     async with running(PipelineHarness(bundle, history)) as second:
         await restored(second)
         # The stream is faster than the history that was asked for before its first candle.
@@ -329,7 +330,7 @@ async def test_after_a_restart_every_candle_is_scored_whatever_order_it_arrives_
         for at in (CAPACITY, CAPACITY + 1):
             second.close(market, "A/U", at)
         second.pipeline.on_history("A/U", market.span("A/U", 0, CAPACITY))
-        await second.pipeline.settled()
+        await second.scheduler.wait_idle()
         assert second.scored() == 1
 
 
@@ -337,7 +338,7 @@ async def test_a_flush_is_also_published_as_a_batch_of_the_same_messages(
     path: PipelineHarness, market: SampleMarket
 ) -> None:
     path.warm(market, CAPACITY)
-    await path.pipeline.settled()
+    await path.scheduler.wait_idle()
     (batch,) = path.published.batches
     assert batch["predictions"] == path.published.forecasts
     assert (batch["part"], batch["parts"]) == (1, 1)
@@ -351,22 +352,22 @@ async def test_whatever_the_market_does_each_forecast_equals_one_from_scratch(
     random = Random(seed)
     async with running(PipelineHarness(bundle, history, max_batch=2)) as path:
         path.warm(market, CAPACITY)
-        await path.pipeline.settled()
+        await path.scheduler.wait_idle()
         checked = 0
         for end in range(CAPACITY + 1, ROWS):
             path.at(end)
             for symbol in SYMBOLS:
                 await one_minute(path, market, symbol, end, random)
             if random.random() < 0.6:
-                await path.pipeline.settled()
+                await path.scheduler.wait_idle()
                 for forecast in path.published.forecasts[checked:]:
                     check(bundle, market, forecast)
                 checked = len(path.published.forecasts)
                 revise_something(path, market, end, random)
-        await path.pipeline.settled()
+        await path.scheduler.wait_idle()
         for forecast in path.published.forecasts[checked:]:
             check(bundle, market, forecast)
-        ends_ms = [window.next_open_ms or 0 for window in path.pipeline.windows]
+        ends_ms = [window.next_open_ms or 0 for window in path.table.windows]
         fates = path.count("dropped") + path.count("skipped")
     seen = Counter((f["symbol"], f["seq"]) for f in path.published.forecasts)
     assert max(seen.values()) == 1
@@ -399,7 +400,7 @@ async def one_minute(
 def revise_something(path: PipelineHarness, market: SampleMarket, end: int, random: Random) -> None:
     """Change a candle that the window holds; unheard-of ones would be news, not revisions."""
     symbol = random.choice(SYMBOLS)
-    following = path.pipeline.windows[path.pipeline._slots[symbol]].next_open_ms  # noqa: SLF001
+    following = path.table.windows[path.table.slots[symbol]].next_open_ms
     assert following is not None
     newest = (following - T0) // MINUTE.ms - 1
     if random.random() < 0.5 and newest < end:

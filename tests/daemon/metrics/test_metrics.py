@@ -17,7 +17,7 @@ from daemon.metrics import histogram
 from daemon.metrics.forecast_series import OUTCOMES, STAGES
 from daemon.metrics.metrics import Metrics
 from daemon.runtime.clock import SystemClock
-from daemon.scoring.accuracy import PATIENCE, Accuracy, score
+from daemon.scoring.accuracy import MAX_WAIT_CANDLES, Accuracy, score
 from model.core.candle import Candle, Ohlcv
 from model.forecasts.forecast import (
     Forecast,
@@ -53,13 +53,13 @@ def used_metrics() -> Metrics:
         metrics.on_forecast_ready(forecast(slot))
         metrics.forecasts.set_last_prediction(forecast(slot).published_ms)
         metrics.forecasts.on_published(0.002, 0.004, late=slot == 2)
-        accuracy.add(forecast(slot))
+        accuracy.on_published(forecast(slot))
         open_ms = T0 + slot * MINUTE
         closed = Candle(
             "BTC/USDT", open_ms, open_ms + MINUTE, Ohlcv(100.0, 105.0, 99.0, 102.0, 1.0),
             open_ms + MINUTE, 1.0, "rest",
         )  # fmt: skip
-        realised = accuracy.on_candle(closed)
+        realised = accuracy.on_candle_closed(closed)
         assert realised is not None
         metrics.accuracy.on_realised(realised)
     metrics.forecasts.count_dropped(2)
@@ -199,8 +199,8 @@ def test_the_newest_forecast_is_shown_by_its_time() -> None:
 
 def test_unscored_forecasts_are_counted_once() -> None:
     metrics, accuracy = Metrics(), Accuracy()
-    for slot in range(PATIENCE + 2):
-        accuracy.add(forecast(slot))
+    for slot in range(MAX_WAIT_CANDLES + 2):
+        accuracy.on_published(forecast(slot))
         metrics.update_accuracy(accuracy)
     assert value(metrics, "predictions_unscored_total") == 2.0
 

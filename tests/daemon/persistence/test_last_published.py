@@ -67,6 +67,15 @@ def test_targets_are_kept_when_symbols_change(tmp_path: Path) -> None:
     assert after.was_published([100], [4_000]) == [True]
 
 
+def test_what_the_history_knows_is_learnt_where_it_is_newer(tmp_path: Path) -> None:
+    last = LastPublished(["a", "b"])
+    last.open(tmp_path / "last-published")
+    last.record([0], [120_000])
+    last.merge({"a": 60_000, "b": 60_000, "gone": 60_000})
+    assert last.was_published([0, 1], [120_000, 60_000]) == [True, True]
+    assert last.was_published([0, 1], [60_000, 120_000]) == [False, False]
+
+
 def test_the_newest_forecast_is_never_in_the_future(tmp_path: Path) -> None:
     now_ms = 10 * 3_600_000
     first = LastPublished(["a", "b"])

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import daemon.scoring.rolling
-from daemon.scoring.accuracy import MOST_ERROR, PATIENCE, Accuracy, Realised, Summary
+from daemon.scoring.accuracy import MAX_ERROR, MAX_WAIT_CANDLES, Accuracy, Realised, Summary
 from daemon.scoring.rolling import RollingPool, RollingRatio, RollingShare, ratio_of_sums
 from model.core.candle import Candle, FinalBy, Ohlcv
 from model.core.market import MarketKey
@@ -63,33 +63,33 @@ def candle(
 
 
 def scored(accuracy: Accuracy, slot: int, predicted: float, close: float) -> Realised:
-    assert accuracy.add(forecast(slot, predicted))
-    realised = accuracy.on_candle(candle(slot + 1, close))
+    assert accuracy.on_published(forecast(slot, predicted))
+    realised = accuracy.on_candle_closed(candle(slot + 1, close))
     assert realised is not None
     return realised
 
 
 def test_a_forecast_is_scored_by_the_next_candle_and_once() -> None:
     accuracy = Accuracy()
-    assert accuracy.add(forecast(0, 101.0))
-    assert accuracy.on_candle(candle(0)) is None  # the candle it was made from
-    assert accuracy.on_candle(candle(1, 104.0, final_by=None)) is None  # still forming
-    assert accuracy.on_candle(candle(1, 104.0, symbol="ETH/USDT")) is None
-    realised = accuracy.on_candle(candle(1, 104.0))
+    assert accuracy.on_published(forecast(0, 101.0))
+    assert accuracy.on_candle_closed(candle(0)) is None  # the candle it was made from
+    assert accuracy.on_candle_closed(candle(1, 104.0, final_by=None)) is None  # still forming
+    assert accuracy.on_candle_closed(candle(1, 104.0, symbol="ETH/USDT")) is None
+    realised = accuracy.on_candle_closed(candle(1, 104.0))
     assert realised == (ForecastRow.of(forecast(0)), 104.0, 0.03, 0.04, True, False)
-    assert accuracy.on_candle(candle(1, 105.0)) is None  # a revision scores nothing
+    assert accuracy.on_candle_closed(candle(1, 105.0)) is None  # a revision scores nothing
     assert (accuracy.pending, accuracy.unscored) == (0, 0)
 
 
 def test_what_was_published_is_never_revised() -> None:
     accuracy = Accuracy()
-    assert accuracy.add(forecast(0, 101.0))
-    assert not accuracy.add(forecast(0, 999.0))
-    realised = accuracy.on_candle(candle(1))
+    assert accuracy.on_published(forecast(0, 101.0))
+    assert not accuracy.on_published(forecast(0, 999.0))
+    realised = accuracy.on_candle_closed(candle(1))
     assert realised is not None
     assert realised.forecast.predicted_close == 101.0
-    assert not accuracy.add(forecast(0, 100.0))  # after the fact
-    assert accuracy.add(forecast(1))
+    assert not accuracy.on_published(forecast(0, 100.0))  # after the fact
+    assert accuracy.on_published(forecast(1))
 
 
 @pytest.mark.parametrize(
@@ -109,11 +109,11 @@ def test_ties_are_neither_hits_nor_misses(predicted: float, close: float, *, hit
 
 def test_an_absurd_close_does_not_hide_later_errors() -> None:
     accuracy = Accuracy(window=4, min_n=2)
-    assert scored(accuracy, 0, 101.0, 1e15)[2:4] == (MOST_ERROR, MOST_ERROR)
+    assert scored(accuracy, 0, 101.0, 1e15)[2:4] == (MAX_ERROR, MAX_ERROR)
     for slot in range(1, 5):
         scored(accuracy, slot, 101.0, 102.0)
     # It has left the window, and nothing of it is left in the sums.
-    skill = accuracy.skill("BTC/USDT")
+    skill = accuracy.skills.get("BTC/USDT")
     assert skill is not None
     assert skill.mae_ratio == pytest.approx(0.5)
     assert skill.stderr == pytest.approx(0.0, abs=1e-6)
@@ -128,8 +128,8 @@ def test_the_bounds_belong_to_the_interval(close: float, *, inside: bool) -> Non
 
 def test_without_interval_there_is_no_coverage() -> None:
     accuracy = Accuracy(min_n=1)
-    accuracy.add(forecast(0, interval=None))
-    realised = accuracy.on_candle(candle(1))
+    accuracy.on_published(forecast(0, interval=None))
+    realised = accuracy.on_candle_closed(candle(1))
     assert realised is not None
     assert realised.inside is None
     assert accuracy.summary("BTC/USDT").interval_coverage is None
@@ -138,28 +138,28 @@ def test_without_interval_there_is_no_coverage() -> None:
 
 def test_a_forecast_whose_candle_never_comes_is_given_up_and_counted() -> None:
     accuracy = Accuracy()
-    accuracy.add(forecast(0))
-    for slot in range(2, PATIENCE + 1):
-        accuracy.on_candle(candle(slot))
+    accuracy.on_published(forecast(0))
+    for slot in range(2, MAX_WAIT_CANDLES + 1):
+        accuracy.on_candle_closed(candle(slot))
     assert (accuracy.pending, accuracy.unscored) == (1, 0)
-    accuracy.on_candle(candle(PATIENCE + 1))
+    accuracy.on_candle_closed(candle(MAX_WAIT_CANDLES + 1))
     assert (accuracy.pending, accuracy.unscored) == (0, 1)
-    assert accuracy.on_candle(candle(1)) is None
+    assert accuracy.on_candle_closed(candle(1)) is None
 
 
 def test_forecasts_without_any_candle_stay_bounded() -> None:
     accuracy = Accuracy()
     for slot in range(1000):
-        accuracy.add(forecast(slot))
-    assert (accuracy.pending, accuracy.unscored) == (PATIENCE, 1000 - PATIENCE)
+        accuracy.on_published(forecast(slot))
+    assert (accuracy.pending, accuracy.unscored) == (MAX_WAIT_CANDLES, 1000 - MAX_WAIT_CANDLES)
 
 
 def test_a_late_candle_still_scores_its_own_forecast() -> None:
     accuracy = Accuracy()
-    accuracy.add(forecast(0, 101.0))
-    accuracy.add(forecast(1, 102.0))
-    second = accuracy.on_candle(candle(2, 103.0))
-    first = accuracy.on_candle(candle(1, 99.0))
+    accuracy.on_published(forecast(0, 101.0))
+    accuracy.on_published(forecast(1, 102.0))
+    second = accuracy.on_candle_closed(candle(2, 103.0))
+    first = accuracy.on_candle_closed(candle(1, 99.0))
     assert first is not None
     assert second is not None
     assert (first.forecast.predicted_close, second.forecast.predicted_close) == (101.0, 102.0)
@@ -168,11 +168,11 @@ def test_a_late_candle_still_scores_its_own_forecast() -> None:
 def test_figures_are_withheld_until_there_is_enough_evidence() -> None:
     accuracy = Accuracy(window=50, min_n=10)
     nothing = Summary(None, None, None)
-    assert accuracy.skill("BTC/USDT") is None
+    assert accuracy.skills.get("BTC/USDT") is None
     for slot in range(10):
         assert (accuracy.summary("BTC/USDT"), accuracy.aggregate()) == (nothing, nothing)
         scored(accuracy, slot, 101.0, 102.0)
-    skill = accuracy.skill("BTC/USDT")
+    skill = accuracy.skills.get("BTC/USDT")
     assert skill == pytest.approx((0.5, 0.0, 10), abs=1e-7)
     assert accuracy.summary("BTC/USDT") == (skill, 1.0, 1.0)
     together = accuracy.aggregate()
@@ -184,7 +184,7 @@ def test_a_price_that_never_moves_has_no_ratio() -> None:
     accuracy = Accuracy(min_n=2)
     for slot in range(5):
         scored(accuracy, slot, 101.0, 100.0)
-    assert accuracy.skill("BTC/USDT") is None
+    assert accuracy.skills.get("BTC/USDT") is None
     assert accuracy.aggregate().skill is None
 
 
@@ -195,13 +195,13 @@ def test_a_restart_goes_on_where_the_process_was_killed(tmp_path: Path) -> None:
     for slot in range(60):
         candles = [candle(slot, 100.0 + rng.normal(), symbol) for symbol in symbols]
         for closed in candles:
-            before.on_candle(closed)
+            before.on_candle_closed(closed)
         said = [
             forecast(slot, 100.0 + rng.normal(), symbol, interval=(99.0, 101.0))
             for symbol in symbols
         ]
         for one in said:
-            before.add(one)
+            before.on_published(one)
         history.add_candles(MarketKey.parse("binance", "1m"), candles)
         history.add_forecasts(said)
     after = Accuracy(window=40, min_n=5)
@@ -214,9 +214,9 @@ def test_a_restart_goes_on_where_the_process_was_killed(tmp_path: Path) -> None:
         assert new.skill == pytest.approx(old.skill, rel=1e-9)
         assert new[1:] == old[1:]
     assert after.aggregate().skill == pytest.approx(before.aggregate().skill, rel=1e-9)
-    assert not after.add(forecast(59, 7.0))
+    assert not after.on_published(forecast(59, 7.0))
     for accuracy in (before, after):
-        assert accuracy.on_candle(candle(60)) is not None
+        assert accuracy.on_candle_closed(candle(60)) is not None
 
 
 def test_restoring_twice_changes_nothing() -> None:

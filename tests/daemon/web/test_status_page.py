@@ -35,7 +35,14 @@ class Shown:
     def __init__(self, path: PipelineHarness, tape: SampleMarket) -> None:
         self.path = path
         self.tape = tape
-        sources = PageSources(path.market, path.pipeline, path.issuer, lambda: {"model": "m"})
+        sources = PageSources(
+            market=path.market,
+            pipeline=path.pipeline,
+            table=path.table,
+            scheduler=path.scheduler,
+            accounting=path.pipeline.accounting,
+            state=lambda: {"model": "m"},
+        )
         self.page = StatusPage(sources, path.recorder, path.metrics, path.clock)
         self.url = ""
 
@@ -48,7 +55,7 @@ class Shown:
         self.path.at(at + 1)
         for symbol in SYMBOLS:
             self.path.close(self.tape, symbol, at)
-        await self.path.pipeline.settled()
+        await self.path.scheduler.wait_idle()
 
     async def status(self, query: str) -> tuple[int, str]:
         async with (
@@ -65,7 +72,7 @@ async def shown(
     async with running(PipelineHarness(bundle, history)) as path, asyncio.TaskGroup() as group:
         made = Shown(path, SampleMarket(candles))
         path.warm(made.tape, CAPACITY)
-        await path.pipeline.settled()
+        await path.scheduler.wait_idle()
         listening: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         serving = group.create_task(
             serve_http(

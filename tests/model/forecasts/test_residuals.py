@@ -14,13 +14,12 @@ from model.forecasts.residuals import (
     DEFAULT_WEIGHTS,
     LEVELS,
     MIN_RESIDUALS,
-    SEASON_MS,
     Residuals,
     SymbolResiduals,
     conformal_quantiles,
     fit_residuals,
 )
-from model.forecasts.volatility import WARMUP
+from model.forecasts.volatility import SEASON_MS, WARMUP
 from model.stats.scores import Scored
 
 MINUTE_MS = 60_000

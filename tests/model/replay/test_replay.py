@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from daemon.control.hot_swap import HotSwap
+from daemon.control.hot_swap import ChampionSource, HotSwap
 from daemon.persistence.learned_state import LearnedStateStore
 from model.core.market import MarketKey
 from model.forecasts.residuals import LEVELS, Residuals, SymbolResiduals
@@ -85,7 +85,9 @@ class Exchange:
         async with running(route):
             process = Process(self, route, rules)
             await process.keeper.restore(served)
-            await asyncio.to_thread(route.issuer.marks.open, self.folder / "last-published")
+            await asyncio.to_thread(
+                route.issuer.last_published.open, self.folder / "last-published"
+            )
             await process.warm()
             yield process
 
@@ -96,13 +98,17 @@ class Process:
         self.route = route
         self.keeper = LearnedStateStore(route.recorder, MARKET, route.clock)
         self.hot_swap = HotSwap(
-            lambda: exchange.champion.version,
-            lambda _: None,
-            lambda _: exchange.load(exchange.champion, rules),
-            route.pipeline,
-            self.keeper,
-            route.clock,
-            route.metrics,
+            champion=ChampionSource(
+                version=lambda: exchange.champion.version,
+                check=lambda _: None,
+                load=lambda _: exchange.load(exchange.champion, rules),
+            ),
+            table=route.table,
+            scheduler=route.scheduler,
+            pipeline=route.pipeline,
+            learned_state=self.keeper,
+            clock=route.clock,
+            metrics=route.metrics,
         )
 
     async def warm(self) -> None:
@@ -112,7 +118,7 @@ class Process:
         for symbol in SYMBOLS:
             fetched = [c._replace(received_ms=clock.now_ms) for c in tape.span(symbol, 0, row)]
             self.route.pipeline.on_history(symbol, fetched)
-        await self.route.pipeline.settled()
+        await self.route.scheduler.wait_idle()
 
     async def until(self, row: int) -> None:
         """Let candles close."""
@@ -122,10 +128,10 @@ class Process:
             self.route.at(exchange.row)
             for symbol in SYMBOLS:
                 self.route.close(exchange.tape, symbol, exchange.row - 1)
-            await self.route.pipeline.settled()
+            await self.route.scheduler.wait_idle()
 
     async def save(self) -> None:
-        await self.keeper.save(self.route.pipeline.served)
+        await self.keeper.save(self.route.table.served)
 
     async def gap(self) -> None:
         """Two candles of a symbol come too late, by REST, when the next ones have closed."""
@@ -135,13 +141,13 @@ class Process:
             route.at(exchange.row)
             for symbol in others:
                 route.close(exchange.tape, symbol, exchange.row - 1)
-            await route.pipeline.settled()
+            await route.scheduler.wait_idle()
         route.close(exchange.tape, silent, exchange.row - 1)
         assert route.wanted.pop() == silent
         now_ms = exchange.clock.now_ms
         late = exchange.tape.span(silent, exchange.row - 3, exchange.row)
         route.pipeline.on_history(silent, [c._replace(received_ms=now_ms) for c in late])
-        await route.pipeline.settled()
+        await route.scheduler.wait_idle()
 
     async def revise(self) -> None:
         """The exchange changes its mind about a candle of a while ago."""
@@ -150,7 +156,7 @@ class Process:
         exchange.clock.now_ms += 500
         revised = exchange.tape.candle(symbol, at)._replace(received_ms=exchange.clock.now_ms)
         self.route.pipeline.on_history(symbol, [revised])
-        await self.route.pipeline.settled()
+        await self.route.scheduler.wait_idle()
 
 
 async def lead_a_life(folder: Path) -> None:
@@ -177,7 +183,7 @@ async def lead_a_life(folder: Path) -> None:
             for champion, row in ((1, MIDNIGHT + 20), (0, LAST)):
                 exchange.champion = exchange.bundles[champion]
                 await third.hot_swap.poll()
-                assert third.route.pipeline.served.version == exchange.champion.version
+                assert third.route.table.served.version == exchange.champion.version
                 await third.until(row)
             await third.save()
 
