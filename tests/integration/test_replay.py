@@ -82,7 +82,7 @@ def test_what_was_published_comes_out_again(
 
     code, lines, err = replayed(place, capsys)
     assert (code, err) == (0, ""), lines
-    assert f"{stored} forecasts computed again, from history as it was known then" in lines
+    assert f"{stored} forecasts computed again, with the history known at their time" in lines
     spoken = place.query("SELECT count(DISTINCT model) FROM forecast")
     assert spoken == [(2,)]
     differences = dict(re.findall(r"(\w+): largest difference (\S+)", "\n".join(lines)))
@@ -132,7 +132,7 @@ def test_what_cannot_be_compared_is_said(place: Place, capsys: pytest.CaptureFix
         assert daemon.stop() == 0, daemon.log
     code, _, err = replayed(place, capsys, "--from", "2020-01-01", "--to", "2020-01-02")
     assert code == 1
-    assert "nothing could be compared" in err
+    assert "nothing to compare" in err
     older = "SELECT open_s, symbol FROM candle ORDER BY open_s DESC LIMIT 1 OFFSET 40"
     gone = place.query(older)[0]
     change(place, "DELETE FROM candle WHERE (open_s, symbol) = (?, ?)", *gone)
