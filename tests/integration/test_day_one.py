@@ -71,7 +71,7 @@ async def test_an_empty_machine_gets_a_model(playback: Playback, tmp_path: Path)
         for symbol in ("S00/USDT", "S01/USDT"):
             assert re.search(rf"{symbol} 1m: .* 0 of them \(0 %\) filled", out)
         # Nothing but what candlecast itself logs: TensorFlow's notes stay out of sight.
-        assert all(" model." in line for line in err.splitlines()), err
+        assert all(" candlecast." in line for line in err.splitlines()), err
         version = out.splitlines()[-1].removeprefix("champion: ")
 
         _, out, _ = await candlecast(tmp_path, url, "models", "list")
