@@ -151,9 +151,7 @@ async def test_an_interrupted_night_says_how_to_go_on(folder: Path) -> None:
         night.send_signal(signal.SIGINT)
         _, err = await night.communicate()
     assert night.returncode == 1
-    assert err.decode() == (
-        "candlecast: interrupted; run candlecast retrain again to continue\n"
-    )
+    assert err.decode() == ("candlecast: interrupted; run candlecast retrain again to continue\n")
 
 
 def test_spans_that_cannot_hold_the_gate_are_refused() -> None:
