@@ -1,4 +1,4 @@
-# `make demo` and `make test` set up everything they need, in .venv.
+# `make demo` and `make test` install everything they need into .venv.
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
@@ -12,8 +12,8 @@ CHECKED := config daemon model tests $(wildcard examples benchmarks)
 
 PYTHONS := 3.11 3.12 3.13
 
-# The first Python on PATH that runs, is supported and brings venv and pip. Asking it beats looking for
-# its name: version managers put names on PATH that run nothing.
+# The first Python on PATH that runs, is supported and has venv and pip. Each is started to find out,
+# because version managers put names on PATH that run nothing.
 define find_python
 set -eu; python=; \
 for name in python3 $(PYTHONS:%=python%) python; do \
@@ -28,10 +28,10 @@ endef
 
 .PHONY: help demo test soak chaos fuzz bench lint format docs install uninstall sbom lock clean
 
-help: ## what can be made
+help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(STAMP) ## live forecasts of recorded candles; Ctrl-C ends it
+demo: $(STAMP) ## show live forecasts of recorded candles; Ctrl-C ends it
 	@$(BIN)/candlecast demo $(ARGS)
 
 # Candles of a second show every pause of the machine: whole daemons, which mostly wait, run apart from
@@ -55,37 +55,37 @@ chaos: $(STAMP) ## random faults for MINUTES=10 from SEED; ends by comparing wit
 
 fuzz: $(STAMP) ## every fuzzer for SECONDS=60 each, or those of FUZZERS="okx mqtt5"
 	@set -e; mkdir -p build/fuzz; names="$(FUZZERS)"; \
-	: $${names:=$$($(BIN)/python -c 'from tests.fuzz.targets import TARGETS; print(*TARGETS)')}; \
+	: $${names:=$$($(BIN)/python -c 'from tests.fuzz.target import all_targets; print(*all_targets())')}; \
 	for name in $$names; do echo "== $$name"; \
 		$(BIN)/python -m tests.fuzz.run $$name -max_total_time=$(or $(SECONDS),60) \
 			-timeout=20 -artifact_prefix=build/fuzz/; done
 
-bench: $(RIVALS)/.installed ## every benchmark, about an hour; needs mosquitto and an idle machine
+bench: $(RIVALS)/.installed ## run every benchmark, about an hour; needs mosquitto and an idle machine
 	@PYTHONPATH=$(RIVALS) $(BIN)/python -m benchmarks $(ARGS)
 
-lint: $(STAMP) ## ruff and mypy
+lint: $(STAMP) ## run ruff and mypy
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-format: $(STAMP) ## let ruff put the code into shape
+format: $(STAMP) ## format the code and apply safe fixes with ruff
 	@$(BIN)/ruff check --fix-only .
 	@$(BIN)/ruff format .
 
-docs: $(STAMP) ## write what the documentation takes from the code
+docs: $(STAMP) ## write the generated parts of the documentation
 	@$(BIN)/python -m docs.render
 
-install: ## the daemon as a systemd service in /opt/candlecast; as root
+install: ## install the daemon as a systemd service in /opt/candlecast; as root
 	@$(find_python); PYTHON=$$python systemd/install.sh install
 
-uninstall: ## remove the service; configuration and state stay
+uninstall: ## remove the service; keep configuration and state
 	@systemd/install.sh uninstall
 
-sbom: $(STAMP) ## what the service consists of: build/sbom.json, CycloneDX
+sbom: $(STAMP) ## write build/sbom.json, a bill of materials (CycloneDX)
 	@mkdir -p build
 	@$(BIN)/python systemd/sbom.py build/sbom.json
 
-lock: ## renew all lock files (needs uv)
+lock: ## update all lock files (needs uv)
 	@command -v uv >/dev/null || { echo "make lock needs uv on PATH" >&2; exit 1; }
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--no-emit-find-links --no-annotate --no-header --extra demo --extra jax --group dev \
@@ -97,13 +97,13 @@ lock: ## renew all lock files (needs uv)
 		--no-emit-find-links --no-annotate --no-header -c requirements.lock --extra train \
 		--group build pyproject.toml -o systemd/requirements.lock
 
-# In a folder of their own: some bring packages called `tests` that would hide ours.
+# In a separate folder: some of them install a package `tests` that would hide ours.
 $(RIVALS)/.installed: benchmarks/requirements.lock $(STAMP)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps \
 		--upgrade --target $(RIVALS) -r benchmarks/requirements.lock
 	@touch $@
 
-clean: ## remove .venv and everything built
+clean: ## remove .venv and all build output
 	rm -rf $(VENV) .venv-* build dist *.egg-info .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -1,4 +1,4 @@
-"""What candlecast is meant to reach, beside what was measured."""
+"""Compare the measured results with the performance goals."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ Result = dict[str, Any]
 
 
 class Goal(NamedTuple):
-    """A bound on a number of a result.
+    """A bound on one number of a result.
 
     Attributes:
-        what: in words.
+        name: description of the number.
         bound: sign, number and unit, such as ``≤ 3 ms``.
         source: the result that the number is read from.
-        value: reads it; a KeyError where that was not measured.
+        value: reads the number; raises KeyError if it was not measured.
     """
 
-    what: str
+    name: str
     bound: str
     source: str
     value: Callable[[Result], float]
@@ -66,7 +66,7 @@ def _late(of: Result) -> float:
     return float(of["sizes"]["1000"]["ours"]["late"])
 
 
-def _beside(of: Result) -> float:
+def _retrain_ratio(of: Result) -> float:
     return float(of["message_ms_p99_ratio"])
 
 
@@ -90,8 +90,8 @@ GOALS: Final = (
     Goal("step at 1 window, against the fastest other engine", "≥ 3 ×", "engine", _faster(1)),
     Goal("step at 1,024 windows, against it", "≥ 40 ×", "engine", _faster(1_024)),
     *(
-        Goal(f"close to subscriber, p99, {_symbols(n)}", f"≤ {most} ms", "pipeline", _p99(n))
-        for n, most in ((1, 3), (1_000, 50), (2_000, 100))
+        Goal(f"close to subscriber, p99, {_symbols(n)}", f"≤ {limit} ms", "pipeline", _p99(n))
+        for n, limit in ((1, 3), (1_000, 50), (2_000, 100))
     ),
     *(
         Goal(
@@ -105,17 +105,17 @@ GOALS: Final = (
     *(
         Goal(
             f"candlecast ÷ constant, p99, {_symbols(n)}",
-            f"≤ {most} ×",
+            f"≤ {limit} ×",
             "pipeline",
             _ratio(n, "ours", "constant"),
         )
-        for n, most in ((1, 1.5), (200, 1.15), (1_000, 1.15), (2_000, 1.15))
+        for n, limit in ((1, 1.5), (200, 1.15), (1_000, 1.15), (2_000, 1.15))
     ),
     Goal("features, inference, encode, 1,000 symbols", "≤ 10 µs a candle", "pipeline", _path_us),
     Goal("forecasts later than 50 ms, 1,000 symbols", "≤ 0 of all", "pipeline", _late),
     Goal("receive path of a closing candle", "≤ 15 µs", "receive", _received_us),
     Goal("publishing with its acknowledgement", "≤ 30 µs a message", "publishers", _published_us),
-    Goal("p99 beside a training ÷ without, 200 symbols", "≤ 1.2 ×", "beside", _beside),
+    Goal("p99 beside a training ÷ without, 200 symbols", "≤ 1.2 ×", "beside", _retrain_ratio),
     Goal("start to ready, 20 symbols", "≤ 2 s", "startup", _ready_s),
     Goal("resident memory, 100 symbols", "≤ 220 MB", "startup", _rss_mb(100)),
     Goal("resident memory, 2,000 symbols", "≤ 450 MB", "startup", _rss_mb(2_000)),
@@ -123,7 +123,7 @@ GOALS: Final = (
 
 
 def goals(results: dict[str, Result]) -> str:
-    """All of them as a table, by the results there are."""
+    """A Markdown table of all goals with the available results, by name of the result."""
     return table(("", "goal", "measured", "reached"), (_row(goal, results) for goal in GOALS))
 
 
@@ -132,6 +132,6 @@ def _row(goal: Goal, results: dict[str, Result]) -> tuple[str, str, str, str]:
     try:
         value = goal.value(results[goal.source])
     except KeyError:
-        return goal.what, goal.bound, "–", "not measured"
+        return goal.name, goal.bound, "–", "not measured"
     reached = value <= float(limit) if sign == "≤" else value >= float(limit)
-    return goal.what, goal.bound, f"{number(value)} {unit}", "yes" if reached else "**no**"
+    return goal.name, goal.bound, f"{number(value)} {unit}", "yes" if reached else "**no**"

@@ -1,4 +1,4 @@
-"""How every benchmark says what it measured: a table, a JSON file, the machine and the versions."""
+"""Print and save the results of a benchmark: a table, a JSON file, the machine and the versions."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def spread(values: Iterable[float]) -> Spread:
 
 
 def machine(*packages: str) -> dict[str, Any]:
-    """What was measured on: processor, load before the start, and versions of ``packages``."""
+    """Describe the machine: processor, load before the start, and versions of ``packages``."""
     return {
         "processor": _processor(),
         "cpus": os.cpu_count(),
@@ -44,7 +44,7 @@ def machine(*packages: str) -> dict[str, Any]:
 
 
 def print_machine(of: dict[str, Any]) -> None:
-    """One line that belongs above every table."""
+    """Print the machine in one line, as a heading of the tables."""
     versions = ", ".join(f"{name} {number}" for name, number in of["versions"].items())
     print(f"{of['processor']}, {of['cpus']} CPUs, load {of['load']} at the start; {versions}\n")
 
@@ -61,7 +61,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def print_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print a table in Markdown, so that it can be quoted as it is."""
+    """Print a table in Markdown."""
     print(table(head, rows) + "\n", flush=True)
 
 
@@ -78,7 +78,7 @@ def save_text(name: str, text: str) -> None:
     print(f"written: {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}")
 
 
-_DIGITS: Final = 3
+_SIGNIFICANT_DIGITS: Final = 3
 
 
 def _cell(value: object) -> str:
@@ -86,11 +86,11 @@ def _cell(value: object) -> str:
 
 
 def number(value: float) -> str:
-    """A measured number as it is shown."""
+    """Format a measured number with three significant digits; NaN is a dash."""
     if np.isnan(value):
         return "–"
-    # Three significant digits, never fewer before the point than there are.
-    decimals = max(0, _DIGITS - 1 - int(np.floor(np.log10(abs(value))))) if value else 0
+    # Digits before the decimal point are never rounded.
+    decimals = max(0, _SIGNIFICANT_DIGITS - 1 - int(np.floor(np.log10(abs(value))))) if value else 0
     return f"{value:,.{min(decimals, 4)}f}"
 
 

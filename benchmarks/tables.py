@@ -1,9 +1,9 @@
-"""The tables of `docs/performance.md`, written from the results of the benchmarks.
+"""Write the tables of `docs/performance.md` from the results of the benchmarks.
 
     python -m benchmarks.tables
 
-What stands between `<!-- NAME -->` and `<!-- end -->` is replaced where the benchmark has left a
-result, and kept where it has not. The flame graph is copied to `docs/burst.svg`.
+The text between `<!-- NAME -->` and `<!-- end -->` is replaced if the result of that benchmark
+exists, and kept otherwise. The flame graph is copied to `docs/burst.svg`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def _sizes(of: Result) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def machine(of: Result) -> str:
-    """What was measured on."""
+    """The machine, in one line."""
     host = of["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in host["versions"].items())
     return f"{host['cpus']} CPUs ({host['processor']}), load {host['load']} before; {versions}."
@@ -71,7 +71,7 @@ def _ours(of: Result) -> list[tuple[str, dict[str, Any]]]:
 
 
 def where(of: Result) -> str:
-    """The parts of a forecast's way, at all sizes."""
+    """The parts of the latency, at all sizes."""
     found = _ours(of)
     parts = [name for name in found[0][1]["where_ms"] if name != "sent to acknowledged"]
     return table(
@@ -139,7 +139,7 @@ def publishers(of: Result) -> str:
 
 
 def receive(of: Result) -> str:
-    """What a closing candle costs on its way in."""
+    """Processor time of receiving a closing candle."""
     return table(
         ("µs a closing candle", "p50", "p99"),
         ((name, row["p50"], row["p99"]) for name, row in of["us_per_candle"].items()),
@@ -167,7 +167,7 @@ def startup(of: Result) -> str:
 
 
 def soak(of: Result) -> str:
-    """A week, and what is sustained."""
+    """A simulated week, and the sustained rate."""
     days, most = of["days"], of["sustained"]
     least, greatest = days["descriptors"]
     rows = (
@@ -191,7 +191,7 @@ def soak(of: Result) -> str:
 
 
 def swap(of: Result) -> str:
-    """What a change of the model costs."""
+    """Latency during a change of the model."""
     return table(
         ("bursts", "of them", "ready p50 ms", "p99", "received p99 ms"),
         (
@@ -211,7 +211,7 @@ def swap(of: Result) -> str:
 
 
 def beside(of: Result) -> str:
-    """What the nightly training costs."""
+    """Latency during the nightly training."""
     return table(
         ("retrain", "bursts", "p50 ms", "p99 ms", "ready p99 ms"),
         (
@@ -241,11 +241,11 @@ TABLES: Final[dict[str, tuple[str, Callable[[Result], str]]]] = {
     "swap": ("swap", swap),
     "beside": ("beside", beside),
 }
-"""By the name of the block: the result it is made from, and how."""
+"""By the name of the block: the result it is made from, and the function that formats it."""
 
 
 def main() -> None:
-    """Write the page anew."""
+    """Write the tables into the page."""
     results = {
         path.stem: json.loads(path.read_text(encoding="utf-8")) for path in RESULTS.glob("*.json")
     }
@@ -258,7 +258,7 @@ def main() -> None:
         try:
             return f"{begin}{render(results[source])}\n{end}"
         except LookupError:
-            print(f"{name}: kept; python -m benchmarks {source} has left nothing to show")
+            print(f"{name}: kept, because there is no result of python -m benchmarks {source}")
             return found[0]
 
     page = _DOCS / "performance.md"

@@ -1,1 +1,1 @@
-"""Configuration: `config.yaml` and the models that check it."""
+"""Read and validate the configuration."""

@@ -1,4 +1,4 @@
-"""Sections about what is forecast, and by which network."""
+"""Define the settings of exchange, symbols, network and indicators."""
 
 from __future__ import annotations
 
@@ -20,13 +20,16 @@ from model.core.candle import Timeframe
 from model.core.errors import ConfigError
 from model.core.symbol_hint import likely_symbol
 from model.core.symbols import topic_level
-from model.features.streaming import CLOSE_FEATURES, FEATURES, LOG_RETURN_FEATURES
+from model.features import definitions
+from model.features.definitions import CLOSE_FEATURES, FEATURES, LOG_RETURN_FEATURES
+
+_DEFAULTS = definitions.Indicators()
 
 Period = Annotated[int, Field(ge=2, le=1000)]
 _SYMBOL = r"^[^\s/:+#\x00]+/[^\s/:+#\x00]+(:[^\s/:+#\x00]+)?$"
 
 
-def _spelt_as_ccxt_does(value: object) -> object:
+def _valid_symbol(value: object) -> object:
     likely = likely_symbol(value) if isinstance(value, str) else None
     if likely is not None:
         msg = f"is not of the form BASE/QUOTE or BASE/QUOTE:SETTLE; did you mean {likely}?"
@@ -34,7 +37,7 @@ def _spelt_as_ccxt_does(value: object) -> object:
     return value
 
 
-Symbol = Annotated[str, StringConstraints(pattern=_SYMBOL), BeforeValidator(_spelt_as_ccxt_does)]
+Symbol = Annotated[str, StringConstraints(pattern=_SYMBOL), BeforeValidator(_valid_symbol)]
 
 
 def _known_timeframe(text: str) -> str:
@@ -53,7 +56,7 @@ def _known_feature(name: str) -> str:
 
 
 class Endpoint(Section):
-    """Where the exchange is, when not where ccxt expects it."""
+    """Other addresses of the exchange."""
 
     schemes: ClassVar = {"rest": ("http", "https"), "ws": ("ws", "wss")}
 
@@ -91,7 +94,7 @@ class Exchange(Section):
 
 
 class Trading(Section):
-    """What is forecast."""
+    """The forecast symbols and their timeframe."""
 
     symbols: tuple[Symbol, ...] = Field(
         ("BTC/USDT",), min_length=1, description="ccxt symbols, BASE/QUOTE or BASE/QUOTE:SETTLE"
@@ -103,7 +106,7 @@ class Trading(Section):
     @model_validator(mode="before")
     @classmethod
     def _one_symbol(cls, raw: object) -> object:
-        """Accept the reference's `symbol` for a list of one."""
+        """Accept `symbol` of the reference classes for a list of one."""
         if not isinstance(raw, dict) or "symbol" not in raw:
             return raw
         if "symbols" in raw:
@@ -115,17 +118,17 @@ class Trading(Section):
 
     @field_validator("symbols")
     @classmethod
-    def _no_twins(cls, symbols: tuple[str, ...]) -> tuple[str, ...]:
-        twins = [symbol for symbol, count in Counter(symbols).items() if count > 1]
-        if twins:
-            msg = f"lists {', '.join(twins)} more than once"
+    def _no_duplicates(cls, symbols: tuple[str, ...]) -> tuple[str, ...]:
+        repeated = [symbol for symbol, count in Counter(symbols).items() if count > 1]
+        if repeated:
+            msg = f"lists {', '.join(repeated)} more than once"
             raise ValueError(msg)
         return symbols
 
     @field_validator("symbols")
     @classmethod
-    def _no_namesakes(cls, symbols: tuple[str, ...]) -> tuple[str, ...]:
-        """Topics spell ``/``, ``:`` and ``-`` alike."""
+    def _no_shared_topics(cls, symbols: tuple[str, ...]) -> tuple[str, ...]:
+        """Refuse symbols with the same topic, in which ``/`` and ``:`` become ``-``."""
         known: dict[str, str] = {}
         for symbol in symbols:
             other = known.setdefault(topic_level(symbol), symbol)
@@ -145,7 +148,9 @@ class Model(Section):
         "log_return", description="what the network forecasts of the next candle"
     )
     features: tuple[Annotated[str, AfterValidator(_known_feature)], ...] | None = Field(
-        None, min_length=1, description="columns of a window, in order; null: the target's own"
+        None,
+        min_length=1,
+        description="columns of a window, in order; null: the default of the target",
     )
     lookback_periods: int = Field(60, ge=2, le=10_000, description="candles in a window")
     lstm_units: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = Field(
@@ -180,23 +185,23 @@ class Model(Section):
 
     @property
     def feature_names(self) -> tuple[str, ...]:
-        """The features, or the target's own where none are set."""
+        """The configured features, or the default of the target."""
         return self.features or (CLOSE_FEATURES if self.target == "close" else LOG_RETURN_FEATURES)
 
 
 class Indicators(Section):
     """Periods of the technical indicators, in candles."""
 
-    rsi_period: Period = Field(14, description="Wilder's RSI")
-    macd_fast: Period = Field(12, description="fast EMA of the MACD")
-    macd_slow: Period = Field(26, description="slow EMA of the MACD")
-    macd_signal: Period = Field(9, description="EMA of the MACD line")
-    bb_period: Period = Field(20, description="Bollinger bands' moving average")
-    bb_std: float = Field(2.0, gt=0, le=10, description="Bollinger bands' standard deviations")
+    rsi_period: Period = Field(_DEFAULTS.rsi_period, description="Wilder's RSI")
+    macd_fast: Period = Field(_DEFAULTS.macd_fast, description="fast EMA of the MACD")
+    macd_slow: Period = Field(_DEFAULTS.macd_slow, description="slow EMA of the MACD")
+    macd_signal: Period = Field(_DEFAULTS.macd_signal, description="EMA of the MACD line")
+    bb_period: Period = Field(_DEFAULTS.bb_period, description="Bollinger bands' moving average")
+    bb_std: float = Field(
+        _DEFAULTS.bb_std, gt=0, le=10, description="Bollinger bands' standard deviations"
+    )
 
     @model_validator(mode="after")
-    def _fast_is_faster(self) -> Self:
-        if self.macd_fast >= self.macd_slow:
-            msg = f"macd_fast {self.macd_fast} must be below macd_slow {self.macd_slow}"
-            raise ValueError(msg)
+    def _check_periods(self) -> Self:
+        definitions.Indicators(**self.model_dump())
         return self

@@ -1,4 +1,4 @@
-"""The files that a configuration names: where they are, and reading the secrets among them."""
+"""Find the files that a configuration names, and read secrets from them."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from pydantic import BaseModel
 from model.core.errors import ConfigError
 
 SYSTEM: Final = "system"
-"""Where a file of certificates is asked for, this word stands for those of the machine."""
+"""In place of a file of certificates: the machine's own authorities."""
 
-_LARGEST_SECRET: Final = 64 << 10
+_MAX_SECRET_BYTES: Final = 64 << 10
 
 
 def finder(beside: Path, environ: Mapping[str, str]) -> Callable[[str], Path]:
-    """How to find a named file, whatever the working directory is.
+    """Return a function from the name of a file to its path, for any working directory.
 
     Args:
-        beside: folder of the configuration file; absolute.
-        environ: ``$CREDENTIALS_DIRECTORY``, which systemd sets, goes before that folder.
+        beside: absolute folder of the configuration file.
+        environ: ``$CREDENTIALS_DIRECTORY``, which systemd sets, is searched before that folder.
     """
     credentials = environ.get("CREDENTIALS_DIRECTORY")
 
@@ -39,7 +39,7 @@ def finder(beside: Path, environ: Mapping[str, str]) -> Callable[[str], Path]:
 def with_files_found(
     raw: Mapping[str, Any], model: type[BaseModel], find: Callable[[str], Path]
 ) -> dict[str, Any]:
-    """The mapping, with the value of every setting that ends in ``_file`` replaced by its path."""
+    """Replace the value of every setting that ends in ``_file`` by its path."""
     found = dict(raw)
     for key, field in model.model_fields.items():
         value, inner = raw.get(key), field.annotation
@@ -52,14 +52,14 @@ def with_files_found(
 
 
 def check_folder(path: Path, setting: str) -> None:
-    """Check that a folder is there or could be made, as far as that can be seen.
+    """Check that a folder exists or can be created, as far as this user can see.
 
     Args:
         path: the folder.
         setting: its dotted name, for the error.
 
     Raises:
-        ConfigError: there is a file in its place or above it, or it cannot have that name.
+        ConfigError: a file is in its place or above it, or the name is invalid.
     """
     for place in (path, *path.absolute().parents):
         try:
@@ -67,7 +67,7 @@ def check_folder(path: Path, setting: str) -> None:
         except (FileNotFoundError, NotADirectoryError):
             continue
         except PermissionError:
-            # Another user may see more; the daemon often runs as one.
+            # The daemon often runs as another user, who may see more.
             return
         except OSError as error:
             msg = f"{setting}: cannot use {path}: {error.strerror}"
@@ -79,10 +79,10 @@ def check_folder(path: Path, setting: str) -> None:
 
 
 def read_secret(path: Path, setting: str) -> str:
-    """The first thing a user asks of a secret is that it is never shown: only its file is named.
+    """Read a secret from a file. Errors name the file and never contain the secret.
 
     Args:
-        path: holds the secret and perhaps a line end.
+        path: contains the secret and optionally a line end.
         setting: its dotted name, for the error.
 
     Raises:
@@ -90,14 +90,14 @@ def read_secret(path: Path, setting: str) -> str:
     """
     try:
         with path.open("rb") as file:
-            secret = file.read(_LARGEST_SECRET + 1)
+            secret = file.read(_MAX_SECRET_BYTES + 1)
         text = secret.decode().rstrip("\r\n")
     except OSError as error:
         reason = str(error.strerror)
     except UnicodeDecodeError:
         reason = "not UTF-8 text"
     else:
-        if text and len(secret) <= _LARGEST_SECRET:
+        if text and len(secret) <= _MAX_SECRET_BYTES:
             return text
         reason = "it is too large" if text else "it is empty"
     msg = f"{setting}: cannot read {path}: {reason}"

@@ -1,4 +1,4 @@
-"""Sections about how models are renewed: which are kept, what promotes one, how one is trained."""
+"""Define the settings of the model registry and of the nightly retraining."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from config.section import Section
 
 
 class Registry(Section):
-    """Which models are kept, and what a challenger must show."""
+    """How many models are kept, and what a challenger must show."""
 
     keep: int = Field(10, ge=2, le=10_000, description="models kept, champion and previous besides")
     gate_days: float = Field(
@@ -16,12 +16,6 @@ class Registry(Section):
     )
     margin: float = Field(
         0.002, gt=0, le=0.5, description="error ratio that still counts as not inferior"
-    )
-    max_age: float = Field(
-        30.0,
-        gt=0,
-        le=36_500,
-        description="days before a champion may be replaced without being beaten",
     )
     shadow: bool = Field(
         default=False, description="whether the newest challenger is tried on live candles"
@@ -36,4 +30,3 @@ class Retrain(Section):
     on_drift: bool = Field(
         default=True, description="whether the daemon asks for a retrain when drift is seen"
     )
-    nice: int = Field(15, ge=0, le=19, description="niceness of training")

@@ -1,4 +1,4 @@
-"""What all sections of the configuration share."""
+"""Define the base class of the configuration's sections."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Text = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
 
 class Section(BaseModel):
-    """One section: frozen, without unknown keys, without infinities."""
+    """One section: frozen, refuses unknown keys and infinite numbers."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=()
@@ -27,7 +27,7 @@ class Section(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _no_booleans(cls, value: object, info: ValidationInfo) -> object:
-        """YAML reads yes, no, on and off as booleans, which Python takes for 1 and 0."""
+        """Refuse booleans for other types: YAML reads yes, no, on and off as booleans."""
         asked_for = cls.model_fields[info.field_name or ""].annotation is bool
         if isinstance(value, bool) and not asked_for:
             msg = "is a boolean (YAML reads yes, no, on and off so); quote it if text is meant"
@@ -37,7 +37,7 @@ class Section(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _plain_text(cls, value: object) -> object:
-        """YAML can spell text that no file name, address or topic can hold."""
+        """Refuse text that no file name, address or topic can contain."""
         if isinstance(value, str):
             if "\0" in value:
                 msg = "holds a NUL character; remove it"

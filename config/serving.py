@@ -1,4 +1,4 @@
-"""Sections about how the daemon runs and where it speaks."""
+"""Define the settings of inference, MQTT, HTTP, scoring, logging and folders."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pydantic import (
 from config.named_files import SYSTEM, read_secret
 from config.section import Port, Section, Text
 
-_MOST_THRESHOLD: Final = 0.5
+_MAX_THRESHOLD: Final = 0.5
 
 
 def _topic_level(text: str) -> str:
@@ -31,7 +31,7 @@ def _topic_level(text: str) -> str:
 
 
 def _host(text: str) -> str:
-    """A name or an address, not what a URL has around one."""
+    """Accept a host name or an address, refuse the other parts of a URL."""
     if "/" in text:
         msg = "is a name or an address, without a scheme or a path; the port is a setting"
         raise ValueError(msg)
@@ -61,7 +61,7 @@ def _secret(value: SecretStr | None, file: Path | None, setting: str) -> str | N
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches a server on ``host``; of names, only localhost is known.
+    """Whether only this machine can reach a server on ``host``; the only known name is localhost.
 
     >>> [is_loopback(host) for host in ("127.0.0.1", "::1", "localhost", "0.0.0.0", "here.lan")]
     [True, True, True, False, False]
@@ -79,8 +79,8 @@ def _threshold(value: object) -> Literal["auto"] | float:
         number = float(str(value))
     except ValueError:
         number = math.nan
-    if not 0.0 < number <= _MOST_THRESHOLD:
-        msg = f"is neither auto nor a return above 0 and up to {_MOST_THRESHOLD}"
+    if not 0.0 < number <= _MAX_THRESHOLD:
+        msg = f"is neither auto nor a return above 0 and up to {_MAX_THRESHOLD}"
         raise ValueError(msg)
     return number
 
@@ -92,34 +92,21 @@ class Inference(Section):
     latency_budget_ms: float = Field(
         50.0, gt=0, le=60_000, description="from the closing message to a forecast ready to send"
     )
-    max_batch: int = Field(1024, ge=1, le=65_536, description="symbols per call, a power of two")
-    threads: int = Field(1, ge=1, le=256, description="threads of ONNX Runtime")
-    forming: bool = Field(default=False, description="forecast from forming candles, too")
-    forming_interval_ms: float = Field(
-        250.0, ge=1, le=3_600_000, description="least time between two such forecasts of a symbol"
-    )
-
-    @field_validator("max_batch")
-    @classmethod
-    def _power_of_two(cls, value: int) -> int:
-        if value & (value - 1):
-            msg = "must be a power of two, for batches are padded to powers of two"
-            raise ValueError(msg)
-        return value
+    forming: bool = Field(default=False, description="forecast forming candles too")
 
 
 class MqttTls(Section):
-    """Encryption towards the broker, and who it is."""
+    """TLS of the broker connection."""
 
     ca_file: Path | None = Field(
         None, description="authority's certificate (PEM); `system`: this machine's authorities"
     )
-    certificate_file: Path | None = Field(None, description="our own certificate (PEM)")
+    certificate_file: Path | None = Field(None, description="client certificate (PEM)")
     key_file: Path | None = Field(None, description="its key (PEM, without a passphrase)")
 
     @property
     def trusts_machine(self) -> bool:
-        """Whether the authorities are those of this machine."""
+        """Whether the machine's own authorities are used."""
         return self.ca_file == Path(SYSTEM)
 
     @model_validator(mode="after")
@@ -132,7 +119,7 @@ class MqttTls(Section):
 
 
 class Mqtt(Section):
-    """The broker that carries forecasts."""
+    """The MQTT broker."""
 
     host: Host = Field("127.0.0.1", description="broker's host")
     port: Port = Field(1883, description="broker's port")
@@ -141,13 +128,10 @@ class Mqtt(Section):
         None, description="this daemon's name in topics and payloads; null: the host name"
     )
     username: Text | None = Field(None, description="user name")
-    password: SecretStr | None = Field(None, description="password; from the environment alone")
+    password: SecretStr | None = Field(None, description="password; only from the environment")
     password_file: Path | None = Field(None, description="file that holds the password")
     tls: MqttTls = Field(MqttTls(), description="encryption")
-    keepalive_s: int = Field(30, ge=1, le=65_535, description="seconds between signs of life")
-    outbox_size: int = Field(
-        4096, ge=1, le=1_000_000, description="forecasts kept while the broker is away"
-    )
+    keepalive_s: int = Field(30, ge=1, le=65_535, description="seconds between keep-alive packets")
 
     @field_validator("version", mode="before")
     @classmethod
@@ -162,7 +146,7 @@ class Mqtt(Section):
         return self
 
     def read_password(self) -> str | None:
-        """The password from the environment or its file, None where neither is set.
+        """The password from the environment or its file; None if neither is set.
 
         Raises:
             ConfigError: the file cannot be read.
@@ -171,7 +155,7 @@ class Mqtt(Section):
 
 
 class HttpTls(Section):
-    """Encryption of the pages."""
+    """TLS of the pages."""
 
     certificate_file: Path | None = Field(None, description="the server's certificate (PEM)")
     key_file: Path | None = Field(None, description="its key (PEM, without a passphrase)")
@@ -189,18 +173,18 @@ class Http(Section):
     port: int = Field(9108, ge=0, le=65_535, description="port; 0: one that is free")
     names: tuple[HostName, ...] = Field((), description="host names of the pages, without a port")
     username: Text | None = Field(None, description="user name; null: no login")
-    password: SecretStr | None = Field(None, description="password; from the environment alone")
+    password: SecretStr | None = Field(None, description="password; only from the environment")
     password_file: Path | None = Field(None, description="file that holds the password")
     tls: HttpTls = Field(HttpTls(), description="encryption")
 
     @model_validator(mode="after")
-    def _not_open_to_the_world(self) -> Self:
+    def _protected_unless_loopback(self) -> Self:
         secrets = (self.password is not None) + (self.password_file is not None)
         if secrets != (self.username is not None):
             msg = "needs username and one of password and password_file, or none of them"
             raise ValueError(msg)
-        shut = self.username is not None and self.tls.certificate_file is not None
-        if not shut and not is_loopback(self.host):
+        protected = self.username is not None and self.tls.certificate_file is not None
+        if not protected and not is_loopback(self.host):
             msg = (
                 f"host {self.host} can be reached from other machines: set username, password_file "
                 "and tls, or host 127.0.0.1"
@@ -209,7 +193,7 @@ class Http(Section):
         return self
 
     def read_login(self) -> tuple[str, str] | None:
-        """User name and password, None where no login is asked for.
+        """User name and password; None without a login.
 
         Raises:
             ConfigError: the password's file cannot be read.
@@ -225,7 +209,7 @@ class Metrics(Section):
 
 
 class Accuracy(Section):
-    """Forecasts against what happened."""
+    """Scores of past forecasts."""
 
     window: int = Field(1440, ge=2, le=100_000, description="candles in a rolling figure")
     min_n: int = Field(200, ge=2, description="scored forecasts before a figure is shown")
@@ -242,9 +226,6 @@ class Calibration(Section):
     """Intervals around a forecast."""
 
     level: float = Field(0.9, ge=0.5, le=0.98, description="share of closes inside the interval")
-    gamma: float = Field(
-        0.005, gt=0, le=0.02, description="step of the adaptation after every candle"
-    )
 
 
 class Signal(Section):
@@ -265,10 +246,10 @@ class History(Section):
 
 
 class Logging(Section):
-    """What the daemon says about itself."""
+    """The daemon's log."""
 
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="least level")
-    format: Literal["text", "json"] = Field("text", description="lines for people or for machines")
+    format: Literal["text", "json"] = Field("text", description="text lines or JSON objects")
 
 
 class Paths(Section):
@@ -279,4 +260,4 @@ class Paths(Section):
         description="registry and history; null: $STATE_DIRECTORY, else state/ beside the file",
     )
     data: Path = Field(Path("data"), description="candle CSVs, relative to the working directory")
-    models: Path = Field(Path("models"), description="what training leaves outside the registry")
+    models: Path = Field(Path("models"), description="training output outside the registry")

@@ -1,4 +1,4 @@
-"""A YAML mapping, the environment laid over it, and findings in words a user can act on."""
+"""Read a YAML mapping, apply environment variables to it and explain validation errors."""
 
 from __future__ import annotations
 
@@ -14,24 +14,25 @@ from typing import Any, Final
 import yaml
 from pydantic import BaseModel, SecretStr, ValidationError
 
+from config.retired import RETIRED
 from model.core.errors import ConfigError
 
 if typing.TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 PREFIX: Final = "CANDLECAST__"
-_TWINS: Final = {("trading", "symbol"): "symbols", ("trading", "symbols"): "symbol"}
-"""Two spellings of one setting: the environment's replaces the file's."""
+_ALTERNATIVES: Final = {("trading", "symbol"): "symbols", ("trading", "symbols"): "symbol"}
+"""Two names of one setting: that of the environment replaces that of the file."""
 
-_SHOWN_CHARS: Final = 60
-_LARGEST: Final = 1 << 20
+_MAX_SHOWN_CHARS: Final = 60
+_MAX_FILE_BYTES: Final = 1 << 20
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML that refuses a key written twice and reads 1e-3 as a number."""
+    """A safe YAML loader that refuses a repeated key and reads 1e-3 as a number."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002
-        """Build a mapping; a second spelling of a key would silently win otherwise."""
+        """Build a mapping; PyYAML would silently use the last value of a repeated key."""
         seen: set[str] = set()
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):
@@ -53,11 +54,11 @@ def read_mapping(path: Path) -> dict[str, Any]:
     """Read one YAML mapping.
 
     Raises:
-        ConfigError: missing, unreadable, broken (with line and column) or not a mapping.
+        ConfigError: the file is missing, unreadable, invalid (with line and column) or no mapping.
     """
     try:
         with path.open("rb") as file:
-            text = file.read(_LARGEST + 1)
+            text = file.read(_MAX_FILE_BYTES + 1)
     except FileNotFoundError:
         example = Path(__file__).with_name("config.yaml")
         msg = f"{path}: no such file; name one with --config, or copy {example} there"
@@ -65,8 +66,8 @@ def read_mapping(path: Path) -> dict[str, Any]:
     except OSError as error:
         msg = f"{path}: cannot read it: {error.strerror}"
         raise ConfigError(msg) from None
-    if len(text) > _LARGEST:
-        msg = f"{path}: has more than {_LARGEST} bytes, which no configuration needs"
+    if len(text) > _MAX_FILE_BYTES:
+        msg = f"{path}: has more than {_MAX_FILE_BYTES} bytes, which no configuration needs"
         raise ConfigError(msg)
     loaded = _parsed(path, text)
     if loaded is None:
@@ -93,16 +94,18 @@ def _parsed(path: Path, text: bytes) -> object:
 def overlay(
     raw: dict[str, Any], model: type[BaseModel], environ: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Lay ``CANDLECAST__SECTION__KEY`` variables over a mapping; the variables win.
+    """Override values of a mapping by ``CANDLECAST__SECTION__KEY`` variables.
 
-    Values of text settings are taken as they are, others are read as YAML, so that lists are
-    written ``[64, 32]``.
+    Values of text settings are used as they are, others are read as YAML; a list is written
+    ``[64, 32]``. Variables that name a retired setting are skipped.
 
     Raises:
         ConfigError: a variable names no setting, or its value is not valid YAML.
     """
     result = dict(raw)
     for name, path in _variables(environ):
+        if path in RETIRED:
+            continue
         annotation = _annotation(model, path)
         if annotation is None:
             hint = _hint(path[-1], _siblings(model, path))
@@ -113,22 +116,27 @@ def overlay(
             inner = target.get(key)
             target[key] = dict(inner) if isinstance(inner, dict) else {}
             target = target[key]
-        target.pop(_TWINS.get((path[0], path[-1]), ""), None)
+        target.pop(_ALTERNATIVES.get((path[0], path[-1]), ""), None)
         target[path[-1]] = _value(name, environ[name], annotation)
     return result
+
+
+def retired_variables(environ: Mapping[str, str]) -> list[str]:
+    """The names of the variables that set a retired setting."""
+    return [name for name, path in _variables(environ) if path in RETIRED]
 
 
 def explain(
     error: ValidationError, model: type[BaseModel], file: Path, environ: Mapping[str, str]
 ) -> str:
-    """One line per finding: file or variable, path of the key, value, what is allowed."""
+    """One line per error: file or variable, path of the key, value, allowed values."""
     names = {path: name for name, path in _variables(environ)}
     lines: list[str] = []
     findings = error.errors(include_url=False)
     places = [finding["loc"] for finding in findings]
     for finding in findings:
         loc = finding["loc"]
-        # A list whose only item is refused is also reported as empty: the item says enough.
+        # A list whose only item is refused is also reported as empty; the item's error is enough.
         if any(len(other) > len(loc) and other[: len(loc)] == loc for other in places):
             continue
         path = tuple(str(part) for part in loc)
@@ -164,7 +172,7 @@ def _is_text(annotation: object) -> bool:
 
 
 def _annotation(model: type[BaseModel], path: tuple[str, ...]) -> object:
-    """The type of a setting, None where there is no such setting or it is a section."""
+    """The type of a setting; None if it does not exist or is a section."""
     if path == ("trading", "symbol"):
         return str
     annotation: object = model
@@ -178,7 +186,7 @@ def _annotation(model: type[BaseModel], path: tuple[str, ...]) -> object:
 
 
 def _siblings(model: type[BaseModel], path: tuple[str, ...]) -> list[str]:
-    """The keys that are known where the last part of ``path`` stands."""
+    """The valid keys in the section of ``path``."""
     here = model
     for key in path[:-1]:
         field = here.model_fields.get(key)
@@ -205,10 +213,10 @@ def _dotted(loc: tuple[int | str, ...]) -> str:
 def _complaint(finding: ErrorDetails, model: type[BaseModel]) -> str:
     kind, context = finding["type"], finding.get("ctx", {})
     if kind == "extra_forbidden":
-        # Its value stays unsaid: a misspelt `password` is still a password.
+        # The value is not shown: it may be that of a misspelt `password`.
         path = tuple(str(part) for part in finding["loc"])
         known = _siblings(model, path)
-        # What can come from a file of its own is a secret, and stands in no configuration.
+        # A key with a `_file` variant is a secret, which is refused in the configuration.
         return f"unknown key{_hint(path[-1], [k for k in known if f'{k}_file' not in known])}"
     if kind in {"model_type", "model_attributes_type"}:
         return "must be a section with keys of its own"
@@ -232,15 +240,15 @@ _FORMS: Final = {
 }
 
 
-# Lists that hold each other through YAML's aliases are endless when written out in full; texts are
-# not cut here, or what hides a password in an address would not find it.
+# YAML's aliases can make lists that are endless when written out in full. Texts are not cut here,
+# because the pattern that hides a password in an address would not match a cut one.
 _BRIEF: Final = reprlib.Repr()
 _BRIEF.maxstring = _BRIEF.maxother = 100_000
 
 
 def _shown(value: object) -> str:
-    """The offending value; sections stay unsaid, for they may hold a secret."""
+    """The refused value; empty for sections, which may contain a secret."""
     if isinstance(value, (dict, BaseModel, SecretStr)):
         return ""
     text = re.sub(r"//[^/@]*@", "//***@", _BRIEF.repr(value))
-    return f"{text if len(text) <= _SHOWN_CHARS else text[:_SHOWN_CHARS] + '…'} "
+    return f"{text if len(text) <= _MAX_SHOWN_CHARS else text[:_MAX_SHOWN_CHARS] + '…'} "

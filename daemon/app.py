@@ -12,12 +12,12 @@ from typing import Any
 
 from config.settings import Settings
 from daemon.candles.window import Window
-from daemon.control.drift_monitor import DriftWatch
+from daemon.control.drift_monitor import DriftMonitor
 from daemon.control.health import HealthMonitor, HealthSources
 from daemon.control.hot_swap import HotSwap
-from daemon.control.model_loader import Loader, make_first, open_first, unservable
+from daemon.control.model_loader import ModelLoader, make_first, make_unservable, open_first
 from daemon.control.reload import Reloader
-from daemon.control.retrain_watch import show_nightly
+from daemon.control.retrain_watch import watch_retrain_status
 from daemon.control.shadow import Shadow
 from daemon.control.symbol_changes import SymbolChanger
 from daemon.exchange.exchange_clock import ExchangeClock
@@ -26,13 +26,13 @@ from daemon.factories import broker_of, gate_of, guard_of, recipe_of
 from daemon.feed.backfill import Backfill
 from daemon.feed.feed import Feed
 from daemon.forecast.accounting import Sinks
-from daemon.forecast.batcher import Batcher
+from daemon.forecast.batcher import MAX_BATCH, Batcher
 from daemon.forecast.cache_warming import CacheWarmer
-from daemon.forecast.forming import Forming
+from daemon.forecast.forming import MIN_INTERVAL_S, Forming
 from daemon.forecast.issuer import Issuer
 from daemon.forecast.pipeline import Pipeline
 from daemon.metrics.metrics import Metrics
-from daemon.mqtt.outbox import Outbox
+from daemon.mqtt.outbox import OUTBOX_SIZE, Outbox
 from daemon.mqtt.publisher import Publisher
 from daemon.persistence.learned_state import LearnedStateStore
 from daemon.persistence.recorder import Recorder
@@ -45,6 +45,7 @@ from daemon.web.server import serve_http
 from daemon.web.status_page import PageSources, StatusPage
 from model.core.candle import Timeframe
 from model.core.errors import CandlecastError
+from model.core.market import MarketKey
 from model.forecasts.forecast import Market, ModelInfo
 from model.forecasts.volatility import WARMUP
 from model.history.store import History
@@ -139,10 +140,10 @@ class App:
         self._timeframe = Timeframe.parse(settings.trading.timeframe)
         manifest = bundle.manifest
         self._capacity = max(manifest.indicators.warmup + manifest.lookback, WARMUP)
-        self.metrics.latency_budget.set(settings.inference.latency_budget_ms / 1000)
-        self.metrics.timeframe.set(self._timeframe.ms / 1000)
+        self.metrics.forecasts.latency_budget.set(settings.inference.latency_budget_ms / 1000)
+        self.metrics.forecasts.timeframe.set(self._timeframe.ms / 1000)
         self.metrics.accuracy.interval_level.set(settings.calibration.level)
-        self.metrics.model.show(ModelInfo(bundle.version, bundle.sha256, manifest.target))
+        self.metrics.model.set_served(ModelInfo(bundle.version, bundle.sha256, manifest.target))
         self._lay_path(bundle, history)
         self._open_sources()
         self._follow_models(reread or (lambda: settings))
@@ -152,12 +153,11 @@ class App:
         settings, clock, metrics = self._settings, self._clock, self.metrics
         symbols, timeframe = settings.trading.symbols, self._timeframe
         market = Market(settings.instance, settings.exchange.name, symbols, timeframe)
-        place = market.exchange, timeframe.text
-        self._recorder = Recorder(history, place, settings.history.keep_days, clock, metrics)
-        self._keeper = LearnedStateStore(self._recorder, place, clock)
+        self._recorder = Recorder(history, market.key, settings.history.keep_days, clock, metrics)
+        self._keeper = LearnedStateStore(self._recorder, market.key, clock)
         self._accuracy = Accuracy(settings.accuracy.window, settings.accuracy.min_n)
         books = Sinks(self._accuracy, self._recorder, metrics)
-        outbox = Outbox(settings.mqtt.outbox_size)
+        outbox = Outbox(OUTBOX_SIZE)
         self._publisher = Publisher(broker_of(settings), market.instance, outbox, clock, metrics)
         inference = settings.inference
         issuer = Issuer(market, self._publisher, books, clock, inference.latency_budget_ms / 1000)
@@ -165,7 +165,7 @@ class App:
         self._pipeline = Pipeline(
             market,
             make_first(recipe_of(settings), bundle, clock.monotonic),
-            Batcher(inference.max_batch),
+            Batcher(MAX_BATCH),
             issuer,
             books,
             clock,
@@ -175,9 +175,12 @@ class App:
         self._rehearsal = CacheWarmer(
             self._pipeline, issuer, clock, lambda: self._feed.grid.timeframe
         )
-        interval_s = inference.forming_interval_ms / 1000
-        self._forming = Forming(market, self._pipeline, self._publisher, metrics, clock, interval_s)
-        drift = DriftWatch(metrics, settings.state_dir, ask=settings.retrain.on_drift)
+        self._forming = Forming(
+            market, self._pipeline, self._publisher, metrics, clock, MIN_INTERVAL_S
+        )
+        drift = DriftMonitor(
+            metrics, settings.state_dir, request_retrains=settings.retrain.on_drift
+        )
         overseen = HealthSources(
             self._pipeline, self._publisher, self._accuracy, drift, metrics, self._rest_only
         )
@@ -201,7 +204,7 @@ class App:
             self._forming.on_forming if settings.inference.forming else None,
             self._request,
         )
-        pipeline.unheard = self._feed.hearing.unheard
+        pipeline.unheard = self._feed.silent_symbols.symbols
         self._backfill = Backfill(
             self._feed,
             pipeline.windows,
@@ -218,14 +221,14 @@ class App:
             self._settings, self._clock, self.metrics, self._pipeline
         )  # fmt: skip
         registry = Registry(settings.registry_dir)
-        loader = Loader(recipe_of(settings), clock.monotonic)
+        loader = ModelLoader(recipe_of(settings), clock.monotonic)
         trial = TrialFiles(settings.state_dir / FOLDER)
         self._shadow = Shadow(
-            registry, loader.version, trial, gate_of(settings),
+            registry, loader.load_version, trial, gate_of(settings),
             pipeline, self._accuracy, clock, metrics,
         )  # fmt: skip
         self._swapper = HotSwap(
-            registry.champion, loader.examine, loader.champion,
+            registry.champion, loader.open_champion, loader.load_champion,
             pipeline, self._keeper, clock, metrics,
         )  # fmt: skip
         roster = SymbolChanger(
@@ -249,7 +252,7 @@ class App:
 
     async def _resume(self, windows: Sequence[Window]) -> None:
         """Prime windows from the history."""
-        market = self._settings.exchange.name, self._feed.grid.timeframe
+        market = MarketKey(self._settings.exchange.name, self._feed.grid.timeframe)
         await resume(windows, self._recorder, market, self._capacity, self._clock)
 
     def _request(self, symbol: str) -> None:
@@ -300,7 +303,7 @@ class App:
             self._notifier.ready()
             log.info("ready: %d symbols", len(self._settings.trading.symbols))
             group.create_task(self._backfill.run(), name="backfill")
-            group.create_task(self._backfill.ask_for_overdue(), name="overdue")
+            group.create_task(self._backfill.request_overdue(), name="overdue")
             group.create_task(self._overseer.run(), name="watch")
             group.create_task(self._forming.run(), name="forming")
             group.create_task(self._rehearsal.run(), name="rehearsal")
@@ -322,23 +325,24 @@ class App:
         if found:
             served = self._pipeline.served
             why = summary(served.symbols, found, len(served.symbols))
-            raise await asyncio.to_thread(unservable, self._settings.registry_dir, why)
+            raise await asyncio.to_thread(make_unservable, self._settings.registry_dir, why)
 
     async def _restore(self) -> None:
         """Take up the account where the last process left it."""
         settings = self._settings
+        market = MarketKey(settings.exchange.name, self._timeframe)
         # One more than the window: the newest forecast still waits for its candle.
         limit = settings.accuracy.window + 1
         await self._recorder.read(
-            lambda history: self._accuracy.restore(
-                history.outcomes(settings.exchange.name, settings.trading.timeframe, limit)
-            )
+            lambda history: self._accuracy.restore(history.outcomes(market, limit))
         )
         await self._keeper.restore(self._pipeline.served)
         await asyncio.to_thread(self._marks.open, settings.state_dir / "last-published")
         # The first candle may take an hour to close: until then nobody is to be alarmed.
         now_ms = self._clock.wall_ms()
-        self.metrics.made_ready(self._marks.newest_ms(self._timeframe.ms, now_ms))
+        self.metrics.forecasts.set_last_prediction(
+            self._marks.newest_ms(self._timeframe.ms, now_ms)
+        )
 
     async def _tell_progress(self) -> None:
         pipeline = self._pipeline
@@ -357,7 +361,7 @@ class App:
             task.cancel()
 
     async def _show_nightly(self) -> None:
-        await show_nightly(self._settings.state_dir, self.metrics, self._clock)
+        await watch_retrain_status(self._settings.state_dir, self.metrics, self._clock)
 
     async def _serve_pages(self) -> None:
         http = self._settings.http

@@ -10,7 +10,7 @@ from daemon.control.model_loader import ModelRequirements
 from daemon.mqtt.broker import Broker
 from daemon.runtime.tls import client_context, server_context
 from daemon.web.auth import PageAccess
-from model.features.streaming import Indicators
+from model.features.definitions import Indicators
 from model.forecasts.rules import Rules
 from model.stats.promotion_gate import GateRules
 
@@ -27,7 +27,6 @@ def rules_of(settings: Settings) -> Rules:
     signal = settings.signal
     return Rules(
         level=settings.calibration.level,
-        gamma=settings.calibration.gamma,
         min_n=settings.accuracy.min_n,
         threshold=None if signal.threshold == "auto" else signal.threshold,
         multiple=signal.multiple,
@@ -36,7 +35,6 @@ def rules_of(settings: Settings) -> Rules:
 
 def recipe_of(settings: Settings) -> ModelRequirements:
     """What the champion must be for, and how it runs."""
-    inference = settings.inference
     return ModelRequirements(
         registry=settings.registry_dir,
         symbols=settings.trading.symbols,
@@ -45,9 +43,7 @@ def recipe_of(settings: Settings) -> ModelRequirements:
         indicators=indicators_of(settings),
         target=settings.model.target,
         lookback=settings.model.lookback_periods,
-        device=inference.device,
-        threads=inference.threads,
-        max_batch=inference.max_batch,
+        device=settings.inference.device,
         rules=rules_of(settings),
         fit_unknown=settings.model.unknown_symbols == "fit_on_warmup",
     )
@@ -56,7 +52,7 @@ def recipe_of(settings: Settings) -> ModelRequirements:
 def gate_of(settings: Settings) -> GateRules:
     """What a challenger must show."""
     registry = settings.registry
-    return GateRules(registry.gate_days, registry.margin, registry.max_age)
+    return GateRules(registry.gate_days, registry.margin)
 
 
 def broker_of(settings: Settings) -> Broker:

@@ -55,6 +55,6 @@ def rooms() -> str:
 
 
 def architecture() -> str:
-    """docs/architecture.md with the section of the rooms written anew."""
+    """The text of docs/architecture.md with the section of the rooms updated."""
     text = PAGE.read_text(encoding="utf-8")
     return _SECTION.sub(lambda found: found[1] + rooms() + found[2], text, count=1)

@@ -1,6 +1,6 @@
-"""A bot's side: take forecasts from MQTT, and refuse those that must not be acted upon.
+"""Receive forecasts over MQTT and refuse those that are not valid, by the rules of docs/mqtt.md.
 
-python examples/subscriber.py [HOST [PORT]], for instance broker.example 1883, or ::1
+Usage: python examples/subscriber.py [HOST [PORT]], for instance broker.example 1883, or ::1
 """
 
 from __future__ import annotations
@@ -13,28 +13,29 @@ from typing import Any
 
 import aiomqtt
 
-# Status first: a forecast of an instance that has not said it is alive is refused.
+# Status first: forecasts of an instance without a status are refused.
 TOPICS = ("candlecast/v1/status/+", "candlecast/v1/+/+/+/prediction")
 ALIVE = ("online", "degraded")
 
 
 class Guard:
-    """Decides whether a forecast may be used; knows nothing of MQTT, files or clocks."""
+    """Decide whether a forecast is valid. Uses no MQTT, files or clocks."""
 
     def __init__(self) -> None:
-        self._states: dict[str, str] = {}
+        self._states: dict[str, str] = {}  # by instance
+        # Newest target close of each exchange, symbol and timeframe, Unix milliseconds.
         self._newest: dict[tuple[str, str, str], int] = {}
 
-    def hear(self, status: dict[str, Any]) -> None:
-        """Remember how an instance is; its will says "offline" when it dies."""
+    def on_status(self, status: dict[str, Any]) -> None:
+        """Store the state of an instance; the broker publishes "offline" when it dies."""
         self._states[status["instance"]] = status["state"]
 
-    def lost_touch(self) -> None:
-        """Without a broker nobody is known to be alive."""
+    def on_disconnected(self) -> None:
+        """Forget all states: without a broker no instance is known to be alive."""
         self._states.clear()
 
     def refusal(self, forecast: dict[str, Any], now_ms: int) -> str | None:
-        """Why the forecast must not be used, or None: then it is used, and known from now on."""
+        """Why the forecast is not valid; None if it is, and then it counts as received."""
         state = self._states.get(forecast["instance"], "absent")
         series = (forecast["exchange"], forecast["symbol"], forecast["timeframe"])
         if state not in ALIVE:
@@ -43,7 +44,7 @@ class Guard:
             return "late"
         if now_ms >= forecast["valid_until_ms"]:
             return "expired"
-        # QoS 1 may deliver twice, and the broker keeps the newest for whoever connects again.
+        # QoS 1 can deliver a message twice, and the broker retains the newest for new connections.
         if forecast["target_close_ms"] <= self._newest.get(series, 0):
             return "duplicate"
         self._newest[series] = forecast["target_close_ms"]
@@ -56,12 +57,12 @@ async def follow(host: str, port: int, guard: Guard) -> None:
         for topic in TOPICS:
             for code in await client.subscribe(topic, qos=1):
                 if not isinstance(code, int) and code.is_failure:
-                    msg = f"it does not let us read {topic} ({code})"
+                    msg = f"it refuses the subscription to {topic} ({code})"
                     raise aiomqtt.MqttError(msg)
         async for message in client.messages:
             content = json.loads(message.payload)
             if message.topic.matches(TOPICS[0]):
-                guard.hear(content)
+                guard.on_status(content)
                 print(f"{content['instance']} is {content['state']}", flush=True)
                 continue
             name = f"{content['symbol']} {content['timeframe']} #{content['seq']}"
@@ -73,14 +74,14 @@ async def follow(host: str, port: int, guard: Guard) -> None:
 
 
 async def main(host: str = "127.0.0.1", port: str = "1883") -> None:
-    """Follow the forecasts, connecting again whenever the broker was away."""
+    """Print forecasts, and reconnect after a lost connection."""
     guard = Guard()
     while True:
         try:
             await follow(host, int(port), guard)
         except aiomqtt.MqttError as error:
             print(f"no broker: {error}", file=sys.stderr, flush=True)
-            guard.lost_touch()
+            guard.on_disconnected()
         await asyncio.sleep(1)  # noqa: TID251 - a script of its own
 
 

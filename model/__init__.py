@@ -1,4 +1,5 @@
-"""What is learned and how it is computed: features, network, engine, history, registry.
+"""Hold everything that is computed: features, the network, inference, history and the registry.
 
-Nothing here imports `daemon`, and only `model.lstm_model` imports Keras (lazily).
+Nothing here imports `daemon`. Only `model.lstm_model` imports Keras, on first use.
+`tests/project/rooms.py` lists which room may import which.
 """

@@ -1,4 +1,4 @@
-"""The network: the one class for training, evaluation and export, and the only user of Keras.
+"""Define the LSTM network and train, evaluate and export it; the only user of Keras.
 
 Keras 3 alone is called, nothing of its backends: TensorFlow, JAX and PyTorch all serve, as the
 environment variable `KERAS_BACKEND` says; without it JAX where it is installed, else TensorFlow.

@@ -1,4 +1,4 @@
-"""From candles to training sequences: indicators, scaling, windows (batch)."""
+"""Compute indicators, scale them and cut training sequences from a frame of candles."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from model.core.errors import ConfigError
 from model.features import sklearn_scaler
 from model.features.batch import level_free_columns, reference_columns
 from model.features.candle_frames import check_frame, column
+from model.features.definitions import CLOSE_FEATURES, FEATURES, LOG_RETURN_FEATURES, Indicators
 from model.features.scaler import LEAST_RETURN
 from model.features.sliding_windows import Windows
-from model.features.streaming import CLOSE_FEATURES, FEATURES, LOG_RETURN_FEATURES, Indicators
 from model.reference_config import load_config
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""The `model` and `indicators` sections as the two reference classes read them."""
+"""Read the configuration for the reference classes; alone in `model`, it imports `config`."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from model.forecasts.calibration import Outlook
+    from model.forecasts.outlook import Outlook
     from model.inference.engine import Engine
     from model.registry.registry import Bundle
 

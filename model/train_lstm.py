@@ -1,4 +1,4 @@
-"""The training pipeline: candles in; model, metrics, plot and predictions out.
+"""Train one network on candle files and write model, scaler, plot and predictions.
 
 As a script it trains on the newest candle file of `data/`: `python -m model.train_lstm`.
 """
@@ -18,8 +18,8 @@ import numpy as np
 
 from model.core.candle import Timeframe
 from model.core.errors import CandlecastError, ConfigError
+from model.features.definitions import OHLCV
 from model.features.sklearn_scaler import save_pickle, scaler_of
-from model.features.streaming import OHLCV
 from model.files.candle_csv import newest_csv
 from model.files.csv_reader import FileRules
 from model.forecasts.residuals import Residuals, fit_residuals
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
+    from model.features.definitions import Indicators
     from model.features.scaler import ScalerSet
-    from model.features.streaming import Indicators
     from model.inference.onnx_export import LstmWeights
 
 

@@ -1,4 +1,4 @@
-"""The Grafana dashboard in Grafana's JSON; `make docs` renders it to grafana/candlecast.json."""
+"""Build the Grafana dashboard; `make docs` writes it to grafana/candlecast.json."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def _draw(panel: Panel, identity: int, x: int, y: int, height: int) -> dict[str,
         for index, (value, colour) in enumerate(panel.steps)
     ]
     defaults: dict[str, Any] = {"unit": panel.unit, "noValue": "not yet known"}
-    if panel.words:
-        words = {f"{value:g}": {"text": word} for value, word in panel.words}
-        defaults["mappings"] = [{"type": "value", "options": words}]
+    if panel.texts:
+        options = {f"{value:g}": {"text": shown} for value, shown in panel.texts}
+        defaults["mappings"] = [{"type": "value", "options": options}]
     if steps:
         defaults["thresholds"] = {"mode": "absolute", "steps": steps}
         defaults["color"] = {"mode": "thresholds"}
@@ -42,7 +42,7 @@ def _draw(panel: Panel, identity: int, x: int, y: int, height: int) -> dict[str,
         "id": identity,
         "type": panel.kind,
         "title": panel.title,
-        "description": panel.why,
+        "description": panel.description,
         "datasource": _DATASOURCE,
         "gridPos": {"x": x, "y": y, "w": panel.width, "h": height},
         "fieldConfig": {"defaults": defaults, "overrides": []},

@@ -1,4 +1,4 @@
-"""What the dashboard shows, as the five questions that an operator asks, in that order."""
+"""Define the rows and panels of the Grafana dashboard."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _RATE: Final = "[$__rate_interval]"
 
 
 class Query(NamedTuple):
-    """One line of a panel: an expression, and what the legend calls it."""
+    """One line of a panel: a PromQL expression and its name in the legend."""
 
     expression: str
     legend: str = ""
@@ -21,23 +21,23 @@ class Panel(NamedTuple):
 
     Attributes:
         title: what it shows.
-        why: what a person does with it, shown at its corner.
-        queries: what it draws.
+        description: how to read it; Grafana shows it as a tooltip.
+        queries: the lines that it draws.
         kind: Grafana's panel type.
         unit: Grafana's unit.
         width: of 24 columns.
         steps: ascending (value, colour) thresholds; the first value is ignored.
-        words: what is shown instead of a value.
+        texts: (value, text) pairs; the text is shown instead of the value.
     """
 
     title: str
-    why: str
+    description: str
     queries: Sequence[Query]
     kind: str = "timeseries"
     unit: str = "short"
     width: int = 8
     steps: Sequence[tuple[float, str]] = ()
-    words: Sequence[tuple[float, str]] = ()
+    texts: Sequence[tuple[float, str]] = ()
 
 
 def _rate(series: str, by: str = "") -> str:
@@ -54,7 +54,7 @@ def _quantile(share: float, stage: str) -> str:
     return f"histogram_quantile({share}, sum by (le) (rate({series}{_RATE})))"
 
 
-def _whole_window(series: str, good: str, label: str) -> str:
+def _share_over_range(series: str, good: str, label: str) -> str:
     """The share of ``good`` among a labelled counter's increases over the range that is shown."""
     part = f'candlecast_{series}{{instance=~"$instance", {label}="{good}"}}'
     return f"sum(increase({part}[$__range])) / sum(increase(candlecast_{series}{_ME}[$__range]))"
@@ -65,11 +65,11 @@ _GOOD_AT_1: Final = ((0, "red"), (1, "green"))
 
 ROWS: Final[Sequence[tuple[str, Sequence[Panel]]]] = (
     (
-        "Is it alive and fresh?",
+        "Availability",
         (
             Panel(
                 "Age of the newest forecast, in candles",
-                "More than two: nothing is being forecast. Look at the feed below.",
+                "Above two, no forecasts are made. See the feed below.",
                 [
                     Query(
                         f"(time() - {_gauge('last_prediction_timestamp_seconds')})"
@@ -82,7 +82,7 @@ ROWS: Final[Sequence[tuple[str, Sequence[Panel]]]] = (
             ),
             Panel(
                 "Stale symbols",
-                "Windows that are not whole or not up to date; they get no forecast.",
+                "Symbols that get no forecast, or not one for each candle.",
                 [Query(_gauge("feed_stale_symbols"))],
                 kind="stat",
                 width=6,
@@ -90,7 +90,7 @@ ROWS: Final[Sequence[tuple[str, Sequence[Panel]]]] = (
             ),
             Panel(
                 "Broker",
-                "1 while there is a broker; without one, forecasts wait until they expire.",
+                "1 while connected. Without a broker forecasts wait until they expire.",
                 [Query(_gauge("mqtt_connected"))],
                 kind="stat",
                 width=6,
@@ -98,7 +98,7 @@ ROWS: Final[Sequence[tuple[str, Sequence[Panel]]]] = (
             ),
             Panel(
                 "Exchange's time",
-                "1 while it is known well enough to close candles by it.",
+                "1 while it is known exactly enough to close candles by it.",
                 [Query(_gauge("exchange_clock_trusted"))],
                 kind="stat",
                 width=6,
@@ -106,14 +106,14 @@ ROWS: Final[Sequence[tuple[str, Sequence[Panel]]]] = (
             ),
             Panel(
                 "Forecasts",
-                "What became of them, a second.",
+                "Forecasts per second, by outcome.",
                 [Query(_rate("predictions_total", "outcome"), "{{outcome}}")],
                 unit="cps",
                 width=12,
             ),
             Panel(
-                "Not made, and why",
-                "window: not whole. expired: too late to be of use. repeated: published before.",
+                "Skipped forecasts",
+                "By reason. window: incomplete. expired: too late. repeated: published before.",
                 [Query(_rate("predictions_skipped_total", "reason"), "{{reason}}")],
                 unit="cps",
                 width=12,
@@ -121,12 +121,12 @@ ROWS: Final[Sequence[tuple[str, Sequence[Panel]]]] = (
         ),
     ),
     (
-        "Is it on time?",
+        "Latency",
         (
             Panel(
                 "From the closing message to a forecast ready to send",
-                "Above the budget forecasts are flagged late. Exemplars name the slow ones; "
-                "their ids stand in the log.",
+                "Forecasts above the budget are flagged late. Exemplars name slow forecasts; "
+                "the log contains their ids.",
                 [
                     Query(_quantile(0.5, "ready"), "median"),
                     Query(_quantile(0.99, "ready"), "99 %"),
@@ -135,14 +135,14 @@ ROWS: Final[Sequence[tuple[str, Sequence[Panel]]]] = (
                 unit="s",
             ),
             Panel(
-                "On to the broker's acknowledgement",
-                "What a subscriber waits for, the exchange's own delay apart.",
+                "From the closing message to the broker's acknowledgement",
+                "The latency that a subscriber sees, without the exchange's own delay.",
                 [Query(_quantile(0.5, "total"), "median"), Query(_quantile(0.99, "total"), "99 %")],
                 unit="s",
             ),
             Panel(
                 "Exchange's delay",
-                "From a candle's boundary to its closing message. Nothing here can shorten it.",
+                "From a candle's boundary to its closing message. candlecast cannot shorten it.",
                 [
                     Query(
                         "histogram_quantile(0.5, sum by (le) "
@@ -159,7 +159,7 @@ ROWS: Final[Sequence[tuple[str, Sequence[Panel]]]] = (
             ),
             Panel(
                 "Time by stage, 99 %",
-                "Where the time goes.",
+                "The time that each stage takes.",
                 [
                     Query(
                         "histogram_quantile(0.99, sum by (le, stage) "
@@ -170,8 +170,8 @@ ROWS: Final[Sequence[tuple[str, Sequence[Panel]]]] = (
                 unit="s",
             ),
             Panel(
-                "Candles closing together",
-                "The mean size of a flush.",
+                "Batch size",
+                "The mean number of symbols that are forecast together.",
                 [
                     Query(
                         f"{_rate('batch_size_sum')} / {_rate('batch_size_count')}",
@@ -180,19 +180,19 @@ ROWS: Final[Sequence[tuple[str, Sequence[Panel]]]] = (
                 ],
             ),
             Panel(
-                "Whole windows run",
-                "Symbols whose states were not ready in time: slower, equally right.",
+                "Unprepared forecasts",
+                "Forecasts that ran the whole window because no state was prepared.",
                 [Query(_rate("unprepared_total"), "symbols")],
                 unit="cps",
             ),
         ),
     ),
     (
-        "Is it right?",
+        "Quality",
         (
             Panel(
                 "Error against the last-value forecast, rolling",
-                "Below 1 is skill. The band is two standard errors: while it holds 1, none.",
+                "Below 1 is skill, unless the band of two standard errors contains 1.",
                 [
                     Query(_gauge("mae_ratio"), "ratio"),
                     Query(f"{_gauge('mae_ratio')} + 2 * {_gauge('mae_ratio_stderr')}", "upper"),
@@ -201,8 +201,8 @@ ROWS: Final[Sequence[tuple[str, Sequence[Panel]]]] = (
                 width=12,
             ),
             Panel(
-                "Over the range shown",
-                "The same from counters, for whatever time is chosen above.",
+                "Over the selected range",
+                "The same, computed from counters over the selected time range.",
                 [
                     Query(
                         'sum(increase(candlecast_abs_error_total{instance=~"$instance", '
@@ -211,32 +211,34 @@ ROWS: Final[Sequence[tuple[str, Sequence[Panel]]]] = (
                         'forecast="last_value"}[$__range]))',
                         "error ratio",
                     ),
-                    Query(_whole_window("direction_total", "hit", "result"), "right direction"),
-                    Query(_whole_window("interval_total", "inside", "result"), "inside interval"),
+                    Query(_share_over_range("direction_total", "hit", "result"), "right direction"),
+                    Query(
+                        _share_over_range("interval_total", "inside", "result"), "inside interval"
+                    ),
                 ],
                 kind="stat",
                 width=6,
             ),
             Panel(
                 "Interval coverage",
-                "Should stay at the level that is promised.",
+                "Should stay at the configured level.",
                 [
                     Query(_gauge("interval_coverage"), "covered"),
-                    Query(_gauge("interval_level"), "promised"),
+                    Query(_gauge("interval_level"), "configured"),
                 ],
                 unit="percentunit",
                 width=6,
             ),
             Panel(
                 "Error ratio by symbol",
-                "The worst first, of the symbols with series of their own.",
+                "Worst first, of the symbols with their own series.",
                 [Query(f"sort_desc({_gauge('symbol_mae_ratio')})", "{{symbol}}")],
                 kind="bargauge",
                 width=12,
             ),
             Panel(
                 "Direction, rolling",
-                "Share of right directions among candles that moved; 0.5 is a coin.",
+                "Share of right directions among candles that moved; 0.5 is chance.",
                 [Query(_gauge("direction_accuracy"), "right")],
                 unit="percentunit",
                 width=12,
@@ -244,17 +246,17 @@ ROWS: Final[Sequence[tuple[str, Sequence[Panel]]]] = (
         ),
     ),
     (
-        "Is the feed whole?",
+        "Feed",
         (
             Panel(
                 "Closed candles",
-                "appended is the rule; gap, revised and duplicate are repaired or ignored.",
+                "appended is normal; gap and revised are repaired, duplicate is ignored.",
                 [Query(_rate("feed_candles_total", "verdict"), "{{verdict}}")],
                 unit="cps",
             ),
             Panel(
                 "Connections",
-                "Lost, replaced because they fell silent, renewed in time.",
+                "Lost, replaced because they were silent, renewed before their time limit.",
                 [
                     Query(_rate("feed_reconnects_total"), "lost"),
                     Query(_rate("feed_silent_streams_total"), "silent"),
@@ -276,13 +278,13 @@ ROWS: Final[Sequence[tuple[str, Sequence[Panel]]]] = (
             ),
             Panel(
                 "Candle updates",
-                "Everything the exchange sends about candles, forming ones included.",
+                "All candle messages of the exchange, including forming candles.",
                 [Query(_rate("feed_messages_total"), "messages")],
                 unit="cps",
             ),
             Panel(
                 "Clock",
-                "The exchange's time minus this machine's, and how well it is known.",
+                "The exchange's time minus this machine's, and its uncertainty.",
                 [
                     Query(_gauge("exchange_clock_offset_seconds"), "offset"),
                     Query(_gauge("exchange_clock_error_seconds"), "uncertainty"),
@@ -291,7 +293,7 @@ ROWS: Final[Sequence[tuple[str, Sequence[Panel]]]] = (
             ),
             Panel(
                 "History",
-                "Rows that wait to be written, and rows that never were.",
+                "Rows that wait to be written, and rows that were dropped.",
                 [
                     Query(_gauge("history_waiting_rows"), "waiting"),
                     Query(f"increase(candlecast_history_lost_rows_total{_ME}{_RATE})", "lost"),
@@ -300,7 +302,7 @@ ROWS: Final[Sequence[tuple[str, Sequence[Panel]]]] = (
         ),
     ),
     (
-        "Which model is this?",
+        "Model",
         (
             Panel(
                 "Model",
@@ -311,7 +313,7 @@ ROWS: Final[Sequence[tuple[str, Sequence[Panel]]]] = (
             ),
             Panel(
                 "New models",
-                "How many took over in the range that is shown; each is marked in every panel.",
+                "Models that took over in the selected range; every panel marks each of them.",
                 [
                     Query(
                         'round(sum(increase(candlecast_model_swaps_total{instance=~"$instance", '
@@ -320,16 +322,16 @@ ROWS: Final[Sequence[tuple[str, Sequence[Panel]]]] = (
                 ],
                 kind="stat",
                 width=6,
-                words=((0, "none"),),
+                texts=((0, "none"),),
             ),
             Panel(
                 "Drift",
-                "error: 1 is an alarm. features: the stability index, 0.5 is one. Then train anew.",
+                "Alarm at 1 for error, at 0.5 for features (stability index). Then retrain.",
                 [Query(_gauge("drift_score"), "{{of}}")],
             ),
             Panel(
                 "Out of range",
-                "Share of the inputs beyond what the scalers were fitted on.",
+                "Share of the inputs outside the range that the scalers were fitted on.",
                 [Query(_gauge("out_of_range_ratio"), "out of range")],
                 unit="percentunit",
             ),
@@ -340,7 +342,7 @@ ROWS: Final[Sequence[tuple[str, Sequence[Panel]]]] = (
                     Query(
                         f"{_gauge('shadow_mae_ratio')} and on (job, instance) "
                         f"{_gauge('shadow_candles')} > -Inf or on (job, instance) "
-                        # Without a trial the legend names it; NaN draws no line.
+                        # Without a trial the legend shows "none"; NaN draws no line.
                         f"label_replace(NaN * {_gauge('timeframe_seconds')}, "
                         '"role", "none", "", "")',
                         "{{role}}",
@@ -353,6 +355,6 @@ ROWS: Final[Sequence[tuple[str, Sequence[Panel]]]] = (
 
 
 def panels() -> Iterator[Panel]:
-    """All panels, in the order in which they are read."""
+    """All panels, from top to bottom."""
     for _, row in ROWS:
         yield from row

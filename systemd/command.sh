@@ -1,7 +1,7 @@
 #!/bin/sh
-# The command `candlecast` of an installed service. Root's becomes the service's user, with its
-# configuration, state and secrets, so that it leaves nothing that the service could not read or replace.
-# `candlecast @NAME …` is that of the instance candlecast@NAME.
+# The command `candlecast` of an installed service. For root it runs as the service's user, with the
+# service's configuration, state and secrets, so it leaves no file that the service cannot read or replace.
+# `candlecast @NAME …` is the command of the instance candlecast@NAME.
 set -eu
 program=/opt/candlecast/venv/bin/candlecast
 [ "$(id -u)" = 0 ] || exec "$program" "$@"
@@ -19,7 +19,7 @@ cd "$state"
 umask 0077
 export HOME="$state" STATE_DIRECTORY="$state" CREDENTIALS_DIRECTORY=/run/candlecast
 mkdir -p "$CREDENTIALS_DIRECTORY"
-# The secrets are seen by this process alone, and gone with it.
+# Only this process can see the secrets, and they disappear when it ends.
 exec unshare --mount sh -euc '
     mount -t tmpfs -o mode=0700 tmpfs "$CREDENTIALS_DIRECTORY"
     for file in /etc/candlecast/credentials/*; do

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Puts candlecast where its units expect it, or removes it again; `make install` and `make uninstall`.
-# With DESTDIR nothing is started or reloaded, so that a package can be built from the result.
+# Install candlecast where its units expect it, or uninstall it; `make install` and `make uninstall`.
+# With DESTDIR nothing is started or reloaded, and a package can be built from the result.
 set -eu
 cd "$(dirname "$0")/.."
 destdir=${DESTDIR:-}
@@ -17,7 +17,7 @@ fail() {
     exit 1
 }
 
-# Without DESTDIR it is this machine's own folders that are written to.
+# Without DESTDIR this machine's system folders are written to.
 need_root() {
     [ -n "$destdir" ] || [ "$(id -u)" = 0 ] || fail "run it as root, or with DESTDIR=FOLDER"
 }
@@ -31,21 +31,21 @@ install_all() {
     home=$(readlink -f "$("$PYTHON" -c 'import sys; print(sys.base_prefix)')")
     case $home in
     /home/* | /root/* | /tmp/*)
-        # The units hide home directories from the daemon, and with them such a Python.
+        # The units hide home directories from the daemon, and with them this Python.
         [ -n "$destdir" ] ||
-            fail "$home is hidden from services; put a system-wide Python 3.11, 3.12 or 3.13 first on PATH" ;;
+            fail "services cannot see $home; put a system-wide Python 3.11, 3.12 or 3.13 first on PATH" ;;
     esac
     venv=$destdir$prefix/venv
     "$PYTHON" -m venv --clear "$venv"
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes \
         -r "${LOCK:-systemd/requirements.lock}"
-    # Built from a copy, or setuptools would leave its build folder beside the sources.
+    # Build from a copy, because setuptools leaves its build folder beside the sources.
     copy=$(mktemp -d)
     trap 'rm -rf "$copy"' EXIT
     cp -r config daemon model pyproject.toml README.md LICENSE "$copy"
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-index --no-deps \
         --no-build-isolation "$copy"
-    # Scripts name their interpreter, which will not be found under DESTDIR.
+    # Scripts contain the path of their interpreter, which must not include DESTDIR.
     [ -z "$destdir" ] || sed -i "1s|^#!$destdir|#!|" "$venv"/bin/*
 
     install -d "$units" "$sysusers" "$etc" "${command%/*}"
@@ -62,9 +62,9 @@ install_all() {
         systemd-sysusers "$sysusers/candlecast.conf"
         systemctl daemon-reload
     fi
-    echo "candlecast is in $prefix. Next: edit /etc/candlecast/config.yaml, then"
-    echo "  candlecast doctor                             # what it still lacks, but for a model"
-    echo "  systemctl start candlecast-retrain.service    # the first model; takes a while"
+    echo "candlecast is installed in $prefix. Next: edit /etc/candlecast/config.yaml, then"
+    echo "  candlecast doctor                             # checks everything but the model"
+    echo "  systemctl start candlecast-retrain.service    # trains the first model; takes some minutes"
     echo "  systemctl enable --now candlecast.service candlecast-retrain.timer candlecast-retrain.path"
 }
 
@@ -79,7 +79,7 @@ uninstall_all() {
     for name in $names; do
         rm -f "$units/$name"
     done
-    # What `systemctl enable` has left of instances.
+    # Links that `systemctl enable` has made for instances.
     rm -f "$destdir"/etc/systemd/system/*.wants/candlecast@*.service \
         "$destdir"/etc/systemd/system/*.wants/candlecast-retrain@*
     rm -f "$sysusers/candlecast.conf" "$command"
@@ -88,7 +88,7 @@ uninstall_all() {
     if is_live; then
         systemctl daemon-reload
     fi
-    echo "candlecast is gone; /etc/candlecast, /var/lib/candlecast and the user candlecast are left."
+    echo "candlecast is uninstalled; /etc/candlecast, /var/lib/candlecast and the user candlecast remain."
 }
 
 case ${1:-} in

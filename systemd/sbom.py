@@ -1,7 +1,7 @@
-"""What `make install` puts on a machine, as a software bill of materials: CycloneDX 1.6, JSON.
+"""Write a software bill of materials of what `make install` installs: CycloneDX 1.6, JSON.
 
-Packages and versions are those of requirements.lock beside this file; licences and who needs whom
-come from the packages' own metadata, where they are installed. The same lock gives the same bill.
+Packages and versions come from requirements.lock beside this file. Licences and dependencies come
+from the metadata of the installed packages. The same lock gives the same output.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from packaging.utils import canonicalize_name
 
 LOCK: Final = Path(__file__).with_name("requirements.lock")
 _NAMESPACE: Final = uuid.UUID("6f1f3a52-5a4e-4f4a-9d53-0b1f6f1f7a10")
-_LONGEST_LICENCE: Final = 60
-"""Some packages put the whole text where its name belongs."""
+_MAX_LICENCE_CHARS: Final = 60
+"""Some packages give the whole licence text in place of its name."""
 
 
 def locked(text: str) -> Iterator[tuple[Requirement, list[str]]]:
-    """Every requirement of a lock file, and the SHA-256 of each file that may serve it."""
+    """Every requirement of a lock file, with the SHA-256 of each file that satisfies it."""
     for entry in text.replace("\\\n", " ").splitlines():
         line, *hashes = re.split(r"\s+--hash=sha256:", entry.strip())
         if line and not line.startswith("#"):
@@ -39,7 +39,7 @@ def locked(text: str) -> Iterator[tuple[Requirement, list[str]]]:
 
 
 def licence_of(name: str) -> str | None:
-    """A package's licence as it states it; None if it is not installed or says nothing short."""
+    """A package's licence by its metadata; None if it is not installed or has no short licence."""
     try:
         about = metadata.metadata(name)
     except metadata.PackageNotFoundError:
@@ -49,11 +49,11 @@ def licence_of(name: str) -> str | None:
     classifiers = (text.rpartition(" :: ") for text in fields.get("classifier") or ())
     stated += [last for first, _, last in classifiers if first.startswith("License")]
     short = (str(text).strip() for text in stated if text)
-    return next((text for text in short if 0 < len(text) <= _LONGEST_LICENCE), None)
+    return next((text for text in short if 0 < len(text) <= _MAX_LICENCE_CHARS), None)
 
 
 def needs_of(name: str, extras: tuple[str, ...] = ("",)) -> Iterator[str]:
-    """The canonical names of what a package needs on this machine."""
+    """The canonical names of the packages that a package requires on this machine."""
     try:
         stated = metadata.requires(name) or []
     except metadata.PackageNotFoundError:
@@ -65,7 +65,7 @@ def needs_of(name: str, extras: tuple[str, ...] = ("",)) -> Iterator[str]:
 
 
 def bill(lock: str) -> str:
-    """The bill of materials of a lock file's text."""
+    """The bill of materials for the text of a lock file."""
     licences = LicenseFactory()
 
     def component(name: str, version: str, kind: ComponentType) -> Component:
@@ -96,7 +96,7 @@ def bill(lock: str) -> str:
         needed = [found[need] for need in needs_of(name, extras) if need in found]
         bom.register_dependency(part, needed)
     document = json.loads(JsonV1Dot6(bom).output_as_string())
-    # The time of writing would make every bill a new one.
+    # The time of writing would make every output different.
     del document["metadata"]["timestamp"]
     return json.dumps(document, indent=2) + "\n"
 

@@ -1,4 +1,4 @@
-"""What every test may ask for, and what none may get away with."""
+"""Provide fixtures to all tests, and fail tests that block the event loop or are skipped in CI."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""The daemon with a constant instead of a model: the floor below which no model can bring it.
+"""Run the daemon with a constant in place of the model, as a lower bound of its latency.
 
     python -m benchmarks.daemon.constant_model CONFIG
 
-It receives, checks, keeps windows, encodes and publishes as ever, but derives no features, runs no
-network and prepares nothing: every forecast is the last close.
+It receives, checks, keeps windows, encodes and publishes as usual, but computes no features, runs
+no network and prepares no states: every forecast is the last close.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ if TYPE_CHECKING:
 
 
 class Constant(ServedModel):
-    """Answers everything at once."""
+    """A model whose methods return at once."""
 
     def rebuilding(self, idx: Index, ohlcv: NDArray[np.float64]) -> Iterator[None]:
-        """Derive nothing."""
+        """Compute nothing."""
         del idx, ohlcv
         return iter(())
 
     def advance(self, idx: Index, ohlcv: NDArray[np.float64]) -> None:
-        """Derive nothing."""
+        """Compute nothing."""
 
     def prepared(self, idx: Index) -> NDArray[np.bool_]:
-        """Always."""
+        """True for every symbol."""
         return np.ones(len(idx), np.bool_)
 
     def step(self, idx: Index) -> NDArray[np.float32]:
@@ -49,7 +49,7 @@ class Constant(ServedModel):
         return np.zeros(len(idx), np.float32)
 
     def preparation(self, idx: Index) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Nothing to prepare from."""
+        """Empty windows."""
         return np.zeros((len(idx), 0, 0), np.float32), np.zeros(len(idx), np.int64)
 
     def prepare(self, idx: Index, windows: NDArray[np.float32], stamps: NDArray[np.int64]) -> None:
@@ -68,7 +68,7 @@ class Constant(ServedModel):
 
 
 def replace() -> None:
-    """Give the methods above to the class itself, wherever it is made."""
+    """Replace the methods of the served model's class by those above."""
     for name, method in vars(Constant).items():
         if not name.startswith("__"):
             getattr(ServedModel, name)

@@ -1,11 +1,11 @@
-"""Where the event loop's time goes while bursts of closing candles pass, as a flame graph.
+"""Draw the event loop's time during bursts of closing candles as a flame graph.
 
     python -m benchmarks.daemon.flamegraph
     python -m benchmarks.daemon.flamegraph --symbols 200 --seconds 5
 
-Runs exchange, broker, subscriber and daemon like `benchmarks.daemon.pipeline`. Samples the daemon's
-main thread from outside with Austin, while it has work; the worker threads, which prepare the next
-candles and write the history, are left out.
+Runs exchange, broker, subscriber and daemon like `benchmarks.daemon.pipeline`. Austin samples the
+daemon's main thread from outside while it works. The worker threads, which prepare the next candles
+and write the history, are left out.
 """
 
 from __future__ import annotations
@@ -44,20 +44,20 @@ _WIDTH: Final = 1_000
 _ROW: Final = 19
 _HEAD: Final = 44
 _CHAR: Final = 6.7
-_LEAST: Final = 0.003
+_MIN_SHARE: Final = 0.003
 """Frames with a smaller share are not drawn."""
 
-_LEAST_TEXT: Final = 4
-_TRUNK: Final = 0.9
-"""A function with so much of its caller's time is the way to the loop, not part of the picture."""
+_MIN_LABEL_CHARS: Final = 4
+_TRUNK_SHARE: Final = 0.9
+"""Outer functions with at least this share of their caller's time are not drawn."""
 
-_INTERVAL_US: Final = 250
-_SETTLE_S: Final = 5.0
-_ATTACH_S: Final = 30.0
+_SAMPLE_INTERVAL_US: Final = 250
+_WARM_UP_S: Final = 5.0
+_ATTACH_TIMEOUT_S: Final = 30.0
 
 
 class Function(NamedTuple):
-    """What a frame runs: its name as drawn, and who wrote it."""
+    """A function: its name as drawn, and its author."""
 
     name: str
     author: str
@@ -67,7 +67,7 @@ LOOP: Final = Function("uvloop: sockets and scheduling", "other libraries")
 
 
 class Frame:
-    """A function under its callers, with its time and callees."""
+    """A function in one call path, with its time and its callees."""
 
     def __init__(self) -> None:
         self.time_us = 0
@@ -90,9 +90,9 @@ class Frame:
 def read(text: str) -> Frame:
     """Stacks of the main thread, one a line: ``Ppid;Tinterpreter:thread;file:function:line;… µs``.
 
-    What the whole program runs below, from the interpreter's start to the loop, is left out, and so
-    are the torn stacks that looking at a running thread from outside now and then gives. Time of
-    the loop in no Python function is its own: uvloop is compiled.
+    Functions that the whole program runs in, from the interpreter's start to the loop, are left
+    out, and so are incomplete stacks, which sampling a running thread from outside can give. Time
+    of the loop outside any Python function counts as the loop's: uvloop is compiled.
     """
     root = Frame()
     for line in text.splitlines():
@@ -103,7 +103,7 @@ def read(text: str) -> Frame:
             root.add([_function(frame) for frame in frames.split(";")], int(time_us))
     while root.callees:
         largest = max(root.callees.values(), key=lambda frame: frame.time_us)
-        if largest.time_us < _TRUNK * root.time_us:
+        if largest.time_us < _TRUNK_SHARE * root.time_us:
             break
         root = largest
     own_us = root.time_us - sum(callee.time_us for callee in root.callees.values())
@@ -130,7 +130,7 @@ def _is_ours(path: Path) -> bool:
 
 def draw(root: Frame, title: str) -> str:
     """The graph as SVG: callers above, callees below, width by time."""
-    least_us = _LEAST * root.time_us
+    least_us = _MIN_SHARE * root.time_us
     height = _HEAD + _ROW * root.depth(least_us)
     boxes: list[str] = []
 
@@ -148,7 +148,7 @@ def draw(root: Frame, title: str) -> str:
         boxes.append(
             f'<g><title>{escape(name)}</title><rect x="{left:.1f}" y="{top}" '
             f'width="{max(0.5, width - 0.6):.1f}" height="{_ROW - 1}" '
-            f'fill="{_COLOURS[function.author]}"/>{label if room >= _LEAST_TEXT else ""}</g>'
+            f'fill="{_COLOURS[function.author]}"/>{label if room >= _MIN_LABEL_CHARS else ""}</g>'
         )
         below(frame, left, level + 1)
 
@@ -173,7 +173,7 @@ def draw(root: Frame, title: str) -> str:
 
 
 def sampler() -> Path:
-    """Austin's program; one line and the end where it is not installed."""
+    """Path of Austin's program; exits with one line if it is not installed."""
     for folder in (*map(Path, sys.path), Path(sys.executable).parent):
         for program in (folder / "bin" / "austin", folder / "austin"):
             if program.is_file() and os.access(program, os.X_OK):
@@ -182,7 +182,7 @@ def sampler() -> Path:
 
 
 def record(symbols: int, seconds: int) -> str:
-    """Sample a daemon under bursts; Austin's stacks."""
+    """Sample a daemon during bursts; returns Austin's stacks."""
     austin = sampler()
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         folder = Path(name)
@@ -196,15 +196,15 @@ def record(symbols: int, seconds: int) -> str:
         command = (*DAEMONS["ours"].command, str(config))
         daemon = stack.enter_context(running(*command, log=folder / "daemon.log"))
         wait_ready(http_port, daemon)
-        time.sleep(_SETTLE_S)
+        time.sleep(_WARM_UP_S)
         stacks = folder / "stacks"
-        options = {"-p": daemon.pid, "-i": _INTERVAL_US, "-x": seconds, "-o": stacks}
+        options = {"-p": daemon.pid, "-i": _SAMPLE_INTERVAL_US, "-x": seconds, "-o": stacks}
         arguments = [str(word) for pair in options.items() for word in pair]
         subprocess.run(  # noqa: S603 - a tool of these benchmarks
             [austin, "-s", *arguments],
             check=True,
             capture_output=True,
-            timeout=seconds + _ATTACH_S,
+            timeout=seconds + _ATTACH_TIMEOUT_S,
         )
         return stacks.read_text(encoding="utf-8")
 
@@ -219,7 +219,7 @@ def main() -> None:
     args = parser.parse_args()
     root = read(record(args.symbols, args.seconds))
     if not root.time_us:
-        sys.exit("Austin saw nothing of the daemon's main thread")
+        sys.exit("Austin sampled no stack of the daemon's main thread")
     title = (
         f"{args.symbols:,} symbols closing in the same instant, once a second, for "
         f"{args.seconds} s: {root.time_us / 1e3 / args.seconds:.0f} ms of the event loop a second"

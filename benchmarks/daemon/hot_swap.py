@@ -1,11 +1,11 @@
-"""What a change of the model costs the forecasts that are made meanwhile.
+"""Measure the latency of forecasts during a change of the model.
 
     python -m benchmarks.daemon.hot_swap
     python -m benchmarks.daemon.hot_swap --symbols 200 --swaps 10
 
-Exchange, broker, subscriber and `candlecast run` are processes of their own; all symbols close in
-the same instant, once a second. Now and then, at any distance from a burst, another champion is
-promoted. Bursts that closed between that moment and two tenths after the new model took over are
+Exchange, broker, subscriber and `candlecast run` are separate processes. All symbols close in the
+same instant, once a second. From time to time, at any distance from a burst, another champion is
+promoted. Bursts that closed between that moment and 0.2 s after the new model took over are
 compared with all others of the same run.
 """
 
@@ -41,11 +41,11 @@ from model.registry.registry import Registry
 if TYPE_CHECKING:
     import subprocess
 
-_WARM_S: Final = 5.0
-_APART_S: Final = 3.37
-_LOOK_S: Final = 0.05
-_AFTERWARDS_NS: Final = 200_000_000
-_SWAP_S: Final = 60.0
+_WARM_UP_S: Final = 5.0
+_SWAP_INTERVAL_S: Final = 3.37
+_POLL_INTERVAL_S: Final = 0.05
+_SWAP_TAIL_NS: Final = 200_000_000
+_SWAP_TIMEOUT_S: Final = 60.0
 
 
 class Swap(NamedTuple):
@@ -56,7 +56,11 @@ class Swap(NamedTuple):
 
 
 def watch(folder: Path, market: Exchange, swaps: int) -> tuple[list[Swap], list[float]]:
-    """Run the daemon under changing champions; when they changed, and its memory after each."""
+    """Run the daemon with changing champions.
+
+    Returns:
+        When they changed, and the daemon's memory after each change, MB.
+    """
     port = free_port()
     with contextlib.ExitStack() as stack:
         broker = stack.enter_context(mosquitto(folder))
@@ -72,12 +76,12 @@ def watch(folder: Path, market: Exchange, swaps: int) -> tuple[list[Swap], list[
         command = python("daemon", "run", "--config", str(config))
         daemon = stack.enter_context(running(*command, log=folder / "daemon.log"))
         wait_ready(port, daemon)
-        time.sleep(_WARM_S)
+        time.sleep(_WARM_UP_S)
         seen, memory = [], []
         for number in range(swaps):
             seen.append(_swap(registry, (second, first)[number % 2], daemon, port))
             memory.append(rss_mb(daemon.pid))
-            _look_on(_APART_S, port)
+            _poll_for(_SWAP_INTERVAL_S, port)
         stop(daemon)
         stop(subscriber)
     return seen, memory
@@ -86,20 +90,20 @@ def watch(folder: Path, market: Exchange, swaps: int) -> tuple[list[Swap], list[
 def _swap(registry: Registry, version: str, daemon: subprocess.Popen[str], port: int) -> Swap:
     registry.promote(version)
     asked_ns = time.monotonic_ns()
-    deadline_ns = asked_ns + int(_SWAP_S * 1e9)
+    deadline_ns = asked_ns + int(_SWAP_TIMEOUT_S * 1e9)
     while _model(port) != version:
         assert daemon.poll() is None, "the daemon ended"
         assert time.monotonic_ns() < deadline_ns, "the model was not taken over"
-        time.sleep(_LOOK_S)
+        time.sleep(_POLL_INTERVAL_S)
     return Swap(asked_ns, time.monotonic_ns())
 
 
-def _look_on(seconds: float, port: int) -> None:
-    """Ask as often as during a swap, so that the asking makes no difference."""
+def _poll_for(seconds: float, port: int) -> None:
+    """Poll as often as during a swap, to have the same load."""
     until_s = time.monotonic() + seconds
     while time.monotonic() < until_s:
         _model(port)
-        time.sleep(_LOOK_S)
+        time.sleep(_POLL_INTERVAL_S)
 
 
 def _model(port: int) -> str:
@@ -119,7 +123,7 @@ def evaluate(received: Path, market: Exchange, swaps: list[Swap]) -> dict[str, A
         if not span[0] < began_ns < span[1]:
             continue
         forecasts.setdefault(int(close_ms), set()).add(symbol)
-        during = any(s.asked_ns < began_ns < s.done_ns + _AFTERWARDS_NS for s in swaps)
+        during = any(s.asked_ns < began_ns < s.done_ns + _SWAP_TAIL_NS for s in swaps)
         latency = (int(arrived_ns) - began_ns) / 1e6, float(ready)
         groups["swap" if during else "idle"].append(latency)
     report: dict[str, Any] = {

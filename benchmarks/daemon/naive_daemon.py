@@ -1,15 +1,15 @@
-"""The daemon that anybody would write in an afternoon, as something to compare with.
+"""Run a simple forecasting daemon, for comparison.
 
     python -m benchmarks.daemon.naive_daemon CONFIG
 
 It reads the same configuration, watches each symbol with ccxt's `watch_ohlcv`, computes the
-features with TA-Lib, calls `keras.Model.predict` on whatever has closed, and awaits an aiomqtt
-publish for every forecast. Where such a daemon could be slow for a reason that says nothing, it is
-given the quick way: uvloop, one batch for all that is ready, publishes awaited together, no rate
-limit while it fetches its history. Each 200 symbols have a ccxt instance, and so a connection, of
-their own: ccxt puts all candles of an instance on one connection, Binance ends one that asks for
-more than 1,024 streams, and the sandbox one that asks for more than 256 before reading an answer.
-Prints a line when it is ready.
+features with TA-Lib, calls `keras.Model.predict` on the candles that have closed, and awaits an
+aiomqtt publish for every forecast. It avoids slowness that would be easy to avoid: it uses uvloop,
+one batch for everything that is ready, publishes that are awaited together, and no rate limit while
+it fetches its history. Each 200 symbols have their own ccxt instance, and so their own connection:
+ccxt puts all candles of an instance on one connection, Binance ends one that asks for more than
+1,024 streams, and the sandbox one that asks for more than 256 before reading an answer. Prints a
+line when it is ready.
 """
 
 from __future__ import annotations

@@ -1,19 +1,19 @@
-"""From the closing message of the exchange to the forecast in a subscriber's hands.
+"""Measure the latency from the exchange's closing message to the subscriber.
 
     python -m benchmarks.daemon.pipeline                all sizes, some half an hour
     python -m benchmarks.daemon.pipeline --sizes 1,200 --bursts 10 --rounds 1
 
-Exchange, broker, subscriber and daemon are processes of their own on this machine. All symbols
-close in the same instant, once a second; with few symbols more bursts are watched. The clock
-starts when the exchange begins to send the burst and stops, for each forecast, when the subscriber
-has read it. Each size runs the daemons in turns, several rounds; metrics are scraped once a second,
-at no fixed distance from the burst.
+Exchange, broker, subscriber and daemon are separate processes on this machine. All symbols close in
+the same instant, once a second; with few symbols more bursts are measured. The time starts when the
+exchange begins to send the burst and ends, for each forecast, when the subscriber has read it. Each
+size runs the daemons in turns, several rounds. Metrics are scraped once a second, at varying
+distances from the burst.
 
 ours             `candlecast run`
-constant         the same with a constant instead of a model: the floor
+constant         the same with a constant in place of the model, as a lower bound
 straightforward  ccxt `watch_ohlcv`, TA-Lib, `keras.Model.predict`, awaited aiomqtt publishes;
-                 from 1,000 symbols up a burst every three seconds, since it cannot do with one
-ours/defaults    `candlecast run` on a Mosquitto with its default limits, at 1,000 symbols alone
+                 from 1,000 symbols up a burst every three seconds, because it needs more than one
+ours/defaults    `candlecast run` on a Mosquitto with its default limits, only at 1,000 symbols
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
-"""What a retained QoS 1 message costs to publish, acknowledgement included, by client.
+"""Measure the processor time of publishing a retained QoS 1 message, by MQTT client.
 
     python -m benchmarks.daemon.publishers
     python -m benchmarks.daemon.publishers --messages 200 --rounds 5
 
-Each client hands 1,000 messages of 850 bytes to Mosquitto, MQTT 5, with an expiry, under uvloop;
-they take turns. CPU is this process's, from the first call to the last acknowledgement. Then each
-publishes to a topic that the broker denies, and either says so or does not.
+Each client publishes 1,000 messages of 850 bytes to Mosquitto with MQTT 5, with an expiry, under
+uvloop; the clients take turns. Processor time is that of this process, from the first call to the
+last acknowledgement. Then each client publishes to a topic that the broker denies, to find out
+whether it reports that.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from paho.mqtt.properties import Properties
 
 from benchmarks.harness.processes import HOST, TUNED, mosquitto
 from benchmarks.report import machine, print_machine, print_table, save, spread
+from daemon.metrics.declarations import Declarations
+from daemon.metrics.forecast_series import ForecastSeries
 from daemon.metrics.metrics import Metrics
 from daemon.mqtt.broker import Broker
 from daemon.mqtt.outbox import Outbox, Outgoing
@@ -112,17 +115,17 @@ async def _gmqtt(port: int) -> AsyncIterator[Client]:
         await client.disconnect()
 
 
-class _Counting(Metrics):
-    """The daemon's metrics, which say when the last message of a burst was acknowledged."""
+class _Counting(ForecastSeries):
+    """Forecast metrics that set an event when the last message of a burst is acknowledged."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(Declarations())
         self.left = 0
         self.done = asyncio.Event()
 
-    def published(self, publish_s: float, total_s: float, late: bool) -> None:  # noqa: FBT001
+    def on_published(self, publish_s: float, total_s: float, late: bool) -> None:  # noqa: FBT001
         """Count down."""
-        super().published(publish_s, total_s, late)
+        super().on_published(publish_s, total_s, late)
         self.left -= 1
         if not self.left:
             self.done.set()
@@ -130,7 +133,9 @@ class _Counting(Metrics):
 
 @asynccontextmanager
 async def _ours(port: int) -> AsyncIterator[Client]:
-    metrics, clock = _Counting(), SystemClock()
+    metrics, clock = Metrics(), SystemClock()
+    counting = _Counting()
+    metrics.forecasts = counting
     broker = Broker(HOST, port, "5", None, None, 30)
     publisher = Publisher(broker, "benchmark", Outbox(4_096), clock, metrics)
 
@@ -140,11 +145,11 @@ async def _ours(port: int) -> AsyncIterator[Client]:
         publisher.offer(message)
 
     async def publish(topics: list[str]) -> None:
-        metrics.left = len(topics)
-        metrics.done.clear()
+        counting.left = len(topics)
+        counting.done.clear()
         for topic in topics:
             offer(topic)
-        await metrics.done.wait()
+        await counting.done.wait()
 
     async def sees_denial() -> str:
         logging.getLogger("candlecast.mqtt").setLevel(logging.CRITICAL)

@@ -1,10 +1,11 @@
-"""What a closing candle costs from ccxt's message handler until it waits for its batch.
+"""Measure the processor time from ccxt's message handler until a candle waits for its batch.
 
     python -m benchmarks.daemon.receive
 
-1,000 symbols close at once; decoded messages are handed to `handle_message`, burst after burst,
-the ways in turns. Nothing here is a socket: what ccxt spends before it hands over the message is
-the same for all. Processor time of the event loop's thread, so that others do not matter.
+1,000 symbols close at once. Decoded messages are passed to `handle_message`, burst after burst,
+with the variants in turns. No sockets are used: what ccxt does before it passes on a message is the
+same for all. The time is the processor time of the event loop's thread, so other load does not
+count.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import uvloop
 from benchmarks.harness.in_process import Path1m, decode
 from benchmarks.report import machine, print_machine, print_table, save, spread
 from daemon.exchange.ccxt_client import make_exchange
-from daemon.exchange.ccxt_tap import tapped
+from daemon.exchange.ccxt_tap import tapped_class
 
 _DECODING: Final = "decoding the frame (ccxt)"
 _CCXT: Final = "ccxt's own handler, no tap"
@@ -41,14 +42,14 @@ class _Nobody:
         """Never in this benchmark."""
         raise error
 
-    async def turn(self, cost: float | None = None) -> None:
+    async def wait_turn(self, cost: float | None = None) -> None:
         """Nothing is asked for."""
 
 
 async def measure(symbols: int, bursts: int, folder: Path) -> dict[str, list[float]]:
     """Microseconds per candle of each way, a value per burst."""
     path = Path1m(symbols, folder, None)
-    deaf = make_exchange("binance", wrap=lambda base: tapped(base, _Nobody()))
+    deaf = make_exchange("binance", wrap=lambda base: tapped_class(base, _Nobody()))
     deaf.set_markets_from_exchange(path.exchange)
     deaf.watch_candles(list(path.exchange.markets), "1m")
     client = path.plain.client("ws://127.0.0.1:1/ws")

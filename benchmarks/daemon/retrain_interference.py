@@ -1,13 +1,14 @@
-"""What the nightly training costs the forecasts of a daemon that runs beside it.
+"""Measure how much the nightly training delays the forecasts of a daemon beside it.
 
     python -m benchmarks.daemon.retrain_interference
     python -m benchmarks.daemon.retrain_interference --symbols 20 --pairs 3
 
-Exchange, broker, subscriber and `candlecast run` are processes of their own; all symbols close in
-the same instant, once a second. `candlecast retrain`, as it is by default, reads and extends the
-same history and trains on 20 of the symbols. As soon as it trains, it is stopped and let go on in
-turns of ten seconds, so that both figures are of the same minutes; what happened while it started
-and fetched is shown too. p99 is about the worst burst in a hundred: few pairs say little about it.
+Exchange, broker, subscriber and `candlecast run` are separate processes. All symbols close in the
+same instant, once a second. `candlecast retrain`, with its default settings, reads and extends the
+same history and trains on 20 of the symbols. As soon as it trains, it is stopped and continued in
+turns of ten seconds, so both figures are from the same minutes. The time while it starts and
+fetches is reported too. p99 is about the worst burst in a hundred, so few pairs give an uncertain
+p99.
 """
 
 from __future__ import annotations

@@ -1,19 +1,19 @@
-"""How many candles a second the path sustains, and what a week of them does to memory.
+"""Measure the sustained rate of candles, and the memory of a simulated week.
 
     python -m benchmarks.daemon.soak
     python -m benchmarks.daemon.soak --days 0.5 --bursts 20
 
-Both feed ccxt's decoded messages to the daemon's own objects in this process; forecasts go to a
-real Mosquitto and are acknowledged, states are prepared, history is written. Simulated are the
-exchange's sockets and the time.
+Both feed ccxt's decoded messages to the daemon's own objects in this process. Forecasts go to a
+real Mosquitto and are acknowledged, states are prepared, history is written. The exchange's sockets
+and the time are simulated.
 
-Sustained: 1,000 symbols close again as soon as everything about their last candles is done.
+Sustained: 1,000 symbols close again as soon as all work for their last candles is done.
 
-The week: 20 symbols close every minute, 10,080 times; with every minute the metrics are rendered
-and garbage is collected as in the daemon, and every five the calibration is saved. Clocks run as
-fast as the work allows, waiting 20 times as fast as the machine's. The slope of the resident memory
-is fitted to the second half, when every rolling window has long been full; its standard error takes
-into account that neighbouring samples resemble each other.
+The week: 20 symbols close every minute, 10,080 times. Every minute the metrics are rendered and
+garbage is collected as in the daemon, and every five minutes the calibration is saved. The clock
+runs as fast as the work allows; waits are 20 times as fast as real time. The slope of the resident
+memory is fitted to the second half, when every rolling window is full. Its standard error accounts
+for the autocorrelation of the samples.
 """
 
 from __future__ import annotations
@@ -35,20 +35,21 @@ from benchmarks.harness.tiny_champion import INSTANCE
 from benchmarks.report import machine, print_machine, print_table, save, spread
 from daemon.persistence.learned_state import LearnedStateStore
 from daemon.runtime.gc_control import GcScheduler, manual_gc
+from model.core.market import MarketKey
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from numpy.typing import NDArray
 
-_DAY: Final = 1_440
+_MINUTES_PER_DAY: Final = 1_440
 _SAMPLES: Final = 168
-_SAVED_EVERY: Final = 5
-_SPEED: Final = 20.0
+_SAVE_INTERVAL_MIN: Final = 5
+_CLOCK_SPEED: Final = 20.0
 _WARM_BURSTS: Final = 3
 _WAITING: Final = "candlecast_history_waiting_rows"
-_MOST_WAITING: Final = 20_000
-_FATES: Final = ("published", "late", "dropped", "skipped")
+_MAX_WAITING_ROWS: Final = 20_000
+_OUTCOMES: Final = ("published", "late", "dropped", "skipped")
 
 
 async def _until_waiting(path: Path1m, rows: int) -> None:
@@ -58,20 +59,21 @@ async def _until_waiting(path: Path1m, rows: int) -> None:
 
 
 def _account(path: Path1m) -> dict[str, float]:
-    """What became of the forecasts, and rows of history that were lost."""
+    """Forecasts by outcome, and rows of history that were lost."""
     sample = path.metrics.registry.get_sample_value
-    fates = {
-        fate: sample("candlecast_predictions_total", {"outcome": fate}) or 0.0 for fate in _FATES
+    counts = {
+        outcome: sample("candlecast_predictions_total", {"outcome": outcome}) or 0.0
+        for outcome in _OUTCOMES
     }
-    return {**fates, "history rows lost": sample("candlecast_history_lost_rows_total") or 0.0}
+    return {**counts, "history rows lost": sample("candlecast_history_lost_rows_total") or 0.0}
 
 
 async def sustain(symbols: int, bursts: int, folder: Path, port: int) -> dict[str, Any]:
-    """Candles a second while everything about each is done before the next."""
+    """Measure candles per second while all work for a burst is done before the next."""
     path = Path1m(symbols, folder, port)
     wall_s, cpu_s = [], []
     async with path.running():
-        # All histories at once are more than its queue takes.
+        # The queue cannot hold all histories at once.
         await _until_waiting(path, 0)
         before = _account(path)
         with manual_gc():
@@ -84,7 +86,7 @@ async def sustain(symbols: int, bursts: int, folder: Path, port: int) -> dict[st
                 wall_s.append(time.perf_counter() - started[0])
                 await _until_waiting(path, 0)
                 cpu_s.append(time.process_time() - started[1])
-        account = {fate: number - before[fate] for fate, number in _account(path).items()}
+        account = {name: number - before[name] for name, number in _account(path).items()}
     wall_s, cpu_s = wall_s[_WARM_BURSTS:], cpu_s[_WARM_BURSTS:]
     return {
         "symbols": symbols,
@@ -96,10 +98,10 @@ async def sustain(symbols: int, bursts: int, folder: Path, port: int) -> dict[st
 
 
 async def pass_days(symbols: int, days: float, folder: Path, port: int) -> dict[str, Any]:
-    """Run so many days of minutes; what grew."""
-    path = Path1m(symbols, folder, port, _SPEED)
-    keeper = LearnedStateStore(path.recorder, (INSTANCE, FRAME.text), path.clock)
-    minutes = round(days * _DAY)
+    """Run ``days`` of minutes, and measure memory, tasks and descriptors."""
+    path = Path1m(symbols, folder, port, _CLOCK_SPEED)
+    keeper = LearnedStateStore(path.recorder, MarketKey(INSTANCE, FRAME), path.clock)
+    minutes = round(days * _MINUTES_PER_DAY)
     samples: list[tuple[float, float, int, int]] = []
     started_s = time.monotonic()
     async with path.running():
@@ -110,17 +112,17 @@ async def pass_days(symbols: int, days: float, folder: Path, port: int) -> dict[
                 path.receive(decode(path.closing_frames()))
                 await path.pipeline.settled()
                 await path.metrics.render("", path.clock)
-                if minute % _SAVED_EVERY == 0:
+                if minute % _SAVE_INTERVAL_MIN == 0:
                     await keeper.save(path.served)
                 tidy.collect(path.clock.now_ms / 1e3, idle=True)
-                # The history's thread has its own pace; what it has not written yet is no leak.
-                await _until_waiting(path, _MOST_WAITING)
+                # Rows that the history's thread has not written yet would count as a leak.
+                await _until_waiting(path, _MAX_WAITING_ROWS)
                 if minute % max(1, minutes // _SAMPLES) == 0:
                     await _until_waiting(path, 0)
                     descriptors = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - a count
                     counts = len(asyncio.all_tasks()), descriptors
-                    samples.append((minute / _DAY, rss_mb(os.getpid()), *counts))
-        # What was sent last is acknowledged.
+                    samples.append((minute / _MINUTES_PER_DAY, rss_mb(os.getpid()), *counts))
+        # Wait for the last acknowledgements.
         await asyncio.sleep(1.0)
         account = _account(path)
     table = np.array(samples)

@@ -1,13 +1,13 @@
-"""How long a daemon takes to get ready, and how much memory it then needs.
+"""Measure the time until a daemon is ready, and its memory.
 
     python -m benchmarks.daemon.startup
     python -m benchmarks.daemon.startup --sizes 20 --starts 3
 
-`candlecast run` is started on an empty history, beside a sandbox exchange from which it fetches
-what its features need, and a Mosquitto; it is ready when `/readyz` first answers 200. It then
-forecasts one candle a second and symbol for half a minute, being scraped, before its resident
-memory is read; private memory leaves out what is mapped from files, such as libraries. The restart
-finds the history that the start before it has written.
+`candlecast run` starts with an empty history, beside a sandbox exchange from which it fetches the
+candles that its features need, and a Mosquitto. It is ready when `/readyz` first answers 200. It
+then forecasts one candle per second and symbol for half a minute, while it is scraped, before its
+resident memory is read. Private memory excludes what is mapped from files, such as libraries. The
+restart uses the history that the previous start has written.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ from benchmarks.report import machine, print_machine, print_table, save, spread
 
 _PACKAGES: Final = ("ccxt", "onnxruntime", "numpy", "uvloop")
 _SETTLE_S: Final = 30.0
-_FEW: Final = 100
-"""With more symbols the exchange's rate limit decides when all of their histories are in."""
+_MAX_REPEATED_SYMBOLS: Final = 100
+"""With more symbols the exchange's rate limit decides the time, and one start is enough."""
 
 
 class _Prepared(NamedTuple):
-    """A configuration, the port of its pages, and a log."""
+    """A configuration, its HTTP port, and a log file."""
 
     config: Path
     http_port: int
@@ -58,7 +58,7 @@ def _prepare(folder: Path, market: Exchange, broker_port: int) -> _Prepared:
 
 @contextlib.contextmanager
 def _started(prepared: _Prepared) -> Iterator[tuple[int, float]]:
-    """A ready daemon: its process id, and the seconds that it took."""
+    """Start a daemon; yields its process id and the seconds until it was ready."""
     config, http_port, log = prepared
     began_s = time.monotonic()
     with running(*DAEMONS["ours"].command, str(config), log=log) as daemon:
@@ -71,7 +71,7 @@ def _started(prepared: _Prepared) -> Iterator[tuple[int, float]]:
 
 
 def measure(market: Exchange, starts: int, folder: Path) -> dict[str, Any]:
-    """Start so many times on an empty history, and once more on what the last one left."""
+    """Start ``starts`` times with an empty history, and once with the history of the last start."""
     ready_s: list[float] = []
     used_s: list[float] = []
     found: dict[str, Any] = {}
@@ -104,7 +104,10 @@ def main() -> None:
     )
     parser.add_argument("--sizes", default="20,100,2000", help="symbols, by comma")
     parser.add_argument(
-        "--starts", type=int, default=5, help=f"on an empty history, up to {_FEW} symbols"
+        "--starts",
+        type=int,
+        default=5,
+        help=f"on an empty history, up to {_MAX_REPEATED_SYMBOLS} symbols",
     )
     args = parser.parse_args()
     report: dict[str, Any] = {"machine": machine(*_PACKAGES), "sizes": {}}
@@ -114,7 +117,7 @@ def main() -> None:
             tempfile.TemporaryDirectory() as folder,
             exchange(Path(folder), symbols, HISTORY) as market,
         ):
-            starts = args.starts if symbols <= _FEW else 1
+            starts = args.starts if symbols <= _MAX_REPEATED_SYMBOLS else 1
             report["sizes"][symbols] = measure(market, starts, Path(folder))
     head = ("symbols", "ready after, s", "longest", "processor s", "restart, s", "resident MB")
     print_table(

@@ -1,4 +1,4 @@
-"""Candles that the model benchmarks run on."""
+"""Read the candles that the model benchmarks use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The path of a candle in this process: ccxt's messages in, a real broker out, time by hand."""
+"""Run the path of a candle in this process, from ccxt's messages to a real broker."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import orjson
 from benchmarks.harness.processes import HOST
 from benchmarks.harness.tiny_champion import HISTORY, INSTANCE, LOOKBACK, promote
 from daemon.exchange.ccxt_client import make_exchange
-from daemon.exchange.ccxt_tap import tapped
+from daemon.exchange.ccxt_tap import tapped_class
 from daemon.exchange.exchange_clock import ExchangeClock
 from daemon.exchange.rest import RestClient
 from daemon.exchange.source import MarketSource
@@ -37,7 +37,7 @@ from daemon.sandbox.protocols.binance import event_json
 from daemon.sandbox.recording import build_playback
 from daemon.scoring.accuracy import Accuracy
 from model.core.candle import Candle, Ohlcv, Timeframe
-from model.features.streaming import Indicators
+from model.features.definitions import Indicators
 from model.forecasts.forecast import Market
 from model.history.store import History
 from model.inference.engine import Engine
@@ -49,15 +49,15 @@ _ORIGIN_MS: Final = 1_776_859_560_000
 _BUDGET_S: Final = 0.05
 
 
-class HandClock:
-    """Wall time set by hand; monotonic time and waiting as they are, or so many times as fast."""
+class FixedWallClock:
+    """Wall time set by hand; monotonic time and sleeps run ``speed`` times as fast."""
 
     def __init__(self, speed: float) -> None:
         self._speed = speed
         self.now_ms = _ORIGIN_MS
 
     def wall_ms(self) -> int:
-        """What it was set to."""
+        """The time that was set, Unix milliseconds."""
         return self.now_ms
 
     def monotonic(self) -> float:
@@ -65,7 +65,7 @@ class HandClock:
         return time.monotonic() * self._speed
 
     async def sleep(self, seconds: float) -> None:
-        """Wait for such seconds."""
+        """Wait for seconds of this clock."""
         await asyncio.sleep(seconds / self._speed)
 
 
@@ -85,16 +85,16 @@ class Path1m:
         served: the model.
         recorder: writes the history.
         metrics: of the whole path.
-        clock: what the path takes for the time.
+        clock: the time of the path.
     """
 
     def __init__(self, symbols: int, folder: Path, port: int | None, speed: float = 1.0) -> None:
         playback = build_playback(symbols, FRAME, _ORIGIN_MS)
         self._playback, self._port = playback, port
-        # Late forecasts are counted; a line about each flush of them says nothing more.
-        logging.getLogger("daemon").setLevel(logging.ERROR)
+        # Late forecasts are counted; log lines about them add nothing.
+        logging.getLogger("candlecast").setLevel(logging.ERROR)
         self._listing = Listing(playback, Faults())
-        self.clock = HandClock(speed)
+        self.clock = FixedWallClock(speed)
         self.metrics = Metrics()
         ohlcv = np.stack([self._history(s) for s in playback.symbols])
         promote(folder / "state", playback.symbols, ohlcv)
@@ -102,9 +102,7 @@ class Path1m:
         bundle = registry.open(registry.champion())
         market = Market(INSTANCE, "binance", playback.symbols, FRAME)
         self._database = History(folder / "history.sqlite")
-        self.recorder = Recorder(
-            self._database, ("binance", FRAME.text), 90, self.clock, self.metrics
-        )
+        self.recorder = Recorder(self._database, market.key, 90, self.clock, self.metrics)
         books = Sinks(Accuracy(1440, 200), self.recorder, self.metrics)
         broker = Broker(HOST, port or 0, "5", None, None, 30)
         self.publisher = Publisher(broker, INSTANCE, Outbox(4_096), self.clock, self.metrics)
@@ -132,7 +130,7 @@ class Path1m:
         )
         rest = RestClient(source, ExchangeClock(self.clock), self.metrics, feed.on_garbage)
         link = Connection(source, playback.symbols, rest, self.clock, feed, FRAME.ms / 1e3)
-        self.exchange = self._make(lambda base: tapped(base, link))
+        self.exchange = self._make(lambda base: tapped_class(base, link))
         self.exchange.watch_candles(playback.symbols, FRAME.text)
         self.plain = self._make(lambda base: base)
         self.next_open_ms = _ORIGIN_MS + HISTORY * FRAME.ms
@@ -191,7 +189,7 @@ class Path1m:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Everything at work, warmed up."""
+        """Run everything, with filled windows."""
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [

@@ -1,4 +1,4 @@
-"""One run of `benchmarks.daemon.pipeline`: one daemon, one size, so many bursts."""
+"""Run one daemon at one size for `benchmarks.daemon.pipeline`."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ class How(NamedTuple):
         command: starts it, without the configuration's path.
         scraped: whether it has metrics; else it prints a line when it is ready.
         broker: configuration lines of the Mosquitto it publishes to.
-        most_rounds: a slow one need not be measured as often.
-        every_of_many: seconds from burst to burst where it could not keep up with one a second.
+        most_rounds: rounds at most.
+        every_of_many: seconds between bursts at 1,000 symbols and more.
         only_at: the one size it is measured at; None for all.
     """
 
@@ -73,7 +73,7 @@ DAEMONS: Final = {
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """What one run gave.
+    """The results of one run.
 
     Attributes:
         bursts: closing bursts that count.
@@ -84,8 +84,8 @@ class Run:
         payload_bytes: of a forecast, mean.
         cpu_s: processor seconds of the daemon.
         loop_cpu_s: of them, those of its main thread, which runs the event loop.
-        where_ms: mean of each part of a forecast's way; adds up to the mean of ``message_ms``,
-            the time to the acknowledgement aside.
+        where_ms: mean of each part of the latency; without the time to the acknowledgement they add
+            up to the mean of ``message_ms``.
         stage_us: the daemon's own stages, microseconds per candle.
         batch_size: candles of a flush, mean.
     """
@@ -133,7 +133,7 @@ def measure(how: How, market: Exchange, bursts: int, folder: Path) -> Run:
         except AssertionError as error:
             error.add_note(log.read_text(encoding="utf-8", errors="replace"))
             raise
-        # What is under way may arrive.
+        # Wait for forecasts that are on their way.
         time.sleep(1.5 * market.every)
         stop(daemon)
         stop(subscriber)

@@ -1,4 +1,4 @@
-"""The other processes of a benchmark: exchange, broker, subscriber; and what a process has cost."""
+"""Start exchange, broker and subscriber of a benchmark, and read the resources of a process."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from typing import Final
 
 HOST: Final = "127.0.0.1"
 TUNED: Final = ("max_inflight_messages 0", "max_queued_messages 0", "set_tcp_nodelay true")
-"""What a broker for bursts should be told; Mosquitto's defaults are 20, 1000 and false."""
+"""Settings of Mosquitto for bursts; the defaults are 20, 1000 and false."""
 
-_START_S: Final = 30.0
-_STOP_S: Final = 30.0
+_START_TIMEOUT_S: Final = 30.0
+_STOP_TIMEOUT_S: Final = 30.0
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on."""
+    """A free loopback port."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return int(probe.getsockname()[1])
@@ -52,10 +52,10 @@ def stop(child: subprocess.Popen[str]) -> None:
     if child.poll() is None:
         child.terminate()
         try:
-            child.wait(_STOP_S)
+            child.wait(_STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             child.kill()
-            child.wait(_STOP_S)
+            child.wait(_STOP_TIMEOUT_S)
 
 
 def python(module: str, *arguments: str) -> tuple[str, ...]:
@@ -65,7 +65,7 @@ def python(module: str, *arguments: str) -> tuple[str, ...]:
 
 def mosquitto_program() -> str | None:
     """Where Mosquitto is; None without it."""
-    # Debian keeps daemons where an ordinary user's PATH does not look.
+    # Debian puts daemons into a folder that is not on an ordinary user's PATH.
     return shutil.which("mosquitto", path=os.pathsep.join((os.environ["PATH"], "/usr/sbin")))
 
 
@@ -84,7 +84,7 @@ def mosquitto(folder: Path, lines: Sequence[str] = TUNED) -> Iterator[int]:
     path = folder / f"mosquitto-{port}.conf"
     path.write_text("\n".join(config) + "\n", encoding="utf-8")
     with running(program, "-c", str(path), log=folder / "mosquitto.log"):
-        deadline = time.monotonic() + _START_S
+        deadline = time.monotonic() + _START_TIMEOUT_S
         while not _accepts(port):
             assert time.monotonic() < deadline, "mosquitto did not start"
             time.sleep(0.01)

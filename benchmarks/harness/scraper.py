@@ -1,4 +1,4 @@
-"""The HTTP side of a daemon under measurement, asked from outside."""
+"""Poll the HTTP pages of a daemon from outside."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from typing import Final
 
 from benchmarks.harness.processes import HOST
 
-_READY_S: Final = 240.0
-_LOOK_S: Final = 0.02
-_SCRAPE_S: Final = 1.037
+_READY_TIMEOUT_S: Final = 240.0
+_POLL_INTERVAL_S: Final = 0.02
+_SCRAPE_INTERVAL_S: Final = 1.037
 _SERIES: Final = re.compile(r'candlecast_(\w+?)(?:\{\w+="(\w+)"\})? (\S+)')
 
 
 class Scraper:
-    """Asks for the metrics as Prometheus would."""
+    """Scrape the metrics as Prometheus does."""
 
     def __init__(self, port: int) -> None:
         self._url = f"http://{HOST}:{port}/metrics"
@@ -37,11 +37,11 @@ class Scraper:
 
     @contextlib.contextmanager
     def scraping(self) -> Iterator[None]:
-        """Scrapes in a thread, about once a second, drifting over the bursts."""
+        """Scrape in a thread, about once a second, at varying distances from the bursts."""
         ended = threading.Event()
 
         def scrape() -> None:
-            while not ended.wait(_SCRAPE_S):
+            while not ended.wait(_SCRAPE_INTERVAL_S):
                 self.scrape()
 
         thread = threading.Thread(target=scrape)
@@ -54,16 +54,16 @@ class Scraper:
 
 
 def wait_ready(port: int, daemon: subprocess.Popen[str]) -> None:
-    """Wait until a daemon says that it forecasts.
+    """Wait until a daemon reports that it forecasts.
 
     Raises:
         AssertionError: it ended, or took too long.
     """
-    deadline = time.monotonic() + _READY_S
+    deadline = time.monotonic() + _READY_TIMEOUT_S
     while True:
         with contextlib.suppress(OSError):
             urllib.request.urlopen(f"http://{HOST}:{port}/readyz", timeout=5).close()
             return
         assert daemon.poll() is None, "the daemon ended"
         assert time.monotonic() < deadline, "the daemon did not get ready"
-        time.sleep(_LOOK_S)
+        time.sleep(_POLL_INTERVAL_S)

@@ -1,10 +1,10 @@
-"""A light MQTT 5 subscriber in a process of its own: stamps what arrives, looks at it later.
+"""Subscribe to forecasts over MQTT 5 and record when each arrived.
 
     python -m benchmarks.harness.subscriber PORT FILE
 
 Prints a line when it is subscribed. On SIGTERM it writes one line per forecast to FILE: symbol,
 candle close (ms), arrival (monotonic ns), retained from before (0 or 1), payload bytes, and the
-forecast's own latencies (ms; empty where it has none).
+forecast's own latencies (ms; empty if it has none).
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Subscriber(asyncio.Protocol):
 
 
 def line(arrived_ns: int, packet: mqtt5.PublishPacket) -> str:
-    """What is worth knowing of one forecast."""
+    """One forecast as a line of the file."""
     payload: dict[str, Any] = json.loads(packet.payload or b"{}")
     latency = payload.get("latency_ms", {})
     values = (
@@ -89,7 +89,7 @@ async def collect(port: int) -> Subscriber:
     await loop.create_connection(lambda: subscriber, "127.0.0.1", port)
     async with asyncio.timeout(10):
         await subscriber.subscribed.wait()
-    # A collection amid a burst would be measured as the daemon's.
+    # A garbage collection during a burst would count as latency of the daemon.
     gc.disable()
     print("subscribed", flush=True)
     await ended.wait()
@@ -97,7 +97,7 @@ async def collect(port: int) -> Subscriber:
 
 
 def main(port: int, path: Path) -> None:
-    """Collect, then write down what came."""
+    """Collect messages, then write them to the file."""
     messages = asyncio.run(collect(port)).messages
     path.write_text("\n".join(line(*message) for message in messages), encoding="utf-8")
 

@@ -1,4 +1,4 @@
-"""A champion and a configuration for a benchmark's daemon; nothing in it is trained."""
+"""Write an untrained champion and a configuration for a benchmark's daemon."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import yaml
 
 from daemon.sandbox.recording import build_playback
 from model.core.candle import Timeframe
+from model.features.definitions import LOG_RETURN_FEATURES, Indicators
 from model.features.scaler import ScalerSet, SymbolScaler
-from model.features.streaming import LOG_RETURN_FEATURES, FeatureBank, Indicators
+from model.features.streaming import FeatureBank
 from model.forecasts.residuals import LEVELS, MIN_RESIDUALS, Residuals, SymbolResiduals
 from model.inference.onnx_export import LstmLayer, LstmWeights, export_onnx
 from model.registry.bundle import BundleParts
@@ -61,7 +62,7 @@ def fitted_scalers(symbols: Sequence[str], ohlcv: NDArray[np.float64]) -> Scaler
 
 
 def some_residuals(symbols: Sequence[str]) -> Residuals:
-    """As much evidence as a training leaves, so that every forecast has its interval."""
+    """As many residuals as a training gives, enough for every forecast to have an interval."""
     quantiles = tuple((4.0 * LEVELS - 2.0).tolist())
     return Residuals(by_symbol=dict.fromkeys(symbols, SymbolResiduals(MIN_RESIDUALS, quantiles)))
 
@@ -100,7 +101,7 @@ def promote(state: Path, symbols: Sequence[str], ohlcv: NDArray[np.float64], see
 
 
 def past(exchange: Exchange) -> NDArray[np.float64]:
-    """What every symbol traded before the exchange opened, ``[symbols, HISTORY, 5]``."""
+    """The candles of every symbol before the exchange's start, ``[symbols, HISTORY, 5]``."""
     symbols = exchange.symbols
     playback = build_playback(
         len(symbols), _SECOND, exchange.origin_ms, slice_rows=exchange.slice_rows
@@ -110,7 +111,7 @@ def past(exchange: Exchange) -> NDArray[np.float64]:
 
 
 def prepare(folder: Path, exchange: Exchange, broker_port: int, http_port: int) -> Path:
-    """Make ``folder`` ready for `candlecast run`: a champion, and the configuration's path."""
+    """Prepare ``folder`` for `candlecast run` with a champion; returns the configuration's path."""
     symbols = exchange.symbols
     promote(folder / "state", symbols, past(exchange))
     sections = {

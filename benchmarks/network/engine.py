@@ -1,12 +1,12 @@
-"""One forward pass of the reference network: our step and window against every other engine.
+"""Measure one forward pass of the reference network with our engine and with others.
 
     python -m benchmarks.network.engine
     python -m benchmarks.network.engine --sizes 1,1024 --rounds 5
 
-Every engine holds the same weights and must give the same outputs within 2e-5; bf16 does not (some
-2e-3), so it is shown but not compared with. Each runs in a process of its
-own, since threads can be chosen once per process; they take turns, size by size, round by round.
-`1` behind a name is one thread, `all` what a user gets who chooses nothing.
+Every engine has the same weights and must give the same outputs within 2e-5. bf16 does not (some
+2e-3), so it is shown but not compared. Each engine runs in its own process, because threads can be
+chosen only once per process; they take turns, size by size, round by round. `1` after a name is one
+thread, `all` the engine's default.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The engines of `benchmarks.network.engine`, one family a process; asked by JSON lines."""
+"""Run the engines of `benchmarks.network.engine`, one family per process, driven by JSON lines."""
 
 from __future__ import annotations
 

@@ -1,13 +1,13 @@
-"""How fast the network trains, and whether speed costs validation loss.
+"""Measure how fast the network trains, and whether speed costs validation loss.
 
     python -m benchmarks.network.training     seconds per epoch, then loss over seeds
     python -m benchmarks.network.training --quick  seconds per epoch from fewer steps, no losses
     python -m benchmarks.network.training --backends tensorflow,jax --json training.json
 
-An epoch is that of the 45,000-sample run: 45,000 windows of 60x6 for training and 9,643 for
-validation. A shorter epoch is timed and extrapolated by its samples; the settings take turns,
-round by round, so that a busy machine slows all of them alike. Each backend runs in a process of
-its own, as Keras allows one per process; one that is not installed is reported and left out.
+An epoch has 45,000 windows of 60x6 for training and 9,643 for validation. A shorter epoch is timed
+and extrapolated by its number of samples. The settings take turns, round by round, so a busy
+machine slows all of them down alike. Each backend runs in its own process, because Keras allows one
+per process; a backend that is not installed is reported and left out.
 """
 
 from __future__ import annotations

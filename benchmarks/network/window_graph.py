@@ -1,4 +1,4 @@
-"""The whole window as one ONNX graph, as a converter would write it: what others run."""
+"""Export the whole window as one ONNX graph, as a converter would."""
 
 from __future__ import annotations
 

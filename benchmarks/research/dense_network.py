@@ -1,8 +1,8 @@
-"""The network trained over stretches of candles, in JAX: for experiments with many variants.
+"""Train the network over stretches of candles, in JAX, for experiments with many variants.
 
-An LSTM's output at a candle depends on the candles up to it alone, so one pass over a stretch of
-95 candles gives 36 forecasts that have each seen 60 or more. Initial weights, gates and dropout are
-those of Keras's LSTM.
+The output of an LSTM at a candle depends only on the candles up to it, so one pass over a stretch
+of 95 candles gives 36 forecasts that have each seen 60 or more. Initial weights, gates and dropout
+are those of Keras's LSTM.
 """
 
 from __future__ import annotations

@@ -1,15 +1,15 @@
-"""How wide are the intervals, and do they hold what they promise? Walk-forward, no peeking.
+"""Measure the width and the coverage of the intervals, walk-forward.
 
     python -m benchmarks.research.intervals          the BTC 15m candles of the project
     python -m benchmarks.research.intervals FOLDER   every SYMBOL-1m.parquet in a folder
     python -m benchmarks.research.intervals FOLDER --plot FILE.png   also draw the reliability
     python -m benchmarks.research.intervals FOLDER --json FILE.json  also write the numbers
 
-The forecast is the last close, which no model beats by more than thousandths. The span is cut into
-tenths of which the last six are judged: for each, the scale is fitted on everything up to the 15 %
+The forecast is the last close, which no model improves by more than thousandths. The span is cut
+into tenths, and the last six are judged: for each, the scale is fitted on everything up to the 15 %
 before it, and quantiles start from the residuals of those 15 %. The interval score (Winkler, 90 %)
 is divided by that of constant-width conformal intervals from the same residuals. Calm and wild are
-the fifth of clock hours that turned out the quietest and the wildest; no method knows them ahead.
+the fifths of clock hours with the smallest and the largest moves, chosen afterwards.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import numpy as np
 
 from benchmarks.harness.candles import read_folder, read_sandbox
 from model.evaluation.reliability import calm_and_wild
-from model.features.streaming import OHLCV
+from model.features.definitions import OHLCV
 from model.forecasts.calibration import Calibration
 from model.forecasts.residuals import LEVELS, Residuals, conformal_quantiles, fit_residuals
 from model.forecasts.rules import Rules

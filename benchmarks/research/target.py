@@ -1,4 +1,4 @@
-"""Price or return: which target forecasts the next close better, walk-forward?
+"""Compare the targets close and log return, walk-forward.
 
     python -m benchmarks.research.target   the BTC 15m candles that come with the project
     python -m benchmarks.research.target FOLDER  every SYMBOL-1m.parquet in a folder, one network
@@ -7,9 +7,9 @@
 
 The span is cut into ten blocks. A fold trains on all blocks before its validation block, stops and
 picks weights by the validation block, and is judged on the block after that; the last five blocks
-are judged. Scalers see training rows alone. The ratio divides the sum of errors, relative to the
-last close, by the last-value forecast's; its 95 % interval comes from losses averaged over symbols
-and seeds per candle and a block bootstrap.
+are judged. Scalers are fitted on training rows only. The ratio is the sum of errors, relative to
+the last close, divided by the last-value forecast's. Its 95 % interval comes from losses averaged
+over symbols and seeds per candle, and a block bootstrap.
 """
 
 from __future__ import annotations

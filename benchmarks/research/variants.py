@@ -1,15 +1,15 @@
 """Compare variants of the network with the last-value forecast, walk-forward, on minutes.
 
     python -m benchmarks.research.variants FOLDER             all variants on the search days
-    python -m benchmarks.research.variants FOLDER base drop0 --test  two, on the days kept back
+    python -m benchmarks.research.variants FOLDER base drop0 --test  two, on the held-out days
 
 Needs JAX and 30 days of minutes (SYMBOL-1m.parquet). A fold trains on all days before its
 validation days, which stop training and set the shrinkage, and is judged on three days after them.
-Days 12 to 21 serve the search, days 21 to 30 are kept back for what the search has chosen.
+Days 12 to 21 are for the search; days 21 to 30 are held out for the variants that the search chose.
 
-So that dozens of variants fit in an evening, training runs over stretches of 95 candles with a loss
-at each of the last 36, instead of one window of 60 per loss: the same network, a twentieth of the
-work. Windows of exactly 60 are judged. The product trains on windows: see target.py.
+To train dozens of variants in hours, training runs over stretches of 95 candles with a loss at each
+of the last 36, instead of one window of 60 per loss: the same network, a twentieth of the work.
+Windows of exactly 60 are judged. The product trains on windows: see target.py.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import numpy as np
 from benchmarks.harness.candles import read_folder
 from benchmarks.research.dense_network import LABELS, DenseNetwork, Recipe
 from model.features.batch import level_free_columns
-from model.features.streaming import CLOSE_FEATURES, LOG_RETURN_FEATURES
+from model.features.definitions import CLOSE_FEATURES, LOG_RETURN_FEATURES
 from model.preprocess import DataPreprocessor
 
 if TYPE_CHECKING:
@@ -248,7 +248,7 @@ def main() -> None:
     )
     parser.add_argument("folder", type=Path, help="Parquet files of recorded minutes")
     parser.add_argument("names", nargs="*", help=f"of {', '.join(VARIANTS)}; default: all")
-    parser.add_argument("--test", action="store_true", help="judge on the days kept back")
+    parser.add_argument("--test", action="store_true", help="evaluate on the held-out days")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     frames = read_folder(args.folder)

@@ -1,4 +1,4 @@
-"""Tell which symbols are forecast less often than their candles close. No I/O, no clock."""
+"""Detect symbols that are forecast less often than their candles close. No I/O, no clock."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-_KEPT: Final = 5
-"""Forecasts of a symbol that are looked at."""
+_MAX_KEPT: Final = 5
+"""Newest forecasts of a symbol that count."""
 
-_UNFORECAST: Final = 3
-"""So many candles in a row without a forecast are too many."""
+_MAX_MISSED: Final = 3
+"""This many candles in a row without a forecast make a symbol slow."""
 
-_SHARE: Final = 0.75
-"""Of its candles a symbol should be forecast after at least this share."""
+_MIN_SHARE: Final = 0.75
+"""Least share of its candles after which a symbol should be forecast."""
 
 
 class Cadence:
-    """Remembers the targets of each symbol's last forecasts.
+    """Keeps the targets of each symbol's last forecasts.
 
-    One long pause is forgiven: the symbol was stale while it lasted, and it is over. A second one
-    within a few forecasts is not.
+    The longest pause does not count: the symbol was stale while it lasted, and it is over. A
+    second one within a few forecasts counts.
     """
 
     def __init__(self, step_ms: int) -> None:
@@ -33,15 +33,16 @@ class Cadence:
             step_ms: length of a candle.
         """
         self._step_ms = step_ms
+        # Per symbol: targets of the newest forecasts, Unix milliseconds.
         self._targets_ms: dict[str, deque[int]] = {}
 
     def expect(self, symbol: str, target_ms: int) -> None:
-        """Note that the symbol is to be forecast; what counts is the first time."""
+        """Note that forecasts of the symbol are expected from now on; repeated calls do nothing."""
         if symbol not in self._targets_ms:
-            self._targets_ms[symbol] = deque([target_ms - self._step_ms], _KEPT)
+            self._targets_ms[symbol] = deque([target_ms - self._step_ms], _MAX_KEPT)
 
     def left(self, forecasts: Iterable[tuple[str, int]]) -> None:
-        """Note forecasts that have left: symbols and targets (Unix milliseconds)."""
+        """Note published forecasts: symbols and targets (Unix milliseconds)."""
         for symbol, target_ms in forecasts:
             self.expect(symbol, target_ms)
             self._targets_ms[symbol].append(target_ms)
@@ -61,9 +62,9 @@ class Cadence:
         targets_ms = self._targets_ms.get(symbol)
         if targets_ms is None:
             return False
-        if closed_ms + self._step_ms - targets_ms[-1] >= _UNFORECAST * self._step_ms:
+        if closed_ms + self._step_ms - targets_ms[-1] >= _MAX_MISSED * self._step_ms:
             return True
         candles = [(after - before) / self._step_ms for before, after in pairwise(targets_ms)]
-        if len(candles) < 2:  # noqa: PLR2004 - one pause may be forgiven
+        if len(candles) < 2:  # noqa: PLR2004 - one pause does not count
             return False
-        return len(candles) - 1 < _SHARE * (sum(candles) - max(candles))
+        return len(candles) - 1 < _MIN_SHARE * (sum(candles) - max(candles))

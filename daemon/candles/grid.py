@@ -1,4 +1,4 @@
-"""The grid of an exchange's candles, learnt from its answers. No I/O but what is handed in."""
+"""Learn from an exchange's candles when its weeks, days and other candles open."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("candlecast.candles")
 
-_ROWS: Final = 10
-"""Candles that are asked for to see when candles begin."""
+_REQUESTED_CANDLES: Final = 10
+"""Candles requested per symbol to learn the grid."""
 
-_SYMBOLS: Final = 3
-"""So many symbols are asked about, where the first ones have too few candles."""
+_MAX_SYMBOLS: Final = 3
+"""Symbols requested at most, if the first ones have too few candles."""
 
-_ENOUGH: Final = 3
-"""Fewer candles than these do not show that an exchange keeps to no grid."""
+_MIN_CANDLES: Final = 3
+"""Fewer candles than this do not prove that an exchange keeps to no grid."""
 
 
 class Grid:
-    """Knows when an exchange's weeks, days and other candles begin.
+    """Opening times of an exchange's candles.
 
     Attributes:
-        timeframe: on the exchange's grid, on the usual one until its candles show another.
+        timeframe: on the exchange's grid; on the usual one until its candles show another.
     """
 
     def __init__(self, exchange: str, timeframe: Timeframe) -> None:
@@ -44,6 +44,7 @@ class Grid:
         """
         self.timeframe = timeframe
         self._exchange = exchange
+        # Whether candles have shown the grid.
         self._known = False
 
     async def learn(
@@ -52,10 +53,10 @@ class Grid:
         symbols: Sequence[str],
         now_ms: int,
     ) -> None:
-        """Ask for the newest candles of the first symbols.
+        """Fetch the newest candles of the first symbols and learn from them.
 
         Args:
-            fetch: fetches candles of a symbol from a time (Unix milliseconds) on, so many.
+            fetch: fetches candles; takes symbol, first opening time (Unix ms) and their number.
             symbols: ccxt symbols.
             now_ms: Unix milliseconds.
 
@@ -63,17 +64,19 @@ class Grid:
             NotOffered: the candles keep to no grid.
         """
         frame, rows = self.timeframe, list[Any]()
-        for symbol in symbols[:_SYMBOLS]:
-            rows += await fetch(symbol, frame.floor(now_ms) - _ROWS * frame.ms, _ROWS + 1)
-            if len(rows) >= _ENOUGH:
+        for symbol in symbols[:_MAX_SYMBOLS]:
+            rows += await fetch(
+                symbol, frame.floor(now_ms) - _REQUESTED_CANDLES * frame.ms, _REQUESTED_CANDLES + 1
+            )
+            if len(rows) >= _MIN_CANDLES:
                 break
-        self.take(rows)
+        self.learn_from(rows)
 
-    def take(self, rows: Rows) -> None:
-        """Learn from candles, if nothing was learnt before.
+    def learn_from(self, rows: Rows) -> None:
+        """Learn from candles unless the grid is known.
 
         Args:
-            rows: opening time (Unix milliseconds) and whatever else of each candle.
+            rows: one per candle; its first element is the opening time, Unix milliseconds.
 
         Raises:
             NotOffered: the candles keep to no grid, or to one between whole seconds, in which the
@@ -85,7 +88,7 @@ class Grid:
         opens_ms = [at for at in firsts if type(at) is int and EARLIEST_MS <= at < LATEST_MS]
         found = learnt(self.timeframe, opens_ms)
         if found is None:
-            if len(opens_ms) >= _ENOUGH:
+            if len(opens_ms) >= _MIN_CANDLES:
                 raise self._refusal(no_grid(self.timeframe, opens_ms))
             return
         if found.origin_ms % 1_000:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import os
 import signal
 import sys
@@ -13,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from config.settings import Settings
+
+log = logging.getLogger("candlecast.cli")
 
 DEFAULT_CONFIG: Final = Path("config/config.yaml")
 
@@ -34,6 +37,12 @@ def load_settings(args: argparse.Namespace) -> Settings:
     args.exit_stack.enter_context(
         logging_to(sys.stderr, logs.level, logs.format, os.environ, SystemClock().monotonic)
     )
+    if settings.ignored:
+        log.warning(
+            "%s: settings that no longer exist are ignored: %s; remove them",
+            args.config,
+            ", ".join(settings.ignored),
+        )
     return settings
 
 

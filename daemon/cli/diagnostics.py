@@ -115,13 +115,13 @@ def check_config(args: argparse.Namespace) -> None:
         ConfigError: the daemon would not start with it.
     """
     settings = load_settings(args)
-    from daemon.exchange.capabilities import check_offer
+    from daemon.exchange.capabilities import check_capability
     from daemon.exchange.ccxt_client import make_exchange
     from daemon.runtime.forward_proxy import proxies_of
 
     trading, endpoint = settings.trading, settings.exchange.endpoint
     exchange = make_exchange(settings.exchange.name, endpoint.rest, endpoint.ws)
-    check_offer(exchange, trading.symbols, trading.timeframe, ability="watchOHLCV")
+    check_capability(exchange, trading.symbols, trading.timeframe, capability="watchOHLCV")
     proxies_of(exchange)
     from daemon.cli.jobs import retrain_job
     from daemon.factories import broker_of, guard_of, rules_of

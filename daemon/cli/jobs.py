@@ -8,13 +8,14 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from daemon.factories import gate_of, indicators_of
-from daemon.jobs.low_priority import lower_priority
+from daemon.jobs.low_priority import NICENESS, lower_priority
 from daemon.jobs.retrain import retrain
 from daemon.jobs.retrain_job import RetrainJob, check_span
 from daemon.runtime.clock import SystemClock
 from daemon.runtime.progress import candles_progress
 from model.core.candle import Timeframe
 from model.core.errors import CandlecastError, ConfigError
+from model.core.market import MarketKey
 from model.forecasts.rules import Rules
 from model.history.reader import HistoryReader
 from model.registry.registry import Registry
@@ -46,7 +47,7 @@ def run_retrain(settings: Settings, config: Path, rules: Rules) -> str:
         CandlecastError: the run failed; its work is kept for the next run.
     """
     job = retrain_job(settings, config, rules)
-    lower_priority(settings.retrain.nice, settings.retrain.threads)
+    lower_priority(NICENESS, settings.retrain.threads)
     try:
         status = retrain(job, SystemClock(), candles_progress)
     except KeyboardInterrupt:
@@ -71,9 +72,8 @@ def run_replay(settings: Settings, start: str, end: str) -> Iterator[str]:
     """
     span = parse_time_ms(start), parse_time_ms(end)
     timeframe = Timeframe.parse(settings.trading.timeframe)
-    archive = HistoryReader(
-        settings.state_dir / "history.sqlite", (settings.exchange.name, timeframe.text)
-    )
+    market = MarketKey(settings.exchange.name, timeframe)
+    archive = HistoryReader(settings.state_dir / "history.sqlite", market)
     try:
         with candles_progress() as progress:
             registry = Registry(settings.registry_dir)

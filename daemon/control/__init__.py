@@ -1,1 +1,1 @@
-"""Change and watch a running daemon."""
+"""Change the model, the symbols and the configuration of a running daemon, and watch its health."""

@@ -1,4 +1,4 @@
-"""Looks for drift once a second, beside the path; an alarm is told and may ask for a retrain."""
+"""Test once a second for drift of the model's error and of the features, and request a retrain."""
 
 from __future__ import annotations
 
@@ -26,110 +26,114 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("candlecast.control")
 
-_APART_MS: Final = 86_400_000
-"""A retrain is asked for once a day at most."""
+_REQUEST_INTERVAL_MS: Final = 86_400_000
+"""At most one retrain is requested a day."""
 
-_DAMAGED: Final = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error)
-"""What reading a damaged archive of numpy's may raise."""
+_UNREADABLE: Final = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error)
+"""What reading a damaged numpy archive may raise."""
 
-_TEXTS: Final = {
+_ALARM_TEXTS: Final = {
     "error": "the model's error has risen against the last-value forecast's",
-    "features": "the market is not what it was when this model began",
+    "features": "the features are distributed differently than when this model began to serve",
 }
 
 
-class DriftWatch:
-    """Follows the model at work; a new model begins anew.
+class DriftMonitor:
+    """Tests the served model for drift; the tests start anew with each new model.
 
     Args:
-        metrics: scores and alarms.
-        state: the folder for what has been seen, and for a request to retrain.
-        ask: whether to leave such a request.
+        metrics: shows scores and alarms.
+        state: the folder for the monitor's own state, and for a request to retrain.
+        request_retrains: whether to request a retrain after an alarm.
     """
 
-    def __init__(self, metrics: Metrics, state: Path, *, ask: bool) -> None:
+    def __init__(self, metrics: Metrics, state: Path, *, request_retrains: bool) -> None:
         self._metrics = metrics
         self._state = state
         self._file = state / "drift.npz"
-        self._ask = ask
+        self._request_retrains = request_retrains
+        # SHA-256 of the model that the tests are about.
         self._model = ""
         self._error = ErrorDrift()
+        # None until the first check of a model.
         self._features: FeatureDrift | None = None
+        # Of each symbol: the stamp of the feature row that was tested last.
         self._stamps = np.zeros(0, dtype=np.int64)
-        self._after_ms = 0
-        self._asked_ms = 0
+        # Errors of candles that closed later have not been tested yet.
+        self._tested_ms = 0
+        self._requested_ms = 0
 
-    def look(self, served: ServedModel, accuracy: Accuracy, now_s: float) -> list[str]:
-        """Take in what is new since the last look.
+    def check(self, served: ServedModel, accuracy: Accuracy, now_s: float) -> list[str]:
+        """Test the errors and features that are new since the last check.
 
         Args:
-            served: the model at work.
-            accuracy: its errors.
+            served: the served model.
+            accuracy: has its errors.
             now_s: monotonic clock.
 
         Returns:
-            What has drifted: ``error``, ``features``, mostly nothing.
+            What has drifted: ``error``, ``features``; usually nothing.
         """
         if served.sha256 != self._model:
-            # Forecasts of the old model that are still to be scored are its own affair.
+            # The last forecasts of the old model count for the new one: one candle a symbol.
             self._model, self._error, self._features = served.sha256, ErrorDrift(), None
         alarms = []
-        for close_ms, model_error, last_value_error in accuracy.errors(self._after_ms):
-            self._after_ms = close_ms
-            if self._error.update(model_error, last_value_error):
+        for close_ms, model_error, last_value_error in accuracy.errors(self._tested_ms):
+            self._tested_ms = close_ms
+            if self._error.add_errors(model_error, last_value_error):
                 alarms.append("error")
         rows, self._stamps = served.fresh_rows(self._stamps)
         if self._features is None:
             self._features = FeatureDrift(rows.shape[1], now_s)
-        if self._features.update(rows, now_s):
+        if self._features.add_rows(rows, now_s):
             alarms.append("features")
-        self._metrics.model.show_drift(self._error.score, float(self._features.scores.max()))
+        self._metrics.model.set_drift_scores(self._error.score, float(self._features.scores.max()))
         for alarm in alarms:
             self._metrics.model.drift_alarms.labels(alarm).inc()
-            log.warning("drift: %s", _TEXTS[alarm])
+            log.warning("drift: %s", _ALARM_TEXTS[alarm])
         return alarms
 
-    def freeze(self, now_s: float) -> dict[str, npt.NDArray[Any]]:
-        """What has been seen of the features, for `save`; empty before the first look."""
+    def snapshot(self, now_s: float) -> dict[str, npt.NDArray[Any]]:
+        """Return the state of the feature test, for `save`; empty before the first check."""
         if self._features is None:
             return {}
-        about = {"model": np.array(self._model), "asked_ms": np.array(self._asked_ms)}
-        return about | self._features.freeze(now_s)
+        about = {"model": np.array(self._model), "asked_ms": np.array(self._requested_ms)}
+        return about | self._features.to_arrays(now_s)
 
-    def save(self, frozen: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Write it down, for the next process. Blocks."""
-        if not frozen:
+    def save(self, snapshot: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Write a snapshot to the state folder, for the next process. Blocks."""
+        if not snapshot:
             return
         content = io.BytesIO()
-        np.savez_compressed(content, **frozen)  # type: ignore[arg-type]
-        draft = self._file.with_suffix(".new")
+        np.savez_compressed(content, **snapshot)  # type: ignore[arg-type]
+        new_file = self._file.with_suffix(".new")
         try:
-            write_synced(draft, content.getvalue())
-            draft.replace(self._file)
+            write_synced(new_file, content.getvalue())
+            new_file.replace(self._file)
         except OSError as error:
-            log.warning("what was seen of drift is not kept: %s", error)
+            log.warning("the state of the drift tests was not saved: %s", error)
 
-    def resume(self, served: ServedModel, now_s: float) -> None:
-        """Go on where the last process was, if it served the same model. Blocks."""
+    def restore(self, served: ServedModel, now_s: float) -> None:
+        """Continue the feature test of the last process, if it served the same model. Blocks."""
         try:
-            with np.load(io.BytesIO(self._file.read_bytes()), allow_pickle=False) as found:
-                # A new process looks at the last day's errors once more.
-                self._asked_ms = int(found["asked_ms"])
-                if str(found["model"]) == served.sha256:
-                    self._features = FeatureDrift.thaw(found, served.n_features, now_s)
+            with np.load(io.BytesIO(self._file.read_bytes()), allow_pickle=False) as saved:
+                # A new process tests the errors of the last day again.
+                self._requested_ms = int(saved["asked_ms"])
+                if str(saved["model"]) == served.sha256:
+                    self._features = FeatureDrift.from_arrays(saved, served.n_features, now_s)
                     self._model = served.sha256
         except FileNotFoundError:
             return
-        except _DAMAGED as error:
-            log.warning("drift of features is looked for anew, %s: %s", self._file, error)
+        except _UNREADABLE as error:
+            log.warning("the test for drift of features starts anew, %s: %s", self._file, error)
 
-    def request(self, alarms: list[str], now_ms: int) -> None:
-        """Ask for a retrain because of alarms, unless one was asked for not long ago. Blocks."""
-        lately = 0 <= now_ms - self._asked_ms < _APART_MS
-        if not self._ask or not alarms or lately:
+    def request_retrain(self, alarms: list[str], now_ms: int) -> None:
+        """Request a retrain because of alarms, unless one was requested in the last day. Blocks."""
+        requested_lately = 0 <= now_ms - self._requested_ms < _REQUEST_INTERVAL_MS
+        if not self._request_retrains or not alarms or requested_lately:
             return
-        self._asked_ms = now_ms
+        self._requested_ms = now_ms
         try:
             RetrainRequest(now_ms, f"drift of {' and '.join(alarms)}").write(self._state)
         except OSError as error:
-            log.warning("no retrain could be asked for: %s", error)
+            log.warning("no retrain could be requested: %s", error)

@@ -1,4 +1,4 @@
-"""The model at work is the promoted one: a new champion takes over while the daemon runs."""
+"""Replace the served model with a newly promoted champion while the daemon runs."""
 
 from __future__ import annotations
 
@@ -22,98 +22,100 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("candlecast.control")
 
-_LOOK_S: Final = 1.0
+_POLL_INTERVAL_S: Final = 1.0
 """How often the champion's pointer is read, a file of 24 bytes."""
 
-_PATIENCE_S: Final = 10.0
-"""In some markets something closes all the time."""
+_MAX_IDLE_WAIT_S: Final = 10.0
+"""Where some candle closes at every moment, the pipeline is never idle."""
 
-_RETRY_S: Final = 300.0
-"""A champion that cannot be served is tried again so often: the fault may be the machine's."""
+_RETRY_INTERVAL_S: Final = 300.0
+"""A champion that cannot be served is tried again: the cause may be a fault of the machine."""
 
 
 class HotSwap:
-    """Watches the champion's pointer and swaps between two batches.
+    """Polls the champion's pointer and swaps the served model between two batches.
 
-    The new model is loaded, verified and warmed in a thread and brought level with every window in
-    slices; then it takes over at once, for all symbols. Whatever fails keeps the old one.
+    The new model is loaded, verified and warmed in a thread, and its state is computed from every
+    window in slices. Then it replaces the old one for all symbols at once. If any step fails, the
+    old model stays.
 
     Attributes:
-        turn: held while the model changes, or the symbols.
+        change_lock: held while the model or the symbols change.
     """
 
     def __init__(
         self,
         champion: Callable[[], str],
-        examine: Callable[[tuple[str, ...]], object],
+        check: Callable[[tuple[str, ...]], object],
         load: Callable[[tuple[str, ...]], ServedModel],
         pipeline: Pipeline,
-        keeper: LearnedStateStore,
+        learned_state: LearnedStateStore,
         clock: Clock,
         metrics: Metrics,
     ) -> None:
-        """Prepare; `run` watches.
+        """Prepare; `run` polls.
 
         Args:
             champion: reads the promoted version; called in a thread.
-            examine: raises what is wrong with it for these symbols; called in a thread.
+            check: raises if it cannot serve these symbols; called in a thread.
             load: makes it ready to serve these symbols; called in a thread.
-            pipeline: where the model is at work.
-            keeper: saves and restores what the calibration has learnt.
+            pipeline: serves the model.
+            learned_state: saves and restores the calibration.
             clock: the injected clock.
-            metrics: which model is at work, and what became of swaps.
+            metrics: shows the served model and counts swaps by outcome.
         """
         self._champion = champion
-        self._examine = examine
+        self._check = check
         self._load = load
         self._pipeline = pipeline
-        self._keeper = keeper
+        self._learned_state = learned_state
         self._clock = clock
         self._metrics = metrics
-        self.turn = asyncio.Lock()
-        self._refused: str | None = None
-        self._refused_s = 0.0
-        self._complaint = ""
+        self.change_lock = asyncio.Lock()
+        # The champion that could not be served, when it was last tried (monotonic), and why.
+        self._failed_version: str | None = None
+        self._failed_s = 0.0
+        self._failure = ""
 
     async def run(self) -> None:
-        """Look every second until cancelled."""
+        """Poll every second until cancelled."""
         while True:
-            await self.look()
-            await self._clock.sleep(_LOOK_S)
+            await self.poll()
+            await self._clock.sleep(_POLL_INTERVAL_S)
 
-    async def look(self, *, again: bool = False) -> None:
-        """Serve the champion if another model is at work.
+    async def poll(self, *, retry: bool = False) -> None:
+        """Serve the champion if another model is served.
 
         Args:
-            again: also try one that was refused not long ago.
+            retry: also try one that failed less than `_RETRY_INTERVAL_S` ago.
         """
-        async with self.turn:
+        async with self.change_lock:
             version = None
-            if again:
-                self._complaint = ""
+            if retry:
+                self._failure = ""
             try:
                 version = await asyncio.to_thread(self._champion)
                 if version == self._pipeline.served.version:
-                    self._settle()
-                elif again or self._is_due(version):
+                    self._clear_failure()
+                elif retry or self._is_due(version):
                     await self._swap(self._pipeline.windows)
                     self._metrics.model.swaps.labels("done").inc()
-                    self._settle()
-            except Exception as error:  # noqa: BLE001 - whatever it is, the old model goes on
-                self._refuse(version, error)
+                    self._clear_failure()
+            except Exception as error:  # noqa: BLE001 - after any failure the old model stays
+                self._report_failure(version, error)
 
-    async def check(self, symbols: Sequence[str]) -> None:
-        """Require that the champion can serve these symbols.
+    async def require_servable(self, symbols: Sequence[str]) -> None:
+        """Raise if the champion cannot serve these symbols.
 
         Raises:
             CandlecastError: it cannot, or there is none.
         """
-        await asyncio.to_thread(self._examine, tuple(symbols))
+        await asyncio.to_thread(self._check, tuple(symbols))
 
-    async def seat(self, windows: Sequence[Window]) -> None:
-        """Forecast from these windows from now on, out of those that the pipeline fills.
+    async def change_windows(self, windows: Sequence[Window]) -> None:
+        """Serve the champion for these windows, some of those that the pipeline fills.
 
-        Whoever calls it holds the turn.
+        The caller holds `change_lock`.
 
         Raises:
             CandlecastError: the champion cannot serve them; nothing has changed.
@@ -121,47 +123,47 @@ class HotSwap:
         await self._swap(windows)
 
     def _is_due(self, version: str) -> bool:
-        waited_s = self._clock.monotonic() - self._refused_s
-        return version != self._refused or waited_s >= _RETRY_S
+        waited_s = self._clock.monotonic() - self._failed_s
+        return version != self._failed_version or waited_s >= _RETRY_INTERVAL_S
 
     async def _swap(self, windows: Sequence[Window]) -> None:
         old = self._pipeline.served
-        # Loading is done in a moment; begun right after a burst it is over before the next one.
-        await self._pipeline.settled(_PATIENCE_S)
+        # Loading takes a moment; begun right after a burst it ends before the next one.
+        await self._pipeline.settled(_MAX_IDLE_WAIT_S)
         symbols = tuple(window.symbol for window in windows)
         served = await asyncio.to_thread(self._load, symbols)
-        same = served.sha256 == old.sha256
-        if same:
+        is_same_model = served.sha256 == old.sha256
+        if is_same_model:
             served.adopt_scalers(old)
-        await self._keeper.restore(served)
-        follower = StandbyModel(served, windows, self._pipeline, self._clock)
-        await follower.level()
-        await follower.try_out()
-        await follower.level()
-        if same:
+        await self._learned_state.restore(served)
+        standby = StandbyModel(served, windows, self._pipeline, self._clock)
+        await standby.synchronise()
+        await standby.check_forecasts()
+        await standby.synchronise()
+        if is_same_model:
             served.calibration.adopt(old.calibration)
-        self._pipeline.take_over(served, windows, follower.derived(), follower.tried)
-        if not same:
-            self._metrics.model.show(ModelInfo(served.version, served.sha256, served.target))
+        self._pipeline.take_over(served, windows, standby.revisions(), standby.checked)
+        if not is_same_model:
+            self._metrics.model.set_served(ModelInfo(served.version, served.sha256, served.target))
             log.info("model %s takes over from %s", served.version, old.version)
-        await self._keeper.save(old)
+        await self._learned_state.save(old)
 
-    def _settle(self) -> None:
-        self._refused, self._complaint = None, ""
+    def _clear_failure(self) -> None:
+        self._failed_version, self._failure = None, ""
         self._metrics.model.swap_failing.set(0)
 
-    def _refuse(self, version: str | None, error: Exception) -> None:
-        """Count a failure and say why, once for as long as it stays the same."""
-        known = isinstance(error, (CandlecastError, OSError))
-        complaint = str(error) if known else repr(error)
+    def _report_failure(self, version: str | None, error: Exception) -> None:
+        """Count and log a failure, once while version and reason stay the same."""
+        is_expected = isinstance(error, (CandlecastError, OSError))
+        failure = str(error) if is_expected else repr(error)
         self._metrics.model.swap_failing.set(1)
-        self._refused_s = self._clock.monotonic()
-        if (version, complaint) != (self._refused, self._complaint):
-            self._refused, self._complaint = version, complaint
+        self._failed_s = self._clock.monotonic()
+        if (version, failure) != (self._failed_version, self._failure):
+            self._failed_version, self._failure = version, failure
             self._metrics.model.swaps.labels("failed").inc()
             log.error(
-                "model %s goes on serving, the champion cannot: %s",
+                "the champion cannot be served, model %s stays: %s",
                 self._pipeline.served.version,
-                complaint,
-                exc_info=None if known else error,
+                failure,
+                exc_info=None if is_expected else error,
             )

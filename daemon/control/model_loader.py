@@ -1,4 +1,4 @@
-"""From the promoted bundle to a model that can serve: open, verify, compare, compile, warm."""
+"""Open, verify, compile and warm models of the registry so that they can serve."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from model.core.errors import BundleError, Misfit, NoChampion, Unservable
-from model.features.streaming import Indicators
+from model.features.definitions import Indicators
 from model.forecasts.rules import Rules
 from model.inference.engine import Engine, choose_device
 from model.inference.onnx_weights import check_graphs
@@ -25,7 +25,7 @@ log = logging.getLogger("candlecast.control")
 
 
 class ModelRequirements(NamedTuple):
-    """What a model must be for, and how it runs.
+    """What a model must have been trained for, and how it runs.
 
     Attributes:
         registry: folder of the bundles.
@@ -36,10 +36,8 @@ class ModelRequirements(NamedTuple):
         target: what the network forecasts.
         lookback: candles in a window.
         device: where the network runs.
-        threads: of one run on the CPU.
-        max_batch: symbols of one run at most, a power of two.
-        rules: what intervals and probabilities shall be.
-        fit_unknown: serve symbols too that the model was not trained on, by a scaler fitted to
+        rules: settings of intervals and probabilities.
+        fit_unknown: also serve symbols that the model was not trained on, with a scaler fitted to
             their first window.
     """
 
@@ -51,48 +49,46 @@ class ModelRequirements(NamedTuple):
     target: str
     lookback: int
     device: Literal["auto", "cpu", "gpu"]
-    threads: int
-    max_batch: int
     rules: Rules
     fit_unknown: bool
 
 
-def open_champion(recipe: ModelRequirements) -> Bundle:
-    """Open the promoted model, verified and fit for what is asked.
+def open_champion(requirements: ModelRequirements) -> Bundle:
+    """Open the promoted model, verified and checked against the requirements.
 
     Raises:
-        NoChampion: nothing was promoted yet.
+        NoChampion: no model was promoted yet.
         BundleError: the champion does not verify, or was trained for something else.
     """
     try:
-        version = Registry(recipe.registry).champion()
+        version = Registry(requirements.registry).champion()
     except NoChampion:
         msg = (
             "no model has been promoted; "
             "run: candlecast fetch && candlecast train --promote && candlecast run"
         )
         raise NoChampion(msg) from None
-    return open_model(recipe, version)
+    return open_model(requirements, version)
 
 
-def open_model(recipe: ModelRequirements, version: str) -> Bundle:
-    """Open any model, verified and fit for what is asked.
+def open_model(requirements: ModelRequirements, version: str) -> Bundle:
+    """Open any model, verified and checked against the requirements.
 
     Raises:
-        BundleError: it does not verify, was trained for something else, or its graphs are of other
-            layers than its manifest says or hold weights that are not finite.
+        BundleError: it does not verify, was trained for something else, or its graphs have other
+            layers than its manifest says or weights that are not finite.
     """
-    bundle = Registry(recipe.registry).open(version)
+    bundle = Registry(requirements.registry).open(version)
     check_fit(
         bundle.manifest,
-        timeframe=recipe.timeframe,
-        features=recipe.features,
-        indicators=recipe.indicators,
-        target=recipe.target,
-        lookback=recipe.lookback,
+        timeframe=requirements.timeframe,
+        features=requirements.features,
+        indicators=requirements.indicators,
+        target=requirements.target,
+        lookback=requirements.lookback,
     )
-    unknown = [s for s in recipe.symbols if s not in bundle.scalers.by_symbol]
-    if unknown and not recipe.fit_unknown:
+    unknown = [s for s in requirements.symbols if s not in bundle.scalers.by_symbol]
+    if unknown and not requirements.fit_unknown:
         msg = (
             f"model {bundle.version} was not trained on {', '.join(unknown)}; remove them from "
             "trading.symbols, train a model with them, or set model.unknown_symbols: fit_on_warmup"
@@ -103,135 +99,141 @@ def open_model(recipe: ModelRequirements, version: str) -> Bundle:
 
 
 def make_served(
-    recipe: ModelRequirements, bundle: Bundle, now_s: Callable[[], float]
+    requirements: ModelRequirements, bundle: Bundle, now_s: Callable[[], float]
 ) -> ServedModel:
-    """Compile a bundle's network for the recipe's symbols and device.
+    """Compile a bundle's network for the required symbols and device.
 
     Args:
-        recipe: what is asked for.
-        bundle: opened and fit.
+        requirements: the symbols and how to run.
+        bundle: opened and checked.
         now_s: a monotonic clock, seconds.
 
     Raises:
-        BundleError: graphs that are broken or of another shape.
-        CandlecastError: no GPU where one was asked for.
+        BundleError: its graphs are broken or of another shape.
+        CandlecastError: a GPU is required and there is none.
     """
     manifest = bundle.manifest
-    shape = len(recipe.symbols), manifest.lookback, len(manifest.features)
+    shape = len(requirements.symbols), manifest.lookback, len(manifest.features)
     n_symbols, lookback, n_features = shape
-    device, why = choose_device(recipe.device, bundle.onnx, lookback, n_features, n_symbols, now_s)
-    log.info("%s", why)
-    engine = Engine(
-        bundle.onnx, *shape, device=device, threads=recipe.threads, max_batch=recipe.max_batch
+    device, reason = choose_device(
+        requirements.device, bundle.onnx, lookback, n_features, n_symbols, now_s
     )
-    return ServedModel(bundle, recipe.symbols, engine, recipe.rules, fit_unknown=recipe.fit_unknown)
+    log.info("%s", reason)
+    engine = Engine(bundle.onnx, *shape, device=device)
+    return ServedModel(
+        bundle,
+        requirements.symbols,
+        engine,
+        requirements.rules,
+        fit_unknown=requirements.fit_unknown,
+    )
 
 
-def open_first(recipe: ModelRequirements) -> Bundle:
-    """Do as `open_champion` does, for a daemon that has no other model to go on with.
+def open_first(requirements: ModelRequirements) -> Bundle:
+    """Call `open_champion` for a daemon that is starting and has no other model to serve.
 
     Raises:
-        NoChampion: nothing was promoted yet.
+        NoChampion: no model was promoted yet.
         Misfit: the champion was trained for something else.
         Unservable: it cannot be served.
     """
-    with _first(recipe.registry):
-        return open_champion(recipe)
+    with _unservable_with_advice(requirements.registry):
+        return open_champion(requirements)
 
 
 def make_first(
-    recipe: ModelRequirements, bundle: Bundle, now_s: Callable[[], float]
+    requirements: ModelRequirements, bundle: Bundle, now_s: Callable[[], float]
 ) -> ServedModel:
-    """Do as `make_served` does, for a daemon that has no other model to go on with.
+    """Call `make_served` for a daemon that is starting and has no other model to serve.
 
     Raises:
         Unservable: the network cannot be served.
-        CandlecastError: no GPU where one was asked for.
+        CandlecastError: a GPU is required and there is none.
     """
-    with _first(recipe.registry):
-        return make_served(recipe, bundle, now_s)
+    with _unservable_with_advice(requirements.registry):
+        return make_served(requirements, bundle, now_s)
 
 
 @contextmanager
-def _first(root: Path) -> Iterator[None]:
-    """Say what to do where the champion cannot be served."""
+def _unservable_with_advice(root: Path) -> Iterator[None]:
+    """Turn a `BundleError` into an `Unservable` that tells how to fix it."""
     try:
         yield
     except (NoChampion, Misfit):
-        # They say what to do.
+        # Their messages already tell how to fix it.
         raise
     except BundleError as error:
-        raise unservable(root, str(error)) from error
+        raise make_unservable(root, str(error)) from error
 
 
-def unservable(root: Path, why: str) -> Unservable:
-    """What to tell when the champion cannot be served at the start.
+def make_unservable(root: Path, reason: str) -> Unservable:
+    """Return the error to raise when the champion cannot be served at the start.
 
-    No other model is served in its place: which one forecasts is for a person to say.
+    No other model is served in its place: a person decides which model forecasts.
 
     Args:
         root: folder of the bundles.
-        why: what is wrong with the champion.
+        reason: why the champion cannot be served.
     """
     registry, version, previous = Registry(root), "", None
     try:
         version = registry.champion()
         previous = registry.previous()
-        sound = previous is not None and bool(registry.open(previous))
+        can_roll_back = previous is not None and bool(registry.open(previous))
     except BundleError:
-        sound = False
-    cure = (
+        can_roll_back = False
+    advice = (
         f"to serve {previous}, the model before it, run: candlecast models rollback"
-        if sound
+        if can_roll_back
         else "train another one: candlecast train --promote"
     )
-    return Unservable(f"the champion {version} cannot be served: {why}; {cure}")
+    return Unservable(f"the champion {version} cannot be served: {reason}; {advice}")
 
 
-class Loader:
-    """Makes models ready to serve; every method blocks and belongs into a thread."""
+class ModelLoader:
+    """Loads models that are ready to serve. The methods block: call them in a thread."""
 
-    def __init__(self, recipe: ModelRequirements, now_s: Callable[[], float]) -> None:
+    def __init__(self, requirements: ModelRequirements, now_s: Callable[[], float]) -> None:
         """Prepare.
 
         Args:
-            recipe: what is asked for; its symbols and ``fit_unknown`` may change later.
+            requirements: of the models; symbols and ``fit_unknown`` may change later.
             now_s: a monotonic clock, seconds.
         """
-        self._recipe = recipe
+        self._requirements = requirements
         self._now_s = now_s
 
     def allow_unknown(self, allow: bool) -> None:  # noqa: FBT001 - a value
-        """Say whether symbols that a model was not trained on are served from now on."""
-        self._recipe = self._recipe._replace(fit_unknown=allow)
+        """Set whether symbols that a model was not trained on are served from now on."""
+        self._requirements = self._requirements._replace(fit_unknown=allow)
 
-    def examine(self, symbols: tuple[str, ...]) -> Bundle:
-        """The champion, if it can serve these symbols.
-
-        Raises:
-            BundleError: it cannot.
-        """
-        return open_champion(self._recipe._replace(symbols=symbols))
-
-    def champion(self, symbols: tuple[str, ...]) -> ServedModel:
-        """The champion, ready to serve these symbols.
+    def open_champion(self, symbols: tuple[str, ...]) -> Bundle:
+        """Open the champion and check that it can serve these symbols.
 
         Raises:
-            BundleError: it cannot.
+            BundleError: it cannot serve them.
         """
-        return self._ready(self.examine(symbols), symbols)
+        return open_champion(self._requirements._replace(symbols=symbols))
 
-    def version(self, version: str, symbols: tuple[str, ...]) -> ServedModel:
-        """Any model, ready to serve these symbols.
+    def load_champion(self, symbols: tuple[str, ...]) -> ServedModel:
+        """Return the champion, ready to serve these symbols.
 
         Raises:
-            BundleError: it cannot.
+            BundleError: it cannot serve them.
         """
-        recipe = self._recipe._replace(symbols=symbols)
-        return self._ready(open_model(recipe, version), symbols)
+        return self._compile(self.open_champion(symbols), symbols)
 
-    def _ready(self, bundle: Bundle, symbols: tuple[str, ...]) -> ServedModel:
-        recipe = self._recipe._replace(symbols=symbols)
-        served = make_served(recipe, bundle, self._now_s)
+    def load_version(self, version: str, symbols: tuple[str, ...]) -> ServedModel:
+        """Return any model, ready to serve these symbols.
+
+        Raises:
+            BundleError: it cannot serve them.
+        """
+        requirements = self._requirements._replace(symbols=symbols)
+        return self._compile(open_model(requirements, version), symbols)
+
+    def _compile(self, bundle: Bundle, symbols: tuple[str, ...]) -> ServedModel:
+        requirements = self._requirements._replace(symbols=symbols)
+        served = make_served(requirements, bundle, self._now_s)
         served.warm()
         return served

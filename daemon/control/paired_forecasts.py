@@ -1,6 +1,6 @@
-"""What a challenger and the champion have forecast of the same candle, until the candle answers.
+"""Pair forecasts of challenger and champion for the same candle, and score them when it closes.
 
-Pure. Bounded: one forecast a symbol.
+Pure. Bounded: one pair of forecasts a symbol.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from model.shared_state.live_trial import RECORD
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from daemon.control.standby import Taken
+    from daemon.control.standby import AppliedCandles
     from model.forecasts.forecast import ForecastRow
     from model.shared_state.live_trial import Records
 
 
 class _Pair(NamedTuple):
-    """Prices of both forecasts of the candle that opened at ``open_ms``."""
+    """Prices that both models forecast for the candle that opens at ``open_ms``."""
 
     open_ms: int
     last: float
@@ -35,9 +35,9 @@ class PairedForecasts:
 
     Args:
         symbols: ccxt symbols; their order is the slot.
-        numbers: of the symbols, in the records.
+        numbers: of the symbols, as the records name them.
         timeframe_ms: length of a candle.
-        champion: its forecast, by symbol and the close of the newest candle that it saw.
+        champion: returns the champion's forecast, by symbol and opening of the candle.
     """
 
     def __init__(
@@ -51,32 +51,36 @@ class PairedForecasts:
         self._numbers = numbers
         self._timeframe_ms = timeframe_ms
         self._champion = champion
+        # By slot: the pair whose candle has not closed.
         self._waiting: list[_Pair | None] = [None] * len(symbols)
+        # Scored, not yet taken: number, opening, losses of last value, challenger and champion.
         self._records: list[tuple[int, int, float, float, float]] = []
 
-    def note(self, slot: int, open_ms: int, last: float, challenger: float, now_ms: int) -> None:
-        """Take in a challenger's forecast.
+    def add_challenger(
+        self, slot: int, open_ms: int, last: float, challenger: float, now_ms: int
+    ) -> None:
+        """Add a challenger's forecast.
 
-        Left out: one that comes after its candle, one that is no price, and one without the
-        champion's of the same candle from the same close.
+        It is ignored if its candle has closed, if it is no price, or if the champion has made no
+        forecast for the same candle from the same close.
 
         Args:
             slot: of the symbol.
             open_ms: opening of the candle that is forecast, Unix milliseconds.
-            last: the close before.
-            challenger: the price.
+            last: the close before it.
+            challenger: the price that is forecast.
             now_ms: the exchange's time.
         """
         row = self._champion(self._symbols[slot], open_ms)
-        late = now_ms >= open_ms + self._timeframe_ms
-        if row is None or row.last_close != last or late:
+        has_closed = now_ms >= open_ms + self._timeframe_ms
+        if row is None or row.last_close != last or has_closed:
             return
         if isfinite(challenger) and challenger > 0.0:
             self._waiting[slot] = _Pair(open_ms, last, challenger, row.predicted_close)
 
-    def answer(self, taken: Taken) -> None:
-        """Score what waited for these candles; what none of them answers is given up."""
-        for slot, end_ms, ohlcv in zip(*(part.tolist() for part in taken), strict=True):
+    def on_candles(self, applied: AppliedCandles) -> None:
+        """Score the pairs that these candles decide; drop those whose candle is not among them."""
+        for slot, end_ms, ohlcv in zip(*(part.tolist() for part in applied), strict=True):
             pair, self._waiting[slot] = self._waiting[slot], None
             back = 0 if pair is None else (end_ms - pair.open_ms) // self._timeframe_ms
             if pair is None or not 1 <= back <= len(ohlcv):
@@ -87,6 +91,6 @@ class PairedForecasts:
             self._records.append((self._numbers[slot], pair.open_ms, *losses))
 
     def take_records(self) -> Records:
-        """What has been scored since the last call."""
-        taken, self._records = self._records, []
-        return np.array(taken, dtype=RECORD)
+        """Return what has been scored since the last call."""
+        records, self._records = self._records, []
+        return np.array(records, dtype=RECORD)

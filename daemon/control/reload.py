@@ -1,4 +1,4 @@
-"""What a SIGHUP does: the configuration is read again, the champion looked at again."""
+"""Apply a changed configuration and a new champion on SIGHUP."""
 
 from __future__ import annotations
 
@@ -18,76 +18,76 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("candlecast.control")
 
-RELOADED: Final = frozenset({"trading.symbols", "model.unknown_symbols"})
-"""Settings that take effect while the daemon runs; the others need a restart."""
+RELOADABLE: Final = frozenset({"trading.symbols", "model.unknown_symbols"})
+"""Settings that a reload applies; the others need a restart."""
 
 
-def differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
-    """Names of settings that are not what they were, as ``section.key``.
+def changed_settings(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
+    """Return the names of changed settings, as ``section.key``.
 
     Args:
-        before: nested, with the same keys as ``after``.
-        after: the settings now.
+        before: the old settings, nested, with the same keys as ``after``.
+        after: the new settings.
     """
     for key, value in after.items():
-        was = before[key]
-        if isinstance(value, dict) and isinstance(was, dict):
-            yield from (f"{key}.{inner}" for inner in differing(was, value))
-        elif value != was:
+        old_value = before[key]
+        if isinstance(value, dict) and isinstance(old_value, dict):
+            yield from (f"{key}.{inner}" for inner in changed_settings(old_value, value))
+        elif value != old_value:
             yield key
 
 
 class Reloader:
-    """Reloads when told to.
+    """Reloads configuration and champion on request.
 
     Attributes:
-        hangup: set it to have everything reloaded, as a SIGHUP does.
+        hangup: set it to request a reload, as a SIGHUP does.
     """
 
     def __init__(
         self,
         settings: Mapping[str, Any],
         read: Callable[[], Mapping[str, Any]],
-        swapper: HotSwap,
-        roster: SymbolChanger,
-        notice: Callable[[], AbstractContextManager[None]] = nullcontext,
+        hot_swap: HotSwap,
+        symbol_changer: SymbolChanger,
+        notify: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
-        """Wire; `run` waits for orders.
+        """Wire; `run` waits for requests.
 
         Args:
             settings: by section and key, as the daemon was started with.
             read: reads and checks the configuration; called in a thread.
-            swapper: looks at the champion again.
-            roster: changes the symbols.
-            notice: what each reload happens in, such as a notice to the service manager.
+            hot_swap: serves a new champion.
+            symbol_changer: changes the symbols.
+            notify: a context that each reload runs in; tells the service manager of it.
         """
         self.hangup = asyncio.Event()
         self._read = read
-        self._swapper = swapper
-        self._roster = roster
+        self._hot_swap = hot_swap
+        self._symbol_changer = symbol_changer
         self._settings = settings
-        self._notice = notice
+        self._notify = notify
 
     async def run(self) -> None:
-        """Reload at each hang-up, until cancelled."""
+        """Reload at each request, until cancelled."""
         while True:
             await self.hangup.wait()
             self.hangup.clear()
-            with self._notice():
+            with self._notify():
                 await self.reload()
 
     async def reload(self) -> None:
-        """Take up what has changed; whatever is wrong with it leaves everything as it was."""
+        """Apply what has changed; if the configuration is invalid, log it and keep the old one."""
         try:
-            await self._take_up()
+            await self._apply()
         except CandlecastError as error:
             for line in str(error).splitlines():
-                log.error("the configuration stays as it was: %s", line)  # noqa: TRY400 - the line says it all
-        await self._swapper.look(again=True)
+                log.error("the configuration stays as it was: %s", line)  # noqa: TRY400 - the message suffices
+        await self._hot_swap.poll(retry=True)
 
-    async def _take_up(self) -> None:
+    async def _apply(self) -> None:
         settings = await asyncio.to_thread(self._read)
-        fixed = sorted(set(differing(self._settings, settings)) - RELOADED)
-        await self._roster.change(settings["trading"]["symbols"])
-        if fixed:
-            log.warning("changed, but only a restart takes it up: %s", ", ".join(fixed))
+        need_restart = sorted(set(changed_settings(self._settings, settings)) - RELOADABLE)
+        await self._symbol_changer.change(settings["trading"]["symbols"])
+        if need_restart:
+            log.warning("changed, but applied only by a restart: %s", ", ".join(need_restart))

@@ -1,4 +1,4 @@
-"""Read from its file how the nightly job went, and show it in the metrics."""
+"""Read the status file of the nightly job and show it in the metrics."""
 
 from __future__ import annotations
 
@@ -18,18 +18,21 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("candlecast.control")
 
-_LOOK_S: Final = 15.0
+_POLL_INTERVAL_S: Final = 15.0
 
 FIRST_START: Final = "first-start"
-_DIGITS: Final = 20
+"""Name of the file with the time of the first start, in the state folder."""
+
+_MAX_DIGITS: Final = 20
+"""Bytes of that file that are read at most."""
 
 
-async def show_nightly(state: Path, metrics: Metrics, clock: Clock) -> None:
-    """Keep the metrics up to date until cancelled; a file that says nothing changes nothing.
+async def watch_retrain_status(state: Path, metrics: Metrics, clock: Clock) -> None:
+    """Update the metrics until cancelled; a missing or damaged file leaves them unchanged.
 
     Args:
-        state: the folder that `retrain.json` is in.
-        metrics: where it is shown.
+        state: the folder with `retrain.json`.
+        metrics: shows the status.
         clock: the injected clock.
     """
     first_ms = await asyncio.to_thread(first_start_ms, state, clock.wall_ms())
@@ -37,28 +40,28 @@ async def show_nightly(state: Path, metrics: Metrics, clock: Clock) -> None:
     while True:
         status = await asyncio.to_thread(RetrainStatus.read, state)
         if status is not None:
-            metrics.retrain.show(status)
-        await clock.sleep(_LOOK_S)
+            metrics.retrain.set_status(status)
+        await clock.sleep(_POLL_INTERVAL_S)
 
 
 def first_start_ms(state: Path, now_ms: int) -> int:
-    """When the daemon first ran with a state folder, Unix milliseconds; noted there. Blocks.
+    """Return when the daemon first ran with a state folder, Unix milliseconds. Blocks.
 
     Args:
-        state: the folder; where it cannot be written, each start counts as the first.
-        now_ms: taken and noted where no time is, or one that has not come yet.
+        state: holds the time in a file; if it cannot be written, each start counts as the first.
+        now_ms: written and returned if the file has no time, or one in the future.
     """
     path = state / FIRST_START
     try:
-        noted_ms = int(read_limited(path, _DIGITS))
+        saved_ms = int(read_limited(path, _MAX_DIGITS))
     except (BundleError, ValueError):
-        noted_ms = 0
-    if 0 < noted_ms <= now_ms:
-        return noted_ms
+        saved_ms = 0
+    if 0 < saved_ms <= now_ms:
+        return saved_ms
     try:
-        fresh = state / f".{FIRST_START}.new"
-        write_synced(fresh, f"{now_ms}\n".encode())
-        fresh.replace(path)
+        new_file = state / f".{FIRST_START}.new"
+        write_synced(new_file, f"{now_ms}\n".encode())
+        new_file.replace(path)
         sync_folder(state)
     except OSError as error:
         log.warning(

@@ -1,4 +1,4 @@
-"""A model that is brought level with the windows while another one forecasts from them."""
+"""Bring a new model up to date with all windows while another model forecasts from them."""
 
 from __future__ import annotations
 
@@ -26,31 +26,35 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_TOGETHER: Final = 256
-"""Symbols taken in together: a row of so many costs twice that of one."""
+_BATCH_SIZE: Final = 256
+"""Symbols updated together at most: a row of this many costs twice that of one."""
 
-_ROWS: Final = 16
-"""Rows in one slice of the worker thread, some 2 ms: longer ones would hold up closing candles."""
+_ROWS_PER_SLICE: Final = 16
+"""Rows in one slice of the worker thread, some 2 ms: longer ones would delay closing candles."""
 
-_PREPARED_TOGETHER: Final = 32
-_MOST_MISSED: Final = 16
-"""Symbols that have missed more candles are taken in anew."""
+_PREPARE_BATCH_SIZE: Final = 32
+"""Symbols whose states are prepared together at most."""
 
-_PATIENCE_S: Final = 10.0
-"""Longer than any burst, and the work between two of them, takes."""
+_MAX_MISSED_CANDLES: Final = 16
+"""Symbols that have missed more candles are rebuilt from their whole window."""
 
-_HASTE_S: Final = 0.01
+_MAX_IDLE_WAIT_S: Final = 10.0
+"""Longer than any burst of candles takes, together with the work after it."""
 
-_UNSEEN: Final = (-1, 0)
+_MIN_IDLE_WAIT_S: Final = 0.01
+"""How long each slice waits for an idle moment after `_MAX_IDLE_WAIT_S` is used up."""
+
+_NEVER_APPLIED: Final = (-1, 0)
+"""Revision and end of a window that the model has not seen."""
 
 
-class Taken(NamedTuple):
-    """Windows that a model has just taken in.
+class AppliedCandles(NamedTuple):
+    """Candles that a model has just been updated with.
 
     Attributes:
         idx: positions of the symbols, ``[k]``.
         end_ms: when their newest candles closed, Unix milliseconds, ``[k]``.
-        ohlcv: their newest candles, those that are new at least, ``[k, rows, 5]``.
+        ohlcv: their newest candles, at least the new ones, ``[k, rows, 5]``.
     """
 
     idx: Index
@@ -59,17 +63,17 @@ class Taken(NamedTuple):
 
 
 class StandbyModel:
-    """Takes in what the windows hold, in slices, each while no candle waits for its forecast.
+    """Updates a model from the windows in slices, each run while no candle waits for its forecast.
 
-    What closes meanwhile is caught up with, until there is a moment at which nothing is missing.
+    Candles that close in the meantime are applied too, until the model has all of them.
 
     Attributes:
-        tried: slots that `try_out` has found no fault with.
+        checked: slots whose forecasts `check_forecasts` has found fit to publish.
 
     Args:
-        served: a model that nobody else uses yet.
-        windows: of its symbols, in its order, out of the pipeline's.
-        pipeline: says when there is time, and lends its worker thread.
+        served: the new model; only this object uses it.
+        windows: of its symbols, in its order, a part of the pipeline's.
+        pipeline: tells when it is idle, and runs work on its worker thread.
         clock: the injected clock.
     """
 
@@ -80,27 +84,29 @@ class StandbyModel:
         self._windows = windows
         self._pipeline = pipeline
         self._clock = clock
-        self._hasty_s = inf
+        # When waiting for an idle pipeline ends, monotonic; set by the first `synchronise`.
+        self._deadline_s = inf
         self._timeframe_ms = pipeline.timeframe.ms
-        # Of each window: revision and end of what the model has taken in.
-        self._seen = [_UNSEEN] * len(windows)
+        # Of each window: revision and end of the candles that the model has.
+        self._applied = [_NEVER_APPLIED] * len(windows)
+        # Slots whose states are not prepared; a dict used as an ordered set.
         self._unprepared: dict[int, None] = {}
-        self.tried: list[int] = []
+        self.checked: list[int] = []
 
-    async def level(self) -> None:
-        """Return at a moment at which every whole window is taken in and prepared, none waiting.
+    async def synchronise(self) -> None:
+        """Return when the model has every whole window, prepared, and no candle waits.
 
-        Where something closes all the time there is no such moment. After some patience slices are
-        run between candles instead, and in the end some windows are not prepared: their next
-        forecast takes a little longer. The moment lasts until the caller awaits something.
+        Where some candle closes at every moment, this does not happen. After `_MAX_IDLE_WAIT_S`,
+        slices run between candles instead, and some states stay unprepared: their next forecast
+        takes a little longer. The result holds until the caller awaits something.
         """
-        self._hasty_s = min(self._hasty_s, self._clock.monotonic() + _PATIENCE_S)
+        self._deadline_s = min(self._deadline_s, self._clock.monotonic() + _MAX_IDLE_WAIT_S)
         while True:
             await self._pipeline.settled(self._within_s())
-            if self._clock.monotonic() >= self._hasty_s:
+            if self._clock.monotonic() >= self._deadline_s:
                 while not self._pipeline.is_idle:
                     await self._clock.sleep(0)
-                if self._take_in_rest():
+                if self._apply_rest():
                     return
             if await self.catch_up() is not None:
                 continue
@@ -110,14 +116,14 @@ class StandbyModel:
                 return
 
     def _within_s(self) -> float:
-        """How long to wait for a moment at which nothing else is to do."""
-        return max(self._hasty_s - self._clock.monotonic(), _HASTE_S)
+        """Return how long to wait for an idle moment, in seconds."""
+        return max(self._deadline_s - self._clock.monotonic(), _MIN_IDLE_WAIT_S)
 
-    def _take_in_rest(self) -> bool:
-        """Take in at once what little is missing; False if it is not little."""
+    def _apply_rest(self) -> bool:
+        """Apply a few missing candles without waiting; False if there are too many."""
         behind = self._behind()
         missed = {slot: self._missed(slot) for slot in behind}
-        if len(behind) > _TOGETHER or 0 in missed.values():
+        if len(behind) > _BATCH_SIZE or 0 in missed.values():
             return False
         for rows in set(missed.values()):
             slots = [slot for slot in behind if missed[slot] == rows]
@@ -125,83 +131,87 @@ class StandbyModel:
             for _ in self._advancing(np.array(slots, dtype=np.intp), ohlcv):
                 pass
         for slot in behind:
-            self._seen[slot] = _mark(self._windows[slot])
+            self._applied[slot] = _version(self._windows[slot])
         return True
 
-    async def catch_up(self) -> Taken | None:
-        """Take in some of the whole windows that have moved on; None, at once, if there is none."""
+    async def catch_up(self) -> AppliedCandles | None:
+        """Apply new candles of some whole windows; None, at once, if there are none."""
         behind = self._behind()
-        return await self._take_in(behind) if behind else None
+        return await self._apply(behind) if behind else None
 
-    async def try_out(self) -> None:
-        """Hold a forecast from every window that was taken in against the last value, in slices.
+    async def check_forecasts(self) -> None:
+        """Compare a forecast from every applied window with the last value, in slices.
 
         Raises:
             BundleError: the forecasts of some symbol must not be published.
         """
-        slots = np.array([s for s, seen in enumerate(self._seen) if seen != _UNSEEN], dtype=np.intp)
+        slots = np.array(
+            [slot for slot, version in enumerate(self._applied) if version != _NEVER_APPLIED],
+            dtype=np.intp,
+        )
         found: dict[int, str] = {}
-        for start in range(0, len(slots), _PREPARED_TOGETHER):
-            part = slots[start : start + _PREPARED_TOGETHER]
+        for start in range(0, len(slots), _PREPARE_BATCH_SIZE):
+            part = slots[start : start + _PREPARE_BATCH_SIZE]
             windows = self.served.windows(part)
             ohlcv = np.stack([self._windows[slot].ohlcv() for slot in part])
             raw = await self._aside(partial(self.served.full, windows))
             with np.errstate(over="ignore", invalid="ignore"):
                 price = self.served.price(part, raw, ohlcv[:, -1, 3])
-            # Where a symbol's own numbers cannot be scaled, no model could make a price of them.
-            scaled = np.asarray(np.isfinite(windows).all(axis=(1, 2)))
-            doubts = doubtful(self.served, part, price, ohlcv[:, :, 3])
-            doubts = doubts[scaled[doubts]]
-            if len(doubts):
-                work = partial(faults, self.served, part[doubts], ohlcv[doubts])
+            # If a symbol's features cannot be scaled, no model could forecast a price from them.
+            is_finite = np.asarray(np.isfinite(windows).all(axis=(1, 2)))
+            suspects = doubtful(self.served, part, price, ohlcv[:, :, 3])
+            suspects = suspects[is_finite[suspects]]
+            if len(suspects):
+                work = partial(faults, self.served, part[suspects], ohlcv[suspects])
                 found |= await self._aside(work)
         if found:
-            why = summary(self.served.symbols, found, len(slots))
-            msg = f"model {self.served.version} is not served: {why}"
+            reason = summary(self.served.symbols, found, len(slots))
+            msg = f"model {self.served.version} is not served: {reason}"
             raise BundleError(msg)
-        self.tried = slots.tolist()
+        self.checked = slots.tolist()
 
-    def derived(self) -> list[int]:
-        """The revision of each window that the model has taken in, -1 where it has not."""
+    def revisions(self) -> list[int]:
+        """Return the revision of each window that the model has, -1 where it has none."""
         return [
             revision if window.whole else -1
-            for (revision, _), window in zip(self._seen, self._windows, strict=True)
+            for (revision, _), window in zip(self._applied, self._windows, strict=True)
         ]
 
     async def _aside(self, work: Callable[[], T]) -> T:
         return await self._pipeline.aside(work, self._within_s())
 
     def _behind(self) -> list[int]:
+        """Return the slots of whole windows with candles that the model does not have."""
         return [
             slot
-            for slot, (window, seen) in enumerate(zip(self._windows, self._seen, strict=True))
-            if window.whole and _mark(window) != seen
+            for slot, (window, version) in enumerate(zip(self._windows, self._applied, strict=True))
+            if window.whole and _version(window) != version
         ]
 
-    async def _take_in(self, behind: Sequence[int]) -> Taken:
-        """Catch up with some of the symbols that lack the same number of candles."""
-        # Those that are furthest behind, or others that move on all the time would always go first.
-        missed = self._missed(min(behind, key=lambda slot: self._seen[slot][1]))
-        slots = [slot for slot in behind if self._missed(slot) == missed][:_TOGETHER]
-        marks = [_mark(self._windows[slot]) for slot in slots]
+    async def _apply(self, behind: Sequence[int]) -> AppliedCandles:
+        """Apply the candles of the symbol furthest behind, and of others that miss as many."""
+        # Those furthest behind first: symbols with frequent candles would delay them indefinitely.
+        missed = self._missed(min(behind, key=lambda slot: self._applied[slot][1]))
+        slots = [slot for slot in behind if self._missed(slot) == missed][:_BATCH_SIZE]
+        versions = [_version(self._windows[slot]) for slot in slots]
         idx = np.array(slots, dtype=np.intp)
-        # Copied here, since the windows go on changing while the worker thread computes.
+        # Copied here, because the windows change while the worker thread computes.
         ohlcv = np.stack([self._windows[slot].ohlcv()[-missed:] for slot in slots])
         work = self.served.rebuilding(idx, ohlcv) if not missed else self._advancing(idx, ohlcv)
-        while await self._aside(partial(_slice, work)):
+        while await self._aside(partial(_run_slice, work)):
             pass
-        for slot, mark in zip(slots, marks, strict=True):
-            self._seen[slot] = mark
+        for slot, version in zip(slots, versions, strict=True):
+            self._applied[slot] = version
         self._unprepared |= dict.fromkeys(slots)
-        return Taken(idx, np.array([end_ms for _, end_ms in marks]), ohlcv)
+        return AppliedCandles(idx, np.array([end_ms for _, end_ms in versions]), ohlcv)
 
     def _missed(self, slot: int) -> int:
-        """Candles that were appended since; 0 where the whole window has to be taken in."""
-        revision, end_ms = self._seen[slot]
+        """Return how many candles the model misses; 0 if it must be rebuilt from the window."""
+        revision, end_ms = self._applied[slot]
         window = self._windows[slot]
-        following_ms = window.next_open_ms or 0
-        missed = (following_ms - end_ms) // self._timeframe_ms
-        return missed if window.revision == revision and missed <= _MOST_MISSED else 0
+        next_open_ms = window.next_open_ms or 0
+        missed = (next_open_ms - end_ms) // self._timeframe_ms
+        return missed if window.revision == revision and missed <= _MAX_MISSED_CANDLES else 0
 
     def _advancing(self, idx: Index, ohlcv: npt.NDArray[np.float64]) -> Iterator[None]:
         for row in range(ohlcv.shape[1]):
@@ -209,16 +219,17 @@ class StandbyModel:
             yield
 
     async def _prepare(self) -> None:
-        most = min(_PREPARED_TOGETHER, len(self._unprepared))
-        slots = np.array([self._unprepared.popitem()[0] for _ in range(most)], dtype=np.intp)
+        count = min(_PREPARE_BATCH_SIZE, len(self._unprepared))
+        slots = np.array([self._unprepared.popitem()[0] for _ in range(count)], dtype=np.intp)
         rows, stamps = self.served.preparation(slots)
         await self._aside(partial(self.served.prepare, slots, rows, stamps))
 
 
-def _mark(window: Window) -> tuple[int, int]:
+def _version(window: Window) -> tuple[int, int]:
+    """Return the revision of a window and when its newest candle closed."""
     return window.revision, window.next_open_ms or 0
 
 
-def _slice(work: Iterator[None]) -> bool:
-    """Go on with ``work`` for a while; whether some may be left."""
-    return sum(1 for _ in islice(work, _ROWS)) == _ROWS
+def _run_slice(work: Iterator[None]) -> bool:
+    """Run some rows of ``work``; returns whether more may be left."""
+    return sum(1 for _ in islice(work, _ROWS_PER_SLICE)) == _ROWS_PER_SLICE

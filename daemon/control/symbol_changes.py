@@ -1,4 +1,4 @@
-"""Which symbols are forecast: they may change while the daemon runs."""
+"""Add and remove symbols while the daemon runs."""
 
 from __future__ import annotations
 
@@ -18,19 +18,20 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("candlecast.control")
 
-_LOOK_S: Final = 0.2
-_SETTLE_S: Final = 10.0
-"""In some markets something closes all the time."""
+_POLL_INTERVAL_S: Final = 0.2
 
-_PATIENCE_S: Final = 60.0
-"""Symbols whose history does not come in this time join without it, and are stale until it does."""
+_MAX_IDLE_WAIT_S: Final = 10.0
+"""Where some candle closes at every moment, the pipeline is never idle."""
+
+_MAX_HISTORY_WAIT_S: Final = 60.0
+"""Symbols whose history takes longer join without it, and are stale until it arrives."""
 
 
 class SymbolChanger:
-    """Adds and removes symbols under a running pipeline.
+    """Adds symbols to a running pipeline and removes them.
 
-    Those that stay keep their windows, states and connections; where one of these has to be
-    replaced, the old one goes when the new one has been heard of all its symbols.
+    Symbols that stay keep their windows, states and connections. If a connection must be replaced,
+    the old one is closed after the new one has delivered an update of each of its symbols.
     """
 
     def __init__(
@@ -38,7 +39,7 @@ class SymbolChanger:
         pipeline: Pipeline,
         feed: Feed,
         backfill: Backfill,
-        swapper: HotSwap,
+        hot_swap: HotSwap,
         resume: Callable[[Sequence[Window]], Awaitable[None]],
         clock: Clock,
         metrics: Metrics,
@@ -46,29 +47,29 @@ class SymbolChanger:
         """Wire.
 
         Args:
-            pipeline: forecasts them.
+            pipeline: forecasts the symbols.
             feed: subscribes to them.
             backfill: fetches their history.
-            swapper: makes the model serve them.
-            resume: primes windows from the history database.
+            hot_swap: loads the model for them.
+            resume: fills windows from the history database.
             clock: the injected clock.
-            metrics: forgets those that go.
+            metrics: its series of removed symbols are removed.
         """
         self._pipeline = pipeline
         self._feed = feed
         self._backfill = backfill
-        self._swapper = swapper
+        self._hot_swap = hot_swap
         self._resume = resume
         self._clock = clock
         self._metrics = metrics
 
     async def change(self, symbols: Sequence[str]) -> None:
-        """Forecast these symbols and no others from now on.
+        """Forecast exactly these symbols from now on.
 
         Raises:
-            CandlecastError: the model or the exchange cannot do it; nothing has changed.
+            CandlecastError: the model or the exchange does not support them; nothing has changed.
         """
-        async with self._swapper.turn:
+        async with self._hot_swap.change_lock:
             await self._change(symbols)
 
     async def _change(self, symbols: Sequence[str]) -> None:
@@ -77,22 +78,22 @@ class SymbolChanger:
         removed = set(before) - set(symbols)
         if not added and not removed:
             return
-        await self._swapper.check(symbols)
+        await self._hot_swap.require_servable(symbols)
         # A list of thousands of markets takes this thread some 0.3 s; begun right after a burst it
-        # is over before the next one.
-        await self._pipeline.settled(_SETTLE_S)
-        await self._feed.know(added)
+        # ends before the next one.
+        await self._pipeline.settled(_MAX_IDLE_WAIT_S)
+        await self._feed.check_symbols(added)
         guests = self._pipeline.invite(added)
         try:
             await self._fill(guests)
             staying = [w for w in self._pipeline.windows if w.symbol not in removed]
-            await self._swapper.seat(staying)
+            await self._hot_swap.change_windows(staying)
         finally:
-            # If it came to nothing, this undoes it.
+            # If anything failed, this removes the added windows again.
             self._pipeline.dismiss()
-            self._follow()
+            self._update_subscriptions()
         for symbol in removed:
-            self._metrics.forget(symbol)
+            self._metrics.remove_symbol(symbol)
         log.info(
             "symbols added: %s; removed: %s",
             ", ".join(added) or "none",
@@ -100,16 +101,17 @@ class SymbolChanger:
         )
 
     async def _fill(self, guests: Sequence[Window]) -> None:
-        """Wait until new windows are whole, but not for ever."""
-        self._follow()
+        """Fill new windows from history and REST; wait up to `_MAX_HISTORY_WAIT_S` for them."""
+        self._update_subscriptions()
         await self._resume(guests)
         for window in guests:
             self._backfill.request(window.symbol)
-        until_s = self._clock.monotonic() + _PATIENCE_S
-        while self._clock.monotonic() < until_s and not all(window.whole for window in guests):
-            await self._clock.sleep(_LOOK_S)
+        deadline_s = self._clock.monotonic() + _MAX_HISTORY_WAIT_S
+        while self._clock.monotonic() < deadline_s and not all(window.whole for window in guests):
+            await self._clock.sleep(_POLL_INTERVAL_S)
 
-    def _follow(self) -> None:
+    def _update_subscriptions(self) -> None:
+        """Subscribe and backfill the symbols of the pipeline's windows."""
         windows = self._pipeline.windows
-        self._backfill.follow(windows)
-        self._feed.watch([window.symbol for window in windows])
+        self._backfill.set_windows(windows)
+        self._feed.watch_symbols([window.symbol for window in windows])

@@ -10,13 +10,12 @@ import aiomqtt
 
 from daemon.doctor.findings import Finding, ok, problem, unknown
 from daemon.mqtt.codec import Codec5, Codec311, Login
-from daemon.mqtt.connection import (
-    HungUpError,
-    LackingError,
-    LinkLostError,
+from daemon.mqtt.connection import MqttConnection, open_connection
+from daemon.mqtt.errors import (
+    ClosedByBrokerError,
+    ConnectionLostError,
     LoginRefusedError,
-    MqttConnection,
-    open_link,
+    UnsupportedFeatureError,
 )
 from daemon.mqtt.limits import Limits, Negotiation
 from daemon.mqtt.outbox import Outgoing
@@ -71,7 +70,7 @@ async def check_broker(broker: Broker, instance: str, clock: Clock) -> Finding:
             result, delivered = await _publish(broker, instance, clock), False
     except LoginRefusedError as error:
         return problem("broker", f"{address} rejects {user} ({error})", error.advice)
-    except LinkLostError as error:
+    except ConnectionLostError as error:
         return problem(
             "broker",
             f"no broker at {address} ({error})",
@@ -100,7 +99,7 @@ def _judge(result: _Result, address: str, user: str, version: str, *, delivered:
     more = "".join(
         f"; {text}"
         for text in (
-            result.limits.in_words() and f"it {result.limits.in_words()}",
+            result.limits.describe() and f"it {result.limits.describe()}",
             f"packets of at most {result.largest:.0f} bytes" if result.largest < inf else "",
         )
         if text
@@ -118,18 +117,18 @@ def _judge(result: _Result, address: str, user: str, version: str, *, delivered:
 
 async def _publish(broker: Broker, instance: str, clock: Clock) -> _Result:
     """Send the messages, with fewer features each time the broker lacks one."""
-    negotiation = Negotiation(patience=1)
+    negotiation = Negotiation(max_closes=1)
     while True:
         try:
             result = await _publish_within(negotiation.limits, broker, instance, clock)
-        except LackingError as error:
-            if not negotiation.refused(error.without):
+        except UnsupportedFeatureError as error:
+            if not negotiation.on_unsupported(error.supported):
                 raise
-        except HungUpError:
-            if not negotiation.hung_up():
+        except ClosedByBrokerError:
+            if not negotiation.on_closed_early():
                 raise
         else:
-            if result.denied != _CLOSED or not negotiation.hung_up():
+            if result.denied != _CLOSED or not negotiation.on_closed_early():
                 return result
 
 
@@ -137,14 +136,14 @@ async def _publish_within(limits: Limits, broker: Broker, instance: str, clock: 
     """Send a message, then an empty retained one, which removes any retained message.
 
     Raises:
-        LackingError: the broker lacks a feature of the limits.
-        LinkLostError: the broker cannot be reached.
+        UnsupportedFeatureError: the broker lacks a feature of the limits.
+        ConnectionLostError: the broker cannot be reached.
         LoginRefusedError: the broker rejects the login.
     """
     acknowledgements = _Acknowledgements()
     link = MqttConnection(
         Codec5() if broker.version == "5" else Codec311(),
-        acknowledgements.on_taken,
+        acknowledgements.on_acknowledged,
         acknowledgements.on_denied,
         lambda: None,
     )
@@ -159,13 +158,13 @@ async def _publish_within(limits: Limits, broker: Broker, instance: str, clock: 
         limits=limits,
     )
     try:
-        await open_link((broker.host, broker.port), login, link, broker.tls)
+        await open_connection((broker.host, broker.port), login, link, broker.tls)
         denied = None
         for payload, retain in ((_PAYLOAD, False), (b"", True)):
             if denied is None:
                 message = Outgoing(topic, topic, payload, qos=1, retain=retain)
                 denied = await acknowledgements.send(message, link, clock.monotonic())
-        return _Result(denied, link.limits, link.largest)
+        return _Result(denied, link.limits, link.max_packet_bytes)
     finally:
         link.close()
 
@@ -176,7 +175,7 @@ class _Acknowledgements:
     def __init__(self) -> None:
         self._next: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
 
-    def on_taken(self, messages: Sequence[tuple[Outgoing, float]]) -> None:
+    def on_acknowledged(self, messages: Sequence[tuple[Outgoing, float]]) -> None:
         """Callback of `MqttConnection`."""
         if messages and not self._next.done():
             self._next.set_result(None)
@@ -190,7 +189,7 @@ class _Acknowledgements:
         """Send a message; return the broker's reason for denying it, None if it accepted it.
 
         Raises:
-            LackingError: the broker lacks a requested feature.
+            UnsupportedFeatureError: the broker lacks a requested feature.
         """
         self._next = asyncio.get_running_loop().create_future()
         link.send([(message, None)], now_s)
@@ -203,7 +202,7 @@ class _Acknowledgements:
         if not link.lost.done():
             return self._next.result() if self._next.done() else "it does not acknowledge"
         error = link.lost.exception()
-        if isinstance(error, LackingError):
+        if isinstance(error, UnsupportedFeatureError):
             raise error
         # Closing the connection is the only way to deny a message in MQTT 3.1.1.
         return _CLOSED

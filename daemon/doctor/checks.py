@@ -96,7 +96,7 @@ async def _check_exchange(source: MarketSource, clock: Clock) -> AsyncIterator[F
         try:
             async with asyncio.timeout(_REST_TIMEOUT_S):
                 await rest.open()
-                await rest.newest(source.symbols[0])
+                await rest.last_trade(source.symbols[0])
         except TimeoutError:
             text = (
                 f"{source.name} did not answer within {_REST_TIMEOUT_S:g} s; it may have banned us"

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 from daemon.doctor.findings import Finding, StreamResult, judge_stream
 from daemon.feed.connection import Connection
-from daemon.feed.feed import kind_of, share_out
 from daemon.feed.liveness import expected_interval_s
+from daemon.feed.symbol_allocation import assign_symbols, market_kind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,13 +44,13 @@ class _StreamListener:
     def on_message(self) -> None:
         """Ignored; candles are reported below."""
 
-    def on_final(self, candle: Candle) -> None:
+    def on_candle_closed(self, candle: Candle) -> None:
         """Ignored."""
 
-    def on_forming(self, candle: Candle) -> None:
+    def on_candle_update(self, candle: Candle) -> None:
         """Ignored."""
 
-    def on_first(self, symbol: str, forming_ms: int) -> None:
+    def on_first_update(self, symbol: str, forming_ms: int) -> None:
         del forming_ms
         self.received.add(symbol)
         if self.received >= self._expected:
@@ -76,10 +76,10 @@ async def check_streams(
     Returns:
         One finding per kind of market.
     """
-    kinds = share_out(
+    kinds = assign_symbols(
         [],
         source.symbols,
-        lambda symbol: kind_of(rest.exchange.market(symbol)),
+        lambda symbol: market_kind(rest.exchange.market(symbol)),
         len(source.symbols),
     )
     async with asyncio.TaskGroup() as group:
@@ -99,14 +99,14 @@ async def _check_kind(
     within_s = max(_MIN_WAIT_S, _WAIT_INTERVALS * interval_s) + connection.subscribing_s
     async with asyncio.TaskGroup() as group:
         running = group.create_task(connection.run())
-        events = listener.complete, connection.deaf
+        events = listener.complete, connection.stalled
         waiting = [group.create_task(event.wait()) for event in events]
         await asyncio.wait(
             (running, *waiting), timeout=within_s, return_when=asyncio.FIRST_COMPLETED
         )
         for task in (running, *waiting):
             task.cancel()
-    missing = set(connection.deaf_to) - listener.received
+    missing = set(connection.stalled_symbols) - listener.received
     result = StreamResult(
         symbols, listener.received, missing, within_s, connection.error, listener.invalid
     )

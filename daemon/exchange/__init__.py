@@ -1,1 +1,1 @@
-"""Talk to exchanges through ccxt."""
+"""Read candles, history and time of exchanges through ccxt."""

@@ -1,4 +1,4 @@
-"""The exchange as ccxt sees it: found by name, pointed elsewhere, and its refusals in one line."""
+"""Create ccxt clients, check symbols and describe ccxt's errors in one line."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any, Final
 
-from daemon.exchange.capabilities import check_offer
-from daemon.exchange.volume_units import choose_rest_volume
+from daemon.exchange.capabilities import check_capability
+from daemon.exchange.source import parse_symbol
+from daemon.exchange.volume_units import set_rest_volume_option
 from daemon.runtime.forward_proxy import proxied
 from daemon.runtime.gc_control import no_gc
 from model.core.errors import ConfigError, ExchangeError, NotOffered
 from model.core.symbol_hint import likely_symbol
 
 _ORIGIN: Final = re.compile(r"^(https?|wss?)://[^/?#]*", re.IGNORECASE)
-_REASON_CHARS: Final = 200
-_LISTED: Final = 12
-_NEAR: Final = 3
+_MAX_REASON_CHARS: Final = 200
+_MAX_LISTED: Final = 12
+_MAX_SUGGESTIONS: Final = 3
 
 
 def make_exchange(
@@ -29,16 +30,16 @@ def make_exchange(
     symbols: Iterable[str] = (),
     wrap: Callable[[type[Any]], type[Any]] | None = None,
 ) -> Any:  # noqa: ANN401 - ccxt's classes are untyped
-    """Make a rate-limited ccxt.pro instance; it connects when first asked for something.
+    """Make a rate-limited ccxt.pro instance; it connects at the first request.
 
-    It goes through the proxy that the environment names.
+    It uses the proxy that the environment names.
 
     Args:
         name: ccxt id.
         endpoint_rest: scheme, host and port that replace those of every REST address.
         endpoint_ws: the same for every websocket address.
-        symbols: what will be asked for; only their kinds of markets are loaded, where ccxt
-            leaves the choice. None of them: all kinds.
+        symbols: will be requested; only their types of markets are loaded, where ccxt can
+            choose. Empty: all types.
         wrap: turns the exchange's class into the subclass to instantiate.
 
     Raises:
@@ -47,65 +48,62 @@ def make_exchange(
     check_exchange(name)
     import ccxt.pro
 
-    from daemon.exchange.bounded import bounded
+    from daemon.exchange.response_limit import size_limited_class
 
-    base = proxied(bounded(getattr(ccxt.pro, name)))
+    base = proxied(size_limited_class(getattr(ccxt.pro, name)))
     exchange = (wrap(base) if wrap else base)({"enableRateLimit": True})
     exchange.urls = override_hosts(exchange.urls, endpoint_rest, endpoint_ws)
-    choose_rest_volume(exchange)
-    _choose_markets(exchange, set(symbols))
+    set_rest_volume_option(exchange)
+    _limit_market_types(exchange, set(symbols))
     return exchange
 
 
-def _choose_markets(exchange: Any, symbols: set[str]) -> None:  # noqa: ANN401
-    """Leave out the kinds of markets that no symbol is of."""
+def _limit_market_types(exchange: Any, symbols: set[str]) -> None:  # noqa: ANN401
+    """Exclude the types of markets that no symbol belongs to from loading."""
     options = exchange.options.get("fetchMarkets")
-    kinds = options.get("types") if isinstance(options, dict) else None
-    if not isinstance(kinds, list) or not symbols:
+    types = options.get("types") if isinstance(options, dict) else None
+    if not isinstance(types, list) or not symbols:
         return
-    unwanted = set.intersection(*map(_other_kinds, symbols))
-    if wanted := [kind for kind in kinds if kind not in unwanted]:
+    excluded = set.intersection(*map(_excluded_market_types, symbols))
+    if wanted := [kind for kind in types if kind not in excluded]:
         options["types"] = wanted
 
 
-def _other_kinds(symbol: str) -> set[str]:
-    """Kinds of markets, by any exchange's name in ccxt, that a symbol cannot be of."""
-    pair, _, settle = symbol.partition(":")
-    if not settle:
+def _excluded_market_types(symbol: str) -> set[str]:
+    """Return the market types, as exchanges name them in ccxt, that a symbol cannot belong to."""
+    parts = parse_symbol(symbol)
+    if parts.type == "spot":
         return {"linear", "inverse", "swap", "future", "contract", "option", "stock"}
-    currency, *detail = settle.split("-")
-    base = pair.partition("/")[0]
-    # An option is named by expiry, strike and C or P; a dated future by its expiry alone.
-    other = set() if len(detail) > 1 else {"option"}
-    return {"spot", "stock", "linear" if currency == base else "inverse"} | other
+    options = set() if parts.type == "option" else {"option"}
+    return {"spot", "stock", "linear" if parts.volume_kind == "inverse" else "inverse"} | options
 
 
 @cache
 def _ccxt_pro() -> Any:  # noqa: ANN401
-    # Cached, for whatever exists at the end of `uncollected` is never collected: doing so for each
-    # new connection kept the old ones.
+    # Cached: objects that exist at the end of `no_gc` are never collected, so entering it for each
+    # connection would keep the old connections in memory.
     with no_gc():
         import ccxt.pro  # takes a second
     return ccxt.pro
 
 
 def check_exchange(name: str) -> None:
-    """Check that ccxt can watch an exchange of that name.
+    """Check that ccxt can watch an exchange of this name.
 
     Raises:
-        ConfigError: it cannot; near names are listed.
+        ConfigError: it cannot; the message lists similar names.
     """
     names = _ccxt_pro().exchanges
     if name not in names:
-        near = _near(name, names) or f"one of {', '.join(names)}"
-        msg = f"exchange.name: ccxt cannot watch an exchange {name!r}; did you mean {near}?"
+        similar = _similar(name, names) or f"one of {', '.join(names)}"
+        msg = f"exchange.name: ccxt cannot watch an exchange {name!r}; did you mean {similar}?"
         raise ConfigError(msg)
 
 
-def override_hosts(urls: Any, rest: str | None, ws: str | None) -> Any:  # noqa: ANN401 - nested as ccxt likes
-    """Replace scheme, host and port of every address in a nest of dicts and lists; keep the paths.
+def override_hosts(urls: Any, rest: str | None, ws: str | None) -> Any:  # noqa: ANN401 - nested dicts and lists
+    """Replace scheme, host and port of every address in nested dicts and lists; keep the paths.
 
-    Addresses whose scheme is ws or wss go to ``ws``, the other ones to ``rest``; None keeps them.
+    Addresses with the scheme ws or wss get ``ws``, the others ``rest``; None keeps them.
     Host-name templates (``https://{hostname}/x``) are replaced like any other host.
     """
     if isinstance(urls, dict):
@@ -119,28 +117,32 @@ def override_hosts(urls: Any, rest: str | None, ws: str | None) -> Any:  # noqa:
     return urls if origin is None else origin.rstrip("/") + urls[found.end() :]
 
 
-def check_market(exchange: Any, symbols: Iterable[str], timeframe: str, *, ability: str) -> None:  # noqa: ANN401
-    """Check that an exchange whose markets are loaded can do what is asked of it.
+def check_market(exchange: Any, symbols: Iterable[str], timeframe: str, *, capability: str) -> None:  # noqa: ANN401
+    """Check that an exchange whose markets are loaded lists symbols and supports their candles.
 
     Args:
         exchange: ccxt instance.
         symbols: ccxt symbols.
         timeframe: ccxt timeframe.
-        ability: ``watchOHLCV`` or ``fetchOHLCV``.
+        capability: ``watchOHLCV`` or ``fetchOHLCV``.
 
     Raises:
-        NotOffered: see `check_offer`, or it does not list a symbol; near ones are named.
+        NotOffered: see `check_capability`; or a symbol is not listed, and similar ones are named.
     """
     symbols = list(symbols)
     for symbol in symbols:
         if symbol not in exchange.markets:
             msg = f"{exchange.id} has no symbol {symbol}; {_alternatives(symbol, exchange.markets)}"
             raise NotOffered(msg)
-    check_offer(exchange, symbols, timeframe, ability=ability)
+    check_capability(exchange, symbols, timeframe, capability=capability)
+
+
+UNREADABLE_ERRORS: Final = (TypeError, ValueError, LookupError, AttributeError)
+"""What ccxt raises for a response of another shape than it expects."""
 
 
 def network_errors() -> tuple[type[Exception], ...]:
-    """What asking an exchange can raise without the program being wrong."""
+    """Return the errors that a request to an exchange may raise without a bug."""
     import aiohttp
     import ccxt
 
@@ -148,19 +150,19 @@ def network_errors() -> tuple[type[Exception], ...]:
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether asking again in some seconds may help; never so while the exchange bans us."""
+    """Whether a request may succeed in some seconds; never within a ban."""
     import ccxt
 
-    told_to_stop = isinstance(error, (ccxt.DDoSProtection, ccxt.RateLimitExceeded))
-    return not told_to_stop and not isinstance(error, ccxt.ExchangeError)
+    rate_limited = isinstance(error, (ccxt.DDoSProtection, ccxt.RateLimitExceeded))
+    return not rate_limited and not isinstance(error, ccxt.ExchangeError)
 
 
 def exchange_error(name: str, doing: str, error: BaseException) -> ExchangeError:
-    """One clear line about an exchange that did not answer as hoped.
+    """Describe a failed request in one line.
 
     Args:
         name: ccxt id.
-        doing: what was being done, e.g. ``loading its markets``.
+        doing: the failed action, such as ``loading its markets``.
         error: one of :func:`network_errors`.
     """
     import ccxt
@@ -173,30 +175,30 @@ def exchange_error(name: str, doing: str, error: BaseException) -> ExchangeError
         kind = "it cannot be reached"
     else:
         kind = "it refused"
-    # ccxt names the request and keeps what went wrong as the cause.
+    # ccxt's message names the request; the cause holds the reason.
     cause = error.__cause__ or error
     reason = " ".join(str(cause).split()) or type(cause).__name__
-    if len(reason) > _REASON_CHARS:
-        reason = reason[:_REASON_CHARS] + "…"
+    if len(reason) > _MAX_REASON_CHARS:
+        reason = reason[:_MAX_REASON_CHARS] + "…"
     return ExchangeError(f"{name}: {doing}: {kind} ({reason})")
 
 
-def _near(word: str, known: Iterable[str]) -> str:
-    return " or ".join(difflib.get_close_matches(word, known, n=_NEAR))
+def _similar(word: str, known: Iterable[str]) -> str:
+    return " or ".join(difflib.get_close_matches(word, known, n=_MAX_SUGGESTIONS))
 
 
 def _alternatives(symbol: str, markets: Iterable[str]) -> str:
     markets = list(markets)
     letters = _letters(symbol)
-    spelt_otherwise = [market for market in markets if _letters(market) == letters]
+    same_letters = [market for market in markets if _letters(market) == letters]
     likely = likely_symbol(symbol)
     if likely in markets:
-        spelt_otherwise = spelt_otherwise or [likely]
-    near = " or ".join(spelt_otherwise[:_NEAR]) or _near(symbol.upper(), markets)
-    if near:
-        return f"did you mean {near}?"
+        same_letters = same_letters or [likely]
+    similar = " or ".join(same_letters[:_MAX_SUGGESTIONS]) or _similar(symbol.upper(), markets)
+    if similar:
+        return f"did you mean {similar}?"
     base = symbol.partition("/")[0]
-    same = sorted(market for market in markets if market.startswith(f"{base}/"))[:_LISTED]
+    same = sorted(market for market in markets if market.startswith(f"{base}/"))[:_MAX_LISTED]
     return f"it has {', '.join(same)}" if same else "see the exchange's own list"
 
 

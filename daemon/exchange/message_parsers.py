@@ -1,7 +1,8 @@
-"""Exchanges' candle messages, read with the exchange's own closed flag. No I/O.
+"""Parse candle messages of exchanges, including their closed flag. No I/O.
 
-A reader gives the candles of a message, or None for a message that is not about candles. What
-cannot be read raises, whatever the exception: who calls must catch and count it.
+ccxt's own parsers drop the closed flag, and its handler takes 11.3 µs a closing candle, against
+0.99 µs here (docs/performance.md). A parser returns the candles of a message, or None for a message
+without candles. A malformed message may raise any exception; the caller counts it.
 """
 
 from __future__ import annotations
@@ -18,18 +19,18 @@ if TYPE_CHECKING:
     Message = dict[str, Any]
 
 
-class RefusedMarket(Exception):  # noqa: N818 - an answer of the protocol, not a mishap
-    """The exchange does not stream a market; the message names it and says why."""
+class MarketRefused(Exception):  # noqa: N818 - named after the answer of the protocol
+    """The exchange does not stream a market; the message names it and the reason."""
 
 
 class RawCandle(NamedTuple):
-    """A candle as the exchange sent it; nothing in it is checked yet.
+    """A candle as the exchange sent it, unchecked.
 
     Attributes:
-        market_id: the exchange's own name of the market.
+        market_id: the exchange's name of the market.
         open_ms: opening time.
         values: open, high, low, close, volume.
-        closed: the exchange's flag; None where it has none.
+        closed: the exchange's flag; None if it has none.
     """
 
     market_id: Any
@@ -39,11 +40,11 @@ class RawCandle(NamedTuple):
 
 
 class Channel(NamedTuple):
-    """What a connection was asked for; its symbols are all of one kind.
+    """The candles that a connection subscribes to; its symbols are all of one kind.
 
     Attributes:
         interval: the exchange's name of the timeframe.
-        symbols: ccxt symbol by the name that the exchange's messages use.
+        symbols: ccxt symbols by the exchange's names of the markets.
         contract: whether the markets are swaps or futures.
         inverse: whether they are settled in the base currency.
     """
@@ -54,7 +55,7 @@ class Channel(NamedTuple):
     inverse: bool = False
 
     def check(self, interval: object) -> None:
-        """Check that a message is about the timeframe that was asked for.
+        """Check that a message is about the subscribed timeframe.
 
         Raises:
             BadCandle: it is about another one.
@@ -65,7 +66,7 @@ class Channel(NamedTuple):
 
 
 def parse_binance(message: Message, channel: Channel) -> Iterable[RawCandle] | None:
-    """Read a Binance kline event, raw or from a combined stream."""
+    """Parse a Binance kline event, raw or from a combined stream."""
     data = message.get("data", message)
     kline = data.get("k") if isinstance(data, dict) else None
     if kline is None:
@@ -78,7 +79,7 @@ def parse_binance(message: Message, channel: Channel) -> Iterable[RawCandle] | N
 
 
 def parse_okx(message: Message, channel: Channel) -> Iterable[RawCandle] | None:
-    """Read candles of OKX's v5 protocol; the ninth field of a row is the closed flag."""
+    """Parse candles of OKX's v5 protocol; the ninth field of a row is the closed flag."""
     arg = message.get("arg")
     name = arg.get("channel") if isinstance(arg, dict) else None
     if not isinstance(name, str) or not name.startswith("candle") or "event" in message:
@@ -94,7 +95,7 @@ def parse_okx(message: Message, channel: Channel) -> Iterable[RawCandle] | None:
 
 
 def parse_bybit(message: Message, channel: Channel) -> Iterable[RawCandle] | None:
-    """Read klines of Bybit's v5 protocol."""
+    """Parse klines of Bybit's v5 protocol."""
     topic = message.get("topic")
     if not isinstance(topic, str) or not topic.startswith("kline."):
         return None
@@ -115,10 +116,10 @@ def _bybit_rows(
 
 
 def parse_kraken(message: Message, channel: Channel) -> Iterable[RawCandle] | None:
-    """Read candles of Kraken's v2 protocol, which has no closed flag.
+    """Parse candles of Kraken's v2 protocol, which has no closed flag.
 
-    A snapshot holds candles of the past and the forming one, which may be partial. It only
-    primes: its newest candle of a symbol is told as unfinished, the others are left to REST.
+    A snapshot holds past candles and the forming one, which may be partial. Only the newest candle
+    of each symbol is returned, as not closed; the past ones come by REST.
     """
     if message.get("channel") == "ohlc":
         rows = (_kraken_row(row, channel) for row in message["data"])
@@ -129,7 +130,7 @@ def parse_kraken(message: Message, channel: Channel) -> Iterable[RawCandle] | No
         return newest.values()
     if message.get("method") == "subscribe" and message.get("success") is False:
         msg = f"{message.get('symbol')}: {message.get('error')}"
-        raise RefusedMarket(msg)
+        raise MarketRefused(msg)
     return None
 
 
@@ -137,14 +138,14 @@ def _kraken_row(row: Mapping[str, Any], channel: Channel) -> RawCandle:
     channel.check(row["interval"])
     begin = datetime.fromisoformat(row["interval_begin"])
     if begin.tzinfo is None:
-        msg = f"candle time {row['interval_begin']!r} is of no time zone"
+        msg = f"candle time {row['interval_begin']!r} has no time zone"
         raise BadCandle(msg)
     values = tuple(row[key] for key in ("open", "high", "low", "close", "volume"))
     return RawCandle(row["symbol"], round(begin.timestamp() * 1_000), values, None)
 
 
-def read_backpack(message: Message, channel: Channel) -> Iterable[RawCandle] | None:
-    """Read a Backpack kline; ccxt takes its closing time for its opening time."""
+def parse_backpack(message: Message, channel: Channel) -> Iterable[RawCandle] | None:
+    """Parse a Backpack kline; ccxt takes its closing time for its opening time."""
     data = message.get("data")
     if not isinstance(data, dict) or data.get("e") != "kline":
         return None
@@ -158,10 +159,10 @@ def read_backpack(message: Message, channel: Channel) -> Iterable[RawCandle] | N
 _UNITS_MS: Final = {"MINUTES": 60_000, "HOURS": 3_600_000, "DAYS": 86_400_000, "WEEKS": 604_800_000}
 
 
-def read_onetrading(message: Message, channel: Channel) -> Iterable[RawCandle] | None:
-    """Read a candlestick of One Trading, named by its last millisecond.
+def parse_onetrading(message: Message, channel: Channel) -> Iterable[RawCandle] | None:
+    """Parse a candlestick of One Trading, whose time is its last millisecond.
 
-    ccxt takes that for the opening time by websocket, not by REST.
+    By websocket, ccxt takes that for the opening time; by REST it does not.
     """
     if message.get("type") not in {"CANDLESTICK", "CANDLESTICK_SNAPSHOT"}:
         return None
@@ -174,24 +175,24 @@ def read_onetrading(message: Message, channel: Channel) -> Iterable[RawCandle] |
 
 
 class MessageParser(NamedTuple):
-    """How to read an exchange.
+    """How to parse the messages of an exchange.
 
     Attributes:
-        read: the function.
-        named_by: which field of a ccxt market is its name in messages.
+        parse: returns the candles of a message, None if it has none.
+        market_field: which field of a ccxt market is its name in messages.
         intervals: names of timeframes that differ from ccxt's.
     """
 
-    read: Callable[[Message, Channel], Iterable[RawCandle] | None]
-    named_by: str = "id"
+    parse: Callable[[Message, Channel], Iterable[RawCandle] | None]
+    market_field: str = "id"
     intervals: Mapping[str, str] = {}
 
 
-_UTC_DAYS: Final = {"6h": "6Hutc", "12h": "12Hutc", "1d": "1Dutc", "1w": "1Wutc"}
-"""OKX begins its days in Hong Kong unless told otherwise; ccxt tells it by REST alone."""
+_OKX_UTC_INTERVALS: Final = {"6h": "6Hutc", "12h": "12Hutc", "1d": "1Dutc", "1w": "1Wutc"}
+"""Without these names OKX begins its days at midnight in Hong Kong; ccxt uses them by REST only."""
 
 _BINANCE: Final = MessageParser(parse_binance)
-_OKX: Final = MessageParser(parse_okx, intervals=_UTC_DAYS)
+_OKX: Final = MessageParser(parse_okx, intervals=_OKX_UTC_INTERVALS)
 _BYBIT: Final = MessageParser(parse_bybit)
 
 MESSAGE_PARSERS: Final[Mapping[str, MessageParser]] = {
@@ -205,39 +206,39 @@ MESSAGE_PARSERS: Final[Mapping[str, MessageParser]] = {
     "bybit": _BYBIT,
     "bybiteu": _BYBIT,
     "bybitid": _BYBIT,
-    "kraken": MessageParser(parse_kraken, named_by="symbol"),
+    "kraken": MessageParser(parse_kraken, market_field="symbol"),
     "aster": _BINANCE,
-    "backpack": MessageParser(read_backpack),
-    "onetrading": MessageParser(read_onetrading),
+    "backpack": MessageParser(parse_backpack),
+    "onetrading": MessageParser(parse_onetrading),
 }
 
 
-_BLOFIN_FLAG: Final = 8
+_BLOFIN_FLAG_INDEX: Final = 8
 
 
 def _apex_flag(message: Message) -> bool | None:
-    return _as_flag(message["data"][-1].get("confirm"))
+    return _flag_or_none(message["data"][-1].get("confirm"))
 
 
 def _blofin_flag(message: Message) -> bool | None:
     row = message["data"][-1]
-    return row[_BLOFIN_FLAG] == "1" if len(row) > _BLOFIN_FLAG else None
+    return row[_BLOFIN_FLAG_INDEX] == "1" if len(row) > _BLOFIN_FLAG_INDEX else None
 
 
 def _gate_flag(message: Message) -> bool | None:
-    # Of derivatives it is a list.
+    # Derivatives send a list.
     candles = message["result"]
-    return _as_flag((candles[-1] if isinstance(candles, list) else candles).get("w"))
+    return _flag_or_none((candles[-1] if isinstance(candles, list) else candles).get("w"))
 
 
-def _as_flag(value: object) -> bool | None:
+def _flag_or_none(value: object) -> bool | None:
     return value if isinstance(value, bool) else None
 
 
-FLAGS: Final[Mapping[str, Callable[[Message], bool | None]]] = {
+CLOSED_FLAGS: Final[Mapping[str, Callable[[Message], bool | None]]] = {
     "apex": _apex_flag,
     "blofin": _blofin_flag,
     "gate": _gate_flag,
     "gateeu": _gate_flag,
 }
-"""Whether the newest candle of a message is closed, where ccxt's parser drops the flag."""
+"""Read the closed flag of a message's newest candle, which ccxt drops; by ccxt id."""

@@ -1,58 +1,60 @@
-"""The unit of a candle's volume by exchange and kind of market, and corrections of ccxt. No I/O.
+"""Define the unit of volume per exchange and kind of market, and correct ccxt where it differs.
 
-The history by REST decides: models are trained on it. Where ccxt reads another unit from an
-exchange's stream, the stream is read otherwise.
+The unit of the history by REST counts, because models are trained on it. Where ccxt reads another
+unit from an exchange's stream, another field of the stream is read. ccxt has no such table; this
+one is taken from the exchanges' documentation. No I/O.
 """
 
 from __future__ import annotations
 
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from daemon.exchange.source import parse_symbol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-Kind = Literal["spot", "linear", "inverse"]
-"""Linear and inverse hold perpetuals and dated futures: no exchange tells them apart here."""
+    from daemon.exchange.source import VolumeKind
 
 
 class Unit(Enum):
-    """What a volume counts."""
+    """The unit of a volume."""
 
     BASE = "base currency"
     QUOTE = "quote currency"
     CONTRACTS = "contracts"
 
 
-class Done(Enum):
-    """How both ways come to the same unit."""
+class Alignment(Enum):
+    """How stream and history are brought to the same unit."""
 
-    NOTHING = "both ways say the same"
-    READ = "the stream's field that has the history's unit is read"
-    ASKED = "the history is asked for in the stream's unit"
+    SAME = "both have the same unit"
+    STREAM_FIELD = "the stream's field that has the history's unit is read"
+    REST_OPTION = "the history is asked for in the stream's unit"
     MEASURED = "not documented; candles of the history are used until both ways were compared"
     NO_HISTORY = "no history by REST without a key or a further choice"
 
 
 class VolumeUnit(NamedTuple):
-    """What is known of one exchange and one kind of market.
+    """The volume units of one exchange and one kind of market.
 
     Attributes:
         exchange: ccxt id.
         kind: spot, linear or inverse.
-        stream: unit of the field that ccxt reads from the stream; None where it is not known.
-        rest: unit of ccxt's REST rows; None where it is not known.
-        done: how the two are made equal.
+        stream: unit of the field that ccxt reads from the stream; None if unknown.
+        rest: unit of ccxt's REST rows; None if unknown.
+        alignment: how the two are brought to the same unit.
     """
 
     exchange: str
-    kind: Kind
+    kind: VolumeKind
     stream: Unit | None
     rest: Unit | None
-    done: Done
+    alignment: Alignment
 
 
-_BASE: Final[Mapping[Kind, str]] = {
+_BASE_UNIT: Final[Mapping[VolumeKind, str]] = {
     "spot": """
         alpaca aster backpack bequant binance binanceus bingx bitfinex bitget bittrade bitvavo bybit
         bybiteu bybitid coinbaseinternational cryptocom deepcoin deribit gemini hashkey hitbtc htx
@@ -68,75 +70,63 @@ _BASE: Final[Mapping[Kind, str]] = {
 }
 """Exchanges whose stream and REST both count base currency."""
 
-_CONTRACTS: Final[Mapping[Kind, str]] = {
+_CONTRACT_UNIT: Final[Mapping[VolumeKind, str]] = {
     "linear": "bydfi deepcoin gate hashkey kucoin kucoinfutures mexc toobit xt",
     "inverse": "bingx bydfi deepcoin gate kucoin kucoinfutures mexc phemex",
 }
 """Exchanges whose stream and REST both count contracts."""
 
-_OTHERS: Final = (
+_MIXED_UNITS: Final = (
     # The kline event has contracts in `v` and base currency in `q`.
-    VolumeUnit("binance", "inverse", Unit.CONTRACTS, Unit.BASE, Done.READ),
-    VolumeUnit("binancecoinm", "inverse", Unit.CONTRACTS, Unit.BASE, Done.READ),
+    VolumeUnit("binance", "inverse", Unit.CONTRACTS, Unit.BASE, Alignment.STREAM_FIELD),
+    VolumeUnit("binancecoinm", "inverse", Unit.CONTRACTS, Unit.BASE, Alignment.STREAM_FIELD),
     # ccxt multiplies the stream's contracts by their size, but not those of REST.
-    VolumeUnit("bitrue", "linear", Unit.BASE, Unit.CONTRACTS, Done.READ),
-    VolumeUnit("bitrue", "inverse", Unit.QUOTE, Unit.CONTRACTS, Done.READ),
+    VolumeUnit("bitrue", "linear", Unit.BASE, Unit.CONTRACTS, Alignment.STREAM_FIELD),
+    VolumeUnit("bitrue", "inverse", Unit.QUOTE, Unit.CONTRACTS, Alignment.STREAM_FIELD),
     # The stream has quote currency in `v` and base currency in `a`.
-    VolumeUnit("gate", "spot", Unit.QUOTE, Unit.BASE, Done.READ),
-    VolumeUnit("gateeu", "spot", Unit.QUOTE, Unit.BASE, Done.READ),
+    VolumeUnit("gate", "spot", Unit.QUOTE, Unit.BASE, Alignment.STREAM_FIELD),
+    VolumeUnit("gateeu", "spot", Unit.QUOTE, Unit.BASE, Alignment.STREAM_FIELD),
     # The stream has no other volume than the turnover.
-    VolumeUnit("onetrading", "spot", Unit.QUOTE, Unit.BASE, Done.ASKED),
-    VolumeUnit("onetrading", "linear", Unit.QUOTE, Unit.BASE, Done.ASKED),
-    VolumeUnit("mudrex", "linear", None, None, Done.MEASURED),
+    VolumeUnit("onetrading", "spot", Unit.QUOTE, Unit.BASE, Alignment.REST_OPTION),
+    VolumeUnit("onetrading", "linear", Unit.QUOTE, Unit.BASE, Alignment.REST_OPTION),
+    VolumeUnit("mudrex", "linear", None, None, Alignment.MEASURED),
     # ccxt adds up the volumes of all messages about one candle.
-    VolumeUnit("ndax", "spot", None, Unit.BASE, Done.MEASURED),
-    VolumeUnit("blockchaincom", "spot", Unit.BASE, None, Done.NO_HISTORY),
-    VolumeUnit("cex", "spot", None, Unit.BASE, Done.NO_HISTORY),
+    VolumeUnit("ndax", "spot", None, Unit.BASE, Alignment.MEASURED),
+    VolumeUnit("blockchaincom", "spot", Unit.BASE, None, Alignment.NO_HISTORY),
+    VolumeUnit("cex", "spot", None, Unit.BASE, Alignment.NO_HISTORY),
 )
 
 
 def _rows() -> Iterator[VolumeUnit]:
-    for unit, names in ((Unit.BASE, _BASE), (Unit.CONTRACTS, _CONTRACTS)):
+    for unit, names in ((Unit.BASE, _BASE_UNIT), (Unit.CONTRACTS, _CONTRACT_UNIT)):
         for kind, exchanges in names.items():
             for exchange in exchanges.split():
-                yield VolumeUnit(exchange, kind, unit, unit, Done.NOTHING)
-    yield from _OTHERS
+                yield VolumeUnit(exchange, kind, unit, unit, Alignment.SAME)
+    yield from _MIXED_UNITS
 
 
 VOLUME_UNITS: Final = tuple(sorted(_rows(), key=lambda row: (row.exchange, row.kind)))
-"""Every exchange and kind of market whose candles ccxt can watch and that is known."""
+"""The known exchanges and kinds of markets whose candles ccxt can watch."""
 
 _KNOWN: Final = {
     (row.exchange, row.kind)
     for row in VOLUME_UNITS
-    if row.done in {Done.NOTHING, Done.READ, Done.ASKED}
+    if row.alignment in {Alignment.SAME, Alignment.STREAM_FIELD, Alignment.REST_OPTION}
 }
 
 
-def kind_of(symbol: str) -> Kind:
-    """The kind of market of a ccxt symbol.
-
-    >>> kind_of("BTC/USDT"), kind_of("BTC/USDT:USDT"), kind_of("BTC/USD:BTC-271231")
-    ('spot', 'linear', 'inverse')
-    """
-    pair, _, settle = symbol.partition(":")
-    if not settle:
-        return "spot"
-    return "inverse" if settle.partition("-")[0] == pair.partition("/")[0] else "linear"
-
-
-def is_known(exchange: str, symbol: str) -> bool:
-    """Whether the stream's volume is known to be in the unit of the history.
+def is_unit_known(exchange: str, symbol: str) -> bool:
+    """Whether the stream's volume is known to have the unit of the history.
 
     Args:
         exchange: ccxt id.
         symbol: ccxt symbol.
     """
-    return (exchange, kind_of(symbol)) in _KNOWN
+    return (exchange, parse_symbol(symbol).volume_kind) in _KNOWN
 
 
-def corrections(base: type[Any]) -> dict[str, Callable[..., Any]]:
-    """Methods for a subclass of a ccxt.pro class, so that it reads the volume as REST counts it.
+def volume_corrections(base: type[Any]) -> dict[str, Callable[..., Any]]:
+    """Return methods for a subclass of a ccxt.pro class that reads the volume in the unit of REST.
 
     Args:
         base: the ccxt.pro class.
@@ -145,13 +135,13 @@ def corrections(base: type[Any]) -> dict[str, Callable[..., Any]]:
     return {} if make is None else make(base)
 
 
-def choose_rest_volume(exchange: Any) -> None:  # noqa: ANN401 - ccxt's classes are untyped
-    """Have ccxt read the REST volume that the exchange's stream has, where it leaves the choice."""
+def set_rest_volume_option(exchange: Any) -> None:  # noqa: ANN401 - ccxt's classes are untyped
+    """Make ccxt read the REST volume in the unit of the stream, where it has an option for that."""
     if exchange.id == "onetrading":
         exchange.options["fetchOHLCV"] = {"volume": "volume"}
 
 
-def _of_gate(base: type[Any]) -> dict[str, Callable[..., Any]]:
+def _gate_methods(base: type[Any]) -> dict[str, Callable[..., Any]]:
     def handle_ohlcv(exchange: Any, client: Any, message: dict[str, Any]) -> None:  # noqa: ANN401
         if message["channel"] == "spot.candlesticks":
             result = message["result"]
@@ -162,7 +152,7 @@ def _of_gate(base: type[Any]) -> dict[str, Callable[..., Any]]:
     return {"handle_ohlcv": handle_ohlcv}
 
 
-def _of_bitrue(base: type[Any]) -> dict[str, Callable[..., Any]]:
+def _bitrue_methods(base: type[Any]) -> dict[str, Callable[..., Any]]:
     def parse_ws_ohlcv(exchange: Any, tick: Any, market: Any = None) -> list[Any]:  # noqa: ANN401
         row: list[Any] = base.parse_ws_ohlcv(exchange, tick, market)
         return [*row[:5], exchange.safe_number(tick, "vol")]
@@ -171,7 +161,7 @@ def _of_bitrue(base: type[Any]) -> dict[str, Callable[..., Any]]:
 
 
 _CORRECTIONS: Final[Mapping[str, Callable[[type[Any]], dict[str, Callable[..., Any]]]]] = {
-    "bitrue": _of_bitrue,
-    "gate": _of_gate,
-    "gateeu": _of_gate,
+    "bitrue": _bitrue_methods,
+    "gate": _gate_methods,
+    "gateeu": _gate_methods,
 }

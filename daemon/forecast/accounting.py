@@ -111,14 +111,14 @@ class DeferredAccounting:
         for forecast in forecasts:
             accuracy.add(forecast)
             recorder.forecast(forecast)
-            metrics.ready(forecast)
+            metrics.on_forecast_ready(forecast)
             self.newest[forecast.symbol] = forecast
             if forecast.late:
                 self._late.append(forecast)
             if told:
                 log.debug("forecast", extra={"fields": _identity(forecast)})
         self._entered += len(forecasts)
-        metrics.made_ready(forecasts.common.published_ms)
+        metrics.forecasts.set_last_prediction(forecasts.common.published_ms)
 
     def _tell_late(self) -> None:
         """Name the slowest of a burst in log and metrics, so that one leads to the other."""
@@ -127,7 +127,7 @@ class DeferredAccounting:
         if not late:
             return
         slowest = max(late, key=lambda forecast: forecast.latency.ready_ms)
-        self._books.metrics.add_exemplar(slowest)
+        self._books.metrics.forecasts.add_exemplar(slowest)
         log.warning(
             "%d of %d forecasts were late, the slowest was ready after %.1f ms",
             len(late),
@@ -139,4 +139,4 @@ class DeferredAccounting:
     def _score(self, candle: Candle) -> None:
         realised = self._books.accuracy.on_candle(candle)
         if realised is not None:
-            self._books.metrics.accuracy.add(realised)
+            self._books.metrics.accuracy.on_realised(realised)

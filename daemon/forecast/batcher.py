@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from model.core.candle import Candle
+
+MAX_BATCH: Final = 1_024
+"""Symbols that the network runs in one call at most, as in `model.inference.engine`."""
 
 
 class Ready(NamedTuple):

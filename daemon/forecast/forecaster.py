@@ -104,11 +104,11 @@ class Forecaster:
             self._ledger.settle()
         started_s = self._clock.monotonic()
         metrics = self._books.metrics
-        metrics.batch_size.observe(len(batch))
+        metrics.forecasts.batch_size.observe(len(batch))
         whole = [self._as_known(ready) for ready in batch if self._seats.windows[ready.slot].whole]
-        metrics.count_skipped("window", len(batch) - len(whole))
+        metrics.forecasts.count_skipped("window", len(batch) - len(whole))
         slots = await self._derive(whole)
-        metrics.stage("features", self._clock.monotonic() - started_s)
+        metrics.forecasts.observe_stage("features", self._clock.monotonic() - started_s)
         prepared = self._seats.served.prepared(slots).tolist()
         messages: list[bytes] = []
         # Prepared symbols first: they need a single step, the others their whole window.
@@ -118,7 +118,7 @@ class Forecaster:
                 messages += await self._infer(part, started_s, quick=quick)
         newest_ms = max((ready.candle.close_ms for ready in whole), default=0)
         self._issuer.issue_batch(messages, newest_ms + self._timeframe.ms)
-        metrics.count_unprepared(len(whole) - sum(prepared))
+        metrics.forecasts.count_unprepared(len(whole) - sum(prepared))
         self._ledger.closed(batch)
         return slots
 
@@ -217,6 +217,6 @@ class Forecaster:
             # Learnt is from what was published alone: history tells how an interval came about.
             served.calibration.forget(np.array(withheld, dtype=np.intp))
             withheld.clear()
-        metrics.stage("inference", run.inference_s)
-        metrics.stage("encode", encode_s)
+        metrics.forecasts.observe_stage("inference", run.inference_s)
+        metrics.forecasts.observe_stage("encode", encode_s)
         return messages

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 SCHEMA: Final = 1
 """Version of the published JSON, described by ``docs/forming.schema.json``."""
 
+MIN_INTERVAL_S: Final = 0.25
+"""Between two forecasts of one forming candle; exchanges send updates no faster."""
+
 _TOGETHER: Final = 32
 """Less than a millisecond of work, which is as long as a closing candle may have to wait for it."""
 
@@ -114,7 +117,7 @@ class Forming:
     def on_forming(self, candle: Candle) -> None:
         """Take in an update of a candle that has not closed; called in the message handler."""
         if self._newest.offer(candle):
-            self._metrics.count_forming("conflated")
+            self._metrics.forecasts.count_forming("conflated")
         self._wake.set()
 
     async def run(self) -> None:
@@ -134,7 +137,7 @@ class Forming:
     def _forecast(self, candles: Sequence[Candle]) -> None:
         """Price some candles, at the cost of one step, and send what comes out."""
         ready = self._ready(candles)
-        self._metrics.count_forming("skipped", len(candles) - len(ready))
+        self._metrics.forecasts.count_forming("skipped", len(candles) - len(ready))
         if not ready:
             return
         served = self._pipeline.served
@@ -160,7 +163,7 @@ class Forming:
 
     def _publish(self, candle: Candle, raw: float, price: float, model: ModelInfo) -> None:
         if not LEAST_PRICE <= price <= MOST_PRICE:
-            self._metrics.count_forming("skipped")
+            self._metrics.forecasts.count_forming("skipped")
             return
         topic = forming_topic(self._market.exchange, candle.symbol, self._market.timeframe.text)
         self._publisher.offer(
@@ -173,7 +176,7 @@ class Forming:
                 valid_until_ms=candle.close_ms,
             )
         )
-        self._metrics.count_forming("published")
+        self._metrics.forecasts.count_forming("published")
 
     def _payload(self, candle: Candle, raw: float, price: float, model: ModelInfo) -> bytes:
         """The JSON of ``docs/forming.schema.json``."""

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from daemon.forecast.batcher import Ready
     from daemon.mqtt.publisher import Publisher
     from daemon.runtime.clock import Clock
-    from model.forecasts.calibration import Outlook
     from model.forecasts.forecast import Market, ModelInfo
+    from model.forecasts.outlook import Outlook
     from model.serving import ServedModel, Told
 
     Floats = npt.NDArray[np.float64]
@@ -265,7 +265,7 @@ class Issuer:
                 fit.append(at)
                 continue
             self.withheld.append(ready.slot)
-            self._books.metrics.count_skipped(reason, 1)
+            self._books.metrics.forecasts.count_skipped(reason, 1)
         return fit
 
     def _targets_ms(self, batch: Sequence[Ready]) -> list[int]:

@@ -115,10 +115,10 @@ class Pipeline:
             self._ledger.score(candle)
         if verdict not in (Verdict.DUPLICATE, Verdict.STALE):
             self._record(candle)
-        metrics.count_candle(verdict.value)
+        metrics.feed.count_candle(verdict.value)
         now_s = self._clock.monotonic()
         self._catch_up.arrived(now_s)
-        metrics.stage("receive", now_s - candle.received_s)
+        metrics.forecasts.observe_stage("receive", now_s - candle.received_s)
 
     def on_resumed(self, symbol: str, forming_ms: int) -> None:
         """Note that the stream is back, with a candle that opened at ``forming_ms``."""
@@ -139,7 +139,7 @@ class Pipeline:
         for candle in candles:
             if candle.open_ms < following_ms and window.add(candle) is Verdict.REVISED:
                 self._record(candle)
-                self._books.metrics.count_candle(Verdict.REVISED.value)
+                self._books.metrics.feed.count_candle(Verdict.REVISED.value)
         new = [candle for candle in candles if candle.open_ms >= following_ms]
         if not window.repair(new):
             return
@@ -155,14 +155,14 @@ class Pipeline:
         """Write down a candle that the window has taken."""
         self._books.recorder.candle(candle)
         if candle.repaired:
-            self._books.metrics.note_repaired(candle)
+            self._books.metrics.feed.count_repaired(candle)
 
     def _count_overtaken(self, window: Window, since_ms: int) -> None:
         """Account for candles that had a successor before they could be forecast from."""
         # Before the first forecast of a symbol none is missed.
         if window.symbol in self._ledger.newest and window.next_open_ms is not None:
             overtaken = (window.next_open_ms - since_ms) // self.timeframe.ms
-            self._books.metrics.count_skipped("gap", overtaken)
+            self._books.metrics.forecasts.count_skipped("gap", overtaken)
 
     def invite(self, symbols: Sequence[str]) -> list[Window]:
         """Fill windows of further symbols; nothing is forecast from them until `take_over`."""
@@ -195,7 +195,7 @@ class Pipeline:
         if ready is not None:
             # The features never saw it, so they start over from the window.
             self._seats.derived[ready.slot] = -1
-            self._books.metrics.count_dropped(1)
+            self._books.metrics.forecasts.count_dropped(1)
             self._ledger.score(ready.candle)
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, NamedTuple
 
-from daemon.candles.closing import without_holes
+from daemon.candles.history_page import fill_untraded
 from model.core.candle import Candle
 from model.history.reader import HistoryReader
 from model.history.store import History
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from daemon.jobs.rest_pages import RestPages, Row
     from daemon.runtime.clock import Clock
     from daemon.runtime.progress import SymbolProgress
-    from model.core.candle import Timeframe
+    from model.core.market import MarketKey
 
 
 class Span(NamedTuple):
@@ -48,7 +48,7 @@ class HistorySync:
     """Completes the history of one exchange and timeframe."""
 
     def __init__(
-        self, history: Path, market: tuple[str, Timeframe], clock: Clock, progress: SymbolProgress
+        self, history: Path, market: MarketKey, clock: Clock, progress: SymbolProgress
     ) -> None:
         """Store the parameters; nothing is opened yet.
 
@@ -59,7 +59,8 @@ class HistorySync:
             progress: shows the progress of each symbol.
         """
         self._path = history
-        self._exchange, self._frame = market
+        self._market = market
+        self._frame = market.timeframe
         self._clock = clock
         self._progress = progress
 
@@ -75,9 +76,7 @@ class HistorySync:
         """
         history = await asyncio.to_thread(History, self._path)
         try:
-            archive = await asyncio.to_thread(
-                HistoryReader, self._path, (self._exchange, self._frame.text)
-            )
+            archive = await asyncio.to_thread(HistoryReader, self._path, self._market)
             try:
                 files = history, archive
                 return sum(
@@ -120,7 +119,7 @@ class HistorySync:
             Candle(symbol, open_ms, open_ms + self._frame.ms, ohlcv, *arrival, "rest")
             for open_ms, ohlcv in rows
         ]
-        filled = without_holes([newest, *fresh] if newest else fresh, None, self._frame)
+        filled = fill_untraded([newest, *fresh] if newest else fresh, None, self._frame)
         known_ms = newest.open_ms if newest else -1
         return [
             candle._replace(received_ms=arrival[0])
@@ -129,4 +128,4 @@ class HistorySync:
         ]
 
     def _store(self, history: History, candles: list[Candle]) -> None:
-        history.add_candles(self._exchange, self._frame.text, candles)
+        history.add_candles(self._market, candles)

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("candlecast.jobs")
 
+NICENESS: Final = 15
+"""Of the nightly job. It counts only where the idle scheduling policy is refused."""
+
 _PAUSE_BEFORE_CLOSE_MS: Final = 25
 """Longer than a training batch takes, so that none runs when a candle closes."""
 

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from daemon.candles.grid import Grid
-from daemon.exchange.capabilities import check_offer
+from daemon.exchange.capabilities import check_capability
 from daemon.exchange.ccxt_client import (
     check_market,
     exchange_error,
@@ -85,7 +85,7 @@ class RestPages:
         off_grid = 0
         while since_ms < end_ms:
             page = await self._page(symbol, since_ms, _PAGE_ROWS)
-            self.grid.take(page)
+            self.grid.learn_from(page)
             frame = self.grid.timeframe
             rows, page_off_grid = _closed(page, frame, since_ms, end_ms)
             off_grid += page_off_grid
@@ -142,13 +142,13 @@ async def open_pages(
     """
     exchange = make_exchange(name, endpoint_rest, symbols=symbols)
     try:
-        check_offer(exchange, symbols, timeframe.text, ability="fetchOHLCV")
+        check_capability(exchange, symbols, timeframe.text, capability="fetchOHLCV")
         note_proxies(exchange, streams=False)
         try:
             await exchange.load_markets()
         except network_errors() as error:
             raise exchange_error(name, "loading its markets", error) from None
-        check_market(exchange, symbols, timeframe.text, ability="fetchOHLCV")
+        check_market(exchange, symbols, timeframe.text, capability="fetchOHLCV")
         pages = RestPages(exchange, timeframe, clock, advice)
         await pages.learn_grid(symbols)
         yield pages

@@ -25,7 +25,7 @@ from model.retraining.bundle_export import pack_trained
 from model.retraining.challenger import frame_of, judge, long_enough, rows_of, train_challenger
 from model.retraining.report import Page, write_report
 from model.shared_state.live_trial import FOLDER, TrialFiles
-from model.shared_state.retrain_request import take_request
+from model.shared_state.retrain_request import clear_request
 from model.shared_state.retrain_status import RetrainStatus
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def retrain(job: RetrainJob, clock: Clock, progress: ProgressFactory) -> Retrain
         OSError: a file is unusable; `retrain.json` contains the message.
     """
     with exclusive_lock(job.folder):
-        take_request(job.state)
+        clear_request(job.state)
         started_s = clock.monotonic()
         previous = RetrainStatus.read(job.state)
         success_ms = None if previous is None else previous.success_ms
@@ -131,7 +131,7 @@ class _RetrainRun:
             job.exchange, job.endpoint_rest, job.symbols, job.timeframe, self._clock, advice
         )
         with self._progress() as progress:
-            sync = HistorySync(job.history, (job.exchange, job.timeframe), self._clock, progress)
+            sync = HistorySync(job.history, job.market, self._clock, progress)
             async with opened as pages:
                 span = self._span(plan.started_ms, pages.grid.timeframe)
                 await sync.fetch_missing(pages, job.symbols, span)
@@ -139,7 +139,7 @@ class _RetrainRun:
 
     def _candles(self, plan: RetrainPlan) -> dict[str, pd.DataFrame]:
         job, frames = self._job, {}
-        archive = HistoryReader(job.history, (job.exchange, job.timeframe.text))
+        archive = HistoryReader(job.history, job.market)
         try:
             for symbol in job.symbols:
                 # One symbol at a time: candle objects take ten times the memory of a frame.

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from model.core.errors import ConfigError
+from model.core.market import MarketKey
 from model.retraining.challenger import cut_for_gate
 
 if TYPE_CHECKING:
@@ -63,6 +64,11 @@ class RetrainJob:
     def folder(self) -> Path:
         """Folder of the files that let a later run continue this one."""
         return self.state / "retrain"
+
+    @property
+    def market(self) -> MarketKey:
+        """Exchange and timeframe of the candles."""
+        return MarketKey(self.exchange, self.timeframe)
 
     @property
     def history(self) -> Path:

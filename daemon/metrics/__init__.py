@@ -1,1 +1,1 @@
-"""Hold and render every Prometheus series."""
+"""Declare, update and render every Prometheus metric."""

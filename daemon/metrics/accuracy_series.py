@@ -1,4 +1,4 @@
-"""The series that say how good the forecasts are, all symbols together."""
+"""Declare and update the metrics of forecast accuracy over all symbols."""
 
 from __future__ import annotations
 
@@ -6,54 +6,58 @@ from math import nan
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from prometheus_client import Gauge
-
-    from daemon.metrics.counter import Counter
+    from daemon.metrics.declarations import Declarations
     from daemon.scoring.accuracy import Accuracy, Realised
 
 
 class AccuracySeries:
     """Counters of errors, hits and intervals, and the figures of the rolling window.
 
-    Args:
-        gauge: declares one, by name (without prefix), meaning and labels.
-        counter: declares one, by name (without prefix), meaning and label.
-
     Attributes:
         rolling: the rolling figures by a short name; NaN until there is enough evidence.
-        interval_level: what the intervals promise.
+        interval_level: share of closes that the intervals promise to contain.
     """
 
-    def __init__(self, gauge: Callable[..., Gauge], counter: Callable[..., Counter]) -> None:
-        errors = counter(
+    def __init__(self, declare: Declarations) -> None:
+        """Declare the metrics.
+
+        Args:
+            declare: creates them.
+        """
+        errors = declare.counter(
             "abs_error", "Sum of absolute errors relative to the last close", "forecast"
         )
         self._errors = (errors.labels("model"), errors.labels("last_value"))
-        direction = counter(
+        direction = declare.counter(
             "direction", "Forecast directions of candles that moved, by result", "result"
         )
         self._hits = {True: direction.labels("hit"), False: direction.labels("miss")}
-        interval = counter("interval", "Closes against their interval, by result", "result")
+        interval = declare.counter(
+            "interval", "Closes inside and outside their interval, by result", "result"
+        )
         self._insides = {True: interval.labels("inside"), False: interval.labels("outside")}
-        self._unscored = counter("predictions_unscored", "Forecasts whose target candle never came")
+        self._unscored = declare.counter(
+            "predictions_unscored", "Forecasts without a target candle to score them"
+        )
         over = "over the rolling window of all symbols; NaN until there is enough evidence"
         self.rolling = {
-            "mae_ratio": gauge("mae_ratio", f"Model error ÷ last-value error {over}"),
-            "mae_ratio_stderr": gauge(
+            "mae_ratio": declare.gauge("mae_ratio", f"Model error ÷ last-value error {over}"),
+            "mae_ratio_stderr": declare.gauge(
                 "mae_ratio_stderr", f"Standard error of candlecast_mae_ratio {over}"
             ),
-            "direction": gauge("direction_accuracy", f"Share of right directions {over}"),
-            "coverage": gauge("interval_coverage", f"Share inside the interval {over}"),
+            "direction": declare.gauge("direction_accuracy", f"Share of right directions {over}"),
+            "coverage": declare.gauge("interval_coverage", f"Share inside the interval {over}"),
         }
         for figure in self.rolling.values():
             figure.set(nan)
-        self.interval_level = gauge("interval_level", "Share that the interval promises")
+        self.interval_level = declare.gauge(
+            "interval_level", "Configured share of closes inside the interval"
+        )
+        # Of the accuracy's own count, what the counter already has.
         self._unscored_before = 0
 
-    def add(self, realised: Realised) -> None:
-        """Count a forecast that was held against what happened."""
+    def on_realised(self, realised: Realised) -> None:
+        """Count a forecast that was compared with the close that came."""
         model, last_value = self._errors
         model.inc(realised.model_error)
         last_value.inc(realised.last_value_error)
@@ -62,8 +66,8 @@ class AccuracySeries:
         if realised.inside is not None:
             self._insides[realised.inside].inc()
 
-    def show(self, accuracy: Accuracy) -> None:
-        """Copy the rolling figures, and what never came, from the account."""
+    def update(self, accuracy: Accuracy) -> None:
+        """Copy the rolling figures and the count of unscored forecasts."""
         skill, direction, coverage = accuracy.aggregate()
         ratio, stderr = (None, None) if skill is None else (skill.mae_ratio, skill.stderr)
         figures = (ratio, stderr, direction, coverage)

@@ -1,4 +1,8 @@
-"""A Prometheus counter cheap enough for the hot path: 0.1 µs an increment instead of 1."""
+"""Count events for Prometheus without a lock.
+
+Why not prometheus_client's counter: an increment takes 0.7 µs instead of 0.1. A candle makes two
+increments on the receive path, which takes some 8 µs, and about seven more after its forecast.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from prometheus_client.registry import Collector
 
 
 class Count:
-    """One series, counted and read by the event loop's thread alone, hence no lock."""
+    """One series; only the event loop's thread uses it, so it needs no lock."""
 
     __slots__ = ("value",)
 
@@ -17,12 +21,12 @@ class Count:
         self.value = 0.0
 
     def inc(self, amount: float = 1.0) -> None:
-        """Add to it; a counter never goes down."""
+        """Add ``amount``, which is not negative."""
         self.value += amount
 
 
 class Counter(Count, Collector):
-    """A family of counts that one label tells apart, or a single one without a label.
+    """Counts of one name, one for each value of a label; or a single count without a label.
 
     >>> fruit = Counter("fruit", "Eaten", "kind")
     >>> fruit.labels("apple").inc()
@@ -33,7 +37,7 @@ class Counter(Count, Collector):
     __slots__ = ("_by_value", "_documentation", "_label", "_name")
 
     def __init__(self, name: str, documentation: str, label: str = "") -> None:
-        """Declare it.
+        """Start at zero.
 
         Args:
             name: of the series, without ``_total``.
@@ -47,13 +51,13 @@ class Counter(Count, Collector):
         self._by_value: dict[str, Count] = {}
 
     def labels(self, value: str) -> Count:
-        """The series of one value of the label; it exists from then on."""
+        """Return the count of one value of the label; creates it if there is none."""
         if value not in self._by_value:
             self._by_value[value] = Count()
         return self._by_value[value]
 
     def collect(self) -> Iterator[CounterMetricFamily]:
-        """What the exposition formats are made from."""
+        """Yield the samples for prometheus_client."""
         if not self._label:
             yield CounterMetricFamily(self._name, self._documentation, self.value)
             return

@@ -1,4 +1,4 @@
-"""Prometheus text in small slices, so that a scrape never holds the event loop for long."""
+"""Render metrics as Prometheus text in small slices, to keep the event loop responsive."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from daemon.runtime.clock import Clock
 if TYPE_CHECKING:
     from prometheus_client.samples import Sample
 
-_SLICE: Final = 64
-"""Samples rendered in one go, some 0.2 ms; then whoever waits for the event loop has its turn."""
+_SLICE_SIZE: Final = 64
+"""Samples rendered in one go, some 0.2 ms; then other tasks of the event loop run."""
 
 _EOF: Final = b"# EOF\n"
 
 
 class _Part(Collector):
-    """One family with some of its samples, as the encoders want it."""
+    """A collector of one metric with some of its samples, as the encoders expect it."""
 
     def __init__(self, metric: Metric, samples: Sequence[Sample]) -> None:
         self._part = Metric(metric.name, metric.documentation, metric.type, metric.unit)
@@ -32,15 +32,15 @@ class _Part(Collector):
 
 
 async def expose(collectors: Iterable[Collector], accept: str, clock: Clock) -> tuple[bytes, str]:
-    """Render family by family, slice by slice, yielding to the event loop after each.
+    """Render metric by metric, slice by slice, yielding to the event loop after each slice.
 
     Args:
-        collectors: in the order of their appearance.
+        collectors: in the order of the text.
         accept: the scraper's ``Accept`` header.
         clock: yields.
 
     Returns:
-        The text and its content type: OpenMetrics where it is accepted, else the plain format.
+        The text and its content type: OpenMetrics if it is accepted, else the plain format.
     """
     encode, content_type = choose_encoder(accept)
     parts: list[bytes] = []
@@ -54,11 +54,11 @@ async def expose(collectors: Iterable[Collector], accept: str, clock: Clock) -> 
 async def _slices(
     metric: Metric, encode: Callable[[Collector], bytes], clock: Clock
 ) -> AsyncIterator[bytes]:
-    # When a counter began is known from Prometheus; the series for it would double the text.
+    # The creation time of each counter would double the text, and Prometheus does not need it.
     samples = [sample for sample in metric.samples if not sample.name.endswith("_created")]
     header = encode(_Part(metric, ())).removesuffix(_EOF)
     yield header
-    for start in range(0, len(samples), _SLICE):
-        text = encode(_Part(metric, samples[start : start + _SLICE]))
+    for start in range(0, len(samples), _SLICE_SIZE):
+        text = encode(_Part(metric, samples[start : start + _SLICE_SIZE]))
         yield text.removesuffix(_EOF).removeprefix(header)
         await clock.sleep(0)

@@ -1,4 +1,7 @@
-"""A Prometheus histogram cheap enough for the hot path: 0.3 µs an observation instead of 2."""
+"""Observe values in Prometheus histograms without a lock.
+
+Why not prometheus_client's histogram: an observation takes 2 µs instead of 0.3.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ Bucket = tuple[str, float] | tuple[str, float, Exemplar]
 
 
 class Histogram:
-    """One classic histogram, filled and read by the event loop's thread alone, hence no lock.
+    """One classic histogram; only the event loop's thread uses it, so it needs no lock.
 
     >>> histogram = Histogram((0.1, 1.0))
     >>> for seconds in (0.1, 0.5, 7.0):
@@ -22,51 +25,51 @@ class Histogram:
     ([('0.1', 1.0), ('1.0', 2.0), ('+Inf', 3.0)], 7.6)
     """
 
-    __slots__ = ("_bounds", "_counts", "_examples", "sum")
+    __slots__ = ("_bounds", "_counts", "_exemplars", "sum")
 
     def __init__(self, bounds: Sequence[float]) -> None:
         self._bounds = tuple(map(float, bounds))
         self._counts = [0] * (len(bounds) + 1)
-        self._examples: dict[int, Exemplar] = {}
+        self._exemplars: dict[int, Exemplar] = {}
         self.sum = 0.0
 
     def observe(self, value: float) -> None:
-        """Add one value; a bound belongs to its own bucket."""
+        """Add one value; a value equal to a bound belongs to that bound's bucket."""
         self._counts[bisect_left(self._bounds, value)] += 1
         self.sum += value
 
     def add_exemplar(self, value: float, labels: Mapping[str, str], at_s: float) -> None:
-        """Name an observed value, for whoever wants to know what it was.
+        """Attach labels to an observed value, which lead to its log line.
 
         Args:
-            value: as it was observed; the newest of each bucket is kept.
-            labels: 128 characters together at most, as OpenMetrics demands.
-            at_s: when it happened, Unix time.
+            value: as it was observed; each bucket keeps its newest exemplar.
+            labels: at most 128 characters together (OpenMetrics).
+            at_s: when it was observed, Unix time.
         """
-        self._examples[bisect_left(self._bounds, value)] = Exemplar(dict(labels), value, at_s)
+        self._exemplars[bisect_left(self._bounds, value)] = Exemplar(dict(labels), value, at_s)
 
     def cumulative(self) -> list[Bucket]:
-        """Upper bounds as text, the number of values up to each, and the value pointed out."""
+        """Return for each bucket its upper bound as text, the values up to it, and its exemplar."""
         names = [*map(str, self._bounds), "+Inf"]
         total = 0
         buckets: list[Bucket] = []
         for index, (name, count) in enumerate(zip(names, self._counts, strict=True)):
             total += count
-            example = self._examples.get(index)
+            exemplar = self._exemplars.get(index)
             pair = name, float(total)
-            buckets.append(pair if example is None else (*pair, example))
+            buckets.append(pair if exemplar is None else (*pair, exemplar))
         return buckets
 
 
 class Histograms(Collector):
-    """A family of histograms that one label tells apart, or a single one without a label.
+    """Histograms of one name, one for each value of a label; or a single one without a label.
 
     Args:
         name: of the series, with its unit.
         documentation: the help line.
         bounds: ascending upper bounds.
         label: the label's name; empty for a single histogram.
-        values: the label's values, all of them: they exist from the start.
+        values: all values of the label.
     """
 
     def __init__(
@@ -83,7 +86,7 @@ class Histograms(Collector):
         self.by_value = {value: Histogram(bounds) for value in values}
 
     def collect(self) -> Iterator[HistogramMetricFamily]:
-        """What the exposition formats are made from."""
+        """Yield the samples for prometheus_client."""
         labels = [self._label] if self._label else []
         family = HistogramMetricFamily(self._name, self._documentation, labels=labels)
         for value, histogram in self.by_value.items():

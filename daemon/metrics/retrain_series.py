@@ -1,4 +1,4 @@
-"""Hold the metrics of the nightly retraining job."""
+"""Declare and update the metrics of the nightly retraining job."""
 
 from __future__ import annotations
 
@@ -6,56 +6,59 @@ from math import nan
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from prometheus_client import Gauge
-
+    from daemon.metrics.declarations import Declarations
     from model.shared_state.retrain_status import RetrainStatus
 
 
 class RetrainSeries:
-    """The series about the nightly job.
-
-    Args:
-        gauge: declares one, by name (without prefix), meaning and labels.
+    """The result of the last nightly job.
 
     Attributes:
-        first_start: from when on a nightly job can be expected.
+        first_start: when the daemon first ran; a nightly job can be expected after it.
     """
 
-    def __init__(self, gauge: Callable[..., Gauge]) -> None:
-        of_last = "of the last nightly job; NaN while it is not known"
-        ratio = gauge("retrain_mae_ratio", f"Model error ÷ last-value error {of_last}", "model")
+    def __init__(self, declare: Declarations) -> None:
+        """Declare the metrics.
+
+        Args:
+            declare: creates them.
+        """
+        of_last = "of the last nightly job; NaN if unknown"
+        ratio = declare.gauge(
+            "retrain_mae_ratio", f"Model error ÷ last-value error {of_last}", "model"
+        )
         self._numbers = {
-            "finished_ms": gauge(
-                "retrain_last_run_timestamp_seconds", "When the last nightly job ended"
+            "finished_ms": declare.gauge(
+                "retrain_last_run_timestamp_seconds", "Time at which the last nightly job ended"
             ),
-            "success_ms": gauge(
+            "success_ms": declare.gauge(
                 "retrain_last_success_timestamp_seconds",
-                "When a nightly job last came to a decision",
+                "Time at which a nightly job last ended with a decision",
             ),
-            "duration_s": gauge("retrain_duration_seconds", f"Time {of_last}"),
+            "duration_s": declare.gauge("retrain_duration_seconds", f"Time {of_last}"),
             "challenger_ratio": ratio.labels("challenger"),
             "champion_ratio": ratio.labels("champion"),
-            "gain": gauge(
+            "gain": declare.gauge(
                 "retrain_gain", f"Champion's error ratio minus the challenger's {of_last}"
             ),
-            "standard_error": gauge(
+            "standard_error": declare.gauge(
                 "retrain_gain_stderr", f"Standard error of candlecast_retrain_gain {of_last}"
             ),
         }
-        self._failed = gauge("retrain_failed", "1 while the last nightly job came to no decision")
-        self._promoted = gauge(
-            "retrain_promoted", "1 while the last nightly job's challenger was promoted"
+        self._failed = declare.gauge(
+            "retrain_failed", "1 if the last nightly job ended without a decision"
         )
-        self.first_start = gauge(
-            "first_start_timestamp_seconds", "When the daemon first ran with this state folder"
+        self._promoted = declare.gauge(
+            "retrain_promoted", "1 if the last nightly job promoted its challenger"
+        )
+        self.first_start = declare.gauge(
+            "first_start_timestamp_seconds", "Time of the first start with this state folder"
         )
         for number in (*self._numbers.values(), self.first_start):
             number.set(nan)
 
-    def show(self, status: RetrainStatus) -> None:
-        """Copy how the last nightly job went."""
+    def set_status(self, status: RetrainStatus) -> None:
+        """Copy the status of the last nightly job."""
         for name, gauge in self._numbers.items():
             value = getattr(status, name)
             scale = 1e3 if name.endswith("_ms") else 1.0

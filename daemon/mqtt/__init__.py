@@ -1,1 +1,1 @@
-"""Publish messages to an MQTT broker."""
+"""Publish forecasts and the state of this instance to an MQTT broker."""

@@ -18,7 +18,7 @@ class Broker(NamedTuple):
         username: None for anonymous.
         password: None for none.
         keepalive_s: seconds between keep-alive packets.
-        tls: whom to trust and who we are; None for no TLS.
+        tls: trusted authorities and the client certificate; None for no TLS.
     """
 
     host: str

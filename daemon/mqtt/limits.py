@@ -1,21 +1,22 @@
-"""What an MQTT broker offers a publisher, and how to find out. No I/O, no clock."""
+"""Track which MQTT features the broker supports. No I/O, no clock."""
 
 from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-_HANG_UPS: Final = 3
-"""A broker that restarts hangs up once or twice as well."""
+_MAX_CLOSES: Final = 3
+"""Connections closed early before less is requested; a restarting broker closes one or two."""
 
-_HANG_UPS_OF_A_KNOWN_BROKER: Final = 20
-"""A broker that has taken everything is more likely away than set up anew."""
+_MAX_CLOSES_PROVEN: Final = 20
+"""The same for a broker that has acknowledged a message without limits: it is more likely down
+than reconfigured."""
 
 
 class Limits(NamedTuple):
-    """What may be asked of a broker.
+    """Which optional features of a broker may be used.
 
     Attributes:
-        qos: the highest quality of service that it takes, 0 or 1.
+        qos: the highest quality of service that it accepts, 0 or 1.
         retains: whether it keeps retained messages.
     """
 
@@ -23,11 +24,11 @@ class Limits(NamedTuple):
     retains: bool = True
 
     def within(self, other: Limits) -> Limits:
-        """What both allow."""
+        """The features that both allow."""
         return Limits(min(self.qos, other.qos), self.retains and other.retains)
 
-    def in_words(self) -> str:
-        """What the broker lacks and what that means; empty if it lacks nothing."""
+    def describe(self) -> str:
+        """Name the missing features and their consequences; empty if none is missing."""
         parts = []
         if not self.retains:
             parts.append("keeps no retained messages: a new subscriber waits for the next ones")
@@ -36,60 +37,62 @@ class Limits(NamedTuple):
         return ", and ".join(parts)
 
 
-EVERYTHING: Final = Limits()
+NO_LIMITS: Final = Limits()
 NO_RETAIN: Final = Limits(retains=False)
 NO_QOS_1: Final = Limits(qos=0)
-_STEPS: Final = (EVERYTHING, NO_RETAIN, NO_QOS_1.within(NO_RETAIN))
+_STEPS: Final = (NO_LIMITS, NO_RETAIN, NO_QOS_1.within(NO_RETAIN))
 
 
 class Negotiation:
-    """Decides what the next connection asks for, from how the earlier ones ended.
+    """Decides which features the next connection uses, from how the earlier ones ended.
 
-    A broker of MQTT 5 names what it lacks. Others close the connection without a word, as every
-    broker of version 3.1.1 has to; then less is asked for step by step, and everything again after
-    the last step.
+    A broker of MQTT 5 names what it does not support. Others close the connection without a
+    reason, as every broker of version 3.1.1 has to. Then fewer features are used step by step,
+    and all of them again after the last step.
     """
 
-    def __init__(self, patience: int = _HANG_UPS) -> None:
-        """Begin with everything.
+    def __init__(self, max_closes: int = _MAX_CLOSES) -> None:
+        """Start with all features.
 
         Args:
-            patience: connections that the broker may close before less is asked for.
+            max_closes: connections that the broker may close before a feature is given up.
         """
-        self._patience = patience
-        self.start_over()
+        self._max_closes = max_closes
+        self.reset()
 
-    def start_over(self) -> None:
-        """Ask for everything again: the broker may have been set up anew."""
-        self._named = EVERYTHING
-        self._hang_ups = 0
+    def reset(self) -> None:
+        """Use all features again: the broker may have been reconfigured."""
+        # What the broker has named as supported.
+        self._named = NO_LIMITS
+        # Connections closed early since the reset.
+        self._closes = 0
 
     @property
     def limits(self) -> Limits:
-        """What the next connection may ask for."""
-        return self._named.within(_STEPS[self._hang_ups // self._patience % len(_STEPS)])
+        """Which features the next connection may use."""
+        return self._named.within(_STEPS[self._closes // self._max_closes % len(_STEPS)])
 
     @property
     def is_guessing(self) -> bool:
-        """Whether less is asked for than the broker has named."""
+        """Whether fewer features are used than the broker has named as supported."""
         return self.limits != self._named
 
-    def refused(self, without: Limits) -> bool:
-        """Heed what the broker named; False if that had been heeded already."""
+    def on_unsupported(self, supported: Limits) -> bool:
+        """Apply the limits that the broker named; False if they were applied already."""
         before = self.limits
-        self._named = self._named.within(without)
+        self._named = self._named.within(supported)
         return self.limits != before
 
-    def took(self) -> None:
-        """Note that the broker has acknowledged messages within these limits."""
-        if self.limits == EVERYTHING:
-            self._patience = max(self._patience, _HANG_UPS_OF_A_KNOWN_BROKER)
+    def on_acknowledged(self) -> None:
+        """Note that the broker has acknowledged messages within the current limits."""
+        if self.limits == NO_LIMITS:
+            self._max_closes = max(self._max_closes, _MAX_CLOSES_PROVEN)
 
-    def hung_up(self) -> bool:
-        """Note a connection that was closed before a message was acknowledged.
+    def on_closed_early(self) -> bool:
+        """Note a connection that the broker closed before it acknowledged a message.
 
         Returns:
             Whether there is a step that has not been tried.
         """
-        self._hang_ups += 1
-        return self._hang_ups < self._patience * len(_STEPS)
+        self._closes += 1
+        return self._closes < self._max_closes * len(_STEPS)

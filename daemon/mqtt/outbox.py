@@ -1,23 +1,27 @@
-"""What waits for the broker: newest per key, bounded, never stale. No I/O, no clock."""
+"""Queue the newest message per key for the broker, bounded and never expired. No I/O, no clock."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+OUTBOX_SIZE: Final = 4_096
+"""Messages that the daemon keeps at most: the newest of each symbol, for twice the symbols that one
+daemon was measured with."""
 
 
 class Outgoing(NamedTuple):
-    """One MQTT message on its way.
+    """One MQTT message to publish.
 
     Attributes:
-        key: what a newer message replaces it by; one symbol's forecasts share a key.
-        topic: where it goes.
+        key: a newer message replaces a waiting one of the same key; a symbol's forecasts share one.
+        topic: of the message.
         payload: the encoded message.
         qos: 0 or 1.
         retain: whether the broker keeps it for later subscribers.
-        valid_until_ms: wall clock after which it must not be sent; None for "always valid".
+        valid_until_ms: wall clock after which it must not be sent; None if it never expires.
         received_s: monotonic arrival of the closing candle that caused it.
         late: whether it was ready only after the latency budget.
-        is_forecast: whether its fate counts as a forecast's.
+        is_forecast: whether it is counted as a published or dropped forecast.
     """
 
     key: str
@@ -44,52 +48,55 @@ class Outgoing(NamedTuple):
 class Outbox:
     """Holds at most one message a key, and at most ``size`` of them.
 
-    A newer message takes the place of an older one of its key; when the box is full the oldest
-    message goes; one that expired while it waited is never handed out. Whoever calls is given
-    what was dropped, so that it can be counted. What was handed out is on its way until it is
-    said to have `arrived`; the last retained one of each key is remembered, so that a broker which
-    lost its memory can be given it again, byte for byte.
+    A newer message replaces an older one of its key. When the outbox is full, the oldest message
+    is dropped. An expired message is never handed out. Dropped messages are returned to the caller,
+    which counts them. A message that was handed out is in flight until `on_answered`. The last
+    retained one of each key is kept: a broker that lost its state receives it again, byte for byte.
     """
 
     def __init__(self, size: int) -> None:
         """Create an empty outbox for ``size`` messages."""
         self._size = size
+        # Not handed out, by key, oldest first.
         self._waiting: dict[str, Outgoing] = {}
-        # By identity: of one key there may be an older and a newer one.
-        self._on_its_way: dict[int, Outgoing] = {}
-        self._last: dict[str, Outgoing] = {}
+        # Handed out and not answered, by identity: two messages may share a key.
+        self._in_flight: dict[int, Outgoing] = {}
+        # The last retained message that the broker has accepted, by key.
+        self._last_acknowledged: dict[str, Outgoing] = {}
 
     def __len__(self) -> int:
         """Messages waiting."""
         return len(self._waiting)
 
     @property
-    def is_settled(self) -> bool:
-        """Whether nothing waits and nothing is on its way."""
-        return not self._waiting and not self._on_its_way
+    def is_drained(self) -> bool:
+        """Whether no message waits or is in flight."""
+        return not self._waiting and not self._in_flight
 
     def offer(self, message: Outgoing) -> Outgoing | None:
-        """Put a message behind all others; returns the one that had to go for it, if any."""
+        """Append a message; returns the one that was dropped for it, None if none was."""
         dropped = self._waiting.pop(message.key, None)
         if dropped is None and len(self._waiting) >= self._size:
             if not message.qos:
-                # Nobody is promised it: it takes no other's place.
+                # QoS 0 promises no delivery, so it replaces no other message.
                 return message
             dropped = self._waiting.pop(next(iter(self._waiting)))
         self._waiting[message.key] = message
         return dropped
 
-    def take(self, now_ms: int, most: int) -> tuple[list[Outgoing], list[Outgoing]]:
-        """Hand out up to ``most`` messages, oldest first.
+    def take_batch(self, now_ms: int, limit: int) -> tuple[list[Outgoing], list[Outgoing]]:
+        """Hand out up to ``limit`` messages, oldest first.
 
         Returns:
-            The messages that are valid at ``now_ms``, and those found expired on the way.
+            The messages that are valid at ``now_ms`` (Unix milliseconds), and the expired ones
+            that were removed before them.
         """
         valid: list[Outgoing] = []
         expired: list[Outgoing] = []
-        # Found first, removed afterwards: a dict's first key is the dearer, the more went before.
+        # Collected first and removed afterwards: finding a dict's first key becomes slower with
+        # every key that was removed before it.
         for message in self._waiting.values():
-            if len(valid) == most:
+            if len(valid) == limit:
                 break
             (valid if message.is_valid(now_ms) else expired).append(message)
         if len(valid) + len(expired) == len(self._waiting):
@@ -97,37 +104,39 @@ class Outbox:
         else:
             for message in (*valid, *expired):
                 del self._waiting[message.key]
-        self._on_its_way |= {id(message): message for message in valid}
+        self._in_flight |= {id(message): message for message in valid}
         return valid, expired
 
-    def arrived(self, message: Outgoing, *, taken: bool = True) -> None:
-        """Note the broker's answer to a message that was handed out: it was ``taken`` or denied."""
-        known = self._on_its_way.pop(id(message), None)
-        if known is None or not message.retain or not taken:
+    def on_answered(self, message: Outgoing, *, acknowledged: bool = True) -> None:
+        """Note that the broker has acknowledged or denied a message that was handed out."""
+        known = self._in_flight.pop(id(message), None)
+        if known is None or not message.retain or not acknowledged:
             return
-        self._last.pop(message.key, None)
-        self._last[message.key] = message
-        if len(self._last) > self._size:
-            del self._last[next(iter(self._last))]
+        self._last_acknowledged.pop(message.key, None)
+        self._last_acknowledged[message.key] = message
+        if len(self._last_acknowledged) > self._size:
+            del self._last_acknowledged[next(iter(self._last_acknowledged))]
 
-    def repeat(self, now_ms: int) -> list[Outgoing]:
-        """Queue again what was on its way, then what a new broker should know.
+    def requeue(self, now_ms: int) -> list[Outgoing]:
+        """Queue what a new connection has to send: messages in flight, then retained ones.
 
-        Messages that expired or that a newer one waits for to replace are left out.
+        Retained messages that have expired, and those that a waiting one replaces, are left out.
 
         Returns:
-            What was on its way and had to go.
+            The messages in flight that were dropped.
         """
-        under_way = [message for message in self._on_its_way.values() if message.qos > 0]
-        self._on_its_way.clear()
-        lost = {m.key: m for m in under_way if m.key not in self._waiting}
-        dropped = [m for m in under_way if lost.get(m.key) is not m]
-        self._waiting = lost | self._waiting
+        unacknowledged = [message for message in self._in_flight.values() if message.qos > 0]
+        self._in_flight.clear()
+        resent = {m.key: m for m in unacknowledged if m.key not in self._waiting}
+        dropped = [m for m in unacknowledged if resent.get(m.key) is not m]
+        self._waiting = resent | self._waiting
         while len(self._waiting) > self._size:
             dropped.append(self._waiting.pop(next(iter(self._waiting))))
-        self._last = {key: m for key, m in self._last.items() if m.is_valid(now_ms)}
-        for key, message in self._last.items():
+        self._last_acknowledged = {
+            key: m for key, m in self._last_acknowledged.items() if m.is_valid(now_ms)
+        }
+        for key, message in self._last_acknowledged.items():
             if len(self._waiting) < self._size:
-                # Its fate is settled: what becomes of a repetition is not a forecast's.
+                # It was counted when it was acknowledged.
                 self._waiting.setdefault(key, message._replace(is_forecast=False))
         return dropped

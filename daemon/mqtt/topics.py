@@ -1,4 +1,4 @@
-"""MQTT topics of version 1."""
+"""Build the names of MQTT topics, version 1."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _level(text: str) -> str:
 
 
 def prediction_topic(exchange: str, symbol: str, timeframe: str) -> str:
-    """Where the forecasts of one symbol are published.
+    """Return the topic of one symbol's forecasts.
 
     >>> prediction_topic("binance", "BTC/USDT", "1m")
     'candlecast/v1/binance/BTC-USDT/1m/prediction'
@@ -31,20 +31,20 @@ def prediction_topic(exchange: str, symbol: str, timeframe: str) -> str:
 
 
 def forming_topic(exchange: str, symbol: str, timeframe: str) -> str:
-    """Where forecasts from one symbol's forming candle are published."""
+    """Return the topic of forecasts from one symbol's forming candle."""
     return f"{ROOT}/{_level(exchange)}/{_level(symbol)}/{_level(timeframe)}/forming"
 
 
 def batch_topic(exchange: str, timeframe: str) -> str:
-    """Where the forecasts of one flush are published together."""
+    """Return the topic that carries the forecasts of one flush in one message."""
     return f"{ROOT}/{_level(exchange)}/{_level(timeframe)}/batch"
 
 
 def status_topic(instance: str) -> str:
-    """Where one daemon says how it is; its will says ``offline``."""
+    """Return the topic of one daemon's state; its will is ``offline``."""
     return f"{ROOT}/status/{_level(instance)}"
 
 
 def doctor_topic(instance: str) -> str:
-    """Where `candlecast doctor` tries whether the broker takes and hands out messages."""
+    """Return the topic on which `candlecast doctor` tests the broker."""
     return f"{ROOT}/doctor/{_level(instance)}"

@@ -1,1 +1,1 @@
-"""Store what must survive a restart."""
+"""Store what must survive a restart: history, learned state and the last published forecasts."""

@@ -1,4 +1,4 @@
-"""What a model has learnt at work is kept in the history, so that a restart does not forget it."""
+"""Save and restore what the served model has learned, in the history."""
 
 from __future__ import annotations
 
@@ -12,63 +12,67 @@ if TYPE_CHECKING:
 
     from daemon.persistence.recorder import Recorder
     from daemon.runtime.clock import Clock
+    from model.core.market import MarketKey
     from model.history.store import History
     from model.serving import ServedModel
 
 log = logging.getLogger("candlecast.persistence")
 
-_SAVE_EVERY_S: Final = 300.0
-"""What a kill may cost: five minutes of adaptation. A save writes some 400 bytes per symbol."""
+_SAVE_INTERVAL_S: Final = 300.0
+"""A kill loses at most five minutes of adaptation. A save writes some 400 bytes per symbol."""
 
 
 class LearnedStateStore:
-    """Saves and restores what a served model has learnt, on the recorder's thread.
+    """Saves and restores the learned state of a served model, on the recorder's thread.
 
-    That is its calibration, and the scalers of symbols that its bundle does not know. Those are
-    queued for the history by whoever had them fitted, before the first forecast made with them.
+    That is its calibration, and the scalers of symbols that its bundle does not know. The scalers
+    are queued for the history where they are fitted, before the first forecast made with them.
 
     Args:
-        recorder: the way into the history.
+        recorder: gives access to the history.
         market: exchange and timeframe.
         clock: the injected clock.
     """
 
-    def __init__(self, recorder: Recorder, market: tuple[str, str], clock: Clock) -> None:
+    def __init__(self, recorder: Recorder, market: MarketKey, clock: Clock) -> None:
         self._recorder = recorder
         self._market = market
         self._clock = clock
+        # False while the history may hold a newer state than the model.
         self._restored = False
 
     async def restore(self, served: ServedModel) -> None:
-        """Go on from what was last saved for this very model, which has seen no candle yet.
+        """Load what was last saved for exactly this model, which has seen no candle yet.
 
         Raises:
             HistoryError: the history cannot be read.
         """
 
-        # In the recorder's thread: a thousand symbols take 20 ms, which candles need not wait for.
+        # On the recorder's thread: a thousand symbols take 20 ms, too long for the event loop.
         def restore(history: History) -> tuple[list[str], list[str]]:
-            place = self._market, served.sha256
-            unfit = served.restore_scalers(history.scalers(*place))
-            return unfit, served.calibration.restore(history.calibration(*place))
+            key = self._market, served.sha256
+            rejected_scalers = served.restore_scalers(history.scalers(*key))
+            return rejected_scalers, served.calibration.restore(history.calibration(*key))
 
-        unfit, refused = await self._recorder.read(restore)
+        rejected_scalers, rejected_calibrations = await self._recorder.read(restore)
         self._restored = True
-        if refused:
-            log.warning("calibration starts anew, its saved state does not fit: %s", refused)
-        if unfit:
-            log.warning("scalers are fitted anew, the saved ones do not fit: %s", unfit)
+        if rejected_calibrations:
+            log.warning(
+                "calibration starts anew, its saved state does not fit: %s", rejected_calibrations
+            )
+        if rejected_scalers:
+            log.warning("scalers are fitted anew, the saved ones do not fit: %s", rejected_scalers)
 
     async def run(self, served: Callable[[], ServedModel]) -> None:
-        """Save the model at work now and then, until cancelled."""
+        """Save the served model's state every five minutes, until cancelled."""
         while True:
-            await self._clock.sleep(_SAVE_EVERY_S)
+            await self._clock.sleep(_SAVE_INTERVAL_S)
             await self.save(served())
 
     async def save(self, served: ServedModel) -> None:
-        """Write down what has been learnt; a history that fails costs nothing but this."""
+        """Save the calibration; if the history fails, log it and continue."""
         if not self._restored:
-            # Stopped while starting: what is in the history is newer than what is here.
+            # Stopped while starting: the history holds a newer state than this model.
             return
         snapshot = served.calibration.snapshot()
         now_ms = self._clock.wall_ms()

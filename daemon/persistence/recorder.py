@@ -1,4 +1,7 @@
-"""The way into the history: a bounded queue and one thread, so that forecasting never waits."""
+"""Write candles, forecasts and scalers to the history on one thread, from a bounded queue.
+
+Forecasting only appends to the queue, so it never waits for the disk.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from daemon.runtime.backoff import Backoff
+from daemon.runtime.outage import Outage
 from model.core.candle import Candle
 from model.core.errors import HistoryError
 from model.forecasts.forecast import Forecast
@@ -17,6 +22,7 @@ from model.history.store import FittedScaler
 if TYPE_CHECKING:
     from daemon.metrics.metrics import Metrics
     from daemon.runtime.clock import Clock
+    from model.core.market import MarketKey
     from model.history.store import History
 
 log = logging.getLogger("candlecast.persistence")
@@ -24,36 +30,37 @@ log = logging.getLogger("candlecast.persistence")
 T = TypeVar("T")
 _Row = Candle | Forecast | FittedScaler
 
-_TOGETHER: Final = 4_000
-"""Rows in one transaction."""
+_BATCH_SIZE: Final = 4_000
+"""Rows in one transaction at most."""
 
-_SETTLE_S: Final = 0.1
-"""Rows wait this long for others, so that the thread starts when the burst is over."""
+_BATCH_DELAY_S: Final = 0.1
+"""Rows wait this long for others: the thread starts when a burst of candles is over."""
 
-_BACKOFF_S: Final = (1.0, 30.0)
-_PRUNE_EVERY_S: Final = 3_600.0
+_RETRY_MIN_S: Final = 1.0
+_RETRY_MAX_S: Final = 30.0
+_PRUNE_INTERVAL_S: Final = 3_600.0
 _PRUNE_PAUSE_S: Final = 0.05
 
 
 class Recorder:
-    """Writes what is offered; while the disk is full or broken, forecasting goes on.
+    """Writes queued rows; while the disk is full or broken, forecasting continues.
 
-    Bounded: beyond ``max_rows`` the oldest row gives way and is counted as lost, since a restart
-    resumes from the newest.
+    The queue is bounded: beyond ``max_rows`` the oldest row is dropped and counted as lost, because
+    a restart resumes from the newest.
 
     Args:
         history: opened; while `run` runs, only this recorder's thread uses it.
         market: exchange and timeframe of all candles.
-        keep_days: what is older is deleted, once an hour in small slices.
+        keep_days: older rows are deleted once an hour, in small slices.
         clock: the injected clock.
-        metrics: rows waiting and lost.
-        max_rows: that may wait; 50,000 take some 40 MB.
+        metrics: counts rows waiting and lost.
+        max_rows: rows that may wait; 50,000 take some 40 MB.
     """
 
     def __init__(
         self,
         history: History,
-        market: tuple[str, str],
+        market: MarketKey,
         keep_days: float,
         clock: Clock,
         metrics: Metrics,
@@ -66,122 +73,118 @@ class Recorder:
         self._clock = clock
         self._metrics = metrics
         self._max_rows = max_rows
+        # Not yet written, oldest first.
         self._rows: deque[_Row] = deque()
+        # Set when there are rows to write.
         self._wake = asyncio.Event()
-        self._turn = asyncio.Lock()
-        self._failing = False
+        # Held while a batch is written, by `run` or `flush`.
+        self._write_lock = asyncio.Lock()
+        self._outage = Outage(log)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="history")
 
     def candle(self, candle: Candle) -> None:
         """Queue a closed candle; never waits."""
-        self._offer(candle)
+        self._enqueue(candle)
 
     def forecast(self, forecast: Forecast) -> None:
         """Queue a published forecast; never waits."""
-        self._offer(forecast)
+        self._enqueue(forecast)
 
     def scaler(self, scaler: FittedScaler) -> None:
         """Queue a scaler, before any forecast that was made with it; never waits."""
-        self._offer(scaler)
+        self._enqueue(scaler)
 
-    def _offer(self, row: _Row) -> None:
+    def _enqueue(self, row: _Row) -> None:
         self._rows.append(row)
-        self._trim()
+        self._drop_oldest()
         self._wake.set()
 
-    def _trim(self) -> None:
+    def _drop_oldest(self) -> None:
+        """Drop and count the rows that the queue has no room for."""
         while len(self._rows) > self._max_rows:
             self._rows.popleft()
-            self._metrics.history_lost.inc()
+            self._metrics.history.lost_rows.inc()
 
-    async def read(self, question: Callable[[History], T]) -> T:
-        """Ask the history on its own thread, between two writes.
+    async def read(self, query: Callable[[History], T]) -> T:
+        """Call a function with the history on the recorder's thread, between two writes.
 
         Raises:
-            HistoryError: it cannot be read.
+            HistoryError: the history cannot be read or written.
         """
-        return await asyncio.get_running_loop().run_in_executor(
-            self._thread, question, self._history
-        )
+        return await asyncio.get_running_loop().run_in_executor(self._thread, query, self._history)
 
     async def run(self) -> None:
-        """Write and prune until cancelled; then write what is left and let the thread go."""
+        """Write and prune until cancelled; then write what is left and end the thread."""
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._write_always(), name="history-write")
-                group.create_task(self._prune_always(), name="history-prune")
+                group.create_task(self._write_loop(), name="history-write")
+                group.create_task(self._prune_loop(), name="history-prune")
         finally:
             await self.flush()
             await asyncio.to_thread(self._thread.shutdown)
 
     async def flush(self) -> None:
-        """Write everything that waits, or log what is lost."""
+        """Write all queued rows; if that fails, log how many are lost."""
         try:
             while self._rows:
-                await self._write_some()
+                await self._write_batch()
         except HistoryError as error:
-            log.error("%d rows of history are lost: %s", len(self._rows), error)  # noqa: TRY400 - the line says it all
-            self._metrics.history_lost.inc(len(self._rows))
+            log.error("%d rows of history are lost: %s", len(self._rows), error)  # noqa: TRY400 - the message suffices
+            self._metrics.history.lost_rows.inc(len(self._rows))
             self._rows.clear()
 
-    async def _write_always(self) -> None:
-        shortest_s, longest_s = _BACKOFF_S
-        delay_s = shortest_s
+    async def _write_loop(self) -> None:
+        backoff = Backoff(_RETRY_MIN_S, _RETRY_MAX_S)
         while True:
             await self._wake.wait()
-            await self._clock.sleep(_SETTLE_S)
+            await self._clock.sleep(_BATCH_DELAY_S)
             self._wake.clear()
             while self._rows:
                 try:
-                    await self._write_some()
+                    await self._write_batch()
                 except HistoryError as error:
                     self._note_failure(error)
-                    await self._clock.sleep(delay_s)
-                    delay_s = min(2 * delay_s, longest_s)
+                    await self._clock.sleep(backoff.next_delay_s())
                 else:
                     self._note_success()
-                    delay_s = shortest_s
+                    backoff.reset()
 
-    async def _write_some(self) -> None:
-        """Write the oldest rows in one go; what fails goes back to its place."""
-        async with self._turn:
-            some = [self._rows.popleft() for _ in range(min(len(self._rows), _TOGETHER))]
+    async def _write_batch(self) -> None:
+        """Write the oldest rows in one transaction; put them back if that fails."""
+        async with self._write_lock:
+            batch = [self._rows.popleft() for _ in range(min(len(self._rows), _BATCH_SIZE))]
             try:
-                await self.read(lambda history: self._write(history, some))
+                await self.read(lambda history: self._write(history, batch))
             except BaseException:
-                # Also when cancelled: whether it was written is unknown, and twice does no harm.
-                self._rows.extendleft(reversed(some))
-                self._trim()
+                # Also when cancelled: they may have been written, but writing twice is harmless.
+                self._rows.extendleft(reversed(batch))
+                self._drop_oldest()
                 raise
             finally:
-                self._metrics.history_rows.set(len(self._rows))
+                self._metrics.history.waiting_rows.set(len(self._rows))
 
     def _write(self, history: History, rows: list[_Row]) -> None:
-        # All may be repeated after a failure between them: history leaves out what it has.
-        history.add_candles(*self._market, [row for row in rows if isinstance(row, Candle)])
+        """Write rows of all kinds; repeatable, since the history ignores rows that it has."""
+        history.add_candles(self._market, [row for row in rows if isinstance(row, Candle)])
         if scalers := [row for row in rows if isinstance(row, FittedScaler)]:
             history.add_scalers(self._market, scalers)
         history.add_forecasts([row for row in rows if isinstance(row, Forecast)])
 
-    async def _prune_always(self) -> None:
+    async def _prune_loop(self) -> None:
         while True:
             try:
                 while await self.read(lambda h: h.prune(self._keep_days, self._clock.wall_ms())):
                     await self._clock.sleep(_PRUNE_PAUSE_S)
             except HistoryError as error:
                 self._note_failure(error)
-            await self._clock.sleep(_PRUNE_EVERY_S)
+            await self._clock.sleep(_PRUNE_INTERVAL_S)
 
     def _note_failure(self, error: HistoryError) -> None:
-        self._metrics.history_failing.set(1)
-        if not self._failing:
-            log.warning(
-                "%s; forecasts go on, the newest %d rows wait in memory", error, self._max_rows
-            )
-        self._failing = True
+        self._metrics.history.failing.set(1)
+        self._outage.begin(
+            "%s; forecasts go on, the newest %d rows wait in memory", error, self._max_rows
+        )
 
     def _note_success(self) -> None:
-        self._metrics.history_failing.set(0)
-        if self._failing:
-            log.info("history is written again; %d rows waiting", len(self._rows))
-        self._failing = False
+        self._metrics.history.failing.set(0)
+        self._outage.end("history is written again; %d rows waiting", len(self._rows))

@@ -1,4 +1,4 @@
-"""Fill windows with the candles that the last process wrote down; REST brings only the rest."""
+"""Fill windows with candles from the history, so that REST is asked for the missing ones only."""
 
 from __future__ import annotations
 
@@ -12,36 +12,37 @@ if TYPE_CHECKING:
     from daemon.persistence.recorder import Recorder
     from daemon.runtime.clock import Clock
     from model.core.candle import Candle, Timeframe
+    from model.core.market import MarketKey
 
 log = logging.getLogger("candlecast.persistence")
 
 
-class Resumable(NamedTuple):
-    """What a window can use of a history; both parts are empty if it must start anew.
+class UsableCandles(NamedTuple):
+    """The candles of a history that a window can use; both parts are empty if it must start anew.
 
     Attributes:
-        joined: consecutive candles, the oldest one needed among them.
-        later: candles behind the first hole, ascending, with further holes perhaps. They wait
-            beside the window until REST brings what is missing.
+        consecutive: candles without a gap, the oldest one needed among them.
+        after_gap: candles after the first gap, ascending, possibly with further gaps. They wait
+            beside the window until REST has filled the gaps.
     """
 
-    joined: Sequence[Candle]
-    later: Sequence[Candle]
+    consecutive: Sequence[Candle]
+    after_gap: Sequence[Candle]
 
 
-def resumable(
+def usable_candles(
     candles: Sequence[Candle], capacity: int, timeframe: Timeframe, now_ms: int
-) -> Resumable:
-    """Choose what a window can use of a history.
+) -> UsableCandles:
+    """Choose the candles of a history that a window can use.
 
-    A hole may be a period without trades or a candle that was never written, e.g. because the
+    A gap may be a period without trades or a candle that was never written, for example because the
     process was killed between a candle of the stream and the REST answer that joins it. REST is
-    asked for everything from the first hole on, so the candles before it must reach back to the
+    asked for everything from the first gap on, so the candles before it must reach back to the
     oldest one that the window needs now.
 
     Args:
-        candles: of one symbol, ascending, with holes perhaps. Those that have not closed at
-            ``now_ms`` or are off the grid are not used.
+        candles: of one symbol, ascending, possibly with gaps. Those that have not closed at
+            ``now_ms`` or are off the grid are ignored.
         capacity: candles that a window holds.
         timeframe: the grid.
         now_ms: the exchange's time, Unix milliseconds.
@@ -50,54 +51,58 @@ def resumable(
     usable = [c for c in candles if c.close_ms <= now_ms and timeframe.on_grid(c.open_ms)]
     start = next((at for at, c in enumerate(usable) if c.open_ms == oldest_ms), None)
     if start is None:
-        return Resumable((), ())
+        return UsableCandles((), ())
     while start and usable[start - 1].close_ms == usable[start].open_ms:
         start -= 1
     end = start + 1
     while end < len(usable) and usable[end - 1].close_ms == usable[end].open_ms:
         end += 1
-    return Resumable(usable[start:end], usable[end:])
+    return UsableCandles(usable[start:end], usable[end:])
 
 
 async def resume(
     windows: Sequence[Window],
     recorder: Recorder,
-    market: tuple[str, Timeframe],
+    market: MarketKey,
     capacity: int,
     clock: Clock,
 ) -> None:
-    """Prime every window that can be, from the history.
+    """Fill every window for which the history has enough candles.
 
     Args:
-        windows: empty ones.
-        recorder: the way to the history.
+        windows: empty.
+        recorder: gives access to the history.
         market: ccxt exchange id and timeframe.
         capacity: candles that a window holds.
-        clock: the exchange's time.
+        clock: tells the exchange's time.
 
     Raises:
-        HistoryError: it cannot be read.
+        HistoryError: the history cannot be read.
     """
-    exchange, timeframe = market
-    resumed = with_holes = 0
+    timeframe = market.timeframe
+    filled = with_gaps = 0
     for window in windows:
         now_ms = clock.wall_ms()
         newest_ms = timeframe.floor(now_ms) - timeframe.ms
         candles = await recorder.read(
             lambda history, symbol=window.symbol, newest_ms=newest_ms: history.candles(  # type: ignore[misc]
-                exchange, symbol, timeframe.text, capacity, newest_ms
+                market, symbol, capacity, newest_ms
             )
         )
-        found = resumable(candles, capacity, timeframe, now_ms)
-        if found.joined:
-            window.repair(found.joined)
-            for candle in found.later:
+        usable = usable_candles(candles, capacity, timeframe, now_ms)
+        if usable.consecutive:
+            window.repair(usable.consecutive)
+            for candle in usable.after_gap:
                 window.add(candle)
-            resumed += 1
-            with_holes += bool(found.later)
-    holes = f"; {with_holes} of them have holes that REST fills" if with_holes else ""
+            filled += 1
+            with_gaps += bool(usable.after_gap)
+    gaps = f"; {with_gaps} of them have gaps that REST fills" if with_gaps else ""
     oldest_ms = timeframe.floor(clock.wall_ms()) - capacity * timeframe.ms
-    odd = await recorder.read(lambda h: h.count_off_grid(exchange, timeframe, oldest_ms))
-    if odd:
-        log.warning("%d candles of the history are off the %s grid, not used", odd, timeframe.text)
-    log.info("%d of %d symbols go on from history%s", resumed, len(windows), holes)
+    off_grid = await recorder.read(lambda h: h.count_off_grid(market, oldest_ms))
+    if off_grid:
+        log.warning(
+            "%d candles of the history are off the %s grid and are ignored",
+            off_grid,
+            timeframe.text,
+        )
+    log.info("%d of %d symbols resume from history%s", filled, len(windows), gaps)

@@ -1,8 +1,13 @@
-"""Logging that never stops the daemon: a bounded queue, a thread that writes, a limit.
+"""Log from a thread, through a bounded queue and a rate limit, so that logging never blocks.
 
-What the program logs is a plain line on a terminal or in a file, the same with systemd's priority
-(`sd-daemon(3)`) where stderr is the journal, or one JSON object per line on request. Fields that a
-record carries (`extra={"fields": …}`) are part of the object, and stand behind the line elsewhere.
+A record becomes a plain line on a terminal or in a file, the same line with systemd's priority
+(`sd-daemon(3)`) where stderr is the journal, or one JSON object if so configured. Fields of a
+record (`extra={"fields": …}`) are members of the object, and follow the message of a plain line.
+
+The queue and its thread are written by hand although `logging.handlers` has `QueueHandler` and
+`QueueListener`: the listener's `stop` waits without bound, and tried with a stderr that is not read
+the process did not end within 20 seconds (here within 4); `prepare` also merges the traceback into
+the message. With both corrected by subclasses the file was 44 lines longer.
 """
 
 from __future__ import annotations
@@ -18,18 +23,18 @@ from typing import IO, Any, Final
 
 import orjson
 
-_QUEUE: Final = 10_000
-"""Records that wait for a slow stderr; further ones are dropped, counted and told of."""
+_QUEUE_SIZE: Final = 10_000
+"""Records that wait for a slow stderr; further ones are dropped, counted and reported."""
 
-_BURST: Final = 10
-_WINDOW_S: Final = 60.0
-"""So many records of one line of the program in so many seconds; the rest is counted."""
+_MAX_BURST: Final = 10
+_BURST_WINDOW_S: Final = 60.0
+"""Records of one log call in this time beyond the burst are counted, not shown."""
 
-_KNOWN: Final = 1_000
-"""Lines of the program that are remembered; the one longest silent is forgotten first."""
+_MAX_LOG_CALLS: Final = 1_000
+"""Log calls that are tracked; the one unused for longest is forgotten first."""
 
-_OWN: Final = "candlecast"
-_FAREWELL_S: Final = 2.0
+_ROOT_LOGGER: Final = "candlecast"
+_STOP_TIMEOUT_S: Final = 2.0
 _PRIORITIES: Final = {
     logging.DEBUG: 7,
     logging.INFO: 6,
@@ -40,30 +45,37 @@ _PRIORITIES: Final = {
 
 
 class RateLimit:
-    """Decides which records of a line of the program that repeats itself are shown."""
+    """Limits how often events of the same kind pass, such as records of one log call."""
 
-    def __init__(self, burst: int = _BURST, window_s: float = _WINDOW_S) -> None:
-        self._burst = burst
-        self._window_s = window_s
-        self._seen: dict[object, tuple[float, int]] = {}
-
-    def admit(self, line: object, now_s: float) -> int | None:
-        """Whether to show a record now, and how many before it were not shown.
+    def __init__(self, burst: int = _MAX_BURST, window_s: float = _BURST_WINDOW_S) -> None:
+        """Start without any event.
 
         Args:
-            line: what identifies the line of the program.
+            burst: events of a kind that pass in each window.
+            window_s: length of the window, seconds.
+        """
+        self._burst = burst
+        self._window_s = window_s
+        # Per kind: when its window began (monotonic) and the events since then.
+        self._windows: dict[object, tuple[float, int]] = {}
+
+    def admit(self, kind: object, now_s: float) -> int | None:
+        """Decide whether an event passes now.
+
+        Args:
+            kind: identifies events that count together.
             now_s: monotonic seconds.
 
         Returns:
-            None if it is not to be shown; else the number left out since the last one shown.
+            None if it does not pass; else the number held back since the last one that passed.
         """
-        since_s, count = self._seen.pop(line, (now_s, 0))
+        since_s, count = self._windows.pop(kind, (now_s, 0))
         left_out = 0
         if now_s - since_s >= self._window_s:
             left_out, since_s, count = max(0, count - self._burst), now_s, 0
-        self._seen[line] = since_s, count + 1
-        if len(self._seen) > _KNOWN:
-            del self._seen[next(iter(self._seen))]
+        self._windows[kind] = since_s, count + 1
+        if len(self._windows) > _MAX_LOG_CALLS:
+            del self._windows[next(iter(self._windows))]
         return left_out if count < self._burst else None
 
 
@@ -73,7 +85,7 @@ def _utc(record: logging.LogRecord) -> str:
 
 
 class TextFormatter(logging.Formatter):
-    """Plain lines, the times in UTC."""
+    """Plain lines with times in UTC."""
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802 - logging's name
         """When a record was made."""
@@ -81,14 +93,14 @@ class TextFormatter(logging.Formatter):
         return _utc(record)
 
     def format(self, record: logging.LogRecord) -> str:
-        """One record; fields stand behind the message."""
+        """One record; fields follow the message."""
         text = super().format(record)
         fields = _fields(record)
         if not fields:
             return text
         first, newline, rest = text.partition("\n")
-        said = " ".join(f"{name}={value}" for name, value in fields.items())
-        return f"{first} [{said}]{newline}{rest}"
+        shown = " ".join(f"{name}={value}" for name, value in fields.items())
+        return f"{first} [{shown}]{newline}{rest}"
 
 
 class JsonFormatter(logging.Formatter):
@@ -113,8 +125,8 @@ def _fields(record: logging.LogRecord) -> Mapping[str, object]:
     return fields
 
 
-class QueueHandler(logging.Handler):
-    """Hands records to a thread that writes them; never waits, whatever becomes of the writing."""
+class BoundedQueueHandler(logging.Handler):
+    """Hands records to a thread that writes them; never waits, even if the stream is blocked."""
 
     def __init__(
         self, write: Callable[[str], object], now_s: Callable[[], float], *, journal: bool
@@ -122,60 +134,62 @@ class QueueHandler(logging.Handler):
         """Start the thread.
 
         Args:
-            write: takes finished text; may be slow and may fail.
+            write: takes formatted text; may be slow and may fail.
             now_s: monotonic seconds.
-            journal: whether what is written ends up in systemd's journal.
+            journal: whether the text goes to systemd's journal.
         """
         super().__init__()
-        self._put_out = write
+        self._write = write
         self._now_s = now_s
         self._journal = journal
         self._limit = RateLimit()
-        self._queue: queue.Queue[logging.LogRecord | None] = queue.Queue(_QUEUE)
+        # None ends the thread.
+        self._queue: queue.Queue[logging.LogRecord | None] = queue.Queue(_QUEUE_SIZE)
+        # Records dropped since the thread last reported some.
         self._dropped = 0
-        self._thread = threading.Thread(target=self._write_all, name="logs", daemon=True)
+        self._thread = threading.Thread(target=self._write_records, name="logs", daemon=True)
         self._thread.start()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Queue a record, unless its line of the program has said enough or the queue is full."""
-        left_out = 0
+        """Queue a record unless the rate limit holds it back; drop it if the queue is full."""
+        held_back = 0
         if record.levelno > logging.DEBUG:
             admitted = self._limit.admit((record.name, record.lineno, record.msg), self._now_s())
             if admitted is None:
                 return
-            left_out = admitted
-        # Put into words here, in case an argument changes before it is written.
+            held_back = admitted
+        # Formatted here, in case an argument changes before the record is written.
         record.msg, record.args = record.getMessage(), None
-        if left_out:
-            record.msg += f" (and {left_out} more like it before)"
+        if held_back:
+            record.msg += f" (and {held_back} more like it before)"
         try:
             self._queue.put_nowait(record)
         except queue.Full:
             self._dropped += 1
 
     def close(self) -> None:
-        """Write what waits, for a moment at most, and end the thread."""
-        # A stderr that nobody reads must not keep the process from ending.
+        """Write the queued records, for a few seconds at most, and end the thread."""
+        # A blocked stderr must not keep the process from ending.
         with suppress(queue.Full):
-            self._queue.put(None, timeout=_FAREWELL_S)
-            self._thread.join(_FAREWELL_S)
+            self._queue.put(None, timeout=_STOP_TIMEOUT_S)
+            self._thread.join(_STOP_TIMEOUT_S)
         super().close()
 
-    def _write_all(self) -> None:
+    def _write_records(self) -> None:
         while (record := self._queue.get()) is not None:
-            self._write(record.levelno, self.format(record))
+            self._write_text(record.levelno, self.format(record))
             dropped, self._dropped = self._dropped, 0
             if dropped:
-                self._write(logging.WARNING, f"{dropped} log records were dropped")
+                self._write_text(logging.WARNING, f"{dropped} log records were dropped")
 
-    def _write(self, level: int, text: str) -> None:
+    def _write_text(self, level: int, text: str) -> None:
         if self._journal:
-            # Each line is an entry of its own there, and without a priority it would be a notice.
+            # Each line becomes an entry of its own there, and one without a priority a notice.
             priority = _priority(level)
             text = "\n".join(priority + line for line in text.splitlines())
         with suppress(OSError, ValueError):
-            # There is nowhere to say that this failed.
-            self._put_out(f"{text}\n")
+            # There is no other place to report this failure.
+            self._write(f"{text}\n")
 
 
 def _priority(level: int) -> str:
@@ -183,12 +197,12 @@ def _priority(level: int) -> str:
 
 
 def mark(stream: IO[str], level: int, environ: Mapping[str, str]) -> str:
-    """What a line printed to a stream begins with, so that the journal knows how grave it is."""
+    """The priority prefix of a line printed to a stream; empty unless the journal reads it."""
     return _priority(level) if is_journal(stream, environ) else ""
 
 
 def is_journal(stream: IO[str], environ: Mapping[str, str]) -> bool:
-    """Whether a stream goes to systemd's journal, as ``$JOURNAL_STREAM`` says."""
+    """Whether a stream goes to systemd's journal, by ``$JOURNAL_STREAM``."""
     try:
         status = os.fstat(stream.fileno())
     except (OSError, ValueError):
@@ -196,14 +210,14 @@ def is_journal(stream: IO[str], environ: Mapping[str, str]) -> bool:
     return environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
 
 
-def _writer(stream: IO[str]) -> Callable[[str], object]:
+def _write_function(stream: IO[str]) -> Callable[[str], object]:
     try:
         descriptor = stream.fileno()
     except (OSError, ValueError):
         return stream.write
 
     def write(text: str) -> None:
-        # Past Python's buffer: a thread stuck in there would hold its lock when the process ends.
+        # Bypasses Python's buffer: a thread blocked in it would hold its lock at exit.
         rest = text.encode(errors="backslashreplace")
         while rest:
             rest = rest[os.write(descriptor, rest) :]
@@ -219,25 +233,25 @@ def logging_to(
     environ: Mapping[str, str],
     now_s: Callable[[], float],
 ) -> Iterator[None]:
-    """Log to a stream until the end of the block, and write everything that waits then.
+    """Log to a stream until the end of the block, then write the queued records.
 
     Args:
         stream: stderr.
-        level: the least level shown.
+        level: lowest level shown.
         style: ``text`` or ``json``.
-        environ: tells whether the stream is the journal's.
+        environ: has ``JOURNAL_STREAM`` where the stream is the journal's.
         now_s: monotonic seconds.
     """
     journal = is_journal(stream, environ)
-    handler = QueueHandler(_writer(stream), now_s, journal=journal)
+    handler = BoundedQueueHandler(_write_function(stream), now_s, journal=journal)
     # The journal keeps the time of every entry itself.
     when = "" if journal else "%(asctime)s %(levelname)s "
     handler.setFormatter(
         JsonFormatter() if style == "json" else TextFormatter(f"{when}%(name)s: %(message)s")
     )
     root = logging.getLogger()
-    levels = {_OWN: level} if level == "DEBUG" else {}
-    # Libraries debug by writing down all that they send and receive.
+    levels = {_ROOT_LOGGER: level} if level == "DEBUG" else {}
+    # At this level libraries log everything that they send and receive.
     levels[""] = "INFO" if levels else level
     before = {name: logging.getLogger(name or None).level for name in levels}
     root.addHandler(handler)

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
+from daemon.runtime.outage import Outage
 from model.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class Notifier:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) if self._address else None
         if self._socket is not None:
             self._socket.settimeout(0)
-        self._broken = False
+        self._outage = Outage(log)
 
     @property
     def is_heard(self) -> bool:
@@ -90,11 +91,9 @@ class Notifier:
         try:
             self._socket.sendto("\n".join(lines).encode(), address)
         except OSError as error:
-            if not self._broken:
-                log.warning("the service manager does not listen: %s", error.strerror)
-            self._broken = True
+            self._outage.begin("the service manager does not listen: %s", error.strerror)
         else:
-            self._broken = False
+            self._outage.end("the service manager listens again")
 
     def status(self, text: str) -> None:
         """One line for `systemctl status`."""

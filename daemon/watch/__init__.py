@@ -1,1 +1,1 @@
-"""Show forecasts in a terminal."""
+"""Show the published forecasts of a broker in a terminal."""

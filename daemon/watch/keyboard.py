@@ -1,4 +1,4 @@
-"""Keys of the live table: what each does is decided here, without a terminal."""
+"""Read keys from the terminal and filter, sort and scroll the live table with them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from daemon.watch.board import SORTS
 if TYPE_CHECKING:
     import asyncio
 
-_ESCAPES: Final = {
+_ESCAPE_SEQUENCES: Final = {
     "\x1b[A": "up",
     "\x1bOA": "up",
     "\x1b[B": "down",
@@ -26,52 +26,58 @@ _ESCAPES: Final = {
     "\x1b[H": "home",
     "\x1b[F": "end",
 }
-_NAMES: Final = {"\x1b": "escape", "\r": "enter", "\n": "enter", "\x7f": "delete", "\b": "delete"}
-_STEPS: Final = {"up": -1, "down": 1, "page up": -10, "page down": 10, "home": -(10**6)}
-_LONGEST: Final = 40
-_READ: Final = 1024
+_KEY_NAMES: Final = {
+    "\x1b": "escape",
+    "\r": "enter",
+    "\n": "enter",
+    "\x7f": "delete",
+    "\b": "delete",
+}
+_SCROLL_ROWS: Final = {"up": -1, "down": 1, "page up": -10, "page down": 10, "home": -(10**6)}
+_MAX_PATTERN_CHARS: Final = 40
+_READ_BYTES: Final = 1024
 
 
-def keys_of(text: str) -> Iterator[str]:
-    r"""Name the keys in what a terminal sent.
+def parse_keys(text: str) -> Iterator[str]:
+    r"""Yield the names of the keys in a terminal's input.
 
-    >>> list(keys_of("/b\x1b[A\x1b"))
+    >>> list(parse_keys("/b\x1b[A\x1b"))
     ['/', 'b', 'up', 'escape']
     """
     while text:
-        size = next((len(escape) for escape in _ESCAPES if text.startswith(escape)), 1)
+        size = next((len(escape) for escape in _ESCAPE_SEQUENCES if text.startswith(escape)), 1)
         key, text = text[:size], text[size:]
         if size > 1:
-            yield _ESCAPES[key]
-        elif key in _NAMES:
-            yield _NAMES[key]
+            yield _ESCAPE_SEQUENCES[key]
+        elif key in _KEY_NAMES:
+            yield _KEY_NAMES[key]
         elif key.isprintable():
             yield key
 
 
 class TableView:
-    """What of a board is looked at.
+    """Which rows of a board are shown, and in which order.
 
     Attributes:
-        pattern: rows whose name holds it.
+        pattern: the shown rows contain it in their name.
         sort: one of `daemon.watch.board.SORTS`.
-        first: place of the first row that is shown.
-        typing: whether keys go into the pattern.
+        first: index of the first row that is shown.
+        typing: whether keys are added to the pattern.
     """
 
     def __init__(self) -> None:
-        """Look at everything, from the top."""
+        """Show all rows from the top."""
         self.pattern = ""
         self.sort = "symbol"
         self.first = 0
         self.typing = False
 
     def press(self, key: str) -> bool:
-        """Take in one key; whether it means to quit."""
+        """Handle one key; returns whether it means to quit."""
         if self.typing:
-            self._type(key)
-        elif key in _STEPS:
-            self.first = max(0, self.first + _STEPS[key])
+            self._edit_pattern(key)
+        elif key in _SCROLL_ROWS:
+            self.first = max(0, self.first + _SCROLL_ROWS[key])
         elif key == "end":
             self.first = 10**6
         elif key == "/":
@@ -84,26 +90,26 @@ class TableView:
             self.first = 0
         return key == "q" and not self.typing
 
-    def _type(self, key: str) -> None:
+    def _edit_pattern(self, key: str) -> None:
         if key == "escape":
             self.pattern, self.typing = "", False
         elif key == "enter":
             self.typing = False
         elif key == "delete":
             self.pattern = self.pattern[:-1]
-        elif len(key) == 1 and len(self.pattern) < _LONGEST:
+        elif len(key) == 1 and len(self.pattern) < _MAX_PATTERN_CHARS:
             self.pattern += key
             self.first = 0
 
-    def visible(self, rows: int, room: int) -> slice:
-        """Which of ``rows`` are shown where there is ``room`` for so many."""
-        self.first = min(self.first, max(0, rows - room))
-        return slice(self.first, self.first + room)
+    def visible(self, rows: int, height: int) -> slice:
+        """Return which of ``rows`` are shown on ``height`` lines."""
+        self.first = min(self.first, max(0, rows - height))
+        return slice(self.first, self.first + height)
 
 
 @contextmanager
-def pressed(loop: asyncio.AbstractEventLoop, on_key: Callable[[str], None]) -> Iterator[None]:
-    """Tell of every key that is pressed; nothing happens where no terminal is at hand."""
+def read_keys(loop: asyncio.AbstractEventLoop, on_key: Callable[[str], None]) -> Iterator[None]:
+    """Call ``on_key`` for every key that is pressed; without a terminal there are none."""
     if not sys.stdin.isatty():
         yield
         return
@@ -112,10 +118,10 @@ def pressed(loop: asyncio.AbstractEventLoop, on_key: Callable[[str], None]) -> I
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def read() -> None:
-        for key in keys_of(decoder.decode(os.read(terminal, _READ))):
+        for key in parse_keys(decoder.decode(os.read(terminal, _READ_BYTES))):
             on_key(key)
 
-    # Not raw: Ctrl-C stays a signal.
+    # Not raw mode: Ctrl-C has to stay a signal.
     tty.setcbreak(terminal)
     loop.add_reader(terminal, read)
     try:

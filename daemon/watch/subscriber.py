@@ -1,19 +1,19 @@
-"""Read published forecasts from a broker and show them, as any other consumer could."""
+"""Subscribe to published forecasts and show them in a terminal."""
 
 from __future__ import annotations
 
 import asyncio
-import math
 from typing import TYPE_CHECKING, Any, Final
 
 import aiomqtt
-import orjson
 from rich.live import Live
 
 from daemon.mqtt.topics import ROOT
 from daemon.runtime.address import host_port
+from daemon.runtime.backoff import Backoff
 from daemon.runtime.tasks import unwrap_expected
-from daemon.watch.keyboard import TableView, pressed
+from daemon.watch.keyboard import TableView, read_keys
+from daemon.watch.messages import parse_forecast, parse_status
 from daemon.watch.table import render
 from model.core.errors import BrokerError, CandlecastError
 
@@ -27,73 +27,14 @@ if TYPE_CHECKING:
     from daemon.watch.board import Board, Row
 
 _REFRESH_PER_S: Final = 4
-_BACKOFF_S: Final = (0.5, 5.0)
-_PREDICTIONS: Final = f"{ROOT}/+/+/+/prediction"
-_STATES: Final = f"{ROOT}/status/+"
-_LONGEST_BYTES: Final = 65_536
-_LONGEST_TEXT: Final = 80
-_QUEUED: Final = 10_000
-"""Messages that wait to be shown; what comes on top is dropped, since newer ones follow."""
+_RECONNECT_MIN_S: Final = 0.5
+_RECONNECT_MAX_S: Final = 5.0
+_FORECASTS: Final = f"{ROOT}/+/+/+/prediction"
+_STATUSES: Final = f"{ROOT}/status/+"
+_MAX_QUEUED: Final = 10_000
+"""Messages that wait to be shown; further ones are dropped, since newer ones follow."""
 
-_KEYS: Final = "q quits · / filters · s sorts · ↑ ↓ scroll"
-
-_TEXTS: Final = ("symbol", "exchange", "timeframe")
-_NUMBERS: Final = ("seq", "candle_close_ms", "target_close_ms", "valid_until_ms")
-_PRICES: Final = ("last_close", "predicted_close")
-
-
-def forecast_of(payload: bytes) -> dict[str, Any] | None:
-    """Decode a published forecast; None for what cannot be shown: anybody may write to a broker."""
-    message = _mapping(payload)
-    if message is None:
-        return None
-    interval, latency = message.get("interval"), message.get("latency_ms")
-    good = (
-        all(_is_text(message.get(name)) for name in _TEXTS)
-        and all(_is_number(message.get(name)) for name in (*_NUMBERS, "predicted_return"))
-        and all(_is_price(message.get(name)) for name in _PRICES)
-        and "interval" in message
-        and (interval is None or _is_interval(interval))
-        and isinstance(latency, dict)
-        and _is_number(latency.get("ready"))
-        and isinstance(message.get("late"), bool)
-    )
-    return message if good else None
-
-
-def status_of(payload: bytes) -> dict[str, Any] | None:
-    """Decode the state of an instance; None for what cannot be shown."""
-    status = _mapping(payload)
-    if status is None or not all(_is_text(status.get(name)) for name in ("instance", "state")):
-        return None
-    return status
-
-
-def _mapping(payload: bytes) -> dict[str, Any] | None:
-    if len(payload) > _LONGEST_BYTES:
-        return None
-    try:
-        document = orjson.loads(payload)
-    except orjson.JSONDecodeError:
-        return None
-    return document if isinstance(document, dict) else None
-
-
-def _is_text(value: object) -> bool:
-    # A control character would reach the terminal.
-    return isinstance(value, str) and value.isprintable() and 0 < len(value) <= _LONGEST_TEXT
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
-
-
-def _is_price(value: object) -> bool:
-    return _is_number(value) and isinstance(value, int | float) and value > 0
-
-
-def _is_interval(value: object) -> bool:
-    return isinstance(value, dict) and all(_is_price(value.get(end)) for end in ("lower", "upper"))
+_KEY_HELP: Final = "q quits · / filters · s sorts · ↑ ↓ scroll"
 
 
 async def watch(
@@ -106,38 +47,38 @@ async def watch(
     """Show forecasts until cancelled: a live table on a terminal, plain lines elsewhere.
 
     Args:
-        broker: any broker that carries forecasts.
-        board: filled with what is heard.
-        console: where it is shown.
-        clock: tells what has expired.
-        on_quit: called when somebody presses q.
+        broker: the broker to subscribe to.
+        board: receives the forecasts.
+        console: where they are shown.
+        clock: determines which forecasts have expired.
+        on_quit: called when q is pressed.
 
     Raises:
-        BrokerError: the broker cannot be reached at first; later it is waited for.
+        BrokerError: the first connection fails; a lost one is restored.
     """
     if not console.is_terminal:
 
-        def tell(message: Mapping[str, Any], row: Row) -> None:
-            # Rich would end the process when the reader of a pipe has left.
-            console.file.write(f"{line(message, row)}\n")
+        def write(message: Mapping[str, Any], row: Row) -> None:
+            # Rich would end the process when the reader of a pipe has closed it.
+            console.file.write(f"{format_line(message, row)}\n")
             console.file.flush()
 
-        await _follow(broker, board, clock, tell)
+        await _receive(broker, board, clock, write)
         return
-    look = TableView()
+    view = TableView()
 
-    def drawn() -> ConsoleRenderable:
-        return render(board, (console.width, console.height), clock.wall_ms(), look, _KEYS)
+    def draw() -> ConsoleRenderable:
+        return render(board, (console.width, console.height), clock.wall_ms(), view, _KEY_HELP)
 
-    with Live(get_renderable=drawn, console=console, refresh_per_second=_REFRESH_PER_S) as live:
+    with Live(get_renderable=draw, console=console, refresh_per_second=_REFRESH_PER_S) as live:
 
         def on_key(key: str) -> None:
-            if look.press(key):
+            if view.press(key):
                 on_quit()
             live.refresh()
 
-        with pressed(asyncio.get_running_loop(), on_key):
-            await _follow(broker, board, clock, lambda message, row: None)  # noqa: ARG005
+        with read_keys(asyncio.get_running_loop(), on_key):
+            await _receive(broker, board, clock, lambda message, row: None)  # noqa: ARG005
 
 
 async def watch_until(
@@ -147,39 +88,41 @@ async def watch_until(
 
     Raises:
         BrokerError: the broker cannot be reached.
-        BrokenPipeError: whoever read along has left.
+        BrokenPipeError: the reader of the output has closed it.
     """
     try:
         async with asyncio.TaskGroup() as group:
-            shown = group.create_task(watch(broker, board, console, clock, stop.set))
+            watching = group.create_task(watch(broker, board, console, clock, stop.set))
             await stop.wait()
-            shown.cancel()
+            watching.cancel()
     except ExceptionGroup as group_error:
         raise unwrap_expected(group_error, (CandlecastError, BrokenPipeError)) from None
 
 
-async def _follow(
-    broker: Broker, board: Board, clock: Clock, tell: Callable[[Mapping[str, Any], Row], None]
+async def _receive(
+    broker: Broker,
+    board: Board,
+    clock: Clock,
+    on_forecast: Callable[[Mapping[str, Any], Row], None],
 ) -> None:
-    """Connect again and again, but not if the first time fails."""
-    shortest_s, longest_s = _BACKOFF_S
-    delay_s, met = shortest_s, False
+    """Receive messages; restore a lost connection, but fail if the first one cannot be made."""
+    backoff, met = Backoff(_RECONNECT_MIN_S, _RECONNECT_MAX_S), False
     address = host_port(broker.host, broker.port)
     while True:
         try:
             async with connect(broker) as client:
-                for topic in (_STATES, _PREDICTIONS):
+                for topic in (_STATUSES, _FORECASTS):
                     await _subscribe(client, topic, address)
-                board.trouble, met, delay_s = None, True, shortest_s
+                board.error, met = None, True
+                backoff.reset()
                 async for message in client.messages:
-                    _take(message, board, tell)
+                    _on_message(message, board, on_forecast)
         except aiomqtt.MqttError as error:
             if not met:
                 msg = f"cannot read from the MQTT broker at {address}: {error}"
                 raise BrokerError(msg) from None
-            board.trouble = f"no broker at {address} ({error}); trying again"
-        await clock.sleep(delay_s)
-        delay_s = min(2 * delay_s, longest_s)
+            board.error = f"no broker at {address} ({error}); trying again"
+        await clock.sleep(backoff.next_delay_s())
 
 
 async def _subscribe(client: aiomqtt.Client, topic: str, address: str) -> None:
@@ -190,12 +133,12 @@ async def _subscribe(client: aiomqtt.Client, topic: str, address: str) -> None:
     """
     for code in await client.subscribe(topic, qos=1):
         if not isinstance(code, int) and code.is_failure:
-            msg = f"the MQTT broker at {address} does not let us read {topic} ({code})"
+            msg = f"the MQTT broker at {address} denies reading {topic} ({code})"
             raise BrokerError(msg)
 
 
 def connect(broker: Broker) -> aiomqtt.Client:
-    """A consumer's client, to be entered."""
+    """Return a client of the broker; enter it to connect."""
     version = aiomqtt.ProtocolVersion.V5 if broker.version == "5" else aiomqtt.ProtocolVersion.V311
     return aiomqtt.Client(
         broker.host,
@@ -205,29 +148,29 @@ def connect(broker: Broker) -> aiomqtt.Client:
         keepalive=broker.keepalive_s,
         protocol=version,
         tls_context=broker.tls,
-        max_queued_incoming_messages=_QUEUED,
+        max_queued_incoming_messages=_MAX_QUEUED,
     )
 
 
-def _take(
-    message: aiomqtt.Message, board: Board, tell: Callable[[Mapping[str, Any], Row], None]
+def _on_message(
+    message: aiomqtt.Message, board: Board, on_forecast: Callable[[Mapping[str, Any], Row], None]
 ) -> None:
     payload = message.payload
-    if message.topic.matches(_STATES):
-        status = status_of(payload)
+    if message.topic.matches(_STATUSES):
+        status = parse_status(payload)
         if status is not None:
-            board.hear(status)
+            board.on_status(status)
         return
-    forecast = forecast_of(payload)
-    # An empty message is how a retained one is taken back.
+    forecast = parse_forecast(payload)
+    # An empty message deletes a retained one.
     if forecast is not None:
-        tell(forecast, board.update(forecast))
+        on_forecast(forecast, board.on_forecast(forecast))
     elif payload:
-        board.refused += 1
+        board.unreadable += 1
 
 
-def line(message: Mapping[str, Any], row: Row) -> str:
-    """One forecast as a plain line."""
+def format_line(message: Mapping[str, Any], row: Row) -> str:
+    """Return one forecast as a plain line."""
     outcome = "" if row.outcome is None else f" · before: {row.outcome.realised:+.3%}"
     ratio = "" if row.mae_ratio is None else f" · error ÷ last value's {row.mae_ratio:.3f}"
     return (

@@ -1,4 +1,4 @@
-"""The board as a table for a terminal. Pure; rendering is Rich's."""
+"""Draw the board as a table for a terminal, with Rich. No I/O."""
 
 from __future__ import annotations
 
@@ -18,71 +18,72 @@ if TYPE_CHECKING:
     from daemon.watch.board import Board, Outcome, Row
     from daemon.watch.keyboard import TableView
 
-_DISPENSABLE: Final = (
+_OPTIONAL_COLUMNS: Final = (
     *("interval", "left", "recent", "n"),
     *("ready ms", "happened", "err÷last", "change"),
 )
-"""Columns that give way on a narrow terminal, in this order; no number is ever cut."""
+"""Columns that are left out on a narrow terminal, in this order; numbers are never cut."""
 
-_LEFT: Final = ("symbol", "recent")
+_LEFT_ALIGNED: Final = ("symbol", "recent")
 _BARS: Final = "▁▂▃▄▅▆▇█"
-_GAP: Final = 2
-_PLAIN: Final = (1e-6, 1e15)
-"""Prices outside are written with an exponent."""
+_COLUMN_GAP: Final = 2
+_FIXED_POINT_RANGE: Final = (1e-6, 1e15)
+"""Prices outside of it are written with an exponent."""
+
 _FRAME_ROWS: Final = 6
-"""Rows that are not symbols: title, header, rule, two blank ones, and the cursor's."""
+"""Rows without symbols: title, header, rule, two blank ones, and the cursor's."""
 
 Column = tuple[str, list[Text]]
 
 
 def render(
-    board: Board, size: tuple[int, int], now_ms: int, look: TableView, keys: str = ""
+    board: Board, size: tuple[int, int], now_ms: int, view: TableView, keys: str = ""
 ) -> ConsoleRenderable:
     """Draw a board.
 
     Args:
-        board: what there is to show.
+        board: the forecasts to show.
         size: columns and rows of the terminal.
-        now_ms: Unix time in milliseconds; what has expired by then is no forecast.
-        look: which rows, in which order.
-        keys: a line that explains the keys; empty where there are none.
+        now_ms: Unix time in milliseconds; forecasts that have expired are not shown.
+        view: which rows are shown, in which order.
+        keys: a line that explains the keys; empty for none.
     """
     width, height = size
-    foot = [*_states(board), *_filled(board.parts(), width), *([keys] if keys else [])]
-    rows = board.chosen(look.pattern, look.sort, now_ms)
-    room = max(1, height - _FRAME_ROWS - len(foot))
-    if len(rows) > room:
-        shown = look.visible(len(rows), max(1, room - 1))
-        foot = [_hidden(len(rows), shown), *foot]
+    footer = [*_state_lines(board), *_wrap(board.parts(), width), *([keys] if keys else [])]
+    rows = board.select_rows(view.pattern, view.sort, now_ms)
+    height_left = max(1, height - _FRAME_ROWS - len(footer))
+    if len(rows) > height_left:
+        shown = view.visible(len(rows), max(1, height_left - 1))
+        footer = [_hidden_line(len(rows), shown), *footer]
         rows = rows[shown]
     title = Text(board.title, style="bold cyan", no_wrap=True, overflow="ellipsis")
-    lines = [Text(line, style="dim", no_wrap=True, overflow="ellipsis") for line in foot]
-    return Group(title, _second_line(board, look), _table(rows, width, now_ms), "", *lines)
+    lines = [Text(line, style="dim", no_wrap=True, overflow="ellipsis") for line in footer]
+    return Group(title, _second_line(board, view), _table(rows, width, now_ms), "", *lines)
 
 
-def _second_line(board: Board, look: TableView) -> Text:
-    """Trouble, or the filter, or nothing."""
-    if board.trouble is not None:
-        return Text(board.trouble, style="bold yellow", no_wrap=True, overflow="ellipsis")
-    if look.typing or look.pattern:
-        return Text(f"filter: {look.pattern}{'▏' if look.typing else ''}", no_wrap=True)
+def _second_line(board: Board, view: TableView) -> Text:
+    """Return the connection error, else the filter, else nothing."""
+    if board.error is not None:
+        return Text(board.error, style="bold yellow", no_wrap=True, overflow="ellipsis")
+    if view.typing or view.pattern:
+        return Text(f"filter: {view.pattern}{'▏' if view.typing else ''}", no_wrap=True)
     return Text("")
 
 
-def _states(board: Board) -> list[str]:
-    """Instances that are not as they should be."""
-    states = sorted(list(board.states.items()))  # noqa: C414 - another thread may be adding
-    troubled = [f"{name} is {state}" for name, state in states if state != "online"]
-    return [", ".join(troubled)] if troubled else []
+def _state_lines(board: Board) -> list[str]:
+    """Return a line of the instances that are not online, if there are any."""
+    states = sorted(list(board.states.items()))  # noqa: C414 - another thread may add one
+    abnormal = [f"{name} is {state}" for name, state in states if state != "online"]
+    return [", ".join(abnormal)] if abnormal else []
 
 
-def _hidden(rows: int, shown: slice) -> str:
+def _hidden_line(rows: int, shown: slice) -> str:
     above, below = shown.start, rows - shown.stop
     return f"… and {above + below} more symbols" + (f", {above} of them above" if above else "")
 
 
 def _table(rows: Sequence[tuple[str, Row]], width: int, now_ms: int) -> Table:
-    columns = _fitting(_columns(rows, now_ms), width)
+    columns = _fit(_columns(rows, now_ms), width)
     table = Table(
         box=box.SIMPLE_HEAD,
         show_edge=False,
@@ -91,31 +92,33 @@ def _table(rows: Sequence[tuple[str, Row]], width: int, now_ms: int) -> Table:
         collapse_padding=True,
     )
     for name, _ in columns:
-        table.add_column(Text(name, style="bold"), justify="left" if name in _LEFT else "right")
+        table.add_column(
+            Text(name, style="bold"), justify="left" if name in _LEFT_ALIGNED else "right"
+        )
     for cells in zip(*(cells for _, cells in columns), strict=True):
         table.add_row(*cells)
     return table
 
 
 def _columns(rows: Sequence[tuple[str, Row]], now_ms: int) -> list[Column]:
-    """Every column with its cells, one a symbol."""
+    """Return every column with its cells, one a symbol."""
     cells = [_cells(name, row, now_ms) for name, row in rows]
     names = cells[0] if cells else {}
     return [(name, [row[name] for row in cells]) for name in names]
 
 
-def _fitting(columns: list[Column], width: int) -> list[Column]:
-    """Leave out columns until the others fit; the symbols' names are cut only then."""
-    for name in _DISPENSABLE:
+def _fit(columns: list[Column], width: int) -> list[Column]:
+    """Leave out columns until the others fit; symbols are cut only if that is not enough."""
+    for name in _OPTIONAL_COLUMNS:
         widths = [max(len(title), *(len(cell) for cell in cells)) for title, cells in columns]
-        if sum(widths) + _GAP * len(widths) <= width:
+        if sum(widths) + _COLUMN_GAP * len(widths) <= width:
             break
         columns = [column for column in columns if column[0] != name]
     return columns
 
 
-def _filled(parts: Iterable[str], width: int) -> list[str]:
-    """Parts in as few lines as a width allows; none is broken."""
+def _wrap(parts: Iterable[str], width: int) -> list[str]:
+    """Join parts into as few lines as a width allows; no part is broken."""
     lines: list[str] = []
     for part in parts:
         if lines and len(lines[-1]) + len(part) + 3 <= width:
@@ -135,24 +138,24 @@ def _cells(name: str, row: Row, now_ms: int) -> dict[str, Text]:
     return {
         "symbol": Text(name, no_wrap=True, overflow="ellipsis"),
         "recent": _recent(row, valid=valid),
-        "close": _number(_price(message["last_close"])),
-        "forecast": _number(_price(message["predicted_close"]), "bold")
+        "close": _cell(_price(message["last_close"])),
+        "forecast": _cell(_price(message["predicted_close"]), "bold")
         if valid
-        else _number("no forecast", "bold yellow"),
-        "change": _number(f"{change:+.3%}", _colour(change)) if valid else _number("–"),
-        "interval": _number(band),
-        "left": _number(_left(message["valid_until_ms"] - now_ms), "" if valid else "yellow"),
-        "happened": _happened(row.outcome),
-        "err÷last": _number("–" if ratio is None else f"{ratio:.3f}"),
-        "n": _number(str(row.scored)),
-        "ready ms": _number(
+        else _cell("no forecast", "bold yellow"),
+        "change": _cell(f"{change:+.3%}", _colour(change)) if valid else _cell("–"),
+        "interval": _cell(band),
+        "left": _cell(_remaining(message["valid_until_ms"] - now_ms), "" if valid else "yellow"),
+        "happened": _outcome(row.outcome),
+        "err÷last": _cell("–" if ratio is None else f"{ratio:.3f}"),
+        "n": _cell(str(row.scored)),
+        "ready ms": _cell(
             f"{message['latency_ms']['ready']:.2f}{late}", "yellow" if message["late"] else ""
         ),
     }
 
 
 def _recent(row: Row, *, valid: bool) -> Text:
-    """The last closes as bars of eight heights, and the forecast after them."""
+    """Return the last closes as bars of eight heights, then the forecast."""
     closes = list(row.closes)
     prices = [*closes, row.message["predicted_close"]] if valid else closes
     low, high = min(prices), max(prices)
@@ -162,23 +165,23 @@ def _recent(row: Row, *, valid: bool) -> Text:
     return text.append("".join(bars[len(closes) :]), style="bold cyan")
 
 
-def _left(ms: int) -> str:
-    """For how long a forecast holds, or, with a minus, since when there is none."""
+def _remaining(ms: int) -> str:
+    """Return how long a forecast is valid, or, with a minus, how long ago it expired."""
     seconds = math.ceil(ms / 1000) if ms > 0 else math.floor(-ms / 1000)
     units = ((1, "s", 120), (60, "min", 7_200), (3_600, "h", 172_800), (86_400, "d", math.inf))
     size, unit = next((size, unit) for size, unit, below in units if seconds < below)
     return f"{'' if ms > 0 else '−'}{seconds // size} {unit}"
 
 
-def _number(text: str, style: str = "") -> Text:
+def _cell(text: str, style: str = "") -> Text:
     return Text(text, style=style, no_wrap=True)
 
 
-def _happened(outcome: Outcome | None) -> Text:
+def _outcome(outcome: Outcome | None) -> Text:
     if outcome is None:
-        return _number("–  ")
+        return _cell("–  ")
     mark = {True: "✓", False: "✗", None: " "}[outcome.hit]
-    return _number(f"{outcome.realised:+.3%} {mark}", _colour(outcome.realised))
+    return _cell(f"{outcome.realised:+.3%} {mark}", _colour(outcome.realised))
 
 
 def _colour(change: float) -> str:
@@ -186,14 +189,14 @@ def _colour(change: float) -> str:
 
 
 def _price(value: float) -> str:
-    """Seven significant digits, six below one: tells a forecast from the close before it.
+    """Return seven significant digits, six below one: enough to tell a forecast from a close.
 
     >>> [_price(value) for value in (65000.0, 0.0123456, 1.2345e-10)]
     ['65000.00', '0.0123456', '1.23450e-10']
     """
-    least, most = _PLAIN
-    if not least <= value < most:
+    low, high = _FIXED_POINT_RANGE
+    if not low <= value < high:
         return f"{value:.5e}"
     before_point = math.floor(math.log10(value)) + 1
-    wanted = 7 if before_point > 0 else 6
-    return f"{value:.{max(0, wanted - before_point)}f}"
+    digits = 7 if before_point > 0 else 6
+    return f"{value:.{max(0, digits - before_point)}f}"

@@ -1,4 +1,4 @@
-"""What the status page is told: each symbol as a row, series for its charts. Pure."""
+"""Build the rows, series and server-sent events of the status page. Pure."""
 
 from __future__ import annotations
 
@@ -18,22 +18,25 @@ FIELDS: Final = (
     *("target_ms", "last", "predicted", "lower", "upper", "valid_until_ms"),
     *("ready_ms", "late", "ratio", "stderr", "n"),
 )
-"""What a row holds, in this order. ``open_ms`` to ``close``: the newest candle; ``target_ms``: when
-the candle that is forecast opens; ``last``: the close that the forecast starts from; prices in
-quote currency, the rest in the unit of its name."""
+"""The fields of a row, in this order. ``open_ms`` to ``close``: the newest candle; ``target_ms``:
+when the candle that is forecast opens; ``last``: the close that the forecast starts from. Prices
+are in quote currency, other values in the unit that their name ends with."""
 
 Row = list[Any]
 
-_UNKNOWN: Final = (None, None, False)
+_NEVER_SENT: Final = (None, None, False)
+"""State of a symbol that has no row yet."""
 
 _NO_FORECAST: Final = (None,) * (len(FIELDS) - FIELDS.index("target_ms"))
 _NO_CANDLE: Final = (None,) * (FIELDS.index("target_ms") - FIELDS.index("open_ms"))
 
 
 def row(symbol: str, window: Window, forecast: Forecast | None, *, stale: bool) -> Row:
-    """One symbol at a glance; None where there is nothing to tell."""
+    """Return the row of a symbol; None where a value does not exist."""
     newest = window.newest
-    candle = _NO_CANDLE if newest is None else (newest.open_ms, *map(_short, newest.ohlcv[:4]))
+    candle = (
+        _NO_CANDLE if newest is None else (newest.open_ms, *map(_round_price, newest.ohlcv[:4]))
+    )
     if forecast is None:
         return [symbol, stale, *candle, *_NO_FORECAST]
     interval, skill = forecast.interval, forecast.skill
@@ -42,9 +45,13 @@ def row(symbol: str, window: Window, forecast: Forecast | None, *, stale: bool) 
         stale,
         *candle,
         forecast.candle_close_ms,
-        _short(forecast.last_close),
-        _short(forecast.predicted_close),
-        *((None, None) if interval is None else (_short(interval.lower), _short(interval.upper))),
+        _round_price(forecast.last_close),
+        _round_price(forecast.predicted_close),
+        *(
+            (None, None)
+            if interval is None
+            else (_round_price(interval.lower), _round_price(interval.upper))
+        ),
         forecast.valid_until_ms,
         round(forecast.latency.ready_ms, 3),
         forecast.late,
@@ -52,35 +59,42 @@ def row(symbol: str, window: Window, forecast: Forecast | None, *, stale: bool) 
     ]
 
 
-def _short(price: float) -> float:
-    """Nine significant digits: more than a screen can show, half as long."""
+def _round_price(price: float) -> float:
+    """Keep nine significant digits: more than the page shows, at half the length in JSON."""
     return float(f"{price:.9g}")
 
 
 class Frame(NamedTuple):
-    """One step of what watchers are told, as server-sent events.
+    """One update for the browsers, as server-sent events.
 
     Attributes:
         number: consecutive, from 1.
-        changes: what whoever has seen the step before must be told.
+        events: for a client that has the frame before.
     """
 
     number: int
-    changes: bytes
+    events: bytes
 
 
-class Rows:
-    """Every symbol as watchers know it, and which of them has changed.
+class RowTable:
+    """The rows of all symbols, and the events that bring a client up to date.
 
-    A watcher that has seen the step before gets the changes; every other one gets everything.
+    A client that has the previous frame gets the changes; any other client gets all rows.
+
+    Attributes:
+        frame: the newest frame.
     """
 
     def __init__(self) -> None:
-        """Start without any symbol."""
+        """Start without symbols."""
         self._rows: dict[str, Row] = {}
-        self._known: dict[str, tuple[Forecast | None, Candle | None, bool]] = {}
-        self._gone = False
-        self._whole: tuple[int, bytes] = (0, b"")
+        # What each row was built from: forecast, newest candle, stale.
+        self._sources: dict[str, tuple[Forecast | None, Candle | None, bool]] = {}
+        # Whether symbols were removed since the last frame.
+        self._has_removals = False
+        # All events for a client without the previous frame: number of the frame, and bytes.
+        self._snapshot: tuple[int, bytes] = (0, b"")
+        # The last event of kind ``state``.
         self._state = b""
         self.frame = Frame(0, b"")
 
@@ -90,57 +104,57 @@ class Rows:
         newest: Mapping[str, Forecast],
         stale: frozenset[str],
     ) -> list[Row]:
-        """Look at some symbols; returns the rows of those that changed."""
+        """Rebuild the rows of some symbols; return those that changed."""
         changed = []
         for window in windows:
             symbol = window.symbol
             forecast, is_stale = newest.get(symbol), symbol in stale
-            known = self._known.get(symbol, _UNKNOWN)
-            # The objects themselves are compared: neither is ever changed in place.
+            sources = self._sources.get(symbol, _NEVER_SENT)
+            # Compared by identity: forecasts and candles are never changed in place.
             if (
-                known[0] is forecast
-                and known[1] is window.newest
-                and known[2] is is_stale
-                and known is not _UNKNOWN
+                sources[0] is forecast
+                and sources[1] is window.newest
+                and sources[2] is is_stale
+                and sources is not _NEVER_SENT
             ):
                 continue
-            self._known[symbol] = forecast, window.newest, is_stale
+            self._sources[symbol] = forecast, window.newest, is_stale
             self._rows[symbol] = row(symbol, window, forecast, stale=is_stale)
             changed.append(self._rows[symbol])
         return changed
 
-    def keep(self, symbols: Iterable[str]) -> None:
-        """Forget all but these; if there was any other, everybody is told everything anew."""
+    def remove_all_but(self, symbols: Iterable[str]) -> None:
+        """Remove other symbols; if there was any, the next frame sends all rows to every client."""
         for symbol in self._rows.keys() - symbols:
-            del self._rows[symbol], self._known[symbol]
-            self._gone = True
+            del self._rows[symbol], self._sources[symbol]
+            self._has_removals = True
 
-    def step(self, changed: Sequence[Row], state: Mapping[str, object] | None) -> None:
-        """Make the next frame of what changed; nothing happens when nothing did."""
+    def make_frame(self, changed: Sequence[Row], state: Mapping[str, object] | None) -> None:
+        """Make the next frame from changed rows and state; none if nothing changed."""
         if state is not None:
             self._state = event("state", state)
-        elif not changed and not self._gone:
+        elif not changed and not self._has_removals:
             return
         rows = event("rows", changed) if changed else b""
-        if self._gone:
-            rows = self._everything()
-        self._gone = False
+        if self._has_removals:
+            rows = self._all_rows()
+        self._has_removals = False
         self.frame = Frame(self.frame.number + 1, rows + (b"" if state is None else self._state))
 
-    def after(self, seen: int) -> bytes:
-        """What a watcher must be told who has seen the frame of that number."""
+    def events_after(self, seen: int) -> bytes:
+        """Return the events for a client that last saw frame ``seen``; 0 for none."""
         if seen and seen == self.frame.number - 1:
-            return self.frame.changes
-        if self._whole[0] != self.frame.number:
-            self._whole = self.frame.number, self._everything() + self._state
-        return self._whole[1]
+            return self.frame.events
+        if self._snapshot[0] != self.frame.number:
+            self._snapshot = self.frame.number, self._all_rows() + self._state
+        return self._snapshot[1]
 
-    def _everything(self) -> bytes:
+    def _all_rows(self) -> bytes:
         return event("all", {"fields": FIELDS, "rows": list(self._rows.values())})
 
 
 def event(name: str, data: object) -> bytes:
-    r"""One server-sent event.
+    r"""Encode one server-sent event.
 
     >>> event("state", {"ready": True})
     b'event: state\ndata: {"ready":true}\n\n'
@@ -151,12 +165,12 @@ def event(name: str, data: object) -> bytes:
 def series(
     window: Window, step_ms: int, forecasts: Iterable[ForecastRow], limit: int
 ) -> dict[str, Any]:
-    """A symbol's recent past, as its chart draws it.
+    """Return the recent candles and forecasts of a symbol, for its chart.
 
     Args:
         window: its candles.
-        step_ms: the timeframe.
-        forecasts: those that are known of the same span.
+        step_ms: length of a candle.
+        forecasts: of the same span or longer.
         limit: candles at most.
 
     Returns:

@@ -1,4 +1,4 @@
-"""The local web server: /metrics for Prometheus, /healthz and /readyz for whoever watches."""
+"""Run the local web server with /metrics, /healthz, /readyz and the status page."""
 
 from __future__ import annotations
 
@@ -23,32 +23,33 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("candlecast.web")
 
-_LARGEST_BODY: Final = 1 << 10
-"""Nothing here takes a body."""
+_MAX_BODY_BYTES: Final = 1 << 10
+"""No page takes a request body."""
 
-_MOST_CONNECTIONS: Final = 128
-"""Sixteen browsers and some scrapers need half; more would take the exchange's descriptors."""
+_MAX_CONNECTIONS: Final = 128
+"""Sixteen browsers and some scrapers need half; more would use up file descriptors that the
+connections to the exchange need."""
 
-_IDLE_S: Final = 60.0
-"""A connection that asks nothing for so long, or does not come to the end of a question, goes."""
+_MAX_IDLE_S: Final = 60.0
+"""A connection without a complete request for this long is closed."""
 
-_HANDSHAKE_S: Final = 5.0
-"""Until then nobody knows whether it will be a connection, so it is not counted."""
+_MAX_TLS_HANDSHAKE_S: Final = 5.0
+"""Connections count against `_MAX_CONNECTIONS` only after the handshake, so it is kept short."""
 
-_GRACE_S: Final = 1.0
-"""How long a scrape may go on once the daemon stops."""
+_SHUTDOWN_TIMEOUT_S: Final = 1.0
+"""How long a request may take to finish when the daemon stops."""
 
-
-_NOT_HTTP: Final = (HttpProcessingError, ClientPayloadError, web.RequestPayloadError)
+_INVALID_REQUEST: Final = (HttpProcessingError, ClientPayloadError, web.RequestPayloadError)
+"""Raised for requests that are not valid HTTP."""
 
 
 class Health(NamedTuple):
-    """How the daemon is, for machines and people.
+    """The health of the daemon.
 
     Attributes:
-        alive: the path makes progress; a supervisor restarts the process when it does not.
+        alive: the pipeline makes progress; a supervisor restarts the process when it does not.
         ready: forecasts are being published.
-        detail: what a person wants to know; becomes JSON.
+        detail: further facts for people; written as JSON.
     """
 
     alive: bool
@@ -63,40 +64,40 @@ async def serve_http(
     health: Callable[[], Health],
     clock: Clock,
     on_listening: Callable[[str], None] | None = None,
-    extend: Callable[[web.Application], None] | None = None,
-    guard: PageAccess = OPEN,
+    add_pages: Callable[[web.Application], None] | None = None,
+    access: PageAccess = OPEN,
 ) -> None:
-    """Serve until cancelled; what goes wrong in a page is its own 500, never the daemon's end.
+    """Serve until cancelled; an exception in a page is answered with 500 and ends nothing else.
 
     Args:
         host: address to listen on.
-        port: TCP port; 0 takes one that is free.
+        port: TCP port; 0 takes a free one.
         metrics: rendered for /metrics.
-        health: asked at every request to /healthz and /readyz.
+        health: called at every request to /healthz and /readyz.
         clock: yields while rendering.
-        on_listening: told the URL once it answers.
-        extend: adds further pages.
-        guard: login and TLS.
+        on_listening: called with the URL once the server accepts connections.
+        add_pages: adds further pages.
+        access: login, TLS and host names.
 
     Raises:
-        CandlecastError: the address is taken or not this machine's.
+        CandlecastError: the address is taken or not one of this machine.
     """
-    application = _application(metrics, health, clock, guard)
-    if extend is not None:
-        extend(application)
+    application = _application(metrics, health, clock, access)
+    if add_pages is not None:
+        add_pages(application)
     runner = web.AppRunner(
         application,
         access_log=None,
         handle_signals=False,
-        shutdown_timeout=_GRACE_S,
-        keepalive_timeout=_IDLE_S,
+        shutdown_timeout=_SHUTDOWN_TIMEOUT_S,
+        keepalive_timeout=_MAX_IDLE_S,
         logger=_ServerLog(clock),
     )
     await runner.setup()
     try:
-        listener = await _listen(runner, host, port, guard)
+        listener = await _listen(runner, host, port, access)
         address = host_port(host, listener.sockets[0].getsockname()[1])
-        url = f"{'https' if guard.tls else 'http'}://{address}"
+        url = f"{'https' if access.tls else 'http'}://{address}"
         log.info("status page at %s, metrics and health at /metrics, /healthz, /readyz", url)
         if on_listening is not None:
             on_listening(url)
@@ -109,7 +110,7 @@ async def serve_http(
 
 
 class _ServerLog(logging.LoggerAdapter[logging.Logger]):
-    """What aiohttp says, with a line now and then instead of a traceback for what is not HTTP."""
+    """The log of aiohttp; for invalid requests, a rate-limited line instead of a traceback."""
 
     def __init__(self, clock: Clock) -> None:
         super().__init__(logging.getLogger("aiohttp.server"), {})
@@ -119,41 +120,43 @@ class _ServerLog(logging.LoggerAdapter[logging.Logger]):
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:  # noqa: ANN401 - logging's
         """Log, as `logging.LoggerAdapter` does."""
         error = kwargs.get("exc_info")
-        if not isinstance(error, _NOT_HTTP):
+        if not isinstance(error, _INVALID_REQUEST):
             super().log(level, msg, *args, **kwargs)
         elif self._limit.admit(None, self._clock.monotonic()) is not None:
-            # What it holds may be secret: a header that is not closed, for example.
-            whose = f" from {args[0]}" if args else ""
-            log.info("refused a request%s that is not HTTP (%s)", whose, type(error).__name__)
+            # Its content is not logged, because it may hold a secret, such as a part of a header.
+            peer = f" from {args[0]}" if args else ""
+            log.info("refused a request%s that is not HTTP (%s)", peer, type(error).__name__)
 
 
-class _Full(asyncio.Protocol):
-    """Lets a connection go that is one too many."""
+class _Refused(asyncio.Protocol):
+    """Closes a connection beyond the limit."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         transport.close()
 
 
-async def _listen(runner: web.AppRunner, host: str, port: int, guard: PageAccess) -> asyncio.Server:
+async def _listen(
+    runner: web.AppRunner, host: str, port: int, access: PageAccess
+) -> asyncio.Server:
     server = runner.server
     assert server is not None  # noqa: S101 - it is set up
 
-    def admit() -> asyncio.Protocol:
-        return server() if len(server.connections) < _MOST_CONNECTIONS else _Full()
+    def accept() -> asyncio.Protocol:
+        return server() if len(server.connections) < _MAX_CONNECTIONS else _Refused()
 
     try:
         return await asyncio.get_running_loop().create_server(
-            admit,
+            accept,
             host,
             port,
-            ssl=guard.tls,
-            ssl_handshake_timeout=_HANDSHAKE_S if guard.tls else None,
+            ssl=access.tls,
+            ssl_handshake_timeout=_MAX_TLS_HANDSHAKE_S if access.tls else None,
         )
     except OSError as error:
-        raise CandlecastError(_refusal(host, port, error)) from None
+        raise CandlecastError(_listen_error(host, port, error)) from None
 
 
-def _refusal(host: str, port: int, error: OSError) -> str:
+def _listen_error(host: str, port: int, error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
         return (
             f"http.port {port} on http.host {host} is taken; stop what listens there "
@@ -166,22 +169,22 @@ def _refusal(host: str, port: int, error: OSError) -> str:
 
 
 def _application(
-    metrics: Metrics, health: Callable[[], Health], clock: Clock, guard: PageAccess
+    metrics: Metrics, health: Callable[[], Health], clock: Clock, access: PageAccess
 ) -> web.Application:
     async def exposition(request: web.Request) -> web.Response:
         text, content_type = await metrics.render(request.headers.get("Accept", ""), clock)
         return web.Response(body=text, headers={"Content-Type": content_type})
 
     async def healthz(_: web.Request) -> web.Response:
-        now = health()
-        return _answer(now, good=now.alive)
+        current = health()
+        return _health_response(current, is_good=current.alive)
 
     async def readyz(_: web.Request) -> web.Response:
-        now = health()
-        return _answer(now, good=now.ready)
+        current = health()
+        return _health_response(current, is_good=current.ready)
 
     application = web.Application(
-        middlewares=guard.middlewares(clock), client_max_size=_LARGEST_BODY
+        middlewares=access.middlewares(clock), client_max_size=_MAX_BODY_BYTES
     )
     application.router.add_get("/metrics", exposition)
     application.router.add_get("/healthz", healthz)
@@ -189,10 +192,10 @@ def _application(
     return application
 
 
-def _answer(health: Health, *, good: bool) -> web.Response:
+def _health_response(health: Health, *, is_good: bool) -> web.Response:
     document = {"alive": health.alive, "ready": health.ready, **health.detail}
     return web.Response(
         body=orjson.dumps(document),
-        status=200 if good else 503,
+        status=200 if is_good else 503,
         content_type="application/json",
     )

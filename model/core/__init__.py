@@ -1,1 +1,1 @@
-"""Define candles, timeframes and errors."""
+"""Define candles, timeframes, market keys, symbol names and errors for all other rooms."""

@@ -1,4 +1,4 @@
-"""The candle: an immutable value that refuses the impossible."""
+"""Define the candle and the timeframe, and check or repair the values of a candle."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ _MONDAY_MS: Final = 345_600_000
 """The Unix epoch was a Thursday; most exchanges open their weeks on Mondays."""
 
 EARLIEST_MS: Final = 1_230_768_000_000
-"""2009-01-01: nothing that candlecast trades was priced before."""
+"""2009-01-01: no market that candlecast supports is older."""
 
 LATEST_MS: Final = 4_102_444_800_000
-"""The year 2100: no candle is from after it."""
+"""2100-01-01: later opening times are errors."""
 
-_FIELDS: Final = 5
+_FIELD_COUNT: Final = 5
 
 LEAST_PRICE: Final = 1e-18
 MOST_PRICE: Final = 1e18
 MOST_VOLUME: Final = 1e30
-"""No market has prices or volumes beyond; with these the path's arithmetic stays finite."""
+"""Prices and volumes beyond these bounds are errors; within them all arithmetic stays finite."""
 
-_MOST_OUTSIDE: Final = 1.1
-"""A price that is outside high and low by more than this factor cannot be put right."""
+_MAX_OUTSIDE_FACTOR: Final = 1.1
+"""A candle whose price lies outside high and low by a larger factor is not repaired."""
 
 
 class Timeframe(NamedTuple):
@@ -44,8 +44,8 @@ class Timeframe(NamedTuple):
     Attributes:
         text: the ccxt name.
         ms: duration in milliseconds.
-        origin_ms: any boundary of the grid, in Unix milliseconds. `parse` assumes what is usual;
-            when an exchange's weeks, days or other candles begin, its candles tell (`model.grid`).
+        origin_ms: any boundary of the grid, Unix milliseconds. `parse` assumes the usual one; some
+            exchanges use another, which `model.core.grid` finds from their candles.
     """
 
     text: str
@@ -71,7 +71,7 @@ class Timeframe(NamedTuple):
         )
 
     def through(self, boundary_ms: int) -> Self:
-        """The same length on the grid that ``boundary_ms`` (Unix milliseconds) is a part of."""
+        """Return the same length on the grid that has a boundary at ``boundary_ms`` (Unix ms)."""
         return self._replace(origin_ms=boundary_ms % self.ms)
 
     def floor(self, at_ms: float) -> int:
@@ -104,9 +104,9 @@ class Candle(NamedTuple):
         received_ms: wall clock at which its message arrived, Unix milliseconds.
         received_s: the same instant on the monotonic clock, seconds.
         final_by: how it is known to be closed.
-        filled: True when the exchange reported no trade and the last close stands in.
-        repaired: True when values contradicted each other or the volume was missing, see
-            `repair_ohlcv`.
+        filled: True when the exchange reported no trade and the last close was used instead.
+        repaired: True when values contradicted each other or the volume was missing and
+            `repair_ohlcv` corrected them.
     """
 
     symbol: str
@@ -121,7 +121,7 @@ class Candle(NamedTuple):
 
     @property
     def rank(self) -> int:
-        """How much it is worth as evidence: 0 filled, 1 repaired, 2 as the exchange told it.
+        """How reliable the values are: 0 filled, 1 repaired, 2 as the exchange sent them.
 
         A candle replaces another one of the same period only if its rank is not lower.
         """
@@ -129,7 +129,7 @@ class Candle(NamedTuple):
 
 
 class Repaired(NamedTuple):
-    """Prices and volume that can be true, and whether something had to be put right."""
+    """Possible prices and volume, and whether a value had to be corrected."""
 
     ohlcv: Ohlcv
     repaired: bool
@@ -160,9 +160,9 @@ def is_possible(ohlcv: Ohlcv) -> bool:
 
 
 def streamed_ohlcv(values: Sequence[object]) -> Repaired:
-    """Turn five values of a stream into prices and volume; only a missing volume is put right.
+    """Turn five values of a stream into prices and volume; replace only a missing volume.
 
-    Prices that contradict each other are refused: the history of the exchange is asked about them.
+    Prices that contradict each other are refused; the caller fetches that candle by REST instead.
 
     Args:
         values: open, high, low, close, volume as numbers; the volume may be None or NaN.
@@ -176,17 +176,17 @@ def streamed_ohlcv(values: Sequence[object]) -> Repaired:
             return Repaired(ohlcv, repaired=False)
     except (TypeError, ValueError, OverflowError):
         pass
-    # Few updates come so far; this is slower and finds out what is wrong.
+    # The slow path, for the few updates that fail the checks above: find out what is wrong.
     volume_missing, values = _with_volume(values)
     return Repaired(check_ohlcv(values), volume_missing)
 
 
 def repair_ohlcv(values: Sequence[object]) -> Repaired:
-    """Turn five values of a history into prices and volume, put right where that is safe.
+    """Turn five values of a history into prices and volume; correct them where that is safe.
 
-    Some exchanges have candles whose open, the last trade of the period before, lies outside high
-    and low, and never correct them. There the range is widened to hold open and close; high and low
-    that are swapped change places. Exchanges without volumes send none: it is taken as 0.
+    Some exchanges send candles whose open (the last trade of the period before) lies outside high
+    and low, and never correct them. The range is then widened to include open and close. Swapped
+    high and low are swapped back. A missing volume becomes 0.
 
     Args:
         values: open, high, low, close, volume as numbers; the volume may be None or NaN.
@@ -203,14 +203,14 @@ def repair_ohlcv(values: Sequence[object]) -> Repaired:
     lowest, highest = min(prices), max(prices)
     bottom, top = min(low, h), max(low, h)
     swapped_apart = low / h if low > h else 1.0
-    if max(highest / top, bottom / lowest, swapped_apart) > _MOST_OUTSIDE:
+    if max(highest / top, bottom / lowest, swapped_apart) > _MAX_OUTSIDE_FACTOR:
         raise _impossible(o, h, low, c, v)
     repaired = volume_missing or (low, h) != (lowest, highest)
     return Repaired(Ohlcv(o, highest, lowest, c, v), repaired)
 
 
 def is_price(values: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Which of many numbers can be prices: those from `LEAST_PRICE` to `MOST_PRICE`."""
+    """Tell for each number whether it is from `LEAST_PRICE` to `MOST_PRICE`."""
     priced: NDArray[np.bool_] = (values >= LEAST_PRICE) & (values <= MOST_PRICE)
     return priced
 
@@ -218,7 +218,7 @@ def is_price(values: NDArray[np.float64]) -> NDArray[np.bool_]:
 def is_untraded(ohlcv: Ohlcv, close_before: float | None) -> bool:
     """Whether a candle shows no trade: no volume, and one price, that of the close before.
 
-    Exchanges that never tell volumes send 0 as well, but there the price moves.
+    Exchanges that report no volumes send 0 too, but there the price moves.
 
     Args:
         ohlcv: prices and volume.
@@ -239,8 +239,8 @@ def _numbers(values: Sequence[object]) -> tuple[float, float, float, float, floa
 
 
 def _with_volume(values: Sequence[object]) -> tuple[bool, Sequence[object]]:
-    """Whether the last of five values is missing, and the values with 0 in its place."""
-    if len(values) != _FIELDS:
+    """Return whether the last of five values is missing, and the values with 0 in its place."""
+    if len(values) != _FIELD_COUNT:
         return False, values
     volume = values[-1]
     missing = volume is None or (isinstance(volume, float) and math.isnan(volume))
@@ -252,12 +252,12 @@ def _impossible(o: float, h: float, low: float, c: float, v: float) -> BadCandle
 
 
 def moment(at_ms: int) -> str:
-    """Unix milliseconds for people, with the day of the week."""
+    """Format Unix milliseconds with the day of the week, UTC."""
     return f"{datetime.fromtimestamp(at_ms / 1000, UTC):%a %Y-%m-%d %H:%M:%S} UTC"
 
 
 def off_grid_text(at_ms: int, timeframe: Timeframe) -> str:
-    """Say that a candle does not open on a grid, and where a boundary is."""
+    """Describe a candle that does not open on the grid, with the last boundary before it."""
     before = moment(timeframe.floor(at_ms))
     return (
         f"candle time {at_ms} ({moment(at_ms)}) is off the {timeframe.text} grid, which has a "

@@ -1,17 +1,17 @@
-"""Every error that candlecast raises on purpose.
+"""Define the errors that candlecast raises on purpose, with their exit codes.
 
 CandlecastError            one clear line for the user; exit code 1
 ├── ConfigError            wrong configuration or usage; exit code 2
-├── BadCandle              an impossible candle from outside (also a ValueError)
+├── BadCandle              a candle with impossible values (also a ValueError)
 │   └── OffGrid            one that opens at another time than its timeframe's candles
 ├── HistoryError           the history database is corrupt, foreign or of another schema
 ├── ExchangeError          the exchange refused or cannot be reached
 │   └── NotOffered         it lacks what the configuration asks for; exit code 2
 ├── BrokerError            the MQTT broker refused
 └── BundleError            a model bundle that must not be opened
-    ├── Misfit             trained for something else than is configured; exit code 2
+    ├── Misfit             trained for other settings than the configured ones; exit code 2
     ├── Unservable         its forecasts must not be published; exit code 2
-    ├── Overtaken          another champion than the one that it was judged beside
+    ├── Overtaken          the champion changed while a challenger was compared with it
     └── NoChampion         nothing has been promoted yet; exit code 2
 """
 
@@ -19,7 +19,7 @@ from __future__ import annotations
 
 
 class CandlecastError(Exception):
-    """Base of all; its message is one line that says what is wrong and what to do."""
+    """Base of all errors; the message is one line that says what is wrong and what to do."""
 
     exit_code = 1
 
@@ -31,7 +31,7 @@ class ConfigError(CandlecastError):
 
 
 class BadCandle(CandlecastError, ValueError):  # noqa: N818 - the field says "bad tick", "bad bar"
-    """A candle that cannot be true; it is counted and dropped, never repaired."""
+    """A candle with impossible values; it is counted and dropped, never repaired."""
 
 
 class OffGrid(BadCandle):
@@ -46,7 +46,7 @@ class ExchangeError(CandlecastError):
     """The exchange refused or cannot be reached."""
 
 
-class NotOffered(ExchangeError):  # noqa: N818 - the condition, not the mishap, is the name
+class NotOffered(ExchangeError):  # noqa: N818 - named after the condition
     """The exchange lacks the symbol, timeframe or feature that the configuration asks for."""
 
     exit_code = 2
@@ -60,23 +60,23 @@ class BundleError(CandlecastError):
     """A model bundle does not verify or does not fit."""
 
 
-class Misfit(BundleError):  # noqa: N818 - the condition, not the mishap, is the name
-    """A model that was trained for something else than the configuration asks for."""
+class Misfit(BundleError):  # noqa: N818 - named after the condition
+    """A model that was trained for other settings than the configured ones."""
 
     exit_code = 2
 
 
-class Unservable(BundleError):  # noqa: N818 - the condition, not the mishap, is the name
+class Unservable(BundleError):  # noqa: N818 - named after the condition
     """A model whose forecasts must not be published."""
 
     exit_code = 2
 
 
-class Overtaken(BundleError):  # noqa: N818 - the condition, not the mishap, is the name
-    """Another model has become champion since a model was judged beside the one before."""
+class Overtaken(BundleError):  # noqa: N818 - named after the condition
+    """The champion changed after a challenger was compared with it."""
 
 
-class NoChampion(BundleError):  # noqa: N818 - the condition, not the mishap, is the name
-    """The registry holds no champion to serve."""
+class NoChampion(BundleError):  # noqa: N818 - named after the condition
+    """No model has been promoted yet."""
 
     exit_code = 2

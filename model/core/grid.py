@@ -1,4 +1,4 @@
-"""Learn from candles where the grid of a timeframe begins."""
+"""Find the boundaries that the candles of a timeframe keep to."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ if TYPE_CHECKING:
 
     from model.core.candle import Timeframe
 
-_SHOWN = 3
+_MAX_SHOWN = 3
 
 
 def learnt(timeframe: Timeframe, opens_ms: ArrayLike, whole_ms: int = 1) -> Timeframe | None:
-    """The timeframe on the grid that more than half of some candles keep to.
+    """Return the timeframe on the grid that more than half of the candles keep to.
 
     Args:
         timeframe: length of the candles.
         opens_ms: opening times, Unix milliseconds, in any order.
-        whole_ms: boundaries are at multiples of this. In files of unknown origin a minute: what
-            stands a second or a millisecond before one is the time of a close.
+        whole_ms: accept only boundaries at multiples of this. Callers pass a minute for files of
+            unknown origin, where a time just before a minute is a closing time.
 
     Returns:
-        None where they keep to none, or there are no candles.
+        None without candles, or if no grid fits more than half of them.
     """
     opens = np.asarray(opens_ms, dtype=np.int64)
     phases, counts = np.unique(opens % timeframe.ms, return_counts=True)
@@ -39,6 +39,6 @@ def learnt(timeframe: Timeframe, opens_ms: ArrayLike, whole_ms: int = 1) -> Time
 
 
 def no_grid(timeframe: Timeframe, opens_ms: Sequence[int]) -> str:
-    """Say that candles do not follow each other at the timeframe's distance."""
-    newest = [moment(at) for at in sorted(set(opens_ms))[-_SHOWN:]]
+    """Describe candles that do not follow each other at the distance of the timeframe."""
+    newest = [moment(at) for at in sorted(set(opens_ms))[-_MAX_SHOWN:]]
     return f"the {timeframe.text} candles do not open every {timeframe.text}: {', '.join(newest)}"

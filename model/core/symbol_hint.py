@@ -1,4 +1,4 @@
-"""ccxt symbols as people misspell them. No I/O."""
+"""Suggest the ccxt symbol for a name in another spelling."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ _QUOTES: Final = (
     *("DAI", "USD", "EUR", "GBP", "JPY", "KRW", "TRY", "BRL", "AUD", "BTC", "ETH", "BNB"),
 )
 _PERPETUAL: Final = r"(?P<swap>[-_.]?(?:SWAP|PERP|PERPETUAL)|\.P)?"
-_PARTED: Final = re.compile(
+_SEPARATED: Final = re.compile(
     rf"(?P<base>[A-Z0-9]+)[-_.](?P<quote>(?!SWAP|PERP)[A-Z0-9]{{3,}}?){_PERPETUAL}"
 )
 _JOINED: Final = re.compile(rf"(?P<base>[A-Z0-9]{{2,}}?)(?P<quote>{'|'.join(_QUOTES)}){_PERPETUAL}")
 
 
 def likely_symbol(text: str) -> str | None:
-    """The ccxt symbol that a name of other spelling probably stands for.
+    """Return the ccxt symbol that a name in another spelling probably means.
 
     Returns:
-        None where the text may be a symbol, or is like none.
+        None if the text may already be a ccxt symbol, or resembles none.
 
     >>> [likely_symbol(name) for name in ("btc/usdt", "BTCUSDT", "BTC-USDT", "eth_btc")]
     ['BTC/USDT', 'BTC/USDT', 'BTC/USDT', 'ETH/BTC']
@@ -35,7 +35,7 @@ def likely_symbol(text: str) -> str | None:
         # Bases in lower case exist, quote currencies do not.
         misspelt = base and rest and rest != rest.upper() and rest == rest.lower()
         return upper if misspelt else None
-    found = _JOINED.fullmatch(upper) or _PARTED.fullmatch(upper)
+    found = _JOINED.fullmatch(upper) or _SEPARATED.fullmatch(upper)
     if found is None:
         return None
     pair = f"{found['base']}/{found['quote']}"

@@ -1,4 +1,4 @@
-"""Write ccxt symbols as file names and as levels of MQTT topics."""
+"""Convert ccxt symbols to file names and to levels of MQTT topics."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from urllib.parse import quote, unquote
 
 
 def topic_level(symbol: str) -> str:
-    """A symbol as MQTT topics spell it: ``BTC/USDT:USDT`` becomes ``BTC-USDT-USDT``.
+    """Spell a symbol for MQTT topics: ``BTC/USDT:USDT`` becomes ``BTC-USDT-USDT``.
 
-    The way back is not unique, so a configuration holds no two symbols with the same level.
+    This is not reversible, so a configuration must not hold two symbols with the same level.
     """
     return symbol.replace("/", "-").replace(":", "-")
 
 
 def file_name(symbol: str) -> str:
-    """A symbol as names of candle files spell it; `symbol_of` reads it back.
+    """Spell a symbol for the names of candle files; `symbol_of` reads it back.
 
     Base and quote are separated by ``-``. A ``-`` within them, and every character that is not a
     letter, a digit, ``_``, ``.`` or ``~``, is percent-encoded.
@@ -30,7 +30,7 @@ def file_name(symbol: str) -> str:
 
 
 def symbol_of(name: str) -> str | None:
-    """The symbol that `file_name` spelt so; None for a name that it does not write.
+    """Return the symbol that `file_name` spelled this way; None for any other text.
 
     >>> symbol_of("XYZ%2DTSLA-USDC-USDC")
     'XYZ-TSLA/USDC:USDC'

@@ -1,1 +1,1 @@
-"""Evaluate a model on past candles."""
+"""Forecast past candles with a bundle and measure errors, intervals and probabilities."""

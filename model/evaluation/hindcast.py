@@ -1,4 +1,4 @@
-"""What a bundle would have forecast for candles that are known by now."""
+"""Forecast past candles with a bundle as the daemon would have done."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures of training and forecasts, drawn without a display."""
+"""Plot forecasts, error ratios and reliability without a display."""
 
 from __future__ import annotations
 

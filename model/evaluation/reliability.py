@@ -1,4 +1,4 @@
-"""What a model would have said about intervals and probabilities, held against what came."""
+"""Score intervals and probabilities of past forecasts against the outcomes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 
 from model.core.candle import Timeframe
-from model.features.streaming import OHLCV
+from model.features.definitions import OHLCV
 from model.forecasts.calibration import Calibration
 from model.forecasts.rules import Rules
 from model.forecasts.volatility import WARMUP

@@ -1,1 +1,1 @@
-"""Compute network inputs and scale them."""
+"""Compute, scale and cut into windows the features that the network reads."""

@@ -1,4 +1,4 @@
-"""The indicators of a whole frame of candles, by TA-Lib: the batch side of `model.features`."""
+"""Compute the features of a whole frame of candles with TA-Lib."""
 
 from __future__ import annotations
 
@@ -7,18 +7,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from model.features.candle_frames import column
-from model.features.streaming import OHLCV
+from model.features.definitions import FLAT_BAND, OHLCV, ZERO_VOLUME
 
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from model.features.streaming import Indicators
+    from model.features.definitions import Indicators
 
     Floats = NDArray[np.float64]
-
-_ZERO_VOLUME = 1e-12
-_FLAT_BAND = 1e-9
 
 
 def reference_columns(df: pd.DataFrame, indicators: Indicators) -> dict[str, Floats]:
@@ -66,7 +63,7 @@ def level_free_columns(df: pd.DataFrame) -> dict[str, Floats]:
     """
     close, middle = column(df, "close"), column(df, "bb_middle")
     width = column(df, "bb_upper") - column(df, "bb_lower")
-    flat = width < _FLAT_BAND * middle
+    flat = width < FLAT_BAND * middle
     return {
         "log_return": np.log(close / _previous(close)),
         "bb_position": np.where(flat, 0.0, (close - middle) / np.where(flat, 1.0, width)),
@@ -91,5 +88,5 @@ def _previous(values: Floats) -> Floats:
 
 def _ratio(values: Floats, by: Floats, otherwise: float) -> Floats:
     """``values / by``, and ``otherwise`` where ``by`` is no volume at all."""
-    empty = by < _ZERO_VOLUME
+    empty = by < ZERO_VOLUME
     return np.where(empty, otherwise, values / np.where(empty, 1.0, by))

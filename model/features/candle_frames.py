@@ -1,4 +1,4 @@
-"""Check frames of candles that are handed to the preprocessor."""
+"""Check data frames of candles before features are computed from them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from model.features.streaming import OHLCV
+from model.features.definitions import OHLCV
 
 if TYPE_CHECKING:
     import pandas as pd

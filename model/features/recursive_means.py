@@ -1,4 +1,4 @@
-"""Running means of many symbols, in contiguous arrays.
+"""Compute recursive and moving means of many symbols in contiguous arrays.
 
 ``advance`` computes what a value would make of the state and keeps nothing; who wants it kept
 stores it. ``row`` counts the values a symbol has had before, so every symbol may be elsewhere in

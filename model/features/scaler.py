@@ -1,4 +1,4 @@
-"""Min-max scaling of features, one range per symbol, saved as JSON.
+"""Scale features and targets per symbol with min-max ranges that are stored as JSON.
 
 ``scaled = (x - feature_min) / (feature_max - feature_min)``, computed as scikit-learn's
 `MinMaxScaler` does, so that the bits agree; a feature that never moved has the range 1. The target

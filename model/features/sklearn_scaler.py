@@ -1,4 +1,4 @@
-"""Save and read the fitted `MinMaxScaler` of one symbol, as the reference's pickle or as JSON.
+"""Convert between symbol scalers and scikit-learn's `MinMaxScaler`, as pickle or JSON.
 
 A pickle is a program that names what it calls. The reference stores its scaler as one, so such
 files have to be read; here every name outside a short list is refused, the listed names stand for

@@ -1,4 +1,4 @@
-"""Windows that overlap, cut out of their rows when they are asked for."""
+"""Cut overlapping windows out of rows on demand and group them into batches."""
 
 from __future__ import annotations
 

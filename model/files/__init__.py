@@ -1,1 +1,1 @@
-"""Read and write file formats safely."""
+"""Read and write the file formats: atomic files, strict JSON, candle CSV and `.keras` archives."""

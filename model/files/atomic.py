@@ -1,4 +1,8 @@
-"""Files that are whole after a crash, and files of others read with care."""
+"""Write files durably and read untrusted files within limits.
+
+Written by hand: neither the standard library nor a package of the lock file syncs a file and its
+folder, or refuses links and pipes when reading.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from model.files.strict_json import fail
 
 
 def write_synced(path: Path, data: bytes) -> None:
-    """Write a file and wait until the disk has it."""
+    """Write a file and wait until its content is on the disk."""
     with path.open("wb") as file:
         file.write(data)
         file.flush()
@@ -18,7 +22,7 @@ def write_synced(path: Path, data: bytes) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Wait until the disk has the names in a folder."""
+    """Wait until the names in a folder are on the disk."""
     handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)
@@ -26,14 +30,14 @@ def sync_folder(path: Path) -> None:
         os.close(handle)
 
 
-def read_limited(path: Path, largest: int) -> bytes:
-    """Read a regular file of at most ``largest`` bytes.
+def read_limited(path: Path, max_bytes: int) -> bytes:
+    """Read a regular file of at most ``max_bytes`` bytes.
 
     Raises:
-        BundleError: it is missing, larger, a link, or something that only looks like a file.
+        BundleError: it is missing, larger, a link or not a regular file.
     """
     try:
-        # A named pipe would block the opening; it is refused below like every other oddity.
+        # Without O_NONBLOCK a named pipe would block here; it is refused below.
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         fail(str(path), f"cannot be read: {error.strerror}")
@@ -41,9 +45,9 @@ def read_limited(path: Path, largest: int) -> bytes:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             fail(str(path), "is not a regular file")
         with os.fdopen(handle, "rb", closefd=False) as file:
-            data = file.read(largest + 1)
+            data = file.read(max_bytes + 1)
     finally:
         os.close(handle)
-    if len(data) > largest:
-        fail(str(path), f"has more than {largest} bytes")
+    if len(data) > max_bytes:
+        fail(str(path), f"has more than {max_bytes} bytes")
     return data

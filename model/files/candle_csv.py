@@ -1,4 +1,4 @@
-"""Name candle CSV files, and say what a name tells about the candles."""
+"""Build and parse the names and rows of candle CSV files."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ _NAME: Final = re.compile(
 )
 _TIMEFRAME: Final = re.compile(r"[1-9]\d{0,3}[smhdw]")
 _DAY: Final = re.compile(r"\d{8}")
-_OTHER_CODES: Final = {"BTC": "XBT", "DOGE": "XDG"}
-"""Codes that some exchanges use instead of ccxt's, in names of files too."""
+_EXCHANGE_CODES: Final = {"BTC": "XBT", "DOGE": "XDG"}
+"""Currency codes that some exchanges use, also in file names, instead of the ccxt ones."""
 
 
 def csv_name(symbol: str, timeframe: str, first_ms: int, last_ms: int) -> str:
@@ -49,7 +49,7 @@ def csv_row(open_ms: int, ohlcv: Ohlcv) -> str:
 
 
 class CsvName(NamedTuple):
-    """What the name of a candle file says.
+    """The parts of the name of a candle file.
 
     Attributes:
         symbol: ccxt symbol.
@@ -65,24 +65,24 @@ class CsvName(NamedTuple):
 def parse_csv_name(path: Path) -> CsvName | None:
     """Read what `csv_name` wrote; None for any other name."""
     match = _NAME.fullmatch(path.name)
-    if match is None or _odd_part(match):
+    if match is None or _invalid_part(match):
         return None
     symbol = symbol_of(match["symbol"])
     return None if symbol is None else CsvName(symbol, match["timeframe"], match["last"])
 
 
 def symbol_in(path: Path, symbols: Sequence[str]) -> str:
-    """Which of some symbols a file holds that is named in any other way.
+    """Find the symbol of a file whose name does not follow `PATTERN`.
 
-    It is the one that the name spells, e.g. ``BTC/USDT`` in ``BTCUSDT-1m-2025-01.csv``. A name that
-    spells no pair is taken for a single symbol.
+    The symbol is the one that the name spells, e.g. ``BTC/USDT`` in ``BTCUSDT-1m-2025-01.csv``. If
+    the name spells no pair and there is only one symbol, it is that one.
 
     Args:
         path: the file.
         symbols: ccxt symbols that it may hold.
 
     Raises:
-        ConfigError: the name spells another pair, or it is one of several symbols that it may be.
+        ConfigError: the name spells another pair, or fits several symbols.
     """
     spelt = _joined_parts(path.name)
     fits = {s: max(map(len, spelt & _spellings(s)), default=0) for s in symbols}
@@ -93,7 +93,7 @@ def symbol_in(path: Path, symbols: Sequence[str]) -> str:
         msg = f"{path}: the name may stand for {' or '.join(best)}"
     elif len(best) > 1 or not best:
         other = f", and holds no symbol of trading.symbols ({known})" if known else ""
-        msg = f"{path}: {_misread(path)}{other}"
+        msg = f"{path}: {_name_problem(path)}{other}"
     elif not longest and (pair := _other_pair(path.name, best[0])):
         msg = f"{path}: the name says {pair}, but trading.symbols says {known}"
     else:
@@ -102,8 +102,8 @@ def symbol_in(path: Path, symbols: Sequence[str]) -> str:
     raise ConfigError(msg)
 
 
-def _odd_part(match: re.Match[str]) -> str:
-    """The part of a name that follows the pattern which `csv_name` would not write; "" for none."""
+def _invalid_part(match: re.Match[str]) -> str:
+    """Describe the first part of a name that `csv_name` would not write; "" if there is none."""
     if not _TIMEFRAME.fullmatch(match["timeframe"]):
         return f"its timeframe {match['timeframe']!r} is not one such as 1m or 4h"
     for part in ("first", "last"):
@@ -114,29 +114,29 @@ def _odd_part(match: re.Match[str]) -> str:
     return ""
 
 
-def _misread(path: Path) -> str:
+def _name_problem(path: Path) -> str:
     match = _NAME.fullmatch(path.name)
     if match is None:
         return f"the name does not follow {PATTERN}"
-    return f"in the name {_odd_part(match)}"
+    return f"in the name {_invalid_part(match)}"
 
 
 def _joined_parts(name: str) -> set[str]:
     """Neighbouring words of a name, joined, in capitals: BTC, USDT, BTCUSDT of ``BTC_USDT``."""
     words = re.findall(r"[^\W_]+", name.upper())
-    most = 5
+    max_words = 5
     return {
         "".join(words[at:end])
         for at in range(len(words))
-        for end in range(at + 1, min(at + most, len(words)) + 1)
+        for end in range(at + 1, min(at + max_words, len(words)) + 1)
     }
 
 
 def _spellings(symbol: str) -> set[str]:
-    """How other programs write a symbol, without signs, the contract's part left out or not."""
+    """Spellings of a symbol in other programs, without signs, with and without the contract."""
     pair, _, contract = symbol.upper().partition(":")
     base, _, quote = pair.partition("/")
-    bases = {base, _OTHER_CODES.get(base, base)}
+    bases = {base, _EXCHANGE_CODES.get(base, base)}
     words = [re.sub(r"[\W_]", "", f"{name}{quote}") for name in bases]
     return {*words, *(f"{word}{re.sub(r'[^0-9A-Z]', '', contract)}" for word in words)}
 
@@ -149,27 +149,29 @@ def _other_pair(name: str, symbol: str) -> str | None:
 
 
 def newest_csv(folder: Path) -> Path:
-    """The candle file that reaches furthest; of several, the one written last.
+    """The candle file with the latest last day; of several, the one written last.
 
     Raises:
         ConfigError: there is none.
     """
-    return max(_named(folder), key=_age)[1]
+    return max(_named(folder), key=_recency)[1]
 
 
 def newest_csvs(folder: Path, symbols: Sequence[str], timeframe: str) -> dict[str, Path]:
-    """For each symbol its candle file of a timeframe that reaches furthest.
+    """For each symbol its candle file of a timeframe with the latest last day.
 
     Raises:
         ConfigError: a symbol has none.
     """
     found: dict[str, Path] = {}
-    for name, path in sorted(_named(folder), key=_age):
+    for name, path in sorted(_named(folder), key=_recency):
         if name.timeframe == timeframe:
             found[name.symbol] = path
     missing = [symbol for symbol in symbols if symbol not in found]
     if missing:
-        msg = f"{folder} holds no {timeframe} candles of {', '.join(missing)}; {_get_some(folder)}"
+        msg = (
+            f"{folder} holds no {timeframe} candles of {', '.join(missing)}; {_fetch_hint(folder)}"
+        )
         raise ConfigError(msg)
     return {symbol: found[symbol] for symbol in symbols}
 
@@ -178,17 +180,17 @@ def _named(folder: Path) -> list[tuple[CsvName, Path]]:
     named = [(parse_csv_name(path), path) for path in folder.glob("*.csv")]
     files = [(name, path) for name, path in named if name is not None]
     if not files:
-        msg = f"{folder} holds no file named {PATTERN}; {_get_some(folder)}"
+        msg = f"{folder} holds no file named {PATTERN}; {_fetch_hint(folder)}"
         raise ConfigError(msg)
     return files
 
 
-def _get_some(folder: Path) -> str:
+def _fetch_hint(folder: Path) -> str:
     others = [path.name for path in folder.glob("*.csv*") if parse_csv_name(path) is None]
-    beside = f", or choose other files ({min(others)} …) with --data" if others else ""
-    return f"fetch them with: candlecast fetch{beside}"
+    alternative = f", or choose other files ({min(others)} …) with --data" if others else ""
+    return f"fetch them with: candlecast fetch{alternative}"
 
 
-def _age(file: tuple[CsvName, Path]) -> tuple[str, float]:
+def _recency(file: tuple[CsvName, Path]) -> tuple[str, float]:
     name, path = file
     return name.last_day, path.stat().st_mtime

@@ -1,4 +1,4 @@
-"""Bring the rows of candle files into order, hold them against a timeframe, and say what lacks."""
+"""Sort the rows of candle files, check them against a timeframe and report gaps."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
     Integers = NDArray[np.int64]
 
-_MOST_PERIODS: Final = 20_000_000
-"""Periods without a row are filled: 38 years of minutes are the most that is written out."""
+_MAX_PERIODS: Final = 20_000_000
+"""Periods without a row are filled; this bounds the memory to 38 years of minutes."""
 
-_TELLING_ROWS: Final = 10
-"""From so many rows on, their common distance tells the timeframe."""
+_MIN_ROWS_FOR_STEP: Final = 10
+"""With fewer rows their distance does not show the timeframe reliably."""
 
 _MINUTE_MS: Final = 60_000
 """Candles begin on whole minutes, unless they are shorter."""
@@ -40,18 +40,18 @@ _UNITS: Final = (
 
 
 def ordered_rows(path: Path, rules: FileRules = STRICT, base: str | None = None) -> Rows:
-    """The rows of a file, oldest first; of several for one opening time the last.
+    """Read a file, oldest row first; of several rows with one opening time keep the last.
 
     Args:
         path: the file.
-        rules: what is done about rows that cannot be used.
+        rules: how unusable rows are handled.
         base: base currency, to tell its volume from the quote currency's.
 
     Raises:
         CandlecastError: not a file of candles, or too many rows cannot be used.
     """
     rows = read_rows(path, base)
-    _say_findings(path, rows, rules)
+    _report_findings(path, rows, rules)
     if not rows.open_ms.size:
         msg = f"{path}: it holds no candle"
         raise CandlecastError(msg)
@@ -64,18 +64,18 @@ def ordered_rows(path: Path, rules: FileRules = STRICT, base: str | None = None)
             "check that it holds one symbol and one timeframe"
         )
         raise CandlecastError(msg)
-    return _picked(rows, kept)
+    return _select(rows, kept)
 
 
 def rows_on_grid(
     path: Path, timeframe: Timeframe, rules: FileRules = STRICT, symbol: str | None = None
 ) -> Rows:
-    """The rows of a file that open on the boundaries of a timeframe, oldest first.
+    """Read the rows of a file that open on the boundaries of a timeframe, oldest first.
 
     Args:
         path: the file.
         timeframe: length of its candles.
-        rules: what is done about rows that cannot be used and periods that have none.
+        rules: how unusable rows and missing periods are handled.
         symbol: ccxt symbol, where it is known.
 
     Raises:
@@ -87,10 +87,10 @@ def rows_on_grid(
     on_grid = (rows.open_ms - timeframe.origin_ms) % timeframe.ms == 0
     _refuse_other_timeframe(path, rows, on_grid, timeframe, rules.max_filled)
     off = [_off_grid(rows, int(row), timeframe) for row in np.flatnonzero(~on_grid)]
-    _say(path, off, "left out", len(rows.open_ms), rules)
-    rows = _picked(rows, np.flatnonzero(on_grid))
+    _report(path, off, "left out", len(rows.open_ms), rules)
+    rows = _select(rows, np.flatnonzero(on_grid))
     periods = int(np.ptp(rows.open_ms)) // timeframe.ms + 1
-    if periods > _MOST_PERIODS:
+    if periods > _MAX_PERIODS:
         msg = f"{path}: spans {periods:,} candles of {timeframe.text}; check the timestamps"
         raise CandlecastError(msg)
     line, share = filled_share(rows.open_ms.tolist(), timeframe)
@@ -104,7 +104,7 @@ def rows_on_grid(
 
 
 def filled_share(open_ms: Sequence[int], timeframe: Timeframe) -> tuple[str, float]:
-    """How many periods of a span have no candle of their own, as a sentence and as a share.
+    """Describe how many periods of a span have no candle, as a sentence and as a share.
 
     Args:
         open_ms: opening times, Unix milliseconds, ascending, at least one.
@@ -121,22 +121,22 @@ def filled_share(open_ms: Sequence[int], timeframe: Timeframe) -> tuple[str, flo
     return line, share
 
 
-def _picked(rows: Rows, kept: NDArray[np.intp]) -> Rows:
+def _select(rows: Rows, kept: NDArray[np.intp]) -> Rows:
     return rows._replace(open_ms=rows.open_ms[kept], ohlcv=rows.ohlcv[kept], lines=rows.lines[kept])
 
 
-def _say_findings(path: Path, rows: Rows, rules: FileRules) -> None:
+def _report_findings(path: Path, rows: Rows, rules: FileRules) -> None:
     total = len(rows.open_ms) + len(rows.rejected)
     for note in rows.notes:
         if rules.say is None:
             msg = f"{path}: {note}"
             raise CandlecastError(msg)
         rules.say(f"{path}: {note}; read as that")
-    _say(path, rows.rejected, "left out", total, rules)
-    _say(path, rows.repaired, "put right", total, rules)
+    _report(path, rows.rejected, "left out", total, rules)
+    _report(path, rows.repaired, "put right", total, rules)
 
 
-def _say(path: Path, findings: list[Finding], what: str, total: int, rules: FileRules) -> None:
+def _report(path: Path, findings: list[Finding], what: str, total: int, rules: FileRules) -> None:
     if not findings:
         return
     if rules.say is None:
@@ -150,22 +150,22 @@ def _say(path: Path, findings: list[Finding], what: str, total: int, rules: File
 
 
 def _refuse_other_timeframe(
-    path: Path, rows: Rows, on_grid: NDArray[np.bool_], timeframe: Timeframe, most_off: float
+    path: Path, rows: Rows, on_grid: NDArray[np.bool_], timeframe: Timeframe, max_off_share: float
 ) -> None:
-    """Refuse candles whose common distance is that of another timeframe."""
+    """Raise an error if the common distance of the candles is that of another timeframe."""
     steps = np.diff(rows.open_ms)
-    if len(steps) < _TELLING_ROWS:
+    if len(steps) < _MIN_ROWS_FOR_STEP:
         return
     usual_ms = int(np.median(steps))
     common_ms = int(np.gcd.reduce(steps[on_grid[1:] & on_grid[:-1]], initial=0))
     off = len(on_grid) - int(on_grid.sum())
-    longer = common_ms > timeframe.ms and off <= most_off * len(on_grid)
-    shorter = usual_ms < timeframe.ms and off > most_off * len(on_grid)
+    longer = common_ms > timeframe.ms and off <= max_off_share * len(on_grid)
+    shorter = usual_ms < timeframe.ms and off > max_off_share * len(on_grid)
     if longer or shorter:
         held = common_ms if longer else usual_ms
         msg = f"{path}: holds candles of {_length(held)}, not {timeframe.text}"
         raise CandlecastError(msg)
-    if off > most_off * len(on_grid):
+    if off > max_off_share * len(on_grid):
         msg = f"{path}: {_off_grid(rows, int(np.argmin(on_grid)), timeframe)}"
         raise CandlecastError(msg)
 

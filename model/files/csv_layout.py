@@ -1,4 +1,4 @@
-"""Find out from the first lines of a CSV file how its candles are laid out."""
+"""Detect the delimiter, header and columns of a candle CSV file from its first lines."""
 
 from __future__ import annotations
 
@@ -10,24 +10,25 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 COLUMNS: Final = ("timestamp", "open", "high", "low", "close", "volume")
-"""What a candle needs, in the order that a file without a header has."""
+"""Columns of a candle, in the order that a file without a header must have."""
 
 _DELIMITERS: Final = (",", ";", "\t", "|")
 _NUMBER: Final = re.compile(r"[-+$€£]?\d[\d.,'’ \u00a0\u202f]*([eE][-+]?\d+)?")
-_NUMBERED: Final = (6, 7, 12)
-"""Fields of a line in files without a header: a candle, one with its trades, one of Binance."""
+_FIELD_COUNTS: Final = (6, 7, 12)
+"""Fields per line without a header: a candle, a candle with its trades, Binance's format."""
 
-_SHOWN: Final = 60
-_LEAST_ORDERED: Final = 0.9
-"""Share of rows in which the numbers can be open, high, low, close and volume."""
+_MAX_SHOWN_CHARS: Final = 60
 
-_TIMES: Final = (
+_MIN_ORDERED_SHARE: Final = 0.9
+"""Share of rows whose numbers must be possible as open, high, low, close and volume."""
+
+_TIME_NAMES: Final = (
     "open time", "opentime", "time open", "timeopen", "open timestamp", "time period start",
     "timestamp", "ts", "unix timestamp", "unix time", "unixtime", "unix", "epoch",
     "datetime", "date time", "date utc", "datetime utc", "time utc", "utc time", "gmt time",
     "date", "time", "t", "",
 )  # fmt: skip
-"""Names of the opening time, in lower case without signs; of several the first counts."""
+"""Names of the opening time, in lower case without signs; the first match is used."""
 
 _NAMES: Final = {
     "open": ("open", "o", "open price", "openprice", "price open"),
@@ -41,10 +42,10 @@ _CODES: Final = {"XBT": "BTC", "XDG": "DOGE"}
 
 
 class Layout(NamedTuple):
-    """Where the parts of a candle stand.
+    """Position of each part of a candle in a line.
 
     Attributes:
-        delimiter: the sign between two fields.
+        delimiter: character between two fields.
         skip: lines before the first candle.
         header: the columns' names as the file writes them; empty without a header.
         time: the field of the opening time, or those of its date and its time of day.
@@ -60,7 +61,7 @@ class Layout(NamedTuple):
     fields: int
 
     def name(self, field: int) -> str:
-        """How messages call the column of a field."""
+        """Name of the column of a field for messages."""
         if self.header:
             return self.header[field] or COLUMNS[0]
         return COLUMNS[0] if field in self.time else COLUMNS[1 + self.values.index(field)]
@@ -76,7 +77,7 @@ def find_layout(lines: Sequence[str], base: str | None = None) -> Layout:
     Raises:
         ValueError: in one sentence, what is missing or ambiguous.
     """
-    delimiter = max(_DELIMITERS, key=lambda sign: _understood(lines, sign))
+    delimiter = max(_DELIMITERS, key=lambda sign: _recognised_fields(lines, sign))
     rows = [_cells(line, delimiter) for line in lines]
     for at, cells in enumerate(rows):
         if len(cells) > 1 and any(_role(_plain(cell)) for cell in cells):
@@ -87,7 +88,7 @@ def find_layout(lines: Sequence[str], base: str | None = None) -> Layout:
         msg = "not a CSV of candles: it is empty"
         raise ValueError(msg)
     start = lines[0].strip()
-    shown = repr(start if len(start) <= _SHOWN else f"{start[:_SHOWN]}…")
+    shown = repr(start if len(start) <= _MAX_SHOWN_CHARS else f"{start[:_MAX_SHOWN_CHARS]}…")
     msg = (
         f"not a CSV of candles: line 1, {shown}, is neither a header that names the columns "
         f"{', '.join(COLUMNS)} nor numbers separated by , ; | or tab"
@@ -95,8 +96,8 @@ def find_layout(lines: Sequence[str], base: str | None = None) -> Layout:
     raise ValueError(msg)
 
 
-def _understood(lines: Sequence[str], delimiter: str) -> int:
-    """How many fields are numbers or names of columns."""
+def _recognised_fields(lines: Sequence[str], delimiter: str) -> int:
+    """Count the fields that are numbers or column names."""
     rows = [_cells(line, delimiter) for line in lines]
     return sum(_is_number(cell) or bool(_role(_plain(cell))) for row in rows for cell in row)
 
@@ -156,7 +157,7 @@ def _field(names: Sequence[str], role: str) -> int | None:
 
 def _time_fields(names: Sequence[str], body: Sequence[Sequence[str]]) -> tuple[int, ...]:
     """One field, or two where date and time of day have a column each."""
-    found = next((names.index(alias) for alias in _TIMES if alias in names), None)
+    found = next((names.index(alias) for alias in _TIME_NAMES if alias in names), None)
     if found is None:
         return ()
     if names[found] == "date" and "time" in names:
@@ -189,18 +190,18 @@ def _volume_field(
             msg = f"the column {names[likely[0]]} is not the volume in {base}, which is needed"
             raise ValueError(msg)
         return likely[0] if len(likely) == 1 else None
-    return _cheaper(likely[0], likely[1], prices[3], body)
+    return _base_volume(likely[0], likely[1], prices[3], body)
 
 
 def _code(name: str) -> str:
     return re.sub(r"\bvol(ume)?\b", "", name).strip().upper()
 
 
-def _cheaper(one: int, other: int, close: int, body: Sequence[Sequence[str]]) -> int | None:
-    """Of two volumes that in base currency: times the close it gives the other."""
+def _base_volume(one: int, other: int, close: int, body: Sequence[Sequence[str]]) -> int | None:
+    """Return the field of the base volume: multiplied by the close it equals the other one."""
     ratios = []
     for row in body:
-        a, b, price = (_rough(row[at]) for at in (one, other, close))
+        a, b, price = (_number_or_zero(row[at]) for at in (one, other, close))
         if min(a, b, price) > 0:
             ratios.append((abs(math.log(b / a / price)), abs(math.log(a / b / price))))
     if not ratios:
@@ -211,7 +212,7 @@ def _cheaper(one: int, other: int, close: int, body: Sequence[Sequence[str]]) ->
     return one if forward <= backward else other
 
 
-def _rough(cell: str) -> float:
+def _number_or_zero(cell: str) -> float:
     try:
         return float(cell)
     except ValueError:
@@ -223,7 +224,9 @@ def _without_header(delimiter: str, at: int, body: Sequence[Sequence[str]]) -> L
     rows = [row[:-1] if row and not row[-1] else row for row in body if any(row)]
     fields = Counter(len(row) for row in rows).most_common(1)[0][0]
     whole = [row for row in rows if len(row) == fields]
-    ordered = fields in _NUMBERED and sum(map(_is_ordered, whole)) >= _LEAST_ORDERED * len(whole)
+    ordered = fields in _FIELD_COUNTS and sum(map(_is_ordered, whole)) >= _MIN_ORDERED_SHARE * len(
+        whole
+    )
     if not ordered:
         msg = (
             f"line {at + 1}: without a header the {fields} fields are not clear; add a first line "
@@ -235,6 +238,8 @@ def _without_header(delimiter: str, at: int, body: Sequence[Sequence[str]]) -> L
 
 def _is_ordered(row: Sequence[str]) -> bool:
     """Whether the fields can be open, high, low, close and volume; a mean price is no volume."""
-    opened, high, low, close, volume = (_rough(cell.replace(",", ".")) for cell in row[1:6])
+    opened, high, low, close, volume = (
+        _number_or_zero(cell.replace(",", ".")) for cell in row[1:6]
+    )
     mean_price = low < volume < high
     return max(opened, close) <= high and low <= min(opened, close) and not mean_price

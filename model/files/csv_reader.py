@@ -1,4 +1,8 @@
-"""Read the candles of a CSV file, whoever wrote it, and say which rows cannot be used."""
+"""Read candles from CSV files of any origin and report unusable rows with their line numbers.
+
+Written by hand beside pandas, which reads a year of minutes in 0.5 s instead of 5.5 s: pandas
+reports neither the line nor the reason of a bad value and guesses the order of day and month.
+"""
 
 from __future__ import annotations
 
@@ -32,18 +36,18 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Integers = NDArray[np.int64]
 
-_HEAD_LINES: Final = 200
+_SAMPLE_LINES: Final = 200
 _CHUNK_ROWS: Final = 1_000
-_MOST_ROWS: Final = 20_000_000
-_MISSING: Final = frozenset({"", "nan", "null", "none", "na", "n/a", "nat", "-"})
+_MAX_ROWS: Final = 20_000_000
+_MISSING_VALUES: Final = frozenset({"", "nan", "null", "none", "na", "n/a", "nat", "-"})
 
 
 class FileRules(NamedTuple):
-    """What is done about candles that a file lacks or that cannot be used.
+    """How missing and unusable candles of a file are handled.
 
     Attributes:
-        max_filled: share of rows that may be left out, and of periods that may be filled.
-        say: called with each finding, one sentence. None: a finding is an error.
+        max_filled: largest share of rows that may be left out, and of periods that may be filled.
+        say: called with each finding as one sentence; None: a finding is an error.
     """
 
     max_filled: float = 0.05
@@ -59,7 +63,7 @@ class Finding(NamedTuple):
     Attributes:
         line: its number in the file, from 1.
         column: the column's name, "" for the whole row.
-        reason: the rule that it breaks, and its probable cause.
+        reason: the broken rule and the probable cause.
     """
 
     line: int
@@ -77,10 +81,10 @@ class Rows(NamedTuple):
     Attributes:
         open_ms: ``[n]``, opening times, Unix milliseconds.
         ohlcv: ``[n, 5]``.
-        lines: ``[n]``, numbers of their lines.
+        lines: ``[n]``, line numbers.
         rejected: rows that were left out, by the order of their lines.
-        repaired: rows whose values were put right.
-        notes: how the file was understood, where it is not written as documented.
+        repaired: rows whose values were corrected.
+        notes: how the file was interpreted where it differs from the documented format.
     """
 
     open_ms: Integers
@@ -95,7 +99,7 @@ def read_rows(path: Path, base: str | None = None) -> Rows:
     """Read a file as docs/candle-files.md describes.
 
     Args:
-        path: the file, which may be packed.
+        path: the file, which may be compressed.
         base: base currency, to tell its volume from the quote currency's.
 
     Raises:
@@ -117,7 +121,7 @@ class _Reader:
     """One pass over one file."""
 
     def __init__(self, lines: Iterator[str], base: str | None) -> None:
-        head = list(islice(lines, _HEAD_LINES))
+        head = list(islice(lines, _SAMPLE_LINES))
         self._layout: Layout = find_layout(head, base)
         body = head[self._layout.skip :]
         samples = [row for row in self._csv(iter(body)) if len(row) > max(self._layout.values)]
@@ -125,7 +129,7 @@ class _Reader:
         self._times = self._find_times(samples)
         self._rows = self._csv(chain(body, lines))
         self._rejected: list[Finding] = []
-        self._notes = self._found(samples)
+        self._notes = self._format_notes(samples)
 
     def _csv(self, lines: Iterator[str]) -> Iterator[list[str]]:
         return csv.reader(lines, delimiter=self._layout.delimiter, skipinitialspace=True)
@@ -152,8 +156,8 @@ class _Reader:
     def _time_text(self, row: Sequence[str]) -> str:
         return " ".join(row[at].strip() for at in self._layout.time)
 
-    def _found(self, samples: Sequence[Sequence[str]]) -> list[str]:
-        """What is not as documented for files of `candlecast fetch`, and was understood."""
+    def _format_notes(self, samples: Sequence[Sequence[str]]) -> list[str]:
+        """Describe differences from the format of `candlecast fetch` that could be resolved."""
         layout, notes, line = self._layout, [], self._layout.skip + 1
         if not samples:
             return []
@@ -176,10 +180,10 @@ class _Reader:
         total = 0
         while chunk := list(islice(numbered, _CHUNK_ROWS)):
             total += len(chunk)
-            if total > _MOST_ROWS:
-                msg = f"it has more than {_MOST_ROWS:,} rows; use fewer candles"
+            if total > _MAX_ROWS:
+                msg = f"it has more than {_MAX_ROWS:,} rows; use fewer candles"
                 raise ValueError(msg)
-            parts.append(self._regular(chunk) or self._one_by_one(chunk))
+            parts.append(self._parse_uniform(chunk) or self._parse_each(chunk))
         if not parts:
             msg = "it holds no candle"
             raise ValueError(msg)
@@ -190,10 +194,10 @@ class _Reader:
             sorted(self._rejected), repaired, self._notes,
         )  # fmt: skip
 
-    def _regular(
+    def _parse_uniform(
         self, chunk: Sequence[tuple[int, list[str]]]
     ) -> tuple[Floats, Floats, Integers] | None:
-        """Times, values and lines of rows that all are as they should be; None for others."""
+        """Parse rows that are all valid into times, values and line numbers; else return None."""
         layout, count = self._layout, len(chunk)
         try:
             columns = list(zip(*(row for _, row in chunk), strict=True))
@@ -215,10 +219,10 @@ class _Reader:
         texts = map(" ".join, zip(*columns, strict=True))
         return np.fromiter(map(self._times.to_ms, texts), np.float64, count)
 
-    def _one_by_one(
+    def _parse_each(
         self, chunk: Sequence[tuple[int, list[str]]]
     ) -> tuple[Floats, Floats, Integers]:
-        """The same of rows of which some may be anything; those are noted."""
+        """Parse rows one by one and reject the invalid ones."""
         kept = []
         for line, row in chunk:
             try:
@@ -231,8 +235,8 @@ class _Reader:
 
     def _time(self, row: Sequence[str], line: int) -> float:
         layout = self._layout
-        most = max(*layout.values, *layout.time)
-        if len(row) <= most or any(row[layout.fields :]):
+        last_field = max(*layout.values, *layout.time)
+        if len(row) <= last_field or any(row[layout.fields :]):
             raise _Unusable(line, "", f"{len(row)} fields, not {layout.fields}")
         text = self._time_text(row)
         if _is_missing(text):
@@ -257,10 +261,10 @@ class _Reader:
         return values
 
     def _possible(self, ohlcv: Floats, lines: Integers) -> tuple[NDArray[np.bool_], list[Finding]]:
-        """Which rows can be candles; what is a little off is put right in ``ohlcv``."""
+        """Mark the rows that are possible candles; small errors are corrected in ``ohlcv``."""
         opened, high, low, close, volume = ohlcv.T
         top, bottom = np.maximum(opened, close), np.minimum(opened, close)
-        # Comparisons with NaN are False, so a missing value is looked at more closely.
+        # Comparisons with NaN are False, so rows with a missing value are examined below.
         kept = (low >= LEAST_PRICE) & (low <= bottom) & (top <= high) & (high <= MOST_PRICE)
         kept &= (volume >= 0.0) & (volume <= MOST_VOLUME)
         repaired = []
@@ -277,22 +281,22 @@ class _Reader:
         return kept, repaired
 
 
-class _Unusable(Exception):  # noqa: N818 - of a row, and caught where it is read
+class _Unusable(Exception):  # noqa: N818 - internal, caught where a row is read
     def __init__(self, line: int, column: str, reason: str) -> None:
         self.finding = Finding(line, column, reason)
 
 
 def _numbered(rows: Iterator[list[str]], skipped: int) -> Iterator[tuple[int, list[str]]]:
-    """Rows that are not blank, with the numbers of their lines."""
+    """Number the lines and drop the blank ones."""
     return ((line, row) for line, row in enumerate(rows, skipped + 1) if any(row))
 
 
 def _is_missing(text: str) -> bool:
-    return text.strip().lower() in _MISSING
+    return text.strip().lower() in _MISSING_VALUES
 
 
 def _broken_rule(values: Sequence[float]) -> tuple[int, str]:
-    """Which of open, high, low, close and volume cannot be, and why."""
+    """Return the position of the first impossible value and the reason."""
     opened, high, low, close, volume = values
     for at, value in enumerate(values[:4]):
         if np.isnan(value):

@@ -1,4 +1,4 @@
-"""Read the numbers and times of a CSV file, whose way of writing them is found from samples."""
+"""Detect how a CSV file writes numbers and times, and parse them."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _UNITS: Final = (
     ("microseconds", 1e-3),
     ("nanoseconds", 1e-6),
 )
-_LEAST: Final = (0.0, 1e11, 1e14, 1e17)
-"""From which number on a time is in each of the units; years 1973 to 5138 fit each."""
+_UNIT_FROM: Final = (0.0, 1e11, 1e14, 1e17)
+"""Smallest number that is taken for each unit; the years 1973 to 5138 fit."""
 
-_DAY_NUMBERS: Final = (39_000, 74_000)
-"""Excel counts the days of 2009 to 2100 so."""
+_EXCEL_DAYS: Final = (39_000, 74_000)
+"""Excel's day numbers of 2009 to 2100."""
 
 _FORMATS: Final = (
     "%Y-%m-%d %H:%M", "%Y/%m/%d %H:%M:%S", "%Y/%m/%d %H:%M", "%Y/%m/%d",
@@ -39,17 +39,19 @@ _FORMATS: Final = (
     "%b %d, %Y", "%B %d, %Y", "%d %b %Y", "%d-%b-%Y", "%d %b %Y %H:%M:%S", "%b %d, %Y %H:%M",
 )  # fmt: skip
 _SLASHED: Final = ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p")
-_FEW: Final = 0.05
-_JUNK: Final = re.compile(r"[\s'’$€£]")
+_MAX_COMMA_SHARE: Final = 0.05
+"""Up to this share of numbers with a comma, the commas are taken for errors."""
+
+_IGNORED_CHARS: Final = re.compile(r"[\s'’$€£]")
 _COMPACT_DAY: Final = re.compile(r"20\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])")
 
 
 class Times(NamedTuple):
-    """How opening times are written.
+    """Notation of the opening times.
 
     Attributes:
-        numeric: as Unix time; the unit shows in each number.
-        to_ms: a field's text as Unix milliseconds; raises ValueError.
+        numeric: Unix times; the size of each number shows its unit.
+        to_ms: converts the text of a field to Unix milliseconds; raises ValueError.
     """
 
     numeric: bool
@@ -57,22 +59,22 @@ class Times(NamedTuple):
 
 
 def find_times(samples: Sequence[str]) -> Times:
-    """Find the way that most samples are written in; times without a zone are UTC.
+    """Find the notation of most samples; times without a zone are UTC.
 
     Raises:
-        ValueError: there is none, or the order of day and month is not clear.
+        ValueError: there is none, or the order of day and month is ambiguous.
     """
     texts = [_without_zone(text) for text in samples]
-    least = len(texts) / 2
-    if _count(_compact_day, texts) <= least < _count(float, texts) or not texts:
+    half = len(texts) / 2
+    if _count(_compact_day, texts) <= half < _count(float, texts) or not texts:
         return Times(numeric=True, to_ms=_unix_ms)
     for reader in (_iso_ms, *map(_format_reader, _FORMATS)):
-        if _count(reader, texts) > least:
+        if _count(reader, texts) > half:
             return Times(numeric=False, to_ms=reader)
     for rest in _SLASHED:
         both = [_format_reader(f"{order}{rest}") for order in ("%d/%m/%Y", "%m/%d/%Y")]
         day_first, month_first = (_count(reader, texts) for reader in both)
-        if max(day_first, month_first) <= least:
+        if max(day_first, month_first) <= half:
             continue
         if day_first == month_first:
             msg = f"{texts[0]!r} may be day/month or month/day; write YYYY-MM-DD"
@@ -84,14 +86,14 @@ def find_times(samples: Sequence[str]) -> Times:
 
 
 def unit_of(number: float) -> str:
-    """The unit that a Unix time is in, e.g. ``"seconds"``; ``""`` if it is no time since 2009."""
-    name, factor = _UNITS[int(np.searchsorted(_LEAST[1:], number, side="right"))]
+    """Unit of a Unix time, e.g. ``"seconds"``; ``""`` if it is not a time since 2009."""
+    name, factor = _UNITS[int(np.searchsorted(_UNIT_FROM[1:], number, side="right"))]
     return name if EARLIEST_MS <= number * factor < LATEST_MS else ""
 
 
 def cause_of(number: float) -> str:
-    """What an impossible Unix time probably is, as the end of a sentence."""
-    if _DAY_NUMBERS[0] <= number <= _DAY_NUMBERS[1]:
+    """Describe the probable cause of an impossible Unix time, as the end of a sentence."""
+    if _EXCEL_DAYS[0] <= number <= _EXCEL_DAYS[1]:
         return "; it looks like a day number of Excel: write YYYY-MM-DD HH:MM:SS"
     return "; times are Unix milliseconds"
 
@@ -102,8 +104,8 @@ def _compact_day(text: str) -> None:
 
 
 def unix_ms(numbers: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Unix times, each in the unit that it shows, as milliseconds."""
-    unit = np.searchsorted(_LEAST[1:], numbers, side="right")
+    """Convert Unix times, each in the unit that its size shows, to milliseconds."""
+    unit = np.searchsorted(_UNIT_FROM[1:], numbers, side="right")
     scaled: NDArray[np.float64] = numbers * np.array([factor for _, factor in _UNITS])[unit]
     return scaled
 
@@ -130,7 +132,7 @@ def _format_reader(form: str) -> Callable[[str], float]:
 
 
 def _count(read: Callable[[str], object], texts: Iterable[str]) -> int:
-    """How many texts can be read."""
+    """Count the texts that can be read."""
     count = 0
     for text in texts:
         with suppress(ValueError, OverflowError):
@@ -140,14 +142,14 @@ def _count(read: Callable[[str], object], texts: Iterable[str]) -> int:
 
 
 def find_numbers(samples: Sequence[str]) -> Callable[[str], float]:
-    """Find how most numbers are written; the reader raises ValueError for what is none.
+    """Find the notation of most numbers; the returned parser raises ValueError for other text.
 
     Raises:
-        ValueError: a comma may separate thousands or decimals.
+        ValueError: it is ambiguous whether a comma separates thousands or decimals.
     """
-    texts = [_JUNK.sub("", text) for text in samples]
+    texts = [_IGNORED_CHARS.sub("", text) for text in samples]
     with_comma = [text for text in texts if "," in text]
-    if len(with_comma) <= _FEW * len(texts):
+    if len(with_comma) <= _MAX_COMMA_SHARE * len(texts):
         return _plain_number
     comma_decimal = any(map(_has_decimal_comma, texts))
     dot_decimal = any(map(_has_decimal_dot, texts))
@@ -157,7 +159,7 @@ def find_numbers(samples: Sequence[str]) -> Callable[[str], float]:
     thousands = "." if comma_decimal else ","
 
     def read(text: str) -> float:
-        return float(_JUNK.sub("", text).replace(thousands, "").replace(",", "."))
+        return float(_IGNORED_CHARS.sub("", text).replace(thousands, "").replace(",", "."))
 
     return read
 
@@ -166,7 +168,7 @@ def _plain_number(text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        return float(_JUNK.sub("", text))
+        return float(_IGNORED_CHARS.sub("", text))
 
 
 def _has_decimal_comma(text: str) -> bool:

@@ -1,7 +1,7 @@
-"""Look into a `.keras` file before Keras does: only plain layers may come out of it.
+"""Check that a `.keras` file holds only plain layers before Keras opens it.
 
-A `.keras` file is a ZIP whose `config.json` names the classes and functions to rebuild. Such names
-have passed Keras's own safe mode more than once, so here every one of them has to be on a list.
+A `.keras` file is a ZIP archive whose `config.json` names the classes and functions to rebuild.
+Keras's own safe mode has been bypassed more than once, so every name must be on a list here.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import zipfile
 from pathlib import Path
 from typing import IO, Any, Final, NoReturn
 
-_MEMBERS: Final = {"metadata.json", "config.json", "model.weights.h5"}
+_ALLOWED_MEMBERS: Final = {"metadata.json", "config.json", "model.weights.h5"}
 _MAX_CONFIG_BYTES: Final = 1 << 20
-_CLASSES: Final = {
+_ALLOWED_CLASSES: Final = {
     ("keras", "Sequential"),
     ("keras", "DTypePolicy"),
     ("keras.layers", "InputLayer"),
@@ -26,15 +26,22 @@ _CLASSES: Final = {
     ("keras.initializers", "Zeros"),
     ("builtins", "function"),
 }
-_FUNCTIONS: Final = {"mse", "mae", "mean_squared_error", "mean_absolute_error", "huber", "logcosh"}
+_ALLOWED_FUNCTIONS: Final = {
+    "mse",
+    "mae",
+    "mean_squared_error",
+    "mean_absolute_error",
+    "huber",
+    "logcosh",
+}
 
 
 def check_keras_file(path: Path) -> None:
-    """Refuse what is not a plain `.keras` file.
+    """Raise an error unless a file is a plain `.keras` file.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: another format, a corrupt file, or one that names anything but plain layers.
+        ValueError: another format, a corrupt file, or one that names other classes.
     """
     if not path.is_file():
         msg = f"no model file at {path}"
@@ -46,18 +53,22 @@ def check_keras_file(path: Path) -> None:
 
 
 def check_keras_content(content: Path | IO[bytes], where: str) -> None:
-    """The same for a file that is known to exist, or its bytes.
+    """Check the content of a `.keras` file.
+
+    Args:
+        content: an existing file, or its bytes.
+        where: its name in messages.
 
     Raises:
-        ValueError: see `check_keras_file`; ``where`` is how it is called.
+        ValueError: a corrupt file, or one that names other classes than plain layers.
     """
     try:
         with zipfile.ZipFile(content) as archive:
             members = {info.filename: info.file_size for info in archive.infolist()}
-            if set(members) != _MEMBERS or members["config.json"] > _MAX_CONFIG_BYTES:
-                _refuse(f"it must hold {', '.join(sorted(_MEMBERS))} and nothing else")
+            if set(members) != _ALLOWED_MEMBERS or members["config.json"] > _MAX_CONFIG_BYTES:
+                _refuse(f"it must hold {', '.join(sorted(_ALLOWED_MEMBERS))} and nothing else")
             _check_config(json.loads(archive.read("config.json")))
-    # A hostile archive fails in whatever way its contents lead to.
+    # A hostile archive can raise any error.
     except Exception as error:  # noqa: BLE001
         msg = f"{where} is corrupt or not a model of plain layers: {error}"
         raise ValueError(msg) from None
@@ -80,7 +91,10 @@ def _check_config(node: object) -> None:
 
 def _check_class(node: dict[str, Any]) -> None:
     named = (node.get("module"), node["class_name"])
-    if named not in _CLASSES or node.get("registered_name") not in (None, node["class_name"]):
+    if named not in _ALLOWED_CLASSES or node.get("registered_name") not in (
+        None,
+        node["class_name"],
+    ):
         _refuse(f"it names {named[0]}.{named[1]}")
-    if named == ("builtins", "function") and node.get("config") not in _FUNCTIONS:
+    if named == ("builtins", "function") and node.get("config") not in _ALLOWED_FUNCTIONS:
         _refuse(f"it names the function {node.get('config')!r}")

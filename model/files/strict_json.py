@@ -1,6 +1,7 @@
-"""JSON from outside, taken at its word or not at all.
+"""Parse JSON from untrusted files and check the type of every value.
 
-Every function raises `BundleError` with one line that names the file and the key.
+Every function raises `BundleError` with one line that names the file and the key. Written by hand:
+orjson and pydantic accept a key that occurs twice in an object, and keep the last value.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from model.core.errors import BundleError
 
 
 def fail(where: str, why: str) -> NoReturn:
-    """Refuse ``where`` (a file, or a key in it) with a reason."""
+    """Raise `BundleError` for ``where`` (a file, or a key in it) with a reason."""
     msg = f"{where}: {why}"
     raise BundleError(msg)
 
@@ -28,7 +29,7 @@ def parse_object(text: str | bytes, where: str) -> dict[str, Any]:
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(items)
         if len(found) != len(items):
-            fail(where, "a key stands twice in one object")
+            fail(where, "a key occurs twice in one object")
         return found
 
     try:

@@ -1,4 +1,4 @@
-"""Read the lines of a text file of any common encoding, packed or not, within bounds."""
+"""Read the lines of a text file in any common encoding, compressed or not, within limits."""
 
 from __future__ import annotations
 
@@ -15,23 +15,22 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-LARGEST: Final = 2 << 30
-"""Characters; some twenty million candles."""
+MAX_CHARS: Final = 2 << 30
+"""Characters of a file; about twenty million candles."""
 
-_LONGEST_LINE: Final = 1 << 16
+_MAX_LINE_CHARS: Final = 1 << 16
 _ENCODINGS: Final = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 
 
 @contextmanager
 def opened_lines(path: Path) -> Iterator[Iterator[str]]:
-    """Open a plain file, or one packed by gzip, bzip2, xz or as the only file of a zip archive.
+    """Open a plain file, or one compressed by gzip, bzip2, xz or as the only file of a zip archive.
 
-    What is not text is replaced, so that the numbers of a file can be read whatever language its
-    titles have.
+    Invalid characters are replaced, because only the numbers of a file matter, not its titles.
 
     Raises:
         OSError: there is no such file, or it cannot be read.
-        ValueError: in one sentence, what is wrong with it; also while reading.
+        ValueError: the fault in one sentence; also raised while reading.
     """
     with ExitStack() as stack:
         raw = stack.enter_context(path.open("rb"))
@@ -65,12 +64,12 @@ def _unpacked(raw: io.BufferedReader, stack: ExitStack) -> Any:  # noqa: ANN401 
 
 def _lines(file: io.TextIOWrapper) -> Iterator[str]:
     read = 0
-    while line := file.readline(_LONGEST_LINE):
+    while line := file.readline(_MAX_LINE_CHARS):
         read += len(line)
-        if read > LARGEST:
-            msg = f"it has more than {LARGEST >> 20} MiB; use fewer candles"
+        if read > MAX_CHARS:
+            msg = f"it has more than {MAX_CHARS >> 20} MiB; use fewer candles"
             raise ValueError(msg)
-        if len(line) == _LONGEST_LINE:
-            msg = f"it has a line of more than {_LONGEST_LINE:,} characters"
+        if len(line) == _MAX_LINE_CHARS:
+            msg = f"it has a line of more than {_MAX_LINE_CHARS:,} characters"
             raise ValueError(msg)
         yield line

@@ -1,1 +1,1 @@
-"""Define a forecast, its interval and its probabilities."""
+"""Define a forecast and its JSON, and calibrate its interval and its probabilities."""

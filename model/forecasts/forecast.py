@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Self
 import orjson
 
 from model.core.candle import Timeframe
+from model.core.market import MarketKey
 
 if TYPE_CHECKING:
     from model.forecasts.rules import Rules
@@ -30,6 +31,11 @@ class Market(NamedTuple):
     exchange: str
     symbols: tuple[str, ...]
     timeframe: Timeframe
+
+    @property
+    def key(self) -> MarketKey:
+        """Exchange and timeframe."""
+        return MarketKey(self.exchange, self.timeframe)
 
 
 class Interval(NamedTuple):

@@ -1,9 +1,9 @@
-"""What the forecasts of a model missed by, measured on candles that it was not trained on.
+"""Measure a model's errors on validation candles and store them as `calibration.json`.
 
-This is where calibration starts from, and a file of the bundle: ``calibration.json`` holds the
-weights of the volatility scale and, per symbol, quantiles of the validation residuals divided by
-that scale (split-conformal prediction: Lei, G'Sell, Rinaldo, Tibshirani and Wasserman,
-"Distribution-free predictive inference for regression", JASA 113, 2018).
+Calibration starts from this file of the bundle. It holds the weights of the volatility scale and,
+per symbol, quantiles of the validation residuals divided by that scale (split-conformal prediction:
+Lei, G'Sell, Rinaldo, Tibshirani and Wasserman, "Distribution-free predictive inference for
+regression", JASA 113, 2018).
 """
 
 from __future__ import annotations
@@ -36,31 +36,32 @@ _HALF: Final = (
     *(0.125, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45),
 )
 LEVELS: Final[Floats] = np.array([*_HALF, 0.5, *(1.0 - p for p in reversed(_HALF))])
-"""Probabilities of the quantiles that are kept: symmetric, denser where intervals end."""
+"""Probabilities of the stored quantiles: symmetric, denser at the ends of intervals."""
 
 MIN_RESIDUALS: Final = 200
-"""Fewer say nothing about the ends of a 90 % interval."""
+"""Fewer residuals are not enough for the ends of a 90 % interval."""
 
 DEFAULT_WEIGHTS: Final = (0.0, 0.75, 0.1, 0.4)
-"""Of the volatility features, where a bundle brings none; measured on minutes of five symbols."""
+"""Weights of the volatility features without a bundle's; measured on minutes of five symbols."""
 
 SEASON_MS: Final = 3_600_000
-"""Markets move more at the start of an hour, and of its quarters."""
+"""Period of the season: markets move more at the start of an hour and of its quarters."""
 
-_PHASES: Final = 60
+_MAX_PHASES: Final = 60
 
 _SCHEMA: Final = 1
 _FILE: Final = "calibration.json"
-_MOST_WEIGHT: Final = 10.0
-_MOST_SEASON: Final = 3.0
+_MAX_WEIGHT: Final = 10.0
+_MAX_SEASON: Final = 3.0
 _PRIOR_ROWS: Final = 100.0
+"""Rows that the prior counts for: with few candles the fit stays near the default."""
 
 
 class SymbolResiduals(NamedTuple):
-    """One symbol's residuals.
+    """The residuals of one symbol.
 
     Attributes:
-        n: how many there were.
+        n: number of residuals.
         quantiles: of ``ln(close / predicted) / scale`` at `LEVELS`, ascending.
     """
 
@@ -70,7 +71,7 @@ class SymbolResiduals(NamedTuple):
 
 @dataclass(frozen=True)
 class Residuals:
-    """What calibration starts from; without symbols it has no evidence yet.
+    """Start values of the calibration; without symbols it starts from nothing.
 
     Attributes:
         weights: of the volatility features.
@@ -108,11 +109,11 @@ class Residuals:
         if _numbers(raw["levels"], "levels") != tuple(LEVELS.tolist()):
             fail(_FILE, "levels are not the ones this version works with")
         weights = _numbers(raw["weights"], "weights")
-        if len(weights) != N_FEATURES or max(map(abs, weights)) > _MOST_WEIGHT:
-            fail(_FILE, f"weights must be {N_FEATURES} numbers of at most {_MOST_WEIGHT:g}")
+        if len(weights) != N_FEATURES or max(map(abs, weights)) > _MAX_WEIGHT:
+            fail(_FILE, f"weights must be {N_FEATURES} numbers of at most {_MAX_WEIGHT:g}")
         season = _numbers(raw["season"], "season")
-        if not 1 <= len(season) <= _PHASES or max(map(abs, season)) > _MOST_SEASON:
-            fail(_FILE, f"season must be 1 to {_PHASES} numbers of at most {_MOST_SEASON:g}")
+        if not 1 <= len(season) <= _MAX_PHASES or max(map(abs, season)) > _MAX_SEASON:
+            fail(_FILE, f"season must be 1 to {_MAX_PHASES} numbers of at most {_MAX_SEASON:g}")
         symbols = as_object(raw["symbols"], f"{_FILE}: symbols")
         return cls(weights, season, {as_text(s, _FILE): _entry(v, s) for s, v in symbols.items()})
 
@@ -140,7 +141,7 @@ def conformal_quantiles(residuals: Floats) -> Floats:
     """
     ordered = np.sort(residuals)
     rank = LEVELS * (len(ordered) + 1)
-    # 0.07 * 200 is 14.000000000000002.
+    # Rounding errors: 0.07 * 200 is 14.000000000000002.
     rank = np.where(LEVELS < 0.5, np.floor(rank + 1e-9), np.ceil(rank - 1e-9)).astype(np.intp)  # noqa: PLR2004 - the middle
     quantiles: Floats = ordered[np.clip(rank - 1, 0, len(ordered) - 1)]
     return quantiles
@@ -166,10 +167,10 @@ def fit_residuals(
         forecasts = validation.of(number)
         last = np.searchsorted(candles[symbol][0], forecasts.open_ms) - 1
         usable = (forecasts.predicted > 0.0) & (last >= WARMUP)
-        missed = np.log(forecasts.close[usable] / forecasts.predicted[usable])
+        error = np.log(forecasts.close[usable] / forecasts.predicted[usable])
         log_scale = features[symbol][last[usable]] @ weights
         log_scale += season[phase(forecasts.open_ms[usable], len(season))]
-        scaled = missed / np.exp(log_scale)
+        scaled = error / np.exp(log_scale)
         scaled = scaled[np.isfinite(scaled)]
         if len(scaled) >= MIN_RESIDUALS:
             quantiles = conformal_quantiles(scaled).tolist()
@@ -178,18 +179,18 @@ def fit_residuals(
 
 
 def phase(open_ms: Integers, parts: int) -> Integers:
-    """Which of the equal parts of its hour each candle opens in."""
+    """Number of the equal part of the hour in which each candle opens."""
     return open_ms % SEASON_MS * parts // SEASON_MS
 
 
 class _Moves(NamedTuple):
-    """Candles to learn the scale from, n of all symbols, each symbol's mean taken away.
+    """Moves to fit the scale to, n of all symbols, each symbol's mean subtracted.
 
     Attributes:
-        features: before the move, ``[n, N_FEATURES]``.
+        features: volatility features before the move, ``[n, N_FEATURES]``.
         size: log of the absolute return, ``[n]``.
         open_ms: opening of the candle that moved, ``[n]``.
-        symbols: how many there are.
+        symbols: number of symbols.
         step_ms: length of the candles.
     """
 
@@ -209,7 +210,7 @@ def _moves(
         moves = np.abs(np.diff(np.log(ohlcv[:end, 3])))[WARMUP:]
         if not moves.any():
             continue
-        # A move of nothing is a tick too small to see, not minus infinity.
+        # A move of 0 is one below the tick size; its log must stay finite.
         size = np.log(np.maximum(moves, 0.1 * np.median(moves[moves > 0.0])))
         x = features[symbol][WARMUP : end - 1]
         parts.append((x - x.mean(axis=0), size - size.mean(), open_ms[WARMUP + 1 : end]))
@@ -221,19 +222,18 @@ def _moves(
 def _fit_weights(moves: _Moves) -> Floats:
     """Regress the size of a move on the features, the same slopes for all symbols."""
     x, prior = moves.features, np.array(DEFAULT_WEIGHTS)
-    # Few rows hardly move the weights away from the default.
     gram = x.T @ x + _PRIOR_ROWS * np.eye(N_FEATURES)
     weights: Floats = prior + np.linalg.solve(gram, x.T @ (moves.size - x @ prior))
     return weights
 
 
 def _fit_season(moves: _Moves, weights: Floats) -> Floats:
-    """How much larger than the features say moves are, by part of the hour, drawn towards 0."""
-    parts = min(max(SEASON_MS // moves.step_ms, 1), _PHASES)
+    """Mean excess of moves over the features' estimate, by part of the hour, shrunk towards 0."""
+    parts = min(max(SEASON_MS // moves.step_ms, 1), _MAX_PHASES)
     at = phase(moves.open_ms, parts)
-    # What happens to all symbols at once counts as one observation.
+    # Symbols move together: one candle of all symbols counts as one observation.
     count = np.bincount(at, minlength=parts) / max(moves.symbols, 1)
     excess = np.bincount(at, moves.size - moves.features @ weights, parts) / max(moves.symbols, 1)
     season = excess / (count + _PRIOR_ROWS)
-    clipped: Floats = np.clip(season - season.mean(), -_MOST_SEASON, _MOST_SEASON)
+    clipped: Floats = np.clip(season - season.mean(), -_MAX_SEASON, _MAX_SEASON)
     return clipped

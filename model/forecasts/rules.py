@@ -1,4 +1,4 @@
-"""Define what is asked of intervals and probabilities."""
+"""Define the settings of intervals and probabilities."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Final
 
 @dataclass(frozen=True)
 class Rules:
-    """What is asked for.
+    """Settings of intervals and probabilities.
 
     Attributes:
-        level: share of closes that the interval shall hold.
-        gamma: step of the adaptation.
-        min_n: residuals before anything is said.
-        threshold: a return between neutral and not; None: ``multiple`` of the current volatility.
-        multiple: 1 is the move that half of the next closes exceed.
+        level: share of closes that the interval should contain.
+        gamma: step of the adaptation of the interval.
+        min_n: residuals needed before interval and probabilities are given.
+        threshold: smallest return that is not neutral; None: ``multiple`` of the volatility.
+        multiple: of the move that half of the next closes exceed.
     """
 
     level: float = 0.9

@@ -1,11 +1,13 @@
-"""How far a candle is likely to move, from the candles before it: O(1) per candle, all symbols.
+"""Estimate how far the next candle will move, in O(1) per candle for all symbols.
 
-What the next move will be can hardly be told, how large it will be can: quiet and wild hours come
-in runs. Four running means see them, of range and of volume, each over a short and a long span.
-The scale is log-linear in them and in the place within the hour, at whose start markets move more,
-``exp(w · features + season)``, with numbers fitted once on training candles (`model.residuals`).
-The weights of the ranges come out below 1 in sum, which draws the scale towards the usual: that
-alone is worth more than any further span.
+The direction of a move is hardly predictable, its size is: volatility clusters. Four running means
+measure it, of range and of volume, each over a short and a long span. The scale is log-linear in
+them and in the position within the hour, at whose start markets move more,
+``exp(w · features + season)``, with weights fitted once on training candles
+(`model.forecasts.residuals`). The weights of the ranges sum to less than 1, which shrinks the scale
+towards the mean; that gains more than any further span.
+
+Written by hand: a fitted GARCH model needs a solver per symbol and is not updated in O(1).
 """
 
 from __future__ import annotations
@@ -20,19 +22,19 @@ Floats = NDArray[np.float64]
 Index = NDArray[np.intp]
 
 SPANS: Final = (4, 32)
-"""Of the exponential means, in candles."""
+"""Spans of the exponential means, in candles."""
 
 WARMUP: Final = math.ceil(math.log(1e-9) / math.log(1.0 - 2.0 / (max(SPANS) + 1)))
-"""Candles after which what came before weighs less than 1e-9."""
+"""Candles after which earlier ones weigh less than 1e-9."""
 
 N_FEATURES: Final = 4
 """Log of the short and of the long mean of the range, log of short ÷ long mean of the volume, and
-by how much the first is above the second: a burst says more than a lull."""
+the excess of the first over the second, since a burst is more informative than a lull."""
 
 _ALPHAS: Final = np.array([2.0 / (span + 1) for span in SPANS])
 _ALL_ALPHAS: Final = np.tile(_ALPHAS, 2)
-_LEAST_RANGE: Final = 1e-7
-_MOST_RATIO: Final = 100.0
+_MIN_RANGE: Final = 1e-7
+_MAX_RATIO: Final = 100.0
 
 
 class Volatility:
@@ -42,16 +44,16 @@ class Volatility:
     """
 
     def __init__(self, n_symbols: int) -> None:
-        # Of the range, each span, then of the volume.
+        # Means of the range for each span, then of the volume.
         self._means = np.zeros((n_symbols, 2 * len(SPANS)))
 
     def prime(self, idx: Index, ohlcv: Floats) -> None:
-        """Start over from whole windows.
+        """Restart from whole windows.
 
         Args:
             idx: positions of the symbols, shape ``(k,)``.
-            ohlcv: their candles, shape ``(k, rows, 5)``, newest last; from `WARMUP` rows on it does
-                not matter where the window begins.
+            ohlcv: their candles, shape ``(k, rows, 5)``, newest last; with `WARMUP` rows or
+                more the result does not depend on where the window begins.
         """
         age = np.arange(ohlcv.shape[1])[::-1, None]
         weights = (1.0 - _ALPHAS) ** age
@@ -60,7 +62,7 @@ class Volatility:
         self._means[idx] = np.concatenate([ranges, volumes], axis=1)
 
     def observe(self, idx: Index, ohlcv: Floats) -> None:
-        """Take in one closed candle each, shape ``(k, 5)``; ``idx`` holds no symbol twice."""
+        """Add one closed candle per symbol, shape ``(k, 5)``; ``idx`` holds no symbol twice."""
         ranges, volumes = _log_range(ohlcv), ohlcv[:, 4]
         means = self._means.take(idx, axis=0)
         seen = np.array([ranges] * len(SPANS) + [volumes] * len(SPANS)).T
@@ -68,13 +70,13 @@ class Volatility:
         self._means[idx] = means
 
     def features(self, idx: Index) -> Floats:
-        """Of the candles seen so far, shape ``(k, N_FEATURES)``; always finite."""
+        """Features of the candles so far, shape ``(k, N_FEATURES)``; always finite."""
         means = self._means.take(idx, axis=0)
         return _features(means[:, : len(SPANS)], means[:, len(SPANS) :])
 
 
 def history_features(ohlcv: Floats) -> Floats:
-    """The features after every candle of one symbol, for fitting; the first `WARMUP` are unripe.
+    """Features after every candle of one symbol, for fitting; the first `WARMUP` have not settled.
 
     Args:
         ohlcv: shape ``(rows, 5)``.
@@ -91,18 +93,18 @@ def history_features(ohlcv: Floats) -> Floats:
     return _features(ranges, volumes)
 
 
-def _log_range(ohlcv: Floats) -> Any:  # noqa: ANN401 - one dimension less than it is given
+def _log_range(ohlcv: Floats) -> Any:  # noqa: ANN401 - one dimension less than the argument
     return np.log(ohlcv[..., 1] / ohlcv[..., 2])
 
 
 def _features(ranges: Floats, volumes: Floats) -> Floats:
     features: Floats = np.empty((len(ranges), N_FEATURES))
-    # A market without trades has neither range nor volume, and still a scale.
-    np.log(ranges + _LEAST_RANGE, out=features[:, :2])
+    # A market without trades has neither range nor volume; the scale must stay finite.
+    np.log(ranges + _MIN_RANGE, out=features[:, :2])
     short, long = volumes.T
     ratio = np.ones_like(long)
     np.divide(short, long, out=ratio, where=long > 0.0)
-    ratio = np.minimum(np.maximum(ratio, 1.0 / _MOST_RATIO), _MOST_RATIO)
+    ratio = np.minimum(np.maximum(ratio, 1.0 / _MAX_RATIO), _MAX_RATIO)
     np.log(ratio, out=features[:, 2])
     np.maximum(features[:, 0] - features[:, 1], 0.0, out=features[:, 3])
     return features

@@ -1,1 +1,1 @@
-"""Keep candles and forecasts in SQLite."""
+"""Store candles, forecasts and calibration states in SQLite and read them back."""

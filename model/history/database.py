@@ -1,4 +1,4 @@
-"""The history file itself: whose it is, which schema, whether it is whole, and transactions."""
+"""Open the SQLite file of the history: create, migrate and check it, and run transactions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ids in place of names, which would fill the history: markets, models, symbols, rules."""
+"""Map names to integer ids to keep rows small."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ import sqlite3
 from collections.abc import Callable
 from dataclasses import astuple
 
+from model.core.market import MarketKey
 from model.forecasts.rules import Rules
 from model.history.database import one
-
-MarketKey = tuple[str, str]
-"""Exchange (ccxt id) and timeframe."""
 
 ModelKey = tuple[str, str]
 """Version and SHA-256."""
@@ -25,7 +23,7 @@ class IdTable:
     def find_market(self, market: MarketKey) -> int | None:
         """The id of a market; None if nothing of it was ever written."""
         statement = "SELECT id FROM market WHERE exchange = ? AND timeframe = ?"
-        return one(self._db, statement, *market)
+        return one(self._db, statement, market.exchange, market.timeframe.text)
 
     def find_model(self, sha256: str) -> int | None:
         """The id of a model; None if nothing of it was ever written."""
@@ -38,7 +36,9 @@ class IdTable:
     def market(self, market: MarketKey) -> int:
         """The id of a market, now if not before."""
         return self.find_market(market) or self._insert(
-            "INSERT INTO market (exchange, timeframe) VALUES (?, ?)", *market
+            "INSERT INTO market (exchange, timeframe) VALUES (?, ?)",
+            market.exchange,
+            market.timeframe.text,
         )
 
     def model(self, model: ModelKey) -> int:

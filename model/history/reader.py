@@ -1,15 +1,16 @@
-"""History read back: candles as they were known at a time, what was published, what was learnt."""
+"""Read candles, published forecasts and calibration states back from the history."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from model.core.candle import Candle, Timeframe
+from model.core.candle import Candle
 from model.core.errors import HistoryError
+from model.core.market import MarketKey
 from model.forecasts.rules import Rules
 from model.history.database import errors, open_database
-from model.history.ids import IdTable, MarketKey
+from model.history.ids import IdTable
 from model.history.row_codec import candle_of, newest_ranked, share_of
 
 _REVISIONS: Final = """
@@ -127,7 +128,7 @@ class HistoryReader:
             raise HistoryError(msg)
         self._path = path
         self._market = market
-        self._step_ms = Timeframe.parse(market[1]).ms
+        self._step_ms = market.timeframe.ms
         self._db = open_database(path)
         self._names = IdTable(self._db)
 

@@ -1,4 +1,4 @@
-"""Candles and forecasts as rows of the history, and back."""
+"""Convert candles and forecasts to rows of the history and back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Closed candles and published forecasts in one SQLite file.
+"""Write candles, forecasts and calibration states to the history, and query and prune them.
 
 Rows are laid out by time, not by symbol: what closes together is written side by side, so that a
 flush of 1,000 symbols touches some 20 pages instead of 1,000 and pruning frees whole pages. One
@@ -15,10 +15,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from model.core.candle import Candle, Timeframe
+from model.core.candle import Candle
+from model.core.market import MarketKey
 from model.forecasts.forecast import Forecast, ForecastRow
 from model.history.database import errors, one, open_database, transaction
-from model.history.ids import IdTable, MarketKey, ModelKey
+from model.history.ids import IdTable, ModelKey
 from model.history.row_codec import candle_of, candle_row, forecast_row, newest_ranked
 
 _DAY_S: Final = 86_400
@@ -155,12 +156,11 @@ class History:
         """Close the file; a clean end leaves no write-ahead log."""
         self._db.close()
 
-    def add_candles(self, exchange: str, timeframe: str, candles: Iterable[Candle]) -> None:
+    def add_candles(self, market: MarketKey, candles: Iterable[Candle]) -> None:
         """Append closed candles in one transaction; equal repetitions are left out.
 
         Args:
-            exchange: ccxt id.
-            timeframe: ccxt timeframe, the same for all.
+            market: of all the candles.
             candles: closed ones, in any order.
 
         Raises:
@@ -168,10 +168,10 @@ class History:
             ValueError: a candle is still forming; nothing of it was written.
         """
         with transaction(self._db, self._path):
-            market = self._names.market((exchange, timeframe))
+            market_id = self._names.market(market)
             symbol_id = self._names.symbols()
             self._db.executemany(
-                _ADD_CANDLE, (candle_row(market, symbol_id(c.symbol), c) for c in candles)
+                _ADD_CANDLE, (candle_row(market_id, symbol_id(c.symbol), c) for c in candles)
             )
 
     def add_forecasts(self, forecasts: Iterable[Forecast]) -> None:
@@ -187,7 +187,7 @@ class History:
                 group = (f.exchange, f.timeframe, f.model.sha256, f.basis.rules)
                 if group not in groups:
                     groups[group] = (
-                        self._names.market((f.exchange, f.timeframe)),
+                        self._names.market(MarketKey.parse(f.exchange, f.timeframe)),
                         self._names.model((f.model.version, f.model.sha256)),
                         self._names.rules(f.basis.rules),
                     )
@@ -196,9 +196,8 @@ class History:
 
     def candles(
         self,
-        exchange: str,
+        market: MarketKey,
         symbol: str,
-        timeframe: str,
         limit: int,
         newest_ms: int | None = None,
     ) -> list[Candle]:
@@ -210,9 +209,8 @@ class History:
         ``received_s`` is 0.0, since the monotonic clock of the process that received them is gone.
 
         Args:
-            exchange: ccxt id.
+            market: exchange and timeframe.
             symbol: ccxt symbol.
-            timeframe: ccxt timeframe.
             limit: openings of the span; candles between them are off the grid and left out.
             newest_ms: the last opening of the span, Unix milliseconds. None: that of the market's
                 newest candle, of whatever symbol; a symbol that fell silent has fewer candles.
@@ -223,46 +221,44 @@ class History:
         Raises:
             HistoryError: the file cannot be read.
         """
-        step_s = Timeframe.parse(timeframe).ms // 1000
+        step_s = market.timeframe.ms // 1000
         with errors(self._path):
-            market = self._names.find_market((exchange, timeframe))
+            market_id = self._names.find_market(market)
             newest_s = (
-                one(self._db, "SELECT max(open_s) FROM candle WHERE market = ?", market)
+                one(self._db, "SELECT max(open_s) FROM candle WHERE market = ?", market_id)
                 if newest_ms is None
                 else newest_ms // 1000
             )
             if newest_s is None:
                 return []
-            where = self._span(market, symbol, newest_s, step_s, limit)
+            where = self._span(market_id, symbol, newest_s, step_s, limit)
             rows = self._db.execute(_CANDLES, where)
             return newest_ranked(candle_of(symbol, step_s * 1000, row) for row in rows)
 
-    def count_off_grid(self, exchange: str, timeframe: Timeframe, since_ms: int) -> int:
+    def count_off_grid(self, market: MarketKey, since_ms: int) -> int:
         """How many rows since a time (Unix milliseconds) are of candles off a grid.
 
         Raises:
             HistoryError: the file cannot be read.
         """
         with errors(self._path):
-            market = self._names.find_market((exchange, timeframe.text))
-            grid_s = timeframe.origin_ms // 1000, timeframe.ms // 1000
-            return one(self._db, _OFF_GRID, market, since_ms // 1000, *grid_s) or 0
+            market_id = self._names.find_market(market)
+            grid_s = market.timeframe.origin_ms // 1000, market.timeframe.ms // 1000
+            return one(self._db, _OFF_GRID, market_id, since_ms // 1000, *grid_s) or 0
 
     def _span(
-        self, market: int | None, symbol: str, newest_s: int, step_s: int, limit: int
+        self, market_id: int | None, symbol: str, newest_s: int, step_s: int, limit: int
     ) -> dict[str, Any]:
         """Where a symbol's rows of the market's last ``limit`` candles are."""
         return {
-            "market": market,
+            "market": market_id,
             "symbol": self._names.find_symbol(symbol),
             "newest_s": newest_s,
             "oldest_s": newest_s - step_s * (limit - 1),
             "step_s": step_s,
         }
 
-    def forecasts(
-        self, exchange: str, symbol: str, timeframe: str, limit: int
-    ) -> list[ForecastRow]:
+    def forecasts(self, market: MarketKey, symbol: str, limit: int) -> list[ForecastRow]:
         """One symbol's forecasts among the market's last ``limit`` candles.
 
         Returns:
@@ -271,19 +267,21 @@ class History:
         Raises:
             HistoryError: the file cannot be read.
         """
-        step_s = Timeframe.parse(timeframe).ms // 1000
+        step_s = market.timeframe.ms // 1000
         with errors(self._path):
-            market = self._names.find_market((exchange, timeframe))
-            newest_s = one(self._db, "SELECT max(close_s) FROM forecast WHERE market = ?", market)
+            market_id = self._names.find_market(market)
+            newest_s = one(
+                self._db, "SELECT max(close_s) FROM forecast WHERE market = ?", market_id
+            )
             if newest_s is None:
                 return []
-            where = self._span(market, symbol, newest_s, step_s, limit)
+            where = self._span(market_id, symbol, newest_s, step_s, limit)
             return [
                 ForecastRow(symbol, close_s * 1000, (close_s + step_s) * 1000, *rest)
                 for close_s, *rest in self._db.execute(_FORECASTS, where)
             ]
 
-    def outcomes(self, exchange: str, timeframe: str, limit: int) -> Iterator[Outcome]:
+    def outcomes(self, market: MarketKey, limit: int) -> Iterator[Outcome]:
         """Forecasts of the market's last ``limit`` candles with the closes that came.
 
         The close is that of the first final revision, which is what a forecast is scored with.
@@ -294,14 +292,16 @@ class History:
         Raises:
             HistoryError: the file cannot be read.
         """
-        step_s = Timeframe.parse(timeframe).ms // 1000
+        step_s = market.timeframe.ms // 1000
         with errors(self._path):
-            market = self._names.find_market((exchange, timeframe))
-            newest_s = one(self._db, "SELECT max(close_s) FROM forecast WHERE market = ?", market)
+            market_id = self._names.find_market(market)
+            newest_s = one(
+                self._db, "SELECT max(close_s) FROM forecast WHERE market = ?", market_id
+            )
             if newest_s is None:
                 return
             after_s = newest_s - step_s * limit
-            for name, close_s, *rest, close in self._db.execute(_OUTCOMES, (market, after_s)):
+            for name, close_s, *rest, close in self._db.execute(_OUTCOMES, (market_id, after_s)):
                 row = ForecastRow(name, close_s * 1000, (close_s + step_s) * 1000, *rest)
                 yield Outcome(row, close)
 

@@ -1,1 +1,1 @@
-"""Run networks with ONNX Runtime."""
+"""Export the network to ONNX and run it with ONNX Runtime."""

@@ -1,4 +1,4 @@
-"""Compiled inference: all but the newest row ahead of time, one step when a candle closes.
+"""Run the network in two parts: older rows ahead of time, the newest row when a candle closes.
 
 `prepare` runs a symbol's older rows to the states of all layers and keeps them under a stamp;
 `step` adds the newest row. `full` does both at once and keeps nothing.

@@ -1,4 +1,4 @@
-"""Write a stacked LSTM as two ONNX graphs that share their weights.
+"""Export a stacked LSTM as two ONNX graphs with the same weights.
 
 An LSTM is causal: everything but a window's newest row can be run before that row exists.
 

@@ -1,4 +1,4 @@
-"""One ONNX graph run by ONNX Runtime in batches of fixed sizes."""
+"""Run one ONNX graph with ONNX Runtime in batches of fixed sizes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Read what the graphs of `model.onnx_export` hold, without the onnx package.
+"""Check the layers and weights of ONNX graphs without the onnx package.
 
 ONNX Runtime does not hand out weights, and its LSTM turns weights that are NaN into numbers that
 look like any other output. So the files are read here, in the encoding of Protocol Buffers: each

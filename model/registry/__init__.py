@@ -1,1 +1,1 @@
-"""Keep model bundles on disk."""
+"""Store model bundles on disk, verify them and record which one is served and why."""

@@ -1,4 +1,4 @@
-"""One model bundle: its files, its manifest, and how it is verified."""
+"""Define a model bundle, pack new ones and verify stored ones."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Final
 
 from model.core.errors import BundleError
+from model.features.definitions import Indicators
 from model.features.scaler import ScalerSet
-from model.features.streaming import Indicators
 from model.files.atomic import read_limited
 from model.files.keras_archive import check_keras_content
 from model.files.strict_json import as_number, fail

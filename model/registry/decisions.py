@@ -1,4 +1,4 @@
-"""What was decided about models, by whom and why: one JSON object a line, newest last."""
+"""Record decisions about models as JSON lines, newest last."""
 
 from __future__ import annotations
 

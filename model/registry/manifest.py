@@ -1,4 +1,4 @@
-"""The manifest of a model bundle: what it was trained for, and the hash of each of its files."""
+"""Define the manifest of a bundle and check that it fits the configuration."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any, Final, Self, cast, get_args
 
 from model.core.candle import Timeframe
 from model.core.errors import ConfigError, Misfit
+from model.features.definitions import FEATURES, Indicators
 from model.features.scaler import Target
-from model.features.streaming import FEATURES, Indicators
 from model.files.strict_json import (
     as_integer,
     as_list,

@@ -1,4 +1,4 @@
-"""Model bundles on disk: written whole, verified before use, promoted by moving a pointer.
+"""Store model bundles on disk, verify them and promote one to champion.
 
     root/20261123T020000Z-3f9a1c/    model.keras  prefix.onnx  step.onnx  scaler.json
                                      calibration.json  manifest.json

@@ -1,1 +1,1 @@
-"""Compute published forecasts again from history."""
+"""Compute published forecasts again from history and compare them with what was published."""

@@ -1,4 +1,4 @@
-"""The candles behind a forecast, as they were known when it was published."""
+"""Reconstruct the candles behind each forecast as they were known when it was published."""
 
 from __future__ import annotations
 

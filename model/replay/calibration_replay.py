@@ -1,4 +1,4 @@
-"""The calibration of one symbol, brought again to where it was when each forecast was made.
+"""Reconstruct the calibration of one symbol as it was when each forecast was published.
 
 History says with each forecast how many others the calibration had learnt from. As long as that
 number stays or grows by one, what happened in between is known: the forecast before was held
@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from model.forecasts.calibration import Calibration, Outlook, Snapshot
+from model.forecasts.calibration import Calibration, Snapshot
+from model.forecasts.outlook import Outlook
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -1,4 +1,4 @@
-"""The models of a registry, run again on windows of the past."""
+"""Run the models of a registry again on past windows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was published, computed again from history as it was known at the time.
+"""Compute published forecasts again from history and report every difference.
 
 The close that a forecast started from and the price that was forecast come from the candles and
 the network. Interval and probabilities come from the *published* price, which is what the
@@ -25,7 +25,7 @@ from model.replay.recompute import TOGETHER, Model, Models
 
 if TYPE_CHECKING:
     from model.features.scaler import SymbolScaler
-    from model.forecasts.calibration import Outlook
+    from model.forecasts.outlook import Outlook
     from model.registry.registry import Registry
     from model.replay.recompute import Recomputed
 

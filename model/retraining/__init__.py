@@ -1,1 +1,1 @@
-"""Train a challenger and judge it."""
+"""Train a challenger, compare it with the champion and write the report."""

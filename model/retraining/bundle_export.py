@@ -1,4 +1,4 @@
-"""From a finished training to a bundle that the registry takes."""
+"""Export a finished training run as the parts of a bundle."""
 
 from __future__ import annotations
 

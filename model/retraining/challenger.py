@@ -1,4 +1,4 @@
-"""The nightly job's own steps: cut, train a challenger, judge it beside the champion.
+"""Split the candles, train a challenger and judge it against the champion.
 
 Every night is one step of a walk forward: the span rolls on by a day, the network learns from its
 first part, is stopped by the second, and is judged by the third, which neither it nor the champion

@@ -1,4 +1,4 @@
-"""One page about a challenger: what it was trained on, how it did, what was decided and why."""
+"""Write the report page about a challenger: training data, scores, decision and reason."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Define the files that the daemon and the nightly job exchange."""
+"""Define the files in the state folder that the daemon and the nightly job exchange."""

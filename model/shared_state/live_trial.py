@@ -1,9 +1,9 @@
-"""A challenger beside the champion on live candles: the losses of both, kept over restarts.
+"""Store the losses of a challenger and the champion on live candles, and sum them.
 
     folder/trial.json    which challenger against which champion, on which symbols
-    folder/losses        a record for each forecast that both made and that has been answered
+    folder/losses        one record for each forecast that both made, once its outcome is known
 
-Whole records only count: a kill in the middle of an append costs that one.
+Only whole records count: a kill during an append loses that record.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ RECORD: Final = np.dtype(
 """Fields of `model.stats.promotion_gate.Losses`."""
 
 FOLDER: Final = "trial"
-"""Its place in the state folder."""
+"""Name of the folder within the state folder."""
 
-_TRIAL: Final = "trial.json"
-_LOSSES: Final = "losses"
+_TRIAL_FILE: Final = "trial.json"
+_LOSSES_FILE: Final = "losses"
 
 
 class Trial(NamedTuple):
-    """Who is tried.
+    """The models and symbols of a trial.
 
     Attributes:
         challenger: its version.
         champion: the version it is compared with.
-        symbols: ccxt symbols; their place is their number in the losses.
+        symbols: ccxt symbols; their position is their number in the losses.
     """
 
     challenger: str
@@ -64,11 +64,11 @@ class Tally:
         champion: of the champion's.
 
     Args:
-        losses: what has been gathered before.
+        losses: the records so far.
     """
 
     def __init__(self, losses: Losses) -> None:
-        assert losses.champion is not None  # noqa: S101 - a trial has one
+        assert losses.champion is not None  # noqa: S101 - a trial always has one
         self._open_ms = set(losses.open_ms.tolist())
         self.last_value = float(losses.last_value.sum())
         self.challenger = float(losses.challenger.sum())
@@ -76,11 +76,11 @@ class Tally:
 
     @property
     def candles(self) -> int:
-        """Different candles."""
+        """Number of different candles."""
         return len(self._open_ms)
 
-    def add(self, records: Records) -> None:
-        """Count further losses."""
+    def add_losses(self, records: Records) -> None:
+        """Add the losses of further records."""
         self._open_ms.update(records["open_ms"].tolist())
         self.last_value += float(records["last_value"].sum())
         self.challenger += float(records["challenger"].sum())
@@ -88,48 +88,48 @@ class Tally:
 
 
 class TrialFiles:
-    """The trial in a folder, at most one at a time. Every method blocks.
+    """The files of the current trial. Every method blocks.
 
     Args:
-        folder: its own.
+        folder: holds nothing else.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def current(self) -> Trial | None:
-        """The trial under way, None without one that can be read."""
+        """The current trial; None if there is none or it cannot be read."""
         try:
-            raw = json.loads((self._folder / _TRIAL).read_text(encoding="utf-8"))
+            raw = json.loads((self._folder / _TRIAL_FILE).read_text(encoding="utf-8"))
             return Trial(str(raw["challenger"]), str(raw["champion"]), tuple(raw["symbols"]))
         except (OSError, ValueError, TypeError, KeyError):
             return None
 
     def begin(self, trial: Trial) -> None:
-        """Start a trial; what was gathered before is gone."""
+        """Start a trial and delete the files of the one before."""
         self._folder.mkdir(parents=True, exist_ok=True)
         self.end()
-        draft = self._folder / f".{_TRIAL}"
-        write_synced(draft, f"{json.dumps(trial._asdict())}\n".encode())
-        draft.rename(self._folder / _TRIAL)
+        new = self._folder / f".{_TRIAL_FILE}"
+        write_synced(new, f"{json.dumps(trial._asdict())}\n".encode())
+        new.rename(self._folder / _TRIAL_FILE)
 
     def end(self) -> None:
-        """Forget the trial."""
-        for name in (_TRIAL, _LOSSES):
+        """Delete the files of the trial."""
+        for name in (_TRIAL_FILE, _LOSSES_FILE):
             (self._folder / name).unlink(missing_ok=True)
 
     def append(self, records: Records) -> None:
-        """Add records of `RECORD`."""
-        path = self._folder / _LOSSES
+        """Append records of the type `RECORD`."""
+        path = self._folder / _LOSSES_FILE
         with path.open("ab") as file:
-            torn = file.tell() % RECORD.itemsize
-            file.truncate(file.tell() - torn)
+            incomplete = file.tell() % RECORD.itemsize
+            file.truncate(file.tell() - incomplete)
             file.write(records.tobytes())
 
     def losses(self) -> Losses:
-        """What has been gathered."""
+        """Read all records."""
         try:
-            data = (self._folder / _LOSSES).read_bytes()
+            data = (self._folder / _LOSSES_FILE).read_bytes()
         except FileNotFoundError:
             data = b""
         whole = len(data) // RECORD.itemsize * RECORD.itemsize

@@ -1,4 +1,4 @@
-"""A wish for a retrain before its hour, left in the state folder: the job takes it away."""
+"""Write and clear a request for a retrain outside the schedule."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ REQUEST: Final = "retrain.request"
 
 
 class RetrainRequest(NamedTuple):
-    """Why somebody wishes for a retrain.
+    """A request for a retrain.
 
     Attributes:
-        at_ms: since when, Unix milliseconds.
-        reason: for people.
+        at_ms: time of the request, Unix milliseconds.
+        reason: shown in logs.
     """
 
     at_ms: int
     reason: str
 
     def write(self, state: Path) -> None:
-        """Leave it in the state folder; one that waits there already is replaced."""
-        draft = state / f".{REQUEST}"
-        write_synced(draft, f"{json.dumps(self._asdict())}\n".encode())
-        draft.rename(state / REQUEST)
+        """Write the request to the state folder; it replaces an earlier one."""
+        new = state / f".{REQUEST}"
+        write_synced(new, f"{json.dumps(self._asdict())}\n".encode())
+        new.rename(state / REQUEST)
 
 
-def take_request(state: Path) -> None:
-    """The job begins: whatever was wished for is under way."""
+def clear_request(state: Path) -> None:
+    """Delete the request; the job calls this when it starts."""
     (state / REQUEST).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""`retrain.json`: how the last nightly job went, for the daemon and for people."""
+"""Write and read `retrain.json`, the result of the last nightly job."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from model.files.strict_json import as_integer, as_number, as_object, as_text, p
 
 STATUS: Final = "retrain.json"
 _SCHEMA: Final = 1
-_LARGEST: Final = 1 << 16
+_MAX_BYTES: Final = 1 << 16
 
 
 @dataclass(frozen=True)
 class RetrainStatus:
-    """The last run; numbers that it did not come to are None.
+    """The last run; figures that it did not reach are None.
 
     Attributes:
         finished_ms: when it ended, Unix milliseconds.
-        duration_s: how long it took, seconds, those of a killed run not included.
-        success_ms: when a run last came to a decision, Unix milliseconds.
-        error: why this one did not; None if it did.
+        duration_s: seconds that it took, without those of a killed run before it.
+        success_ms: when a run last reached a decision, Unix milliseconds.
+        error: why this run reached none; None if it did.
         version: the challenger.
-        promoted: whether it is served from now on.
+        promoted: whether it became champion.
         rule: which of the gate's rules decided.
-        reason: the gate's sentence.
-        candles: candles that it was judged by.
+        reason: the gate's reason.
+        candles: candles that the gate compared.
         challenger_ratio: its error divided by the last value's.
         champion_ratio: the champion's.
         gain: how much better the challenger was.
@@ -51,19 +51,19 @@ class RetrainStatus:
     standard_error: float | None = None
 
     def write(self, folder: Path) -> None:
-        """Replace ``retrain.json`` in a folder, whole or not at all."""
+        """Replace ``retrain.json`` in a folder atomically."""
         text = json.dumps({"schema": _SCHEMA, **asdict(self)}, indent=1, allow_nan=False) + "\n"
-        fresh = folder / f".{STATUS}.new"
-        write_synced(fresh, text.encode())
-        fresh.chmod(0o644)
-        fresh.replace(folder / STATUS)
+        new = folder / f".{STATUS}.new"
+        write_synced(new, text.encode())
+        new.chmod(0o644)
+        new.replace(folder / STATUS)
         sync_folder(folder)
 
     @classmethod
     def read(cls, folder: Path) -> Self | None:
-        """What stands in ``retrain.json``; None where there is none, or one of another make."""
+        """Read ``retrain.json``; None if it is missing or has another form."""
         try:
-            return cls._of(parse_object(read_limited(folder / STATUS, _LARGEST), STATUS))
+            return cls._of(parse_object(read_limited(folder / STATUS, _MAX_BYTES), STATUS))
         except BundleError:
             return None
 

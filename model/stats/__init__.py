@@ -1,1 +1,1 @@
-"""Compute scores, bootstraps and tests."""
+"""Compute scores, confidence intervals, the promotion gate and drift tests from plain arrays."""

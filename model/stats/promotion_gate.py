@@ -1,14 +1,14 @@
-"""Whether a challenger may replace the champion: the evidence, weighed. Pure.
+"""Decide from paired losses whether a challenger replaces the champion.
 
 The test is Diebold and Mariano's (1995, "Comparing predictive accuracy", JBES 13): is the mean
-difference of two losses beyond its noise? Two things make the usual standard error too small:
-symbols move together, so their losses are averaged candle by candle, and a candle counts once; good
-and bad hours come in runs, so the variance is the long-run one (`model.longrun`). A block bootstrap
-(`model.bootstrap`) would serve as well; this one comes to the same decision for the same losses on
-every machine, its standard error also says which difference could have been seen, and a week of
-minutes costs milliseconds, so that a live trial can be judged in the daemon.
+difference of two losses beyond its noise? Two effects make the usual standard error too small.
+Symbols move together, so their losses are averaged per candle and a candle counts once. Errors are
+autocorrelated, so the variance is the long-run one (`model.stats.long_run_variance`). A block
+bootstrap (`model.stats.bootstrap`) would do as well; this test returns the same decision for the
+same losses on every machine, its standard error also gives the detectable difference, and a week of
+minutes takes milliseconds, so that the daemon can judge a live trial.
 
-Ask once per stretch of losses: who asks after every candle until the answer is yes promotes noise.
+Apply it once per stretch of losses: testing after every candle until it passes promotes noise.
 """
 
 from __future__ import annotations
@@ -30,17 +30,20 @@ Rule = Literal[
 ]
 
 ALPHA: Final = 0.05
-"""Chance that a challenger which is no better counts as better, one-sided."""
+"""Probability that a challenger which is not better passes, one-sided."""
 
 POWER: Final = 0.8
-"""Chance of seeing the difference that a decision calls detectable."""
+"""Probability of detecting the gain that a decision calls detectable."""
+
+MAX_AGE_DAYS: Final = 30.0
+"""The span of candles that the nightly job trains on."""
 
 _DAY_MS: Final = 86_400_000
-_PAST_ALL_MS: Final = 1 << 42
-"""Later than any candle opens: the year 2109."""
+_TIME_BOUND_MS: Final = 1 << 42
+"""Above every opening time: the year 2109."""
 
-_LEAST_CANDLES: Final = 100
-"""Fewer give the variance less than eight degrees of freedom, however many days they span."""
+_MIN_CANDLES: Final = 100
+"""Fewer candles leave the variance less than eight degrees of freedom."""
 
 
 class Losses(NamedTuple):
@@ -63,36 +66,35 @@ class Losses(NamedTuple):
 
 @dataclass(frozen=True)
 class GateRules:
-    """What the gate asks for.
+    """Settings of the gate.
 
     Attributes:
-        gate_days: days of candles at least.
-        margin: by how much a ratio to the last value's error may be worse and still count as not
-            inferior.
-        max_age_days: a champion older than this is replaced by a challenger that is not inferior.
+        gate_days: minimum span of the candles, days.
+        margin: loss in the error ratio up to which a challenger counts as not inferior.
+        max_age_days: age from which a challenger that is not inferior replaces the champion.
     """
 
     gate_days: float
     margin: float
-    max_age_days: float
+    max_age_days: float = MAX_AGE_DAYS
 
     def candles(self, timeframe_ms: int) -> int:
-        """How many candles of a timeframe must be kept to judge by."""
-        return max(_LEAST_CANDLES, ceil(self.gate_days * _DAY_MS / timeframe_ms))
+        """Number of candles of a timeframe that must be kept for the gate."""
+        return max(_MIN_CANDLES, ceil(self.gate_days * _DAY_MS / timeframe_ms))
 
 
 @dataclass(frozen=True)
 class Decision:
-    """Promote or keep, and everything that it was decided by.
+    """The decision and the figures behind it.
 
     Ratios are sums of errors over the sum of the last-value forecast's; below 1 is skill.
 
     Attributes:
-        promote: whether the challenger shall be served.
+        promote: whether to serve the challenger.
         rule: which rule decided.
         reason: one sentence for people.
         n: forecasts compared.
-        candles: different candles among them, which is what counts as evidence.
+        candles: different candles among them; each counts once.
         symbols: different symbols among them.
         from_ms: opening time of the first candle, Unix milliseconds.
         to_ms: opening time of the last one.
@@ -100,10 +102,10 @@ class Decision:
         champion_ratio: the champion's; None where there is none.
         gain: champion's ratio minus challenger's; without a champion 1 minus the challenger's.
         standard_error: of the gain.
-        critical: how many standard errors a gain needs to be more than noise.
-        detectable: the gain that would have been seen in `POWER` of all cases.
-        worse: numbers of the symbols on which the challenger, worse than the last value, is worse
-            than the champion beyond noise.
+        critical: standard errors that a gain must exceed.
+        detectable: gain that the test detects with probability `POWER`.
+        worse: numbers of the symbols on which the challenger is worse than the last value and
+            significantly worse than the champion.
     """
 
     promote: bool
@@ -124,7 +126,7 @@ class Decision:
 
 
 class _Compared(NamedTuple):
-    """A mean difference as a share of the last value's error, and its noise."""
+    """A mean difference as a share of the last value's error, with its standard error."""
 
     gain: float
     standard_error: float
@@ -132,7 +134,7 @@ class _Compared(NamedTuple):
 
 
 def paired_losses(challenger: Scored, champion: Scored | None) -> Losses:
-    """The losses on the forecasts that both made.
+    """Compute the losses of the forecasts that both models made.
 
     Args:
         challenger: its forecasts; no symbol has two of one candle.
@@ -140,8 +142,8 @@ def paired_losses(challenger: Scored, champion: Scored | None) -> Losses:
     """
     if champion is None:
         return _losses(challenger, None)
-    # One number a forecast: as pairs, a thousand symbols' week takes minutes to sort.
-    mine, theirs = (s.symbol * _PAST_ALL_MS + s.open_ms for s in (challenger, champion))
+    # One number per forecast: sorting pairs takes minutes for a week of 1,000 symbols.
+    mine, theirs = (s.symbol * _TIME_BOUND_MS + s.open_ms for s in (challenger, champion))
     _, of_mine, of_theirs = np.intersect1d(mine, theirs, assume_unique=True, return_indices=True)
     return _losses(
         Scored._make(array[of_mine] for array in challenger),
@@ -170,14 +172,14 @@ def decide(
     champion_age_days: float = 0.0,
     names: Sequence[str] = (),
 ) -> Decision:
-    """Weigh a challenger against the champion, or the first one against the last value.
+    """Compare a challenger with the champion, or the first model with the last value.
 
     Args:
-        losses: of candles that neither model has learnt from or was stopped by.
-        rules: what the gate asks for.
+        losses: of candles that neither model was trained, validated or stopped on.
+        rules: settings of the gate.
         timeframe_ms: length of a candle.
         champion_age_days: days since the champion was made.
-        names: of the symbols by number, for the sentence; none are needed.
+        names: of the symbols by number, for the reason; may be empty.
 
     Raises:
         ValueError: a loss that is not finite.
@@ -188,7 +190,6 @@ def decide(
     rival = losses.last_value if losses.champion is None else losses.champion
     candles = np.unique(losses.open_ms)
     found = _compare(losses.open_ms, rival - losses.challenger, losses.last_value)
-    # Judged by one number, reported with as many as are needed to decide again.
     critical = student_t(1.0 - ALPHA, found.degrees)
     worse = () if losses.champion is None else _worse_symbols(losses)
     days = len(candles) * timeframe_ms / _DAY_MS
@@ -225,7 +226,7 @@ def decide(
 
 
 class _Case(NamedTuple):
-    """What `_judge` looks at; ``noise`` is the gain that chance alone hardly reaches."""
+    """Input of `_judge`; ``noise`` is the gain that chance exceeds with probability `ALPHA`."""
 
     moved: bool
     days: float
@@ -239,9 +240,9 @@ class _Case(NamedTuple):
 
 
 def _judge(case: _Case, rules: GateRules) -> tuple[Rule, str]:
-    """The rules, in their order; each ends in a sentence."""
-    if lacking := _lacking(case, rules):
-        return "too_few", f"too little evidence: {lacking}"
+    """Apply the rules in order and return the deciding one with a reason."""
+    if problem := _insufficient(case, rules):
+        return "too_few", f"too little evidence: {problem}"
     not_inferior = case.gain - case.noise > -rules.margin
     if case.champion_ratio is None:
         return _judge_first(case, rules, not_inferior=not_inferior)
@@ -262,18 +263,18 @@ def _judge(case: _Case, rules: GateRules) -> tuple[Rule, str]:
     return "not_better", f"{versus}: a gain of {case.gain:z.6f}, noise reaches {case.noise:.6f}"
 
 
-def _lacking(case: _Case, rules: GateRules) -> str:
-    """What keeps the candles from being evidence; "" if nothing."""
-    if case.days < rules.gate_days or case.candles < _LEAST_CANDLES:
+def _insufficient(case: _Case, rules: GateRules) -> str:
+    """Describe why the candles are not enough evidence; "" if they are."""
+    if case.days < rules.gate_days or case.candles < _MIN_CANDLES:
         return (
-            f"{case.candles} candles over {case.days:.1f} days, needed are {_LEAST_CANDLES} over "
+            f"{case.candles} candles over {case.days:.1f} days, needed are {_MIN_CANDLES} over "
             f"{rules.gate_days:g}"
         )
     return "" if case.moved else "no close has moved"
 
 
 def _judge_first(case: _Case, rules: GateRules, *, not_inferior: bool) -> tuple[Rule, str]:
-    """Without a champion the last value is what there is to lose."""
+    """Compare the first model with the last-value forecast."""
     versus = f"error ratio {case.ratio:.6f} to the last value, noise reaches {case.noise:.6f}"
     if not_inferior:
         return "first", f"{versus}: not inferior by {rules.margin:g}"
@@ -284,12 +285,12 @@ def _judge_first(case: _Case, rules: GateRules, *, not_inferior: bool) -> tuple[
 
 
 def _worse_symbols(losses: Losses) -> tuple[int, ...]:
-    """Symbols that the challenger spoils; a level of `ALPHA` for all of them together."""
-    assert losses.champion is not None  # noqa: S101 - the caller looked
+    """Symbols with a significantly worse challenger; `ALPHA` is the level of all together."""
+    assert losses.champion is not None  # noqa: S101 - the caller checked
     order = np.argsort(losses.symbol, kind="stable")
     symbols, first = np.unique(losses.symbol[order], return_index=True)
     parts = np.split(order, first)[1:]
-    judged = [(s, own) for s, own in zip(symbols, parts, strict=True) if len(own) >= _LEAST_CANDLES]
+    judged = [(s, own) for s, own in zip(symbols, parts, strict=True) if len(own) >= _MIN_CANDLES]
     found = []
     for symbol, own in judged:
         challenger, last_value = losses.challenger[own], losses.last_value[own]
@@ -310,9 +311,9 @@ def _compare(open_ms: NDArray[np.int64], difference: Floats, last_value: Floats)
     count = np.bincount(candle)
     above, below = np.bincount(candle, difference) / count, np.bincount(candle, last_value) / count
     if below.sum() <= 0.0:
-        # Nothing moved at all: there is nothing to be better at.
+        # No close moved, so no model can be better.
         return _Compared(0.0, 0.0, 1)
     gain = float(above.sum() / below.sum())
-    # The ratio's linear part: its variance is the ratio's, and so are its correlations.
+    # Linearised ratio: it has the variance and the autocorrelation of the ratio.
     variance, degrees = long_run_variance((above - gain * below) / below.mean())
     return _Compared(gain, float(np.sqrt(variance / len(count))), degrees)

@@ -1,4 +1,4 @@
-"""How good forecasts are, always beside the last-value forecast."""
+"""Score forecasts against the last-value forecast."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ Integers = NDArray[np.int64]
 
 
 class Scored(NamedTuple):
-    """Forecasts and what happened, n of them.
+    """Forecasts and their outcomes, n of them.
 
     Attributes:
         symbol: number of the symbol, ``[n]``.
         open_ms: opening time of the forecast candle, Unix milliseconds, ``[n]``.
         last_close: close that the forecast started from, ``[n]``.
-        close: what the close became, ``[n]``.
-        predicted: what it was forecast to be, ``[n]``.
+        close: actual close, ``[n]``.
+        predicted: forecast close, ``[n]``.
     """
 
     symbol: Integers
@@ -43,7 +43,7 @@ class Evaluation(NamedTuple):
     Attributes:
         n: forecasts.
         candles: different candles among them.
-        moves: forecasts whose direction counts: neither forecast nor market stood still.
+        moves: forecasts with a direction: neither the forecast nor the close equals the last close.
         mae: mean absolute error in price.
         mae_percent: mean absolute error in per cent of the last close.
         last_value_mae: the last-value forecast's error in price.
@@ -82,10 +82,10 @@ def scaled_metrics(predicted: NDArray[Any], y: NDArray[Any]) -> dict[str, float]
 
 
 def evaluate(scored: Scored, seed: int = 0) -> Evaluation:
-    """Compare forecasts with the last value.
+    """Compare forecasts with the last-value forecast.
 
-    The intervals respect that symbols move together (what happens is averaged over symbols per
-    candle) and that quiet and wild hours come in runs (see `model.bootstrap`).
+    The intervals allow for correlated symbols (values are averaged over symbols per candle) and for
+    autocorrelation (see `model.stats.bootstrap`).
 
     Args:
         scored: at least one forecast.

@@ -1,1 +1,1 @@
-"""Prepare data and callbacks for training."""
+"""Read candle files, build training samples and support the training loop."""

@@ -1,4 +1,4 @@
-"""Check what the model classes are handed, and turn it into arrays, before anything changes."""
+"""Check the arguments of the model classes and convert them to arrays."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What happens between the epochs and batches of a training; Keras itself is handed in."""
+"""Build the Keras callbacks of a training run from a Keras module that is passed in."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a training stands after each epoch, so that a killed one goes on instead of over.
+"""Save the state of a training run after each epoch so that a killed run continues.
 
     folder/epoch-0007.keras    network and optimizer
     folder/epoch-0007.npz      the best weights so far

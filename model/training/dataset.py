@@ -1,4 +1,4 @@
-"""Candles of several symbols, cut in time order into training, validation and test samples."""
+"""Split candles of several symbols in time order into training, validation and test samples."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import numpy as np
 from model.core.candle import Timeframe, off_grid_text
 from model.core.errors import CandlecastError, ConfigError
 from model.core.grid import learnt
+from model.features.definitions import OHLCV
 from model.features.scaler import ScalerSet, SymbolScaler
 from model.features.sliding_windows import Windows
-from model.features.streaming import OHLCV
 from model.files.candle_csv import PATTERN, newest_csvs, parse_csv_name, symbol_in
 from model.files.candle_files import rows_on_grid
 from model.files.csv_reader import STRICT, FileRules

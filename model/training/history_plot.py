@@ -1,4 +1,4 @@
-"""Draw the loss of a training run by epoch."""
+"""Plot loss and MAE of a training run by epoch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far training has come: a bar on a terminal, one plain line per epoch elsewhere."""
+"""Show training progress as a bar on a terminal, otherwise as one line per epoch."""
 
 from __future__ import annotations
 

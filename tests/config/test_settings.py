@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from config.settings import Settings, load, read_yaml
 from model.core.errors import ConfigError
-from model.features.streaming import CLOSE_FEATURES, LOG_RETURN_FEATURES
+from model.features.definitions import CLOSE_FEATURES, LOG_RETURN_FEATURES
 from tests.support.config_files import refusal, write
 
 
@@ -140,14 +140,11 @@ def test_symbol_stands_for_a_list_of_one(tmp_path: Path) -> None:
             "inference: {forming: sometimes}",
             "inference.forming: 'sometimes' must be a valid",
         ),
-        ("inference: {forming_interval_ms: 0}", "inference.forming_interval_ms: 0 must be"),
-        ("inference: {max_batch: 100}", "inference.max_batch: 100 must be a power of two"),
         ("mqtt: {port: 70000}", "mqtt.port: 70000 must be less than or equal to 65535"),
         ("mqtt: {version: 4}", "mqtt.version: '4' is not allowed; allowed: '5' or '3.1.1'"),
         ("mqtt: {instance: a/b}", "mqtt.instance: 'a/b' is one level of an MQTT topic"),
         ("accuracy: {window: 100}", "min_n 200 must not exceed window 100"),
         ("calibration: {level: 0.99}", "level: 0.99 must be less than or equal to 0.98"),
-        ("calibration: {gamma: 0.05}", "gamma: 0.05 must be less than or equal to 0.02"),
         ("signal: {threshold: 1}", "signal.threshold: 1 is neither auto nor a return above 0"),
         ("signal: {threshold: often}", "signal.threshold: 'often' is neither auto nor a return"),
         ("signal: {threshold: yes}", "signal.threshold: True is a boolean"),

@@ -1,4 +1,4 @@
-"""Whether windows, history and forecasts are what they would be had nothing gone wrong."""
+"""Compare windows, history and forecasts with those of a run without faults."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 
 from daemon.sandbox.market import Faults
 from daemon.sandbox.recording import Playback
+from model.core.market import MarketKey
 from model.evaluation.hindcast import hindcast
 from model.history.store import History
 from model.registry.registry import Registry
@@ -57,7 +58,8 @@ def _check_history(arena: Arena, candles: Truth) -> None:
         for symbol, table in candles.items():
             rows = table[_OHLCV].to_numpy().tolist()
             true = dict(zip(table["timestamp"].tolist(), rows, strict=True))
-            for candle in history.candles("binance", symbol, arena.playback.timeframe.text, 10_000):
+            market = MarketKey("binance", arena.playback.timeframe)
+            for candle in history.candles(market, symbol, 10_000):
                 assert list(candle.ohlcv) == true[candle.open_ms], candle
     finally:
         history.close()

@@ -1,4 +1,4 @@
-"""A daemon between an exchange and a broker, with faults on every way, and the truth beside it."""
+"""Run a daemon between an exchange and a broker, with a faulty proxy on every connection."""
 
 from __future__ import annotations
 

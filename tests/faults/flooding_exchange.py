@@ -1,4 +1,4 @@
-"""The sandbox exchange, sending forming updates as fast as its clients take them."""
+"""Run a sandbox exchange that sends forming updates as fast as its clients read them."""
 
 from __future__ import annotations
 

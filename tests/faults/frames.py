@@ -1,4 +1,4 @@
-"""What passes a proxy, taken apart: websocket messages to reorder, MQTT messages to remember."""
+"""Parse websocket and MQTT traffic in a proxy, to reorder messages and record publications."""
 
 from __future__ import annotations
 

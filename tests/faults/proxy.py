@@ -1,7 +1,7 @@
-"""A proxy on real sockets that does to connections what networks do to them.
+"""Run a TCP proxy that delays, throttles, corrupts, refuses and cuts connections.
 
-Bytes are read as soon as they come and passed on when the weather lets them, so what the sender
-sent, and when, is known whatever happens afterwards.
+It reads bytes as soon as they arrive and forwards them when its faults allow, so it records what
+the sender sent and when, even if the bytes are never forwarded.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What goes wrong when: drawn from a seed, so that it can be done again."""
+"""Draw a reproducible schedule of faults from a seed."""
 
 from __future__ import annotations
 

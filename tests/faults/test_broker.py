@@ -1,4 +1,4 @@
-"""What becomes of forecasts and of the status when the way to a real mosquitto is bad."""
+"""Test forecasts and status over a bad connection to a real mosquitto."""
 
 from __future__ import annotations
 
@@ -98,9 +98,9 @@ async def test_after_a_kill_birth_and_latest_forecasts_are_back_within_5_s(
         broker.kill()
         await until(lambda: not trial.publisher.connected.is_set())
         # Long enough, at ten times the speed, for the pauses to have become as long as they get.
-        trial.clock.longest_s = 0.0
+        trial.clock.slept.clear()
         await asyncio.sleep(2.0)
-        assert trial.clock.longest_s <= 3.0
+        assert max(trial.clock.slept) <= 3.0
         trial.publisher.offer(trial.forecast("A/B", "made meanwhile"))
         await asyncio.to_thread(broker.start)
         with mosquitto_sub(broker.port, "candlecast/#") as live:
@@ -157,7 +157,7 @@ async def test_a_consumer_that_does_not_read_costs_the_others_nothing(broker: Mo
                     trial.forecast(f"S{number % 90}/U", f"{number} {'x' * 4_000}")
                 )
                 if number % 30 == 0:
-                    await until(lambda: trial.outbox.is_settled)
+                    await until(lambda: trial.outbox.is_drained)
             await until(lambda: trial.outcome("published") == 1_500)
         passed_on = await all_of(live)
         got = [m["payload"] for m in passed_on if m["topic"] != STATUS]
@@ -243,4 +243,4 @@ async def test_a_broker_that_lives_but_acknowledges_nothing_is_a_lost_one(
             await connected(trial)
             await until(lambda: not trial.publisher.connected.is_set())
             await connected(trial)
-    assert "it acknowledges nothing any more" in caplog.text
+    assert "it has stopped acknowledging messages" in caplog.text

@@ -1,4 +1,4 @@
-"""Random faults on every way at once; when they are over, everything is as if nothing had been.
+"""Inject random faults on every connection at once; afterwards no trace of them is left.
 
 make chaos                      ten minutes from a seed of the moment
 make chaos SEED=17 MINUTES=1    a certain schedule again

@@ -1,4 +1,4 @@
-"""Reconnecting a thousand times and running for a week leave the process as it was."""
+"""Check that a thousand reconnects and a simulated week leak nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import pytest
 
-from daemon.feed import shard as stream_module
+from daemon.feed import connection_supervisor
 from daemon.mqtt import publisher as publisher_module
 from tests.faults import assertions
 from tests.faults.fault_harness import Arena
@@ -68,8 +68,9 @@ async def test_reconnects_leave_tasks_descriptors_and_memory_where_they_were(
     tmp_path: Path, rounds: Rounds, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Pauses between attempts would take hours.
-    monkeypatch.setattr(stream_module, "_BACKOFF_S", (0.1, 0.1))
-    monkeypatch.setattr(publisher_module, "_BACKOFF_S", (0.1, 0.1))
+    for module in (connection_supervisor, publisher_module):
+        monkeypatch.setattr(module, "_RECONNECT_MIN_S", 0.1)
+        monkeypatch.setattr(module, "_RECONNECT_MAX_S", 0.1)
     arena = Arena(tmp_path, second_playback(3), 6.0)
     held = []
     async with nothing_left(), arena.running():

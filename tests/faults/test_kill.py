@@ -1,4 +1,4 @@
-"""SIGKILL of the real daemon: at most the candle in flight is lost, and nothing is said twice."""
+"""Kill the real daemon (SIGKILL): at most the candle in flight is lost, no forecast is repeated."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ import pytest
 from daemon.sandbox.exchange import SandboxExchange
 from daemon.sandbox.recording import build_playback
 from model.core.candle import Ohlcv, Timeframe
-from model.features.streaming import Indicators
+from model.core.market import MarketKey
+from model.features.definitions import Indicators
 from model.history.store import History
 from tests.integration.harness import (
     Daemon,
@@ -99,7 +100,9 @@ class Place:
         """What the history holds, by opening time."""
         history = History(self.config.parent / "state" / "history.sqlite")
         try:
-            candles = history.candles("binance", symbol, self.timeframe.text, 10_000)
+            candles = history.candles(
+                MarketKey.parse("binance", self.timeframe.text), symbol, 10_000
+            )
         finally:
             history.close()
         return {candle.open_ms: candle.ohlcv for candle in candles}
@@ -179,8 +182,8 @@ def test_killed_at_any_point_it_goes_on_from_what_is_written_down(
             fetched = sample(process.get("/metrics")[1], FETCHED)
             assert process.stop() == 0, process.log
         place.hear(lambda: place.state() == "offline")
-        assert process.log.count("0 of 2 symbols go on from history") == 1
-        assert last_start.count("2 of 2 symbols go on from history") == 1
+        assert process.log.count("0 of 2 symbols resume from history") == 1
+        assert last_start.count("2 of 2 symbols resume from history") == 1
         assert fetched < WINDOW
         place.one_wording()
         for symbol in place.playback.symbols:
@@ -226,13 +229,13 @@ async def test_killed_before_a_missing_candle_came_it_asks_for_the_hole_only(
                 await asyncio.to_thread(second.stop)
         finally:
             broker.kill()
-    resumed = "2 of 2 symbols go on from history; 2 of them have holes that REST fills"
+    resumed = "2 of 2 symbols resume from history; 2 of them have gaps that REST fills"
     assert resumed in second.log
     assert sample(metrics, FETCHED) < WINDOW / 2
     history = History(tmp_path / "state" / "history.sqlite")
     try:
         for symbol in playback.symbols:
-            candles = history.candles("binance", symbol, "1s", WINDOW)
+            candles = history.candles(MarketKey.parse("binance", "1s"), symbol, WINDOW)
             assert {c.open_ms: c.ohlcv for c in candles}[hole_ms] == playback.candle(
                 symbol, hole_ms
             )

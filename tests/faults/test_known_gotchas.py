@@ -1,4 +1,4 @@
-"""Traps of feeds that others have fallen into, and that no other test is named for."""
+"""Test known gotchas of candle feeds that have no test file of their own."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from daemon.exchange.ccxt_client import make_exchange
 from daemon.exchange.message_parsers import MESSAGE_PARSERS
 from daemon.exchange.source import streams_per_connection
 from daemon.feed.connection import _topics
-from daemon.feed.feed import share_out
+from daemon.feed.symbol_allocation import assign_symbols
 from daemon.sandbox.exchange import Behaviour, SandboxExchange
 from tests.replay.replay_harness import make_feed, running, until
 from tests.sandbox.scaled import SECOND, ScaledClock, second_playback
@@ -90,7 +90,7 @@ def test_subscriptions_keep_to_each_exchanges_limit() -> None:
     assert limits == [200, 200, 300, 300, 30, 100, 100]
     spot = [f"S{number}/USDT" for number in range(250)]
     swaps = [f"S{number}/USDT:USDT" for number in range(50)]
-    shards = share_out([], [*spot, *swaps], lambda symbol: ":" in symbol, 200)
+    shards = assign_symbols([], [*spot, *swaps], lambda symbol: ":" in symbol, 200)
     assert shards == [spot[:200], spot[200:], swaps]
 
 

@@ -1,4 +1,4 @@
-"""As many forming updates as a second core can send: no close is lost, and nothing piles up."""
+"""Flood the feed with forming updates: no close is lost, and no queue grows."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from daemon.sandbox.recording import Playback, build_playback
 from model.core.candle import Timeframe
+from model.core.market import MarketKey
 from model.history.store import History
 from tests.integration.harness import (
     HISTORY,
@@ -82,8 +83,9 @@ def test_a_flood_of_forming_updates_loses_no_closing_candle_and_fills_no_memory(
 def check_history(folder: Path, playback: Playback, opens: range) -> None:
     """Each candle of that time was closed by the exchange's message, and is the right one."""
     with closing(History(folder / "state" / "history.sqlite")) as history:
+        market = MarketKey("binance", playback.timeframe)
         for symbol in playback.symbols:
-            found = history.candles("binance", symbol, playback.timeframe.text, 10_000)
+            found = history.candles(market, symbol, 10_000)
             closed = {c.open_ms: c.ohlcv for c in found if c.final_by == "exchange_flag"}
             for open_ms in opens:
                 assert closed[open_ms] == playback.candle(symbol, open_ms), (symbol, open_ms)

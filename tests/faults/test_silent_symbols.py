@@ -1,4 +1,4 @@
-"""Where the stream is not heard, doctor and the status say so, and forecasts come from REST."""
+"""Test symbols that the stream never delivers: status, doctor, and forecasts from REST."""
 
 from __future__ import annotations
 
@@ -113,8 +113,8 @@ async def test_a_silent_stream_is_stale_though_the_history_fills_the_windows(
         symbols = set(here.exchange.playback.symbols)
         here.exchange.faults.silent = True
         # On a busy machine they may be stale before that, because forecasts are late.
-        hearing = here.app._feed.hearing  # noqa: SLF001 - what makes them stale
-        await until(lambda: hearing.unheard() == symbols)
+        silent = here.app._feed.silent_symbols  # noqa: SLF001 - what makes them stale
+        await until(lambda: silent.symbols() == symbols)
         await until(lambda: all(here.is_stale(symbol) for symbol in symbols))
         before = len(here.forecasts)
         await until(lambda: here.forecast_since(before) == symbols)
@@ -133,6 +133,6 @@ async def test_a_stream_that_cannot_be_connected_is_not_heard() -> None:
         dead = f"ws://{HOST}:{free_port()}"
         heard = make_feed((exchange.rest_url, dead), symbols, clock)
         async with running(heard):
-            assert heard.feed.hearing.unheard() == set()
-            await until(lambda: heard.feed.hearing.unheard() == set(symbols))
+            assert heard.feed.silent_symbols.symbols() == set()
+            await until(lambda: heard.feed.silent_symbols.symbols() == set(symbols))
             assert heard.count("feed_reconnects") >= 1

@@ -1,4 +1,4 @@
-"""What is not known is not forecast, and the status topic and the metrics say so."""
+"""Check that stale data yields no forecast and shows in status and metrics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Subscriptions that are refused, slow or forbidden: the others go on, and nothing is lost."""
+"""Test refused, slow and forbidden subscriptions: other symbols are unaffected."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ import pytest
 
 from daemon.exchange import ccxt_tap
 from daemon.feed import feed as feed_module
+from daemon.feed.connection_supervisor import handshake_ban, refused_symbols
 from daemon.feed.liveness import LivenessMonitor
-from daemon.feed.shard import handshake_ban, refused_symbols
 from daemon.sandbox.exchange import Behaviour, SandboxExchange
 from daemon.sandbox.websocket_server import StreamServer
 from tests.replay.replay_harness import Heard, make_feed, running, until
@@ -77,8 +77,8 @@ async def test_a_delisted_symbol_does_not_keep_a_new_listing_out(
             await until(lambda: {c.symbol for c in heard.closed} == {gone, stays})
             exchange.faults.delisted.clear()
             exchange.faults.delisted.add(gone)
-            await heard.feed.know([listed])
-            heard.feed.watch([gone, stays, listed])
+            await heard.feed.check_symbols([listed])
+            heard.feed.watch_symbols([gone, stays, listed])
             exchange.streams.abort_all()
             await until(lambda: lines(caplog, f"refuses to stream {gone};"))
             before = len(heard.closed)
@@ -208,7 +208,7 @@ async def test_pauses_between_subscriptions_are_no_silence_and_no_reason_to_hang
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Kraken's class watches one symbol a call; with a quarter of a minute between two."""
-    monkeypatch.setattr(ccxt_tap, "READERS", {})
+    monkeypatch.setattr(ccxt_tap, "MESSAGE_PARSERS", {})
     monkeypatch.setattr(feed_module, "_RENEW_S", 240.0)
     described = ccxt.pro.kraken.describe
 
@@ -231,10 +231,10 @@ async def test_pauses_between_subscriptions_are_no_silence_and_no_reason_to_hang
 
 
 def test_what_was_not_asked_for_yet_is_not_suspected() -> None:
-    vigil = LivenessMonitor(["A", "B", "C"], 10.0, 100.0, apart_s=20.0)
-    assert vigil.suspects(105.0) == ["A"]
-    assert vigil.suspects(124.9) == ["A"]
-    assert vigil.suspects(145.0) == ["C", "B"]
+    monitor = LivenessMonitor(["A", "B", "C"], 10.0, 100.0, apart_s=20.0)
+    assert monitor.symbols_to_probe(105.0) == ["A"]
+    assert monitor.symbols_to_probe(124.9) == ["A"]
+    assert monitor.symbols_to_probe(145.0) == ["C", "B"]
 
 
 async def test_an_exchange_that_does_not_tell_its_time_closes_no_candle_by_it(
@@ -273,11 +273,11 @@ async def test_a_connection_without_symbols_is_none(
         )
         async with running(heard):
             await until(lambda: exchange.streams.clients == 2)
-            heard.feed.watch(playback.symbols[:2])
+            heard.feed.watch_symbols(playback.symbols[:2])
             await until(lambda: exchange.streams.clients == 1)
             await clock.sleep(8)
             assert exchange.streams.handshakes == 2
-            heard.feed.watch(playback.symbols)
+            heard.feed.watch_symbols(playback.symbols)
             await until(lambda: playback.symbols[2] in {c.symbol for c in heard.closed[-3:]})
     assert heard.count("feed_reconnects") == 0
     assert not lines(caplog, "lost")

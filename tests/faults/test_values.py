@@ -1,4 +1,4 @@
-"""Candles that contradict themselves or hold absurd numbers: a whole daemon forecasts on."""
+"""Feed contradictory and absurd candles to a whole daemon: it keeps forecasting."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from daemon.sandbox import EXCHANGES
 from daemon.sandbox.exchange import Behaviour, SandboxExchange
 from daemon.sandbox.recording import Playback
 from model.core.candle import Candle, Ohlcv
+from model.core.market import MarketKey
 from model.history.reader import HistoryReader
 from model.registry.registry import Registry
 from model.replay.replay import Replayed, replay
@@ -89,7 +90,9 @@ class Trial:
 
     def replayed(self) -> Replayed:
         """All that was published, computed again from the history."""
-        place = HistoryReader(self.arena.folder / "state" / "history.sqlite", ("binance", "1s"))
+        place = HistoryReader(
+            self.arena.folder / "state" / "history.sqlite", MarketKey.parse("binance", "1s")
+        )
         try:
             registry = Registry(self.arena.folder / "state" / "registry")
             span_ms = 0, self.arena.clock.wall_ms() + 60_000
@@ -187,7 +190,7 @@ async def test_every_protocol_brings_an_odd_candle_by_its_history(name: str) -> 
                 backfill.request(symbol)
             tasks = [
                 group.create_task(backfill.run()),
-                group.create_task(backfill.ask_for_overdue()),
+                group.create_task(backfill.request_overdue()),
             ]
             await until(
                 lambda: all(

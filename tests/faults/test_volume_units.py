@@ -1,4 +1,4 @@
-"""A stream whose volumes are of another unit than the history's: forecasts stay right."""
+"""Test streams whose volume unit differs from the history's: forecasts stay right."""
 
 from __future__ import annotations
 

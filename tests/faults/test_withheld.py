@@ -1,4 +1,4 @@
-"""Closing messages that never come: REST brings each candle in time, or the status says so."""
+"""Withhold closing messages: REST supplies each candle in time, or the status reports it."""
 
 from __future__ import annotations
 

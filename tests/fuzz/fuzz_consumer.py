@@ -1,4 +1,4 @@
-"""What anybody may write to the broker, as `candlecast watch` takes and draws it."""
+"""Fuzz what `candlecast watch` reads from the broker and draws."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rich.console import Console
 
 from daemon.watch.board import Board
 from daemon.watch.keyboard import TableView
-from daemon.watch.subscriber import forecast_of, status_of
+from daemon.watch.messages import parse_forecast, parse_status
 from daemon.watch.table import render
 from tests.fuzz.target import Target
 
@@ -27,10 +27,10 @@ def shown(data: bytes) -> None:
     """Take in one message a line, and draw the table after the last."""
     board = Board("fuzz")
     for payload in data.split(b"\n"):
-        if (forecast := forecast_of(payload)) is not None:
-            board.update(forecast)
-        if (status := status_of(payload)) is not None:
-            board.hear(status)
+        if (forecast := parse_forecast(payload)) is not None:
+            board.on_forecast(forecast)
+        if (status := parse_status(payload)) is not None:
+            board.on_status(status)
     console = Console(file=io.StringIO(), width=100, height=20)
     console.print(render(board, (100, 20), _NOW_MS, TableView()))
 

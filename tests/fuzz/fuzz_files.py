@@ -1,4 +1,4 @@
-"""Files: configuration, candles, bundles, scalers, the history and a saved calibration."""
+"""Fuzz files: configuration, candles, bundles, scalers, the history and a saved calibration."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ from config.settings import load
 from daemon.sandbox.recording import load_recording
 from model.core.candle import Candle, Ohlcv, Timeframe, check_ohlcv
 from model.core.errors import BundleError, CandlecastError, ConfigError, HistoryError
+from model.core.market import MarketKey
+from model.features.definitions import FEATURES, OHLCV, Indicators
 from model.features.scaler import ScalerSet, SymbolScaler
 from model.features.sklearn_scaler import load_pickle
-from model.features.streaming import FEATURES, OHLCV, Indicators
 from model.files.candle_csv import HEADER, csv_name, csv_row, parse_csv_name, symbol_in
 from model.files.csv_reader import STRICT, FileRules
 from model.forecasts.calibration import Calibration, Snapshot
@@ -35,6 +36,7 @@ from model.training.dataset import read_candles
 from tests.fuzz.target import Target
 
 MINUTE = Timeframe.parse("1m")
+MARKET = MarketKey("binance", MINUTE)
 T = 1_700_000_040_000
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - ten thousand small files a second
 
@@ -168,11 +170,11 @@ def history(path: Path) -> None:
     for beside in path.parent.glob(f"{path.name}-*"):
         beside.unlink()
     with refusing(HistoryError, path), closing(History(path)) as opened:
-        candles = opened.candles("binance", "A/B", "1m", 10)
+        candles = opened.candles(MARKET, "A/B", 10)
         assert all(a.open_ms < b.open_ms for a, b in pairwise(candles))
-        list(opened.outcomes("binance", "1m", 10))
-        opened.calibration(("binance", "1m"), "0" * 64)
-        opened.scalers(("binance", "1m"), "0" * 64)
+        list(opened.outcomes(MARKET, 10))
+        opened.calibration(MARKET, "0" * 64)
+        opened.scalers(MARKET, "0" * 64)
 
 
 def _candle(at: int) -> Candle:
@@ -185,10 +187,10 @@ def _database() -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "history.sqlite"
         opened = History(path)
-        opened.add_candles("binance", "1m", [_candle(0), _candle(1)])
+        opened.add_candles(MARKET, [_candle(0), _candle(1)])
         model = "20261123T020000Z-3f9a1c", "0" * 64
-        opened.save_calibration(("binance", "1m"), model, (T, {"A/B": _STATE}))
-        opened.add_scalers(("binance", "1m"), [FittedScaler(model, "A/B", T, _ranges().encode())])
+        opened.save_calibration(MARKET, model, (T, {"A/B": _STATE}))
+        opened.add_scalers(MARKET, [FittedScaler(model, "A/B", T, _ranges().encode())])
         opened.close()
         with sqlite3.connect(path) as plain:
             plain.execute("VACUUM")

@@ -1,7 +1,7 @@
-"""Websocket frames of each reader, and of an exchange that ccxt parses itself.
+"""Fuzz websocket frames of each message parser and of one exchange that ccxt parses itself.
 
-Through the real ccxt class with the tap in it, as decoded by ccxt: nothing may escape, and what is
-told as final must be a candle that can be true.
+Frames pass through the real ccxt class with the tap in it, as ccxt decodes them. No exception may
+escape, and a candle reported as final must be possible.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from unittest.mock import patch
 import ccxt.pro
 
 from daemon.candles.closing import ClosingRule
-from daemon.exchange.ccxt_tap import tapped
+from daemon.exchange.ccxt_tap import tapped_class
 from daemon.exchange.message_parsers import MESSAGE_PARSERS
 from model.core.candle import Timeframe, check_ohlcv
 from model.core.errors import BadCandle
@@ -73,7 +73,7 @@ class Ear:
         self, symbol: str, open_ms: object, values: tuple[object, ...], *, closed: bool | None
     ) -> None:
         try:
-            final = self.rule.update(
+            final = self.rule.on_update(
                 symbol, open_ms, values, closed=closed, now_ms=NOW_MS, now_s=0.0
             )
         except BadCandle:
@@ -92,7 +92,7 @@ class Ear:
         if isinstance(error, SystemError):
             raise error
 
-    async def turn(self, cost: float | None = None) -> None:
+    async def wait_turn(self, cost: float | None = None) -> None:
         """Nothing is asked for."""
 
 
@@ -102,8 +102,8 @@ def frames(name: str, *, direct: bool = True) -> Callable[[bytes], None]:
     made: list[tuple[Any, Any]] = []
 
     def make() -> None:
-        with patch("daemon.exchange.ccxt_tap.READERS", MESSAGE_PARSERS if direct else {}):
-            exchange = tapped(getattr(ccxt.pro, name), ear)()
+        with patch("daemon.exchange.ccxt_tap.MESSAGE_PARSERS", MESSAGE_PARSERS if direct else {}):
+            exchange = tapped_class(getattr(ccxt.pro, name), ear)()
         market = {"id": MARKET_IDS[name], "symbol": "A/B", "base": "A", "quote": "B"}
         spot = {"type": "spot", "spot": True, "active": True}
         exchange.set_markets([exchange.safe_market_structure(market | spot)])

@@ -1,4 +1,4 @@
-"""Packets from the broker, in whatever pieces they arrive, in both versions."""
+"""Fuzz packets from the broker, cut into pieces of any size, in both MQTT versions."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from daemon.mqtt.codec import Codec, Codec5, Codec311
-from daemon.mqtt.connection import LinkLostError, MqttConnection
+from daemon.mqtt.connection import MqttConnection
+from daemon.mqtt.errors import ConnectionLostError
 from daemon.mqtt.outbox import Outgoing
 from model.core.errors import BrokerError
 from tests.fuzz.target import Target
@@ -30,7 +31,7 @@ def packets(make: Callable[[], Codec]) -> Callable[[bytes], None]:
         codec = make()
         acked: list[Any] = []
         link = MqttConnection(codec, acked.extend, lambda *what: acked.append(what), lambda: None)
-        link._most = 20  # noqa: SLF001 - as if logged in
+        link._receive_maximum = 20  # noqa: SLF001 - as if logged in
         link.send([(MESSAGE, None)] * 3, 0.0)
         size = data[0] % 16 + 1 if data else 1
         for at in range(1, len(data), size):
@@ -39,7 +40,7 @@ def packets(make: Callable[[], Codec]) -> Callable[[bytes], None]:
                 break
         assert len(acked) <= 3
         if link.lost.done():
-            assert isinstance(link.lost.exception(), (LinkLostError, BrokerError))
+            assert isinstance(link.lost.exception(), (ConnectionLostError, BrokerError))
         _read_alone(codec, data)
 
     def one_input(data: bytes) -> None:

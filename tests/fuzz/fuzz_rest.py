@@ -1,4 +1,4 @@
-"""REST answers: candles and the time, through the real ccxt class from the body on."""
+"""Fuzz REST answers (candles and the time) through the real ccxt class."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from typing import Any
 import ccxt.pro
 
 from daemon.exchange.exchange_clock import ExchangeClock, Reading
-from daemon.exchange.rate_limits import ban_s
+from daemon.exchange.rate_limits import ban_duration_s
 from daemon.exchange.rest import RestClient
 from daemon.exchange.source import MarketSource
 from daemon.metrics.metrics import Metrics
 from model.core.candle import Timeframe, check_ohlcv
 from model.core.errors import ExchangeError
 from tests.fuzz.target import Target, as_json
+from tests.support.manual_clock import ManualClock
 
 MINUTE = Timeframe.parse("1m")
 NOW_MS = 1_786_538_820_500
@@ -50,19 +51,6 @@ MARKET_IDS = {"binance": "AB", "okx": "A-B", "bybit": "AB", "kraken": "AB"}
 HEADER = (b"", b"\0", b"9", b"nan", b"99999999999", b"Wed, 21 Oct 2026 07:28:00 GMT")
 
 
-class Still:
-    """The time does not pass."""
-
-    def wall_ms(self) -> int:
-        return NOW_MS
-
-    def monotonic(self) -> float:
-        return 1_000.0
-
-    async def sleep(self, seconds: float) -> None:
-        assert seconds < 1e6
-
-
 def answering(name: str) -> tuple[Any, list[bytes]]:
     """A ccxt class to which every request is answered with the bytes in the list."""
     body = [b""]
@@ -92,8 +80,8 @@ async def ask(rest: RestClient) -> None:
         assert check_ohlcv(candle.ohlcv) == candle.ohlcv
         assert candle.close_ms < NOW_MS
     assert all(a.close_ms == b.open_ms for a, b in pairwise(candles))
-    await rest.newest("A/B")
-    await rest.measure()
+    await rest.last_trade("A/B")
+    await rest.measure_time()
 
 
 def answers(name: str) -> Callable[[bytes], None]:
@@ -105,9 +93,9 @@ def answers(name: str) -> Callable[[bytes], None]:
             made.extend((*answering(name), Metrics(), asyncio.new_event_loop()))
         exchange, body, metrics, loop = made
         body[0] = data
-        clock = ExchangeClock(Still())
+        clock = ExchangeClock(ManualClock(NOW_MS, 1_000.0, auto_advance=True))
         for _ in range(3):
-            clock.take(Reading(999.9, 1_000.0, NOW_MS))
+            clock.add_reading(Reading(999.9, 1_000.0, NOW_MS))
         source = MarketSource(name, None, None, ("A/B",), MINUTE)
         rest = RestClient(source, clock, metrics, lambda error: None)  # noqa: ARG005
         rest.exchange = exchange
@@ -121,7 +109,7 @@ def ban(data: bytes) -> None:
     """What an exchange says about a ban, in a header or in the body."""
     header, _, body = data.partition(b"\0")
     headers = {"Retry-After": header.decode(errors="replace")} if header else {}
-    assert 1.0 <= ban_s(headers, body.decode(errors="replace"), NOW_MS) <= 4 * 86_400.0
+    assert 1.0 <= ban_duration_s(headers, body.decode(errors="replace"), NOW_MS) <= 4 * 86_400.0
 
 
 TARGETS = {f"{name}-rest": Target(answers(name), seeds) for name, seeds in SEEDS.items()} | {

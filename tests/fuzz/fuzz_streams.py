@@ -1,7 +1,7 @@
-"""Websocket frames of exchanges that ccxt parses, one of each way in which it stores candles.
+"""Fuzz websocket frames of exchanges that ccxt parses, one for each way in which it stores candles.
 
-Through the real ccxt class with the tap in it: nothing may escape, and what is told as final must
-be a possible candle of the watched market.
+Frames pass through the real ccxt class with the tap in it. No exception may escape, and a candle
+reported as final must be a possible candle of the watched market.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import ccxt.pro
 
 from daemon.candles.closing import ClosingRule
-from daemon.exchange.ccxt_tap import tapped
+from daemon.exchange.ccxt_tap import tapped_class
 from model.core.candle import Timeframe, check_ohlcv
 from model.core.errors import BadCandle
 from tests.exchange_messages.descriptions import Bar, Stream
@@ -52,7 +52,7 @@ class Ear:
         self, symbol: str, open_ms: object, values: tuple[object, ...], *, closed: bool | None
     ) -> None:
         try:
-            final = self.rule.update(
+            final = self.rule.on_update(
                 symbol, open_ms, values, closed=closed, now_ms=self.now_ms, now_s=0.0
             )
         except BadCandle:
@@ -71,7 +71,7 @@ class Ear:
         if isinstance(error, (SystemError, AssertionError)):
             raise error
 
-    async def turn(self, cost: float | None = None) -> None:
+    async def wait_turn(self, cost: float | None = None) -> None:
         """Nothing is asked for."""
 
 
@@ -81,7 +81,7 @@ def frames(stream: Stream) -> Callable[[bytes], None]:
     made: list[Any] = []
 
     def make() -> None:
-        exchange = tapped(getattr(ccxt.pro, stream.exchange), ear)()
+        exchange = tapped_class(getattr(ccxt.pro, stream.exchange), ear)()
         exchange.options |= stream.options
         exchange.set_markets([dict(stream.market), *map(dict, stream.twins)])
         exchange.spawn = _never

@@ -1,4 +1,7 @@
-"""Fuzz one parser: ``python -m tests.fuzz.run okx -max_total_time=60``; options are libFuzzer's."""
+"""Fuzz one parser: ``python -m tests.fuzz.run okx -max_total_time=60``.
+
+The options are those of libFuzzer.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +11,19 @@ from pathlib import Path
 
 import atheris
 
-# Coverage is counted in what is imported here.
+# libFuzzer counts coverage in modules imported here.
 with atheris.instrument_imports(include=["config", "daemon", "model", "mqtt5", "yaml"]):
-    from tests.fuzz.targets import TARGETS
+    from tests.fuzz.target import all_targets
+
+    TARGETS = all_targets()
 
 
 def main() -> None:
-    """Fuzz the parser that the first argument names, beginning with its seeds."""
+    """Fuzz the parser that the first argument names, starting from its seeds."""
     if len(sys.argv) < 2 or sys.argv[1] not in TARGETS:
         sys.exit(f"usage: python -m tests.fuzz.run {{{','.join(TARGETS)}}} [libFuzzer options]")
     name = sys.argv.pop(1)
-    # It is left behind: libFuzzer ends the process without a word to Python.
+    # Not removed: libFuzzer ends the process before Python could.
     corpus = Path(tempfile.gettempdir()) / f"candlecast-fuzz-{name}"
     corpus.mkdir(exist_ok=True)
     for number, seed in enumerate(TARGETS[name].seeds):

@@ -1,4 +1,4 @@
-"""What a fuzzer is: a function of bytes that raises only when a promise is broken, and seeds."""
+"""Define a fuzz target and list all targets by name."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 
 class Target(NamedTuple):
-    """One parser of outside bytes.
+    """One parser of bytes from outside.
 
     Attributes:
         one_input: parses; every exception that escapes it is a finding.
@@ -20,5 +20,26 @@ class Target(NamedTuple):
 
 
 def as_json(*values: object) -> tuple[bytes, ...]:
-    """Seeds from values."""
+    """Encode each value as compact JSON."""
     return tuple(json.dumps(value, separators=(",", ":")).encode() for value in values)
+
+
+def all_targets() -> dict[str, Target]:
+    """Import every module of fuzz targets and return their targets by name."""
+    from tests.fuzz import (
+        fuzz_consumer,
+        fuzz_files,
+        fuzz_frames,
+        fuzz_mqtt,
+        fuzz_rest,
+        fuzz_streams,
+    )
+
+    return (
+        fuzz_frames.TARGETS
+        | fuzz_streams.TARGETS
+        | fuzz_rest.TARGETS
+        | fuzz_mqtt.TARGETS
+        | fuzz_files.TARGETS
+        | fuzz_consumer.TARGETS
+    )

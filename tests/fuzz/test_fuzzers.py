@@ -1,4 +1,4 @@
-"""Every parser of outside bytes: its seeds, mutations of them, and a short run of each fuzzer."""
+"""Check every parser of outside bytes: seeds, mutations of them, and one short fuzzing run."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.fuzz.targets import TARGETS
+from tests.fuzz.target import all_targets
 
+TARGETS = all_targets()
 REPOSITORY = Path(__file__).resolve().parents[2]
 MUTATIONS = 100
 RUNS = 3_000

@@ -1,4 +1,4 @@
-"""A whole market for a test: recorded candles, a model, a configuration, a daemon process."""
+"""Run a daemon process with recorded candles, a model and a configuration."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ import yaml
 
 from daemon.sandbox.recording import Playback, build_playback
 from model.core.candle import Timeframe
+from model.features.definitions import Indicators
 from model.features.scaler import ScalerSet
-from model.features.streaming import Indicators
 from model.inference.onnx_export import export_onnx
 from model.lstm_model import LSTMPricePredictor
 from model.preprocess import DataPreprocessor, features_of

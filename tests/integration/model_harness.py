@@ -1,4 +1,4 @@
-"""A daemon at work on a real exchange and broker, with models to choose from."""
+"""Run a daemon with a real exchange, a real broker and several models to choose from."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from daemon.sandbox.recording import Playback
-from model.features.streaming import FeatureBank, Indicators
+from model.features.definitions import Indicators
+from model.features.streaming import FeatureBank
 from model.inference.engine import Engine
 from model.registry.bundle import Bundle
 from model.registry.registry import Registry

@@ -1,8 +1,8 @@
-"""A machine of its own for a test: systemd as PID 1 in its own namespaces, and nothing else.
+"""Run systemd as PID 1 in namespaces of its own, with the units of a test.
 
-Root is read-only there, and what a service may write lies in the test's folder: a service manager
-that sweeps up must never meet the files of the machine that it runs on. No unit of the machine is
-known inside, only those that the test brings and systemd's journal.
+The root folder is read-only inside, and everything that a service may write lies in the test's
+folder: this systemd must never delete files of the machine that it runs on. It knows no unit of
+that machine, only those of the test and systemd's journal.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a user does wrong ends in one clear line and the contract's exit code, never a traceback."""
+"""Check that user errors end in one line and the documented exit code, without a traceback."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from daemon.sandbox.recording import Playback
-from model.features.streaming import CLOSE_FEATURES, Indicators
+from model.features.definitions import CLOSE_FEATURES, Indicators
 from tests.integration.harness import SECOND, Daemon, daemon, playback_of, sections, write_config
 from tests.support.servers import (
     HOST,
@@ -227,7 +227,7 @@ def test_a_broker_that_is_not_there_yet(place: Place, tmp_path: Path) -> None:
         assert status == 503
         assert yaml.safe_load(body)["broker_connected"] is False
         assert process.get("/healthz")[0] == 200
-        time.sleep(1.0)
+        process.until(lambda: "no MQTT broker" in process.log)
         late.start()
         try:
             with mosquitto_sub(late.port, "candlecast/v1/binance/+/1s/prediction") as live:

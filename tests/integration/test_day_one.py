@@ -1,4 +1,4 @@
-"""From an empty folder to a promoted model, as a newcomer's first day goes."""
+"""Test the way from an empty folder to a promoted model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`candlecast demo` as a newcomer sees it: nothing there but the program and a terminal."""
+"""Test `candlecast demo` in an empty environment on a terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`candlecast doctor` against real parts: each problem is found, with advice."""
+"""Check that `candlecast doctor` finds real faults and names a remedy for each."""
 
 from __future__ import annotations
 

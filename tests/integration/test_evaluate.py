@@ -1,4 +1,4 @@
-"""`candlecast evaluate` on recorded candles, and the files that `train` and it refuse."""
+"""Test `candlecast evaluate` on recorded candles, and the files that it and `train` refuse."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ import yaml
 from daemon.cli.main import main
 from model.core.candle import Timeframe
 from model.evaluation.hindcast import hindcast
+from model.features.definitions import CLOSE_FEATURES, LOG_RETURN_FEATURES
 from model.features.scaler import Target
-from model.features.streaming import CLOSE_FEATURES, LOG_RETURN_FEATURES
 from model.files.candle_csv import csv_name
 from model.inference.engine import Engine
 from model.registry.registry import Bundle

@@ -1,4 +1,4 @@
-"""The feed on each exchange's own protocol, through the real ccxt classes, over real sockets."""
+"""Test the feed on each exchange's own protocol over real sockets."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ async def test_what_the_tap_does_not_know_goes_through_ccxts_own_parser(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Kraken's class watches one symbol a call, the others many; its first message is a snapshot.
-    monkeypatch.setattr(ccxt_tap, "READERS", {})
+    monkeypatch.setattr(ccxt_tap, "MESSAGE_PARSERS", {})
     async with market(name, 5) as (exchange, heard, _), running(heard):
         await until(lambda: len(heard.closed) >= 3 * 5)
         exchange.streams.abort_all()

@@ -1,4 +1,4 @@
-"""Forming candles over real sockets: provisional forecasts beside the final ones, from one step."""
+"""Test provisional forecasts of forming candles beside the final ones, over real sockets."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_every_update_is_priced_and_every_close_still_forecast(
         mosquitto_sub(broker.port, "candlecast/#") as subscriber,
     ):
         playback = playback_of(exchange)
-        inference = {"forming": True, "forming_interval_ms": 100}
+        inference = {"forming": True}
         config = write_config(
             tmp_path, sections(exchange, broker.port, http_port, inference=inference)
         )

@@ -1,4 +1,4 @@
-"""Everything works on candles that begin at an unusual time: fetched, trained on, forecast."""
+"""Test fetching, training and forecasting on candles that begin at an unusual time."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from daemon.runtime.clock import SystemClock
 from daemon.sandbox.exchange import SandboxExchange
 from daemon.sandbox.recording import Playback, build_playback
 from model.core.candle import Timeframe
+from model.core.market import MarketKey
 from model.history.reader import HistoryReader
 from tests.faults.fault_harness import Arena
 from tests.faults.schedule import Fault
@@ -32,7 +33,7 @@ SECTIONS: dict[str, dict[str, Any]] = {
     "trading": {"symbols": ["S00/USDT", "S01/USDT"], "timeframe": "1h"},
     "model": {"epochs": 1, "batch_size": 256, "lookback_periods": 8, "lstm_units": [3]},
     "registry": {"gate_days": 10, "margin": 0.5},
-    "retrain": {"days": 50, "nice": 1},
+    "retrain": {"days": 50},
 }
 
 
@@ -73,7 +74,7 @@ async def test_hours_that_begin_at_half_past_are_fetched_trained_on_and_judged(
         assert json.loads((tmp_path / "judged" / "evaluation.json").read_text())["all"]["n"] > 100
         out, _ = await candlecast(tmp_path, url, "retrain")
         assert "promoted" in out or "champion" in out
-    archive = HistoryReader(tmp_path / "state" / "history.sqlite", ("binance", "1h"))
+    archive = HistoryReader(tmp_path / "state" / "history.sqlite", MarketKey.parse("binance", "1h"))
     try:
         found = archive.revisions("S01/USDT", playback.origin_ms, SystemClock().wall_ms())
     finally:
@@ -104,7 +105,7 @@ async def test_minutes_that_begin_later_are_forecast_and_gone_on_with_after_a_re
         await arena.until(lambda: len(closes(0)) >= 8)
         since = len(arena.published)
         await arena.play([Fault(0.0, "restart daemon", "", 0.0, 0.0)])
-        await arena.until(lambda: "2 of 2 symbols go on from history" in caplog.text)
+        await arena.until(lambda: "2 of 2 symbols resume from history" in caplog.text)
         await arena.until(lambda: len(closes(since)) >= 8)
         metrics = arena.app.metrics.registry if arena.app else None
         assert metrics is not None

@@ -1,4 +1,4 @@
-"""Addresses of IPv6, wherever one is used or told."""
+"""Test IPv6 addresses wherever one is used or shown."""
 
 from __future__ import annotations
 

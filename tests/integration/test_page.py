@@ -1,4 +1,4 @@
-"""The status page in a real browser: what a person sees, and that it needs nobody else."""
+"""Test the status page in a real browser without other hosts."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from daemon.runtime.clock import SystemClock
 from daemon.web.server import Health, serve_http
 from daemon.web.status_page import PageSources, StatusPage
 from model.core.candle import Candle, Ohlcv, Timeframe
+from model.core.market import MarketKey
 from model.forecasts.forecast import Market
 from model.history.store import History
 from tests.integration.harness import (
@@ -100,7 +101,7 @@ async def test_it_shows_every_symbol_and_goes_on_by_itself(
         assert await text(tab, "#name") == service.exchange.symbols[0]
         assert await text(tab, "#where") == "binance · 1s · tester"
         assert await text(tab, "#broker") == "connected"
-        assert await text(tab, "#feed") == "live"
+        await tab.until("document.getElementById('feed').textContent === 'live'")
         await tab.until("document.querySelector('#skill').textContent.includes('±')")
         await tab.until("document.querySelector('#headline').textContent.startsWith('All 4')")
         for selector in ("#last", "#next", "#rows .close", "#rows .forecast"):
@@ -231,7 +232,7 @@ async def page_of(windows: list[Window], folder: Path) -> AsyncIterator[Tab]:
     symbols = tuple(window.symbol for window in windows)
     clock, metrics = SystemClock(), Metrics(10)
     with_history = await asyncio.to_thread(History, folder / "history.sqlite")
-    recorder = Recorder(with_history, ("binance", "1m"), 90, clock, metrics)
+    recorder = Recorder(with_history, MarketKey.parse("binance", "1m"), 90, clock, metrics)
     pipeline = SimpleNamespace(is_idle=True, windows=windows, stale_symbols=lambda _: [HOSTILE])
     issuer = SimpleNamespace(ledger=DeferredAccounting(cast("Any", None)))
     market = Market("tester", "binance", symbols, MINUTE)

@@ -1,4 +1,4 @@
-"""The whole path over real sockets: each candle forecast once, as the model class would."""
+"""Test the whole path over real sockets: one forecast per candle, equal to the model class."""
 
 from __future__ import annotations
 

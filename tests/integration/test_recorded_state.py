@@ -55,6 +55,15 @@ def pointed(folder: Path, tmp_path: Path) -> Iterator[tuple[Path, int, int]]:
         yield folder, broker.port, http_port
 
 
+def settings_in(section: dict[str, Any]) -> int:
+    return sum(settings_in(v) if isinstance(v, dict) else 1 for v in section.values())
+
+
+def test_the_configuration_holds_every_setting_of_its_version(folder: Path) -> None:
+    config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    assert settings_in(config) == 71
+
+
 def test_the_configuration_is_accepted(folder: Path) -> None:
     assert "2 symbols of binance at 1s" in run(folder, "check-config")
 

@@ -1,4 +1,4 @@
-"""A SIGHUP takes up other symbols and a wrong configuration harms nobody: a real process."""
+"""Reload a real process with other symbols and with a wrong configuration."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_symbols_come_and_go_without_disturbing_the_others(stage: Theatre) -> No
     rewrite(stage, "trading", timeframe="1s")
     rewrite(stage, "trading", symbols=other)
     rewrite(stage, "accuracy", window=1000)
-    stage.until(lambda: "only a restart takes it up: accuracy.window" in stage.running.log)
+    stage.until(lambda: "applied only by a restart: accuracy.window" in stage.running.log)
     since = len(stage.listen())
     stage.until(lambda: len(stage.listen()) >= since + 3 * len(other))
     assert heard_of(stage, since) == set(other)
@@ -105,6 +105,6 @@ def test_an_unknown_symbol_is_forecast_where_that_is_asked_for_and_says_so(
     # Back to the safe setting: the symbol has to go first.
     rewrite(stage, "model", unknown_symbols="refuse")
     stage.models("rollback")
-    stage.until(lambda: "goes on serving, the champion cannot" in stage.running.log)
+    stage.until(lambda: "the champion cannot be served, model" in stage.running.log)
     rewrite(stage, "trading", symbols=known)
     stage.until_served(version)

@@ -1,4 +1,4 @@
-"""What a daemon published comes out again from its history: over a kill, a night, a new model."""
+"""Recompute published forecasts from history over a kill, a night and a new model."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def night(place: Place) -> int:
     """Run the nightly job beside the daemon; drawn weights are easily beaten."""
     config = yaml.safe_load(place.config.read_text())
     config["model"] = {"epochs": 2, "lstm_units": [4], "batch_size": 64}
-    config["registry"], config["retrain"] = {"gate_days": 0.0025}, {"days": 0.0092, "nice": 5}
+    config["registry"], config["retrain"] = {"gate_days": 0.0025}, {"days": 0.0092}
     command = [sys.executable, "-m", "daemon", "retrain", "--config"]
     # Beside the other one, so that both have the same state.
     beside = place.config.with_name("night.yaml")

@@ -1,4 +1,4 @@
-"""The account of forecasts goes on over restarts, clean ones and others."""
+"""Check that scores of forecasts survive restarts, clean and killed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from model.features.streaming import Indicators
+from model.features.definitions import Indicators
 from tests.integration.harness import (
     Daemon,
     daemon,
@@ -176,8 +176,8 @@ def test_a_restart_goes_on_from_history_and_asks_only_for_the_rest(
         assert fetched(other) >= 2 * window
         # What closed in between and some overlap, again and again while a window was not whole.
         assert fetched(second) < window
-        assert "2 of 2 symbols go on from history" in second.log
-        assert "0 of 2 symbols go on from history" in other.log
+        assert "2 of 2 symbols resume from history" in second.log
+        assert "0 of 2 symbols resume from history" in other.log
         assert second.stop() == 0
         assert other.stop() == 0
     place.until_offline(daemons=2)

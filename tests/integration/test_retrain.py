@@ -1,4 +1,4 @@
-"""`candlecast retrain` as a timer runs it: killed, gone on with, locked, interrupted, told of."""
+"""Test `candlecast retrain` as a timer runs it: killed, continued, locked and interrupted."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from daemon.sandbox.exchange import SandboxExchange
 from daemon.sandbox.recording import Playback, build_playback
 from model.core.candle import Timeframe
 from model.core.errors import ConfigError
+from model.core.market import MarketKey
 from model.history.reader import HistoryReader
 from model.registry.registry import Registry
 from model.shared_state.retrain_status import RetrainStatus
@@ -36,7 +37,7 @@ SECTIONS: dict[str, dict[str, Any]] = {
     "trading": {"symbols": SYMBOLS, "timeframe": "1m"},
     "model": {"epochs": 4, "batch_size": 256, "lookback_periods": 8, "lstm_units": [3]},
     "registry": {"gate_days": 0.25, "margin": 0.5},
-    "retrain": {"days": 0.75, "nice": 1},
+    "retrain": {"days": 0.75},
 }
 
 
@@ -112,7 +113,7 @@ async def test_a_killed_night_goes_on_and_comes_to_its_decision(
     assert f"# Model {version}\n\n**Promoted** (`first`): error ratio" in report.read_text()
     assert report.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
 
-    archive = HistoryReader(state / "history.sqlite", ("binance", "1m"))
+    archive = HistoryReader(state / "history.sqlite", MarketKey.parse("binance", "1m"))
     found = archive.revisions("S01/USDT", 0 + playback.origin_ms, status.finished_ms)
     archive.close()
     opens = [candle.open_ms for candle in found]

@@ -1,4 +1,4 @@
-"""Secrets are planted wherever the daemon takes some, and looked for wherever it speaks."""
+"""Plant secrets in every setting that takes one, and search all output for them."""
 
 from __future__ import annotations
 

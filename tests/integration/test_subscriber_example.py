@@ -1,4 +1,4 @@
-"""The example that users copy, against a real broker: what it takes and what it refuses."""
+"""Test the example subscriber against a real broker."""
 
 from __future__ import annotations
 
@@ -51,17 +51,17 @@ def guard(repository: Path) -> Any:
 @pytest.mark.parametrize("state", ["starting", "stopping", "offline", None])
 def test_only_a_living_instance_is_believed(guard: Any, state: str | None) -> None:
     if state is not None:
-        guard.hear({"instance": "trader-1", "state": state})
+        guard.on_status({"instance": "trader-1", "state": state})
     said = document(forecast())
     assert guard.refusal(said, NOW_MS) == f"its instance is {state or 'absent'}"
-    guard.hear({"instance": "trader-1", "state": "degraded"})
+    guard.on_status({"instance": "trader-1", "state": "degraded"})
     assert guard.refusal(said, NOW_MS) is None
-    guard.lost_touch()
+    guard.on_disconnected()
     assert guard.refusal(document(forecast("ETH/USDT")), NOW_MS) == "its instance is absent"
 
 
 def test_late_expired_and_duplicate_are_refused(guard: Any) -> None:
-    guard.hear({"instance": "trader-1", "state": "online"})
+    guard.on_status({"instance": "trader-1", "state": "online"})
     assert guard.refusal(document(forecast(late=True)), NOW_MS) == "late"
     said = document(forecast())
     assert guard.refusal(said, NOW_MS + 60_000) == "expired"

@@ -1,4 +1,4 @@
-"""Models are promoted and rolled back under a running daemon: real process, broker, exchange."""
+"""Promote and roll back models under a running daemon process."""
 
 from __future__ import annotations
 
@@ -54,7 +54,11 @@ def test_a_damaged_champion_is_refused_and_its_cure_needs_no_restart(tmp_path: P
         stage.until(lambda: stage.metric(failing) == 1.0)
         stage.until_served(first, candles=3)
         assert stage.metric('candlecast_model_swaps_total{outcome="failed"}') == 1.0
-        complaints = [line for line in stage.running.log.splitlines() if "goes on serving" in line]
+        complaints = [
+            line
+            for line in stage.running.log.splitlines()
+            if "the champion cannot be served" in line
+        ]
         assert len(complaints) == 1
         assert "step.onnx: has changed" in complaints[0]
         assert first in complaints[0]

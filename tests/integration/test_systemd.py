@@ -1,4 +1,4 @@
-"""The installed units under a real systemd: what an operator relies on, and what is shut."""
+"""Test the installed units under a real systemd."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from model.features.streaming import Indicators
+from model.features.definitions import Indicators
 from tests.integration.harness import playback_of, sections, write_config
 from tests.integration.systemd_machine import REPOSITORY, Machine, installed, machine, until
 from tests.support.servers import (

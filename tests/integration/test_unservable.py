@@ -1,4 +1,4 @@
-"""A champion that must not forecast: the start ends with one line, and nothing is published."""
+"""Check that a champion that must not forecast ends the start with one line."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from model.features.streaming import LOG_RETURN_FEATURES, Indicators
+from model.features.definitions import LOG_RETURN_FEATURES, Indicators
 from model.registry.bundle import Bundle
 from model.registry.registry import Registry
 from tests.integration.harness import (

@@ -1,4 +1,4 @@
-"""Time as the machine tells it is set an hour forward and back, or stands still for seconds."""
+"""Set the wall clock an hour forward and back, and suspend the process for seconds."""
 
 from __future__ import annotations
 

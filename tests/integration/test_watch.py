@@ -1,4 +1,4 @@
-"""`candlecast watch` as a person uses it: on a real terminal, in a pipe, with a real broker."""
+"""Test `candlecast watch` on a terminal and in a pipe with a real broker."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ async def test_a_broker_that_takes_no_such_subscription_is_one_clear_line() -> N
             _, said = await process.communicate()
     assert process.returncode == 1
     assert said.startswith(
-        f"candlecast: the MQTT broker at {HOST}:{broker.port} does not let us read ".encode()
+        f"candlecast: the MQTT broker at {HOST}:{broker.port} denies reading ".encode()
     )
     assert b"Wildcard" in said
     assert said.count(b"\n") == 1

@@ -11,13 +11,8 @@ from hypothesis import strategies as st
 
 from model.core.errors import ConfigError
 from model.features.batch import level_free_columns
-from model.features.streaming import (
-    CLOSE_FEATURES,
-    FEATURES,
-    LOG_RETURN_FEATURES,
-    FeatureBank,
-    Indicators,
-)
+from model.features.definitions import CLOSE_FEATURES, FEATURES, LOG_RETURN_FEATURES, Indicators
+from model.features.streaming import FeatureBank
 from model.preprocess import DataPreprocessor
 
 Configure = Callable[..., Path]

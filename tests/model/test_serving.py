@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from model.core.errors import BundleError
+from model.features.definitions import CLOSE_FEATURES, LOG_RETURN_FEATURES
 from model.features.scaler import Target
-from model.features.streaming import CLOSE_FEATURES, LOG_RETURN_FEATURES
 from model.inference.engine import Engine
 from model.serving import ServedModel
 from tests.support.tiny_models import SHORT, Floats, promote, random_candles

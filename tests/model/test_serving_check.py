@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from model.features.definitions import CLOSE_FEATURES, LOG_RETURN_FEATURES, Indicators
 from model.features.scaler import Target
-from model.features.streaming import CLOSE_FEATURES, LOG_RETURN_FEATURES, Indicators
 from model.inference.engine import Engine
 from model.inference.onnx_export import LstmWeights
 from model.registry.bundle import Bundle

@@ -1,4 +1,4 @@
-"""A real Prometheus beside a real daemon: every panel and every alert has something to show."""
+"""Run a real Prometheus beside a real daemon: every panel and alert has data."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_without_a_live_trial_and_a_new_model_the_panels_say_none(watched: Prome
     assert trial.queries[0].legend == "{{role}}"
     assert line["metric"]["role"] == "none"
     (count,) = watched.ask(as_asked(new.queries[0].expression))
-    assert dict(new.words)[float(count["value"][1])] == "none"
+    assert dict(new.texts)[float(count["value"][1])] == "none"
 
 
 def test_the_annotation_marks_the_model_that_is_new(watched: Prometheus) -> None:

@@ -1,4 +1,4 @@
-"""What panels show where a running daemon takes long to come, as promtool reckons."""
+"""Check panels during a slow start of the daemon with promtool."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every alert fires when it must and stays quiet when it nearly must, as promtool reckons."""
+"""Check with promtool that every alert fires at its threshold and not just below it."""
 
 from __future__ import annotations
 

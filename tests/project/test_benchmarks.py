@@ -1,7 +1,8 @@
-"""What the benchmarks make of their measurements; measuring itself is `make bench`."""
+"""Test what the benchmarks compute from their measurements."""
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.__main__ import PARTS
 from benchmarks.daemon import flamegraph
 from benchmarks.daemon.constant_model import Constant, replace
 from benchmarks.daemon.soak import trend
@@ -26,6 +28,11 @@ def test_every_block_of_the_page_has_its_table_and_the_other_way_round() -> None
     assert begun.count("end") == len(begun) / 2
     assert begun[1::2] == ["end"] * (len(begun) // 2)
     assert sorted(begun[::2]) == sorted([*TABLES, "goals"])
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_every_part_is_a_module(name: str) -> None:
+    assert importlib.util.find_spec(f"benchmarks.{PARTS[name].module}") is not None
 
 
 def test_goals_are_compared_with_what_was_measured() -> None:

@@ -1,4 +1,4 @@
-"""The suite's own promises: no silent skips where all is required, no blocked loop."""
+"""Check that the suite fails on skips where all tests are required, and on a blocked loop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the documentation shows, works."""
+"""Run the examples of the documentation and compare its generated parts with the code."""
 
 from __future__ import annotations
 

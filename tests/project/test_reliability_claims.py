@@ -1,4 +1,4 @@
-"""Every test that docs/reliability.md names exists."""
+"""Check that every test named in docs/reliability.md exists."""
 
 from __future__ import annotations
 

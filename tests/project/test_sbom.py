@@ -1,4 +1,4 @@
-"""The bill of materials: valid, complete, the same every time."""
+"""Check that the bill of materials is valid, complete and reproducible."""
 
 from __future__ import annotations
 

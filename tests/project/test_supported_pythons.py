@@ -1,4 +1,4 @@
-"""Which Pythons candlecast supports: one list, and tools that find and refuse by it."""
+"""Check that one list of supported Pythons governs all tools."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The unit files by themselves: how much they leave open, and when the timer rings."""
+"""Check how much the unit files allow, and when the timer starts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.servers import program
 
 UNITS = Path(__file__).resolve().parents[2] / "systemd"
 SERVICES = sorted(path.name for path in UNITS.glob("*.service"))
-SHARED = "# What follows is the same in every unit of candlecast.\n"
+SHARED = "# The rest is the same in every unit of candlecast.\n"
 
 
 def analyze(*arguments: str) -> subprocess.CompletedProcess[str]:

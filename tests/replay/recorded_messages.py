@@ -1,4 +1,4 @@
-"""A Binance that lists what it is told and streams the very messages it is given."""
+"""Serve recorded Binance messages and market lists over real sockets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A feed under test: opened, running, and taken down without a trace."""
+"""Run a feed under test and check that it leaves no task or connection behind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recorded Binance messages over a real websocket, through the real client."""
+"""Replay recorded Binance messages over a real websocket through the real client."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from tests.replay.recorded_messages import wire
 from tests.replay.replay_harness import make_feed, running, until
-from tests.support.manual_clock import RecordedClock
+from tests.support.manual_clock import PollingClock
 
 QUOTES = ("USDT", "BUSD", "BTC", "BRL")
 
@@ -49,7 +49,7 @@ async def test_the_recorded_closed_candles_come_out_each_once(
     messages = read(shared_dir / "fixtures" / "ws" / file)
     klines = [message["data"]["k"] for _, message in messages]
     pairs = sorted({pair(kline["s"]) for kline in klines})
-    clock = RecordedClock(messages[0][0])
+    clock = PollingClock(messages[0][0], longest_s=60)
     listed = {"linear": pairs} if settled else {"spot": pairs}
     async with wire(**listed) as exchange:
         heard = make_feed(
@@ -58,7 +58,7 @@ async def test_the_recorded_closed_candles_come_out_each_once(
         async with running(heard):
             await exchange.wait_subscribed(len(pairs))
             for sent, (received_ms, message) in enumerate(messages, 1):
-                clock.set_wall_ms(received_ms)
+                clock.move_to(received_ms)
                 exchange.send(json.dumps(message if combined else message["data"]))
                 await until(partial(heard.has_counted, "feed_messages", sent))
     assert heard.count("feed_refused") == 0
@@ -76,7 +76,7 @@ async def test_the_recorded_closed_candles_come_out_each_once(
 
 
 async def test_spot_and_swap_of_one_name_go_their_own_ways() -> None:
-    clock = RecordedClock(1_700_000_160_000)
+    clock = PollingClock(1_700_000_160_000, longest_s=60)
     symbols = ("BTC/USDT", "BTC/USDT:USDT")
     async with wire(spot=["BTC/USDT"], linear=["BTC/USDT"]) as exchange:
         heard = make_feed((exchange.rest_url, exchange.ws_url), symbols, clock)

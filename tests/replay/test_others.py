@@ -1,4 +1,4 @@
-"""Recorded messages of OKX, Bybit and Kraken over a real websocket, through the real client."""
+"""Replay recorded messages of OKX, Bybit and Kraken over a real websocket."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from daemon.sandbox.rest_server import RestApi
 from tests.replay.recorded_messages import HOST, NOTHING
 from tests.replay.replay_harness import make_feed, running, until
 from tests.sandbox.scaled import MINUTE
-from tests.support.manual_clock import RecordedClock
+from tests.support.manual_clock import PollingClock
 
 OKCOIN = ("USDC/USDT", "ETH/USD", "BTC/USD", "USDT/USD")
 RECORDINGS = [
@@ -42,7 +42,7 @@ def received(path: Path) -> list[dict[str, Any]]:
 
 @asynccontextmanager
 async def playing(
-    name: str, symbols: Sequence[str], messages: Sequence[dict[str, Any]], clock: RecordedClock
+    name: str, symbols: Sequence[str], messages: Sequence[dict[str, Any]], clock: PollingClock
 ) -> AsyncIterator[tuple[str, str]]:
     """An exchange that lists ``symbols`` and answers the first request with ``messages``."""
     playback = Playback(
@@ -86,7 +86,7 @@ async def test_the_recorded_candles_come_in_and_the_flagged_ones_are_final(
     closing: int,
 ) -> None:
     messages = received(shared_dir / "fixtures" / "ws" / file)
-    clock = RecordedClock(now_ms)
+    clock = PollingClock(now_ms, longest_s=60)
     async with playing(name, symbols, messages, clock) as urls:
         heard = make_feed(urls, symbols, clock, name=name)
         async with running(heard):

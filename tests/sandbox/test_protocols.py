@@ -12,7 +12,7 @@ import pytest
 from daemon.sandbox.exchange import PROTOCOLS, Behaviour, SandboxExchange
 from model.core.errors import CandlecastError
 from tests.sandbox.scaled import MINUTE, ccxt_client, minute_playback, minutes, second_playback
-from tests.support.manual_clock import HandClock
+from tests.support.manual_clock import ManualClock
 from tests.support.servers import MAX_WAIT_S
 
 NAMES = ["okx", "bybit", "kraken"]
@@ -79,7 +79,7 @@ async def test_watched_candles_form_and_close_as_on_the_playback(name: str) -> N
 async def test_a_subscription_before_a_closing_message_shows_the_candle_that_closes(
     name: str,
 ) -> None:
-    clock = HandClock(NOW_MS)
+    clock = ManualClock(NOW_MS)
     playback = minute_playback(1, NOW_MS)
     late = Behaviour(updates=2, close_delay_s=1.0)
     boundary_ms = NOW_MS + MINUTE.ms
@@ -88,13 +88,13 @@ async def test_a_subscription_before_a_closing_message_shows_the_candle_that_clo
         client(name, exchange) as ours,
     ):
         await ours.load_markets()
-        clock.set_wall_ms(boundary_ms + 300)
+        clock.move_to(boundary_ms + 300)
         *_, forming = await ours.watch_ohlcv("S00/USDT", "1m")
         assert forming[0] == NOW_MS
-        clock.set_wall_ms(boundary_ms + 1_000)
+        clock.move_to(boundary_ms + 1_000)
         rows = {row[0]: row[1:] for row in await ours.watch_ohlcv("S00/USDT", "1m")}
         assert tuple(rows[NOW_MS]) == playback.candle("S00/USDT", NOW_MS)
-        clock.set_wall_ms(boundary_ms + MINUTE.ms // 3)
+        clock.move_to(boundary_ms + MINUTE.ms // 3)
         *_, forming = await ours.watch_ohlcv("S00/USDT", "1m")
         assert forming[0] == boundary_ms
 

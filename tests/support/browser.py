@@ -1,4 +1,4 @@
-"""A real headless Chromium, driven by its own DevTools protocol."""
+"""Drive a headless Chromium by its DevTools protocol."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small bundles for tests of the registry."""
+"""Make small model bundles for tests of the registry."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import zipfile
 
 import numpy as np
 
+from model.features.definitions import LOG_RETURN_FEATURES, Indicators
 from model.features.scaler import ScalerSet, SymbolScaler
-from model.features.streaming import LOG_RETURN_FEATURES, Indicators
 from model.forecasts.residuals import LEVELS, Residuals, SymbolResiduals
 from model.inference.engine import OnnxPair
 from model.registry.registry import BundleParts, Registry

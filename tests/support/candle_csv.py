@@ -1,4 +1,4 @@
-"""Invented candles, and files that hold them in any way of writing."""
+"""Make random candles and write them as CSV files in many formats."""
 
 from __future__ import annotations
 

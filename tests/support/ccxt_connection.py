@@ -1,4 +1,4 @@
-"""The side of a connection that ccxt's message handlers touch, without a connection."""
+"""Imitate the connection object that ccxt's message handlers use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Authorities and certificates made for one test."""
+"""Make certificate authorities and certificates for one test."""
 
 from __future__ import annotations
 

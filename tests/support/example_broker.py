@@ -1,4 +1,4 @@
-"""The example configuration of Mosquitto, running."""
+"""Run Mosquitto with the example configuration."""
 
 from __future__ import annotations
 

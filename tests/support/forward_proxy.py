@@ -1,4 +1,4 @@
-"""A forward proxy on loopback, as a company has one between its machines and the Internet."""
+"""Run a forward proxy on loopback, as companies have between their machines and the Internet."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The whole path of a candle, real up to the broker, and what its forecasts must be."""
+"""Run the real pipeline with a recording publisher, and check its forecasts by the reference."""
 
 from __future__ import annotations
 
@@ -22,12 +22,14 @@ from daemon.mqtt.publisher import Publisher
 from daemon.persistence.recorder import Recorder
 from daemon.scoring.accuracy import Accuracy
 from model.core.candle import Candle, Ohlcv, Timeframe
+from model.core.market import MarketKey
 from model.features.streaming import FeatureBank
 from model.forecasts.forecast import Market
 from model.history.store import History
 from model.inference.engine import Engine, OnnxPair
 from model.registry.bundle import Bundle
 from model.serving import ServedModel
+from tests.support.manual_clock import FixedWallClock, ManualClock
 from tests.support.tiny_models import SHORT, Floats
 
 MINUTE = Timeframe.parse("1m")
@@ -36,33 +38,6 @@ LOOKBACK = 8
 CAPACITY = SHORT.warmup + LOOKBACK
 T0 = 1_776_859_560_000
 ROWS = CAPACITY + 90
-
-
-class Hand:
-    """A wall clock set by hand; monotonic time and waiting are the loop's own."""
-
-    now_ms = T0
-
-    def wall_ms(self) -> int:
-        return self.now_ms
-
-    def monotonic(self) -> float:
-        return asyncio.get_running_loop().time()
-
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
-
-
-class Steps(Hand):
-    """A monotonic clock set by hand as well; whoever waits looks again soon."""
-
-    now_s = 1.0
-
-    def monotonic(self) -> float:
-        return self.now_s
-
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(min(seconds, 0.001))
 
 
 class Boundary:
@@ -124,17 +99,19 @@ class Route:
         history: History,
         *,
         max_batch: int = 4,
-        clock: Hand | None = None,
+        clock: FixedWallClock | ManualClock | None = None,
         served: ServedModel | None = None,
         capacity: int = CAPACITY,
     ) -> None:
         self.bundle = bundle
-        self.clock = clock or Hand()
+        self.clock = clock or FixedWallClock(T0)
         self.metrics = Metrics(10)
         self.published = Boundary()
         self.wanted: list[str] = []
         self.accuracy = Accuracy(1440, 1)
-        self.recorder = Recorder(history, ("binance", "1m"), 36_500, self.clock, self.metrics)
+        self.recorder = Recorder(
+            history, MarketKey.parse("binance", "1m"), 36_500, self.clock, self.metrics
+        )
         self.market = market = Market("tester", "binance", SYMBOLS, MINUTE)
         books = Sinks(self.accuracy, self.recorder, self.metrics)
         engine = Engine(bundle.onnx, len(SYMBOLS), LOOKBACK, len(bundle.manifest.features))

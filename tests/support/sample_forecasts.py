@@ -1,4 +1,4 @@
-"""A forecast of one minute, and its JSON written the plain way: what the quick way is held to."""
+"""Make sample forecasts and encode them with the standard library for comparison."""
 
 from __future__ import annotations
 

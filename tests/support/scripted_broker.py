@@ -1,4 +1,4 @@
-"""A small MQTT broker that answers as the test says: mosquitto does not send everything."""
+"""Run a small MQTT broker with scripted answers that mosquitto never sends."""
 
 from __future__ import annotations
 

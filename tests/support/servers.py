@@ -1,4 +1,4 @@
-"""Real servers for tests, each on a loopback port that the system picked, gone afterwards."""
+"""Run real servers for tests on free loopback ports, and stop them afterwards."""
 
 from __future__ import annotations
 

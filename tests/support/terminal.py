@@ -1,4 +1,4 @@
-"""A program on a terminal, as a person sits at it."""
+"""Run a program on a pseudo-terminal and read its screen."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Champions made in milliseconds: drawn weights, scalers fitted on what they will see."""
+"""Make small models in milliseconds: random weights, and scalers fitted to given candles."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from model.features.definitions import LOG_RETURN_FEATURES, Indicators
 from model.features.scaler import ScalerSet, SymbolScaler, Target
-from model.features.streaming import LOG_RETURN_FEATURES, FeatureBank, Indicators
+from model.features.streaming import FeatureBank
 from model.forecasts.residuals import Residuals
 from model.inference.onnx_export import LstmLayer, LstmWeights, export_onnx
 from model.registry.bundle import Bundle, BundleParts

@@ -1,17 +1,16 @@
-"use strict";
-// Candles with the forecasts that were made of them, on a canvas. Rising candles are hollow, falling
-// ones filled, so that colour is left for what is forecast.
+// Draw candles with their forecasts on a canvas. Rising candles are hollow, falling ones filled;
+// colour marks forecasts.
 
 const Chart = (() => {
   const RIGHT = 78, BOTTOM = 22, TOP = 8;
-  const AHEAD = 2;  // What is to come is drawn wider than a candle.
+  const AHEAD = 2;  // Width of the next candle's slot, in candles.
 
-  const colours = () => {
+  const palette = () => {
     const style = getComputedStyle(document.documentElement);
     return (name) => style.getPropertyValue(`--${name}`).trim();
   };
 
-  const sharpen = (canvas) => {
+  const prepareCanvas = (canvas) => {
     const ratio = window.devicePixelRatio || 1;
     const width = canvas.clientWidth, height = canvas.clientHeight;
     const pixels = [Math.round(width * ratio), Math.round(height * ratio)];
@@ -40,7 +39,7 @@ const Chart = (() => {
     return { values, label: (value) => label(value, Math.floor(Math.log10(step) + 1e-9)) };
   };
 
-  // A price with every digit down to the one of that power of ten; small and huge ones with an exponent.
+  // A price with its digits down to 10 ** power; very small and large ones with an exponent.
   const label = (value, power) => {
     const size = Math.abs(value);
     const digits = Math.max(0, -power);
@@ -51,15 +50,15 @@ const Chart = (() => {
   };
 
   // The geometry of one drawing: where a candle and a price are.
-  const layout = (series, box, count, small) => {
+  const layout = (series, box, count, mini) => {
     const candles = series.candles.slice(-count);
     const next = candles.length ? candles.at(-1)[0] + series.step : 0;
     const from = candles.length ? candles[0][0] : 0;
-    const first = small ? next : from;
+    const first = mini ? next : from;
     const known = [...series.forecasts.values()].filter((f) => f[0] >= first && f[0] <= next);
     const [low, high] = span(candles, known);
-    const left = small ? 1 : 0, right = box.width - (small ? 1 : RIGHT);
-    const top = small ? 2 : TOP, bottom = box.height - (small ? 2 : BOTTOM);
+    const left = mini ? 1 : 0, right = box.width - (mini ? 1 : RIGHT);
+    const top = mini ? 2 : TOP, bottom = box.height - (mini ? 2 : BOTTOM);
     const slot = (right - left) / (count + AHEAD);
     const start = right - slot * (candles.length + AHEAD);
     return {
@@ -69,9 +68,9 @@ const Chart = (() => {
     };
   };
 
-  const bands = (pen, at, ink, ended) => {
+  const drawForecasts = (pen, at, ink, expired) => {
     for (const [open, predicted, lower, upper] of at.known) {
-      if (open === at.next && ended) continue;
+      if (open === at.next && expired) continue;
       const x = at.x(open), wide = open === at.next ? at.ahead : at.slot;
       if (lower !== null) {
         pen.fillStyle = ink("band");
@@ -82,7 +81,7 @@ const Chart = (() => {
     }
   };
 
-  const bodies = (pen, at, ink) => {
+  const drawCandles = (pen, at, ink) => {
     const wide = Math.max(1, Math.min(11, Math.round(at.slot * 0.62)));
     pen.strokeStyle = pen.fillStyle = ink("candle");
     pen.lineWidth = 1;
@@ -100,7 +99,7 @@ const Chart = (() => {
   };
 
   // A ring where a close fell outside its interval.
-  const misses = (pen, at, forecasts, ink) => {
+  const drawMisses = (pen, at, forecasts, ink) => {
     pen.strokeStyle = ink("warn");
     pen.lineWidth = 1.5;
     for (const [open, , , , close] of at.candles) {
@@ -112,16 +111,16 @@ const Chart = (() => {
     }
   };
 
-  const awaits = (at) => at.known.find((f) => f[0] === at.next);
+  const nextForecast = (at) => at.known.find((f) => f[0] === at.next);
 
-  const axes = (pen, at, box, step, ended, ink) => {
+  const drawAxes = (pen, at, box, step, expired, ink) => {
     pen.font = `12px ${getComputedStyle(document.body).fontFamily}`;
     pen.fillStyle = ink("muted");
     pen.strokeStyle = ink("line");
     pen.lineWidth = 1;
     const { values, label: text } = ticks(at.low, at.high, Math.max(3, box.height / 70));
     pen.textBaseline = "middle"; pen.textAlign = "left";
-    const tagged = ended ? NaN : at.y(awaits(at)?.[1] ?? NaN);
+    const tagged = expired ? NaN : at.y(nextForecast(at)?.[1] ?? NaN);
     for (const value of values) {
       const y = Math.round(at.y(value)) + 0.5;
       pen.beginPath(); pen.moveTo(at.left, y); pen.lineTo(at.right, y); pen.stroke();
@@ -147,15 +146,15 @@ const Chart = (() => {
     return step >= 3600000 ? `${date.getDate()}. ${text}` : text;
   };
 
-  // What awaits its candle: a frame with the forecast in it, or nothing and the words for it.
-  const awaited = (pen, at, ended, ink) => {
+  // The slot of the next candle: its forecast, or "no forecast".
+  const drawNext = (pen, at, expired, ink) => {
     const x = at.x(at.next);
     pen.setLineDash([2, 3]);
-    pen.strokeStyle = ink(ended ? "warn" : "accent");
+    pen.strokeStyle = ink(expired ? "warn" : "accent");
     pen.lineWidth = 1;
     pen.beginPath(); pen.moveTo(x, at.top); pen.lineTo(x, at.bottom); pen.stroke();
     pen.setLineDash([]);
-    if (!ended) { tag(pen, at, ink); return; }
+    if (!expired) { tag(pen, at, ink); return; }
     pen.save();
     pen.translate(x + at.ahead / 2, (at.top + at.bottom) / 2);
     pen.rotate(-Math.PI / 2);
@@ -166,7 +165,7 @@ const Chart = (() => {
   };
 
   const tag = (pen, at, ink) => {
-    const forecast = awaits(at);
+    const forecast = nextForecast(at);
     if (!forecast) return;
     const text = ticks(at.low, at.high, 30).label(forecast[1]), y = at.y(forecast[1]);
     pen.font = `600 ${pen.font}`;
@@ -175,7 +174,7 @@ const Chart = (() => {
     pen.fillText(text, at.right + 8, y);
   };
 
-  const cursor = (pen, at, open, ink) => {
+  const drawCursor = (pen, at, open, ink) => {
     const x = Math.round(at.x(open) + at.slot / 2) + 0.5;
     pen.strokeStyle = ink("muted");
     pen.lineWidth = 1;
@@ -183,15 +182,15 @@ const Chart = (() => {
   };
 
   // series: {step, candles: [[open ms, open, high, low, close]], forecasts: Map(open ms → [...])}
-  const draw = (canvas, series, { count, small = false, ended, at: pointed = null }) => {
-    const box = sharpen(canvas), ink = colours();
-    const at = layout(series, box, count, small);
+  const draw = (canvas, series, { count, mini = false, expired, cursorMs = null }) => {
+    const box = prepareCanvas(canvas), ink = palette();
+    const at = layout(series, box, count, mini);
     if (!at.candles.length) return at;
-    if (!small) axes(box.pen, at, box, series.step, ended, ink);
-    bands(box.pen, at, ink, ended);
-    if (pointed !== null) cursor(box.pen, at, pointed, ink);
-    bodies(box.pen, at, ink);
-    if (!small) { misses(box.pen, at, series.forecasts, ink); awaited(box.pen, at, ended, ink); }
+    if (!mini) drawAxes(box.pen, at, box, series.step, expired, ink);
+    drawForecasts(box.pen, at, ink, expired);
+    if (cursorMs !== null) drawCursor(box.pen, at, cursorMs, ink);
+    drawCandles(box.pen, at, ink);
+    if (!mini) { drawMisses(box.pen, at, series.forecasts, ink); drawNext(box.pen, at, expired, ink); }
     return at;
   };
 

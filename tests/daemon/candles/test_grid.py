@@ -8,7 +8,7 @@ from daemon.candles.grid import Grid
 from daemon.jobs.rest_pages import RestPages
 from model.core.candle import Timeframe
 from model.core.errors import NotOffered
-from tests.support.manual_clock import HandClock
+from tests.support.manual_clock import ManualClock
 
 WEEK = Timeframe.parse("1w")
 DAY_MS = 86_400_000
@@ -63,13 +63,13 @@ async def test_without_candles_the_usual_grid_stays_until_some_come() -> None:
     grid = Grid("x", WEEK)
     await grid.learn(market.fetch, ["A/B"], NOW_MS)
     assert grid.timeframe == WEEK
-    grid.take([[], ["?"], [None], [True], [10**30], [5]])
+    grid.learn_from([[], ["?"], [None], [True], [10**30], [5]])
     assert grid.timeframe == WEEK
-    grid.take([[at] for at in weeks(0, 3)])
+    grid.learn_from([[at] for at in weeks(0, 3)])
     thursdays = grid.timeframe
     assert thursdays.on_grid(THURSDAY_MS)
     # What was learnt once stays: later candles are held against it.
-    grid.take([[at + DAY_MS] for at in weeks(0, 9)])
+    grid.learn_from([[at + DAY_MS] for at in weeks(0, 9)])
     assert grid.timeframe == thursdays
 
 
@@ -85,12 +85,12 @@ async def test_candles_of_another_length_are_refused_with_a_true_sentence() -> N
 
 def test_candles_between_whole_seconds_are_refused_since_history_counts_these() -> None:
     with pytest.raises(NotOffered, match=r"x: the 1s candles open between two seconds \(Thu 2025"):
-        Grid("x", Timeframe.parse("1s")).take([[THURSDAY_MS + 250]])
+        Grid("x", Timeframe.parse("1s")).learn_from([[THURSDAY_MS + 250]])
 
 
 async def test_pages_count_what_they_leave_out(caplog: pytest.LogCaptureFixture) -> None:
     opens = sorted([*weeks(0, 21), *(at + 3 * DAY_MS for at in weeks(2, 5))])
-    pages = RestPages(Market({"A/B": opens}), WEEK, HandClock(NOW_MS), "again")
+    pages = RestPages(Market({"A/B": opens}), WEEK, ManualClock(NOW_MS), "again")
     await pages.learn_grid(["A/B"])
     found: list[int] = []
     async for _, rows in pages.rows("A/B", THURSDAY_MS, weeks(20, 21)[0]):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from daemon.candles.overdue import Overdue
+from daemon.candles.overdue import OverdueCandles
 from daemon.candles.window import Window
 from model.core.candle import Candle, Ohlcv, Timeframe
 
@@ -25,12 +25,12 @@ def candle(symbol: str, open_ms: int) -> Candle:
 
 def test_a_quiet_market_may_send_the_closing_event_only_with_its_next_trade() -> None:
     late, on_time = window("A/B"), window("C/D", T0 + MINUTE.ms)
-    overdue = Overdue(MINUTE)
+    overdue = OverdueCandles(MINUTE)
     boundary_ms = T0 + 2 * MINUTE.ms
     asked = [
         after_ms / 1e3
         for after_ms in range(0, 60_000, 500)
-        if overdue.due([late, on_time], boundary_ms + after_ms)
+        if overdue.symbols_due([late, on_time], boundary_ms + after_ms)
     ]
     assert asked == [2.5, 4.5, 8.5, 16.5, 31.5, 46.5]
 
@@ -51,22 +51,22 @@ def test_of_short_candles_each_is_asked_for_before_the_next_one_closes(
     start_ms = frame.floor(T0)
     late = Window("A/B", frame, 3)
     late.repair([candle("A/B", start_ms)._replace(close_ms=start_ms + frame.ms)])
-    overdue = Overdue(frame)
+    overdue = OverdueCandles(frame)
     boundary_ms = start_ms + 2 * frame.ms
-    found = [at for at in range(0, 10_500, 125) if overdue.due([late], boundary_ms + at)]
+    found = [at for at in range(0, 10_500, 125) if overdue.symbols_due([late], boundary_ms + at)]
     assert found == asked
 
 
 def test_the_next_candle_has_a_schedule_of_its_own() -> None:
     late = window("A/B")
-    overdue = Overdue(MINUTE)
+    overdue = OverdueCandles(MINUTE)
     boundary_ms = T0 + 2 * MINUTE.ms
-    assert overdue.due([late], boundary_ms + 2_500) == ["A/B"]
+    assert overdue.symbols_due([late], boundary_ms + 2_500) == ["A/B"]
     late.add(candle("A/B", T0 + MINUTE.ms))
-    assert overdue.due([late], boundary_ms + 30_000) == []
-    assert overdue.due([late], boundary_ms + MINUTE.ms + 2_499) == []
-    assert overdue.due([late], boundary_ms + MINUTE.ms + 2_500) == ["A/B"]
+    assert overdue.symbols_due([late], boundary_ms + 30_000) == []
+    assert overdue.symbols_due([late], boundary_ms + MINUTE.ms + 2_499) == []
+    assert overdue.symbols_due([late], boundary_ms + MINUTE.ms + 2_500) == ["A/B"]
 
 
 def test_an_empty_window_is_not_overdue_but_under_way() -> None:
-    assert Overdue(MINUTE).due([Window("A/B", MINUTE, 3)], T0) == []
+    assert OverdueCandles(MINUTE).symbols_due([Window("A/B", MINUTE, 3)], T0) == []

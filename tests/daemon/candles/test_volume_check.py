@@ -8,7 +8,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from daemon.candles.volume_check import Finding, Pair, Verdict, VolumeCheck, judge
+from daemon.candles.volume_check import VolumeCheck
+from daemon.candles.volume_units import Finding, Pair, Verdict, judge
 from model.core.candle import Candle, FinalBy, Ohlcv, Timeframe
 
 MINUTE = Timeframe.parse("1m")
@@ -133,7 +134,7 @@ def check_of(*, known: bool = True, size: float | None = None) -> VolumeCheck:
 
 def stream(check: VolumeCheck, number: int, volume: float) -> float | None:
     """The volume that is used of a closed candle of the stream."""
-    used = check.take(candle(number, volume, by="exchange_flag"))
+    used = check.convert(candle(number, volume, by="exchange_flag"))
     return None if used is None else used.ohlcv.volume
 
 
@@ -146,13 +147,13 @@ def test_volumes_of_a_documented_market_are_used_at_once() -> None:
     assert stream(check, 0, 2.5) == 2.5
     assert rest(check, 0, 2.5) is None
     assert stream(check, 1, 3.5) == 3.5
-    assert check.counts()[Verdict.EQUAL] == 1
+    assert check.count_verdicts()[Verdict.EQUAL] == 1
 
 
 def test_volumes_of_another_market_are_used_when_they_have_been_compared() -> None:
     check = check_of(known=False)
     assert stream(check, 0, 2.5) is None
-    assert check.counts()[Verdict.PENDING] == 1
+    assert check.count_verdicts()[Verdict.PENDING] == 1
     assert rest(check, 0, 2.5) is None
     assert stream(check, 1, 3.5) == 3.5
 
@@ -162,14 +163,14 @@ def test_a_market_without_trades_shows_nothing() -> None:
     for number in range(6):
         assert stream(check, number, 0.0) is None
         assert rest(check, number, 0.0) is None
-    assert check.counts()[Verdict.PENDING] == 1
+    assert check.count_verdicts()[Verdict.PENDING] == 1
 
 
 def test_a_candle_that_was_filled_in_shows_nothing() -> None:
     check = check_of()
     stream(check, 0, 2.5)
     assert check.compare(SYMBOL, [candle(0, 0.0, by="rest", filled=True)]) is None
-    assert check.counts()[Verdict.PENDING] == 1
+    assert check.count_verdicts()[Verdict.PENDING] == 1
 
 
 def test_scaled_volumes_equal_the_decimals_of_the_history() -> None:
@@ -179,7 +180,7 @@ def test_scaled_volumes_equal_the_decimals_of_the_history() -> None:
     assert found == Finding(Verdict.SCALED, 0.001)
     for number, contracts in enumerate([1, 7, 43, 100_003, 33_333], 1):
         assert stream(check, number, contracts) == float(f"{contracts / 1_000:.3f}")
-    used = check.take(candle(6, 500, by=None))
+    used = check.convert(candle(6, 500, by=None))
     assert used is not None
     assert used.ohlcv.volume == 0.5
 
@@ -216,8 +217,8 @@ def test_a_first_volume_far_from_the_history_waits_to_be_compared(
 def test_a_forming_candle_may_be_small_but_not_large() -> None:
     check = check_of()
     check.compare(SYMBOL, [candle(n, 1.0 + n % 7, by="rest") for n in range(40)])
-    assert check.take(candle(40, 1e-3, by=None)) is not None
-    assert check.take(candle(40, 1e5, by=None)) is None
+    assert check.convert(candle(40, 1e-3, by=None)) is not None
+    assert check.convert(candle(40, 1e5, by=None)) is None
 
 
 def test_a_large_volume_is_used_and_compared_once_units_are_known_to_be_equal() -> None:
@@ -225,22 +226,22 @@ def test_a_large_volume_is_used_and_compared_once_units_are_known_to_be_equal() 
     check.compare(SYMBOL, [candle(n, 1.0 + n % 7, by="rest") for n in range(40)])
     stream(check, 40, 3.0)
     rest(check, 40, 3.0)
-    assert check.due(START_MS + 100 * MINUTE.ms) is None
+    assert check.symbol_due(START_MS + 100 * MINUTE.ms) is None
     assert stream(check, 41, 1e5) == 1e5
-    assert check.due(START_MS + 100 * MINUTE.ms) == SYMBOL
+    assert check.symbol_due(START_MS + 100 * MINUTE.ms) == SYMBOL
     rest(check, 41, 1e5)
     stream(check, 42, 3.0)
-    assert check.due(START_MS + 100 * MINUTE.ms) is None
+    assert check.symbol_due(START_MS + 100 * MINUTE.ms) is None
 
 
 def test_on_a_new_connection_volumes_are_compared_again() -> None:
     check = check_of()
     stream(check, 0, 3.0)
     rest(check, 0, 3.0)
-    check.renew(SYMBOL)
-    assert check.due(START_MS + 100 * MINUTE.ms) is None
+    check.request_comparison(SYMBOL)
+    assert check.symbol_due(START_MS + 100 * MINUTE.ms) is None
     assert stream(check, 1, 3_000.0) == 3_000.0
-    assert check.due(START_MS + 100 * MINUTE.ms) == SYMBOL
+    assert check.symbol_due(START_MS + 100 * MINUTE.ms) == SYMBOL
     rest(check, 1, 3.0)
     assert stream(check, 2, 3_000.0) is None
 
@@ -253,9 +254,9 @@ def test_refused_candles_are_withheld_and_named() -> None:
         found = rest(check, number, volume)
     assert found is not None
     assert found.verdict is Verdict.REFUSED
-    assert check.refused() == [SYMBOL]
+    assert check.refused_symbols() == [SYMBOL]
     assert stream(check, 3, 1.0) is None
-    assert check.take(candle(4, 1.0, by=None)) is None
+    assert check.convert(candle(4, 1.0, by=None)) is None
 
 
 def test_a_change_of_units_is_noticed_and_so_is_its_end() -> None:
@@ -279,27 +280,27 @@ def test_the_history_is_asked_for_once_a_candle_when_it_can_have_it() -> None:
     check = check_of()
     stream(check, 0, 2.5)
     close_ms = START_MS + MINUTE.ms
-    assert check.due(close_ms + 1_000) is None
-    assert check.due(close_ms + 3_000) == SYMBOL
-    assert check.due(close_ms + 3_500) is None
+    assert check.symbol_due(close_ms + 1_000) is None
+    assert check.symbol_due(close_ms + 3_000) == SYMBOL
+    assert check.symbol_due(close_ms + 3_500) is None
     stream(check, 1, 2.5)
-    assert check.due(close_ms + MINUTE.ms + 3_000) == SYMBOL
+    assert check.symbol_due(close_ms + MINUTE.ms + 3_000) == SYMBOL
     rest(check, 1, 2.5)
     stream(check, 2, 2.5)
-    assert check.due(close_ms + 10 * MINUTE.ms) is None
+    assert check.symbol_due(close_ms + 10 * MINUTE.ms) is None
 
 
 def test_candles_without_trades_are_not_asked_for() -> None:
     check = check_of()
     stream(check, 0, 0.0)
-    assert check.due(START_MS + 10 * MINUTE.ms) is None
+    assert check.symbol_due(START_MS + 10 * MINUTE.ms) is None
 
 
 def test_what_is_not_followed_is_forgotten() -> None:
     check = check_of()
     stream(check, 0, 2.5)
-    check.follow(["ETH/USDT"])
-    assert not check.counts()
+    check.set_symbols(["ETH/USDT"])
+    assert not check.count_verdicts()
 
 
 def test_what_is_remembered_is_bounded() -> None:
@@ -307,6 +308,6 @@ def test_what_is_remembered_is_bounded() -> None:
     for number in range(1_000):
         stream(check, number, 2.5)
     assert rest(check, 3, 9.0) is None
-    assert check.counts()[Verdict.PENDING] == 1
+    assert check.count_verdicts()[Verdict.PENDING] == 1
     assert rest(check, 999, 2.5) is None
-    assert check.counts()[Verdict.EQUAL] == 1
+    assert check.count_verdicts()[Verdict.EQUAL] == 1

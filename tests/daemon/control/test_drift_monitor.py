@@ -1,4 +1,4 @@
-"""Drift is looked for in what the daemon has anyway, and a retrain asked for once a day at most."""
+"""Check that drift raises an alarm, and that a retrain is requested once a day at most."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from daemon.control.drift_monitor import DriftWatch
+from daemon.control.drift_monitor import DriftMonitor
 from daemon.metrics.metrics import Metrics
 from daemon.scoring.accuracy import Accuracy
 from daemon.scoring.rolling import RollingPool
 from model.forecasts.rules import DEFAULT_RULES
 from model.inference.engine import Engine
 from model.serving import ServedModel
-from model.shared_state.retrain_request import REQUEST, take_request
+from model.shared_state.retrain_request import REQUEST, clear_request
 from tests.support.tiny_models import SHORT, promote, random_candles
 
 SYMBOLS = ("A/U", "B/U")
@@ -37,7 +37,7 @@ def served(tmp_path: Path) -> ServedModel:
 
 
 class Errors(Accuracy):
-    """An account of which only the errors matter, 50 candles more at each look."""
+    """Accuracy with errors of its own: 50 further candles at each check."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,15 +52,15 @@ class Errors(Accuracy):
         return list(zip(times, model.tolist(), last_value.tolist(), strict=True))
 
 
-def test_an_alarm_is_counted_told_and_asks_for_a_retrain_once_a_day(
+def test_an_alarm_is_counted_logged_and_requests_a_retrain_once_a_day(
     served: ServedModel, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     metrics, errors = Metrics(), Errors()
-    watch = DriftWatch(metrics, tmp_path, ask=True)
+    monitor = DriftMonitor(metrics, tmp_path, request_retrains=True)
 
     def until_alarm() -> list[str]:
         for _ in range(200):
-            if alarms := watch.look(served, errors, 0.0):
+            if alarms := monitor.check(served, errors, 0.0):
                 return alarms
         return []
 
@@ -72,64 +72,64 @@ def test_an_alarm_is_counted_told_and_asks_for_a_retrain_once_a_day(
     assert value("candlecast_drift_alarms_total", {"of": "error"}) == 1.0
     assert value("candlecast_drift_alarms_total", {"of": "features"}) == 0.0
     assert [r.levelno for r in caplog.records] == [logging.WARNING]
-    watch.request([], NOW_MS)
+    monitor.request_retrain([], NOW_MS)
     assert not (tmp_path / REQUEST).exists()
-    watch.request(alarms, NOW_MS)
+    monitor.request_retrain(alarms, NOW_MS)
     asked = json.loads((tmp_path / REQUEST).read_text())
     assert asked == {"at_ms": NOW_MS, "reason": "drift of error"}
-    # The job takes it away as it begins, and is not called again for the same day's alarms.
-    take_request(tmp_path)
-    take_request(tmp_path)
-    watch.request(["features"], NOW_MS + DAY_MS - 1)
+    # The job removes the request as it begins; the same day's alarms request no other.
+    clear_request(tmp_path)
+    clear_request(tmp_path)
+    monitor.request_retrain(["features"], NOW_MS + DAY_MS - 1)
     assert not (tmp_path / REQUEST).exists()
-    watch.request(["features", "error"], NOW_MS + DAY_MS)
+    monitor.request_retrain(["features", "error"], NOW_MS + DAY_MS)
     assert "drift of features and error" in (tmp_path / REQUEST).read_text()
     (tmp_path / REQUEST).unlink()
-    DriftWatch(metrics, tmp_path, ask=False).request(["error"], NOW_MS)
+    DriftMonitor(metrics, tmp_path, request_retrains=False).request_retrain(["error"], NOW_MS)
     assert not (tmp_path / REQUEST).exists()
 
 
-def test_who_is_started_anew_again_and_again_asks_once_a_day(
-    served: ServedModel, tmp_path: Path
-) -> None:
+def test_repeated_restarts_request_one_retrain_a_day(served: ServedModel, tmp_path: Path) -> None:
     accuracy = Accuracy()
 
-    def started() -> DriftWatch:
-        """The same candles are looked at again, and so is their alarm."""
-        watch = DriftWatch(Metrics(), tmp_path, ask=True)
-        watch.resume(served, 0.0)
-        watch.look(served, accuracy, 0.0)
-        return watch
+    def started() -> DriftMonitor:
+        """A new process, which tests the same candles again."""
+        monitor = DriftMonitor(Metrics(), tmp_path, request_retrains=True)
+        monitor.restore(served, 0.0)
+        monitor.check(served, accuracy, 0.0)
+        return monitor
 
-    watch = started()
-    watch.request(["error"], NOW_MS)
-    watch.save(watch.freeze(0.0))
-    take_request(tmp_path)
-    # Another model has been promoted since: that is no new reason either.
+    monitor = started()
+    monitor.request_retrain(["error"], NOW_MS)
+    monitor.save(monitor.snapshot(0.0))
+    clear_request(tmp_path)
+    # A model promoted since changes nothing.
     served.sha256 = "another"
-    started().request(["error"], NOW_MS + DAY_MS - 1)
+    started().request_retrain(["error"], NOW_MS + DAY_MS - 1)
     assert not (tmp_path / REQUEST).exists()
-    # A clock that was far ahead silences nobody.
-    started().request(["error"], NOW_MS - 60_000)
+    # A time in the future, from a wrong clock, is ignored.
+    started().request_retrain(["error"], NOW_MS - 60_000)
     assert (tmp_path / REQUEST).exists()
-    take_request(tmp_path)
-    started().request(["error"], NOW_MS + DAY_MS)
+    clear_request(tmp_path)
+    started().request_retrain(["error"], NOW_MS + DAY_MS)
     assert (tmp_path / REQUEST).exists()
 
 
-def test_a_full_disk_is_told_and_nothing_more(
+def test_a_request_that_cannot_be_written_is_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    DriftWatch(Metrics(), tmp_path / "gone", ask=True).request(["error"], NOW_MS)
-    assert "no retrain could be asked for" in caplog.text
+    DriftMonitor(Metrics(), tmp_path / "gone", request_retrains=True).request_retrain(
+        ["error"], NOW_MS
+    )
+    assert "no retrain could be requested" in caplog.text
 
 
-def test_another_model_begins_anew(served: ServedModel, tmp_path: Path) -> None:
+def test_the_error_test_starts_anew_with_another_model(served: ServedModel, tmp_path: Path) -> None:
     metrics, errors = Metrics(), Errors()
-    watch = DriftWatch(metrics, tmp_path, ask=False)
+    monitor = DriftMonitor(metrics, tmp_path, request_retrains=False)
 
     def score() -> float:
-        watch.look(served, errors, 0.0)
+        monitor.check(served, errors, 0.0)
         found = metrics.registry.get_sample_value("candlecast_drift_score", {"of": "error"})
         assert found is not None
         return found
@@ -143,7 +143,7 @@ def test_another_model_begins_anew(served: ServedModel, tmp_path: Path) -> None:
     assert score() == 0.0
 
 
-def test_each_row_is_seen_once(served: ServedModel) -> None:
+def test_each_feature_row_is_tested_once(served: ServedModel) -> None:
     rows, stamps = served.fresh_rows(np.zeros(0, dtype=np.int64))
     np.testing.assert_array_equal(rows, served.windows(BOTH)[:, -1])
     rows, stamps = served.fresh_rows(stamps)
@@ -164,32 +164,32 @@ def test_errors_are_averaged_per_candle_and_the_newest_waits_for_all_symbols() -
     assert RollingPool(3).errors(0) == []
 
 
-def test_what_was_seen_of_the_features_goes_on_in_the_next_process(
+def test_the_feature_test_continues_in_the_next_process(
     served: ServedModel, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     accuracy = Accuracy()
-    first = DriftWatch(Metrics(), tmp_path, ask=False)
-    first.save(first.freeze(0.0))
+    first = DriftMonitor(Metrics(), tmp_path, request_retrains=False)
+    first.save(first.snapshot(0.0))
     assert not list(tmp_path.glob("drift*"))
-    first.look(served, accuracy, 100.0)
-    frozen = first.freeze(200.0)
-    first.save(frozen)
-    second = DriftWatch(Metrics(), tmp_path, ask=False)
-    second.resume(served, 5_000.0)
-    for name, value in second.freeze(5_000.0).items():
-        np.testing.assert_array_equal(value, frozen[name])
-    assert frozen["asked_ms"] == 0
-    assert frozen["reference"].sum() == 2 * served.n_features
-    # Of another model, or damaged: begun anew, in a line at most.
+    first.check(served, accuracy, 100.0)
+    saved = first.snapshot(200.0)
+    first.save(saved)
+    second = DriftMonitor(Metrics(), tmp_path, request_retrains=False)
+    second.restore(served, 5_000.0)
+    for name, value in second.snapshot(5_000.0).items():
+        np.testing.assert_array_equal(value, saved[name])
+    assert saved["asked_ms"] == 0
+    assert saved["reference"].sum() == 2 * served.n_features
+    # Of another model, or damaged: the test starts anew, with one log line at most.
     served.sha256 = "another"
-    third = DriftWatch(Metrics(), tmp_path, ask=False)
-    third.resume(served, 0.0)
-    assert third.freeze(0.0) == {}
+    third = DriftMonitor(Metrics(), tmp_path, request_retrains=False)
+    third.restore(served, 0.0)
+    assert third.snapshot(0.0) == {}
     assert not caplog.records
     path = tmp_path / "drift.npz"
     for content in (b"", b"no archive", path.read_bytes()[:300]):
         path.write_bytes(content)
-        third.resume(served, 0.0)
-    assert third.freeze(0.0) == {}
+        third.restore(served, 0.0)
+    assert third.snapshot(0.0) == {}
     assert len(caplog.records) == 3
-    third.resume(served, 0.0)
+    third.restore(served, 0.0)

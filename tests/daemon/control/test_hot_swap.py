@@ -1,4 +1,4 @@
-"""Whenever a new champion takes over: one forecast per candle, each from one model alone."""
+"""Check that across swaps every candle gets one forecast, from one model alone."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ import pytest
 from daemon.control.hot_swap import HotSwap
 from daemon.persistence.learned_state import LearnedStateStore
 from model.core.errors import BundleError
+from model.core.market import MarketKey
 from model.history.store import History
 from model.inference.engine import Engine
 from model.registry.bundle import Bundle
@@ -39,7 +40,7 @@ from tests.support.pipeline_harness import (
 )
 from tests.support.tiny_models import Floats, promote, shifted
 
-MARKET = ("binance", "1m")
+MARKET = MarketKey.parse("binance", "1m")
 
 
 @pytest.fixture(scope="module")
@@ -59,20 +60,20 @@ def loaded(bundle: Bundle) -> ServedModel:
 
 
 class Stage:
-    """A path with a champion that can be changed."""
+    """A pipeline with a champion that can be changed."""
 
     def __init__(self, route: Route, champion: Bundle) -> None:
         self.route = route
         self.champion = champion
         self.make: Callable[[Bundle], ServedModel] = loaded
         self.loads = 0
-        self.keeper = LearnedStateStore(route.recorder, MARKET, route.clock)
-        self.swapper = HotSwap(
+        self.learned_state = LearnedStateStore(route.recorder, MARKET, route.clock)
+        self.hot_swap = HotSwap(
             lambda: self.champion.version,
             lambda _: None,
             self._load,
             route.pipeline,
-            self.keeper,
+            self.learned_state,
             route.clock,
             route.metrics,
         )
@@ -104,7 +105,7 @@ class Stage:
 async def staged(bundle: Bundle, history: History, market: Tape) -> AsyncIterator[Stage]:
     async with running(Route(bundle, history)) as route:
         stage = Stage(route, bundle)
-        await stage.keeper.restore(route.pipeline.served)
+        await stage.learned_state.restore(route.pipeline.served)
         route.warm(market, CAPACITY)
         await route.pipeline.settled()
         yield stage
@@ -117,7 +118,7 @@ async def stage(bundles: list[Bundle], history: History, market: Tape) -> AsyncI
 
 
 def check_all(bundles: list[Bundle], market: Tape, stage: Stage) -> list[str]:
-    """Hold each forecast against the model that it names; returns the versions in order."""
+    """Compare each forecast with the model that it names; return the versions in order."""
     by_version = {bundle.version: bundle for bundle in bundles}
     forecasts = stage.route.published.forecasts
     for forecast in forecasts:
@@ -132,19 +133,19 @@ async def test_the_new_model_takes_over_between_two_candles(
     await stage.minute(market, CAPACITY + 1)
     unprepared = stage.route.sample("candlecast_unprepared_total")
     stage.champion = bundles[1]
-    await stage.swapper.look()
+    await stage.hot_swap.poll()
     await stage.minute(market, CAPACITY + 2)
     assert check_all(bundles, market, stage) == [bundles[0].version] * 6 + [bundles[1].version] * 3
-    # It came with its states prepared: not one window had to be run as a whole.
+    # Its states were prepared: no window was run as a whole.
     assert stage.route.sample("candlecast_unprepared_total") == unprepared
     assert (stage.swaps("done"), stage.swaps("failed"), stage.failing()) == (1, 0, 0)
     info = {"version": bundles[1].version, "sha256": bundles[1].sha256, "target": "log_return"}
     assert stage.route.sample("candlecast_model_info", **info) == 1
-    await stage.swapper.look()
+    await stage.hot_swap.poll()
     assert stage.loads == 1
 
 
-async def test_what_closes_while_it_is_loaded_is_caught_up_with(
+async def test_candles_that_close_during_loading_are_applied(
     stage: Stage, bundles: list[Bundle], market: Tape
 ) -> None:
     go_on = threading.Event()
@@ -155,7 +156,7 @@ async def test_what_closes_while_it_is_loaded_is_caught_up_with(
 
     stage.make, stage.champion = slowly, bundles[1]
     async with asyncio.TaskGroup() as group:
-        swapping = group.create_task(stage.swapper.look())
+        swapping = group.create_task(stage.hot_swap.poll())
         for end in range(CAPACITY + 1, CAPACITY + 4):
             await stage.minute(market, end)
         go_on.set()
@@ -170,9 +171,9 @@ async def test_while_the_symbols_change_the_model_does_not(
 ) -> None:
     stage.champion = bundles[1]
     async with asyncio.TaskGroup() as group:
-        async with stage.swapper.turn:
+        async with stage.hot_swap.change_lock:
             stage.route.pipeline.invite(["NEW/U"])
-            looking = group.create_task(stage.swapper.look())
+            looking = group.create_task(stage.hot_swap.poll())
             await stage.minute(market, CAPACITY + 1)
             assert stage.version == bundles[0].version
             stage.route.pipeline.dismiss()
@@ -195,21 +196,21 @@ async def test_settled_is_never_said_of_a_pipeline_that_a_candle_has_just_woken(
 
     async with asyncio.TaskGroup() as group:
         group.create_task(look())
-        settle_now = route.pipeline._catch_up._settled  # noqa: SLF001 - the moment cannot be met else
+        settle_now = route.pipeline._catch_up._settled  # noqa: SLF001 - the moment cannot be met otherwise
         await asyncio.sleep(0)
         settle_now.set()
         route.close(market, "B/U", CAPACITY)
     assert seen == [True]
 
 
-async def test_a_symbol_with_a_gap_goes_on_with_the_new_model_once_it_is_repaired(
+async def test_a_symbol_with_a_gap_uses_the_new_model_after_its_repair(
     stage: Stage, bundles: list[Bundle], market: Tape
 ) -> None:
     route = stage.route
     route.at(CAPACITY + 2)
     route.close(market, "A/U", CAPACITY + 1)
     stage.champion = bundles[1]
-    await stage.swapper.look()
+    await stage.hot_swap.poll()
     assert stage.version == bundles[1].version
     route.pipeline.on_history("A/U", market.span("A/U", CAPACITY - 3, CAPACITY + 1))
     await route.pipeline.settled()
@@ -218,12 +219,12 @@ async def test_a_symbol_with_a_gap_goes_on_with_the_new_model_once_it_is_repaire
 
 
 def said(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """What was logged as an error."""
+    """Messages logged as errors."""
     return [r.getMessage() for r in caplog.records if r.levelno == logging.ERROR]
 
 
 @pytest.mark.parametrize("error", [BundleError("model.keras has changed"), OSError(5, "I/O")])
-async def test_a_champion_that_cannot_be_served_leaves_the_old_one_at_work(
+async def test_the_old_model_stays_if_the_champion_cannot_be_served(
     stage: Stage,
     bundles: list[Bundle],
     market: Tape,
@@ -235,7 +236,7 @@ async def test_a_champion_that_cannot_be_served_leaves_the_old_one_at_work(
 
     stage.make, stage.champion = refuse, bundles[1]
     for _ in range(5):
-        await stage.swapper.look()
+        await stage.hot_swap.poll()
     (line,) = said(caplog)
     assert str(error) in line
     assert bundles[0].version in line
@@ -243,16 +244,16 @@ async def test_a_champion_that_cannot_be_served_leaves_the_old_one_at_work(
     assert (stage.swaps("done"), stage.swaps("failed"), stage.failing()) == (0, 1, 1)
     await stage.minute(market, CAPACITY + 1)
     assert set(check_all(bundles, market, stage)) == {bundles[0].version}
-    # Asked again, it tries again and says so again.
-    await stage.swapper.look(again=True)
+    # A retry on request is logged again.
+    await stage.hot_swap.poll(retry=True)
     assert (stage.loads, len(said(caplog)), stage.swaps("failed")) == (2, 2, 2)
-    # The fault is cured: a new champion serves.
+    # A new champion without the fault serves.
     stage.make, stage.champion = loaded, bundles[2]
-    await stage.swapper.look()
+    await stage.hot_swap.poll()
     assert (stage.version, stage.failing()) == (bundles[2].version, 0)
 
 
-async def test_rolling_back_to_the_model_at_work_ends_the_complaint(
+async def test_rolling_back_to_the_served_model_clears_the_failure(
     stage: Stage, bundles: list[Bundle]
 ) -> None:
     def refuse(_: Bundle) -> ServedModel:
@@ -260,10 +261,10 @@ async def test_rolling_back_to_the_model_at_work_ends_the_complaint(
         raise BundleError(msg)
 
     stage.make, stage.champion = refuse, bundles[1]
-    await stage.swapper.look()
+    await stage.hot_swap.poll()
     assert stage.failing() == 1
     stage.champion = bundles[0]
-    await stage.swapper.look()
+    await stage.hot_swap.poll()
     assert stage.failing() == 0
 
 
@@ -276,7 +277,7 @@ async def test_a_model_that_forecasts_no_prices_is_refused(
         return served
 
     stage.make, stage.champion = broken, bundles[1]
-    await stage.swapper.look()
+    await stage.hot_swap.poll()
     assert "1 of 3 symbols cannot be published: that of B/U is not a price" in caplog.text
     assert stage.version == bundles[0].version
     await stage.minute(market, CAPACITY + 1)
@@ -290,17 +291,17 @@ async def test_a_model_whose_forecasts_are_absurd_is_refused(
     scalers = shifted(bundles[1].scalers, ["C/U"], target_offset=offset)
     stage.make = lambda bundle: loaded(replace(bundle, scalers=scalers))
     stage.champion = bundles[1]
-    await stage.swapper.look()
+    await stage.hot_swap.poll()
     assert "the forecasts of 1 of 3 symbols cannot be published: that of C/U is " in caplog.text
     assert (stage.version, stage.failing()) == (bundles[0].version, 1)
 
 
-async def test_what_each_calibration_has_learnt_is_kept_and_taken_up_again(
+async def test_each_models_calibration_is_saved_and_restored(
     stage: Stage, bundles: list[Bundle], market: Tape
 ) -> None:
     async def swap_to(bundle: Bundle) -> None:
         stage.champion = bundle
-        await stage.swapper.look()
+        await stage.hot_swap.poll()
 
     for end in range(CAPACITY + 1, CAPACITY + 8):
         await stage.minute(market, end)
@@ -313,7 +314,7 @@ async def test_what_each_calibration_has_learnt_is_kept_and_taken_up_again(
 
 
 @pytest.mark.parametrize("seed", range(2))
-async def test_whatever_the_market_does_meanwhile_no_forecast_is_half_of_each(
+async def test_under_random_traffic_each_forecast_is_of_one_model(
     bundles: list[Bundle], market: Tape, history: History, seed: int
 ) -> None:
     random = Random(seed)
@@ -337,10 +338,10 @@ async def test_whatever_the_market_does_meanwhile_no_forecast_is_half_of_each(
                 await asyncio.sleep(random.choice([0, 0, 0, 0.002]))
             if random.random() < 0.5:
                 await route.pipeline.settled()
-                # So long a market is quiet now and then; else nothing would be prepared either.
+                # A quiet market: without pauses no states would be prepared.
                 await asyncio.sleep(random.uniform(0.0, 0.05))
             if random.random() < 0.1:
-                # However slow the machine, some champions take over before the next one comes.
+                # On any machine, some champions take over before the next one is promoted.
                 while stage.version != stage.champion.version:
                     await asyncio.sleep(0.001)
         await route.pipeline.settled()
@@ -355,7 +356,7 @@ async def test_whatever_the_market_does_meanwhile_no_forecast_is_half_of_each(
 
 async def watch(stage: Stage) -> None:
     while True:
-        await stage.swapper.look()
+        await stage.hot_swap.poll()
         await asyncio.sleep(0.001)
 
 
@@ -366,13 +367,13 @@ def held() -> tuple[int, int, int]:
     return pages * resource.getpagesize(), threading.active_count(), files
 
 
-async def test_swap_after_swap_leaves_nothing_behind(
+async def test_repeated_swaps_leak_nothing(
     stage: Stage, bundles: list[Bundle], market: Tape, rounds: Callable[[int, int], int]
 ) -> None:
     async def swap(times: int) -> None:
         for number in range(times):
             stage.champion = bundles[(number + 1) % 2]
-            await stage.swapper.look()
+            await stage.hot_swap.poll()
             assert stage.version == stage.champion.version
         gc.collect()
 
@@ -381,10 +382,10 @@ async def test_swap_after_swap_leaves_nothing_behind(
     times = rounds(30, 600)
     await swap(times)
     now = held()
-    # asyncio's own pool of threads may still grow to its bound; a thread a swap it is not.
+    # asyncio's pool of threads may still grow to its bound, but not by a thread a swap.
     assert now[1] - used[1] <= min(times // 4, 32)
     assert now[2] == used[2]
-    # Pools and caches may settle; a model that stayed would be 0.2 MB a swap.
+    # Pools and caches may grow at first; a leaked model would be 0.2 MB a swap.
     assert now[0] - used[0] < 3e6 + 0.02e6 * times
     await stage.minute(market, CAPACITY + 1)
     assert len(check_all(bundles, market, stage)) == 6

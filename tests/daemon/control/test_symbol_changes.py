@@ -1,12 +1,12 @@
-"""Symbols come and go under a running feed, backfill and pipeline."""
+"""Check that symbols are added to and removed from a running feed and backfill."""
 
 from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.control.reload import differing
-from daemon.feed.feed import share_out
+from daemon.control.reload import changed_settings
+from daemon.feed.symbol_allocation import assign_symbols
 from daemon.sandbox.exchange import Behaviour, SandboxExchange
 from model.core.candle import Candle
 from tests.daemon.feed.test_backfill import SYMBOLS, Bench
@@ -31,12 +31,12 @@ def test_connections_are_shared_out_with_as_few_changes_as_possible(
 ) -> None:
     shards: list[list[str]] = []
     for symbols in (first, second, third):
-        after = share_out(shards, symbols, kind, size)
+        after = assign_symbols(shards, symbols, kind, size)
         assert sorted(s for shard in after for s in shard) == sorted(symbols)
         assert all(len(shard) <= size for shard in after)
         assert all(len({kind(s) for s in shard}) <= 1 for shard in after)
         for was, now in zip(shards, after, strict=False):
-            # What stays, stays where it is and in its order.
+            # Symbols that stay keep their connection and order.
             assert [s for s in now if s in was] == [s for s in was if s in symbols]
         # No further connection while an earlier one of the same kind has room.
         for at, new in enumerate(after[len(shards) :], len(shards)):
@@ -45,14 +45,14 @@ def test_connections_are_shared_out_with_as_few_changes_as_possible(
         shards = after
 
 
-def test_what_differs_is_named_with_its_section() -> None:
+def test_changed_settings_are_named_with_their_section() -> None:
     before = {"a": {"x": 1, "y": {"z": 2}}, "b": {"x": (1, 2)}}
     after = {"a": {"x": 1, "y": {"z": 3}}, "b": {"x": (1, 3)}}
-    assert list(differing(before, after)) == ["a.y.z", "b.x"]
-    assert not list(differing(before, before))
+    assert list(changed_settings(before, after)) == ["a.y.z", "b.x"]
+    assert not list(changed_settings(before, before))
 
 
-async def test_a_symbol_that_goes_while_its_history_is_fetched_is_forgotten() -> None:
+async def test_a_symbol_removed_during_its_backfill_is_not_fetched_again() -> None:
     bench = Bench()
     gone, stays = SYMBOLS[:2]
     bench.archive.held.clear()
@@ -60,7 +60,7 @@ async def test_a_symbol_that_goes_while_its_history_is_fetched_is_forgotten() ->
     bench.backfill.request(gone)
     bench.backfill.request(stays)
     async with bench.running():
-        bench.backfill.follow([bench.windows[stays]])
+        bench.backfill.set_windows([bench.windows[stays]])
         bench.backfill.request(gone)
         bench.archive.held.set()
         await settle()
@@ -70,7 +70,7 @@ async def test_a_symbol_that_goes_while_its_history_is_fetched_is_forgotten() ->
         assert bench.windows[stays].whole
 
 
-async def test_the_feed_takes_up_symbols_and_drops_them_without_losing_a_candle() -> None:
+async def test_the_feed_adds_and_removes_symbols_without_losing_a_candle() -> None:
     clock = ScaledClock(60.0)
     playback = minute_playback(6, clock.wall_ms())
     async with SandboxExchange(
@@ -81,26 +81,26 @@ async def test_the_feed_takes_up_symbols_and_drops_them_without_losing_a_candle(
         heard = make_feed(urls, symbols[:4], clock)
         async with running(heard):
             await until(lambda: len(heard.closed) >= 2 * 4)
-            await heard.feed.know(symbols[4:])
-            heard.feed.watch(symbols[2:])
+            await heard.feed.check_symbols(symbols[4:])
+            heard.feed.watch_symbols(symbols[2:])
             await until(lambda: {c.symbol for c in heard.closed[-8:]} == set(symbols[2:]))
             changed = len(heard.closed)
             await until(lambda: len(heard.closed) >= changed + 4 * 4)
-            # One connection takes the place of the other; both need not be told from each other.
+            # One connection replaces the other.
             await until(lambda: exchange.streams.clients == 1)
-            heard.feed.watch([])
+            heard.feed.watch_symbols([])
             await until(lambda: exchange.streams.clients == 0)
-            heard.feed.watch(symbols[:1])
+            heard.feed.watch_symbols(symbols[:1])
             before = len(heard.closed)
             await until(lambda: len(heard.closed) >= before + 2)
         assert {c.symbol for c in heard.closed[before:]} == {symbols[0]}
         assert {c.symbol for c in heard.closed[changed:before]} == set(symbols[2:])
         assert heard.count("feed_reconnects") == 0
         for symbol in symbols[2:4]:
-            assert_no_hole([c for c in heard.closed[:before] if c.symbol == symbol])
+            assert_no_gap([c for c in heard.closed[:before] if c.symbol == symbol])
 
 
-def assert_no_hole(candles: list[Candle]) -> None:
+def assert_no_gap(candles: list[Candle]) -> None:
     opens = sorted({candle.open_ms for candle in candles})
     assert opens == list(range(opens[0], opens[-1] + 1, MINUTE.ms))
     assert len(opens) >= 6

@@ -13,7 +13,7 @@ import ccxt.pro
 import pytest
 
 from daemon.exchange.ccxt_client import make_exchange
-from daemon.exchange.ccxt_tap import tapped
+from daemon.exchange.ccxt_tap import tapped_class
 from daemon.exchange.exchange_clock import ExchangeClock
 from daemon.exchange.rest import RestClient
 from daemon.exchange.source import MarketSource
@@ -30,7 +30,7 @@ from tests.exchange_messages.streams import STREAMS
 from tests.exchange_messages.subscriptions import APART, EACH, TOGETHER, lacking, many
 from tests.sandbox.scaled import MINUTE, ScaledClock
 from tests.support.ccxt_connection import Line
-from tests.support.manual_clock import RecordedClock
+from tests.support.manual_clock import PollingClock
 from tests.support.servers import MAX_WAIT_S
 
 START_MS = 1_764_460_800_000
@@ -57,13 +57,13 @@ class Ear:
     def on_message(self) -> None:
         self.messages += 1
 
-    def on_final(self, candle: Candle) -> None:
+    def on_candle_closed(self, candle: Candle) -> None:
         self.finals.append(candle)
 
-    def on_forming(self, candle: Candle) -> None:
+    def on_candle_update(self, candle: Candle) -> None:
         self.forming.append(candle)
 
-    def on_first(self, symbol: str, forming_ms: int) -> None:
+    def on_first_update(self, symbol: str, forming_ms: int) -> None:
         """That it came is enough."""
 
     def on_garbage(self, error: Exception) -> None:
@@ -127,7 +127,7 @@ async def listening(
     markets = [stream.market, *(other.market for other in others)]
     symbols = tuple(market["symbol"] for market in markets)
     source = MarketSource(stream.exchange, server.rest_url, server.ws_url, symbols, frame)
-    recorded = RecordedClock(START_MS + 2 * frame.ms + frame.ms // 2)
+    recorded = PollingClock(START_MS + 2 * frame.ms + frame.ms // 2, longest_s=60)
     time = ExchangeClock(clock or recorded)
     rest = RestClient(source, time, Metrics(1), ear.on_garbage)
     rest.exchange = make_exchange(stream.exchange, server.rest_url, server.ws_url)
@@ -235,7 +235,7 @@ async def test_timeframes_that_cannot_be_watched_are_known(stream: Stream) -> No
     def asked(url: str, _hash: object, message: object = None, *_rest: object) -> None:
         raise Asked(json.dumps(message or url))
 
-    exchange = tapped(getattr(ccxt.pro, stream.exchange), Recorder())()
+    exchange = tapped_class(getattr(ccxt.pro, stream.exchange), Recorder())()
     exchange.watch = exchange.watch_multiple = asked
     exchange.options |= stream.options
     exchange.set_markets([dict(stream.market)])
@@ -261,7 +261,7 @@ def is_timeframe(name: str) -> bool:
 
 def test_candles_that_were_not_asked_for_are_counted_and_not_told() -> None:
     ear = Recorder()
-    exchange = tapped(ccxt.pro.gate, ear)()
+    exchange = tapped_class(ccxt.pro.gate, ear)()
     listed = [GATE_SPOT, market("LTC/USDT", "LTC_USDT")]
     exchange.set_markets([dict(one) for one in listed])
     exchange.watch_candles(["BTC/USDT"], "1m")
@@ -284,7 +284,7 @@ def test_candles_that_were_not_asked_for_are_counted_and_not_told() -> None:
 def test_a_timeframe_that_has_two_names_is_told() -> None:
     """Gate calls a week seven days, and ccxt finds either name."""
     ear = Recorder()
-    exchange = tapped(ccxt.pro.gate, ear)()
+    exchange = tapped_class(ccxt.pro.gate, ear)()
     exchange.set_markets([dict(GATE_SPOT)])
     exchange.watch_candles(["BTC/USDT"], "1w")
     message = gate_spot(bars(STREAMS[0])["first"])
@@ -297,7 +297,7 @@ def test_of_a_connection_s_first_message_only_the_newest_row_is_told_and_of_late
     None
 ):
     ear = Recorder()
-    exchange = tapped(ccxt.pro.hitbtc, ear)()
+    exchange = tapped_class(ccxt.pro.hitbtc, ear)()
     exchange.set_markets([market("BTC/USDT", "BTCUSDT")])
     exchange.watch_candles(["BTC/USDT"], "1m")
     of = bars(STREAMS[0])
@@ -328,7 +328,7 @@ async def test_what_is_said_to_be_missing_is_missing(stream: Stream) -> None:
 @pytest.mark.parametrize("stream", [s for s in DUMB if "key" in s.needs], ids=lambda s: s.name)
 def test_with_a_key_its_documented_message_would_be_heard(stream: Stream) -> None:
     ear = Recorder()
-    exchange = tapped(getattr(ccxt.pro, stream.exchange), ear)()
+    exchange = tapped_class(getattr(ccxt.pro, stream.exchange), ear)()
     exchange.set_markets([dict(stream.market)])
     exchange.watch_candles([stream.market["symbol"]], stream.timeframe)
     first = bars(stream)["first"]
@@ -368,6 +368,6 @@ async def test_messages_that_ccxt_does_not_resolve_are_no_candles_and_the_stream
         listening(stream, server, ear, clock=clock) as link,
         asyncio.timeout(MAX_WAIT_S),
     ):
-        await link.deaf.wait()
-    assert link.deaf_to == ("BTC/USDT",)
+        await link.stalled.wait()
+    assert link.stalled_symbols == ("BTC/USDT",)
     assert (ear.forming, ear.finals, link.error) == ([], [], None)

@@ -10,7 +10,7 @@ import ccxt.pro
 import pytest
 
 from daemon.cli.main import main
-from daemon.exchange.capabilities import check_offer
+from daemon.exchange.capabilities import check_capability
 from daemon.exchange.ccxt_client import check_market, make_exchange
 from daemon.exchange.exchange_clock import ExchangeClock
 from daemon.exchange.rest import RestClient
@@ -38,13 +38,13 @@ def no_socket(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def said(
-    exchange: Any, symbol: str, timeframe: str = "1m", *, ability: str = "watchOHLCV"
+    exchange: Any, symbol: str, timeframe: str = "1m", *, capability: str = "watchOHLCV"
 ) -> str | None:
     """The refusal; None where ccxt has no objection."""
     if isinstance(exchange, str):
         exchange = make_exchange(exchange)
     try:
-        check_offer(exchange, [symbol], timeframe, ability=ability)
+        check_capability(exchange, [symbol], timeframe, capability=capability)
     except NotOffered as refused:
         return str(refused)
     return None
@@ -124,10 +124,10 @@ def test_what_can_run_is_not_refused(name: str, symbol: str, timeframe: str) -> 
 
 
 def test_history_alone_may_be_had_where_there_is_no_stream() -> None:
-    assert said("coinbase", "BTC/USDT", ability="fetchOHLCV") is None
-    assert said("upbit", "BTC/KRW", "1m", ability="fetchOHLCV") is None
+    assert said("coinbase", "BTC/USDT", capability="fetchOHLCV") is None
+    assert said("upbit", "BTC/KRW", "1m", capability="fetchOHLCV") is None
     history = "blockchaincom has no candle history; choose another exchange.name"
-    assert said("blockchaincom", "BTC/USD", ability="fetchOHLCV") == history
+    assert said("blockchaincom", "BTC/USD", capability="fetchOHLCV") == history
 
 
 @pytest.mark.parametrize("name", WATCHED)
@@ -152,9 +152,9 @@ def test_loaded_markets_are_asked_about_as_they_are() -> None:
     exchange = make_exchange("bitrue")
     spot = {"id": "btcusdt", "symbol": "BTC/USDT", "type": "spot", "spot": True, "swap": False}
     exchange.set_markets([spot])
-    check_market(exchange, ["BTC/USDT"], "1m", ability="fetchOHLCV")
+    check_market(exchange, ["BTC/USDT"], "1m", capability="fetchOHLCV")
     with pytest.raises(NotOffered) as refused:
-        check_market(exchange, ["BTC/USDT"], "1m", ability="watchOHLCV")
+        check_market(exchange, ["BTC/USDT"], "1m", capability="watchOHLCV")
     assert str(refused.value) == said("bitrue", "BTC/USDT")
     assert refused.value.exit_code == 2
     # The exchange itself is as it was.

@@ -92,16 +92,16 @@ def test_unknown_symbols_list_near_ones() -> None:
             for symbol in ("BTC/USDT", "BTC/EUR", "ETH/USDT")
         ]
     )
-    check_market(binance, ["BTC/USDT"], "1m", ability="fetchOHLCV")
+    check_market(binance, ["BTC/USDT"], "1m", capability="fetchOHLCV")
     with pytest.raises(ExchangeError, match="no symbol BTC/USD; did you mean BTC/USDT"):
-        check_market(binance, ["BTC/USD"], "1m", ability="fetchOHLCV")
+        check_market(binance, ["BTC/USD"], "1m", capability="fetchOHLCV")
     with pytest.raises(ExchangeError, match="no symbol ETH/QQQQQQQQQ; it has ETH/USDT"):
-        check_market(binance, ["ETH/QQQQQQQQQ"], "1m", ability="fetchOHLCV")
+        check_market(binance, ["ETH/QQQQQQQQQ"], "1m", capability="fetchOHLCV")
     for symbol in ("btc/usdt", "Btc/Usdt", "BTCUSDT", "BTC-USDT", "BTC_USDT"):
         with pytest.raises(ExchangeError, match=rf"no symbol {symbol}; did you mean BTC/USDT\?$"):
-            check_market(binance, [symbol], "1m", ability="fetchOHLCV")
+            check_market(binance, [symbol], "1m", capability="fetchOHLCV")
     with pytest.raises(ExchangeError, match="no symbol QQ/ZZ; see the exchange's own list"):
-        check_market(binance, ["QQ/ZZ"], "1m", ability="fetchOHLCV")
+        check_market(binance, ["QQ/ZZ"], "1m", capability="fetchOHLCV")
 
 
 async def test_an_unreachable_exchange_is_one_line() -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from daemon.candles.closing import ClosingRule
 from daemon.exchange import ccxt_tap
-from daemon.exchange.ccxt_tap import tapped
+from daemon.exchange.ccxt_tap import tapped_class
 from daemon.exchange.message_parsers import Channel
 from daemon.runtime.clock import SystemClock
 from model.core.candle import Candle, Timeframe
@@ -45,12 +45,12 @@ class Ear:
     def on_garbage(self, error: Exception) -> None:
         self.garbage.append(error)
 
-    async def turn(self, cost: float | None = None) -> None:
+    async def wait_turn(self, cost: float | None = None) -> None:
         """Nothing is asked for."""
 
 
 def tapped_binance(ear: Ear) -> Any:
-    exchange = tapped(ccxt.pro.binance, ear)()
+    exchange = tapped_class(ccxt.pro.binance, ear)()
     exchange.candle_channel = Channel("1m", {"BTCUSDT": "BTC/USDT"})
     return exchange
 
@@ -163,13 +163,13 @@ async def test_after_garbage_on_a_real_socket_candles_still_arrive(
 @pytest.fixture
 def no_readers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every exchange goes the way of those that the tap does not know."""
-    monkeypatch.setattr(ccxt_tap, "READERS", {})
+    monkeypatch.setattr(ccxt_tap, "MESSAGE_PARSERS", {})
 
 
 def generic(name: str, symbol: str, market_id: str) -> tuple[Any, Ear]:
     """An exchange whose messages ccxt parses, with one market."""
     ear = Ear()
-    exchange = tapped(getattr(ccxt.pro, name), ear)()
+    exchange = tapped_class(getattr(ccxt.pro, name), ear)()
     base, _, quote = symbol.partition("/")
     market = {"id": market_id, "symbol": symbol, "base": base, "quote": quote, "type": "spot"}
     exchange.set_markets([exchange.safe_market_structure(market | {"spot": True})])
@@ -189,7 +189,7 @@ def closed_of(ear: Ear) -> list[Candle]:
     first: list[Any] = list(ear.heard[:1])
     earlier = [(s, at - MINUTE.ms, values, closed) for s, at, values, closed in first]
     finals = [
-        rule.update(symbol, open_ms, values, closed=closed, now_ms=1_800_000_000_000, now_s=0.0)
+        rule.on_update(symbol, open_ms, values, closed=closed, now_ms=1_800_000_000_000, now_s=0.0)
         for symbol, open_ms, values, closed in earlier + ear.heard
     ]
     return [final for final in finals if final is not None]

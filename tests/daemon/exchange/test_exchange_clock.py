@@ -9,35 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon.exchange.exchange_clock import ExchangeClock, Reading
+from tests.support.manual_clock import ManualClock
 
 T0 = 1_700_000_000_000
-
-
-class Machine:
-    """A wall clock that can be set and a monotonic clock that cannot."""
-
-    def __init__(self) -> None:
-        self.wall = T0
-        self.mono_s = 50.0
-
-    def wall_ms(self) -> int:
-        return self.wall
-
-    def monotonic(self) -> float:
-        return self.mono_s
-
-    async def sleep(self, seconds: float) -> None:
-        self.pass_s(seconds)
-
-    def pass_s(self, seconds: float) -> None:
-        self.mono_s += seconds
-        self.wall += round(seconds * 1_000)
 
 
 class Exchange:
     """Its clock is ``ahead_ms`` of the machine's at the start and goes on by itself."""
 
-    def __init__(self, machine: Machine, ahead_ms: int) -> None:
+    def __init__(self, machine: ManualClock, ahead_ms: int) -> None:
         self.machine = machine
         self._ahead_ms = machine.wall_ms() + ahead_ms - machine.monotonic() * 1e3
 
@@ -46,22 +26,26 @@ class Exchange:
 
     def answer(self, there_s: float, back_s: float, step_ms: int = 1) -> Reading:
         sent_s = self.machine.monotonic()
-        self.machine.pass_s(there_s)
+        self.machine.move(there_s)
         told_ms = int(self.now_ms() // step_ms) * step_ms
-        self.machine.pass_s(back_s)
+        self.machine.move(back_s)
         return Reading(sent_s, self.machine.monotonic(), told_ms)
 
 
-def measured(ahead_ms: int = 0) -> tuple[Machine, Exchange, ExchangeClock]:
-    machine = Machine()
+def machine_clock() -> ManualClock:
+    return ManualClock(T0, 50.0)
+
+
+def measured(ahead_ms: int = 0) -> tuple[ManualClock, Exchange, ExchangeClock]:
+    machine = machine_clock()
     exchange, clock = Exchange(machine, ahead_ms), ExchangeClock(machine)
     for _ in range(3):
-        clock.take(exchange.answer(0.02, 0.02))
+        clock.add_reading(exchange.answer(0.02, 0.02))
     return machine, exchange, clock
 
 
 def test_before_it_is_measured_it_shows_the_machines_time_and_closes_nothing() -> None:
-    clock = ExchangeClock(Machine())
+    clock = ExchangeClock(machine_clock())
     assert clock.wall_ms() == T0
     assert not clock.measured
     assert not clock.trusted
@@ -71,7 +55,7 @@ def test_before_it_is_measured_it_shows_the_machines_time_and_closes_nothing() -
 @pytest.mark.parametrize("ahead_ms", [0, 500, -500, 3_600_000, -3_600_000])
 def test_clock_skew_is_measured_exported_and_made_up_for(ahead_ms: int) -> None:
     machine, exchange, clock = measured(ahead_ms)
-    machine.pass_s(60)
+    machine.move(60)
     assert clock.trusted
     assert clock.wall_ms() == pytest.approx(exchange.now_ms(), abs=25)
     assert clock.offset_s == pytest.approx(ahead_ms / 1e3, abs=0.025)
@@ -83,42 +67,42 @@ def test_clock_skew_is_measured_exported_and_made_up_for(ahead_ms: int) -> None:
 @pytest.mark.parametrize("jump_ms", [3_600_000, -3_600_000])
 def test_a_jump_of_the_wall_clock_changes_nothing_but_the_offset(jump_ms: int) -> None:
     machine, exchange, clock = measured()
-    jumped = [clock.jumped]
-    machine.wall += jump_ms
-    jumped.append(clock.jumped)
+    jumped = [clock.wall_clock_jumped]
+    machine.now_ms += jump_ms
+    jumped.append(clock.wall_clock_jumped)
     assert clock.trusted
     assert clock.wall_ms() == pytest.approx(exchange.now_ms(), abs=25)
     assert clock.offset_s == pytest.approx(-jump_ms / 1e3, abs=0.025)
-    clock.take(exchange.answer(0.02, 0.02))
-    jumped.append(clock.jumped)
+    clock.add_reading(exchange.answer(0.02, 0.02))
+    jumped.append(clock.wall_clock_jumped)
     assert jumped == [False, True, False]
 
 
 def test_one_answer_is_not_believed_yet() -> None:
-    machine = Machine()
+    machine = machine_clock()
     clock = ExchangeClock(machine)
     exchange = Exchange(machine, 0)
-    clock.take(exchange.answer(0.01, 0.01))
+    clock.add_reading(exchange.answer(0.01, 0.01))
     assert not clock.trusted
-    clock.take(exchange.answer(0.01, 0.01))
+    clock.add_reading(exchange.answer(0.01, 0.01))
     assert clock.trusted
 
 
 def test_a_slow_answer_spoils_nothing_and_the_quickest_confines_most() -> None:
     _, exchange, clock = measured()
     before_ms = clock.error_ms
-    clock.take(exchange.answer(5.0, 0.0))
+    clock.add_reading(exchange.answer(5.0, 0.0))
     assert clock.error_ms <= before_ms + 1
     assert clock.wall_ms() == pytest.approx(exchange.now_ms(), abs=25)
-    clock.take(exchange.answer(0.001, 0.001))
+    clock.add_reading(exchange.answer(0.001, 0.001))
     assert clock.error_ms < 2
 
 
 def test_slow_answers_alone_are_not_good_enough() -> None:
-    machine = Machine()
+    machine = machine_clock()
     exchange, clock = Exchange(machine, 0), ExchangeClock(machine)
     for _ in range(5):
-        clock.take(exchange.answer(1.1, 1.1))
+        clock.add_reading(exchange.answer(1.1, 1.1))
     assert clock.measured
     assert clock.earliest_ms() is None
 
@@ -126,28 +110,28 @@ def test_slow_answers_alone_are_not_good_enough() -> None:
 def test_a_machine_that_slept_trusts_again_after_two_agreeing_answers() -> None:
     machine, exchange, clock = measured()
     exchange._ahead_ms += 600_000  # noqa: SLF001 - the monotonic clock stood still for 10 minutes
-    machine.wall += 600_000
-    assert clock.jumped
-    clock.take(exchange.answer(0.02, 0.02))
+    machine.now_ms += 600_000
+    assert clock.wall_clock_jumped
+    clock.add_reading(exchange.answer(0.02, 0.02))
     assert clock.earliest_ms() is None
-    clock.take(exchange.answer(0.02, 0.02))
+    clock.add_reading(exchange.answer(0.02, 0.02))
     assert clock.trusted
     assert clock.wall_ms() == pytest.approx(exchange.now_ms(), abs=25)
 
 
 def test_an_old_measurement_loses_its_worth() -> None:
     machine, _, clock = measured()
-    machine.pass_s(3 * 3_600)
+    machine.move(3 * 3_600)
     assert clock.earliest_ms() is None
 
 
 def test_an_exchange_that_tells_whole_seconds_is_understood() -> None:
-    machine = Machine()
+    machine = machine_clock()
     exchange, clock = Exchange(machine, 700), ExchangeClock(machine)
     draw = random.Random(1)
     for _ in range(12):
-        clock.take(exchange.answer(0.02, 0.02, step_ms=1_000))
-        machine.pass_s(draw.uniform(0, 2))
+        clock.add_reading(exchange.answer(0.02, 0.02, step_ms=1_000))
+        machine.move(draw.uniform(0, 2))
     assert clock.trusted
     assert abs(clock.wall_ms() - exchange.now_ms()) <= clock.error_ms <= 520
 
@@ -160,10 +144,10 @@ def test_an_exchange_that_tells_whole_seconds_is_understood() -> None:
 def test_the_exchanges_time_always_lies_within_the_stated_error(
     ahead_ms: int, answers: list[tuple[float, float, float]], step_ms: int
 ) -> None:
-    machine = Machine()
+    machine = machine_clock()
     exchange, clock = Exchange(machine, ahead_ms), ExchangeClock(machine)
     for there_s, back_s, pause_s in answers:
-        clock.take(exchange.answer(there_s, back_s, step_ms))
-        machine.pass_s(pause_s)
+        clock.add_reading(exchange.answer(there_s, back_s, step_ms))
+        machine.move(pause_s)
         if clock.trusted:
             assert abs(clock.wall_ms() - exchange.now_ms()) <= clock.error_ms + 1.5

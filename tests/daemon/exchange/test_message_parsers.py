@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.exchange.ccxt_tap import tapped
+from daemon.exchange.ccxt_tap import tapped_class
 from daemon.exchange.message_parsers import (
     MESSAGE_PARSERS,
     Channel,
+    MarketRefused,
     MessageParser,
     RawCandle,
-    RefusedMarket,
     parse_binance,
     parse_bybit,
     parse_kraken,
@@ -121,7 +121,7 @@ def test_a_volume_in_the_place_of_okxs_flag_closes_nothing() -> None:
 )
 def test_what_is_no_candle_is_left_to_ccxt(message: dict[str, Any]) -> None:
     for reader in MESSAGE_PARSERS.values():
-        assert reader.read(message, MINUTE) is None
+        assert reader.parse(message, MINUTE) is None
 
 
 @pytest.mark.parametrize(
@@ -221,13 +221,13 @@ def test_a_time_that_could_mean_several_is_refused(begin: object) -> None:
 
 def test_a_refused_subscription_of_kraken_is_not_silence() -> None:
     message = {"method": "subscribe", "success": False, "error": "Currency pair not supported"}
-    with pytest.raises(RefusedMarket, match="Currency pair not supported"):
+    with pytest.raises(MarketRefused, match="Currency pair not supported"):
         parse_kraken(message, BYBIT)
 
 
 @pytest.mark.parametrize("timeframe", ["6h", "12h", "1d", "1w"])
 def test_okxs_long_candles_begin_with_the_utc_day(timeframe: str) -> None:
-    exchange = tapped(ccxt.pro.okx, Ear())()
+    exchange = tapped_class(ccxt.pro.okx, Ear())()
     market = {"id": "BTC-USDT", "symbol": "BTC/USDT", "base": "BTC", "quote": "USDT"}
     exchange.set_markets([exchange.safe_market_structure(market | {"type": "spot", "spot": True})])
     exchange.watch_candles(["BTC/USDT"], timeframe)
@@ -251,7 +251,7 @@ class Ear:
     def on_garbage(self, _error: Exception) -> None:
         self.garbage += 1
 
-    async def turn(self, cost: float | None = None) -> None:
+    async def wait_turn(self, cost: float | None = None) -> None:
         """Nothing is asked for."""
 
 
@@ -299,7 +299,7 @@ def exchanges() -> dict[str, tuple[Any, Ear]]:
     made = {}
     for name in GOOD:
         ear = Ear()
-        exchange = tapped(getattr(ccxt.pro, name), ear)()
+        exchange = tapped_class(getattr(ccxt.pro, name), ear)()
         interval = "1" if name in ("bybit", "kraken") else "1m"
         names = ("BTCUSDT", "BTC-USDT", "BTC/USD")
         exchange.candle_channel = Channel(interval, dict.fromkeys(names, "BTC/USDT"))

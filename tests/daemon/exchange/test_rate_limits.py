@@ -1,4 +1,4 @@
-"""For how long an exchange wants silence, from whatever it says."""
+"""The pause that an exchange demands, and the pace of requests."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.exchange.rate_limits import BanTimer, ban_s
+from daemon.exchange.rate_limits import BanTimer, RequestPacer, ban_duration_s
 
 NOW_MS = 1_700_000_000_000
 
@@ -27,18 +27,39 @@ NOW_MS = 1_700_000_000_000
     ],
 )
 def test_whatever_the_exchange_says(headers: dict[str, str], body: str, seconds: float) -> None:
-    assert ban_s(headers, body, NOW_MS) == seconds
+    assert ban_duration_s(headers, body, NOW_MS) == seconds
 
 
 @given(st.dictionaries(st.text(), st.text()), st.text())
 def test_nonsense_is_a_ban_of_some_length(headers: dict[str, str], body: str) -> None:
-    assert 1.0 <= ban_s(headers, body, NOW_MS) <= 345_600.0
+    assert 1.0 <= ban_duration_s(headers, body, NOW_MS) <= 345_600.0
 
 
 def test_a_shorter_ban_within_a_longer_one_changes_nothing() -> None:
     bans = BanTimer()
-    assert bans.left_s(0.0) == 0.0
-    bans.begin(30.0, 100.0)
-    bans.begin(5.0, 110.0)
-    assert bans.left_s(110.0) == 20.0
-    assert bans.left_s(130.0) == 0.0
+    assert bans.remaining_s(0.0) == 0.0
+    bans.start_ban(30.0, 100.0)
+    bans.start_ban(5.0, 110.0)
+    assert bans.remaining_s(110.0) == 20.0
+    assert bans.remaining_s(130.0) == 0.0
+
+
+def test_the_first_goes_at_once_and_each_pays_for_the_next() -> None:
+    pace = RequestPacer(0.5)
+    assert pace.reserve(10.0, None) == 0.0
+    assert pace.reserve(10.0, 4.0) == 0.5
+    assert pace.reserve(10.0, None) == 2.5
+    assert pace.reserve(20.0, None) == 0.0
+
+
+@given(st.lists(st.tuples(st.floats(0, 5), st.floats(0, 10)), min_size=2, max_size=30))
+def test_no_request_starts_before_the_one_before_it_is_paid_for(
+    requests: list[tuple[float, float]],
+) -> None:
+    pace, now_s, free_s = RequestPacer(0.1), 0.0, 0.0
+    for later_s, cost in requests:
+        now_s += later_s
+        start_s = now_s + pace.reserve(now_s, cost)
+        assert start_s >= free_s - 1e-9
+        assert start_s - now_s <= max(0.0, free_s - now_s) + 1e-9
+        free_s = start_s + 0.1 * cost

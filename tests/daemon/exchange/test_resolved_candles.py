@@ -7,14 +7,22 @@ from typing import Any
 import pytest
 from ccxt.async_support.base.ws.cache import ArrayCacheByTimestamp
 
-from daemon.exchange.resolved_candles import Asked, Places, Resolved, names_of, read_resolved
+from daemon.exchange.resolved_candles import (
+    ResolvedCandles,
+    StoreIndex,
+    Subscription,
+    parse_resolved,
+    symbols_by_name,
+)
 from model.core.errors import BadCandle
 from tests.exchange_messages.descriptions import market
 
 ROW = [1_764_460_800_000, 1.0, 2.0, 0.5, 1.5, 9.0]
 BTC = market("BTC/USDT", "BTC_USDT")
 LTC = market("LTC/USDT", "LTC_USDT")
-ASKED = Asked(names_of([BTC, LTC]), "1m", {"1m": "60", "5m": "300", "1w": "7d", "7d": "7d"})
+SUBSCRIPTION = Subscription(
+    symbols_by_name([BTC, LTC]), "1m", {"1m": "60", "5m": "300", "1w": "7d", "7d": "7d"}
+)
 
 
 def cache() -> Any:
@@ -23,8 +31,8 @@ def cache() -> Any:
     return made
 
 
-def read(value: object, message_hash: object, stored: dict[str, Any]) -> Resolved | None:
-    return read_resolved(value, message_hash, Places(), stored, ASKED)
+def read(value: object, message_hash: object, stored: dict[str, Any]) -> ResolvedCandles | None:
+    return parse_resolved(value, message_hash, StoreIndex(), stored, SUBSCRIPTION)
 
 
 @pytest.mark.parametrize("key", ["1m", "unknown", "", None])
@@ -40,10 +48,10 @@ def test_a_cache_without_a_timeframe_is_found() -> None:
 
 
 def test_a_cache_that_replaces_another_is_found() -> None:
-    places, stored = Places(), {"BTC/USDT": {"1m": cache()}}
+    index, stored = StoreIndex(), {"BTC/USDT": {"1m": cache()}}
     for _ in range(3):
         rows = stored["BTC/USDT"]["1m"] = cache()
-        assert read_resolved(rows, "x", places, stored, ASKED) == ("BTC/USDT", "1m", rows)
+        assert parse_resolved(rows, "x", index, stored, SUBSCRIPTION) == ("BTC/USDT", "1m", rows)
 
 
 def test_a_triple_names_its_market() -> None:
@@ -78,7 +86,7 @@ def test_what_is_no_candle_of_one_market_is_none(value: object, message_hash: ob
 
 def test_a_market_goes_by_its_symbol_its_id_and_its_pair() -> None:
     swap = market("BTC/USDT:USDT", "BTC-USDT-SWAP")
-    names = names_of([swap])
+    names = symbols_by_name([swap])
     assert {names[name] for name in ("BTC/USDT:USDT", "BTC-USDT-SWAP", "BTCUSDT")} == {
         swap["symbol"]
     }
@@ -88,17 +96,17 @@ def test_a_pair_that_two_markets_share_names_neither() -> None:
     future = market("BTC/USDT:USDT", "BTCM6")
     june = future | {"symbol": "BTC/USDT:USDT-260626"}
     march = future | {"id": "BTCH6", "symbol": "BTC/USDT:USDT-260327"}
-    names = names_of([june, march])
+    names = symbols_by_name([june, march])
     assert "BTCUSDT" not in names
     assert names["BTCM6"] == june["symbol"]
 
 
 def test_a_name_that_spot_and_swap_share_means_the_watched_one() -> None:
     swap = market("BTC/USDT:USDT", "BTCUSDT")
-    asked = ASKED._replace(symbols=names_of([swap]))
-    assert asked.check(Resolved("BTC/USDT", "1m", []), "BTCUSDT") == "BTC/USDT:USDT"
+    subscription = SUBSCRIPTION._replace(symbols=symbols_by_name([swap]))
+    assert subscription.check(ResolvedCandles("BTC/USDT", "1m", []), "BTCUSDT") == "BTC/USDT:USDT"
     with pytest.raises(BadCandle, match="LTC/USDT, which is not watched"):
-        asked.check(Resolved("LTC/USDT", "1m", []), "LTCUSDT")
+        subscription.check(ResolvedCandles("LTC/USDT", "1m", []), "LTCUSDT")
 
 
 @pytest.mark.parametrize(
@@ -112,9 +120,12 @@ def test_a_name_that_spot_and_swap_share_means_the_watched_one() -> None:
     ],
 )
 def test_another_timeframe_is_refused(watched: str, told: str | None, *, good: bool) -> None:
-    asked, found = ASKED._replace(timeframe=watched), Resolved("BTC/USDT", told, [])
+    subscription, found = (
+        SUBSCRIPTION._replace(timeframe=watched),
+        ResolvedCandles("BTC/USDT", told, []),
+    )
     if good:
-        assert asked.check(found, None) == "BTC/USDT"
+        assert subscription.check(found, None) == "BTC/USDT"
     else:
         with pytest.raises(BadCandle, match="of timeframe 5m instead of 1m"):
-            asked.check(found, None)
+            subscription.check(found, None)

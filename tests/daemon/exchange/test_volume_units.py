@@ -9,13 +9,16 @@ import ccxt.pro
 import pytest
 
 from daemon.exchange.ccxt_client import make_exchange
-from daemon.exchange.ccxt_tap import tapped
-from daemon.exchange.volume_units import VOLUME_UNITS, Done, Unit, VolumeUnit, is_known, kind_of
+from daemon.exchange.ccxt_tap import tapped_class
+from daemon.exchange.source import parse_symbol
+from daemon.exchange.volume_units import VOLUME_UNITS, Alignment, Unit, VolumeUnit, is_unit_known
 from tests.exchange_messages.volume_sample import BASE, CONTRACTS, OPEN_MS, QUOTE, Sample
 from tests.exchange_messages.volume_samples import SAMPLES
 
 VOLUMES = {Unit.BASE: float(BASE), Unit.QUOTE: float(QUOTE), Unit.CONTRACTS: float(CONTRACTS)}
-COMPARED = [row for row in VOLUME_UNITS if row.done not in {Done.MEASURED, Done.NO_HISTORY}]
+COMPARED = [
+    row for row in VOLUME_UNITS if row.alignment not in {Alignment.MEASURED, Alignment.NO_HISTORY}
+]
 
 WITH_EXPIRY = [
     row
@@ -54,7 +57,7 @@ class Ear:
     def on_garbage(self, error: Exception) -> None:
         self.garbage.append(error)
 
-    async def turn(self, cost: float | None = None) -> None:
+    async def wait_turn(self, cost: float | None = None) -> None:
         """Nothing is asked for."""
 
 
@@ -122,7 +125,7 @@ def knowing(exchange: Any, market: dict[str, Any]) -> Any:
 def streamed(name: str, sample: Sample, market: dict[str, Any]) -> float:
     """The volume that the daemon reads from the stream."""
     ear, line = Ear(), Line(sample)
-    exchange = knowing(make_exchange(name, wrap=lambda base: tapped(base, ear)), market)
+    exchange = knowing(make_exchange(name, wrap=lambda base: tapped_class(base, ear)), market)
     exchange.watch_candles([market["symbol"]], "1m")
     # Some classes of ccxt cannot use a cache that they have not made themselves.
     exchange.ohlcvs = {}
@@ -149,9 +152,9 @@ async def fetched(name: str, sample: Sample, market: dict[str, Any]) -> float:
 async def compare(known: VolumeUnit, *, dated: bool) -> None:
     sample = SAMPLES[known.exchange](known.kind)
     market = market_of(known.kind, sample, dated=dated)
-    assert kind_of(market["symbol"]) == known.kind
-    assert is_known(known.exchange, market["symbol"])
-    unit = known.stream if known.done is Done.ASKED else known.rest
+    assert parse_symbol(market["symbol"]).volume_kind == known.kind
+    assert is_unit_known(known.exchange, market["symbol"])
+    unit = known.stream if known.alignment is Alignment.REST_OPTION else known.rest
     assert unit is not None
     volume = VOLUMES[unit]
     assert await fetched(known.exchange, sample, market) == volume
@@ -172,7 +175,7 @@ async def test_a_spot_candle_of_gate_without_a_base_volume_is_refused() -> None:
     sample = SAMPLES["gate"]("spot")
     market = market_of("spot", sample)
     ear = Ear()
-    exchange = knowing(make_exchange("gate", wrap=lambda base: tapped(base, ear)), market)
+    exchange = knowing(make_exchange("gate", wrap=lambda base: tapped_class(base, ear)), market)
     exchange.watch_candles([market["symbol"]], "1m")
     result = {key: value for key, value in sample.stream["result"].items() if key != "a"}
     exchange.handle_message(Line(sample), sample.stream | {"result": result})
@@ -190,6 +193,6 @@ def test_every_exchange_that_ccxt_can_watch_candles_of_is_in_the_table() -> None
 
 
 def test_a_kind_of_market_that_is_not_in_the_table_is_not_known() -> None:
-    assert not is_known("kraken", "BTC/USD:BTC")
-    assert not is_known("ndax", "BTC/CAD")
-    assert not is_known("an exchange of tomorrow", "BTC/USDT")
+    assert not is_unit_known("kraken", "BTC/USD:BTC")
+    assert not is_unit_known("ndax", "BTC/CAD")
+    assert not is_unit_known("an exchange of tomorrow", "BTC/USDT")

@@ -14,7 +14,7 @@ from daemon.feed.backfill import Backfill
 from daemon.metrics.metrics import Metrics
 from model.core.candle import Candle, Ohlcv, Timeframe
 from model.core.errors import ExchangeError
-from tests.support.manual_clock import HandClock, settle
+from tests.support.manual_clock import ManualClock, settle
 
 MINUTE = Timeframe.parse("1m")
 NOW_MS = MINUTE.floor(1_700_000_000_000) + 5_000
@@ -32,7 +32,7 @@ class Archive:
 
     grid = Grid("binance", MINUTE)
 
-    def __init__(self, clock: HandClock) -> None:
+    def __init__(self, clock: ManualClock) -> None:
         self.asked: list[tuple[str, int]] = []
         self.away: set[str] = set()
         self.held = asyncio.Event()
@@ -67,7 +67,7 @@ class Bench:
     """A backfill with everything around it."""
 
     def __init__(self, symbols: Sequence[str] = SYMBOLS) -> None:
-        self.clock = HandClock(NOW_MS)
+        self.clock = ManualClock(NOW_MS)
         self.archive = Archive(self.clock)
         self.metrics = Metrics()
         self.windows = {symbol: Window(symbol, MINUTE, CAPACITY) for symbol in symbols}
@@ -79,6 +79,7 @@ class Bench:
             self.metrics,
             self._repair,
             CAPACITY,
+            draw=lambda: 0.0,
         )
 
     def _repair(self, symbol: str, candles: Sequence[Candle]) -> None:
@@ -154,7 +155,7 @@ async def test_an_empty_window_asks_for_all_of_it_a_filled_one_for_what_follows(
             (SYMBOLS[0], boundary_ms - CAPACITY * MINUTE.ms - overlap_ms)
         ]
         assert bench.windows[SYMBOLS[0]].whole
-        bench.clock.set_wall_ms(NOW_MS + 5 * MINUTE.ms)
+        bench.clock.move_to(NOW_MS + 5 * MINUTE.ms)
         bench.backfill.request(SYMBOLS[0])
         await settle()
         assert bench.archive.asked[1:] == [(SYMBOLS[0], boundary_ms - overlap_ms)]
@@ -307,7 +308,7 @@ async def test_a_history_that_does_not_join_the_window_is_not_taken_for_a_quiet_
     async with bench.running():
         following_ms = window.next_open_ms
         assert following_ms is not None
-        bench.clock.set_wall_ms(NOW_MS + 5 * MINUTE.ms)
+        bench.clock.move_to(NOW_MS + 5 * MINUTE.ms)
         bench.archive.begins_ms = following_ms + 2 * MINUTE.ms
         bench.backfill.request(SYMBOLS[0])
         await settle()
@@ -325,7 +326,7 @@ async def test_a_history_that_never_joins_the_window_is_asked_for_all_it_has() -
     async with bench.running():
         following_ms = window.next_open_ms
         assert following_ms is not None
-        bench.clock.set_wall_ms(NOW_MS + 5 * MINUTE.ms)
+        bench.clock.move_to(NOW_MS + 5 * MINUTE.ms)
         # The exchange keeps fewer candles than lie between it and the window.
         bench.archive.begins_ms = following_ms + 2 * MINUTE.ms
         bench.backfill.request(SYMBOLS[0])
@@ -363,7 +364,7 @@ async def test_a_window_left_far_behind_starts_over() -> None:
     bench = Bench()
     bench.backfill.request(SYMBOLS[0])
     async with bench.running():
-        bench.clock.set_wall_ms(NOW_MS + 3 * CAPACITY * MINUTE.ms)
+        bench.clock.move_to(NOW_MS + 3 * CAPACITY * MINUTE.ms)
         bench.archive.asked.clear()
         bench.backfill.request(SYMBOLS[0])
         await settle()

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from model.core.market import MarketKey
 from model.history.store import History
 from model.registry.bundle import Bundle
 from tests.support.pipeline_harness import CAPACITY, LOOKBACK, SYMBOLS, Route, Tape, running
@@ -68,5 +69,7 @@ async def test_a_repaired_candle_is_counted_told_and_written_down(
     assert path.published.forecasts[-1]["window"]["repaired"] == 1
     assert path.sample("candlecast_feed_repaired_total") == 1
     await path.recorder.flush()
-    (stored,) = await path.recorder.read(lambda h: h.candles("binance", "A/U", "1m", 1))
+    (stored,) = await path.recorder.read(
+        lambda h: h.candles(MarketKey.parse("binance", "1m"), "A/U", 1)
+    )
     assert (stored.repaired, stored.ohlcv) == (True, odd.ohlcv)

@@ -23,7 +23,7 @@ from model.core.candle import Candle, Timeframe
 from model.core.errors import ExchangeError
 from tests.replay.replay_harness import Heard, make_feed, nothing_left, running, until
 from tests.sandbox.scaled import SECOND, ScaledClock, second_playback
-from tests.support.manual_clock import HandClock
+from tests.support.manual_clock import ManualClock
 from tests.support.servers import free_port
 
 FACTOR = 2.0
@@ -150,7 +150,7 @@ async def test_history_in_pages_equals_the_playback(
     page: int,
 ) -> None:
     # The exchange gives at most 1,000 candles at once, whatever it is asked for.
-    monkeypatch.setattr(rest_module, "_PAGE", page)
+    monkeypatch.setattr(rest_module, "_PAGE_ROWS", page)
     heard = feed_of(exchange, clock, "S03/USDT")
     await heard.feed.open()
     try:
@@ -285,7 +285,7 @@ async def test_a_bug_in_who_receives_candles_ends_the_feed(
 
 async def test_a_stream_whose_candles_begin_at_another_time_is_not_called_silent() -> None:
     open_ms = 1_700_000_160_000
-    clock = HandClock(open_ms)
+    clock = ManualClock(open_ms)
     heard = make_feed((None, None), ["A/B"], clock)
     source = MarketSource("binance", None, None, ("A/B",), MINUTE)
     rest = RestClient(source, ExchangeClock(clock), heard.metrics, heard.feed.on_garbage)
@@ -295,9 +295,9 @@ async def test_a_stream_whose_candles_begin_at_another_time_is_not_called_silent
         later_ms = open_ms + update // 2 * MINUTE.ms + 20_000
         link.on_raw("A/B", later_ms, ("1", "2", "0.5", "1.5", "3"), closed=False)
     assert heard.count("feed_off_grid") == 6
-    assert link._vigil.suspects(clock.monotonic()) == []  # noqa: SLF001 - what it would ask about
+    assert link._liveness.symbols_to_probe(clock.monotonic()) == []  # noqa: SLF001
     # When it becomes known that all of the exchange's candles begin so, they are taken.
-    rest.grid.take([[open_ms + 20_000 + at * MINUTE.ms] for at in range(3)])
+    rest.grid.learn_from([[open_ms + 20_000 + at * MINUTE.ms] for at in range(3)])
     link.on_raw("A/B", open_ms + 20_000, ("1", "2", "0.5", "1.5", "3"), closed=True)
     assert [candle.open_ms for candle in heard.closed] == [open_ms + 20_000]
 
@@ -306,7 +306,7 @@ async def test_impossible_candles_are_counted_and_each_kind_is_logged_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     open_ms = 1_700_000_160_000
-    clock = HandClock(open_ms + 60_000)
+    clock = ManualClock(open_ms + 60_000)
     heard = make_feed((None, None), ["A/B"], clock)
     source = MarketSource("binance", None, None, ("A/B",), MINUTE)
     rest = RestClient(source, ExchangeClock(clock), heard.metrics, heard.feed.on_garbage)

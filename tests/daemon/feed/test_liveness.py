@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from daemon.candles.history_page import CandleVolume
 from daemon.feed.liveness import LivenessMonitor, expected_interval_s
 
 OPEN = 1_700_000_040_000
 MINUTE = 60_000
 
 
-def vigil(*symbols: str) -> LivenessMonitor:
+def monitoring(*symbols: str) -> LivenessMonitor:
     return LivenessMonitor(symbols or ("A/B",), 45.0, 0.0)
 
 
@@ -18,62 +19,62 @@ def test_streams_are_expected_to_speak_at_least_every_45_seconds() -> None:
 
 
 def test_a_symbol_that_is_heard_of_is_no_suspect() -> None:
-    watch = vigil()
+    monitor = monitoring()
     for now_s in range(0, 500, 60):
-        watch.heard("A/B", OPEN, now_s)
-        assert watch.suspects(now_s + 59.9) == []
-    assert watch.suspects(480 + 67.5) == ["A/B"]
+        monitor.on_update("A/B", OPEN, now_s)
+        assert monitor.symbols_to_probe(now_s + 59.9) == []
+    assert monitor.symbols_to_probe(480 + 67.5) == ["A/B"]
 
 
 def test_a_later_candle_with_trades_that_the_stream_has_not_told_gives_it_away() -> None:
-    watch = vigil()
-    watch.heard("A/B", OPEN, 0.0)
-    assert watch.probed("A/B", (OPEN + MINUTE, 0.1), 67.5)
+    monitor = monitoring()
+    monitor.on_update("A/B", OPEN, 0.0)
+    assert monitor.on_probe("A/B", CandleVolume(OPEN + MINUTE, 0.1), 67.5)
 
 
 def test_a_quiet_market_is_not_a_dead_stream() -> None:
-    watch = vigil()
-    watch.heard("A/B", OPEN, 0.0)
+    monitor = monitoring()
+    monitor.on_update("A/B", OPEN, 0.0)
     asked = 0
     for now_s in range(1_000):
-        if watch.suspects(float(now_s)):
+        if monitor.symbols_to_probe(float(now_s)):
             asked += 1
-            assert not watch.probed("A/B", (OPEN, 5.0), float(now_s))
+            assert not monitor.on_probe("A/B", CandleVolume(OPEN, 5.0), float(now_s))
     assert 10 <= asked <= 16
 
 
 def test_in_a_long_candle_growing_volume_between_two_questions_gives_it_away() -> None:
-    watch = vigil()
-    watch.heard("A/B", OPEN, 0.0)
-    assert not watch.probed("A/B", (OPEN, 5.0), 67.5)
-    assert watch.suspects(80.0) == []
-    assert watch.suspects(67.5 + 22.5) == ["A/B"]
-    assert watch.probed("A/B", (OPEN, 5.1), 90.0)
+    monitor = monitoring()
+    monitor.on_update("A/B", OPEN, 0.0)
+    assert not monitor.on_probe("A/B", CandleVolume(OPEN, 5.0), 67.5)
+    assert monitor.symbols_to_probe(80.0) == []
+    assert monitor.symbols_to_probe(67.5 + 22.5) == ["A/B"]
+    assert monitor.on_probe("A/B", CandleVolume(OPEN, 5.1), 90.0)
 
 
 def test_a_stream_that_never_spoke_is_found_within_one_and_a_half_intervals() -> None:
-    watch = vigil()
-    assert watch.suspects(22.5) == ["A/B"]
-    assert not watch.probed("A/B", (OPEN, 5.0), 22.5)
-    assert watch.suspects(45.0) == ["A/B"]
-    assert watch.probed("A/B", (OPEN, 5.1), 45.0)
+    monitor = monitoring()
+    assert monitor.symbols_to_probe(22.5) == ["A/B"]
+    assert not monitor.on_probe("A/B", CandleVolume(OPEN, 5.0), 22.5)
+    assert monitor.symbols_to_probe(45.0) == ["A/B"]
+    assert monitor.on_probe("A/B", CandleVolume(OPEN, 5.1), 45.0)
 
 
 def test_an_exchange_that_does_not_answer_proves_nothing() -> None:
-    watch = vigil()
-    watch.heard("A/B", OPEN, 0.0)
-    assert not watch.probed("A/B", None, 67.5)
-    assert watch.suspects(90.0) == ["A/B"]
+    monitor = monitoring()
+    monitor.on_update("A/B", OPEN, 0.0)
+    assert not monitor.on_probe("A/B", None, 67.5)
+    assert monitor.symbols_to_probe(90.0) == ["A/B"]
 
 
 def test_the_liveliest_are_asked_about_first_and_all_get_their_turn() -> None:
     names = [f"S{number}/USDT" for number in range(9)]
-    watch = vigil(*names)
+    monitor = monitoring(*names)
     for number, name in enumerate(names):
-        watch.heard(name, OPEN, float(number))
+        monitor.on_update(name, OPEN, float(number))
     asked: list[str] = []
     for now_s in (100.0, 104.0, 108.0, 112.0, 116.0):
-        for symbol in watch.suspects(now_s):
+        for symbol in monitor.symbols_to_probe(now_s):
             asked.append(symbol)
-            watch.probed(symbol, (OPEN, 1.0), now_s)
+            monitor.on_probe(symbol, CandleVolume(OPEN, 1.0), now_s)
     assert asked == names[::-1]

@@ -19,7 +19,7 @@ from daemon.feed.backfill import Backfill
 from daemon.metrics.metrics import Metrics
 from model.core.candle import Candle, Timeframe
 from model.core.errors import BadCandle
-from tests.support.manual_clock import HandClock
+from tests.support.manual_clock import ManualClock
 
 MINUTE = Timeframe.parse("1m")
 CAPACITY = 40
@@ -91,7 +91,7 @@ class Bench:
     """An exchange with odd candles, and what takes its candles in."""
 
     def __init__(self, listed_ms: int = START_MS - 100 * MINUTE.ms) -> None:
-        self.clock = HandClock(START_MS + 5_000)
+        self.clock = ManualClock(START_MS + 5_000)
         self.minute = 0
         self.listed_ms = listed_ms
         self.in_history: dict[int, list[Row]] = {}
@@ -115,7 +115,7 @@ class Bench:
     def learn_time(self) -> None:
         for _ in range(3):
             now_s = self.clock.monotonic()
-            self._time.take(Reading(now_s, now_s, self.clock.wall_ms() + 1))
+            self._time.add_reading(Reading(now_s, now_s, self.clock.wall_ms() + 1))
 
     def take(self, _symbol: str, candles: Sequence[Candle]) -> None:
         following_ms = self.window.next_open_ms or 0
@@ -147,7 +147,7 @@ class Bench:
         verdict: Verdict | None = None
         if row is not None:
             try:
-                final = self.rule.update(
+                final = self.rule.on_update(
                     "A/B", open_ms, tuple(row), closed=True,
                     now_ms=self.clock.wall_ms(), now_s=self.clock.monotonic(),
                 )  # fmt: skip
@@ -163,7 +163,7 @@ class Bench:
         return self._is_current(open_ms)
 
     def pass_to(self, wall_ms: int) -> None:
-        self.clock.set_wall_ms(wall_ms)
+        self.clock.move_to(wall_ms)
         self.learn_time()
 
     def _is_current(self, open_ms: int) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from daemon.feed.silent_symbols import Hearing
+from daemon.feed.silent_symbols import SilentSymbols
 from model.core.candle import Candle, Ohlcv, Timeframe
 
 MINUTE = Timeframe.parse("1m")
@@ -19,81 +19,81 @@ def candle(at: int, symbol: str = "A/U", volume: float = 1.0, frame: Timeframe =
     return Candle(symbol, open_ms, close_ms, ohlcv, close_ms, at * frame.ms / 1e3, "rest")
 
 
-def hearing(frame: Timeframe = MINUTE) -> Hearing:
+def tracking(frame: Timeframe = MINUTE) -> SilentSymbols:
     """It begins in the middle of candle 0."""
-    made = Hearing(frame)
-    made.expect(NAMES, START_MS + frame.ms // 2, 0.0)
+    made = SilentSymbols(frame)
+    made.set_symbols(NAMES, START_MS + frame.ms // 2, 0.0)
     return made
 
 
 def test_a_stream_that_keeps_up_with_the_history_is_heard() -> None:
-    ears = hearing()
+    silent = tracking()
     for at in range(5):
-        ears.told(candle(at))
-        ears.recorded([candle(at - 3), candle(at - 2), candle(at - 1)])
-        assert ears.unheard() == set()
+        silent.on_update(candle(at))
+        silent.on_history([candle(at - 3), candle(at - 2), candle(at - 1)])
+        assert silent.symbols() == set()
 
 
 def test_a_whole_traded_candle_that_is_not_told_is_missed() -> None:
-    ears = hearing()
-    ears.told(candle(0))
-    ears.recorded([candle(0)])
-    assert ears.unheard() == set()
-    ears.recorded([candle(0), candle(1)])
-    assert ears.unheard() == {"A/U"}
-    ears.told(candle(2))
-    assert ears.unheard() == set()
+    silent = tracking()
+    silent.on_update(candle(0))
+    silent.on_history([candle(0)])
+    assert silent.symbols() == set()
+    silent.on_history([candle(0), candle(1)])
+    assert silent.symbols() == {"A/U"}
+    silent.on_update(candle(2))
+    assert silent.symbols() == set()
 
 
 def test_what_never_spoke_is_missed_after_the_first_whole_candle() -> None:
-    ears = hearing()
-    ears.recorded([candle(at) for at in range(-10, 1)])
-    assert ears.unheard() == set()
-    ears.recorded([candle(1, "B/U")])
-    assert ears.unheard() == {"B/U"}
+    silent = tracking()
+    silent.on_history([candle(at) for at in range(-10, 1)])
+    assert silent.symbols() == set()
+    silent.on_history([candle(1, "B/U")])
+    assert silent.symbols() == {"B/U"}
 
 
 def test_periods_without_a_trade_are_not_missed() -> None:
-    ears = hearing()
-    ears.told(candle(0))
-    ears.recorded([candle(at, volume=0.0) for at in range(8)])
-    ears.recorded([candle(at)._replace(filled=True) for at in range(8)])
-    assert ears.unheard() == set()
+    silent = tracking()
+    silent.on_update(candle(0))
+    silent.on_history([candle(at, volume=0.0) for at in range(8)])
+    silent.on_history([candle(at)._replace(filled=True) for at in range(8)])
+    assert silent.symbols() == set()
 
 
 def test_of_short_candles_a_short_silence_is_not_missed() -> None:
     second = Timeframe.parse("1s")
-    ears = hearing(second)
-    ears.told(candle(0, frame=second))
-    ears.recorded([candle(9, frame=second)])
-    assert ears.unheard() == set()
-    ears.recorded([candle(10, frame=second)])
-    assert ears.unheard() == {"A/U"}
+    silent = tracking(second)
+    silent.on_update(candle(0, frame=second))
+    silent.on_history([candle(9, frame=second)])
+    assert silent.symbols() == set()
+    silent.on_history([candle(10, frame=second)])
+    assert silent.symbols() == {"A/U"}
 
 
 def test_proven_deafness_counts_at_once_until_the_symbol_is_told() -> None:
-    ears = hearing()
-    ears.deaf(["A/U", "B/U", "GONE/U"])
-    assert ears.unheard() == {"A/U", "B/U"}
-    ears.told(candle(0))
-    assert ears.unheard() == {"B/U"}
+    silent = tracking()
+    silent.on_stalled(["A/U", "B/U", "GONE/U"])
+    assert silent.symbols() == {"A/U", "B/U"}
+    silent.on_update(candle(0))
+    assert silent.symbols() == {"B/U"}
 
 
 @pytest.mark.parametrize(("text", "patience_s"), [("1s", 7.5), ("1m", 67.5), ("1h", 67.5)])
 def test_a_connection_that_cannot_be_had_counts_after_a_while(text: str, patience_s: float) -> None:
-    ears = hearing(Timeframe.parse(text))
-    ears.lost(NAMES, patience_s)
-    assert ears.unheard() == set()
-    ears.told(candle(0, frame=Timeframe.parse(text))._replace(received_s=patience_s))
-    ears.lost(NAMES, patience_s + 0.1)
-    assert ears.unheard() == {"B/U"}
+    silent = tracking(Timeframe.parse(text))
+    silent.on_connection_lost(NAMES, patience_s)
+    assert silent.symbols() == set()
+    silent.on_update(candle(0, frame=Timeframe.parse(text))._replace(received_s=patience_s))
+    silent.on_connection_lost(NAMES, patience_s + 0.1)
+    assert silent.symbols() == {"B/U"}
 
 
 def test_a_symbol_that_is_removed_and_comes_back_begins_anew() -> None:
-    ears = hearing()
-    ears.deaf(NAMES)
-    ears.recorded([candle(5)])
-    ears.expect(["B/U"], START_MS, 0.0)
-    assert ears.unheard() == {"B/U"}
-    ears.expect(NAMES, START_MS + 6 * MINUTE.ms, 360.0)
-    assert ears.unheard() == {"B/U"}
+    silent = tracking()
+    silent.on_stalled(NAMES)
+    silent.on_history([candle(5)])
+    silent.set_symbols(["B/U"], START_MS, 0.0)
+    assert silent.symbols() == {"B/U"}
+    silent.set_symbols(NAMES, START_MS + 6 * MINUTE.ms, 360.0)
+    assert silent.symbols() == {"B/U"}

@@ -14,7 +14,7 @@ from model.core.candle import Timeframe
 from model.history.store import History
 from model.registry.bundle import Bundle
 from model.serving import REHEARSED, ServedModel
-from tests.support.manual_clock import HandClock, settle
+from tests.support.manual_clock import ManualClock, settle
 from tests.support.pipeline_harness import (
     CAPACITY,
     MINUTE,
@@ -52,7 +52,7 @@ def rehearsed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 @asynccontextmanager
-async def rehearsing(path: Route, clock: HandClock) -> AsyncIterator[None]:
+async def rehearsing(path: Route, clock: ManualClock) -> AsyncIterator[None]:
     task = asyncio.create_task(CacheWarmer(path.pipeline, path.issuer, clock, lambda: MINUTE).run())
     await settle()
     yield
@@ -79,7 +79,7 @@ def test_it_is_for_the_next_close_that_there_is_time_for(
 async def test_it_goes_on_from_before_the_boundary_until_the_first_candle_closes(
     path: Route, market: Tape, rehearsed: list[int]
 ) -> None:
-    clock = HandClock(CLOSE_MS - 1_000)
+    clock = ManualClock(CLOSE_MS - 1_000)
     async with rehearsing(path, clock):
         await clock.advance(0.984)
         assert not rehearsed
@@ -96,7 +96,7 @@ async def test_it_goes_on_from_before_the_boundary_until_the_first_candle_closes
 async def test_a_market_that_stays_silent_is_not_rehearsed_for_for_ever(
     path: Route, rehearsed: list[int]
 ) -> None:
-    clock = HandClock(CLOSE_MS - 15)
+    clock = ManualClock(CLOSE_MS - 15)
     async with rehearsing(path, clock):
         await clock.advance(60.0)
         begun = len(rehearsed)
@@ -109,11 +109,11 @@ async def test_a_market_that_stays_silent_is_not_rehearsed_for_for_ever(
 async def test_forecasts_are_the_same_and_nothing_else_leaves(
     path: Route, bundle: Bundle, market: Tape
 ) -> None:
-    clock = HandClock(CLOSE_MS - 15)
+    clock = ManualClock(CLOSE_MS - 15)
     before = len(path.published.forecasts)
     async with rehearsing(path, clock):
         for end in range(CAPACITY + 1, CAPACITY + 6):
-            clock.set_wall_ms(T0 + end * MINUTE.ms - 15)
+            clock.move_to(T0 + end * MINUTE.ms - 15)
             await settle()
             await clock.advance(0.015)
             path.at(end)
@@ -129,7 +129,7 @@ async def test_forecasts_are_the_same_and_nothing_else_leaves(
 async def test_symbols_without_a_history_are_left_out(
     bundle: Bundle, history: History, rehearsed: list[int]
 ) -> None:
-    clock = HandClock(CLOSE_MS - 15)
+    clock = ManualClock(CLOSE_MS - 15)
     async with running(Route(bundle, history)) as path, rehearsing(path, clock):
         await clock.advance(60.0)
     assert not rehearsed

@@ -14,8 +14,9 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from daemon.candles.closing import ClosingRule, read_rest, without_holes
-from daemon.control.drift_monitor import DriftWatch
+from daemon.candles.closing import ClosingRule
+from daemon.candles.history_page import fill_untraded, parse_history
+from daemon.control.drift_monitor import DriftMonitor
 from daemon.control.standby import StandbyModel
 from daemon.forecast.cache_warming import CacheWarmer
 from daemon.forecast.forming import Forming
@@ -26,7 +27,7 @@ from model.history.store import History
 from model.inference.engine import Engine
 from model.registry.bundle import Bundle
 from model.serving import ServedModel
-from tests.support.manual_clock import HandClock, settle
+from tests.support.manual_clock import ManualClock, settle
 from tests.support.pipeline_harness import (
     CAPACITY,
     LOOKBACK,
@@ -72,15 +73,17 @@ class Entrance:
     def send(self, at: int, row: Row) -> None:
         open_ms, now_ms = T0 + at * MINUTE.ms, self.path.clock.now_ms
         try:
-            final = self.rule.update(
+            final = self.rule.on_update(
                 "A/U", open_ms, row, closed=True, now_ms=now_ms,
                 now_s=self.path.clock.monotonic(),
             )  # fmt: skip
         except BadCandle:
             window = self.path.pipeline.windows[0]
             before = [T0 + (at - 1) * MINUTE.ms, *window.ohlcv()[-1].tolist()]
-            answer = read_rest("A/U", [before, [open_ms, *row]], MINUTE, 2 * now_ms, (now_ms, 0.0))
-            whole = without_holes(answer.final, open_ms + MINUTE.ms, MINUTE)
+            page = parse_history(
+                "A/U", [before, [open_ms, *row]], MINUTE, 2 * now_ms, (now_ms, 0.0)
+            )
+            whole = fill_untraded(page.final, open_ms + MINUTE.ms, MINUTE)
             self.path.pipeline.on_history("A/U", whole)
         else:
             assert final is not None
@@ -92,11 +95,11 @@ class Stage:
 
     def __init__(self, bundle: Bundle, path: Route, folder: Path) -> None:
         self.path = path
-        self.beside = HandClock(T0)
-        self.follower = StandbyModel(
+        self.beside = ManualClock(T0)
+        self.standby = StandbyModel(
             served(bundle), path.pipeline.windows, path.pipeline, path.clock
         )
-        self.drift = DriftWatch(path.metrics, folder, ask=False)
+        self.drift = DriftMonitor(path.metrics, folder, request_retrains=False)
         publisher = path.issuer._publisher  # noqa: SLF001 - the one that the route made
         self.forming = Forming(path.market, path.pipeline, publisher, path.metrics, path.clock, 0.0)
         self.rehearsal = CacheWarmer(
@@ -105,13 +108,13 @@ class Stage:
 
     async def look(self, forming: Candle, at: int) -> None:
         """All that runs between two closes."""
-        await self.follower.level()
-        await self.follower.try_out()
-        self.drift.look(self.path.pipeline.served, self.path.accuracy, float(at))
+        await self.standby.synchronise()
+        await self.standby.check_forecasts()
+        self.drift.check(self.path.pipeline.served, self.path.accuracy, float(at))
         self.path.metrics.update_accuracy(self.path.accuracy)
         self.path.pipeline.served.mean_out_of_range()
         self.forming._forecast([forming])  # noqa: SLF001 - without the pauses of `run`
-        self.beside.set_wall_ms(T0 + (at + 1) * MINUTE.ms - 15)
+        self.beside.move_to(T0 + (at + 1) * MINUTE.ms - 15)
         task = asyncio.create_task(self.rehearsal.run())
         await settle()
         await self.beside.advance(0.02)

@@ -18,6 +18,7 @@ from daemon.forecast.forming import Forming, LatestUpdates
 from daemon.mqtt.outbox import Outgoing
 from daemon.mqtt.publisher import Publisher
 from model.core.candle import Candle, Ohlcv
+from model.core.market import MarketKey
 from model.forecasts.forecast import Market
 from model.history.store import History
 from model.registry.bundle import Bundle
@@ -150,7 +151,7 @@ async def test_nothing_remembers_it(bench: Bench, market: Tape) -> None:
     assert path.pipeline.served.calibration.snapshot().encode() == calibration
     await path.recorder.flush()
     stored = await path.recorder.read(
-        lambda h: [h.candles("binance", s, "1m", CAPACITY + 9) for s in SYMBOLS]
+        lambda h: [h.candles(MarketKey.parse("binance", "1m"), s, CAPACITY + 9) for s in SYMBOLS]
     )
     assert [len(candles) for candles in stored] == [CAPACITY] * 3
 

@@ -17,14 +17,13 @@ from model.history.store import History
 from model.registry.bundle import Bundle
 from model.serving import ServedModel
 from tests.daemon.control.test_hot_swap import Stage, check_all, loaded
-from tests.support.manual_clock import HandClock
+from tests.support.manual_clock import ManualClock, PollingClock
 from tests.support.pipeline_harness import (
     CAPACITY,
     ROWS,
     SYMBOLS,
     T0,
     Route,
-    Steps,
     Tape,
     check,
     running,
@@ -40,7 +39,7 @@ def bundles(tmp_path: Path, candles: dict[str, Floats]) -> list[Bundle]:
 async def test_states_are_prepared_even_where_something_closes_all_the_time(
     bundle: Bundle, market: Tape, history: History
 ) -> None:
-    clock = Steps()
+    clock = PollingClock(T0, 1.0)
     async with running(Route(bundle, history, clock=clock)) as path:
         path.warm(market, CAPACITY)
         await path.pipeline.settled()
@@ -48,13 +47,13 @@ async def test_states_are_prepared_even_where_something_closes_all_the_time(
             path.at(end)
             for symbol in SYMBOLS:
                 made = len(path.published.forecasts)
-                clock.now_s += 0.005
+                clock.move(0.005)
                 path.close(market, symbol, end - 1)
                 while len(path.published.forecasts) == made:
                     await asyncio.sleep(0.001)
                 # However busy the machine: what others do in their threads gets on meanwhile.
                 await path.pipeline.ping()
-        clock.now_s += 1.0
+        clock.move(1.0)
         await path.pipeline.settled()
         made = len(path.published.forecasts)
         # More than those that were prepared in the quiet before.
@@ -78,7 +77,7 @@ class Refilled:
 
 
 async def test_states_are_prepared_though_every_candle_adds_to_the_ledger() -> None:
-    clock, ledger = HandClock(T0), Refilled()
+    clock, ledger = ManualClock(T0), Refilled()
     prepared: list[int] = []
     served = cast(
         "ServedModel",
@@ -125,23 +124,23 @@ async def test_in_a_market_that_never_rests_the_new_model_takes_over_all_the_sam
     history: History,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for module in ("swap", "follower"):
-        monkeypatch.setattr(f"daemon.{module}._PATIENCE_S", 0.02)
-    monkeypatch.setattr("daemon.control.standby._HASTE_S", 0.002)
-    clock = Steps()
+    for module in ("hot_swap", "standby"):
+        monkeypatch.setattr(f"daemon.control.{module}._MAX_IDLE_WAIT_S", 0.02)
+    monkeypatch.setattr("daemon.control.standby._MIN_IDLE_WAIT_S", 0.002)
+    clock = PollingClock(T0, 1.0)
     async with running(Route(bundles[0], history, clock=clock)) as route:
         stage, ready = Stage(route, bundles[0]), loaded(bundles[1])
         route.warm(market, CAPACITY)
         await route.pipeline.settled()
         stage.make, stage.champion = lambda _: ready, bundles[1]
-        swapping = asyncio.create_task(stage.swapper.look())
+        swapping = asyncio.create_task(stage.hot_swap.poll())
         for end in range(CAPACITY + 1, ROWS):
             route.at(end)
             swapped = swapping.done()
             for symbol in SYMBOLS:
                 made = len(route.published.forecasts)
                 # So little of its time passes that the next one closes before the first is entered.
-                clock.now_s += 0.001
+                clock.move(0.001)
                 route.close(market, symbol, end - 1)
                 while len(route.published.forecasts) == made:
                     await asyncio.sleep(0)

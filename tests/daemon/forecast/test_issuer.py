@@ -22,9 +22,10 @@ from daemon.persistence.recorder import Recorder
 from daemon.runtime.clock import SystemClock
 from daemon.scoring.accuracy import Accuracy
 from model.core.candle import Candle, Ohlcv, Timeframe
-from model.forecasts.calibration import Outlook
 from model.forecasts.forecast import Forecast, Market, ModelInfo
+from model.forecasts.outlook import Outlook
 from model.forecasts.rules import DEFAULT_RULES
+from tests.support.manual_clock import ManualClock
 
 T0 = 1_776_859_560_000
 MINUTE = Timeframe.parse("1m")
@@ -35,8 +36,7 @@ class Desk:
     """An issuer between a clock set by hand and everything it writes to."""
 
     def __init__(self, *, retains: bool = True) -> None:
-        self.now_ms = T0 + MINUTE.ms + 10
-        self.now_s = 100.0
+        self.clock = ManualClock(T0 + MINUTE.ms + 10, 100.0)
         self.retains = retains
         self.sent: list[Outgoing] = []
         self.recorded: list[Forecast] = []
@@ -46,18 +46,9 @@ class Desk:
             Market("tester", "binance", ("A/U", "B/U:U"), MINUTE),
             cast("Publisher", self),
             Sinks(self.accuracy, cast("Recorder", self), self.metrics),
-            self,
+            self.clock,
             BUDGET_S,
         )
-
-    def wall_ms(self) -> int:
-        return self.now_ms
-
-    def monotonic(self) -> float:
-        return self.now_s
-
-    async def sleep(self, seconds: float) -> None:
-        raise AssertionError(seconds)
 
     def offer(self, message: Outgoing) -> None:
         self.sent.append(message)
@@ -141,7 +132,7 @@ async def test_log_message_and_metric_of_a_late_forecast_carry_the_same_identity
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     desk = Desk()
-    desk.now_s = 100.08
+    desk.clock.now_s = 100.08
     slower = candle(0, "B/U:U")._replace(received_s=99.98)
     desk.issue_all([Ready(0, candle(0)), Ready(1, slower)], [101.0, 101.0])
     (record,) = [r for r in caplog.records if r.levelno == logging.WARNING]
@@ -170,7 +161,7 @@ def test_what_takes_longer_than_the_budget_is_late_but_published(
     ready_s: float, *, late: bool
 ) -> None:
     desk = Desk()
-    desk.now_s = 99.99 + ready_s
+    desk.clock.now_s = 99.99 + ready_s
     desk.issue()
     assert json.loads(desk.sent[0].payload)["late"] is late
     assert desk.sent[0].late is late
@@ -222,9 +213,9 @@ def test_what_is_not_an_interval_is_not_published(
 
 def test_what_would_expire_at_once_is_not_published() -> None:
     desk = Desk()
-    desk.now_ms = T0 + 2 * MINUTE.ms - 1
+    desk.clock.now_ms = T0 + 2 * MINUTE.ms - 1
     assert desk.issue(slot=0) is not None
-    desk.now_ms += 1
+    desk.clock.now_ms += 1
     assert desk.issue(slot=1) is None
     assert desk.skipped("expired") == 1
     assert len(desk.sent) == len(desk.recorded) == desk.accuracy.pending == 1
@@ -255,7 +246,7 @@ def test_skill_is_told_once_there_is_evidence(schema: jsonschema.Draft202012Vali
     desk = Desk()
     skills = []
     for at in range(4):
-        desk.now_ms = T0 + (at + 1) * MINUTE.ms + 10
+        desk.clock.now_ms = T0 + (at + 1) * MINUTE.ms + 10
         payload = desk.issue(at=at)
         assert payload is not None
         told = json.loads(payload)
@@ -275,7 +266,7 @@ def test_a_flush_is_published_together_in_parts_of_a_hundred() -> None:
     assert one is not None
     desk.sent.clear()
     # A candle that came late: what is forecast from it is of use for half a minute.
-    desk.now_ms += 30_000
+    desk.clock.now_ms += 30_000
     for many in (250, 0, 1):
         desk.issuer.issue_batch([one] * many, T0 + 2 * MINUTE.ms)
     assert {message.valid_until_ms for message in desk.sent} == {T0 + 2 * MINUTE.ms}

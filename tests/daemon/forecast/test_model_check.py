@@ -115,12 +115,12 @@ async def test_a_symbol_that_the_new_model_could_not_be_tried_on_is_tried_before
         route.at(CAPACITY + 2)
         route.close(market, "A/U", CAPACITY + 1)
         pipeline, absurd = route.pipeline, served(bundle, ["A/U"], target_offset=20.0)
-        follower = StandbyModel(absurd, pipeline.windows, pipeline, route.clock)
-        await follower.level()
+        standby = StandbyModel(absurd, pipeline.windows, pipeline, route.clock)
+        await standby.synchronise()
         # The window of A/U is not whole.
-        await follower.try_out()
-        assert follower.tried == [1, 2]
-        pipeline.take_over(absurd, pipeline.windows, follower.derived(), follower.tried)
+        await standby.check_forecasts()
+        assert standby.checked == [1, 2]
+        pipeline.take_over(absurd, pipeline.windows, standby.revisions(), standby.checked)
         for symbol in SYMBOLS:
             pipeline.on_history(symbol, market.span(symbol, CAPACITY - 3, CAPACITY + 2))
         await pipeline.settled()

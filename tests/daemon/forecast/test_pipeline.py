@@ -10,6 +10,7 @@ from random import Random
 import numpy as np
 import pytest
 
+from model.core.market import MarketKey
 from model.history.store import History
 from model.registry.bundle import Bundle
 from tests.support.pipeline_harness import (
@@ -168,7 +169,9 @@ async def test_after_a_revision_the_next_forecast_is_that_of_a_fresh_window(
     assert path.published.forecasts == before
     assert path.sample("candlecast_feed_candles_total", verdict="revised") == 1
     await path.recorder.flush()
-    stored = await path.recorder.read(lambda h: h.candles("binance", "A/U", "1m", CAPACITY))
+    stored = await path.recorder.read(
+        lambda h: h.candles(MarketKey.parse("binance", "1m"), "A/U", CAPACITY)
+    )
     assert stored[-1 - age].ohlcv == tuple(market.values["A/U"][CAPACITY - 1 - age])
     path.at(CAPACITY + 1)
     for symbol in SYMBOLS:
@@ -276,7 +279,9 @@ async def test_a_market_without_a_trade_in_the_whole_window_is_stale_and_not_for
 
 async def restored(route: Route) -> None:
     await route.recorder.read(
-        lambda history: route.accuracy.restore(history.outcomes("binance", "1m", 1440))
+        lambda history: route.accuracy.restore(
+            history.outcomes(MarketKey.parse("binance", "1m"), 1440)
+        )
     )
 
 

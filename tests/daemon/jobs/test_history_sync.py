@@ -18,11 +18,12 @@ from daemon.sandbox.market import Faults
 from daemon.sandbox.recording import Playback, build_playback
 from model.core.candle import Candle, Timeframe
 from model.core.errors import ExchangeError
+from model.core.market import MarketKey
 from model.history.reader import HistoryReader
 
 MINUTE = Timeframe.parse("1m")
 SYMBOL = "S00/USDT"
-MARKET = ("binance", MINUTE)
+MARKET = MarketKey("binance", MINUTE)
 
 
 @given(st.sets(st.integers(0, 40)), st.integers(0, 40), st.integers(0, 40))
@@ -66,7 +67,7 @@ async def complete(path: Path, exchange: SandboxExchange, span: Span) -> tuple[i
 
 
 def stored(path: Path, span: Span) -> list[Candle]:
-    archive = HistoryReader(path, ("binance", "1m"))
+    archive = HistoryReader(path, MarketKey.parse("binance", "1m"))
     try:
         return archive.revisions(SYMBOL, *span)
     finally:

@@ -12,7 +12,7 @@ import pytest
 
 from daemon.jobs.low_priority import lower_priority, pause_ms, yield_at_candle_close
 from model.core.candle import Timeframe
-from tests.support.manual_clock import HandClock
+from tests.support.manual_clock import ManualClock
 
 
 def modest() -> None:
@@ -79,19 +79,11 @@ def test_it_knows_when_weeks_close() -> None:
     assert pause_ms(CLOSE_MS, WEEK) == 0
 
 
-class Sleepless(HandClock):
-    """Returns from every sleep immediately."""
-
-    async def sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
-        self.set_wall_ms(self.wall_ms() + round(seconds * 1_000))
-
-
 def test_it_sleeps_while_candles_close_and_no_longer() -> None:
-    clock = Sleepless(CLOSE_MS - 30)
+    clock = ManualClock(CLOSE_MS - 30, auto_advance=True)
     yield_at_candle_close(clock, MINUTE)
     assert clock.slept == []
-    clock.set_wall_ms(CLOSE_MS + 100)
+    clock.move_to(CLOSE_MS + 100)
     for _ in range(3):
         yield_at_candle_close(clock, MINUTE)
     assert clock.slept == [2.4]

@@ -16,13 +16,14 @@ from daemon.jobs.retrain import retrain
 from daemon.jobs.retrain_job import RetrainJob
 from model.core.candle import Candle, Ohlcv, Timeframe
 from model.core.errors import CandlecastError
+from model.core.market import MarketKey
 from model.forecasts.rules import Rules
 from model.history.store import History
 from model.registry.registry import Registry
 from model.shared_state.live_trial import FOLDER, Trial, TrialFiles
 from model.shared_state.retrain_status import RetrainStatus
 from model.stats.promotion_gate import GateRules
-from tests.support.manual_clock import HandClock
+from tests.support.manual_clock import ManualClock
 from tests.support.tiny_models import promote, random_candles, write
 
 QUARTER = Timeframe.parse("15m")
@@ -46,8 +47,7 @@ def filled(state: Path) -> None:
     rows = (Ohlcv(*values) for values in ohlcv.tolist())
     history = History(state / "history.sqlite")
     history.add_candles(
-        "binance",
-        "15m",
+        MarketKey.parse("binance", "15m"),
         [
             Candle(SYMBOL, at, at + QUARTER.ms, row, at + QUARTER.ms + 5, 0.0, "exchange_flag")
             for at, row in zip(range(START_MS, END_MS, QUARTER.ms), rows, strict=True)
@@ -100,7 +100,7 @@ def planned(job: RetrainJob, version: str, more: Mapping[str, Any] = MappingProx
 
 
 def test_what_was_trained_is_judged_without_training_or_asking_again(job: RetrainJob) -> None:
-    registry, clock = Registry(job.state / "registry"), HandClock(END_MS + 60_000)
+    registry, clock = Registry(job.state / "registry"), ManualClock(END_MS + 60_000)
     champion, challenger = registry.champion(), registry.previous()
     assert challenger is not None
     planned(job, challenger)
@@ -128,13 +128,13 @@ def test_the_share_that_is_filled_is_logged(
     ]
     # Some are stored as filled, others are missing.
     unlike = [candle._replace(filled=True) for candle in whole[50:110]]
-    history.add_candles("binance", "15m", [*whole[:50], *unlike, *whole[150:]])
+    history.add_candles(MarketKey.parse("binance", "15m"), [*whole[:50], *unlike, *whole[150:]])
     history.close()
     version = Registry(job.state / "registry").previous()
     assert version is not None
     planned(job, version)
     caplog.set_level("INFO", "candlecast.jobs")
-    retrain(replace(job, max_filled=max_filled), HandClock(END_MS + 60_000), silent)
+    retrain(replace(job, max_filled=max_filled), ManualClock(END_MS + 60_000), silent)
     (said,) = [record for record in caplog.records if "filled for lack" in record.message]
     assert said.levelname == level
     assert said.message.startswith("BTC/USDT 15m: 1,000 periods from 2026-04-22 12:00 to ")
@@ -150,7 +150,7 @@ def test_a_model_on_live_trial_is_not_pruned(job: RetrainJob) -> None:
     tried, *others = sorted(made)
     TrialFiles(job.state / FOLDER).begin(Trial(tried, registry.champion(), (SYMBOL,)))
     planned(job, challenger)
-    retrain(replace(job, keep=0), HandClock(END_MS + 60_000), silent)
+    retrain(replace(job, keep=0), ManualClock(END_MS + 60_000), silent)
     left = registry.list()
     assert tried in left
     assert not set(others) & set(left)
@@ -165,14 +165,14 @@ def test_a_symbol_without_candles_ends_the_night_unless_it_may_be_left_out(
     young = replace(job, symbols=("NEW/USDT", SYMBOL))
     planned(job, challenger)
     with pytest.raises(CandlecastError, match="there are no 15m candles of NEW/USDT"):
-        retrain(young, HandClock(END_MS + 60_000), silent)
+        retrain(young, ManualClock(END_MS + 60_000), silent)
     with pytest.raises(CandlecastError, match="there are no 15m candles of NEW/USDT"):
         retrain(
             replace(young, leave_out=True, symbols=("NEW/USDT",)),
-            HandClock(END_MS + 60_000),
+            ManualClock(END_MS + 60_000),
             silent,
         )
-    status = retrain(replace(young, leave_out=True), HandClock(END_MS + 60_000), silent)
+    status = retrain(replace(young, leave_out=True), ManualClock(END_MS + 60_000), silent)
     assert status.version == challenger
     assert status.candles is not None
 
@@ -192,14 +192,14 @@ def test_whoever_became_champion_during_the_judging_is_the_one_to_beat(job: Retr
             super().update(symbol, done, total)
             registry.promote(better)
 
-    retrain(job, HandClock(END_MS + 60_000), lambda: nullcontext(Meanwhile()))
+    retrain(job, ManualClock(END_MS + 60_000), lambda: nullcontext(Meanwhile()))
     (entry,) = registry.decisions()
     assert entry.champion == better != beaten
     assert registry.champion() == (challenger if entry.action == "promote" else better)
 
 
 def test_a_night_that_was_cut_after_promoting_says_so(job: RetrainJob) -> None:
-    registry, clock = Registry(job.state / "registry"), HandClock(END_MS + 60_000)
+    registry, clock = Registry(job.state / "registry"), ManualClock(END_MS + 60_000)
     challenger = registry.previous()
     assert challenger is not None
     planned(job, challenger)
@@ -221,7 +221,7 @@ def test_a_challenger_that_was_promoted_by_hand_meanwhile_is_told(job: RetrainJo
     registry = Registry(job.state / "registry")
     planned(job, registry.champion())
     with pytest.raises(CandlecastError, match="was promoted by hand while it was being judged"):
-        retrain(job, HandClock(END_MS + 60_000), silent)
+        retrain(job, ManualClock(END_MS + 60_000), silent)
     status = RetrainStatus.read(job.state)
     assert status is not None
     assert "by hand" in (status.error or "")
@@ -243,7 +243,7 @@ def test_a_plan_that_is_old_or_of_other_settings_is_not_taken_up(
     planned(job, challenger, changed)
     # A new plan begins with a request for missing candles.
     with pytest.raises(CandlecastError, match="it cannot be reached"):
-        retrain(job, HandClock(END_MS + 60_000), silent)
+        retrain(job, ManualClock(END_MS + 60_000), silent)
     plan = json.loads((job.folder / "plan.json").read_text())
     assert plan["version"] is plan["known_ms"] is None
     assert asdict(job)["key"] == plan["key"] == "settings"
@@ -255,13 +255,13 @@ def test_a_champion_that_is_damaged_is_told_before_anything_is_fetched_or_traine
     registry = Registry(job.state / "registry")
     (registry.root / registry.champion() / "step.onnx").write_bytes(b"rotten")
     with pytest.raises(CandlecastError, match=r"step\.onnx: has changed since it was written"):
-        retrain(job, HandClock(END_MS + 60_000), silent)
+        retrain(job, ManualClock(END_MS + 60_000), silent)
 
 
 def test_a_file_that_cannot_be_written_is_told_like_any_other_failure(job: RetrainJob) -> None:
     (job.folder / "plan.json" / "in the way").mkdir(parents=True)
     with pytest.raises(IsADirectoryError):
-        retrain(job, HandClock(END_MS + 60_000), silent)
+        retrain(job, ManualClock(END_MS + 60_000), silent)
     status = RetrainStatus.read(job.state)
     assert status is not None
     assert "Is a directory" in (status.error or "")
@@ -270,7 +270,7 @@ def test_a_file_that_cannot_be_written_is_told_like_any_other_failure(job: Retra
 def test_a_failure_keeps_when_it_last_went_well(job: RetrainJob) -> None:
     RetrainStatus(END_MS - 5, 1.0, END_MS - 5, None).write(job.state)
     with pytest.raises(CandlecastError):
-        retrain(job, HandClock(END_MS + 60_000), silent)
+        retrain(job, ManualClock(END_MS + 60_000), silent)
     status = RetrainStatus.read(job.state)
     assert status is not None
     assert (status.success_ms, status.finished_ms) == (END_MS - 5, END_MS + 60_000)

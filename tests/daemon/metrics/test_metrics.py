@@ -1,4 +1,4 @@
-"""Every series is there, lints clean, means what it says, and is rendered without a long hold."""
+"""Check that every metric is declared, correct, valid text, and rendered in small slices."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from prometheus_client.openmetrics.parser import (
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from daemon.metrics import histogram
-from daemon.metrics.metrics import OUTCOMES, STAGES, Metrics
+from daemon.metrics.forecast_series import OUTCOMES, STAGES
+from daemon.metrics.metrics import Metrics
 from daemon.runtime.clock import SystemClock
 from daemon.scoring.accuracy import PATIENCE, Accuracy, score
 from model.core.candle import Candle, Ohlcv
@@ -38,20 +39,20 @@ def forecast(slot: int = 0, symbol: str = "BTC/USDT") -> Forecast:
     return forecast_at(T0 + slot * MINUTE, symbol, interval=Interval(0.9, 99.0, 103.0))
 
 
-def busy() -> Metrics:
-    """Metrics in which every series has been used."""
+def used_metrics() -> Metrics:
+    """Metrics in which every series was updated."""
     metrics = Metrics(max_symbols=3)
     accuracy = Accuracy(min_n=2)
-    metrics.model.show(MODEL)
-    metrics.latency_budget.set(0.05)
+    metrics.model.set_served(MODEL)
+    metrics.forecasts.latency_budget.set(0.05)
     for stage in STAGES:
-        metrics.stage(stage, 0.001)
-    metrics.exchange_delay.observe(0.3)
-    metrics.batch_size.observe(20)
+        metrics.forecasts.observe_stage(stage, 0.001)
+    metrics.forecasts.exchange_delay.observe(0.3)
+    metrics.forecasts.batch_size.observe(20)
     for slot in range(3):
-        metrics.ready(forecast(slot))
-        metrics.made_ready(forecast(slot).published_ms)
-        metrics.published(0.002, 0.004, late=slot == 2)
+        metrics.on_forecast_ready(forecast(slot))
+        metrics.forecasts.set_last_prediction(forecast(slot).published_ms)
+        metrics.forecasts.on_published(0.002, 0.004, late=slot == 2)
         accuracy.add(forecast(slot))
         open_ms = T0 + slot * MINUTE
         closed = Candle(
@@ -60,12 +61,12 @@ def busy() -> Metrics:
         )  # fmt: skip
         realised = accuracy.on_candle(closed)
         assert realised is not None
-        metrics.accuracy.add(realised)
-    metrics.count_dropped(2)
-    metrics.count_skipped("gap", 3)
-    metrics.count_skipped("gap", 0)
-    metrics.count_unprepared(1)
-    metrics.count_candle("appended")
+        metrics.accuracy.on_realised(realised)
+    metrics.forecasts.count_dropped(2)
+    metrics.forecasts.count_skipped("gap", 3)
+    metrics.forecasts.count_skipped("gap", 0)
+    metrics.forecasts.count_unprepared(1)
+    metrics.feed.count_candle("appended")
     metrics.update_accuracy(accuracy)
     return metrics
 
@@ -75,7 +76,7 @@ def value(metrics: Metrics, name: str, **labels: str) -> float | None:
 
 
 async def test_the_plain_text_lints_clean() -> None:
-    text, content_type = await busy().render("text/plain", SystemClock())
+    text, content_type = await used_metrics().render("text/plain", SystemClock())
     assert content_type == "text/plain; version=0.0.4; charset=utf-8"
     lint = await asyncio.to_thread(
         subprocess.run, [program("promtool"), "check", "metrics"],
@@ -85,10 +86,10 @@ async def test_the_plain_text_lints_clean() -> None:
     assert lint.returncode == 0
 
 
-async def test_sliced_text_says_what_the_registry_says() -> None:
+async def test_sliced_text_equals_the_registry() -> None:
     metrics = Metrics(max_symbols=200)  # more samples in a family than fit into one slice
     for number in range(150):
-        metrics.ready(forecast(symbol=f"S{number}/USDT"))
+        metrics.on_forecast_ready(forecast(symbol=f"S{number}/USDT"))
     expected = {
         (sample.name, *sorted(sample.labels.items())): sample.value
         for family in metrics.registry.collect()
@@ -107,18 +108,18 @@ async def test_sliced_text_says_what_the_registry_says() -> None:
 
 
 async def test_openmetrics_ends_as_it_must() -> None:
-    text, content_type = await busy().render(OPENMETRICS, SystemClock())
+    text, content_type = await used_metrics().render(OPENMETRICS, SystemClock())
     assert content_type.startswith("application/openmetrics-text; version=1.0.0")
     assert text.endswith(b"\n# EOF\n")
     assert text.count(b"# EOF") == 1
 
 
-async def test_a_late_forecast_is_pointed_out() -> None:
+async def test_a_late_forecast_has_an_exemplar() -> None:
     metrics = Metrics()
     late = forecast()._replace(latency=Latency(80.0, 0.2, 0.1), late=True)
-    metrics.ready(forecast())
-    metrics.ready(late)
-    metrics.add_exemplar(late)
+    metrics.on_forecast_ready(forecast())
+    metrics.on_forecast_ready(late)
+    metrics.forecasts.add_exemplar(late)
     text, _ = await metrics.render(OPENMETRICS, SystemClock())
     parse = parse_openmetrics
     pointed_out = [
@@ -135,10 +136,10 @@ async def test_a_late_forecast_is_pointed_out() -> None:
     assert b" # {" not in plain
 
 
-async def test_rendering_lets_others_run() -> None:
+async def test_rendering_yields_to_other_tasks() -> None:
     metrics = Metrics(max_symbols=1000)
     for number in range(1000):
-        metrics.ready(forecast(symbol=f"S{number}/USDT"))
+        metrics.on_forecast_ready(forecast(symbol=f"S{number}/USDT"))
     turns = 0
 
     async def others() -> None:
@@ -155,7 +156,7 @@ async def test_rendering_lets_others_run() -> None:
 
 
 def test_outcomes_exclude_each_other_and_skips_have_a_reason() -> None:
-    metrics = busy()
+    metrics = used_metrics()
     outcomes = {
         outcome: value(metrics, "predictions_total", outcome=outcome) for outcome in OUTCOMES
     }
@@ -164,39 +165,39 @@ def test_outcomes_exclude_each_other_and_skips_have_a_reason() -> None:
 
 
 def test_errors_and_hits_are_counted() -> None:
-    metrics = busy()
+    metrics = used_metrics()
     assert value(metrics, "abs_error_total", forecast="model") == pytest.approx(0.03)
     assert value(metrics, "abs_error_total", forecast="last_value") == pytest.approx(0.06)
     assert value(metrics, "direction_total", result="hit") == 3.0
     assert value(metrics, "interval_total", result="inside") == 3.0
-    metrics.accuracy.add(score(ForecastRow.of(forecast()), 98.0))
+    metrics.accuracy.on_realised(score(ForecastRow.of(forecast()), 98.0))
     assert value(metrics, "direction_total", result="miss") == 1.0
     assert value(metrics, "interval_total", result="outside") == 1.0
-    metrics.accuracy.add(score(ForecastRow.of(forecast()._replace(interval=None)), 100.0))
+    metrics.accuracy.on_realised(score(ForecastRow.of(forecast()._replace(interval=None)), 100.0))
     assert value(metrics, "direction_total", result="miss") == 1.0
     assert value(metrics, "interval_total", result="outside") == 1.0
 
 
-def test_rolling_figures_are_not_made_up() -> None:
+def test_rolling_figures_are_nan_without_evidence() -> None:
     metrics = Metrics()
-    metrics.ready(forecast())
+    metrics.on_forecast_ready(forecast())
     metrics.update_accuracy(Accuracy())
     names = ("mae_ratio", "mae_ratio_stderr", "direction_accuracy", "interval_coverage")
     assert all(math.isnan(value(metrics, name) or 0.0) for name in names)
     assert math.isnan(value(metrics, "symbol_mae_ratio", symbol="BTC/USDT") or 0.0)
-    metrics = busy()
+    metrics = used_metrics()
     assert [value(metrics, name) for name in names] == pytest.approx([0.5, 0.0, 1.0, 1.0], abs=1e-7)
     assert value(metrics, "symbol_mae_ratio", symbol="BTC/USDT") == pytest.approx(0.5)
     assert value(metrics, "symbol_direction_accuracy", symbol="BTC/USDT") == 1.0
 
 
-def test_the_newest_forecast_is_told_by_its_time() -> None:
+def test_the_newest_forecast_is_shown_by_its_time() -> None:
     metrics = Metrics()
-    metrics.made_ready(T0 + 12)
+    metrics.forecasts.set_last_prediction(T0 + 12)
     assert value(metrics, "last_prediction_timestamp_seconds") == (T0 + 12) / 1000
 
 
-def test_forecasts_given_up_are_counted_once() -> None:
+def test_unscored_forecasts_are_counted_once() -> None:
     metrics, accuracy = Metrics(), Accuracy()
     for slot in range(PATIENCE + 2):
         accuracy.add(forecast(slot))
@@ -207,7 +208,7 @@ def test_forecasts_given_up_are_counted_once() -> None:
 def test_only_the_first_symbols_have_series_of_their_own() -> None:
     metrics = Metrics(max_symbols=2)
     for symbol in ("A/USDT", "B/USDT", "C/USDT", "A/USDT"):
-        metrics.ready(forecast(symbol=symbol))
+        metrics.on_forecast_ready(forecast(symbol=symbol))
     per_symbol = [
         sample.labels["symbol"]
         for family in metrics.registry.collect()
@@ -218,8 +219,8 @@ def test_only_the_first_symbols_have_series_of_their_own() -> None:
 
 
 def test_a_new_model_replaces_the_old_one() -> None:
-    metrics = busy()
-    metrics.model.show(MODEL._replace(version="next"))
+    metrics = used_metrics()
+    metrics.model.set_served(MODEL._replace(version="next"))
     (family,) = (f for f in metrics.registry.collect() if f.name == "candlecast_model_info")
     assert [sample.labels["version"] for sample in family.samples] == ["next"]
 
@@ -229,7 +230,7 @@ def test_a_new_model_replaces_the_old_one() -> None:
 )
 def test_a_latency_falls_into_the_bucket_that_holds_it(seconds: float, bound: str) -> None:
     metrics = Metrics()
-    metrics.stage("total", seconds)
+    metrics.forecasts.observe_stage("total", seconds)
     buckets = {
         sample.labels["le"]: sample.value
         for family in metrics.registry.collect()

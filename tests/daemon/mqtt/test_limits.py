@@ -2,76 +2,76 @@
 
 from __future__ import annotations
 
-from daemon.mqtt.limits import EVERYTHING, NO_QOS_1, NO_RETAIN, Limits, Negotiation
+from daemon.mqtt.limits import NO_LIMITS, NO_QOS_1, NO_RETAIN, Limits, Negotiation
 
 
 def test_what_the_broker_names_is_not_asked_for_again() -> None:
     negotiation = Negotiation()
-    assert negotiation.limits == EVERYTHING
-    assert negotiation.refused(NO_RETAIN)
+    assert negotiation.limits == NO_LIMITS
+    assert negotiation.on_unsupported(NO_RETAIN)
     assert negotiation.limits == NO_RETAIN
-    assert negotiation.refused(NO_QOS_1)
+    assert negotiation.on_unsupported(NO_QOS_1)
     assert negotiation.limits == Limits(0, retains=False)
-    assert not negotiation.refused(NO_RETAIN)
+    assert not negotiation.on_unsupported(NO_RETAIN)
     assert not negotiation.is_guessing
-    negotiation.start_over()
-    assert negotiation.limits == EVERYTHING
+    negotiation.reset()
+    assert negotiation.limits == NO_LIMITS
 
 
 def test_a_broker_that_hangs_up_is_asked_for_less_step_by_step() -> None:
-    negotiation = Negotiation(patience=2)
+    negotiation = Negotiation(max_closes=2)
     asked = []
     for _ in range(7):
         asked.append(negotiation.limits)
-        negotiation.hung_up()
+        negotiation.on_closed_early()
     least = Limits(0, retains=False)
-    assert asked == [EVERYTHING, EVERYTHING, NO_RETAIN, NO_RETAIN, least, least, EVERYTHING]
+    assert asked == [NO_LIMITS, NO_LIMITS, NO_RETAIN, NO_RETAIN, least, least, NO_LIMITS]
 
 
 def test_a_broker_that_took_everything_is_asked_for_less_only_after_many_hang_ups() -> None:
-    negotiation = Negotiation(patience=2)
-    negotiation.took()
-    negotiation.start_over()
+    negotiation = Negotiation(max_closes=2)
+    negotiation.on_acknowledged()
+    negotiation.reset()
     asked = []
     for _ in range(21):
         asked.append(negotiation.limits)
-        negotiation.hung_up()
-    assert asked == [EVERYTHING] * 20 + [NO_RETAIN]
+        negotiation.on_closed_early()
+    assert asked == [NO_LIMITS] * 20 + [NO_RETAIN]
 
 
 def test_a_guess_that_was_taken_does_not_stand_for_everything() -> None:
-    negotiation = Negotiation(patience=1)
-    negotiation.hung_up()
+    negotiation = Negotiation(max_closes=1)
+    negotiation.on_closed_early()
     assert negotiation.limits == NO_RETAIN
-    negotiation.took()
-    negotiation.start_over()
-    negotiation.hung_up()
+    negotiation.on_acknowledged()
+    negotiation.reset()
+    negotiation.on_closed_early()
     assert negotiation.limits == NO_RETAIN
 
 
 def test_steps_that_are_left_are_told() -> None:
-    negotiation = Negotiation(patience=1)
-    assert [negotiation.hung_up() for _ in range(3)] == [True, True, False]
+    negotiation = Negotiation(max_closes=1)
+    assert [negotiation.on_closed_early() for _ in range(3)] == [True, True, False]
 
 
 def test_a_guess_is_told_from_what_the_broker_named() -> None:
-    negotiation = Negotiation(patience=1)
-    negotiation.refused(NO_RETAIN)
+    negotiation = Negotiation(max_closes=1)
+    negotiation.on_unsupported(NO_RETAIN)
     guessing = []
     for _ in range(3):
         guessing.append(negotiation.is_guessing)
-        negotiation.hung_up()
+        negotiation.on_closed_early()
     # The first step down asks for no less than what was named.
     assert guessing == [False, False, True]
-    negotiation.hung_up()
-    negotiation.hung_up()
+    negotiation.on_closed_early()
+    negotiation.on_closed_early()
     assert negotiation.limits == Limits(0, retains=False)
 
 
 def test_what_is_lacking_is_said_with_what_it_means() -> None:
-    assert EVERYTHING.in_words() == ""
-    assert "no retained messages" in NO_RETAIN.in_words()
-    assert "QoS 0 only" in NO_QOS_1.in_words()
-    both = Limits(0, retains=False).in_words()
+    assert NO_LIMITS.describe() == ""
+    assert "no retained messages" in NO_RETAIN.describe()
+    assert "QoS 0 only" in NO_QOS_1.describe()
+    both = Limits(0, retains=False).describe()
     assert "no retained messages" in both
     assert "QoS 0 only" in both

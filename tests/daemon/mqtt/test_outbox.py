@@ -16,7 +16,7 @@ def test_messages_leave_in_the_order_they_came() -> None:
     box = Outbox(8)
     for key in "cab":
         box.offer(message(key))
-    valid, expired = box.take(0, 2)
+    valid, expired = box.take_batch(0, 2)
     assert [m.key for m in valid] == ["c", "a"]
     assert expired == []
     assert len(box) == 1
@@ -27,7 +27,7 @@ def test_a_newer_forecast_of_a_symbol_takes_the_place_of_the_older() -> None:
     old, new = message("a", payload=b"old"), message("a", payload=b"new")
     assert box.offer(old) is None
     assert box.offer(new) is old
-    assert box.take(0, 9) == ([new], [])
+    assert box.take_batch(0, 9) == ([new], [])
 
 
 def test_a_full_box_gives_up_its_oldest() -> None:
@@ -47,7 +47,7 @@ def test_what_nobody_is_promised_takes_no_others_place() -> None:
     assert box.offer(late) is late
     newer = provisional._replace(payload=b"newer")
     assert box.offer(newer) is provisional
-    assert box.take(0, 9)[0] == [promised, newer]
+    assert box.take_batch(0, 9)[0] == [promised, newer]
 
 
 def test_what_expired_while_waiting_is_never_handed_out() -> None:
@@ -55,7 +55,7 @@ def test_what_expired_while_waiting_is_never_handed_out() -> None:
     stale, fresh = message("a", 1_000), message("b", 2_000)
     box.offer(stale)
     box.offer(fresh)
-    assert box.take(1_000, 9) == ([fresh], [stale])
+    assert box.take_batch(1_000, 9) == ([fresh], [stale])
 
 
 def test_remaining_validity_is_rounded_up() -> None:
@@ -68,11 +68,11 @@ def test_after_a_reconnection_the_last_valid_messages_go_out_again_byte_for_byte
     box = Outbox(8)
     for m in (message("a", 60_000), message("b", 1_000)):
         box.offer(m._replace(is_forecast=True))
-    for m in box.take(0, 9)[0]:
-        box.arrived(m)
-    assert box.repeat(5_000) == []
+    for m in box.take_batch(0, 9)[0]:
+        box.on_answered(m)
+    assert box.requeue(5_000) == []
     # What has arrived has been counted, so its repetition counts for nothing.
-    assert box.take(5_000, 9) == ([message("a", 60_000)], [])
+    assert box.take_batch(5_000, 9) == ([message("a", 60_000)], [])
 
 
 def test_what_the_broker_did_not_acknowledge_goes_out_again_or_is_named_as_dropped() -> None:
@@ -82,24 +82,24 @@ def test_what_the_broker_did_not_acknowledge_goes_out_again_or_is_named_as_dropp
     displaced, expiring = message("c", payload=b"old"), message("d", 1_000)
     for m in (unretained, sent_once, displaced, expiring):
         box.offer(m)
-    box.take(0, 9)
+    box.take_batch(0, 9)
     newer = message("c", payload=b"new")
     box.offer(newer)
-    assert box.repeat(5_000) == [displaced]
-    assert box.take(5_000, 9) == ([unretained, newer], [expiring])
+    assert box.requeue(5_000) == [displaced]
+    assert box.take_batch(5_000, 9) == ([unretained, newer], [expiring])
 
 
 def test_an_answer_to_the_older_of_two_forecasts_says_nothing_of_the_newer() -> None:
     box = Outbox(8)
     old, new = message("a", 60_000, payload=b"old"), message("a", 120_000, payload=b"new")
     box.offer(old)
-    box.take(0, 9)
+    box.take_batch(0, 9)
     box.offer(new)
-    box.take(60_000, 9)
-    box.arrived(old)
-    assert not box.is_settled
-    assert box.repeat(61_000) == []
-    assert box.take(61_000, 9) == ([new], [])
+    box.take_batch(60_000, 9)
+    box.on_answered(old)
+    assert not box.is_drained
+    assert box.requeue(61_000) == []
+    assert box.take_batch(61_000, 9) == ([new], [])
 
 
 def test_of_two_unanswered_forecasts_of_a_symbol_the_older_is_named_as_dropped() -> None:
@@ -107,9 +107,9 @@ def test_of_two_unanswered_forecasts_of_a_symbol_the_older_is_named_as_dropped()
     old, new = message("a", 60_000, payload=b"old"), message("a", 120_000, payload=b"new")
     for m in (old, new):
         box.offer(m)
-        box.take(0, 9)
-    assert box.repeat(61_000) == [old]
-    assert box.take(61_000, 9) == ([new], [])
+        box.take_batch(0, 9)
+    assert box.requeue(61_000) == [old]
+    assert box.take_batch(61_000, 9) == ([new], [])
 
 
 def test_repetitions_never_outgrow_the_box() -> None:
@@ -117,10 +117,10 @@ def test_repetitions_never_outgrow_the_box() -> None:
     first, second = message("a"), message("b")
     box.offer(first)
     box.offer(second)
-    box.take(0, 9)
+    box.take_batch(0, 9)
     for key in "cd":
         box.offer(message(key))
-    assert box.repeat(0) == [first, second]
+    assert box.requeue(0) == [first, second]
     assert len(box) == 2
 
 
@@ -128,12 +128,12 @@ def test_a_repetition_does_not_displace_a_newer_message() -> None:
     box = Outbox(8)
     old = message("a", payload=b"old")
     box.offer(old)
-    box.take(0, 9)
-    box.arrived(old)
+    box.take_batch(0, 9)
+    box.on_answered(old)
     new = message("a", payload=b"new")
     box.offer(new)
-    box.repeat(0)
-    assert box.take(0, 9) == ([new], [])
+    box.requeue(0)
+    assert box.take_batch(0, 9) == ([new], [])
 
 
 @given(st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(0, 9)), max_size=50))
@@ -145,7 +145,7 @@ def test_every_message_is_handed_out_or_named_as_dropped(offers: list[tuple[str,
         if dropped is not None:
             seen.append(dropped.payload)
         assert len(box) <= 4
-    valid, expired = box.take(4_500, 100)
+    valid, expired = box.take_batch(4_500, 100)
     seen += [m.payload for m in valid + expired]
     assert sorted(map(int, seen)) == list(range(len(offers)))
     assert all(m.valid_until_ms is not None and m.valid_until_ms > 4_500 for m in valid)

@@ -205,6 +205,29 @@ async def test_a_broker_that_closes_on_a_retained_message_gets_unretained_ones(
         await until(lambda: said(caplog, NO_RETAIN_SAID) == 1)
 
 
+async def test_a_broker_that_was_lost_with_a_reason_is_still_known_to_take_everything() -> None:
+    """After it has acknowledged messages, some closed logins give up no feature."""
+    shutting_down = mqtt5.DisconnectPacket(
+        reason_code=mqtt5.DisconnectReasonCode.SERVER_SHUTTING_DOWN
+    ).write()
+    accepted = accepting()
+    logins = 0
+
+    def login(will: WillOf) -> bytes | None:
+        nonlocal logins
+        logins += 1
+        return None if 1 < logins < 6 else accepted(will)
+
+    def publish(message: Published) -> bytes:
+        return shutting_down if logins == 1 and message.topic != STATUS else acknowledged(message)
+
+    async with published_to(login, publish) as (broker, trial):
+        trial.publisher.offer(trial.forecast("A/B", "there"))
+        await until(lambda: trial.outcome("published") == 1)
+    assert len(broker.wills) == 6
+    assert set(broker.wills) == {WillOf(1, retain=True)}
+
+
 async def test_a_broker_that_closes_on_everything_publishes_nothing(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -1,4 +1,4 @@
-"""What was published last is known to the next process, whatever the file looks like."""
+"""Check that the last published targets survive a kill and a damaged file."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import pytest
 from daemon.persistence.last_published import LastPublished
 
 
-def test_marks_are_there_again_without_being_saved(tmp_path: Path) -> None:
+def test_targets_survive_without_being_saved(tmp_path: Path) -> None:
     first = LastPublished(["a", "b", "c"])
-    first.open(tmp_path / "marks")
+    first.open(tmp_path / "last-published")
     first.note([1], [60_000])
     first.note([2], [120_000])
-    # Neither closed nor flushed; symbols come, go and change places.
+    # The first was neither closed nor flushed; symbols are added, removed and reordered.
     second = LastPublished(["c", "d", "b"])
-    second.open(tmp_path / "marks")
+    second.open(tmp_path / "last-published")
     assert second.left([0], [120_000]) == [True]
     assert second.left([0], [60_000]) == [False]
     assert second.left([1], [60_000]) == [False]
@@ -24,42 +24,42 @@ def test_marks_are_there_again_without_being_saved(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"half a record", bytes(16), bytes(range(40))])
-def test_a_damaged_file_says_nothing_and_is_replaced(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "marks"
+def test_a_damaged_file_is_ignored_and_replaced(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "last-published"
     path.write_bytes(content)
-    marks = LastPublished(["a"])
-    marks.open(path)
-    assert marks.left([0], [60_000]) == [False]
-    marks.note([0], [60_000])
+    published = LastPublished(["a"])
+    published.open(path)
+    assert published.left([0], [60_000]) == [False]
+    published.note([0], [60_000])
     again = LastPublished(["a"])
     again.open(path)
     assert again.left([0], [60_000]) == [True]
 
 
-def test_without_a_file_forecasting_goes_on(
+def test_targets_stay_in_memory_without_a_file(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    marks = LastPublished(["a"])
-    marks.open(tmp_path / "no such folder" / "marks")
-    marks.note([0], [60_000])
-    assert marks.left([0], [60_000]) == [True]
+    published = LastPublished(["a"])
+    published.open(tmp_path / "no such folder" / "last-published")
+    published.note([0], [60_000])
+    assert published.left([0], [60_000]) == [True]
     assert "cannot be kept (No such file or directory)" in caplog.text
 
 
-def test_symbols_that_are_added_and_removed_keep_their_marks(tmp_path: Path) -> None:
+def test_targets_are_kept_when_symbols_change(tmp_path: Path) -> None:
     path = tmp_path / "last-published"
-    marks = LastPublished(["a", "b"])
-    marks.open(path)
-    marks.note([0, 1], [1_000, 2_000])
-    marks.rename(["b", "c"])
-    assert marks.left([0, 1], [2_000, 0]) == [True, True]
-    marks.note([1], [3_000])
-    marks.rename(["c", "b", "a"])
-    assert marks.left([0, 1, 2], [3_000, 2_000, 0]) == [True] * 3
+    published = LastPublished(["a", "b"])
+    published.open(path)
+    published.note([0, 1], [1_000, 2_000])
+    published.rename(["b", "c"])
+    assert published.left([0, 1], [2_000, 0]) == [True, True]
+    published.note([1], [3_000])
+    published.rename(["c", "b", "a"])
+    assert published.left([0, 1, 2], [3_000, 2_000, 0]) == [True] * 3
     after = LastPublished(["b", "c"])
     after.open(path)
     assert after.left([0, 1], [2_000, 3_000]) == [True, True]
-    # More than the file has room for: in memory, and nothing is forgotten.
+    # More than the file has room for: they stay in memory.
     many = [f"s{number}" for number in range(100)]
     after.rename(["c", *many])
     assert after.left([0], [3_000]) == [True]
@@ -67,15 +67,15 @@ def test_symbols_that_are_added_and_removed_keep_their_marks(tmp_path: Path) -> 
     assert after.left([100], [4_000]) == [True]
 
 
-def test_a_start_is_as_fresh_as_the_last_forecast_or_as_itself(tmp_path: Path) -> None:
+def test_the_newest_forecast_is_never_in_the_future(tmp_path: Path) -> None:
     now_ms = 10 * 3_600_000
     first = LastPublished(["a", "b"])
-    first.open(tmp_path / "marks")
+    first.open(tmp_path / "last-published")
     assert first.newest_ms(3_600_000, now_ms) == now_ms
     first.note([0, 1], [3 * 3_600_000, 5 * 3_600_000])
     again = LastPublished(["a", "b"])
-    again.open(tmp_path / "marks")
+    again.open(tmp_path / "last-published")
     assert again.newest_ms(3_600_000, now_ms) == 4 * 3_600_000
-    # Whatever stands there, nothing has been forecast in the future.
+    # A target in the future is not believed.
     again.note([0], [1 << 60])
     assert again.newest_ms(3_600_000, now_ms) == now_ms

@@ -1,4 +1,4 @@
-"""Whatever ends a process, the next one goes on from what the last save held."""
+"""Check that a process resumes from the learned state of the last save."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ import pytest
 from daemon.metrics.metrics import Metrics
 from daemon.persistence.learned_state import LearnedStateStore
 from daemon.persistence.recorder import Recorder
+from model.core.market import MarketKey
 from model.forecasts.rules import Rules
 from model.history.store import FittedScaler, History
 from model.inference.engine import Engine
 from model.registry.bundle import Bundle
 from model.serving import ServedModel
-from tests.support.manual_clock import HandClock, settle
+from tests.support.manual_clock import ManualClock, settle
 from tests.support.servers import MAX_WAIT_S
 from tests.support.tiny_models import SHORT, promote, random_candles
 
 SYMBOLS = ("A/U", "B/U")
-MARKET = ("binance", "1m")
+MARKET = MarketKey.parse("binance", "1m")
 BOTH = np.arange(2)
 ROWS = SHORT.warmup + 8
 T0 = 1_776_859_200_000
@@ -69,8 +70,10 @@ def drop_table(path: Path) -> None:
 
 
 @asynccontextmanager
-async def process(history: History) -> AsyncIterator[tuple[LearnedStateStore, HandClock, Recorder]]:
-    clock = HandClock(T0)
+async def process(
+    history: History,
+) -> AsyncIterator[tuple[LearnedStateStore, ManualClock, Recorder]]:
+    clock = ManualClock(T0)
     recorder = Recorder(history, MARKET, 36_500, clock, Metrics(0))
     async with asyncio.TaskGroup() as group:
         task = group.create_task(recorder.run())
@@ -78,19 +81,17 @@ async def process(history: History) -> AsyncIterator[tuple[LearnedStateStore, Ha
         task.cancel()
 
 
-async def test_the_next_process_goes_on_from_the_last_save(
-    bundle: Bundle, history: History
-) -> None:
+async def test_the_next_process_restores_the_last_save(bundle: Bundle, history: History) -> None:
     first, second = served(bundle), served(bundle)
-    async with process(history) as (keeper, *_):
-        await keeper.restore(first)
+    async with process(history) as (store, *_):
+        await store.restore(first)
         live(first, 15, seed=3)
-        await keeper.save(first)
+        await store.save(first)
         saved = state(first)
         # Learnt after the save, and lost with the process.
         live(first, 5, seed=4)
-    async with process(history) as (keeper, *_):
-        await keeper.restore(second)
+    async with process(history) as (store, *_):
+        await store.restore(second)
     assert state(second) == saved != state(first)
     live(second, 5, seed=4)
     assert state(second) == state(first)
@@ -100,19 +101,19 @@ async def test_a_process_stopped_while_starting_overwrites_nothing(
     bundle: Bundle, history: History
 ) -> None:
     await put(history, bundle, b"precious")
-    async with process(history) as (keeper, *_):
-        await keeper.save(served(bundle))
+    async with process(history) as (store, *_):
+        await store.save(served(bundle))
     assert await stored(history, bundle) == {"A/U": b"precious"}
 
 
-async def test_a_state_that_does_not_fit_is_told_and_replaced(
+async def test_a_state_that_does_not_fit_is_logged_and_replaced(
     bundle: Bundle, history: History, caplog: pytest.LogCaptureFixture
 ) -> None:
     await put(history, bundle, b"rubbish")
     model = served(bundle)
-    async with process(history) as (keeper, *_):
-        await keeper.restore(model)
-        await keeper.save(model)
+    async with process(history) as (store, *_):
+        await store.restore(model)
+        await store.save(model)
     assert "['A/U']" in caplog.text
     assert await stored(history, bundle) == state(model)
 
@@ -133,11 +134,11 @@ async def test_a_symbol_that_the_bundle_does_not_know_is_scaled_as_before_the_re
         history.add_scalers(MARKET, [FittedScaler(model, "N/U", fitted_ms, saved)])
 
     await asyncio.to_thread(note, state, T0)
-    async with process(history) as (keeper, *_):
-        await keeper.restore(second)
+    async with process(history) as (store, *_):
+        await store.restore(second)
     await asyncio.to_thread(note, b"rubbish", T0 + 1)
-    async with process(history) as (keeper, *_):
-        await keeper.restore(third)
+    async with process(history) as (store, *_):
+        await store.restore(third)
     assert caplog.messages == ["scalers are fitted anew, the saved ones do not fit: ['N/U']"]
     later = np.stack([random_candles(ROWS, seed) for seed in (0, 2)])
     for model in (first, second, third):
@@ -147,7 +148,7 @@ async def test_a_symbol_that_the_bundle_does_not_know_is_scaled_as_before_the_re
     assert not np.array_equal(third.windows(BOTH)[1], first.windows(BOTH)[1])
 
 
-async def test_it_saves_now_and_then_and_a_failing_history_ends_nothing(
+async def test_it_saves_periodically_and_survives_a_failing_history(
     bundle: Bundle, history: History, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     model = served(bundle)
@@ -155,10 +156,10 @@ async def test_it_saves_now_and_then_and_a_failing_history_ends_nothing(
     def read(opened: History) -> dict[str, bytes]:
         return opened.calibration(MARKET, bundle.sha256)
 
-    async with process(history) as (keeper, clock, recorder):
-        await keeper.restore(model)
+    async with process(history) as (store, clock, recorder):
+        await store.restore(model)
         async with asyncio.TaskGroup() as group:
-            task = group.create_task(keeper.run(lambda: model))
+            task = group.create_task(store.run(lambda: model))
             await settle()
             await clock.advance(301.0)
             async with asyncio.timeout(MAX_WAIT_S):

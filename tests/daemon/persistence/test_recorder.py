@@ -1,4 +1,4 @@
-"""What is offered is written; a full disk costs rows, counted, but never a wait."""
+"""Check that the recorder writes every row, and drops and counts rows while the disk is full."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ import pytest
 from daemon.metrics.metrics import Metrics
 from daemon.persistence.recorder import Recorder
 from model.core.candle import Candle, Ohlcv
+from model.core.market import MarketKey
 from model.forecasts.forecast import Forecast
 from model.history.store import History
+from tests.support.manual_clock import FixedWallClock
 from tests.support.sample_forecasts import forecast_at
 from tests.support.servers import MAX_WAIT_S
 
@@ -27,20 +29,8 @@ if TYPE_CHECKING:
 T0 = 1_776_859_560_000
 MINUTE = 60_000
 KEEP_DAYS = 36_500
+MARKET = MarketKey.parse("binance", "1m")
 NOW_MS = T0 + 100 * MINUTE
-
-
-class FastClock:
-    """Sleeps a hundred times shorter than asked."""
-
-    def wall_ms(self) -> int:
-        return NOW_MS
-
-    def monotonic(self) -> float:
-        return asyncio.get_running_loop().time() * 100
-
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds / 100)
 
 
 def candle(slot: int, symbol: str = "BTC/USDT") -> Candle:
@@ -78,7 +68,7 @@ def full_disk() -> Iterator[None]:
 
 
 def slots(history: History, symbol: str = "BTC/USDT") -> list[int]:
-    return [(c.open_ms - T0) // MINUTE for c in history.candles("binance", symbol, "1m", 9999)]
+    return [(c.open_ms - T0) // MINUTE for c in history.candles(MARKET, symbol, 9999)]
 
 
 async def until(reached: Callable[[], Awaitable[bool]]) -> None:
@@ -99,10 +89,17 @@ def said(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 def recorder_of(history: History, metrics: Metrics, max_rows: int = 100) -> Recorder:
-    return Recorder(history, ("binance", "1m"), KEEP_DAYS, FastClock(), metrics, max_rows=max_rows)
+    return Recorder(
+        history,
+        MARKET,
+        KEEP_DAYS,
+        FixedWallClock(NOW_MS, speed=100),
+        metrics,
+        max_rows=max_rows,
+    )
 
 
-async def test_what_is_offered_is_written_and_can_be_read_on_the_way(history: History) -> None:
+async def test_queued_rows_are_written_and_can_be_read_meanwhile(history: History) -> None:
     recorder = recorder_of(history, Metrics())
     async with running(recorder):
         recorder.candle(candle(0))
@@ -115,11 +112,11 @@ async def test_what_is_offered_is_written_and_can_be_read_on_the_way(history: Hi
         recorder.candle(candle(1))
         await recorder.flush()
         assert await recorder.read(slots) == [0, 1]
-    ((row, close),) = await asyncio.to_thread(lambda: list(history.outcomes("binance", "1m", 9)))
+    ((row, close),) = await asyncio.to_thread(lambda: list(history.outcomes(MARKET, 9)))
     assert (row.predicted_close, close) == (101.0, 1.5)
 
 
-async def test_nothing_offered_before_the_end_is_lost(history: History) -> None:
+async def test_all_rows_queued_before_the_end_are_written(history: History) -> None:
     recorder = recorder_of(history, Metrics())
     async with running(recorder):
         for slot in range(50):
@@ -151,7 +148,7 @@ async def test_a_full_disk_is_said_once_and_heals(
     assert said(caplog) == ["WARNING", "INFO"]
 
 
-async def test_what_a_full_disk_refuses_at_the_end_is_counted(
+async def test_rows_lost_at_the_end_are_counted(
     history: History, caplog: pytest.LogCaptureFixture
 ) -> None:
     metrics = Metrics()
@@ -173,9 +170,9 @@ def oldest_opening(path: Path) -> int:
 
 async def test_old_rows_are_pruned_at_the_start(history: History, tmp_path: Path) -> None:
     old = [candle(slot) for slot in range(100)]
-    await asyncio.to_thread(history.add_candles, "binance", "1m", old)
+    await asyncio.to_thread(history.add_candles, MARKET, old)
     recorder = Recorder(
-        history, ("binance", "1m"), 10 * MINUTE / 86_400_000, FastClock(), Metrics()
+        history, MARKET, 10 * MINUTE / 86_400_000, FixedWallClock(NOW_MS, speed=100), Metrics()
     )
 
     async def pruned() -> bool:
@@ -191,10 +188,12 @@ async def test_pruning_on_a_full_disk_is_tried_again(
     history: History, caplog: pytest.LogCaptureFixture
 ) -> None:
     old = [candle(slot, f"S{number}/USDT") for slot in range(20) for number in range(100)]
-    await asyncio.to_thread(history.add_candles, "binance", "1m", old)
+    await asyncio.to_thread(history.add_candles, MARKET, old)
     metrics = Metrics()
     with full_disk():
-        async with running(Recorder(history, ("binance", "1m"), 0.0, FastClock(), metrics)):
+        async with running(
+            Recorder(history, MARKET, 0.0, FixedWallClock(NOW_MS, speed=100), metrics)
+        ):
             await until_failing_is(1.0, metrics)
     assert said(caplog) == ["WARNING"]
     assert len(await asyncio.to_thread(slots, history, "S99/USDT")) == 20

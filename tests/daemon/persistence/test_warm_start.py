@@ -1,4 +1,4 @@
-"""What of a history a window can go on from."""
+"""Check which candles of a history a window starts from."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import pytest
 from daemon.candles.window import Window
 from daemon.metrics.metrics import Metrics
 from daemon.persistence.recorder import Recorder
-from daemon.persistence.warm_start import resumable, resume
+from daemon.persistence.warm_start import resume, usable_candles
 from model.core.candle import Candle, Ohlcv, Timeframe
+from model.core.market import MarketKey
 from model.history.store import History
-from tests.support.manual_clock import HandClock
+from tests.support.manual_clock import ManualClock
 
 MINUTE = Timeframe.parse("1m")
 T0 = MINUTE.floor(1_700_000_000_000)
@@ -32,15 +33,15 @@ def minutes(count: float) -> int:
 
 
 @pytest.mark.parametrize(
-    ("slots", "now", "joined", "later"),
+    ("slots", "now", "consecutive", "after_gap"),
     [
         (range(10), 10, range(10), ()),
         (range(10), 14, range(10), ()),
         (range(10), 19, range(10), ()),
-        (range(10), 20, (), ()),  # nothing of it would remain
-        (range(3, 10), 10, (), ()),  # too short, and REST brings only what follows
+        (range(10), 20, (), ()),  # the window needs none of them
+        (range(3, 10), 10, (), ()),  # too short: REST brings only what follows
         (range(3, 10), 13, range(3, 10), ()),
-        # A hole in front of what is needed does not count.
+        # A gap before the oldest candle needed does not count.
         ((*range(5), *range(6, 12)), 16, range(6, 12), ()),
         ((*range(5), *range(6, 12)), 14, range(5), range(6, 12)),
         # The oldest candle needed is missing: REST must bring all of it.
@@ -49,7 +50,7 @@ def minutes(count: float) -> int:
         ((*range(9), 10), 11, range(9), (10,)),
         ((*range(9), 10), 14, range(9), (10,)),
         ((*range(3), 4, 5, *range(7, 10)), 10, range(3), (4, 5, *range(7, 10))),
-        (range(9), 10, range(9), ()),  # the hole is at the newest end
+        (range(9), 10, range(9), ()),  # the newest candle is missing
         ((0, 9), 10, (0,), (9,)),
         (range(14), 10, range(10), ()),  # written by a process whose clock was wrong
         (range(10), 9, (), ()),
@@ -59,18 +60,20 @@ def minutes(count: float) -> int:
     ],
 )
 def test_candles_that_reach_back_far_enough_are_used_and_those_behind_holes_wait(
-    slots: Sequence[int], now: int, joined: Sequence[int], later: Sequence[int]
+    slots: Sequence[int], now: int, consecutive: Sequence[int], after_gap: Sequence[int]
 ) -> None:
-    found = resumable(history(*slots), CAPACITY, MINUTE, minutes(now + 0.5))
-    assert list(found.joined) == history(*joined)
-    assert list(found.later) == history(*later)
+    found = usable_candles(history(*slots), CAPACITY, MINUTE, minutes(now + 0.5))
+    assert list(found.consecutive) == history(*consecutive)
+    assert list(found.after_gap) == history(*after_gap)
 
 
-def test_candles_off_the_grid_are_no_part_of_a_window() -> None:
+def test_candles_off_the_grid_are_ignored() -> None:
     odd = history(4)[0]._replace(open_ms=minutes(4.5), close_ms=minutes(5.5))
-    found = resumable([*history(*range(5)), odd, *history(*range(5, 10))], 10, MINUTE, minutes(10))
-    assert list(found.joined) == history(*range(10))
-    assert not found.later
+    found = usable_candles(
+        [*history(*range(5)), odd, *history(*range(5, 10))], 10, MINUTE, minutes(10)
+    )
+    assert list(found.consecutive) == history(*range(10))
+    assert not found.after_gap
 
 
 async def test_windows_are_filled_from_a_file_in_which_candles_are_missing(
@@ -82,18 +85,19 @@ async def test_windows_are_filled_from_a_file_in_which_candles_are_missing(
         "C/D": (*range(1, 6), *range(7, 9), 10),
         "E/F": (10,),
         "G/H": (),
-        # Written by a process whose clock was wrong: it hides nothing.
+        # Written by a process whose clock was wrong: it is ignored.
         "I/J": (*range(11), 9_999),
     }
     candles = [c._replace(symbol=s) for s, at in slots.items() for c in history(*at)]
     odd = history(3)[0]._replace(symbol="A/B", open_ms=minutes(10.2), close_ms=minutes(11.2))
+    market = MarketKey("x", MINUTE)
     file = await asyncio.to_thread(History, tmp_path / "history.sqlite")
-    await asyncio.to_thread(file.add_candles, "x", "1m", [*candles, odd])
-    clock = HandClock(minutes(11.5))
-    recorder = Recorder(file, ("x", "1m"), 9.0, clock, Metrics())
+    await asyncio.to_thread(file.add_candles, market, [*candles, odd])
+    clock = ManualClock(minutes(11.5))
+    recorder = Recorder(file, market, 9.0, clock, Metrics())
     windows = {symbol: Window(symbol, MINUTE, CAPACITY) for symbol in slots}
     try:
-        await resume([*windows.values()], recorder, ("x", MINUTE), CAPACITY, clock)
+        await resume([*windows.values()], recorder, market, CAPACITY, clock)
     finally:
         await asyncio.to_thread(file.close)
     whole = {symbol for symbol, window in windows.items() if window.whole}
@@ -101,9 +105,9 @@ async def test_windows_are_filled_from_a_file_in_which_candles_are_missing(
     assert windows["C/D"].next_open_ms == minutes(6)
     assert windows["C/D"].gap == (minutes(6), minutes(7))
     assert len(windows["E/F"]) == len(windows["G/H"]) == 0
-    assert "3 of 5 symbols go on from history; 1 of them have holes that REST fills" in caplog.text
-    assert "1 candles of the history are off the 1m grid, not used" in caplog.text
-    # REST brings the missing candles, and what had waited behind them follows.
+    assert "3 of 5 symbols resume from history; 1 of them have gaps that REST fills" in caplog.text
+    assert "1 candles of the history are off the 1m grid and are ignored" in caplog.text
+    # REST brings the missing candles, and the window takes those that waited behind the gap.
     windows["C/D"].repair(history(*range(3, 8)))
     assert windows["C/D"].gap == (minutes(9), minutes(10))
     windows["C/D"].repair(history(9))

@@ -20,26 +20,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon.runtime.logs import RateLimit, is_journal, logging_to, mark
+from tests.support.manual_clock import ManualClock
 
 log = logging.getLogger("candlecast.trial")
 
 
-class Now:
-    """Monotonic seconds, moved by hand."""
-
-    def __init__(self) -> None:
-        self.now_s = 0.0
-
-    def __call__(self) -> float:
-        return self.now_s
-
-
 @contextmanager
-def logged(style: str = "text", level: str = "INFO", now: Now | None = None) -> Iterator[list[str]]:
+def logged(
+    style: str = "text", level: str = "INFO", now: ManualClock | None = None
+) -> Iterator[list[str]]:
     """Lines as they were written; complete once the block is left."""
     stream = io.StringIO()
     lines: list[str] = []
-    with logging_to(stream, level, style, {}, now or Now()):
+    with logging_to(stream, level, style, {}, (now or ManualClock(0)).monotonic):
         yield lines
     lines += stream.getvalue().splitlines()
 
@@ -50,7 +43,7 @@ def test_lines_say_when_in_utc_who_and_what() -> None:
         log.debug("not shown")
     (line,) = lines
     assert re.fullmatch(
-        r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z WARNING daemon\.trial: lost it "
+        r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z WARNING candlecast\.trial: lost it "
         r"\[symbol=A/B seq=7\]",
         line,
     )
@@ -73,7 +66,7 @@ def test_objects_carry_fields_and_tracebacks_in_one_line() -> None:
 
 
 def test_what_repeats_itself_is_counted() -> None:
-    now = Now()
+    now = ManualClock(0)
     with logged(now=now) as lines:
         for number in range(25):
             log.warning("failed %d", number)
@@ -122,7 +115,7 @@ def test_what_is_remembered_is_bounded() -> None:
     limit = RateLimit()
     for line in range(5_000):
         assert limit.admit(line, 0.0) == 0
-    assert len(limit._seen) == 1_000  # noqa: SLF001 - the bound is the point
+    assert len(limit._windows) == 1_000  # noqa: SLF001 - the bound is the point
 
 
 def test_arguments_are_put_into_words_at_once() -> None:
@@ -142,14 +135,18 @@ def test_the_journal_is_recognised_by_its_stream(tmp_path: Path) -> None:
         assert mark(stream, logging.ERROR, {}) == ""
         assert not is_journal(stream, {"JOURNAL_STREAM": "1:2"})
         assert not is_journal(io.StringIO(), journal)
-        with logging_to(stream, "INFO", "text", journal, Now()):
+        with logging_to(stream, "INFO", "text", journal, ManualClock(0).monotonic):
             log.error("first\nsecond", extra={"fields": {"seq": 7}})
             log.info("fine")
-        with logging_to(stream, "INFO", "json", journal, Now()):
+        with logging_to(stream, "INFO", "json", journal, ManualClock(0).monotonic):
             log.warning("object")
         stream.seek(0)
         lines = stream.read().splitlines()
-    assert lines[:3] == ["<3>daemon.trial: first [seq=7]", "<3>second", "<6>daemon.trial: fine"]
+    assert lines[:3] == [
+        "<3>candlecast.trial: first [seq=7]",
+        "<3>second",
+        "<6>candlecast.trial: fine",
+    ]
     assert lines[3].startswith('<4>{"time":')
 
 
@@ -166,7 +163,7 @@ def test_nothing_is_left_behind() -> None:
 
 SLOW = """\
 import logging, sys, time
-from daemon.logs import logging_to
+from daemon.runtime.logs import logging_to
 with logging_to(sys.stderr, "DEBUG", "text", {}, time.monotonic):
     log = logging.getLogger("candlecast")
     started = time.monotonic()
@@ -201,15 +198,15 @@ def test_dropped_records_are_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
             gate.wait(10)
             return super().write(text)
 
-    monkeypatch.setattr("daemon.runtime.logs._QUEUE", 5)
+    monkeypatch.setattr("daemon.runtime.logs._QUEUE_SIZE", 5)
     stream = Slow()
-    with logging_to(stream, "DEBUG", "text", {}, Now()):
+    with logging_to(stream, "DEBUG", "text", {}, ManualClock(0).monotonic):
         for number in range(20):
             log.debug("%d", number)
         gate.set()
         while "dropped" not in stream.getvalue():
             time.sleep(0.01)
     told = re.findall(r"(\d+) log records were dropped", stream.getvalue())
-    shown = re.findall(r"daemon\.trial: \d+", stream.getvalue())
+    shown = re.findall(r"candlecast\.trial: \d+", stream.getvalue())
     assert sum(map(int, told)) + len(shown) == 20
     assert len(shown) in {5, 6}

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from daemon.runtime.sd_notify import Notifier, Watchdog, tell_progress
 from model.core.errors import ConfigError
-from tests.support.manual_clock import HandClock
+from tests.support.manual_clock import ManualClock
 from tests.support.servers import MAX_WAIT_S
 
 
@@ -36,7 +36,7 @@ def test_what_a_service_manager_hears(address: str) -> None:
     with manager(address) as listening:
         notifier = Notifier({"NOTIFY_SOCKET": address})
         assert notifier.is_heard
-        clock = HandClock(0)
+        clock = ManualClock(0)
         notifier.ready()
         notifier.status("20 symbols;\nbroker connected")
         with notifier.reloading(clock):
@@ -56,7 +56,7 @@ def test_what_a_service_manager_hears(address: str) -> None:
 def test_a_reload_that_fails_ends_all_the_same(address: str) -> None:
     with manager(address) as listening:
         notifier = Notifier({"NOTIFY_SOCKET": address})
-        with pytest.raises(RuntimeError), notifier.reloading(HandClock(0)):
+        with pytest.raises(RuntimeError), notifier.reloading(ManualClock(0)):
             raise RuntimeError
         assert listening.recv(4096).startswith(b"RELOADING=1\n")
         assert listening.recv(4096) == b"READY=1"
@@ -159,7 +159,7 @@ async def test_silence_while_the_inference_thread_or_a_candle_is_stuck(address: 
         listening.settimeout(0)
         loop = asyncio.get_running_loop()
         notifier = Notifier({"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "8000000"})
-        clock, inner = HandClock(0), Inner()
+        clock, inner = ManualClock(0), Inner()
 
         async def heard() -> str:
             return (await asyncio.wait_for(loop.sock_recv(listening, 4096), MAX_WAIT_S)).decode()

@@ -37,7 +37,7 @@ async def complaint(trial: Trial, caplog: pytest.LogCaptureFixture) -> str:
         await until(lambda: any("no MQTT broker" in r.getMessage() for r in caplog.records))
         await asyncio.sleep(0.3)
         assert not trial.publisher.connected.is_set()
-    (line,) = [r.getMessage() for r in caplog.records if r.name.startswith("daemon")]
+    (line,) = [r.getMessage() for r in caplog.records if r.name.startswith("candlecast")]
     assert "\n" not in line
     return line
 
@@ -132,7 +132,7 @@ async def test_a_broker_that_wants_tls_and_is_not_spoken_to_in_it(
     lines = broker_lines(authority, authority.issue("broker"))
     with mosquitto(tmp_path, *lines) as server:
         line = await complaint(trial_with(server, None), caplog)
-    assert "before it had let us in; does it want TLS (mqtt.tls.ca_file)?" in line
+    assert "before it accepted the login; does it want TLS (mqtt.tls.ca_file)?" in line
 
 
 async def test_the_example_broker_lets_the_daemon_write_and_the_trader_read(

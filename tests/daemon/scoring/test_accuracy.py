@@ -14,6 +14,7 @@ import daemon.scoring.rolling
 from daemon.scoring.accuracy import MOST_ERROR, PATIENCE, Accuracy, Realised, Summary
 from daemon.scoring.rolling import RollingPool, RollingRatio, RollingShare, ratio_of_sums
 from model.core.candle import Candle, FinalBy, Ohlcv
+from model.core.market import MarketKey
 from model.forecasts.forecast import (
     Forecast,
     ForecastRow,
@@ -201,11 +202,11 @@ def test_a_restart_goes_on_where_the_process_was_killed(tmp_path: Path) -> None:
         ]
         for one in said:
             before.add(one)
-        history.add_candles("binance", "1m", candles)
+        history.add_candles(MarketKey.parse("binance", "1m"), candles)
         history.add_forecasts(said)
     after = Accuracy(window=40, min_n=5)
     # One more: the forecasts of the newest candle are still waiting.
-    after.restore(history.outcomes("binance", "1m", 41))
+    after.restore(history.outcomes(MarketKey.parse("binance", "1m"), 41))
     history.close()
     assert after.pending == before.pending == 2
     for symbol in symbols:

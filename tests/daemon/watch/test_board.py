@@ -15,8 +15,9 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from daemon.watch.board import SORTS, Board, Row
-from daemon.watch.keyboard import TableView, keys_of
-from daemon.watch.subscriber import forecast_of, line, status_of
+from daemon.watch.keyboard import TableView, parse_keys
+from daemon.watch.messages import parse_forecast, parse_status
+from daemon.watch.subscriber import format_line
 from daemon.watch.table import render
 
 T0 = 1_776_859_560_000
@@ -44,11 +45,11 @@ def message(symbol: str, at: int, last: float, predicted: float, **more: Any) ->
 
 
 def shown(
-    board: Board, width: int, height: int = 200, now_ms: int = T0, look: TableView | None = None
+    board: Board, width: int, height: int = 200, now_ms: int = T0, view: TableView | None = None
 ) -> list[str]:
     console = Console(width=width, file=io.StringIO(), color_system=None)
     with console.capture() as capture:
-        console.print(render(board, (width, height), now_ms, look or TableView()))
+        console.print(render(board, (width, height), now_ms, view or TableView()))
     return [text.rstrip() for text in capture.get().splitlines()]
 
 
@@ -59,14 +60,14 @@ def hit(row: Row) -> bool | None:
 
 def test_a_forecast_is_scored_by_the_close_that_the_next_one_starts_from() -> None:
     board = Board("title")
-    row = board.update(message("A/U", 0, 100.0, 101.0))
+    row = board.on_forecast(message("A/U", 0, 100.0, 101.0))
     assert row.outcome is None
-    board.update(message("A/U", 1, 102.0, 101.0))
+    board.on_forecast(message("A/U", 1, 102.0, 101.0))
     assert row.outcome == pytest.approx((0.01, 0.02))
     assert row.mae_ratio == pytest.approx(0.5)
     directions = [hit(row)]
     for at in (2, 3):
-        board.update(message("A/U", at, 103.0, 103.0))
+        board.on_forecast(message("A/U", at, 103.0, 103.0))
         directions.append(hit(row))
     assert directions == [True, False, None]
     assert row.scored == 3
@@ -74,8 +75,8 @@ def test_a_forecast_is_scored_by_the_close_that_the_next_one_starts_from() -> No
 
 def test_a_forecast_whose_candle_was_missed_is_not_scored() -> None:
     board = Board("title")
-    board.update(message("A/U", 0, 100.0, 101.0))
-    row = board.update(message("A/U", 2, 102.0, 101.0))
+    board.on_forecast(message("A/U", 0, 100.0, 101.0))
+    row = board.on_forecast(message("A/U", 2, 102.0, 101.0))
     assert (row.outcome, row.scored) == (None, 0)
     assert board.forecasts == 2
 
@@ -83,9 +84,9 @@ def test_a_forecast_whose_candle_was_missed_is_not_scored() -> None:
 def test_what_is_heard_twice_or_late_counts_once() -> None:
     board = Board("title")
     old = message("A/U", 0, 100.0, 101.0)
-    row = board.update(old)
+    row = board.on_forecast(old)
     for heard in (message("A/U", 1, 102.0, 101.0), old, message("A/U", 1, 102.0, 101.0)):
-        board.update(heard)
+        board.on_forecast(heard)
     assert (board.forecasts, row.scored) == (2, 1)
     assert row.message["last_close"] == 102.0
 
@@ -93,8 +94,8 @@ def test_what_is_heard_twice_or_late_counts_once() -> None:
 def test_the_error_of_all_is_the_sum_of_errors_over_the_sum_of_the_last_values() -> None:
     board = Board("title")
     for symbol, predicted, happened in (("A/U", 101.0, 101.0), ("B/U", 100.0, 103.0)):
-        board.update(message(symbol, 0, 100.0, predicted))
-        board.update(message(symbol, 1, happened, happened))
+        board.on_forecast(message(symbol, 0, 100.0, predicted))
+        board.on_forecast(message(symbol, 1, happened, happened))
     # No error against 0.01, and 0.03 against 0.03.
     assert "error ÷ last value's 0.750 (n=2)" in board.summary()
 
@@ -105,7 +106,7 @@ def test_the_error_of_all_is_the_sum_of_errors_over_the_sum_of_the_last_values()
 def test_latencies_are_nearest_ranks_of_the_last_500(count: int, p50: float, p99: float) -> None:
     board = Board("title")
     for at in range(count):
-        board.update(message("A/U", at, 1.0, 1.0, latency_ms={"ready": float(at + 1)}))
+        board.on_forecast(message("A/U", at, 1.0, 1.0, latency_ms={"ready": float(at + 1)}))
     assert (board.latency_ms(0.5), board.latency_ms(0.99)) == (p50, p99)
 
 
@@ -122,7 +123,7 @@ def filled(symbols: tuple[str, ...], price: float, *, intervals: bool) -> Board:
         for symbol in symbols:
             last = price * (1 + random.uniform(-0.05, 0.05))
             band = {"level": 0.9, "lower": last * 0.99, "upper": last * 1.01}
-            board.update(
+            board.on_forecast(
                 message(
                     symbol,
                     at,
@@ -178,7 +179,7 @@ def test_intervals_are_shown_where_there_is_room() -> None:
 def test_a_board_never_outgrows_the_terminal(symbols: int, height: int, width: int) -> None:
     board = Board("title")
     for number in range(symbols):
-        board.update(message(f"S{number:03}/U", 0, 1.0, 1.1))
+        board.on_forecast(message(f"S{number:03}/U", 0, 1.0, 1.1))
     lines = shown(board, width, height)
     # The last row of the terminal is the cursor's.
     assert len(lines) <= height - 1
@@ -190,11 +191,13 @@ def test_a_board_never_outgrows_the_terminal(symbols: int, height: int, width: i
 def test_without_a_terminal_a_forecast_is_a_line() -> None:
     board = Board("title")
     first = message("A/U", 0, 100.0, 101.0)
-    assert line(first, board.update(first)) == (
+    assert format_line(first, board.on_forecast(first)) == (
         f"A/U seq {first['seq']} close 100 → 101 (+1.0000%) · ready 0.50 ms"
     )
     second = message("A/U", 1, 102.0, 101.0)
-    assert "before: +2.000% · error ÷ last value's 0.500" in line(second, board.update(second))
+    assert "before: +2.000% · error ÷ last value's 0.500" in format_line(
+        second, board.on_forecast(second)
+    )
 
 
 AFTER = T0 + 1_439_000 + 1_000
@@ -214,9 +217,9 @@ def test_what_has_expired_is_no_forecast() -> None:
 def test_the_bars_go_up_and_down_with_the_closes() -> None:
     board = Board("title")
     for at, last in enumerate((1.0, 2.0, 8.0)):
-        board.update(message("A/U", at, last, 1.0))
+        board.on_forecast(message("A/U", at, last, 1.0))
     assert shown(board, 140)[4].split()[1] == "▁▂█▁"
-    board.update(message("A/U", 9, 8.0, 8.0))
+    board.on_forecast(message("A/U", 9, 8.0, 8.0))
     assert shown(board, 140)[4].split()[1] == "▁▁", "after a gap it begins anew"
 
 
@@ -225,7 +228,7 @@ def several() -> Board:
     for number, symbol in enumerate(("C/U", "A/U", "B/U")):
         for at in (0, 1):
             ready = {"ready": 10.0 + number}
-            board.update(message(symbol, at, 100.0, 101.0 + number, latency_ms=ready))
+            board.on_forecast(message(symbol, at, 100.0, 101.0 + number, latency_ms=ready))
     return board
 
 
@@ -238,30 +241,30 @@ def several() -> Board:
     ],
 )
 def test_rows_are_sorted(sort: str, order: list[str]) -> None:
-    assert [name for name, _ in several().chosen("", sort, T0)] == order
+    assert [name for name, _ in several().select_rows("", sort, T0)] == order
 
 
 def test_the_longest_without_a_forecast_comes_first() -> None:
     board = several()
-    board.update(message("C/U", 500, 100.0, 101.0))
-    names = [name for name, _ in board.chosen("", "staleness", T0 + 400_000)]
+    board.on_forecast(message("C/U", 500, 100.0, 101.0))
+    names = [name for name, _ in board.select_rows("", "staleness", T0 + 400_000)]
     assert names == ["A/U", "B/U", "C/U"]
     assert set(SORTS) == {"symbol", "error", "ready", "change", "staleness"}
 
 
 def test_the_filter_takes_any_case_and_the_market_where_there_are_several() -> None:
     board = several()
-    assert [name for name, _ in board.chosen("a/", "symbol", T0)] == ["A/U"]
-    board.update(message("A/U", 0, 100.0, 101.0, exchange="kraken"))
-    assert [name for name, _ in board.chosen("KRAK", "symbol", T0)] == ["A/U kraken 1s"]
-    assert len(board.chosen("a/u", "symbol", T0)) == 2
+    assert [name for name, _ in board.select_rows("a/", "symbol", T0)] == ["A/U"]
+    board.on_forecast(message("A/U", 0, 100.0, 101.0, exchange="kraken"))
+    assert [name for name, _ in board.select_rows("KRAK", "symbol", T0)] == ["A/U kraken 1s"]
+    assert len(board.select_rows("a/u", "symbol", T0)) == 2
 
 
 def pressing(text: str) -> tuple[TableView, bool]:
-    look, quits = TableView(), False
-    for key in keys_of(text):
-        quits = look.press(key)
-    return look, quits
+    view, quits = TableView(), False
+    for key in parse_keys(text):
+        quits = view.press(key)
+    return view, quits
 
 
 @pytest.mark.parametrize(
@@ -280,8 +283,8 @@ def pressing(text: str) -> tuple[TableView, bool]:
     ],
 )
 def test_keys(text: str, pattern: str, sort: str, typing: bool, quits: bool) -> None:  # noqa: FBT001
-    look, quit_now = pressing(text)
-    assert (look.pattern, look.sort, look.typing, quit_now) == (pattern, sort, typing, quits)
+    view, quit_now = pressing(text)
+    assert (view.pattern, view.sort, view.typing, quit_now) == (pattern, sort, typing, quits)
 
 
 PRESSES = st.sampled_from([*"/qsab\r\x1b\x7f", "\x1b[A", "\x1b[B", "\x1b[6~", "\x1b[F"])
@@ -291,31 +294,31 @@ PRESSES = st.sampled_from([*"/qsab\r\x1b\x7f", "\x1b[A", "\x1b[B", "\x1b[6~", "\
 def test_whatever_is_typed_something_is_to_be_seen(text: str) -> None:
     board = Board("title")
     for number in range(60):
-        board.update(message(f"S{number:03}/U", 0, 1.0, 1.1))
-    look, _ = pressing(text)
-    lines = shown(board, 100, 24, look=look)
+        board.on_forecast(message(f"S{number:03}/U", 0, 1.0, 1.1))
+    view, _ = pressing(text)
+    lines = shown(board, 100, 24, view=view)
     assert len(lines) <= 23
-    found = board.chosen(look.pattern, look.sort, T0)
+    found = board.select_rows(view.pattern, view.sort, T0)
     assert any(text.startswith("S") for text in lines) == bool(found)
 
 
 def test_scrolling_reaches_the_last_row() -> None:
     board = Board("title")
     for number in range(60):
-        board.update(message(f"S{number:03}/U", 0, 1.0, 1.1))
-    look, _ = pressing("\x1b[F")
-    lines = shown(board, 100, 24, look=look)
+        board.on_forecast(message(f"S{number:03}/U", 0, 1.0, 1.1))
+    view, _ = pressing("\x1b[F")
+    lines = shown(board, 100, 24, view=view)
     assert any(text.startswith("S059/U") for text in lines)
-    look.press("up")
-    assert not any(text.startswith("S059/U") for text in shown(board, 100, 24, look=look))
+    view.press("up")
+    assert not any(text.startswith("S059/U") for text in shown(board, 100, 24, view=view))
 
 
 def test_trouble_and_troubled_instances_are_said() -> None:
     board = several()
-    board.hear({"instance": "a", "state": "online"})
+    board.on_status({"instance": "a", "state": "online"})
     assert "a is" not in "\n".join(shown(board, 100))
-    board.hear({"instance": "b", "state": "offline"})
-    board.trouble = "no broker at x"
+    board.on_status({"instance": "b", "state": "offline"})
+    board.error = "no broker at x"
     lines = shown(board, 100)
     assert "b is offline" in lines
     assert lines[1] == "no broker at x"
@@ -325,8 +328,8 @@ GOOD = json.dumps(message("A/U", 0, 100.0, 101.0))
 
 
 def test_a_good_message_is_taken() -> None:
-    assert forecast_of(GOOD.encode()) == json.loads(GOOD)
-    assert status_of(b'{"instance": "a", "state": "online"}') is not None
+    assert parse_forecast(GOOD.encode()) == json.loads(GOOD)
+    assert parse_status(b'{"instance": "a", "state": "online"}') is not None
 
 
 @pytest.mark.parametrize(
@@ -349,20 +352,20 @@ def test_a_good_message_is_taken() -> None:
     ],
 )
 def test_what_cannot_be_shown_is_not_taken(change: dict[str, Any]) -> None:
-    assert forecast_of(json.dumps(json.loads(GOOD) | change).encode()) is None
+    assert parse_forecast(json.dumps(json.loads(GOOD) | change).encode()) is None
 
 
 @pytest.mark.parametrize("name", json.loads(GOOD))
 def test_whatever_a_message_lacks_it_is_refused_or_can_be_shown(name: str) -> None:
     lacking = {key: value for key, value in json.loads(GOOD).items() if key != name}
-    taken = forecast_of(json.dumps(lacking).encode())
+    taken = parse_forecast(json.dumps(lacking).encode())
     board = Board("title")
     if taken is not None:
-        board.update(taken)
+        board.on_forecast(taken)
     assert shown(board, 100)
 
 
 @given(st.binary(max_size=60) | st.sampled_from([b"[]", b"{}", b"null", b"1", b" " * 70_000]))
 def test_garbage_is_not_taken(payload: bytes) -> None:
-    assert forecast_of(payload) is None
-    assert status_of(payload) is None
+    assert parse_forecast(payload) is None
+    assert parse_status(payload) is None

@@ -1,4 +1,4 @@
-"""Whoever watches, however slowly, ends up with the same table; nothing in it is made up."""
+"""Check that every browser, also a slow one, ends up with the same and correct table."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon.candles.window import Window
-from daemon.web.page_rows import FIELDS, Rows, row, series
+from daemon.web.page_rows import FIELDS, RowTable, row, series
 from model.core.candle import Candle, Ohlcv, Timeframe
 from model.forecasts.forecast import (
     Forecast,
@@ -46,7 +46,7 @@ def named(values: list[Any]) -> dict[str, Any]:
     return dict(zip(FIELDS, values, strict=True))
 
 
-def test_a_symbol_without_anything_is_shown_as_that() -> None:
+def test_a_symbol_without_data_is_all_none() -> None:
     shown = named(row("A/U", Window("A/U", MINUTE, 10), None, stale=True))
     assert shown.pop("symbol") == "A/U"
     assert shown.pop("stale") is True
@@ -60,7 +60,7 @@ def test_a_candle_without_a_forecast_has_no_forecast() -> None:
     assert shown["valid_until_ms"] is None
 
 
-def test_a_forecast_is_shown_with_what_is_known_of_it() -> None:
+def test_a_forecast_is_shown_with_interval_and_skill() -> None:
     bare = named(row("A/U", window("A/U", 3), forecast("A/U", 2), stale=False))
     assert (bare["last"], bare["predicted"], bare["lower"]) == (100.0, 100.123457, None)
     assert (bare["target_ms"], bare["valid_until_ms"]) == (
@@ -68,53 +68,55 @@ def test_a_forecast_is_shown_with_what_is_known_of_it() -> None:
         T0 + 4 * MINUTE.ms,
     )
     assert (bare["ready_ms"], bare["late"], bare["ratio"], bare["n"]) == (1.235, False, None, 0)
-    told = forecast("A/U", 2, interval=Interval(0.9, 99.0, 101.0), skill=Skill(0.998, 0.001, 1440))
-    full = named(row("A/U", window("A/U", 3), told, stale=False))
+    full_forecast = forecast(
+        "A/U", 2, interval=Interval(0.9, 99.0, 101.0), skill=Skill(0.998, 0.001, 1440)
+    )
+    full = named(row("A/U", window("A/U", 3), full_forecast, stale=False))
     assert (full["lower"], full["upper"]) == (99.0, 101.0)
     assert (full["ratio"], full["stderr"], full["n"]) == (0.998, 0.001, 1440)
 
 
-def test_only_what_changed_is_told_again() -> None:
-    rows, windows = Rows(), [window(name, 3) for name in NAMES]
+def test_only_changed_rows_are_sent_again() -> None:
+    table, windows = RowTable(), [window(name, 3) for name in NAMES]
     newest = {name: forecast(name, 2) for name in NAMES}
-    assert len(rows.update(windows, newest, frozenset())) == len(NAMES)
-    assert rows.update(windows, newest, frozenset()) == []
+    assert len(table.update(windows, newest, frozenset())) == len(NAMES)
+    assert table.update(windows, newest, frozenset()) == []
     newest[NAMES[1]] = forecast(NAMES[1], 3)
     windows[2].add(candle(NAMES[2], 3))
-    changed = rows.update(windows, newest, frozenset({NAMES[4]}))
+    changed = table.update(windows, newest, frozenset({NAMES[4]}))
     assert [values[0] for values in changed] == [NAMES[1], NAMES[2], NAMES[4]]
 
 
 def test_nothing_new_makes_no_frame() -> None:
-    rows = Rows()
-    rows.step([], None)
-    assert rows.frame.number == 0
-    rows.step([], {"warming_up": False})
-    assert rows.frame == (1, b'event: state\ndata: {"warming_up":false}\n\n')
+    table = RowTable()
+    table.make_frame([], None)
+    assert table.frame.number == 0
+    table.make_frame([], {"warming_up": False})
+    assert table.frame == (1, b'event: state\ndata: {"warming_up":false}\n\n')
 
 
 class Browser:
-    """Applies what it is told, as the page does."""
+    """Applies events as the page does."""
 
     def __init__(self) -> None:
         self.seen = 0
         self.rows: dict[str, list[Any]] = {}
         self.state: dict[str, Any] = {}
 
-    def hear(self, rows: Rows) -> None:
-        if rows.frame.number == self.seen:
+    def read(self, table: RowTable) -> None:
+        if table.frame.number == self.seen:
             return
-        for text in rows.after(self.seen).decode().split("\n\n")[:-1]:
+        for text in table.events_after(self.seen).decode().split("\n\n")[:-1]:
             head, data = text.split("\n")
-            told = json.loads(data.removeprefix("data: "))
+            content = json.loads(data.removeprefix("data: "))
             if head == "event: all":
-                self.rows = {values[0]: values for values in told["rows"]}
-                assert tuple(told["fields"]) == FIELDS
+                self.rows = {values[0]: values for values in content["rows"]}
+                assert tuple(content["fields"]) == FIELDS
             elif head == "event: rows":
-                self.rows |= {values[0]: values for values in told}
+                self.rows |= {values[0]: values for values in content}
             else:
-                self.state = told
-        self.seen = rows.frame.number
+                self.state = content
+        self.seen = table.frame.number
 
 
 STEPS = st.lists(
@@ -130,27 +132,27 @@ STEPS = st.lists(
 
 
 @given(STEPS)
-def test_however_slowly_a_browser_reads_it_ends_up_with_the_same_table(steps: Any) -> None:
-    rows, browsers = Rows(), [Browser() for _ in range(3)]
+def test_slow_browsers_end_up_with_the_same_table(steps: Any) -> None:
+    table, browsers = RowTable(), [Browser() for _ in range(3)]
     windows = {name: window(name, 1) for name in NAMES}
     newest: dict[str, Forecast] = {}
     present: set[str] = set()
     for number, (fresh, stale, present, due, reading) in enumerate(steps):
         newest |= {name: forecast(name, number) for name in fresh}
-        rows.keep(present)
+        table.remove_all_but(present)
         some = [windows[name] for name in NAMES if name in present]
-        changed = rows.update(some, newest, frozenset(stale))
-        rows.step(changed, {"number": number} if due else None)
+        changed = table.update(some, newest, frozenset(stale))
+        table.make_frame(changed, {"number": number} if due else None)
         for browser in reading:
-            browsers[browser].hear(rows)
+            browsers[browser].read(table)
     for browser in browsers:
-        browser.hear(rows)
+        browser.read(table)
         assert browser.rows.keys() == present
         assert (browser.rows, browser.state) == (browsers[0].rows, browsers[0].state)
     stale = steps[-1][1] if steps else set()
-    for name, told in browsers[0].rows.items():
+    for name, shown in browsers[0].rows.items():
         expected = row(name, windows[name], newest.get(name), stale=name in stale)
-        assert told == json.loads(json.dumps(expected))
+        assert shown == json.loads(json.dumps(expected))
 
 
 def test_a_series_ends_with_the_newest_candle_and_holds_no_older_forecast() -> None:

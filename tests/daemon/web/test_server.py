@@ -1,4 +1,4 @@
-"""The local pages: right codes, loud about a taken port, silent about a scraper that leaves."""
+"""Check the web server: status codes, login, host names, limits and error messages."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ import pytest
 from daemon.metrics.metrics import Metrics
 from daemon.runtime.clock import Clock, SystemClock
 from daemon.runtime.tls import server_context
-from daemon.web.auth import GUESSES, PAUSE_S, PageAccess
+from daemon.web.auth import MAX_WAITING_GUESSES, WRONG_PASSWORD_DELAY_S, PageAccess
 from daemon.web.host_names import is_own_host
 from daemon.web.server import Health, serve_http
 from model.core.errors import CandlecastError
 from tests.support.certificates import Authority
-from tests.support.manual_clock import HandClock, RecordedClock
+from tests.support.manual_clock import ManualClock, PollingClock
 from tests.support.servers import MAX_WAIT_S
 
-WELL = Health(alive=True, ready=True, detail={"symbols": 20, "stale_symbols": []})
+HEALTHY = Health(alive=True, ready=True, detail={"symbols": 20, "stale_symbols": []})
 
 
 @asynccontextmanager
 async def serving(
-    health: Callable[[], Health] = lambda: WELL,
+    health: Callable[[], Health] = lambda: HEALTHY,
     metrics: Metrics | None = None,
     port: int = 0,
-    guard: PageAccess | None = None,
+    access: PageAccess | None = None,
     clock: Clock | None = None,
     host: str = "127.0.0.1",
 ) -> AsyncIterator[str]:
@@ -47,7 +47,7 @@ async def serving(
                 health,
                 clock or SystemClock(),
                 listening.set_result,
-                guard=guard or PageAccess(),
+                access=access or PageAccess(),
             )
         )
         yield await listening
@@ -79,7 +79,7 @@ async def test_metrics_come_in_the_format_that_is_accepted() -> None:
     ("alive", "ready", "codes"),
     [(True, True, (200, 200)), (True, False, (200, 503)), (False, False, (503, 503))],
 )
-async def test_health_is_said_by_code_and_in_words(
+async def test_health_is_given_by_status_code_and_text(
     *, alive: bool, ready: bool, codes: tuple[int, int]
 ) -> None:
     async with serving(lambda: Health(alive, ready, {"stale_symbols": ["BTC/USDT"]})) as url:
@@ -90,7 +90,9 @@ async def test_health_is_said_by_code_and_in_words(
         assert '"stale_symbols":["BTC/USDT"]' in text
 
 
-async def test_what_goes_wrong_in_a_page_is_its_own_500(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_exception_in_a_page_is_answered_with_500(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     def broken() -> Health:
         msg = "made to fail"
         raise RuntimeError(msg)
@@ -102,7 +104,7 @@ async def test_what_goes_wrong_in_a_page_is_its_own_500(caplog: pytest.LogCaptur
     assert "made to fail" in caplog.text
 
 
-async def test_a_taken_port_is_one_clear_line() -> None:
+async def test_a_taken_port_is_a_clear_error() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -110,12 +112,12 @@ async def test_a_taken_port_is_one_clear_line() -> None:
         with pytest.raises(
             CandlecastError, match=rf"^http\.port {port} on http\.host 127\.0\.0\.1 is taken; .+$"
         ):
-            await serve_http("127.0.0.1", port, Metrics(), lambda: WELL, SystemClock())
+            await serve_http("127.0.0.1", port, Metrics(), lambda: HEALTHY, SystemClock())
 
 
-async def test_an_address_of_another_machine_is_one_clear_line() -> None:
+async def test_an_address_of_another_machine_is_a_clear_error() -> None:
     with pytest.raises(CandlecastError, match=r"^cannot listen on http\.host 192\.0\.2\.1, .+$"):
-        await serve_http("192.0.2.1", 0, Metrics(), lambda: WELL, SystemClock())
+        await serve_http("192.0.2.1", 0, Metrics(), lambda: HEALTHY, SystemClock())
 
 
 async def test_the_port_is_free_again_afterwards() -> None:
@@ -125,7 +127,7 @@ async def test_the_port_is_free_again_afterwards() -> None:
         assert (await get(f"{again}/readyz"))[0] == 200
 
 
-async def test_a_scraper_that_leaves_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_scraper_that_disconnects_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
     async with serving() as url:
         host, port = url.removeprefix("http://").split(":")
         _, writer = await asyncio.open_connection(host, int(port))
@@ -133,7 +135,7 @@ async def test_a_scraper_that_leaves_is_no_error(caplog: pytest.LogCaptureFixtur
         await writer.drain()
         writer.transport.abort()
         assert (await get(f"{url}/healthz"))[0] == 200
-    # On a busy machine asyncio's debug mode complains of slow steps.
+    # On a busy machine asyncio's debug mode logs slow steps.
     said = [r for r in caplog.records if r.levelno >= logging.WARNING and r.name != "asyncio"]
     assert said == []
 
@@ -144,13 +146,13 @@ def basic(text: str) -> str:
 
 @pytest.mark.parametrize("page", ["metrics", "healthz", "readyz", "nowhere"])
 async def test_without_the_right_login_nothing_is_shown(page: str) -> None:
-    guard = PageAccess(("me", "gehëim:with colon"))
+    access = PageAccess(("me", "gehëim:with colon"))
     wrong = (
-        *("", "Basic", "Basic !!!", "Bearer x", basic(""), basic(":"), basic("me:")),
+        *("", "Basic", "Basic !!!", "Bearer x", basic(""), basic("me"), basic(":"), basic("me:")),
         *(basic("me:gehëim"), basic("you:gehëim:with colon"), basic("me:gehëim:with colon ")),
     )
-    clock = RecordedClock(0)
-    async with serving(guard=guard, clock=clock) as url, aiohttp.ClientSession() as session:
+    clock = PollingClock(0, longest_s=60)
+    async with serving(access=access, clock=clock) as url, aiohttp.ClientSession() as session:
         for value in wrong:
             async with session.get(f"{url}/{page}", headers={"Authorization": value}) as answer:
                 assert answer.status == 401, value
@@ -164,9 +166,9 @@ async def test_without_the_right_login_nothing_is_shown(page: str) -> None:
 async def test_wrong_passwords_are_answered_slowly_and_the_right_one_at_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    clock = HandClock(0)
+    clock = ManualClock(0)
     async with (
-        serving(guard=PageAccess(("me", "secret")), clock=clock) as url,
+        serving(access=PageAccess(("me", "secret")), clock=clock) as url,
         aiohttp.ClientSession() as session,
         asyncio.TaskGroup() as group,
     ):
@@ -176,19 +178,19 @@ async def test_wrong_passwords_are_answered_slowly_and_the_right_one_at_once(
             async with session.get(f"{url}/healthz", headers=headers) as answer:
                 return answer.status
 
-        guesses = [group.create_task(ask("me:guess")) for _ in range(GUESSES)]
-        while len(clock.slept) < GUESSES:
+        guesses = [group.create_task(ask("me:guess")) for _ in range(MAX_WAITING_GUESSES)]
+        while len(clock.slept) < MAX_WAITING_GUESSES:
             await asyncio.sleep(0.001)
-        # Prometheus may come from the same address, through the same reverse proxy.
+        # Prometheus may have the same address, behind the same reverse proxy.
         assert await ask("me:secret") == 200
         assert await ask("me:another") == 429
         assert await ask("") == 401
         assert await ask("me:secret") == 200
         assert not any(guess.done() for guess in guesses)
-        await clock.advance(PAUSE_S)
-        assert [await guess for guess in guesses] == [401] * GUESSES
+        await clock.advance(WRONG_PASSWORD_DELAY_S)
+        assert [await guess for guess in guesses] == [401] * MAX_WAITING_GUESSES
         assert await ask("me:secret") == 200
-    assert clock.slept == [PAUSE_S] * GUESSES
+    assert clock.slept == [WRONG_PASSWORD_DELAY_S] * MAX_WAITING_GUESSES
     lines = [r.getMessage() for r in caplog.records if r.name == "candlecast.web"]
     assert lines == ["wrong name or password for the pages from 127.0.0.1"]
 
@@ -197,9 +199,9 @@ async def test_wrong_passwords_are_answered_slowly_and_the_right_one_at_once(
 async def test_pages_by_tls(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     pair = authority.issue("server")
-    guard = PageAccess(None, server_context(pair.certificate, pair.key))
+    access = PageAccess(None, server_context(pair.certificate, pair.key))
     trusting = ssl.create_default_context(cafile=str(authority.ca))
-    async with serving(guard=guard) as url, aiohttp.ClientSession() as session:
+    async with serving(access=access) as url, aiohttp.ClientSession() as session:
         assert url.startswith("https://127.0.0.1:")
         async with session.get(f"{url}/readyz", ssl=trusting) as answer:
             assert answer.status == 200
@@ -233,7 +235,7 @@ async def test_what_is_no_http_is_answered_400_and_leaves_at_most_a_line(
     raw: bytes, login: tuple[str, str] | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    async with serving(guard=PageAccess(login)) as url:
+    async with serving(access=PageAccess(login)) as url:
         caplog.clear()
         host, port = url.removeprefix("http://").split(":")
         for _ in range(3):
@@ -266,14 +268,14 @@ async def test_a_body_that_is_not_what_it_says_is_no_traceback(
 
 
 @pytest.mark.may_block(reason="reads certificates")
-async def test_garbage_on_the_port_of_tls_is_silence(
+async def test_garbage_on_the_tls_port_is_not_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     pair = Authority(tmp_path).issue("server")
-    guard = PageAccess(None, server_context(pair.certificate, pair.key))
-    # In its debug mode asyncio tells of each failed handshake.
+    access = PageAccess(None, server_context(pair.certificate, pair.key))
+    # In debug mode asyncio logs each failed handshake.
     asyncio.get_running_loop().set_debug(False)
-    async with serving(guard=guard) as url:
+    async with serving(access=access) as url:
         port = int(url.rpartition(":")[2])
         for raw in NO_HTTP.values():
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -309,7 +311,7 @@ async def test_garbage_on_the_port_of_tls_is_silence(
 @pytest.mark.parametrize("page", ["metrics", "healthz", "readyz", "nowhere"])
 async def test_only_the_servers_own_names_are_served(host: str, status: int, page: str) -> None:
     async with (
-        serving(guard=PageAccess(names=("pages.example",))) as url,
+        serving(access=PageAccess(names=("pages.example",))) as url,
         aiohttp.ClientSession() as session,
         session.get(f"{url}/{page}", headers={"Host": host}) as answer,
     ):
@@ -317,11 +319,11 @@ async def test_only_the_servers_own_names_are_served(host: str, status: int, pag
         assert ("candlecast_" in await answer.text()) == ((page, status) == ("metrics", 200))
 
 
-async def test_a_foreign_name_is_refused_before_the_login_and_said_once(
+async def test_a_foreign_name_is_refused_before_the_login_and_logged_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with (
-        serving(guard=PageAccess(("me", "secret"))) as url,
+        serving(access=PageAccess(("me", "secret"))) as url,
         aiohttp.ClientSession() as session,
     ):
         for name in ("evil.example", "b.example"):
@@ -344,7 +346,7 @@ async def test_without_a_host_only_version_1_0_is_served() -> None:
             writer.close()
 
 
-def test_where_addresses_are_translated_any_address_is_ours_but_no_name() -> None:
+def test_behind_nat_any_address_is_accepted_but_no_name() -> None:
     """A container is reached by the address of its machine."""
     assert is_own_host("10.0.0.5:9108", "172.17.0.2", ())
     assert is_own_host("[2001:db8::1]", "fe80::1%eth0", ())
@@ -352,7 +354,7 @@ def test_where_addresses_are_translated_any_address_is_ours_but_no_name() -> Non
     assert not is_own_host("10.0.0.5", "", ())
 
 
-async def test_an_address_of_ipv6_is_told_so_that_it_can_be_opened() -> None:
+async def test_an_ipv6_address_is_a_valid_url() -> None:
     async with serving(host="::1") as url:
         assert url.startswith("http://[::1]:")
         assert (await get(f"{url}/readyz"))[0] == 200
@@ -361,12 +363,12 @@ async def test_an_address_of_ipv6_is_told_so_that_it_can_be_opened() -> None:
 async def test_connections_are_bounded_however_many_are_opened(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("daemon.web.server._MOST_CONNECTIONS", 8)
-    monkeypatch.setattr("daemon.web.server._IDLE_S", 0.5)
+    monkeypatch.setattr("daemon.web.server._MAX_CONNECTIONS", 8)
+    monkeypatch.setattr("daemon.web.server._MAX_IDLE_S", 0.5)
     async with serving() as url:
         host, port = url.removeprefix("http://").split(":")
         pairs = [await asyncio.open_connection(host, int(port)) for _ in range(20)]
-        # The first ones are taken and wait for a request that never ends, the others are let go.
+        # The first ones are accepted and send a request that never ends; the others are closed.
         for _, writer in pairs[:8]:
             writer.write(b"GET /readyz HT")
         for reader, _ in pairs[8:]:

@@ -1,4 +1,4 @@
-"""The page's addresses over real sockets: what is told, to how many, and that it costs nothing."""
+"""Check the status page over real sockets: events, series, limits and cost."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 
 from daemon.web.server import Health, serve_http
-from daemon.web.status_page import MOST_WATCHERS, PageSources, StatusPage
+from daemon.web.status_page import MAX_WATCHERS, PageSources, StatusPage
 from model.history.store import History
 from model.registry.bundle import Bundle
 from tests.support.pipeline_harness import CAPACITY, MINUTE, SYMBOLS, T0, Route, Tape, running
@@ -22,13 +22,13 @@ from tests.support.tiny_models import Floats
 
 
 class Shown:
-    """A path with a page."""
+    """A pipeline with a status page."""
 
     def __init__(self, path: Route, tape: Tape) -> None:
         self.path = path
         self.tape = tape
-        view = PageSources(path.market, path.pipeline, path.issuer, lambda: {"model": "m"})
-        self.page = StatusPage(view, path.recorder, path.metrics, path.clock)
+        sources = PageSources(path.market, path.pipeline, path.issuer, lambda: {"model": "m"})
+        self.page = StatusPage(sources, path.recorder, path.metrics, path.clock)
         self.url = ""
 
     @property
@@ -36,7 +36,7 @@ class Shown:
         return self.path.sample("candlecast_page_watchers")
 
     async def close_all(self, at: int) -> None:
-        """Let candle ``at`` of every symbol close, and its forecast come."""
+        """Close candle ``at`` of every symbol and wait for the forecasts."""
         self.path.at(at + 1)
         for symbol in SYMBOLS:
             self.path.close(self.tape, symbol, at)
@@ -77,7 +77,7 @@ async def shown(
 
 @asynccontextmanager
 async def watching(url: str) -> AsyncIterator[AsyncIterator[tuple[str, Any]]]:
-    """The events of the page, as a browser gets them."""
+    """The events of the page, as a browser receives them."""
 
     async def events(answer: aiohttp.ClientResponse) -> AsyncIterator[tuple[str, Any]]:
         name = ""
@@ -99,7 +99,7 @@ async def watching(url: str) -> AsyncIterator[AsyncIterator[tuple[str, Any]]]:
         yield events(answer)
 
 
-async def test_a_browser_is_told_everything_and_then_what_changes(shown: Shown) -> None:
+async def test_a_browser_gets_all_rows_and_then_changes(shown: Shown) -> None:
     async with watching(shown.url) as events:
         name, told = await anext(events)
         assert name == "all"
@@ -161,13 +161,13 @@ def bounds(forecast: dict[str, Any]) -> tuple[float | None, float | None]:
         "?limit=5" + "&symbol=A/U" * 41,
     ],
 )
-async def test_a_question_that_makes_no_sense_is_refused(shown: Shown, query: str) -> None:
+async def test_invalid_requests_for_series_are_refused(shown: Shown, query: str) -> None:
     status, text = await shown.status(f"/series{query}")
     assert status == 400
-    assert text == "ask for ?limit=1…240&symbol=…, at most 40 symbols"
+    assert text == "expected ?limit=1…240&symbol=…, at most 40 symbols"
 
 
-async def test_only_so_many_may_watch(shown: Shown) -> None:
+async def test_the_number_of_browsers_is_bounded(shown: Shown) -> None:
     async with asyncio.TaskGroup() as group:
         enough = asyncio.Event()
 
@@ -176,58 +176,58 @@ async def test_only_so_many_may_watch(shown: Shown) -> None:
                 await anext(events)
                 await enough.wait()
 
-        for _ in range(MOST_WATCHERS):
+        for _ in range(MAX_WATCHERS):
             group.create_task(watch())
-        while shown.watchers < MOST_WATCHERS:
+        while shown.watchers < MAX_WATCHERS:
             await asyncio.sleep(0.02)
         status, text = await shown.status("/events")
         assert (status, text) == (503, "16 browsers are watching already")
         enough.set()
-    # One that has left is noticed by the next thing that it is told.
+    # A disconnected browser is noticed at the next write.
     async with asyncio.timeout(MAX_WAIT_S):
         while shown.watchers:
             await asyncio.sleep(0.05)
 
 
-async def test_unwatched_it_does_nothing(shown: Shown) -> None:
+async def test_without_browsers_it_does_nothing(shown: Shown) -> None:
     await shown.close_all(CAPACITY)
     await shown.status("/")
     await asyncio.sleep(0.3)
     assert shown.page.frame_number == 0
 
 
-async def test_a_slow_browser_gets_the_newest_and_what_it_missed_is_counted(shown: Shown) -> None:
+async def test_a_slow_browser_gets_the_newest_frame_and_skips_are_counted(shown: Shown) -> None:
     class Slow:
-        """Takes what it is told when the test lets it."""
+        """A response that blocks until the test releases it."""
 
         def __init__(self) -> None:
-            self.told: list[bytes] = []
-            self.taken = asyncio.Event()
+            self.written: list[bytes] = []
+            self.released = asyncio.Event()
 
         async def write(self, data: bytes) -> None:
-            self.told.append(data)
-            await self.taken.wait()
+            self.written.append(data)
+            await self.released.wait()
 
     slow = Slow()
     async with asyncio.TaskGroup() as group:
-        task = group.create_task(shown.page.tell(cast("web.StreamResponse", slow)))
+        task = group.create_task(shown.page.send_events(cast("web.StreamResponse", slow)))
         async with watching(shown.url) as events:
             for at in range(CAPACITY, CAPACITY + 3):
                 await shown.close_all(at)
                 while (await anext(events))[0] != "rows":
                     pass
-            slow.taken.set()
-            while len(slow.told) < 2:
+            slow.released.set()
+            while len(slow.written) < 2:
                 await asyncio.sleep(0.02)
         task.cancel()
-    assert slow.told[0].startswith(b"event: all\n")
-    assert slow.told[1].startswith(b"event: all\n")
+    assert slow.written[0].startswith(b"event: all\n")
+    assert slow.written[1].startswith(b"event: all\n")
     newest = T0 + (CAPACITY + 2) * MINUTE.ms
-    assert str(newest).encode() in slow.told[1]
+    assert str(newest).encode() in slow.written[1]
     assert shown.path.sample("candlecast_page_skipped_updates_total") >= 2
 
 
-async def test_the_page_is_one_text_that_may_ask_nobody_else(shown: Shown) -> None:
+async def test_the_page_is_one_document_that_contacts_no_other_origin(shown: Shown) -> None:
     async with aiohttp.ClientSession() as session, session.get(shown.url) as answer:
         text = await answer.text()
         policy = answer.headers["Content-Security-Policy"]
@@ -237,6 +237,6 @@ async def test_the_page_is_one_text_that_may_ask_nobody_else(shown: Shown) -> No
     assert "unsafe" not in policy
     assert "/* style */" not in text
     assert "/* script */" not in text
-    # Every other address would be one of another origin; the namespace of SVG is none.
+    # Any other URL would be of another origin; the namespace of SVG is not one.
     assert text.replace("http://www.w3.org/2000/svg", "").count("://") == 0
     assert "innerHTML" not in text

@@ -15,8 +15,8 @@ from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
 from model.core.errors import BundleError
 from model.features.batch import level_free_columns
+from model.features.definitions import CLOSE_FEATURES, LOG_RETURN_FEATURES
 from model.features.scaler import ScalerSet
-from model.features.streaming import CLOSE_FEATURES, LOG_RETURN_FEATURES
 from model.preprocess import DataPreprocessor
 
 Configure = Callable[..., Path]

@@ -15,13 +15,8 @@ from hypothesis import strategies as st
 from numpy.lib.stride_tricks import sliding_window_view
 
 import model.features.streaming
-from model.features.streaming import (
-    CLOSE_FEATURES,
-    FEATURES,
-    LOG_RETURN_FEATURES,
-    FeatureBank,
-    Indicators,
-)
+from model.features.definitions import CLOSE_FEATURES, FEATURES, LOG_RETURN_FEATURES, Indicators
+from model.features.streaming import FeatureBank
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 

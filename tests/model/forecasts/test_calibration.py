@@ -20,7 +20,8 @@ from benchmarks.research.intervals import (
     serve,
 )
 from benchmarks.research.intervals import scaled as constant
-from model.forecasts.calibration import Calibration, Outlook
+from model.forecasts.calibration import Calibration
+from model.forecasts.outlook import Outlook
 from model.forecasts.residuals import LEVELS, Residuals, SymbolResiduals
 from model.forecasts.rules import Rules
 from model.forecasts.volatility import WARMUP

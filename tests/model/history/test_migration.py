@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from model.core.candle import Candle, Ohlcv
+from model.core.market import MarketKey
 from model.history.database import APPLICATION_ID, SCHEMA
 from model.history.reader import HistoryReader
 from model.history.store import History
 
-MARKET = ("binance", "1m")
+MARKET = MarketKey.parse("binance", "1m")
 SHA = "a" * 64
 T0 = 1_776_859_560_000
 
@@ -42,7 +43,7 @@ CALIBRATION_2 = """CREATE TABLE calibration (
     saved_s INTEGER NOT NULL, state BLOB NOT NULL,
     PRIMARY KEY (market, model, symbol)) WITHOUT ROWID"""
 ROWS = {
-    "market": (1, *MARKET),
+    "market": (1, "binance", "1m"),
     "symbol": (1, "A/U"),
     "model": (1, "v1", SHA),
     "candle": (1, T0 // 1000, 1, 12, 1, 2, 1, 2, 3, 0, 0),
@@ -83,8 +84,8 @@ def test_an_older_history_keeps_its_rows_and_serves(tmp_path: Path, schema: int)
         candle = Candle(
             "A/U", T0, T0 + 60_000, Ohlcv(1, 2, 1, 2, 3), T0 + 60_012, 0.0, "exchange_flag"
         )
-        assert history.candles("binance", "A/U", "1m", 9) == [candle]
-        (outcome,) = history.outcomes("binance", "1m", 9)
+        assert history.candles(MARKET, "A/U", 9) == [candle]
+        (outcome,) = history.outcomes(MARKET, 9)
         assert outcome.forecast[3:] == (2.0, 2.5, 2.25, 2.75)
         assert history.calibration(MARKET, SHA) == ({"A/U": b"\x01\x02"} if schema > 1 else {})
         history.save_calibration(MARKET, ("v1", SHA), (T0 + 86_400_000, {"A/U": b"3"}))

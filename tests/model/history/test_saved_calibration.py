@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from model.core.market import MarketKey
 from model.history.store import FittedScaler, History
 
-MARKET = ("binance", "1m")
+MARKET = MarketKey.parse("binance", "1m")
 OLD, NEW = ("v1", "a" * 64), ("v2", "b" * 64)
 T0 = 1_776_859_560_000
 DAY_MS = 86_400_000
@@ -26,12 +27,12 @@ def test_each_market_and_model_has_its_own_and_the_newest_stays(history: History
     assert history.calibration(MARKET, OLD[1]) == {}
     history.save_calibration(MARKET, OLD, (T0, {"A/U": b"1", "B/U": b"2"}))
     history.save_calibration(MARKET, NEW, (T0, {"A/U": b"3"}))
-    history.save_calibration(("kraken", "1m"), OLD, (T0, {"A/U": b"4"}))
+    history.save_calibration(MarketKey.parse("kraken", "1m"), OLD, (T0, {"A/U": b"4"}))
     history.save_calibration(MARKET, OLD, (T0 + 1000, {"A/U": b"\x00\xff"}))
     assert history.calibration(MARKET, OLD[1]) == {"A/U": b"\x00\xff", "B/U": b"2"}
     assert history.calibration(MARKET, NEW[1]) == {"A/U": b"3"}
-    assert history.calibration(("kraken", "1m"), OLD[1]) == {"A/U": b"4"}
-    assert history.calibration(("kraken", "5m"), OLD[1]) == {}
+    assert history.calibration(MarketKey.parse("kraken", "1m"), OLD[1]) == {"A/U": b"4"}
+    assert history.calibration(MarketKey.parse("kraken", "5m"), OLD[1]) == {}
 
 
 def test_what_has_not_been_saved_for_long_is_pruned(history: History) -> None:
@@ -58,7 +59,11 @@ def test_fitted_scalers_stay_as_long_as_their_model_is_remembered(history: Histo
     history.add_scalers(MARKET, [fitted("A/U", T0, b"1"), fitted("B/U", T0, b"2")])
     history.add_scalers(MARKET, [fitted("A/U", T0 + 1, b"3")])
     assert history.scalers(MARKET, OLD[1]) == {"A/U": b"3", "B/U": b"2"}
-    assert history.scalers(MARKET, NEW[1]) == history.scalers(("okx", "1m"), OLD[1]) == {}
+    assert (
+        history.scalers(MARKET, NEW[1])
+        == history.scalers(MarketKey.parse("okx", "1m"), OLD[1])
+        == {}
+    )
     history.save_calibration(MARKET, OLD, (T0 + 9 * DAY_MS, {"A/U": b"9"}))
     assert history.prune(1.0, T0 + 9 * DAY_MS) == 1
     assert history.scalers(MARKET, OLD[1]) == {"A/U": b"3"}

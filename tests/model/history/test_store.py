@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from model.core.candle import Candle, FinalBy, Ohlcv
 from model.core.errors import HistoryError
+from model.core.market import MarketKey
 from model.forecasts.forecast import (
     Forecast,
     ForecastRow,
@@ -31,6 +32,7 @@ from tests.support.sample_forecasts import forecast_at
 T0 = 1_776_859_560_000
 MINUTE = 60_000
 DAY_MS = 86_400_000
+MARKET = MarketKey.parse("binance", "1m")
 
 
 def candle(
@@ -78,18 +80,18 @@ def test_a_candle_comes_back_as_it_went_in_after_a_restart(
 ) -> None:
     first = History(path)
     went_in = candle(0, final_by="rest", delay_ms=-3)._replace(filled=filled, repaired=repaired)
-    first.add_candles("binance", "1m", [went_in])
+    first.add_candles(MARKET, [went_in])
     first.close()
     second = History(path)
-    assert second.candles("binance", "BTC/USDT", "1m", 5) == [went_in._replace(received_s=0.0)]
+    assert second.candles(MARKET, "BTC/USDT", 5) == [went_in._replace(received_s=0.0)]
     second.close()
     assert sorted(path.parent.iterdir()) == [path]
 
 
 def test_every_revision_is_kept_and_the_newest_is_read(path: Path, history: History) -> None:
     for close, delay_ms in ((100.0, 10), (101.0, 900), (101.0, 1800), (100.0, 5000)):
-        history.add_candles("binance", "1m", [candle(0, close=close, delay_ms=delay_ms)])
-    (newest,) = history.candles("binance", "BTC/USDT", "1m", 1)
+        history.add_candles(MARKET, [candle(0, close=close, delay_ms=delay_ms)])
+    (newest,) = history.candles(MARKET, "BTC/USDT", 1)
     assert (newest.ohlcv.close, newest.received_ms - newest.close_ms) == (100.0, 5000)
     with sqlite3.connect(path) as database:
         kept = database.execute("SELECT close, delay_ms FROM candle").fetchall()
@@ -98,16 +100,18 @@ def test_every_revision_is_kept_and_the_newest_is_read(path: Path, history: Hist
 
 
 def test_the_later_of_two_revisions_in_one_millisecond_stays(history: History) -> None:
-    history.add_candles("binance", "1m", [candle(0, close=100.0), candle(0, close=101.0)])
-    assert [c.ohlcv.close for c in history.candles("binance", "BTC/USDT", "1m", 9)] == [101.0]
+    history.add_candles(MARKET, [candle(0, close=100.0), candle(0, close=101.0)])
+    assert [c.ohlcv.close for c in history.candles(MARKET, "BTC/USDT", 9)] == [101.0]
 
 
 def test_markets_and_symbols_are_kept_apart(history: History) -> None:
-    history.add_candles("binance", "1m", [candle(0), candle(0, "ETH/USDT", close=90.0)])
-    history.add_candles("binance", "5m", [candle(0, close=91.0, step_ms=5 * MINUTE)])
-    history.add_candles("kraken", "1m", [candle(0, close=92.0)])
+    history.add_candles(MARKET, [candle(0), candle(0, "ETH/USDT", close=90.0)])
+    history.add_candles(
+        MarketKey.parse("binance", "5m"), [candle(0, close=91.0, step_ms=5 * MINUTE)]
+    )
+    history.add_candles(MarketKey.parse("kraken", "1m"), [candle(0, close=92.0)])
     closes = [
-        [c.ohlcv.close for c in history.candles(exchange, symbol, timeframe, 10)]
+        [c.ohlcv.close for c in history.candles(MarketKey.parse(exchange, timeframe), symbol, 10)]
         for exchange, symbol, timeframe in (
             ("binance", "BTC/USDT", "1m"),
             ("binance", "ETH/USDT", "1m"),
@@ -121,51 +125,49 @@ def test_markets_and_symbols_are_kept_apart(history: History) -> None:
 
 
 def test_the_newest_candle_of_the_market_ends_the_span(history: History) -> None:
-    history.add_candles("binance", "1m", [candle(slot) for slot in (0, 1, 2, 5)])
-    history.add_candles("binance", "1m", [candle(7, "ETH/USDT")])
-    slots = [(c.open_ms - T0) // MINUTE for c in history.candles("binance", "BTC/USDT", "1m", 6)]
+    history.add_candles(MARKET, [candle(slot) for slot in (0, 1, 2, 5)])
+    history.add_candles(MARKET, [candle(7, "ETH/USDT")])
+    slots = [(c.open_ms - T0) // MINUTE for c in history.candles(MARKET, "BTC/USDT", 6)]
     assert slots == [2, 5]
 
 
 def test_a_forming_candle_is_refused_with_everything_beside_it(history: History) -> None:
     with pytest.raises(ValueError, match="forming candle of ETH/USDT"):
-        history.add_candles("binance", "1m", [candle(0), candle(0, "ETH/USDT", final_by=None)])
-    assert history.candles("binance", "BTC/USDT", "1m", 1) == []
-    history.add_candles("binance", "1m", [candle(0, "ETH/USDT")])
-    assert len(history.candles("binance", "ETH/USDT", "1m", 1)) == 1
+        history.add_candles(MARKET, [candle(0), candle(0, "ETH/USDT", final_by=None)])
+    assert history.candles(MARKET, "BTC/USDT", 1) == []
+    history.add_candles(MARKET, [candle(0, "ETH/USDT")])
+    assert len(history.candles(MARKET, "ETH/USDT", 1)) == 1
 
 
 def test_an_outcome_is_the_first_revision_of_the_next_candle(history: History) -> None:
     history.add_forecasts([forecast(0), forecast(1), forecast(0, "ETH/USDT")])
-    history.add_candles("binance", "1m", [candle(0, close=7.0), candle(1, close=100.5)])
-    history.add_candles("binance", "1m", [candle(1, close=555.0, delay_ms=9000)])
-    outcomes = sorted(history.outcomes("binance", "1m", 10))
+    history.add_candles(MARKET, [candle(0, close=7.0), candle(1, close=100.5)])
+    history.add_candles(MARKET, [candle(1, close=555.0, delay_ms=9000)])
+    outcomes = sorted(history.outcomes(MARKET, 10))
     assert outcomes == [
         Outcome(ForecastRow.of(forecast(0)), 100.5),
         Outcome(ForecastRow.of(forecast(1)), None),
         Outcome(ForecastRow.of(forecast(0, "ETH/USDT")), None),
     ]
-    assert [o.forecast for o in history.outcomes("binance", "1m", 1)] == [
-        ForecastRow.of(forecast(1))
-    ]
-    assert list(history.outcomes("kraken", "1m", 10)) == []
+    assert [o.forecast for o in history.outcomes(MARKET, 1)] == [ForecastRow.of(forecast(1))]
+    assert list(history.outcomes(MarketKey.parse("kraken", "1m"), 10)) == []
 
 
 def test_what_was_published_first_is_what_was_published(history: History) -> None:
     history.add_forecasts([forecast(0, predicted=101.0)])
     history.add_forecasts([forecast(0, predicted=102.0, sha256="b" * 64)])
-    assert [o.forecast.predicted_close for o in history.outcomes("binance", "1m", 9)] == [101.0]
+    assert [o.forecast.predicted_close for o in history.outcomes(MARKET, 9)] == [101.0]
 
 
 def test_a_forecast_without_interval_has_none(history: History) -> None:
     history.add_forecasts([forecast(0)._replace(interval=None)])
-    (outcome,) = history.outcomes("binance", "1m", 1)
+    (outcome,) = history.outcomes(MARKET, 1)
     assert (outcome.forecast.lower, outcome.forecast.upper) == (None, None)
 
 
 def test_pruning_goes_slice_by_slice_and_stops_at_the_boundary(history: History) -> None:
     symbols = ("BTC/USDT", "ETH/USDT", "SOL/USDT")
-    history.add_candles("binance", "1m", [candle(t, s) for t in range(20) for s in symbols])
+    history.add_candles(MARKET, [candle(t, s) for t in range(20) for s in symbols])
     history.add_forecasts([forecast(t, s) for t in range(20) for s in symbols])
     now_ms = T0 + 10 * MINUTE + DAY_MS
     slices: list[int] = []
@@ -174,8 +176,8 @@ def test_pruning_goes_slice_by_slice_and_stops_at_the_boundary(history: History)
     # 10 candles and 9 forecasts (stamped at their close) of each of 3 symbols lie before.
     assert sum(slices) == 57
     assert max(slices) <= 2 * (4 + len(symbols))
-    assert history.candles("binance", "ETH/USDT", "1m", 99)[0].open_ms == T0 + 10 * MINUTE
-    assert next(history.outcomes("binance", "1m", 99)).forecast.candle_close_ms == T0 + 10 * MINUTE
+    assert history.candles(MARKET, "ETH/USDT", 99)[0].open_ms == T0 + 10 * MINUTE
+    assert next(history.outcomes(MARKET, 99)).forecast.candle_close_ms == T0 + 10 * MINUTE
 
 
 Event = tuple[int, str, float, int]
@@ -184,8 +186,8 @@ Event = tuple[int, str, float, int]
 def test_what_the_exchange_told_stays_whatever_comes_later(history: History) -> None:
     told, later = candle(0, close=100.0), candle(0, close=101.0, delay_ms=50)
     for worse in (later._replace(filled=True), later._replace(repaired=True)):
-        history.add_candles("binance", "1m", [told, worse])
-        (read,) = history.candles("binance", "BTC/USDT", "1m", 1)
+        history.add_candles(MARKET, [told, worse])
+        (read,) = history.candles(MARKET, "BTC/USDT", 1)
         assert read.ohlcv == told.ohlcv
 
 
@@ -193,8 +195,8 @@ def test_what_the_exchange_told_stays_whatever_comes_later(history: History) -> 
 def test_candles_that_cannot_be_true_are_left_out(history: History, close: float) -> None:
     """Earlier versions let some of them in."""
     odd = candle(1)._replace(ohlcv=Ohlcv(close, close, close, close, 1.0))
-    history.add_candles("binance", "1m", [candle(0), odd, candle(2)])
-    read = history.candles("binance", "BTC/USDT", "1m", 3)
+    history.add_candles(MARKET, [candle(0), odd, candle(2)])
+    read = history.candles(MARKET, "BTC/USDT", 3)
     assert [(c.open_ms - T0) // MINUTE for c in read] == [0, 2]
 
 
@@ -215,14 +217,16 @@ def test_reading_equals_a_plain_dictionary(
     history = History(tmp_path_factory.mktemp("oracle") / "history.db")
     oracle: dict[tuple[str, int], tuple[int, float]] = {}
     for batch in batches:
-        history.add_candles("x", "1m", [candle(t, s, close=c, delay_ms=d) for t, s, c, d in batch])
+        history.add_candles(
+            MarketKey.parse("x", "1m"), [candle(t, s, close=c, delay_ms=d) for t, s, c, d in batch]
+        )
         for slot, symbol, close, delay_ms in batch:
             delay_before, close_before = oracle.get((symbol, slot), (-99, 0.0))
             if delay_ms >= delay_before and close != close_before:
                 oracle[symbol, slot] = (delay_ms, close)
     newest = max((slot for _, slot in oracle), default=0)
     for symbol in ("A/B", "C/D"):
-        read = history.candles("x", symbol, "1m", limit)
+        read = history.candles(MarketKey.parse("x", "1m"), symbol, limit)
         assert [((c.open_ms - T0) // MINUTE, c.ohlcv.close) for c in read] == [
             (slot, close)
             for (name, slot), (_, close) in sorted(oracle.items())
@@ -252,7 +256,7 @@ def _newer_schema(path: Path) -> None:
 def _filled_database(path: Path) -> None:
     history = History(path)
     for slot in range(50):
-        history.add_candles("binance", "1m", [candle(slot, f"S{i}/USDT") for i in range(40)])
+        history.add_candles(MARKET, [candle(slot, f"S{i}/USDT") for i in range(40)])
     history.close()
 
 
@@ -302,12 +306,12 @@ def test_a_doubtful_file_is_refused_in_one_line_and_left_alone(
 @pytest.mark.parametrize("final_by", [3, -1])
 def test_a_candle_that_became_final_in_no_known_way_is_damage(path: Path, final_by: int) -> None:
     history = History(path)
-    history.add_candles("binance", "1m", [candle(0)])
+    history.add_candles(MARKET, [candle(0)])
     history.close()
     with closing(sqlite3.connect(path)) as database, database:
         database.execute("UPDATE candle SET final_by = ?", (final_by,))
     with closing(History(path)) as opened, pytest.raises(HistoryError, match="is damaged"):
-        opened.candles("binance", "BTC/USDT", "1m", 5)
+        opened.candles(MARKET, "BTC/USDT", 5)
 
 
 def test_of_a_large_file_at_least_the_ends_are_looked_at(
@@ -329,19 +333,21 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
 def test_an_empty_file_becomes_a_database(path: Path) -> None:
     path.touch()
     history = History(path)
-    history.add_candles("binance", "1m", [candle(0)])
+    history.add_candles(MARKET, [candle(0)])
     history.close()
 
 
 _ENDLESS_WRITER = """
 import sys
 from pathlib import Path
-from model.candle import Candle, Ohlcv
-from model.history import History
+from model.core.candle import Candle, Ohlcv
+from model.core.market import MarketKey
+from model.history.store import History
 history = History(Path(sys.argv[1]))
+market = MarketKey.parse("binance", "1m")
 for slot in range(10**9):
     start = 1_776_859_560_000 + slot * 60_000
-    history.add_candles("binance", "1m", [
+    history.add_candles(market, [
         Candle(f"S{i}/USDT", start, start + 60_000, Ohlcv(1.0, 2.0, 0.5, 1.5, slot),
                start + 60_012, 0.0, "exchange_flag") for i in range(50)])
     print(slot, flush=True)
@@ -363,21 +369,21 @@ def test_a_kill_loses_no_transaction_that_was_done(path: Path, repository: Path)
         done = max([done, *map(int, writer.stdout.read().split())])
     history = History(path)
     for symbol in ("S0/USDT", "S49/USDT"):
-        slots = [(c.open_ms - T0) // MINUTE for c in history.candles("binance", symbol, "1m", 9999)]
+        slots = [(c.open_ms - T0) // MINUTE for c in history.candles(MARKET, symbol, 9999)]
         assert slots in (list(range(done + 1)), list(range(done + 2)))
     history.close()
 
 
 def test_a_full_disk_changes_nothing_and_heals(history: History) -> None:
-    history.add_candles("binance", "1m", [candle(0)])
+    history.add_candles(MARKET, [candle(0)])
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     many = [candle(1, f"S{i}/USDT") for i in range(5000)]
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
     try:
         with pytest.raises(HistoryError, match="cannot be used now"):
-            history.add_candles("binance", "1m", many)
+            history.add_candles(MARKET, many)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert history.candles("binance", "S0/USDT", "1m", 9) == []
-    history.add_candles("binance", "1m", many)
-    assert len(history.candles("binance", "S4999/USDT", "1m", 1)) == 1
+    assert history.candles(MARKET, "S0/USDT", 9) == []
+    history.add_candles(MARKET, many)
+    assert len(history.candles(MARKET, "S4999/USDT", 1)) == 1

@@ -263,7 +263,7 @@ def test_weights_in_another_file_are_refused(tmp_path: Path) -> None:
 
 def test_nothing_is_told_to_whoever_made_the_runtime(tmp_path: Path) -> None:
     """Left alone it would keep an identifier of this machine, and send what it does."""
-    code = "from model.onnx_graph import cuda_offered\ncuda_offered()\n"
+    code = "from model.inference.onnx_session import cuda_offered\ncuda_offered()\n"
     plain = {k: v for k, v in os.environ.items() if k not in {"CI", "ORT_DISABLE_TELEMETRY"}}
     home = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60, env=plain | home)

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from model.core.errors import BundleError
-from model.features.streaming import LOG_RETURN_FEATURES
+from model.features.definitions import LOG_RETURN_FEATURES
 from model.registry.registry import Registry
 from tests.support.bundles import VERSION_FILES, numbers_in, parts
 

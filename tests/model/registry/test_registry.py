@@ -22,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model.core.errors import BundleError, NoChampion, Overtaken
-from model.features.streaming import LOG_RETURN_FEATURES, Indicators
+from model.features.definitions import LOG_RETURN_FEATURES, Indicators
 from model.registry.decisions import Entry
 from model.registry.registry import Manifest, Registry, check_fit
 from tests.support.bundles import VERSION_FILES, numbers_in, parts
@@ -242,13 +242,13 @@ def test_a_model_that_fits_is_let_pass_and_others_are_told_why(registry: Registr
     assert "rsi_period 14 but indicators.rsi_period is 7" in str(refused.value)
 
 
-NURSERY = """
+WRITER = """
 import os, sys
 from itertools import count
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-from model.decisions import Entry
-from tests.model.bundles import Registry, parts
+from model.registry.decisions import Entry
+from tests.support.bundles import Registry, parts
 
 registry = Registry(Path(sys.argv[1]))
 
@@ -277,7 +277,7 @@ def test_a_killed_writer_leaves_the_old_state_or_the_new_one(
 ) -> None:
     dice = Random(20261123)
     decided = 0
-    command = [sys.executable, "-c", NURSERY, str(registry.root), str(repository)]
+    command = [sys.executable, "-c", WRITER, str(registry.root), str(repository)]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as nursery:

@@ -16,6 +16,7 @@ import pytest
 
 from daemon.control.hot_swap import HotSwap
 from daemon.persistence.learned_state import LearnedStateStore
+from model.core.market import MarketKey
 from model.forecasts.residuals import LEVELS, Residuals, SymbolResiduals
 from model.forecasts.rules import Rules
 from model.forecasts.volatility import WARMUP
@@ -26,12 +27,12 @@ from model.registry.bundle import Bundle
 from model.registry.registry import Registry
 from model.replay.replay import TOLERANCE, Replayed, replay
 from model.serving import ServedModel
+from tests.support.manual_clock import FixedWallClock
 from tests.support.pipeline_harness import (
     LOOKBACK,
     MINUTE,
     SYMBOLS,
     T0,
-    Hand,
     Route,
     Tape,
     network,
@@ -39,7 +40,7 @@ from tests.support.pipeline_harness import (
 )
 from tests.support.tiny_models import random_candles, write
 
-MARKET = ("binance", "1m")
+MARKET = MarketKey.parse("binance", "1m")
 FIRST = 650
 LAST = 750
 MIDNIGHT = next(row for row in range(FIRST, LAST) if (T0 + row * MINUTE.ms) % 86_400_000 == 0)
@@ -65,7 +66,7 @@ class Exchange:
             write(folder / "registry", trained, seed=seed, residuals=RESIDUALS) for seed in (7, 8)
         ]
         self.champion = self.bundles[0]
-        self.clock = Hand()
+        self.clock = FixedWallClock(T0)
         self.row = FIRST
 
     def load(self, bundle: Bundle, rules: Rules) -> ServedModel:
@@ -90,7 +91,7 @@ class Process:
         self.exchange = exchange
         self.route = route
         self.keeper = LearnedStateStore(route.recorder, MARKET, route.clock)
-        self.swapper = HotSwap(
+        self.hot_swap = HotSwap(
             lambda: exchange.champion.version,
             lambda _: None,
             lambda _: exchange.load(exchange.champion, rules),
@@ -171,7 +172,7 @@ async def lead_a_life(folder: Path) -> None:
             await third.until(MIDNIGHT + 10)
             for champion, row in ((1, MIDNIGHT + 20), (0, LAST)):
                 exchange.champion = exchange.bundles[champion]
-                await third.swapper.look()
+                await third.hot_swap.poll()
                 assert third.route.pipeline.served.version == exchange.champion.version
                 await third.until(row)
             await third.save()
@@ -190,7 +191,7 @@ async def lead_any_life(folder: Path, chance: Random) -> None:
                     if exchange.row > LAST - 15:
                         break
                     exchange.champion = chance.choice(exchange.bundles)
-                    await process.swapper.look()
+                    await process.hot_swap.poll()
                 if chance.random() < 0.5:
                     await process.save()
 

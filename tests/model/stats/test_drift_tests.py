@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.harness.candles import read_folder
-from model.features.streaming import LOG_RETURN_FEATURES, FeatureBank, Indicators
-from model.stats.drift_tests import LEAST_CANDLES, ErrorDrift, FeatureDrift, stability
+from model.features.definitions import LOG_RETURN_FEATURES, Indicators
+from model.features.streaming import FeatureBank
+from model.stats.drift_tests import MIN_CANDLES, ErrorDrift, FeatureDrift, stability
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 MINUTE_S = 60.0
@@ -38,7 +39,7 @@ def alarms(forecast: Floats, returns: Floats, watch: ErrorDrift | None = None) -
     errors = np.abs(forecast - returns).mean(axis=0)
     last_value = np.abs(returns).mean(axis=0)
     pairs = zip(errors.tolist(), last_value.tolist(), strict=True)
-    return [at for at, pair in enumerate(pairs) if watch.update(*pair)]
+    return [at for at, pair in enumerate(pairs) if watch.add_errors(*pair)]
 
 
 @settings(max_examples=8, deadline=None)
@@ -63,10 +64,10 @@ def test_a_wild_market_is_no_reason_as_long_as_the_model_is_no_worse_in_it() -> 
 
 def test_one_monstrous_candle_raises_no_alarm_and_nothing_is_ever_not_a_number() -> None:
     watch = ErrorDrift()
-    assert not any(watch.update(0.0, 0.0) for _ in range(10))
+    assert not any(watch.add_errors(0.0, 0.0) for _ in range(10))
     for error in market(3_000, 1, (0.0, 0.0))[1][0].tolist():
-        assert not watch.update(1.001 * abs(error), abs(error))
-    assert not watch.update(1e6, 1e-9)
+        assert not watch.add_errors(1.001 * abs(error), abs(error))
+    assert not watch.add_errors(1e6, 1e-9)
     assert math.isfinite(watch.score)
 
 
@@ -105,7 +106,7 @@ def shown(watch: FeatureDrift, rows: Floats, start_s: float = 0.0) -> list[float
     return [
         at / 1_440
         for at in range(0, len(rows), 60)
-        if watch.update(
+        if watch.add_rows(
             rows[at : at + 60].reshape(-1, rows.shape[2]).astype(np.float32),
             start_s + (at + 60) * MINUTE_S,
         )
@@ -130,7 +131,7 @@ def test_features_that_only_have_their_daily_rhythm_raise_no_alarm_and_a_shift_d
     assert shown(watch, calm[:early]) == []
     # A restart in the middle makes no difference, whatever the other process's clock shows.
     now_s = early * MINUTE_S
-    watch = FeatureDrift.thaw(FeatureDrift.freeze(watch, now_s), 2, now_s)
+    watch = FeatureDrift.from_arrays(FeatureDrift.to_arrays(watch, now_s), 2, now_s)
     assert shown(watch, calm[early:], now_s) == []
     assert watch.scores.max() < 0.1
     shifted = wandering(4 * 1_440, 2)
@@ -145,21 +146,21 @@ def test_features_that_only_have_their_daily_rhythm_raise_no_alarm_and_a_shift_d
 def test_rows_that_no_scaler_could_scale_end_nothing(odd: float) -> None:
     watch = FeatureDrift(2, 0.0)
     rows = np.array([[0.1, 0.2], [odd, 0.3], [0.4, 0.5]], dtype=np.float32)
-    assert not watch.update(rows, 1.0)
+    assert not watch.add_rows(rows, 1.0)
     counted = 3 if math.isfinite(odd) else 2
-    assert watch.freeze(1.0)["reference"].sum(axis=1).tolist() == [counted, counted]
+    assert watch.to_arrays(1.0)["reference"].sum(axis=1).tolist() == [counted, counted]
 
 
 def test_counts_of_other_features_are_refused() -> None:
     with pytest.raises(ValueError, match="another set of features"):
-        FeatureDrift.thaw(FeatureDrift(3, 0.0).freeze(0.0), 2, 0.0)
+        FeatureDrift.from_arrays(FeatureDrift(3, 0.0).to_arrays(0.0), 2, 0.0)
 
 
 def test_while_there_is_too_little_to_compare_nothing_is_said() -> None:
     watch = FeatureDrift(2, 0.0)
     few = np.ones((1, 2), dtype=np.float32)
     for day in range(100):
-        assert not watch.update(few * (day > 50), day * 86_400.0)
+        assert not watch.add_rows(few * (day > 50), day * 86_400.0)
     assert np.isnan(watch.scores).all()
 
 
@@ -180,7 +181,7 @@ def test_the_features_of_recorded_weeks_stay_below_the_alarm_and_doubled_ranges_
     recorded: Floats,
 ) -> None:
     bank = FeatureBank(LOG_RETURN_FEATURES, Indicators(), 5)
-    features = bank.prime(np.arange(5), recorded[:, :26_000])[:, LEAST_CANDLES:]
+    features = bank.prime(np.arange(5), recorded[:, :26_000])[:, MIN_CANDLES:]
     low, high = (f(features[:, :WEEK], axis=1, keepdims=True) for f in (np.min, np.max))
     rows = ((features - low) / (high - low)).transpose(1, 0, 2)
     watch = FeatureDrift(len(LOG_RETURN_FEATURES), 0.0)

@@ -10,7 +10,7 @@ import ccxt
 import pytest
 from aiohttp import web
 
-from daemon.exchange import bounded
+from daemon.exchange import response_limit
 from daemon.exchange.ccxt_client import make_exchange
 
 
@@ -54,7 +54,7 @@ async def fetched(url: str) -> object:
 async def test_an_answer_that_is_too_long(
     monkeypatch: pytest.MonkeyPatch, *, compressed: bool
 ) -> None:
-    monkeypatch.setattr(bounded, "LARGEST_ANSWER", 1 << 20)
+    monkeypatch.setattr(response_limit, "MAX_RESPONSE_BYTES", 1 << 20)
     async with answering(b"0" * 65_536, 2_000, compressed=compressed) as url:
         with pytest.raises(ccxt.ExchangeError) as caught:
             await fetched(url)
