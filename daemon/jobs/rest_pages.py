@@ -35,6 +35,7 @@ MIN_AGE_MS: Final = 5_000
 """Age of a closed candle from which on it is fetched: this machine's clock may be seconds ahead."""
 
 _RETRY_DELAYS_S: Final = (1.0, 4.0, 15.0)
+"""A batch job fails after these retries, unlike the daemon, which retries without end."""
 
 Row = tuple[int, Ohlcv]
 """Opening time in Unix milliseconds, prices and volume."""

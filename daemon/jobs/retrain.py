@@ -158,8 +158,8 @@ class _RetrainRun:
         """Log the share of filled candles, as a warning above `model.max_filled`.
 
         Unlike `train`, this does not refuse the symbol: the exchange had no trades in these
-        periods, the daemon forecasts from the same filled candles, and it cannot serve a model
-        that lacks one of its symbols.
+        periods, the daemon forecasts from the same filled candles, and by default it does not
+        serve a model that lacks one of its symbols.
         """
         job = self._job
         traded = [candle.open_ms for candle in known if not candle.filled]

@@ -63,15 +63,15 @@ async def test_an_empty_machine_gets_a_model(playback: Playback, tmp_path: Path)
         told = err.splitlines()
         for line, symbol in zip(told, ("S00/USDT", "S01/USDT"), strict=False):
             assert line.startswith(f"candlecast: {symbol}: ")
-            assert re.search(r"1m candles came; of 4,3\d\d asked for the exchange lacks 2,3", line)
-        assert "ask for fewer days" in told[2]
+            assert re.search(r" 1m candles; of the 4,3\d\d requested, the exchange lacks 2,3", line)
+        assert "fetch fewer days" in told[2]
 
         code, out, err = await candlecast(tmp_path, url, "train", "--promote")
         assert code == 0, err
         for symbol in ("S00/USDT", "S01/USDT"):
             assert re.search(rf"{symbol} 1m: .* 0 of them \(0 %\) filled", out)
         # Nothing but what candlecast itself logs: TensorFlow's notes stay out of sight.
-        assert all(" model." in line for line in err.splitlines()), err
+        assert all(" candlecast." in line for line in err.splitlines()), err
         version = out.splitlines()[-1].removeprefix("champion: ")
 
         _, out, _ = await candlecast(tmp_path, url, "models", "list")

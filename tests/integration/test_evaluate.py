@@ -119,10 +119,10 @@ def test_a_model_is_judged_by_what_it_has_not_learnt_from(
     ratio = document["symbols"]["ETH/USDT"]["mae_ratio"]
     expected = f"ratio {ratio['value']:.1f} ({ratio['low']:.1f} to {ratio['high']:.1f})"
     assert expected in next(line for line in out.splitlines() if line.startswith("ETH/USDT: 491 c"))
-    assert "The model forecasts worse than the last value." in out
+    assert "The model is worse than the last-value forecast." in out
     # The reference's direction is no result on returns.
     assert document["reference_direction"] is None
-    assert "on returns, a forecast that is worth nothing is right in 66 %" in out
+    assert "for returns, a forecast without skill is right in 66 %" in out
 
 
 @pytest.mark.parametrize("target", ["close", "log_return"])
@@ -158,7 +158,10 @@ def test_a_model_of_prices_shows_the_references_direction_beside_the_traders(
     assert set(document["reference_direction"]) == set(SYMBOLS)
     shares = document["reference_direction"]
     expected = ", ".join(f"{s} {100 * shares[s]:.1f} %" for s in SYMBOLS)
-    assert f"consecutive differences forecast right: {expected}." in capsys.readouterr().out
+    assert (
+        f"Consecutive differences forecast with the right sign: {expected}."
+        in capsys.readouterr().out
+    )
 
 
 def test_files_version_and_folder_can_be_chosen(

@@ -82,7 +82,7 @@ def test_published_forecasts_are_recomputed(
 
     code, lines, err = replayed(deployment, capsys)
     assert (code, err) == (0, ""), lines
-    assert f"{stored} forecasts computed again, from history as it was known then" in lines
+    assert f"{stored} forecasts computed again, with the history known at their time" in lines
     spoken = deployment.query("SELECT count(DISTINCT model) FROM forecast")
     assert spoken == [(2,)]
     differences = dict(re.findall(r"(\w+): largest difference (\S+)", "\n".join(lines)))
@@ -134,7 +134,7 @@ def test_forecasts_that_cannot_be_compared_are_reported(
         assert daemon.stop() == 0, daemon.log
     code, _, err = replayed(deployment, capsys, "--from", "2020-01-01", "--to", "2020-01-02")
     assert code == 1
-    assert "nothing could be compared" in err
+    assert "nothing to compare" in err
     older = "SELECT open_s, symbol FROM candle ORDER BY open_s DESC LIMIT 1 OFFSET 40"
     gone = deployment.query(older)[0]
     change(deployment, "DELETE FROM candle WHERE (open_s, symbol) = (?, ?)", *gone)

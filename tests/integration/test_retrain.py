@@ -92,7 +92,7 @@ async def test_a_killed_retrain_continues_and_decides(playback: Playback, folder
         code, out, err = await outcome(folder, exchange.rest_url, "retrain")
         assert code == 0, err
     # TensorFlow's notes stay out of sight.
-    assert all(re.search(" INFO (model|daemon)[.]", line) for line in err.splitlines()), err
+    assert all(re.search(" INFO candlecast[.]", line) for line in err.splitlines()), err
     assert "going on after epoch" in out
     version = Registry(state / "registry").champion()
     *_, last = out.splitlines()

@@ -1,4 +1,4 @@
-"""What several sandbox tests share: a faster clock, a small playback, a rerouted ccxt client."""
+"""Provide a fast clock, small playbacks and a ccxt client with other addresses."""
 
 from __future__ import annotations
 
@@ -72,13 +72,13 @@ class ScaledClock:
         self._passed_s, self._ticked = self._elapsed_s(), time.monotonic()
         while self._sleepers and self._sleepers[0][0] <= self._passed_s:
             woken = heappop(self._sleepers)[2]
-            # One that was cancelled, or belongs to a loop that has ended, needs no waking.
+            # Skip cancelled sleepers and those of loops that have ended.
             if not woken.done() and woken.get_loop() is self._loop:
                 woken.set_result(None)
         self._tick_in_time()
 
     def _tick_in_time(self) -> None:
-        """Wake the next sleeper when its time has come, not with the tick after it."""
+        """Schedule an extra tick for the next sleeper if it is due before the next tick."""
         assert self._loop is not None
         if self._sleepers:
             left_s = (self._sleepers[0][0] - self._elapsed_s()) / self._factor
@@ -109,7 +109,7 @@ def minute_playback(symbols: int, now_ms: int, history: int = 1_500) -> Playback
 
 @asynccontextmanager
 async def minutes(name: str, symbols: int, **more: Any) -> AsyncIterator[SandboxExchange]:
-    """Exchange ``name`` with candles of a minute, of which one passes every second."""
+    """Exchange ``name`` with one-minute candles on a clock that is 60 times as fast."""
     clock = ScaledClock(60.0)
     playback = minute_playback(symbols, clock.wall_ms(), **more)
     behaviour = Behaviour(updates=2, close_delay_s=0.6)
@@ -119,7 +119,7 @@ async def minutes(name: str, symbols: int, **more: Any) -> AsyncIterator[Sandbox
 
 @asynccontextmanager
 async def ccxt_client(name: str, rest_url: str, ws_url: str, **config: Any) -> AsyncIterator[Any]:
-    """The real, unmodified ccxt class with nothing but its addresses changed."""
+    """The unmodified ccxt class with other addresses."""
     client = getattr(ccxt.pro, name)(config)
     client.urls["api"] = override_hosts(client.urls["api"], rest_url, ws_url)
     try:
@@ -131,5 +131,5 @@ async def ccxt_client(name: str, rest_url: str, ws_url: str, **config: Any) -> A
 def binance(
     rest_url: str, ws_url: str, **options: Any
 ) -> AbstractAsyncContextManager[ccxt.pro.binance]:
-    """That of Binance."""
+    """A ccxt client of Binance."""
     return ccxt_client("binance", rest_url, ws_url, options=options)

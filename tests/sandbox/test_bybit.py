@@ -1,4 +1,4 @@
-"""Bybit's protocol: as recorded, with its limits and its refusals."""
+"""Bybit's protocol: recorded messages, limits and errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sandbox as the real ccxt.pro client sees it, over real sockets."""
+"""The sandbox with the unmodified ccxt.pro client over sockets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Kraken's protocol: as recorded, with its limits and its refusals."""
+"""Kraken's protocol: recorded messages, limits and errors."""
 
 from __future__ import annotations
 

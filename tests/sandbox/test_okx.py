@@ -1,4 +1,4 @@
-"""OKX's protocol: as recorded, with its limits and its refusals."""
+"""OKX's protocol: recorded messages, limits and errors."""
 
 from __future__ import annotations
 

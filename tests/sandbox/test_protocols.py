@@ -1,4 +1,4 @@
-"""Every protocol as the real, unmodified ccxt.pro class of its exchange meets it."""
+"""Every protocol with the unmodified ccxt.pro class of its exchange."""
 
 from __future__ import annotations
 

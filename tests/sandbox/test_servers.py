@@ -1,4 +1,4 @@
-"""The helpers that start real servers, so that a failure elsewhere is not theirs."""
+"""The test helpers that start servers."""
 
 from __future__ import annotations
 

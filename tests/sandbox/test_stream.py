@@ -28,7 +28,7 @@ STREAMS = [f"s{i:02d}usdt@kline_1s" for i in range(ALL)]
 async def running(
     clock: ScaledClock | None = None, **behaviour: Any
 ) -> AsyncIterator[SandboxExchange]:
-    """An exchange on whose grid five seconds pass in one."""
+    """An exchange on a clock that is five times as fast."""
     playback = second_playback(ALL, history=10)
     clock = clock or ScaledClock(FAST)
     async with SandboxExchange(playback, clock=clock, behaviour=Behaviour(**behaviour)) as exchange:
@@ -72,7 +72,7 @@ def session(max_streams: int = 1_024) -> BinanceSession:
 
 
 def reply(to: BinanceSession, request: str | bytes) -> Any:
-    """The one answer to a request."""
+    """The only response to a request."""
     (answer,) = to.reply(request, 0)
     return json.loads(answer)
 

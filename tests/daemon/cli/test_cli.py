@@ -1,4 +1,4 @@
-"""The command line as a user meets it: codes, lines, and no traceback."""
+"""Exit codes and output of the command line."""
 
 from __future__ import annotations
 

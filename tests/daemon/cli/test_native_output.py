@@ -1,4 +1,4 @@
-"""Native notes are hidden, unless something goes wrong that they may explain."""
+"""Native output on stderr is hidden unless an unexpected failure occurs."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def test_notes_are_hidden_and_python_is_not() -> None:
     ("end", "shown"),
     [("raise CandlecastError('x')", False), ("1 / 0", True), ("raise KeyboardInterrupt", False)],
 )
-def test_notes_are_shown_when_nobody_expected_the_failure(end: str, shown: bool) -> None:  # noqa: FBT001
+def test_notes_are_shown_after_an_unexpected_failure(end: str, shown: bool) -> None:  # noqa: FBT001
     assert ("native note" in stderr_of(end)) is shown
 
 
-class Fragile:
-    """Is interrupted just where nothing can be raised."""
+class InterruptedFinalizer:
+    """Raises KeyboardInterrupt where no exception can propagate."""
 
     def __del__(self) -> None:
         raise KeyboardInterrupt
@@ -52,7 +52,7 @@ class Fragile:
 
 @pytest.fixture
 def interruptible() -> Iterator[None]:
-    """Ctrl-C counts also in a worker, which leaves it to whoever runs the workers."""
+    """Restore Python's SIGINT handler, which pytest-xdist disables in its workers."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -61,7 +61,7 @@ def interruptible() -> Iterator[None]:
 @pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_that_cannot_be_raised_comes_again() -> None:
     def drop() -> None:
-        Fragile()
+        InterruptedFinalizer()
         time.sleep(10)
 
     with lost_interrupts_resent(), pytest.raises(KeyboardInterrupt):

@@ -24,8 +24,8 @@ MINUTE = Timeframe.parse("1m")
 DAY_MS = 86_400_000
 
 
-class Told:
-    """Progress that remembers, and may be made to stop the run."""
+class RecordingProgress:
+    """Records its updates, and can interrupt the run at one of them."""
 
     def __init__(self, cut_at: int | None = None) -> None:
         self.steps: list[tuple[str, int, int]] = []
@@ -68,8 +68,8 @@ def recorded(exchange: SandboxExchange, symbol: str, opened: Sequence[float]) ->
 
 async def test_every_closed_candle_once(exchange: SandboxExchange, job: FetchJob) -> None:
     before_ms = SystemClock().wall_ms()
-    told = Told()
-    paths = [one.path for one in await fetch(job, SystemClock(), told) if one.path]
+    progress = RecordingProgress()
+    paths = [one.path for one in await fetch(job, SystemClock(), progress) if one.path]
     assert sorted(job.folder.iterdir()) == sorted(paths)
     first_ms = (before_ms - 2 * DAY_MS) // DAY_MS * DAY_MS
     for symbol, path in zip(job.symbols, paths, strict=True):
@@ -77,44 +77,44 @@ async def test_every_closed_candle_once(exchange: SandboxExchange, job: FetchJob
         opened = [row[0] for row in written]
         assert written == recorded(exchange, symbol, opened)
         assert opened[0] == first_ms
-        # The last candle has closed, and none that had closed well before the start is missing.
+        # The last candle has closed, and no candle that closed well before the start is missing.
         assert MINUTE.floor(before_ms - 5_000) <= opened[-1] + MINUTE.ms <= SystemClock().wall_ms()
         assert path.name == csv_name(symbol, "1m", first_ms, int(opened[-1]))
         assert path.read_text(encoding="utf-8").splitlines()[1].endswith(" 00:00:00")
-        assert told.steps[-1][1] == told.steps[-1][2]
+        assert progress.steps[-1][1] == progress.steps[-1][2]
 
 
 async def test_a_cut_run_goes_on_where_it_stopped(exchange: SandboxExchange, job: FetchJob) -> None:
     job = replace(job, symbols=job.symbols[:1])
     with pytest.raises(KeyboardInterrupt):
-        await fetch(job, SystemClock(), Told(cut_at=3))
+        await fetch(job, SystemClock(), RecordingProgress(cut_at=3))
     (partial,) = job.folder.iterdir()
     assert partial.suffix == ".partial"
     kept = len(rows(partial))
     assert kept == 2_000
     with partial.open("a", encoding="utf-8") as file:
-        file.write("17640000")  # as a killed process may leave it
+        file.write("17640000")  # an incomplete line, as after a kill
 
-    told = Told()
-    (path,) = [one.path for one in await fetch(job, SystemClock(), told)]
+    progress = RecordingProgress()
+    (path,) = [one.path for one in await fetch(job, SystemClock(), progress)]
     assert path is not None
-    assert told.steps[0][1] == kept
+    assert progress.steps[0][1] == kept
     written = rows(path)
     assert written == recorded(exchange, "S00/USDT", [row[0] for row in written])
     assert list(job.folder.iterdir()) == [path]
 
 
 async def test_a_symbol_that_was_listed_later(exchange: SandboxExchange, job: FetchJob) -> None:
-    told = Told()
-    (came,) = await fetch(replace(job, symbols=job.symbols[:1], days=6), SystemClock(), told)
+    progress = RecordingProgress()
+    (came,) = await fetch(replace(job, symbols=job.symbols[:1], days=6), SystemClock(), progress)
     assert came.path is not None
     assert rows(came.path)[0][0] == exchange.playback.origin_ms
     asked = 6 * 1440 - 1
     assert came.missing == pytest.approx(asked - came.candles, abs=1)
     assert came.missing_share == pytest.approx(1 / 3, abs=0.01)
     assert f"lacks {came.missing:,} before " in came.note
-    # The progress ends at what came, not at what was asked for.
-    _, done, total = told.steps[-1]
+    # The progress ends at the number of fetched candles, not of requested ones.
+    _, done, total = progress.steps[-1]
     assert done == came.candles < total
 
 
@@ -125,7 +125,7 @@ async def test_a_symbol_without_candles_costs_the_others_nothing(
     async with SandboxExchange(unborn) as exchange:
         symbols = ("S00/USDT", "S01/USDT")
         job = FetchJob("binance", exchange.rest_url, symbols, MINUTE, 1, tmp_path)
-        none = await fetch(job, SystemClock(), Told())
+        none = await fetch(job, SystemClock(), RecordingProgress())
     assert [(one.symbol, one.path, one.candles, one.missing_share) for one in none] == [
         (symbol, None, 0, 1.0) for symbol in symbols
     ]
@@ -139,7 +139,7 @@ async def test_candles_that_are_missing_in_between_are_said(
     job = replace(job, symbols=job.symbols[:1])
     start_ms = MINUTE.floor(SystemClock().wall_ms()) - 100 * MINUTE.ms
     exchange.faults.untraded = {("S00/USDT", start_ms + at * MINUTE.ms) for at in (3, 4, 30)}
-    (came,) = await fetch(job, SystemClock(), Told())
+    (came,) = await fetch(job, SystemClock(), RecordingProgress())
     assert came.missing == 3
     assert came.note.endswith("the exchange lacks 3 in between")
 
@@ -154,10 +154,10 @@ async def test_a_partial_file_of_other_content_is_begun_anew(
 ) -> None:
     job = replace(job, symbols=job.symbols[:1])
     with pytest.raises(KeyboardInterrupt):
-        await fetch(job, SystemClock(), Told(cut_at=2))
+        await fetch(job, SystemClock(), RecordingProgress(cut_at=2))
     (partial,) = job.folder.iterdir()
     partial.write_text(left, encoding="utf-8")
-    (came,) = await fetch(job, SystemClock(), Told())
+    (came,) = await fetch(job, SystemClock(), RecordingProgress())
     assert came.path is not None
     written = rows(came.path)
     assert written == recorded(exchange, "S00/USDT", [row[0] for row in written])
@@ -168,14 +168,14 @@ async def test_another_exchange_or_address_does_not_continue_a_file(
 ) -> None:
     job = replace(job, symbols=job.symbols[:1])
     with pytest.raises(KeyboardInterrupt):
-        await fetch(job, SystemClock(), Told(cut_at=3))
+        await fetch(job, SystemClock(), RecordingProgress(cut_at=3))
     (partial,) = job.folder.iterdir()
     before = partial.read_bytes()
     other = replace(playback, starts={name: row + 400 for name, row in playback.starts.items()})
     async with SandboxExchange(other, name="okx") as okx, SandboxExchange(other) as elsewhere:
         for name, address in (("okx", okx), ("binance", elsewhere)):
             there = replace(job, exchange=name, endpoint_rest=address.rest_url)
-            (came,) = await fetch(there, SystemClock(), Told())
+            (came,) = await fetch(there, SystemClock(), RecordingProgress())
             assert came.path is not None
             written = rows(came.path)
             assert written == recorded(address, "S00/USDT", [row[0] for row in written])
@@ -217,7 +217,7 @@ def test_the_span_is_counted_from_now_and_fetched_from_midnight() -> None:
             FileContent(6, 60_000, 480_000),
             "lacks 1 before 1970-01-01 00:01 UTC, 2 in between, 1 after",
         ),
-        # What came before the time that was asked for makes up for nothing.
+        # Candles before the requested span do not replace missing ones.
         (FileContent(12, -180_000, 480_000), "lacks 1 after"),
     ],
 )
@@ -232,21 +232,23 @@ def test_what_is_lacking_is_counted(held: FileContent, lack: str) -> None:
 async def test_a_ban_is_obeyed(exchange: SandboxExchange, job: FetchJob) -> None:
     exchange.ban(418, 60)
     with pytest.raises(ExchangeError, match="loading its markets: it asks to slow down"):
-        await fetch(job, SystemClock(), Told())
+        await fetch(job, SystemClock(), RecordingProgress())
     assert sum(exchange.rest.requests.values()) <= 3
 
 
 async def test_what_the_exchange_lacks(job: FetchJob) -> None:
     with pytest.raises(ExchangeError, match="no symbol S09/USDT; did you mean S0"):
-        await fetch(replace(job, symbols=("S09/USDT",)), SystemClock(), Told())
+        await fetch(replace(job, symbols=("S09/USDT",)), SystemClock(), RecordingProgress())
     with pytest.raises(ExchangeError, match="no timeframe 7m; allowed: 1s, 1m"):
-        await fetch(replace(job, timeframe=Timeframe.parse("7m")), SystemClock(), Told())
+        await fetch(
+            replace(job, timeframe=Timeframe.parse("7m")), SystemClock(), RecordingProgress()
+        )
 
 
 async def test_a_folder_that_cannot_be_written(job: FetchJob, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(CandlecastError, match=r"cannot write .*file"):
-        await fetch(replace(job, folder=tmp_path / "file"), SystemClock(), Told())
+        await fetch(replace(job, folder=tmp_path / "file"), SystemClock(), RecordingProgress())
 
 
 @pytest.mark.parametrize("first_ms", [0, 3 * DAY_MS, 4 * DAY_MS, 4 * DAY_MS - 8 * 3_600_000])
@@ -255,7 +257,7 @@ async def test_weeks_begin_when_the_exchange_begins_them(tmp_path: Path, first_m
     origin_ms = 2_600 * week.ms + first_ms
     async with SandboxExchange(build_playback(1, week, origin_ms, recording=RECORDING)) as exchange:
         job = FetchJob("binance", exchange.rest_url, ("S00/USDT",), week, 1_000, tmp_path)
-        (fetched,) = await fetch(job, SystemClock(), Told())
+        (fetched,) = await fetch(job, SystemClock(), RecordingProgress())
         assert fetched.path is not None
         written = rows(fetched.path)
         assert len(written) in {142, 143}
@@ -272,4 +274,4 @@ async def test_candles_of_another_length_than_their_name_says_are_refused(tmp_pa
         with pytest.raises(
             NotOffered, match=r"binance: the 1m candles do not open every 1m: .*; choose another"
         ):
-            await fetch(job, SystemClock(), Told())
+            await fetch(job, SystemClock(), RecordingProgress())

@@ -1,4 +1,4 @@
-"""History is brought up to date by REST: what is missing, nothing else, and no hole is left."""
+"""Missing candles, and only those, are fetched by REST into the history."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_what_is_there_and_what_is_missing_make_the_span(
     spans = missing_spans((10 * s for s in there), Span(10 * start, 10 * end), 10)
     missing = [at // 10 for span in spans for at in range(*span, 10)]
     assert sorted(there + missing) == list(range(start, end))
-    # Neighbours are asked for together.
+    # Adjacent candles are fetched together.
     assert all(a.until_ms < b.from_ms for a, b in pairwise(spans))
 
 

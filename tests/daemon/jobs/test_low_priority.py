@@ -1,4 +1,4 @@
-"""A nightly job stands back, where it is allowed to."""
+"""The priority of a nightly job, and its pauses."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.manual_clock import ManualClock
 
 
 def modest() -> None:
-    # Like the pools that libraries start as they are imported.
+    # Libraries start thread pools when they are imported.
     done = threading.Event()
     early = threading.Thread(target=done.wait)
     early.start()
@@ -33,7 +33,7 @@ def modest() -> None:
 
 
 def test_a_job_takes_what_nobody_wants_and_is_bounded() -> None:
-    # In a process of its own: what was given away does not come back.
+    # In a process of its own, because priority cannot be raised again.
     process = multiprocessing.get_context("spawn").Process(target=modest)
     process.start()
     process.join()

@@ -1,4 +1,4 @@
-"""What `candlecast models` says and does."""
+"""The output and the effects of `candlecast models`."""
 
 from __future__ import annotations
 

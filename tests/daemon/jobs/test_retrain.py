@@ -206,7 +206,7 @@ def test_a_night_that_was_cut_after_promoting_says_so(job: RetrainJob) -> None:
     retrain(job, clock, silent)
     (entry,) = registry.decisions()
     assert entry.gate is not None
-    # As if the machine had gone down between the promotion and `retrain.json`.
+    # The state after a power loss between the promotion and `retrain.json`.
     registry.record_decision(
         replace(entry, action="promote", gate=replace(entry.gate, promote=True))
     )
@@ -233,7 +233,7 @@ def test_a_challenger_that_was_promoted_by_hand_meanwhile_is_told(job: RetrainJo
 
 @pytest.mark.parametrize(
     "changed",
-    # The timer's nights are between 23.5 and 24.5 hours apart.
+    # The timer's runs are 23.5 to 24.5 hours apart.
     [{"key": "other settings"}, {"started_ms": END_MS - 84_600_000}, {"started_ms": END_MS + 10**9},
      {"version": "20260101T000000Z-000000"}, {"surprise": 1}],
 )  # fmt: skip
@@ -243,7 +243,7 @@ def test_a_plan_that_is_old_or_of_other_settings_is_not_taken_up(
     challenger = Registry(job.state / "registry").previous()
     assert challenger is not None
     planned(job, challenger, changed)
-    # A new plan begins with asking for what history lacks.
+    # A new plan begins with a request for missing candles.
     with pytest.raises(CandlecastError, match="it cannot be reached"):
         retrain(job, ManualClock(END_MS + 60_000), silent)
     plan = json.loads((job.folder / "plan.json").read_text())
