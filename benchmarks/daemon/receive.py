@@ -38,7 +38,7 @@ class _NullListener:
     ) -> None:
         """Do nothing."""
 
-    def on_garbage(self, error: Exception) -> None:
+    def on_unusable_message(self, error: Exception) -> None:
         """Not called in this benchmark."""
         raise error
 

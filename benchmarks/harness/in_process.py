@@ -138,7 +138,7 @@ class Path1m:
             self.pipeline.on_candle_closed,
             lambda symbol, forming_ms: None,  # noqa: ARG005 - nothing is ever missing
         )
-        rest = RestClient(source, ExchangeClock(self.clock), self.metrics, feed.on_garbage)
+        rest = RestClient(source, ExchangeClock(self.clock), self.metrics, feed.on_unusable_message)
         link = Connection(source, playback.symbols, rest, self.clock, feed, FRAME.ms / 1e3)
         self.exchange = self._make(lambda base: tapped_class(base, link))
         self.exchange.watch_candles(playback.symbols, FRAME.text)

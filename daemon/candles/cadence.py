@@ -41,13 +41,13 @@ class Cadence:
         if symbol not in self._targets_ms:
             self._targets_ms[symbol] = deque([target_ms - self._step_ms], _MAX_KEPT)
 
-    def left(self, forecasts: Iterable[tuple[str, int]]) -> None:
+    def on_published(self, forecasts: Iterable[tuple[str, int]]) -> None:
         """Note published forecasts: symbols and targets (Unix milliseconds)."""
         for symbol, target_ms in forecasts:
             self.expect(symbol, target_ms)
             self._targets_ms[symbol].append(target_ms)
 
-    def forget_all_but(self, symbols: Collection[str]) -> None:
+    def keep_only(self, symbols: Collection[str]) -> None:
         """Forget every other symbol."""
         for symbol in self._targets_ms.keys() - set(symbols):
             del self._targets_ms[symbol]

@@ -24,7 +24,7 @@ _FILLED, _REPAIRED, _RECEIVED = 0, 1, 2
 """Ranks of candles, see `model.core.candle.Candle.rank`."""
 
 
-class Verdict(Enum):
+class CandleOutcome(Enum):
     """What a window did with a closed candle."""
 
     APPENDED = "appended"
@@ -38,7 +38,7 @@ class Window:
     """Consecutive closed candles of one symbol, the newest last.
 
     A candle that does not follow the newest one opens a gap: it waits beside the window until
-    the missing ones are merged from the history. A window with a gap is not `whole`, and no
+    the missing ones are merged from the history. A window with a gap is not `is_complete`, and no
     forecast may be made from it.
 
     Attributes:
@@ -52,7 +52,7 @@ class Window:
         Args:
             symbol: ccxt symbol.
             timeframe: the grid of the candles.
-            capacity: candles kept; `whole` needs all of them.
+            capacity: candles kept; `is_complete` needs all of them.
         """
         self.symbol = symbol
         self.revision = 0
@@ -102,7 +102,7 @@ class Window:
         return start, first
 
     @property
-    def whole(self) -> bool:
+    def is_complete(self) -> bool:
         """Whether the window is full and no candle is missing in it."""
         return self._count == self._capacity and not self._waiting
 
@@ -114,35 +114,35 @@ class Window:
         """The candles as a view, shape ``(len, 5)``: open, high, low, close, volume."""
         return self._values[self._end - self._count : self._end]
 
-    def filled(self, last: int) -> int:
+    def count_untraded(self, last: int) -> int:
         """How many of the ``last`` candles had no trade, sent by the exchange or filled here."""
         if self._since_untraded >= last:
             return 0
         return int(np.count_nonzero(self._untraded[max(0, self._end - last) : self._end]))
 
-    def repaired(self, last: int) -> int:
+    def count_repaired(self, last: int) -> int:
         """How many of the ``last`` candles had values that were corrected."""
         if self._since_repaired >= last:
             return 0
         ranks = self._rank[max(0, self._end - last) : self._end]
         return int(np.count_nonzero(ranks == _REPAIRED))
 
-    def add(self, candle: Candle) -> Verdict:
+    def add_closed(self, candle: Candle) -> CandleOutcome:
         """Take one closed candle of this symbol."""
         following = self._next_open_ms
         if following is None or candle.open_ms > following:
             self._wait(candle)
-            return Verdict.GAP
+            return CandleOutcome.GAP
         if candle.open_ms == following:
             # The same candle may be waiting behind an earlier gap.
             self._waiting.pop(candle.open_ms, None)
             self._append(candle)
             if self._waiting and self._drain():
                 self.revision += 1
-            return Verdict.APPENDED
+            return CandleOutcome.APPENDED
         return self._revise(candle)
 
-    def repair(self, candles: Iterable[Candle]) -> int:
+    def merge_history(self, candles: Iterable[Candle]) -> int:
         """Merge closed candles from the exchange's history, ascending and possibly overlapping.
 
         Periods that the history leaves out between two of its candles had no trade; they are
@@ -244,15 +244,15 @@ class Window:
         if self._rank[at] == _REPAIRED:
             self._since_repaired = min(self._since_repaired, self._end - 1 - at)
 
-    def _revise(self, candle: Candle) -> Verdict:
+    def _revise(self, candle: Candle) -> CandleOutcome:
         assert self._next_open_ms is not None  # noqa: S101 - only called behind a known end
         age = (self._next_open_ms - candle.open_ms) // self._timeframe.ms
         if age > self._count:
-            return Verdict.STALE
+            return CandleOutcome.STALE
         at = self._end - age
         # A filled or corrected candle does not replace one received as it is.
         if candle.rank < self._rank[at] or tuple(self._values[at]) == tuple(candle.ohlcv):
-            return Verdict.DUPLICATE
+            return CandleOutcome.DUPLICATE
         self._values[at] = candle.ohlcv
         self._rank[at] = candle.rank
         self._note_quality(at, candle.ohlcv)
@@ -260,4 +260,4 @@ class Window:
             # Whether the next candle had a trade depends on the close before it.
             self._note_quality(at + 1, Ohlcv(*self._values[at + 1].tolist()))
         self.revision += 1
-        return Verdict.REVISED
+        return CandleOutcome.REVISED

@@ -180,7 +180,7 @@ class StandbyModel:
     def revisions(self) -> list[int]:
         """Return the revision of each window that the model has, -1 where it has none."""
         return [
-            revision if window.whole else -1
+            revision if window.is_complete else -1
             for (revision, _), window in zip(self._applied, self._windows, strict=True)
         ]
 
@@ -192,7 +192,7 @@ class StandbyModel:
         return [
             slot
             for slot, (window, version) in enumerate(zip(self._windows, self._applied, strict=True))
-            if window.whole and _version(window) != version
+            if window.is_complete and _version(window) != version
         ]
 
     async def _apply(self, behind: Sequence[int]) -> AppliedCandles:

@@ -112,7 +112,9 @@ class SymbolChanger:
         for window in pending:
             self._backfill.request(window.symbol)
         deadline_s = self._clock.monotonic() + _MAX_HISTORY_WAIT_S
-        while self._clock.monotonic() < deadline_s and not all(window.whole for window in pending):
+        while self._clock.monotonic() < deadline_s and not all(
+            window.is_complete for window in pending
+        ):
             await self._clock.sleep(_POLL_INTERVAL_S)
 
     def _update_subscriptions(self) -> None:

@@ -56,10 +56,10 @@ class _StreamListener:
         if self.received >= self._expected:
             self.complete.set()
 
-    def on_garbage(self, error: Exception) -> None:
+    def on_unusable_message(self, error: Exception) -> None:
         self.invalid = error
 
-    def on_bug(self, error: Exception) -> None:
+    def on_receiver_error(self, error: Exception) -> None:
         self.invalid = error
 
 

@@ -41,7 +41,7 @@ class CandleListener(Protocol):
     ) -> None:
         """Receive one update of one candle, unchecked."""
 
-    def on_garbage(self, error: Exception) -> None:
+    def on_unusable_message(self, error: Exception) -> None:
         """Receive the error of a message that could not be read."""
 
     async def wait_turn(self, cost: float | None = None) -> None:
@@ -160,7 +160,7 @@ def _direct_handler(
             # ccxt would drop it, and the missing market would not be noticed.
             client.reject(ccxt.ExchangeError(str(error)))
         except Exception as error:  # noqa: BLE001
-            listener.on_garbage(error)
+            listener.on_unusable_message(error)
 
     return handle_message
 
@@ -205,7 +205,7 @@ class _ParsedCandles:
                 market = self._exchange.markets.get(found.symbol, {})
                 self._report_rows(self._subscription.check(found, market.get("id")), rows, flag())
             except Exception as error:  # noqa: BLE001 - see `_direct_handler`
-                self._listener.on_garbage(error)
+                self._listener.on_unusable_message(error)
 
     def _report_rows(self, symbol: str, rows: list[Row], closed: bool | None) -> None:  # noqa: FBT001
         rows.sort(key=itemgetter(0))
@@ -231,7 +231,7 @@ def _ccxt_handler(base: type[Any], listener: CandleListener) -> Callable[..., No
             finally:
                 parsed.report(lambda: flag(message))
         except Exception as error:  # noqa: BLE001 - see `_direct_handler`
-            listener.on_garbage(error)
+            listener.on_unusable_message(error)
 
     return handle_message
 
@@ -274,7 +274,7 @@ def _client_method(base: type[Any], listener: CandleListener) -> Callable[..., A
                 try:
                     handle(frame)
                 except Exception as error:  # noqa: BLE001 - see `_direct_handler`
-                    listener.on_garbage(error)
+                    listener.on_unusable_message(error)
 
             connection.handle_message = handle_message
             connection.throttle = listener.wait_turn

@@ -59,7 +59,7 @@ class RestClient:
         source: MarketSource,
         clock: ExchangeClock,
         metrics: Metrics,
-        on_garbage: Callable[[Exception], None],
+        on_unusable_message: Callable[[Exception], None],
     ) -> None:
         """Prepare; nothing is opened yet.
 
@@ -67,14 +67,14 @@ class RestClient:
             source: exchange, symbols and timeframe.
             clock: receives the exchange's time.
             metrics: bans and the state of the clock.
-            on_garbage: called with the error of an unusable answer.
+            on_unusable_message: called with the error of an unusable answer.
         """
         self._source = source
         self.grid: Final = Grid(source.name, source.timeframe)
         self._clock = clock
-        self._on_garbage = on_garbage
+        self._on_unusable_message = on_unusable_message
         self.limiter: Final = RequestLimiter(source.name, clock, metrics)
-        self._time_sync = TimeSync(source.name, clock, metrics, self.limiter, on_garbage)
+        self._time_sync = TimeSync(source.name, clock, metrics, self.limiter, on_unusable_message)
         self.exchange: Any = None
 
     async def open(self) -> None:
@@ -210,7 +210,7 @@ class RestClient:
         arrived = self._clock.wall_ms(), self._clock.monotonic()
         answer = parse_history(symbol, rows, self.grid.timeframe, earliest_ms, arrived)
         for reason in answer.impossible:
-            self._on_garbage(reason)
+            self._on_unusable_message(reason)
         return answer, earliest_ms, arrived[0]
 
     async def last_trade(self, symbol: str) -> CandleVolume | None:
@@ -233,7 +233,7 @@ class RestClient:
         except network_errors() as error:
             raise exchange_error(name, doing, error) from None
         except UNREADABLE_ERRORS as error:
-            self._on_garbage(error)
+            self._on_unusable_message(error)
             msg = f"{name}: {doing}: the answer is malformed ({error!r})"
             raise ExchangeError(msg) from None
         return rows

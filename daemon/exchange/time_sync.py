@@ -39,7 +39,7 @@ class TimeSync:
         clock: ExchangeClock,
         metrics: Metrics,
         limiter: RequestLimiter,
-        on_garbage: Callable[[Exception], None],
+        on_unusable_message: Callable[[Exception], None],
     ) -> None:
         """Prepare; `measure` asks for the time.
 
@@ -48,13 +48,13 @@ class TimeSync:
             clock: receives the readings.
             metrics: offset, error and trust of the clock.
             limiter: knows when the last request was sent and answered.
-            on_garbage: called with an impossible time.
+            on_unusable_message: called with an impossible time.
         """
         self._name = name
         self._clock = clock
         self._metrics = metrics
         self._limiter = limiter
-        self._on_garbage = on_garbage
+        self._on_unusable_message = on_unusable_message
         # The last reported state; None before the first report.
         self._reported_trusted: bool | None = None
         self._clock_off = Outage(log)
@@ -94,7 +94,7 @@ class TimeSync:
         if isinstance(exchange_ms, int) and EARLIEST_MS < exchange_ms < LATEST_MS:
             self._clock.add_reading(Reading(*self._limiter.last_request_s, exchange_ms))
             return True
-        self._on_garbage(BadCandle(f"the exchange's time is said to be {exchange_ms!r}"))
+        self._on_unusable_message(BadCandle(f"the exchange's time is said to be {exchange_ms!r}"))
         return False
 
     def _report(self) -> None:

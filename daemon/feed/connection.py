@@ -45,10 +45,10 @@ class ConnectionListener(Protocol):
     def on_first_update(self, symbol: str, forming_ms: int) -> None:
         """A symbol's first update has come; its forming candle opened at ``forming_ms``."""
 
-    def on_garbage(self, error: Exception) -> None:
+    def on_unusable_message(self, error: Exception) -> None:
         """A message cannot be used."""
 
-    def on_bug(self, error: Exception) -> None:
+    def on_receiver_error(self, error: Exception) -> None:
         """One of the methods above raised."""
 
 
@@ -150,17 +150,17 @@ class Connection:
         try:
             self._on_update(symbol, open_ms, values, closed=closed)
         except BadCandle as error:
-            self._listener.on_garbage(error)
+            self._listener.on_unusable_message(error)
         except Exception as error:  # noqa: BLE001 - the tap would count it as a bad message
-            self._listener.on_bug(error)
+            self._listener.on_receiver_error(error)
 
     async def wait_turn(self, cost: float | None = None) -> None:
         """Wait until the next subscription may be asked for."""
         await self._clock.sleep(self._pace.reserve(self._clock.monotonic(), cost))
 
-    def on_garbage(self, error: Exception) -> None:
+    def on_unusable_message(self, error: Exception) -> None:
         """Pass on what the tap could not parse."""
-        self._listener.on_garbage(error)
+        self._listener.on_unusable_message(error)
 
     def _on_update(
         self, symbol: str, open_ms: object, values: tuple[object, ...], *, closed: bool | None

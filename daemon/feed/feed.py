@@ -78,7 +78,7 @@ class Feed:
         self._volumes = VolumeCheck(
             source.timeframe, lambda symbol: is_unit_known(source.name, symbol), self._contract_size
         )
-        self._rest = RestClient(source, clock, metrics, self.on_garbage)
+        self._rest = RestClient(source, clock, metrics, self.on_unusable_message)
         # Kinds of unusable messages that were logged.
         self._logged_errors: set[type[Exception]] = set()
         # Raised by a receiver of candles; ends `run`.
@@ -163,7 +163,7 @@ class Feed:
         """Note that there is no connection for these."""
         self.silent_symbols.on_connection_lost(symbols, self._clock.monotonic())
 
-    def on_garbage(self, error: Exception) -> None:
+    def on_unusable_message(self, error: Exception) -> None:
         """Count a message that cannot be used; log the first of each kind of error."""
         self._metrics.feed.refused.inc()
         if isinstance(error, OffGrid):
@@ -172,7 +172,7 @@ class Feed:
             self._logged_errors.add(type(error))
             log.warning("refused a message of %s: %r", self._source.name, error)
 
-    def on_bug(self, error: Exception) -> None:
+    def on_receiver_error(self, error: Exception) -> None:
         """End the feed with the error of a receiver."""
         self._failure = error
         self._changed.set()

@@ -149,7 +149,7 @@ class DeferredAccounting:
         Args:
             candle: from the live stream.
             receive_s: from its arrival until it was taken.
-            verdict: what its window made of it, as `daemon.candles.window.Verdict`.
+            verdict: what its window made of it, as `daemon.candles.window.CandleOutcome`.
         """
         metrics = self._sinks.metrics
         if verdict not in ("duplicate", "stale"):
@@ -180,7 +180,7 @@ class DeferredAccounting:
         self.settle()
         kept = set(symbols)
         self.newest = {s: f for s, f in self.newest.items() if s in kept}
-        self.cadence.forget_all_but(kept)
+        self.cadence.keep_only(kept)
 
     def _enter_forecasts(self, forecasts: ForecastBatch) -> None:
         accuracy, recorder, metrics = self._sinks
@@ -195,7 +195,7 @@ class DeferredAccounting:
                 self._late.append(forecast)
             if is_logged:
                 log.debug("forecast", extra={"fields": _identity(forecast)})
-        self.cadence.left((f.symbol, f.target_close_ms) for f in made)
+        self.cadence.on_published((f.symbol, f.target_close_ms) for f in made)
         self._entered += len(made)
         metrics.forecasts.set_last_prediction(forecasts.common.published_ms)
 

@@ -82,7 +82,9 @@ class Forecaster:
             self._accounting.settle()
         table, started_s = self._table, self._clock.monotonic()
         report = FlushReport(batch)
-        whole = [self._as_in_window(ready) for ready in batch if table.windows[ready.slot].whole]
+        whole = [
+            self._as_in_window(ready) for ready in batch if table.windows[ready.slot].is_complete
+        ]
         report.skipped += ["window"] * (len(batch) - len(whole))
         slots = await self._update_features(whole)
         report.features_s = self._clock.monotonic() - started_s

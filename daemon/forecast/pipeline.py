@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
-from daemon.candles.window import Verdict
+from daemon.candles.window import CandleOutcome
 from daemon.forecast.accounting import DeferredAccounting
 from daemon.forecast.forecaster import Forecaster
 from daemon.forecast.idle_work import IdleWork
@@ -85,8 +85,8 @@ class Pipeline:
             # The symbol was removed a moment ago.
             return
         window = self._table.windows[slot]
-        verdict = window.add(candle)
-        is_queued = verdict is Verdict.APPENDED and self._enqueue(slot)
+        verdict = window.add_closed(candle)
+        is_queued = verdict is CandleOutcome.APPENDED and self._enqueue(slot)
         now_s = self._clock.monotonic()
         self._scheduler.on_candle_closed(candle.close_ms, now_s)
         receive_s = now_s - candle.received_s
@@ -94,11 +94,11 @@ class Pipeline:
             self.accounting.on_candle_queued(candle, receive_s)
         else:
             self.accounting.enter_candle(candle, receive_s, verdict=verdict.value)
-        if verdict is Verdict.APPENDED and window.newest is not candle:
+        if verdict is CandleOutcome.APPENDED and window.newest is not candle:
             # It closed a gap. Of the candles that waited behind it the newest is forecast from.
             self.accounting.score(candle)
             self._count_overtaken(window, candle.close_ms)
-        elif verdict is Verdict.GAP:
+        elif verdict is CandleOutcome.GAP:
             self._on_displaced(self._scheduler.discard(slot))
             self._request_repair(candle.symbol)
             self.accounting.score(candle)
@@ -120,19 +120,19 @@ class Pipeline:
         window = self._table.windows[slot]
         following_ms = window.next_open_ms or 0
         for candle in candles:
-            if candle.open_ms < following_ms and window.add(candle) is Verdict.REVISED:
+            if candle.open_ms < following_ms and window.add_closed(candle) is CandleOutcome.REVISED:
                 self.accounting.record(candle)
-                self._metrics.feed.count_candle(Verdict.REVISED.value)
+                self._metrics.feed.count_candle(CandleOutcome.REVISED.value)
         new = [candle for candle in candles if candle.open_ms >= following_ms]
-        if not window.repair(new):
+        if not window.merge_history(new):
             return
         for candle in new:
             self.accounting.record(candle)
             self.accounting.score(candle)
         # Of what came together only the newest is forecast from, if nothing is missing before it.
         step_ms = self._table.timeframe.ms
-        self._count_overtaken(window, following_ms + step_ms * window.whole)
-        if window.whole:
+        self._count_overtaken(window, following_ms + step_ms * window.is_complete)
+        if window.is_complete:
             self._enqueue(slot)
 
     def _enqueue(self, slot: int) -> bool:
@@ -216,9 +216,9 @@ class Pipeline:
         due_ms = closed_ms + self._table.timeframe.ms + _MAX_DELIVERY_MS
         lookback = self._table.served.lookback
         return (
-            not window.whole
+            not window.is_complete
             or now_ms > due_ms
-            or window.filled(lookback) == lookback
+            or window.count_untraded(lookback) == lookback
             or self.accounting.cadence.is_slow(window.symbol, closed_ms)
         )
 

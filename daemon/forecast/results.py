@@ -75,8 +75,8 @@ class InferenceResult(NamedTuple):
         return cls(
             batch=batch,
             models=[served.infos[ready.slot] for ready in batch],
-            filled=[windows[ready.slot].filled(served.lookback) for ready in batch],
-            repaired=[windows[ready.slot].repaired(served.lookback) for ready in batch],
+            filled=[windows[ready.slot].count_untraded(served.lookback) for ready in batch],
+            repaired=[windows[ready.slot].count_repaired(served.lookback) for ready in batch],
             lookback=served.lookback,
             started_s=started_s,
             inference_s=inference_s,

@@ -82,7 +82,7 @@ class SymbolTable:
         if slot is None or not self.is_forecast(slot):
             return None
         window = self.windows[slot]
-        ready = window.whole and self.is_derived(slot)
+        ready = window.is_complete and self.is_derived(slot)
         return slot if ready and window.next_open_ms == candle.open_ms else None
 
     def untried_slots(self) -> list[int]:
@@ -91,7 +91,7 @@ class SymbolTable:
         return [
             slot
             for slot, is_fitted in enumerate(fitted)
-            if is_fitted and self.windows[slot].whole and slot not in self.tried
+            if is_fitted and self.windows[slot].is_complete and slot not in self.tried
         ]
 
     def note_tried(self, slots: Iterable[int], faults: dict[int, str]) -> None:

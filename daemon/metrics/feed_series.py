@@ -6,7 +6,7 @@ import logging
 from math import nan
 from typing import TYPE_CHECKING
 
-from daemon.candles.window import Verdict
+from daemon.candles.window import CandleOutcome
 
 if TYPE_CHECKING:
     from daemon.metrics.declarations import Declarations
@@ -28,7 +28,7 @@ class FeedSeries:
         self._candles = declare.counter(
             "feed_candles", "Closed candles by their effect on the window", "verdict"
         )
-        for verdict in Verdict:
+        for verdict in CandleOutcome:
             self._candles.labels(verdict.value)
         self.refused = declare.counter("feed_refused", "Impossible candles refused")
         self.off_grid = declare.counter(

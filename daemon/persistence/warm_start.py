@@ -91,9 +91,9 @@ async def resume(
         )
         usable = usable_candles(candles, capacity, timeframe, now_ms)
         if usable.consecutive:
-            window.repair(usable.consecutive)
+            window.merge_history(usable.consecutive)
             for candle in usable.after_gap:
-                window.add(candle)
+                window.add_closed(candle)
             filled += 1
             with_gaps += bool(usable.after_gap)
     gaps = f"; {with_gaps} of them have gaps that REST fills" if with_gaps else ""

@@ -235,7 +235,7 @@ class FaultHarness:
     def is_current(self, since: int) -> bool:
         """Whether each symbol was forecast after publication ``since`` and no window has a gap."""
         symbols = {json.loads(p.payload)["symbol"] for p in self.published[since:]}
-        return symbols == set(self.playback.symbols) and all(w.whole for w in self.windows)
+        return symbols == set(self.playback.symbols) and all(w.is_complete for w in self.windows)
 
     @property
     def windows(self) -> Sequence[Window]:

@@ -14,7 +14,7 @@ import ccxt.async_support
 import pytest
 from aiohttp import ClientSession
 
-from daemon.candles.window import Verdict, Window
+from daemon.candles.window import CandleOutcome, Window
 from daemon.exchange.rate_limits import Banned
 from daemon.feed import feed as feed_module
 from daemon.feed.backfill import Backfill
@@ -54,11 +54,11 @@ class Site:
 
     def _closed(self, candle: Candle) -> None:
         self.candles.append(candle)
-        if self.windows[candle.symbol].add(candle) is Verdict.GAP:
+        if self.windows[candle.symbol].add_closed(candle) is CandleOutcome.GAP:
             self.backfill.request(candle.symbol)
 
     def _history(self, symbol: str, candles: Sequence[Candle]) -> None:
-        self.windows[symbol].repair(candles)
+        self.windows[symbol].merge_history(candles)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -69,7 +69,7 @@ class Site:
                 group.create_task(self.backfill.run()),
                 group.create_task(self.backfill.request_overdue()),
             ]
-            await until(lambda: all(w.whole for w in self.windows.values()))
+            await until(lambda: all(w.is_complete for w in self.windows.values()))
             yield
             for task in tasks:
                 task.cancel()
@@ -81,7 +81,7 @@ class Site:
     def reached(self, symbol: str, open_ms: int) -> bool:
         """Whether the candle that opened then is in the symbol's window."""
         window = self.windows[symbol]
-        return window.whole and (window.next_open_ms or 0) > open_ms
+        return window.is_complete and (window.next_open_ms or 0) > open_ms
 
     def assert_exact(self) -> None:
         """Every window holds what the exchange recorded."""
@@ -183,7 +183,7 @@ async def test_zero_trade_periods_can_be_missing_altogether_and_are_filled(
             assert window.newest is not None
             assert window.newest.filled
         await until(lambda: site.reached(symbol, untraded[-1][1] + 2 * SECOND.ms))
-    assert window.filled(CAPACITY) == count
+    assert window.count_untraded(CAPACITY) == count
     _, truth = site.exchange.playback.history(symbol, untraded[0][1] - SECOND.ms, untraded[0][1])
     close = truth[-1][3]
     end_ms = window.next_open_ms or 0

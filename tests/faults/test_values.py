@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from daemon.candles.window import Verdict, Window
+from daemon.candles.window import CandleOutcome, Window
 from daemon.feed.backfill import Backfill
 from daemon.sandbox import EXCHANGES
 from daemon.sandbox.exchange import Behaviour, SandboxExchange
@@ -69,7 +69,9 @@ class OddValuesRun:
 
     def _is_passed(self, open_ms: int) -> bool:
         made = {f["symbol"] for f in self.forecasts if f["candle_open_ms"] > open_ms}
-        return made == set(self.playback.symbols) and all(w.whole for w in self.harness.windows)
+        return made == set(self.playback.symbols) and all(
+            w.is_complete for w in self.harness.windows
+        )
 
     @property
     def forecasts(self) -> list[dict[str, Any]]:
@@ -170,11 +172,11 @@ async def test_every_protocol_brings_an_odd_candle_by_its_history(name: str) -> 
         windows = {symbol: Window(symbol, MINUTE, CAPACITY) for symbol in playback.symbols}
 
         def closed(candle: Candle) -> None:
-            if windows[candle.symbol].add(candle) is Verdict.GAP:
+            if windows[candle.symbol].add_closed(candle) is CandleOutcome.GAP:
                 backfill.request(candle.symbol)
 
         def told(symbol: str, candles: Sequence[Candle]) -> None:
-            windows[symbol].repair(candles)
+            windows[symbol].merge_history(candles)
 
         urls = exchange.rest_url, exchange.ws_url
         heard = make_feed(urls, playback.symbols, clock, name=name, on_closed=closed)
@@ -194,7 +196,7 @@ async def test_every_protocol_brings_an_odd_candle_by_its_history(name: str) -> 
             ]
             await until(
                 lambda: all(
-                    w.whole and (w.next_open_ms or 0) > opens[-1] + MINUTE.ms
+                    w.is_complete and (w.next_open_ms or 0) > opens[-1] + MINUTE.ms
                     for w in windows.values()
                 )
             )
@@ -206,5 +208,5 @@ async def test_every_protocol_brings_an_odd_candle_by_its_history(name: str) -> 
         for at, values in enumerate(window.ohlcv().tolist()):
             open_ms = first_ms + at * MINUTE.ms
             assert values == widened(*playback.forming(symbol, open_ms, 1.0)), (symbol, open_ms)
-        assert window.repaired(CAPACITY) == (len(opens) if symbol == ODD else 0)
+        assert window.count_repaired(CAPACITY) == (len(opens) if symbol == ODD else 0)
     assert heard.count("feed_refused") > 0

@@ -87,7 +87,7 @@ class CandleSink:
             assert MINUTE.on_grid(final.open_ms)
             assert final.close_ms <= NOW_MS + 1_000
 
-    def on_garbage(self, error: Exception) -> None:
+    def on_unusable_message(self, error: Exception) -> None:
         """Counted."""
         if isinstance(error, SystemError):
             raise error

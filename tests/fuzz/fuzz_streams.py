@@ -66,7 +66,7 @@ class CandleSink:
             assert self.frame.on_grid(final.open_ms)
             assert final.close_ms <= self.now_ms + 1_000
 
-    def on_garbage(self, error: Exception) -> None:
+    def on_unusable_message(self, error: Exception) -> None:
         """Counted."""
         if isinstance(error, (SystemError, AssertionError)):
             raise error

@@ -329,5 +329,5 @@ def filled(symbol: str, start_ms: int, scale: float = 1.0) -> Window:
     window = Window(symbol, MINUTE, 40)
     opens = range(start_ms, start_ms + 50 * MINUTE.ms, MINUTE.ms)
     ohlcv = Ohlcv(1.0 * scale, 2.0 * scale, 0.5 * scale, 1.5 * scale, 3.0)
-    window.repair(Candle(symbol, at, at + MINUTE.ms, ohlcv, at, 0.0, "rest") for at in opens)
+    window.merge_history(Candle(symbol, at, at + MINUTE.ms, ohlcv, at, 0.0, "rest") for at in opens)
     return window

@@ -22,7 +22,7 @@ class RecordingListener:
         assert closed in (True, False, None)
         self.updates.append((symbol, open_ms, values, closed))
 
-    def on_garbage(self, error: Exception) -> None:
+    def on_unusable_message(self, error: Exception) -> None:
         """Keep an error."""
         self.errors.append(error)
 

@@ -16,7 +16,7 @@ def cadence(*slots: int) -> Cadence:
     made = Cadence(STEP_MS)
     for at in slots:
         # A forecast of the candle that closes at `at` has the close of the next one as its target.
-        made.left([("A/B", T0 + (at + 1) * STEP_MS)])
+        made.on_published([("A/B", T0 + (at + 1) * STEP_MS)])
     return made
 
 
@@ -54,14 +54,14 @@ def test_a_symbol_that_should_be_forecast_and_never_is() -> None:
         made.expect("A/B", T0 + (at + 1) * STEP_MS)
     assert not made.is_slow("A/B", T0 + STEP_MS)
     assert made.is_slow("A/B", T0 + 2 * STEP_MS)
-    made.forget_all_but(["C/D"])
+    made.keep_only(["C/D"])
     assert not made.is_slow("A/B", T0 + 2 * STEP_MS)
 
 
 def test_symbols_are_kept_apart() -> None:
     made = cadence(*range(0, 30, 5))
     for at in range(30):
-        made.left([("C/D", T0 + (at + 1) * STEP_MS)])
-    made.forget_all_but(["A/B", "C/D"])
+        made.on_published([("C/D", T0 + (at + 1) * STEP_MS)])
+    made.keep_only(["A/B", "C/D"])
     assert made.is_slow("A/B", T0 + 25 * STEP_MS)
     assert not made.is_slow("C/D", T0 + 29 * STEP_MS)

@@ -14,7 +14,7 @@ T0 = MINUTE.floor(1_700_000_000_000)
 
 def window(symbol: str, newest_ms: int = T0) -> Window:
     made = Window(symbol, MINUTE, 3)
-    made.repair([candle(symbol, newest_ms)])
+    made.merge_history([candle(symbol, newest_ms)])
     return made
 
 
@@ -50,7 +50,7 @@ def test_each_short_candle_is_requested_before_the_next_one_closes(
     frame = Timeframe.parse(text)
     start_ms = frame.floor(T0)
     late = Window("A/B", frame, 3)
-    late.repair([candle("A/B", start_ms)._replace(close_ms=start_ms + frame.ms)])
+    late.merge_history([candle("A/B", start_ms)._replace(close_ms=start_ms + frame.ms)])
     overdue = OverdueCandles(frame)
     boundary_ms = start_ms + 2 * frame.ms
     found = [at for at in range(0, 10_500, 125) if overdue.symbols_due([late], boundary_ms + at)]
@@ -62,7 +62,7 @@ def test_the_next_candle_has_a_schedule_of_its_own() -> None:
     overdue = OverdueCandles(MINUTE)
     boundary_ms = T0 + 2 * MINUTE.ms
     assert overdue.symbols_due([late], boundary_ms + 2_500) == ["A/B"]
-    late.add(candle("A/B", T0 + MINUTE.ms))
+    late.add_closed(candle("A/B", T0 + MINUTE.ms))
     assert overdue.symbols_due([late], boundary_ms + 30_000) == []
     assert overdue.symbols_due([late], boundary_ms + MINUTE.ms + 2_499) == []
     assert overdue.symbols_due([late], boundary_ms + MINUTE.ms + 2_500) == ["A/B"]

@@ -67,7 +67,7 @@ async def test_a_symbol_removed_during_its_backfill_is_not_fetched_again() -> No
         bench.archive.away.clear()
         await bench.clock.advance(600)
         assert bench.asked.count(gone) == 1
-        assert bench.windows[stays].whole
+        assert bench.windows[stays].is_complete
 
 
 async def test_the_feed_adds_and_removes_symbols_without_losing_a_candle() -> None:

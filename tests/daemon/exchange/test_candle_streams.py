@@ -66,10 +66,10 @@ class ConnectionRecorder:
     def on_first_update(self, symbol: str, forming_ms: int) -> None:
         """That it came is enough."""
 
-    def on_garbage(self, error: Exception) -> None:
+    def on_unusable_message(self, error: Exception) -> None:
         self.garbage.append(error)
 
-    def on_bug(self, error: Exception) -> None:
+    def on_receiver_error(self, error: Exception) -> None:
         self.bugs.append(error)
 
 
@@ -133,7 +133,7 @@ async def listening(
     source = MarketSource(stream.exchange, server.rest_url, server.ws_url, symbols, frame)
     recorded = PollingClock(START_MS + 2 * frame.ms + frame.ms // 2, longest_s=60)
     time = ExchangeClock(clock or recorded)
-    rest = RestClient(source, time, Metrics(1), ear.on_garbage)
+    rest = RestClient(source, time, Metrics(1), ear.on_unusable_message)
     rest.exchange = make_exchange(stream.exchange, server.rest_url, server.ws_url)
     rest.exchange.options |= stream.options
     # ccxt waits so long for its sockets to close.

@@ -83,7 +83,7 @@ class Bench:
         )
 
     def _repair(self, symbol: str, candles: Sequence[Candle]) -> None:
-        self.windows[symbol].repair(candles)
+        self.windows[symbol].merge_history(candles)
 
     @property
     def asked(self) -> list[str]:
@@ -141,7 +141,7 @@ async def test_no_symbol_is_fetched_twice_at_once_and_few_at_a_time() -> None:
         await settle()
         assert set(bench.asked) | set(under_way) == set(SYMBOLS)
     assert bench.archive.most_at_once == 4
-    assert all(window.whole for window in bench.windows.values())
+    assert all(window.is_complete for window in bench.windows.values())
 
 
 async def test_an_empty_window_asks_for_all_of_it_a_filled_one_for_what_follows() -> None:
@@ -154,7 +154,7 @@ async def test_an_empty_window_asks_for_all_of_it_a_filled_one_for_what_follows(
         assert bench.archive.asked == [
             (SYMBOLS[0], boundary_ms - CAPACITY * MINUTE.ms - overlap_ms)
         ]
-        assert bench.windows[SYMBOLS[0]].whole
+        assert bench.windows[SYMBOLS[0]].is_complete
         bench.clock.move_to(NOW_MS + 5 * MINUTE.ms)
         bench.backfill.request(SYMBOLS[0])
         await settle()
@@ -191,7 +191,7 @@ async def test_retries_slow_down_and_an_outage_is_logged_once(
         assert sorted(bench.asked) == list(SYMBOLS[:count])
         assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
         assert "answers again" in caplog.text
-        assert bench.windows[SYMBOLS[0]].whole
+        assert bench.windows[SYMBOLS[0]].is_complete
 
         # Once healed, the next trouble is news again, and retried soon.
         bench.archive.away.add(SYMBOLS[0])
@@ -215,7 +215,7 @@ async def test_one_failing_symbol_does_not_mean_that_the_exchange_is_down(
         for _ in range(5):
             await bench.clock.advance(15.0)
     assert [record.levelname for record in caplog.records] == ["WARNING"]
-    assert all(bench.windows[symbol].whole for symbol in (SYMBOLS[0], *SYMBOLS[2:4]))
+    assert all(bench.windows[symbol].is_complete for symbol in (SYMBOLS[0], *SYMBOLS[2:4]))
 
 
 async def test_one_failing_symbol_does_not_delay_a_new_request() -> None:
@@ -227,7 +227,7 @@ async def test_one_failing_symbol_does_not_delay_a_new_request() -> None:
             await bench.clock.advance(15.0)
         bench.backfill.request(SYMBOLS[0])
         await settle()
-        assert bench.windows[SYMBOLS[0]].whole
+        assert bench.windows[SYMBOLS[0]].is_complete
 
 
 async def test_an_exchange_that_is_down_gets_no_requests_between_retries() -> None:
@@ -268,7 +268,7 @@ async def test_what_failed_before_it_runs_is_retried_when_it_does() -> None:
         assert bench.asked == []
         await bench.clock.advance(0.5)
         assert bench.asked == [SYMBOLS[0]]
-    assert bench.windows[SYMBOLS[0]].whole
+    assert bench.windows[SYMBOLS[0]].is_complete
 
 
 async def test_a_history_that_lags_behind_the_stream_is_asked_again() -> None:
@@ -280,7 +280,7 @@ async def test_a_history_that_lags_behind_the_stream_is_asked_again() -> None:
     bench.backfill.request(symbol)
     async with bench.running():
         assert bench.asked == [symbol]
-        window.add(candle(symbol, boundary_ms))
+        window.add_closed(candle(symbol, boundary_ms))
         assert window.gap == (boundary_ms - MINUTE.ms, boundary_ms)
         bench.backfill.request(symbol)
         await settle()
@@ -288,7 +288,7 @@ async def test_a_history_that_lags_behind_the_stream_is_asked_again() -> None:
         bench.archive.end_ms = boundary_ms
         await bench.clock.advance(0.5)
         assert bench.asked == [symbol]
-        assert bench.windows[symbol].whole
+        assert bench.windows[symbol].is_complete
         await bench.clock.advance(60)
         assert bench.asked == []
 
@@ -316,7 +316,7 @@ async def test_a_history_that_does_not_join_the_window_is_not_filled() -> None:
         bench.archive.begins_ms = 0
         await bench.clock.advance(0.5)
         assert window.next_open_ms == following_ms + 5 * MINUTE.ms
-        assert window.filled(CAPACITY) == 0
+        assert window.count_untraded(CAPACITY) == 0
 
 
 async def test_a_history_that_never_joins_the_window_is_requested_as_a_whole() -> None:
@@ -339,8 +339,8 @@ async def test_a_history_that_never_joins_the_window_is_requested_as_a_whole() -
         await bench.clock.advance(8.0)
         assert len(window) == 3
         assert window.next_open_ms == following_ms + 5 * MINUTE.ms
-        assert window.filled(CAPACITY) == 0
-        assert not window.whole
+        assert window.count_untraded(CAPACITY) == 0
+        assert not window.is_complete
         bench.archive.asked.clear()
         await bench.clock.advance(60.0)
         assert bench.asked == []
@@ -353,7 +353,7 @@ async def test_behind_filled_candles_the_last_known_one_is_asked_for_again() -> 
     async with bench.running():
         last_ms = MINUTE.floor(NOW_MS) - MINUTE.ms
         for at in range(1, 6):
-            window.add(candle(SYMBOLS[0], last_ms + at * MINUTE.ms)._replace(filled=True))
+            window.add_closed(candle(SYMBOLS[0], last_ms + at * MINUTE.ms)._replace(filled=True))
         bench.archive.asked.clear()
         bench.backfill.request(SYMBOLS[0])
         await settle()
@@ -370,5 +370,5 @@ async def test_a_window_left_far_behind_starts_over() -> None:
         await settle()
         now_ms = MINUTE.floor(bench.clock.wall_ms())
         assert bench.archive.asked == [(SYMBOLS[0], now_ms - (CAPACITY + 3) * MINUTE.ms)]
-        assert bench.windows[SYMBOLS[0]].whole
-        assert bench.windows[SYMBOLS[0]].filled(CAPACITY) == 0
+        assert bench.windows[SYMBOLS[0]].is_complete
+        assert bench.windows[SYMBOLS[0]].count_untraded(CAPACITY) == 0

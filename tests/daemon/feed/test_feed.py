@@ -79,7 +79,7 @@ async def test_after_broken_connections_the_windows_are_whole_again(
     windows = {s: Window(s, SECOND, CAPACITY) for s in exchange.playback.symbols}
 
     def repair(symbol: str, candles: Sequence[Candle]) -> None:
-        windows[symbol].repair(candles)
+        windows[symbol].merge_history(candles)
 
     backfill = Backfill(
         heard.feed,
@@ -95,11 +95,11 @@ async def test_after_broken_connections_the_windows_are_whole_again(
         """Take in what closed, as the path does; True when every window is whole and recent."""
         while heard.closed:
             candle = heard.closed.pop(0)
-            if windows[candle.symbol].add(candle).value == "gap":
+            if windows[candle.symbol].add_closed(candle).value == "gap":
                 backfill.request(candle.symbol)
         while heard.resumed:
             backfill.request(heard.resumed.pop(0)[0])
-        oldest = min((w.next_open_ms or 0) if w.whole else 0 for w in windows.values())
+        oldest = min((w.next_open_ms or 0) if w.is_complete else 0 for w in windows.values())
         return oldest >= SECOND.floor(clock.wall_ms()) - SECOND.ms
 
     async with running(heard), asyncio.TaskGroup() as group:
@@ -118,7 +118,7 @@ async def test_after_broken_connections_the_windows_are_whole_again(
         start = window.next_open_ms - CAPACITY * SECOND.ms
         _, expected = exchange.playback.history(symbol, start, window.next_open_ms)
         assert window.ohlcv().tolist() == expected.tolist()
-        assert window.filled(CAPACITY) == 0
+        assert window.count_untraded(CAPACITY) == 0
 
 
 async def test_a_closing_handshake_is_a_reconnect_too(
@@ -288,7 +288,7 @@ async def test_a_stream_whose_candles_open_at_another_time_has_not_stalled() -> 
     clock = ManualClock(open_ms)
     heard = make_feed((None, None), ["A/B"], clock)
     source = MarketSource("binance", None, None, ("A/B",), MINUTE)
-    rest = RestClient(source, ExchangeClock(clock), heard.metrics, heard.feed.on_garbage)
+    rest = RestClient(source, ExchangeClock(clock), heard.metrics, heard.feed.on_unusable_message)
     link = Connection(source, ["A/B"], rest, clock, heard.feed, 45.0)
     for update in range(6):
         await clock.advance(30)
@@ -309,14 +309,14 @@ async def test_impossible_candles_are_counted_and_each_kind_is_logged_once(
     clock = ManualClock(open_ms + 60_000)
     heard = make_feed((None, None), ["A/B"], clock)
     source = MarketSource("binance", None, None, ("A/B",), MINUTE)
-    rest = RestClient(source, ExchangeClock(clock), heard.metrics, heard.feed.on_garbage)
+    rest = RestClient(source, ExchangeClock(clock), heard.metrics, heard.feed.on_unusable_message)
     link = Connection(source, ["A/B"], rest, clock, heard.feed, 45.0)
     good = ("1", "2", "0.5", "1.5", "3")
     for values in (("1", "0.5", "2", "1", "1"), ("nan",) * 5, ()):
         link.on_raw("A/B", open_ms, values, closed=True)
     link.on_raw("A/B", open_ms + 1, good, closed=True)
-    link.on_garbage(KeyError("x"))
-    link.on_garbage(KeyError("y"))
+    link.on_unusable_message(KeyError("x"))
+    link.on_unusable_message(KeyError("y"))
     link.on_raw("A/B", open_ms, good, closed=True)
     assert [candle.open_ms for candle in heard.closed] == [open_ms]
     assert heard.count("feed_refused") == 6

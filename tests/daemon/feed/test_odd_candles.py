@@ -11,7 +11,7 @@ import ccxt.pro
 import pytest
 
 from daemon.candles.closing import ClosingRule
-from daemon.candles.window import Verdict, Window
+from daemon.candles.window import CandleOutcome, Window
 from daemon.exchange.exchange_clock import ExchangeClock, Reading
 from daemon.exchange.rest import RestClient
 from daemon.exchange.source import MarketSource
@@ -121,8 +121,8 @@ class Bench:
         following_ms = self.window.next_open_ms or 0
         for candle in candles:
             if candle.open_ms < following_ms:
-                self.window.add(candle)
-        self.window.repair([c for c in candles if c.open_ms >= following_ms])
+                self.window.add_closed(candle)
+        self.window.merge_history([c for c in candles if c.open_ms >= following_ms])
 
     def rows(self, since_ms: int, limit: int) -> list[Row]:
         """The exchange's history, the candle that is forming included."""
@@ -144,7 +144,7 @@ class Bench:
         self.minute += 1
         self.pass_to(close_ms + 50)
         row = self.in_stream.get(open_ms, SOUND)
-        verdict: Verdict | None = None
+        verdict: CandleOutcome | None = None
         if row is not None:
             try:
                 final = self.rule.on_update(
@@ -155,10 +155,10 @@ class Bench:
                 self.refused.append(error)
             else:
                 assert final is not None
-                verdict = self.window.add(final)
+                verdict = self.window.add_closed(final)
         for after_ms in (3_000, 10_000):
             self.pass_to(close_ms + after_ms)
-            if not self._is_current(open_ms) or verdict is Verdict.GAP:
+            if not self._is_current(open_ms) or verdict is CandleOutcome.GAP:
                 await self.catch_up()
         return self._is_current(open_ms)
 
@@ -167,7 +167,7 @@ class Bench:
         self.learn_time()
 
     def _is_current(self, open_ms: int) -> bool:
-        return self.window.whole and (self.window.next_open_ms or 0) > open_ms
+        return self.window.is_complete and (self.window.next_open_ms or 0) > open_ms
 
     async def lost(self) -> int:
         """Minutes without a forecast, of all that pass."""
@@ -197,10 +197,16 @@ async def test_odd_in_stream_and_history(bench: Bench, name: str) -> None:
     assert await bench.lost() <= 1
     if name in CLAMPED:
         assert bench.held(at(BAD)) == CLAMPED[name][1]
-        assert (bench.window.repaired(CAPACITY), bench.window.filled(CAPACITY)) == (1, 0)
+        assert (bench.window.count_repaired(CAPACITY), bench.window.count_untraded(CAPACITY)) == (
+            1,
+            0,
+        )
     else:
         assert bench.held(at(BAD)) == FILLED
-        assert (bench.window.repaired(CAPACITY), bench.window.filled(CAPACITY)) == (0, 1)
+        assert (bench.window.count_repaired(CAPACITY), bench.window.count_untraded(CAPACITY)) == (
+            0,
+            1,
+        )
         assert bench.refused
 
 
@@ -220,7 +226,7 @@ async def test_odd_in_the_history_only(bench: Bench, name: str) -> None:
     bench.in_stream |= {at(BAD + 2): None, at(BAD + 3): None}
     assert await bench.lost() == 0
     assert bench.held(at(BAD)) == [100.0, 101.0, 99.0, 100.5, 5.0]
-    assert bench.window.repaired(CAPACITY) == bench.window.filled(CAPACITY) == 0
+    assert bench.window.count_repaired(CAPACITY) == bench.window.count_untraded(CAPACITY) == 0
 
 
 @pytest.mark.parametrize("name", ODD)
@@ -230,8 +236,8 @@ async def test_several_in_a_row(bench: Bench, name: str) -> None:
         bench.in_history[open_ms] = [[open_ms, *ODD[name]]]
         bench.in_stream[open_ms] = ODD[name]
     assert await bench.lost() <= len(odd)
-    assert bench.window.whole
-    told = bench.window.repaired(CAPACITY) + bench.window.filled(CAPACITY)
+    assert bench.window.is_complete
+    told = bench.window.count_repaired(CAPACITY) + bench.window.count_untraded(CAPACITY)
     assert told == len(odd)
 
 
@@ -299,5 +305,5 @@ async def test_what_only_one_answer_holds_is_not_filled(bench: Bench) -> None:
     bench.rest.exchange.answer = rows
     assert await bench.pass_minute()
     assert bench.held(at(BAD)) == [100.0, 101.0, 99.0, 100.5, 5.0]
-    assert bench.window.filled(CAPACITY) == 0
+    assert bench.window.count_untraded(CAPACITY) == 0
     assert len(bench.refused) == 1

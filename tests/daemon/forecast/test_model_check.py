@@ -107,7 +107,7 @@ async def test_a_start_tries_every_whole_window_before_anything_is_forecast(
     )
     for symbol in ("A/U", "B/U"):
         window = next(w for w in route.table.windows if w.symbol == symbol)
-        window.repair(market.span(symbol, 0, CAPACITY))
+        window.merge_history(market.span(symbol, 0, CAPACITY))
     found = await route.pipeline.check_model()
     # C/U has no whole window yet.
     assert list(found) == [0]

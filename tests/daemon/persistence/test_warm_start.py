@@ -100,7 +100,7 @@ async def test_windows_are_filled_from_a_file_in_which_candles_are_missing(
         await resume([*windows.values()], recorder, market, CAPACITY, clock)
     finally:
         await asyncio.to_thread(file.close)
-    whole = {symbol for symbol, window in windows.items() if window.whole}
+    whole = {symbol for symbol, window in windows.items() if window.is_complete}
     assert whole == {"A/B", "I/J"}
     assert windows["C/D"].next_open_ms == minutes(6)
     assert windows["C/D"].gap == (minutes(6), minutes(7))
@@ -108,8 +108,8 @@ async def test_windows_are_filled_from_a_file_in_which_candles_are_missing(
     assert "3 of 5 symbols resume from history; 1 of them have gaps that REST fills" in caplog.text
     assert "1 candles of the history are off the 1m grid and are ignored" in caplog.text
     # REST brings the missing candles, and the window takes those that waited behind the gap.
-    windows["C/D"].repair(history(*range(3, 8)))
+    windows["C/D"].merge_history(history(*range(3, 8)))
     assert windows["C/D"].gap == (minutes(9), minutes(10))
-    windows["C/D"].repair(history(9))
-    assert windows["C/D"].whole
+    windows["C/D"].merge_history(history(9))
+    assert windows["C/D"].is_complete
     assert windows["C/D"].next_open_ms == minutes(11)

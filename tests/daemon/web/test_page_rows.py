@@ -38,7 +38,7 @@ def forecast(symbol: str, at: int, **more: Any) -> Forecast:
 
 def window(symbol: str, candles: int) -> Window:
     made = Window(symbol, MINUTE, 10)
-    made.repair([candle(symbol, at) for at in range(candles)])
+    made.merge_history([candle(symbol, at) for at in range(candles)])
     return made
 
 
@@ -82,7 +82,7 @@ def test_only_changed_rows_are_sent_again() -> None:
     assert len(table.update(windows, newest, frozenset())) == len(NAMES)
     assert table.update(windows, newest, frozenset()) == []
     newest[NAMES[1]] = forecast(NAMES[1], 3)
-    windows[2].add(candle(NAMES[2], 3))
+    windows[2].add_closed(candle(NAMES[2], 3))
     changed = table.update(windows, newest, frozenset({NAMES[4]}))
     assert [values[0] for values in changed] == [NAMES[1], NAMES[2], NAMES[4]]
 
