@@ -91,8 +91,8 @@ class ServedModel:
         self.symbols = tuple(symbols)
         self._slots = {symbol: slot for slot, symbol in enumerate(symbols)}
         self._newly_fitted: list[str] = []
-        told = bundle.version, bundle.sha256, manifest.target
-        self.infos = [ModelInfo(*told, not known) for known in self._scaler.fitted.tolist()]
+        identity = bundle.version, bundle.sha256, manifest.target
+        self.infos = [ModelInfo(*identity, not known) for known in self._scaler.fitted.tolist()]
         self._engine = engine
         n, lookback, n_features = len(symbols), manifest.lookback, len(manifest.features)
         # Rings: row `head` is the oldest and the next to be overwritten.

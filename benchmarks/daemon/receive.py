@@ -49,9 +49,9 @@ class _NullListener:
 async def measure(symbols: int, bursts: int, folder: Path) -> dict[str, list[float]]:
     """Microseconds per candle of each variant, one value per burst."""
     path = Path1m(symbols, folder, None)
-    deaf = make_exchange("binance", wrap=lambda base: tapped_class(base, _NullListener()))
-    deaf.set_markets_from_exchange(path.exchange)
-    deaf.watch_candles(list(path.exchange.markets), "1m")
+    ignoring = make_exchange("binance", wrap=lambda base: tapped_class(base, _NullListener()))
+    ignoring.set_markets_from_exchange(path.exchange)
+    ignoring.watch_candles(list(path.exchange.markets), "1m")
     client = path.plain.client("ws://127.0.0.1:1/ws")
     found: dict[str, list[float]] = {name: [] for name in (_DECODING, _CCXT, _TAP, _WHOLE)}
 
@@ -71,7 +71,7 @@ async def measure(symbols: int, bursts: int, folder: Path) -> dict[str, list[flo
             timed(_DECODING, lambda frames=frames: decode(frames))  # type: ignore[misc]
             for name, exchange in (
                 (_CCXT, path.plain),
-                (_TAP, deaf),
+                (_TAP, ignoring),
                 (_WHOLE, path.exchange),
             ):
                 timed(name, lambda e=exchange, m=messages: hand_to(e, m))  # type: ignore[misc]
@@ -80,7 +80,7 @@ async def measure(symbols: int, bursts: int, folder: Path) -> dict[str, list[flo
             "candlecast_feed_candles_total", {"verdict": "appended"}
         )
         assert appended == symbols * bursts, "not every candle was taken"
-    await deaf.close()
+    await ignoring.close()
     return {name: values[2:] for name, values in found.items()}
 
 

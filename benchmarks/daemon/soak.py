@@ -100,12 +100,12 @@ async def sustain(symbols: int, bursts: int, folder: Path, port: int) -> dict[st
 async def pass_days(symbols: int, days: float, folder: Path, port: int) -> dict[str, Any]:
     """Run ``days`` of minutes, and measure memory, tasks and descriptors."""
     path = Path1m(symbols, folder, port, _CLOCK_SPEED)
-    keeper = LearnedStateStore(path.recorder, MarketKey(INSTANCE, FRAME), path.clock)
+    learned_state = LearnedStateStore(path.recorder, MarketKey(INSTANCE, FRAME), path.clock)
     minutes = round(days * _MINUTES_PER_DAY)
     samples: list[tuple[float, float, int, int]] = []
     started_s = time.monotonic()
     async with path.running():
-        await keeper.restore(path.served)
+        await learned_state.restore(path.served)
         tidy = GcScheduler(path.clock.now_ms / 1e3)
         with manual_gc():
             for minute in range(minutes):
@@ -113,7 +113,7 @@ async def pass_days(symbols: int, days: float, folder: Path, port: int) -> dict[
                 await path.scheduler.wait_idle()
                 await path.metrics.render("", path.clock)
                 if minute % _SAVE_INTERVAL_MIN == 0:
-                    await keeper.save(path.served)
+                    await learned_state.save(path.served)
                 tidy.collect(path.clock.now_ms / 1e3, idle=True)
                 # Rows that the history's thread has not written yet would count as a leak.
                 await _until_waiting(path, _MAX_WAITING_ROWS)

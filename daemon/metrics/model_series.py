@@ -27,7 +27,7 @@ class ModelSeries:
         Args:
             declare: creates them.
         """
-        self._info = declare.gauge("model_info", "The model at work", "version", "sha256", "target")
+        self._info = declare.gauge("model_info", "The served model", "version", "sha256", "target")
         self.swaps = declare.counter(
             "model_swaps",
             "New champions that took over from a running model, or could not",

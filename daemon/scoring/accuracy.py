@@ -123,8 +123,8 @@ class Accuracy:
             return False
         symbol.pending[close_ms] = row
         symbol.target_ms = max(symbol.target_ms, row.target_close_ms)
-        patience_ms = MAX_WAIT_CANDLES * (row.target_close_ms - row.candle_close_ms)
-        self._remove_overdue(symbol, row.candle_close_ms - patience_ms)
+        max_wait_ms = MAX_WAIT_CANDLES * (row.target_close_ms - row.candle_close_ms)
+        self._remove_overdue(symbol, row.candle_close_ms - max_wait_ms)
         return True
 
     def on_candle_closed(self, candle: Candle) -> Realised | None:
@@ -140,8 +140,8 @@ class Accuracy:
         if symbol is None or candle.final_by is None:
             return None
         row = symbol.pending.pop(candle.open_ms, None)
-        patience_ms = MAX_WAIT_CANDLES * (candle.close_ms - candle.open_ms)
-        self._remove_overdue(symbol, candle.open_ms - patience_ms)
+        max_wait_ms = MAX_WAIT_CANDLES * (candle.close_ms - candle.open_ms)
+        self._remove_overdue(symbol, candle.open_ms - max_wait_ms)
         if row is None:
             return None
         realised = self._score(symbol, row, candle.ohlcv.close)
