@@ -40,7 +40,7 @@ test: lint ## lint, types and all tests, or those of ARGS=...
 ifdef ARGS
 	@$(BIN)/python -m pytest $(ARGS)
 else
-	@$(BIN)/python -m pytest -n 2 --dist loadfile --ignore=tests/integration
+	@$(BIN)/python -m pytest -n 3 --dist loadfile --ignore=tests/integration
 	@$(BIN)/python -m pytest -n 2 --dist loadfile tests/integration
 endif
 

@@ -1,1 +1,1 @@
-"""The running service: feed, windows, batches, publishing, accounts, pages."""
+"""Run candlecast: the forecasting service and its command line."""

@@ -1,4 +1,4 @@
-"""`python -m daemon` is the `candlecast` command."""
+"""Run the `candlecast` command as `python -m daemon`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""REST client of the exchange with a shared rate limit; send nothing while banned."""
+"""Request candles by REST with a shared rate limit, and send nothing while banned."""
 
 from __future__ import annotations
 
