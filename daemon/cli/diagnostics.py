@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+from contextlib import aclosing
 from pathlib import Path
 
 from daemon.cli.common import load_settings, run_until_signal
@@ -86,9 +87,10 @@ def doctor(args: argparse.Namespace) -> None:
     print(line(findings[0]))
 
     async def check(stop: asyncio.Event) -> None:
-        async for finding in run_checks(target, SystemClock()):
-            findings.append(finding)
-            print(line(finding), flush=True)
+        async with aclosing(run_checks(target, SystemClock())) as checks:
+            async for finding in checks:
+                findings.append(finding)
+                print(line(finding), flush=True)
         stop.set()
 
     async def check_until(stop: asyncio.Event) -> None:

@@ -9,7 +9,8 @@ import os
 import shutil
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -75,10 +76,14 @@ class Target(NamedTuple):
     units: Sequence[str]
 
 
-async def run_checks(target: Target, clock: Clock) -> AsyncIterator[Finding]:
-    """Run every check in order; change nothing permanently."""
-    async for finding in _check_exchange(target.source, clock):
-        yield finding
+async def run_checks(target: Target, clock: Clock) -> AsyncGenerator[Finding]:
+    """Run every check in order; change nothing permanently.
+
+    Close the generator if you leave it early: it holds a connection to the exchange.
+    """
+    async with aclosing(_check_exchange(target.source, clock)) as findings:
+        async for finding in findings:
+            yield finding
     yield await check_broker(target.broker, target.instance, clock)
     yield await asyncio.to_thread(_check_model, target.model)
     for finding in await asyncio.to_thread(_check_state, target):
@@ -88,7 +93,7 @@ async def run_checks(target: Target, clock: Clock) -> AsyncIterator[Finding]:
         yield finding
 
 
-async def _check_exchange(source: MarketSource, clock: Clock) -> AsyncIterator[Finding]:
+async def _check_exchange(source: MarketSource, clock: Clock) -> AsyncGenerator[Finding]:
     exchange_clock = ExchangeClock(clock)
     rest = RestClient(source, exchange_clock, Metrics(1), _ignore)
     started_s = clock.monotonic()
