@@ -161,7 +161,7 @@ def test_it_is_ready_once_it_forecasts(started: Machine, broker: Mosquitto) -> N
     )
 
     (entry,) = [e for e in started.journal(SERVICE) if "ready: 2 symbols" in e["MESSAGE"]]
-    assert (entry["PRIORITY"], entry["MESSAGE"]) == ("6", "daemon.app: ready: 2 symbols")
+    assert (entry["PRIORITY"], entry["MESSAGE"]) == ("6", "candlecast.app: ready: 2 symbols")
 
 
 def status(machine: Machine) -> str:
@@ -235,7 +235,7 @@ def test_what_root_asks_for_leaves_nothing_that_the_service_cannot_change(
     said = asked(started, "doctor")
     # Without a bus, only root may ask this systemd.
     assert "✓ broker " in said
-    assert f"– systemd   does not tell of {SERVICE} (" in said
+    assert f"– systemd   cannot query {SERVICE} (" in said
     asked(started, f"@{SECOND} models rollback")
     assert {path.stat().st_uid for path in state.rglob("*")} == {state.stat().st_uid} != {0}
     assert asked(started, "models promote nonsense", status="1").startswith("candlecast: ")
@@ -254,7 +254,7 @@ def test_an_instance_runs_beside_the_main_one(started: Machine, broker: Mosquitt
             pass
     done = doctor(started, SECOND)
     for line in (
-        f"✗ systemd   {unit} is active, but would not be after a restart of the machine",
+        f"✗ systemd   {unit} is active, but does not start with the machine",
         f"✓ state     {STATE}/{SECOND} is writable",
         f"✗ systemd   candlecast-retrain@{SECOND}.timer is inactive",
     ):
@@ -323,7 +323,7 @@ def test_doctor_sees_the_units(started: Machine) -> None:
     done = doctor(started)
     said = done.stdout.splitlines()
     for line in (
-        f"✗ systemd   {SERVICE} is active, but would not be after a restart of the machine",
+        f"✗ systemd   {SERVICE} is active, but does not start with the machine",
         "✓ state     /var/lib/candlecast is writable",
         "✗ systemd   candlecast-retrain.timer is inactive",
     ):
