@@ -176,7 +176,7 @@ def deaf_subscriber(port: int) -> socket.socket:
     return client
 
 
-async def test_a_broker_that_refuses_for_now_is_asked_again(tmp_path: Path) -> None:
+async def test_a_temporarily_refusing_broker_is_retried(tmp_path: Path) -> None:
     broker = Mosquitto(tmp_path)
     asked = 0
 
@@ -234,7 +234,7 @@ async def _mute(
 
 
 @pytest.mark.parametrize("keep_alive", [None, 3_600], ids=["ours", "its own"])
-async def test_a_broker_that_lives_but_acknowledges_nothing_is_a_lost_one(
+async def test_a_broker_that_acknowledges_nothing_counts_as_lost(
     caplog: pytest.LogCaptureFixture, keep_alive: int | None
 ) -> None:
     async with await asyncio.start_server(partial(_mute, keep_alive), HOST) as server:

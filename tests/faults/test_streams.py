@@ -106,7 +106,7 @@ def coming(site: Site, symbol: str, first: int, count: int) -> list[tuple[str, i
     return [(symbol, now_ms + at * SECOND.ms) for at in range(first, first + count)]
 
 
-async def test_dead_peers_show_late_so_a_silent_stream_is_found_and_recreated(
+async def test_a_silent_stream_is_detected_and_recreated(
     site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with site.running():
@@ -193,7 +193,7 @@ async def test_zero_trade_periods_can_be_missing_altogether_and_are_filled(
 
 
 @pytest.mark.parametrize("status", [418, 429])
-async def test_bans_are_honoured_to_the_second_and_nothing_is_asked_inside_one(
+async def test_bans_are_respected_to_the_second(
     site: Site, status: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     symbols = list(site.windows)
@@ -236,7 +236,7 @@ async def test_a_ban_at_the_start_is_waited_for(site: Site) -> None:
     assert site.heard.count("feed_bans") == 1
 
 
-async def test_after_a_reconnect_the_missed_candles_never_come_so_rest_brings_them(
+async def test_after_a_reconnect_missed_candles_are_fetched_by_rest(
     site: Site,
 ) -> None:
     async with site.running():

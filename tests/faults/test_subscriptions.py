@@ -99,7 +99,7 @@ async def test_a_delisted_symbol_does_not_keep_a_new_listing_out(
         ("Too many subscriptions", []),
     ],
 )
-def test_a_symbol_is_blamed_only_by_its_whole_name(text: str, refused: list[str]) -> None:
+def test_a_refusal_is_matched_only_by_a_whole_symbol_name(text: str, refused: list[str]) -> None:
     names = {"A/B": ("A/B", "A-B"), "A/B:B": ("A/B:B", "A-B-SWAP"), "C/D": ("C/D", "C-D")}
     assert refused_symbols(ccxt.BadRequest(text), names) == refused
     assert refused_symbols(ccxt.NetworkError(text), names) == []
@@ -133,7 +133,7 @@ async def test_a_refused_symbol_is_retried_at_growing_intervals(
 
 
 @pytest.mark.parametrize("status", [418, 429])
-async def test_a_ban_of_new_connections_is_honoured_to_the_second(
+async def test_a_ban_of_new_connections_is_respected_to_the_second(
     status: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     clock, playback = ScaledClock(2.0), second_playback(2)
@@ -187,7 +187,7 @@ async def test_a_lost_stream_and_its_return_are_each_logged_once(
     ] * 2
 
 
-async def test_a_renewal_that_fails_costs_nothing(
+async def test_a_failed_renewal_loses_no_candle(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(feed_module, "_RENEW_AFTER_S", 3.0)
@@ -242,7 +242,7 @@ def test_symbols_without_a_subscription_yet_are_not_suspected() -> None:
     assert monitor.symbols_to_probe(145.0) == ["C", "B"]
 
 
-async def test_an_exchange_that_does_not_tell_its_time_closes_no_candle_by_it(
+async def test_without_the_exchanges_time_candles_are_not_closed_by_it(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     described = ccxt.pro.okx.describe

@@ -123,7 +123,7 @@ def test_no_champion(deployment: Deployment) -> None:
     one_line(deployment.run(), 2, "no model has been promoted", day_one)
 
 
-def test_a_champion_whose_folder_is_gone(deployment: Deployment) -> None:
+def test_a_champion_without_its_folder(deployment: Deployment) -> None:
     deployment.promote()
     (bundle,) = (deployment.folder / "state" / "registry").glob("2*")
     bundle.rename(deployment.folder / "elsewhere")

@@ -128,7 +128,7 @@ async def test_after_a_broken_connection_no_old_candle_counts_as_new(name: str) 
 
 
 @pytest.mark.parametrize("name", ["okx", "bybit", "kraken"])
-async def test_what_the_tap_does_not_know_goes_through_ccxts_own_parser(
+async def test_messages_unknown_to_the_tap_go_through_ccxts_own_parser(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Kraken's class watches one symbol a call, the others many; its first message is a snapshot.

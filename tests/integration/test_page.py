@@ -174,7 +174,7 @@ async def test_it_fits_a_phone_and_follows_the_scheme(service: Service, tmp_path
         assert tab.complaints == []
 
 
-async def test_a_silent_exchange_leaves_no_forecast_standing(
+async def test_forecasts_of_a_silent_exchange_are_removed_from_the_page(
     service: Service, tmp_path: Path
 ) -> None:
     none = f"document.querySelectorAll('#rows > .none').length === {SYMBOLS}"

@@ -33,7 +33,7 @@ def heard_of(harness: ModelHarness, since: int) -> set[str]:
     return {forecast["symbol"] for forecast in harness.listen()[since:]}
 
 
-def test_symbols_come_and_go_without_disturbing_the_others(harness: ModelHarness) -> None:
+def test_symbols_are_added_and_removed_without_affecting_the_others(harness: ModelHarness) -> None:
     *everything, unknown = harness.playback.symbols
     few, other = everything[:5], everything[3:]
     version = harness.first.version

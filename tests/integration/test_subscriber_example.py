@@ -49,7 +49,7 @@ def guard(repository: Path) -> Any:
 
 
 @pytest.mark.parametrize("state", ["starting", "stopping", "offline", None])
-def test_only_a_living_instance_is_believed(guard: Any, state: str | None) -> None:
+def test_only_forecasts_of_an_online_instance_are_used(guard: Any, state: str | None) -> None:
     if state is not None:
         guard.on_status({"instance": "trader-1", "state": state})
     said = document(forecast())

@@ -39,7 +39,7 @@ def test_promoting_and_rolling_back_take_effect_without_losing_a_candle(tmp_path
             assert_true(harness, symbol, forecasts)
 
 
-def test_a_damaged_champion_is_refused_and_its_cure_needs_no_restart(tmp_path: Path) -> None:
+def test_a_damaged_champion_is_refused_and_its_repair_needs_no_restart(tmp_path: Path) -> None:
     with model_harness(tmp_path) as harness:
         first, second = harness.first.version, harness.second.version
         registry = harness.registry

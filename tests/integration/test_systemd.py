@@ -227,9 +227,7 @@ def asked(machine: Machine, words: str, status: str = "0") -> str:
     return "\n".join(entry["MESSAGE"] for entry in said if entry["_TRANSPORT"] == "stdout")
 
 
-def test_what_root_asks_for_leaves_nothing_that_the_service_cannot_change(
-    started: Machine, work: Path
-) -> None:
+def test_files_created_by_root_can_be_changed_by_the_service(started: Machine, work: Path) -> None:
     state = work / "lib" / "candlecast"
     assert "state in /var/lib/candlecast" in asked(started, "check-config")
     said = asked(started, "doctor")
@@ -285,7 +283,7 @@ def test_the_timer_runs_the_nightly_job(started: Machine, work: Path) -> None:
     assert started.pid_of(SERVICE) == before
 
 
-def test_the_secret_is_in_its_credential_alone(started: Machine) -> None:
+def test_the_secret_is_only_in_its_credential(started: Machine) -> None:
     pid = started.pid_of(SERVICE)
     assert SECRET not in started.text(SERVICE)
     for name in ("cmdline", "environ"):
@@ -295,7 +293,7 @@ def test_the_secret_is_in_its_credential_alone(started: Machine) -> None:
 
 
 @pytest.mark.parametrize("number", ["SIGUSR1", "SIGUSR2"], ids=["loop", "inference-thread"])
-def test_what_hangs_is_restarted_in_time(started: Machine, number: str) -> None:
+def test_a_hanging_service_is_restarted_in_time(started: Machine, number: str) -> None:
     before, earlier = restarts(started), started.text(SERVICE)
     hung_s = time.monotonic()
     started.signal(SERVICE, number)

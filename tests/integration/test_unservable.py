@@ -100,7 +100,7 @@ def advice(good: Bundle | None) -> str:
     return f"to serve {good.version}, the model before it, run: candlecast models rollback"
 
 
-def test_promoting_says_what_the_daemon_will_not_serve(tmp_path: Path) -> None:
+def test_promoting_an_unservable_model_warns(tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
     config.write_text(CONFIG, encoding="utf-8")
     registry = tmp_path / "state" / "registry"

@@ -269,7 +269,7 @@ def test_a_market_that_stood_still_is_served_without_dividing_by_zero(served: Ma
 
 
 @pytest.mark.parametrize("target", ["close", "log_return"])
-def test_a_rehearsal_leaves_no_trace(
+def test_a_dry_run_leaves_no_trace(
     served: Make, candles: dict[str, Floats], target: Target
 ) -> None:
     rehearsing, undisturbed = served(target), served(target)
@@ -292,9 +292,7 @@ def test_a_rehearsal_leaves_no_trace(
         np.testing.assert_equal(told[0], told[1])
 
 
-def test_a_rehearsal_gives_what_the_close_then_gives(
-    served: Make, candles: dict[str, Floats]
-) -> None:
+def test_a_dry_run_gives_the_same_as_the_close(served: Make, candles: dict[str, Floats]) -> None:
     model = served()
     model.rebuild(ALL, window(candles, ALL, CAPACITY))
     prepare(model, ALL)

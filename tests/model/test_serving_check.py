@@ -218,7 +218,7 @@ def test_one_odd_forecast_is_not_enough(make: Make, now: Floats) -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e308])
-def test_candles_that_are_no_numbers_say_nothing_about_the_model(
+def test_candles_that_are_no_numbers_do_not_count_against_the_model(
     make: Make, now: Floats, value: float
 ) -> None:
     for target in FEATURES:

@@ -49,7 +49,7 @@ async def test_one_symbol_with_enough_candles_is_enough() -> None:
     assert market.asked == ["A/B"]
 
 
-async def test_new_listings_are_joined_by_the_next_symbols() -> None:
+async def test_new_listings_are_checked_together_with_the_next_symbols() -> None:
     # A symbol's first candle may begin with its first trade.
     market = Market({"A/B": [NOW_MS - 500], "C/D": [], "E/F": weeks(0, 21), "G/H": []})
     grid = Grid("x", WEEK)
@@ -58,7 +58,7 @@ async def test_new_listings_are_joined_by_the_next_symbols() -> None:
     assert market.asked == ["A/B", "C/D", "E/F"]
 
 
-async def test_without_candles_the_usual_grid_stays_until_some_come() -> None:
+async def test_without_candles_the_default_grid_applies_until_some_arrive() -> None:
     market = Market({"A/B": []})
     grid = Grid("x", WEEK)
     await grid.learn(market.fetch, ["A/B"], NOW_MS)
@@ -83,12 +83,12 @@ async def test_candles_of_another_length_are_refused() -> None:
         await Grid("x", WEEK).learn(market.fetch, ["A/B"], NOW_MS)
 
 
-def test_candles_between_whole_seconds_are_refused_since_history_counts_these() -> None:
+def test_candles_off_whole_seconds_are_refused() -> None:
     with pytest.raises(NotOffered, match=r"x: the 1s candles open between two seconds \(Thu 2025"):
         Grid("x", Timeframe.parse("1s")).learn_from([[THURSDAY_MS + 250]])
 
 
-async def test_pages_count_what_they_leave_out(caplog: pytest.LogCaptureFixture) -> None:
+async def test_pages_count_skipped_rows(caplog: pytest.LogCaptureFixture) -> None:
     opens = sorted([*weeks(0, 21), *(at + 3 * DAY_MS for at in weeks(2, 5))])
     pages = RestPages(Market({"A/B": opens}), WEEK, ManualClock(NOW_MS), "again")
     await pages.learn_grid(["A/B"])

@@ -75,7 +75,7 @@ def test_a_candle_from_before_the_window_is_stale() -> None:
 
 
 @pytest.mark.parametrize("at", [-400_000, -1, 3])
-def test_a_waiting_candle_that_proves_old_blocks_nothing(at: int) -> None:
+def test_a_waiting_candle_that_turns_out_stale_blocks_nothing(at: int) -> None:
     window = Window("A/B", FRAME, CAPACITY)
     assert window.add_closed(candle(at, 77.0)) is CandleOutcome.GAP
     # The history does not know it, or knows better.
@@ -100,7 +100,7 @@ def test_a_gap_is_repaired_in_place() -> None:
     assert window.revision > revision
 
 
-def test_a_gap_that_the_stream_itself_closes_counts_as_a_change() -> None:
+def test_a_gap_closed_by_the_stream_counts_as_a_change() -> None:
     window = primed()
     window.add_closed(candle(6, 106.0))
     revision = window.revision
@@ -184,14 +184,14 @@ def test_a_received_candle_that_waits_is_not_replaced(*, filled: bool, repaired:
     assert window.count_untraded(CAPACITY) == window.count_repaired(CAPACITY) == 0
 
 
-def test_history_that_begins_far_behind_the_window_starts_it_over() -> None:
+def test_history_that_begins_far_after_the_window_resets_it() -> None:
     window = primed()
     window.merge_history([candle(100, 1.0), candle(101, 2.0)])
     assert closes(window) == [1.0, 2.0]
     assert not window.is_complete
 
 
-def test_what_waits_behind_a_gap_is_bounded() -> None:
+def test_candles_waiting_behind_a_gap_are_bounded() -> None:
     window = primed()
     for at in range(6, 200):
         window.add_closed(candle(at))

@@ -172,7 +172,7 @@ async def test_candles_that_close_during_loading_are_applied(
     assert versions == [bundles[0].version] * 12 + [bundles[1].version] * 3
 
 
-async def test_while_the_symbols_change_the_model_does_not(
+async def test_the_model_is_not_swapped_while_the_symbols_change(
     stage: Stage, bundles: list[Bundle], market: SampleMarket
 ) -> None:
     stage.champion = bundles[1]
@@ -188,7 +188,7 @@ async def test_while_the_symbols_change_the_model_does_not(
     assert check_all(bundles, market, stage)[-3:] == [bundles[1].version] * 3
 
 
-async def test_settled_is_never_said_of_a_pipeline_that_a_candle_has_just_woken(
+async def test_a_pipeline_with_a_new_candle_is_never_settled(
     stage: Stage, market: SampleMarket
 ) -> None:
     route = stage.route

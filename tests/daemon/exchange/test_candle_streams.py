@@ -160,7 +160,7 @@ def test_every_exchange_that_can_watch_candles_is_described() -> None:
 
 
 @pytest.mark.parametrize("stream", HEARD, ids=lambda stream: stream.name)
-async def test_its_documented_messages_are_heard(stream: Stream) -> None:
+async def test_documented_messages_are_received(stream: Stream) -> None:
     ear = ConnectionRecorder()
     async with (
         serving(stream, messages(stream)) as server,
@@ -285,7 +285,7 @@ def test_candles_that_were_not_subscribed_are_counted_and_not_passed_on() -> Non
     assert len(listener.updates) == 1
 
 
-def test_a_timeframe_that_has_two_names_is_told() -> None:
+def test_a_timeframe_with_two_names_is_passed_on() -> None:
     """Gate calls a week seven days, and ccxt finds either name."""
     listener = RecordingListener()
     exchange = tapped_class(ccxt.pro.gate, listener)()
@@ -297,9 +297,7 @@ def test_a_timeframe_that_has_two_names_is_told() -> None:
     assert ([update[0] for update in listener.updates], listener.errors) == (["BTC/USDT"], [])
 
 
-def test_of_a_connection_s_first_message_only_the_newest_row_is_told_and_of_later_ones_all() -> (
-    None
-):
+def test_only_the_newest_row_of_a_first_message_is_passed_on_and_all_of_later_ones() -> None:
     listener = RecordingListener()
     exchange = tapped_class(ccxt.pro.hitbtc, listener)()
     exchange.set_markets([market("BTC/USDT", "BTCUSDT")])
@@ -313,7 +311,7 @@ def test_of_a_connection_s_first_message_only_the_newest_row_is_told_and_of_late
 
 
 @pytest.mark.parametrize("stream", DUMB, ids=lambda stream: stream.name)
-async def test_what_is_said_to_be_missing_is_missing(stream: Stream) -> None:
+async def test_streams_listed_as_unsupported_are_unsupported(stream: Stream) -> None:
     ear = ConnectionRecorder()
     async with (
         serving(stream, messages(stream)) as server,
@@ -330,7 +328,7 @@ async def test_what_is_said_to_be_missing_is_missing(stream: Stream) -> None:
 
 
 @pytest.mark.parametrize("stream", [s for s in DUMB if "key" in s.needs], ids=lambda s: s.name)
-def test_with_a_key_its_documented_message_would_be_heard(stream: Stream) -> None:
+def test_with_a_key_the_documented_message_is_received(stream: Stream) -> None:
     listener = RecordingListener()
     exchange = tapped_class(getattr(ccxt.pro, stream.exchange), listener)()
     exchange.set_markets([dict(stream.market)])
@@ -341,7 +339,7 @@ def test_with_a_key_its_documented_message_would_be_heard(stream: Stream) -> Non
     assert listener.updates == [(stream.market["symbol"], first.open_ms, values, None)]
 
 
-async def test_a_timeframe_that_ccxt_trips_over_ends_the_connection_not_the_daemon() -> None:
+async def test_a_timeframe_on_which_ccxt_fails_ends_only_the_connection() -> None:
     (stream,) = [s for s in STREAMS if s.name == "bitget-spot"]
     ear = ConnectionRecorder()
     two_hours = stream._replace(timeframe="2h")
@@ -355,7 +353,7 @@ async def test_a_timeframe_that_ccxt_trips_over_ends_the_connection_not_the_daem
     assert "cannot ask for candles of 2h" in str(link.error)
 
 
-async def test_messages_that_ccxt_does_not_resolve_are_no_candles_and_the_stream_is_deaf() -> None:
+async def test_messages_that_ccxt_does_not_resolve_leave_the_stream_silent() -> None:
     """The exchange takes the subscription, tells something else, and is traded meanwhile."""
     (stream,) = [s for s in STREAMS if s.name == "cryptocom-spot"]
     clock = ScaledClock(60.0)

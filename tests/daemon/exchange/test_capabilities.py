@@ -123,7 +123,7 @@ def test_what_can_run_is_not_refused(name: str, symbol: str, timeframe: str) -> 
     assert said(name, symbol, timeframe) is None
 
 
-def test_history_alone_may_be_had_where_there_is_no_stream() -> None:
+def test_history_is_available_without_a_stream() -> None:
     assert said("coinbase", "BTC/USDT", capability="fetchOHLCV") is None
     assert said("upbit", "BTC/KRW", "1m", capability="fetchOHLCV") is None
     history = "blockchaincom has no candle history; choose another exchange.name"
@@ -131,7 +131,7 @@ def test_history_alone_may_be_had_where_there_is_no_stream() -> None:
 
 
 @pytest.mark.parametrize("name", WATCHED)
-def test_every_exchange_gives_one_line_or_none(name: str) -> None:
+def test_every_exchange_is_refused_in_one_line_or_accepted(name: str) -> None:
     exchange = make_exchange(name)
     lines = {
         (symbol, timeframe): said(exchange, symbol, timeframe)

@@ -76,7 +76,7 @@ NAMES = st.sampled_from(["s", "i", "t", "o", "h", "l", "c", "v", "x"])
 
 
 @given(message=JSON)
-def test_no_json_value_escapes(binance: Any, message: object) -> None:
+def test_no_json_value_raises(binance: Any, message: object) -> None:
     binance.handle_message(FakeConnection(), message)
 
 
@@ -85,14 +85,14 @@ def test_no_json_value_escapes(binance: Any, message: object) -> None:
     value=JSON,
     other=JSON,
 )
-def test_no_value_in_a_place_that_ccxt_reads_escapes(
+def test_no_value_of_a_field_that_ccxt_reads_raises(
     binance: Any, key: str, value: object, other: object
 ) -> None:
     binance.handle_message(FakeConnection(), {"e": other, key: value})
 
 
 @given(data=st.dictionaries(NAMES, JSON) | JSON)
-def test_a_kline_of_anything_is_told_or_counted(
+def test_any_kline_is_passed_on_or_counted(
     binance: Any, listener: RecordingListener, data: object
 ) -> None:
     before = len(listener.updates) + len(listener.errors)
@@ -245,7 +245,7 @@ async def test_bybit_through_ccxts_own_parser(shared_dir: Path) -> None:
 
 @pytest.mark.usefixtures("no_parsers")
 @pytest.mark.parametrize("rows", [[[]], [["x"]], [None], [[None, None]], ["text"], 7, {"a": 1}])
-async def test_what_ccxts_parser_cannot_read_does_not_escape(rows: object) -> None:
+async def test_messages_that_ccxts_parser_cannot_read_raise_nothing(rows: object) -> None:
     exchange, listener = generic("okx", "BTC/USDT", "BTC-USDT")
     arg = {"channel": "candle1m", "instId": "BTC-USDT"}
     exchange.handle_message(FakeConnection(), {"arg": arg, "data": rows})

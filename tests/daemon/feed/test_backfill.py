@@ -163,7 +163,7 @@ async def test_an_empty_window_asks_for_all_of_it_a_filled_one_for_what_follows(
 
 
 @pytest.mark.parametrize("count", [1, 2, 9])
-async def test_retries_slow_down_and_an_outage_is_logged_once(
+async def test_retries_back_off_and_an_outage_is_logged_once(
     caplog: pytest.LogCaptureFixture, count: int
 ) -> None:
     caplog.set_level("INFO", logger="candlecast.feed")
@@ -256,7 +256,7 @@ async def test_an_exchange_that_is_down_gets_no_requests_between_retries() -> No
         assert bench.asked == [SYMBOLS[1]]
 
 
-async def test_what_failed_before_it_runs_is_retried_when_it_does() -> None:
+async def test_requests_that_failed_before_the_start_are_retried_after_it() -> None:
     bench = Bench()
     bench.archive.away = {SYMBOLS[0]}
     for symbol in SYMBOLS[:2]:
@@ -271,7 +271,7 @@ async def test_what_failed_before_it_runs_is_retried_when_it_does() -> None:
     assert bench.windows[SYMBOLS[0]].is_complete
 
 
-async def test_a_history_that_lags_behind_the_stream_is_asked_again() -> None:
+async def test_a_history_that_lags_behind_the_stream_is_requested_again() -> None:
     bench = Bench()
     symbol = SYMBOLS[0]
     window = bench.windows[symbol]
@@ -346,7 +346,7 @@ async def test_a_history_that_never_joins_the_window_is_requested_as_a_whole() -
         assert bench.asked == []
 
 
-async def test_behind_filled_candles_the_last_known_one_is_asked_for_again() -> None:
+async def test_after_filled_candles_the_last_known_one_is_requested_again() -> None:
     bench = Bench()
     window = bench.windows[SYMBOLS[0]]
     bench.backfill.request(SYMBOLS[0])
@@ -360,7 +360,7 @@ async def test_behind_filled_candles_the_last_known_one_is_asked_for_again() -> 
         assert bench.archive.asked == [(SYMBOLS[0], last_ms)]
 
 
-async def test_a_window_left_far_behind_starts_over() -> None:
+async def test_a_window_left_far_behind_is_refilled() -> None:
     bench = Bench()
     bench.backfill.request(SYMBOLS[0])
     async with bench.running():

@@ -225,7 +225,7 @@ async def test_an_exchange_without_stream_is_connected_again(
     assert "lost the candle stream of 1 symbols" in lines[0]
 
 
-async def test_a_refused_subscription_is_not_silence(
+async def test_a_refused_subscription_is_reported(
     clock: ScaledClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     behaviour = Behaviour(max_streams=2)
@@ -256,7 +256,7 @@ async def test_several_connections_close_cleanly(
 
 
 @pytest.mark.parametrize("after_s", [0.0, 0.02, 0.1, 0.3])
-async def test_cancelled_at_any_moment_of_the_start_it_leaves_nothing(
+async def test_a_start_cancelled_at_any_point_leaves_nothing_open(
     exchange: SandboxExchange, clock: ScaledClock, after_s: float, caplog: pytest.LogCaptureFixture
 ) -> None:
     heard = feed_of(exchange, clock)

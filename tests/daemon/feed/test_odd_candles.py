@@ -280,7 +280,7 @@ async def test_a_row_without_its_period(bench: Bench, row: Row, *, beside: bool)
 
 @pytest.mark.parametrize("name", ODD)
 @pytest.mark.parametrize("order", [1, -1])
-async def test_of_two_rows_for_one_candle_the_sound_one_counts(
+async def test_of_two_rows_for_one_candle_the_valid_one_counts(
     bench: Bench, name: str, order: int
 ) -> None:
     bench.in_history[at(BAD)] = [[at(BAD), *ODD[name]], [at(BAD), *SOUND]][::order]
@@ -289,7 +289,7 @@ async def test_of_two_rows_for_one_candle_the_sound_one_counts(
     assert bench.held(at(BAD)) == [100.0, 101.0, 99.0, 100.5, 5.0]
 
 
-async def test_what_only_one_answer_holds_is_not_filled(bench: Bench) -> None:
+async def test_a_candle_found_in_only_one_response_is_not_filled(bench: Bench) -> None:
     """Garbage on the way is no period without trades: the next answer tells the candle."""
     answers = iter([UNUSABLE["missing price"]])
 

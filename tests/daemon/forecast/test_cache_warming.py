@@ -78,14 +78,14 @@ async def rehearsing(path: PipelineHarness, clock: ManualClock) -> AsyncIterator
         ("1s", T0, (985, 1_250, 1_000)),
     ],
 )
-def test_it_is_for_the_next_close_that_there_is_time_for(
+def test_warming_is_scheduled_for_the_next_close_with_enough_time(
     text: str, now_ms: int, span: tuple[int, int, int]
 ) -> None:
     found = next_span_ms(now_ms, Timeframe.parse(text))
     assert tuple(at - T0 for at in found) == span
 
 
-async def test_it_goes_on_from_before_the_boundary_until_the_first_candle_closes(
+async def test_warming_runs_from_before_the_boundary_until_the_first_candle_closes(
     path: PipelineHarness, market: SampleMarket, rehearsed: list[int]
 ) -> None:
     clock = ManualClock(CLOSE_MS - 1_000)
@@ -102,7 +102,7 @@ async def test_it_goes_on_from_before_the_boundary_until_the_first_candle_closes
         assert len(rehearsed) == 6
 
 
-async def test_a_market_that_stays_silent_is_not_rehearsed_for_for_ever(
+async def test_warming_ends_where_a_market_stays_silent(
     path: PipelineHarness, rehearsed: list[int]
 ) -> None:
     clock = ManualClock(CLOSE_MS - 15)
@@ -115,7 +115,7 @@ async def test_a_market_that_stays_silent_is_not_rehearsed_for_for_ever(
         assert clock.slept[-1] > 50.0
 
 
-async def test_forecasts_are_the_same_and_nothing_else_leaves(
+async def test_warming_changes_no_forecast_and_publishes_nothing(
     path: PipelineHarness, bundle: Bundle, market: SampleMarket
 ) -> None:
     clock = ManualClock(CLOSE_MS - 15)

@@ -115,7 +115,7 @@ async def bench(bundle: Bundle, market: SampleMarket, history: History) -> Async
         yield made
 
 
-async def test_it_says_what_the_close_would_say_in_the_words_of_its_schema(
+async def test_a_provisional_forecast_equals_that_of_the_close_and_fits_the_schema(
     bench: Bench, market: SampleMarket, schema: jsonschema.Draft202012Validator
 ) -> None:
     for symbol in SYMBOLS:
@@ -145,7 +145,7 @@ async def test_it_says_what_the_close_would_say_in_the_words_of_its_schema(
     assert [m.valid_until_ms for m in bench.out.sent] == [T0 + (CAPACITY + 1) * MINUTE.ms] * 3
 
 
-def test_the_schemas_example_follows_it(schema: jsonschema.Draft202012Validator) -> None:
+def test_the_example_of_the_schema_is_valid(schema: jsonschema.Draft202012Validator) -> None:
     assert isinstance(schema.schema, dict)
     for example in schema.schema["examples"]:
         schema.validate(example)
@@ -153,7 +153,7 @@ def test_the_schemas_example_follows_it(schema: jsonschema.Draft202012Validator)
             schema.validate(example | {"final": True})
 
 
-async def test_nothing_remembers_it(bench: Bench, market: SampleMarket) -> None:
+async def test_a_provisional_forecast_leaves_no_state(bench: Bench, market: SampleMarket) -> None:
     path = bench.path
     before = path.accuracy.pending, len(path.published.forecasts)
     calibration = path.table.served.calibration.snapshot().encode()
@@ -184,7 +184,7 @@ async def test_of_updates_within_the_interval_the_newest_is_priced(
 
 
 @pytest.mark.parametrize("why", ["gap", "old", "unprepared", "no broker", "over"])
-async def test_what_cannot_be_priced_by_one_step_is_skipped(
+async def test_updates_that_need_more_than_one_step_are_skipped(
     bench: Bench, market: SampleMarket, why: str
 ) -> None:
     path, at = bench.path, CAPACITY
@@ -207,7 +207,7 @@ async def test_what_cannot_be_priced_by_one_step_is_skipped(
     assert bench.out.sent == []
 
 
-async def test_closing_candles_go_first(bench: Bench, market: SampleMarket) -> None:
+async def test_closing_candles_have_priority(bench: Bench, market: SampleMarket) -> None:
     path = bench.path
     bench.out.sent = path.published.raw
     path.published.raw.clear()
@@ -230,7 +230,7 @@ def candle_of(symbol: str, number: int, now_s: float) -> Candle:
 
 @settings(deadline=None)
 @given(data=st.data())
-def test_whatever_is_told_the_newest_of_each_comes_out_at_most_once_per_interval(
+def test_the_newest_update_of_each_symbol_is_priced_at_most_once_per_interval(
     data: st.DataObject,
 ) -> None:
     newest, now_s, number = LatestUpdates(1.0), 0.0, 0

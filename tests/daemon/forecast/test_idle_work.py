@@ -117,7 +117,7 @@ async def test_states_are_prepared_though_every_candle_adds_to_the_accounting(
     assert prepared == [3]
 
 
-async def test_what_was_published_is_in_the_books_when_the_path_ends(
+async def test_published_forecasts_are_accounted_for_at_the_end(
     bundle: Bundle, market: SampleMarket, history: History
 ) -> None:
     async with running(PipelineHarness(bundle, history)) as path:
@@ -127,7 +127,7 @@ async def test_what_was_published_is_in_the_books_when_the_path_ends(
     assert path.accuracy.pending == len(SYMBOLS)
 
 
-async def test_in_a_market_that_never_rests_the_new_model_takes_over_all_the_same(
+async def test_a_new_model_takes_over_even_in_a_constantly_busy_market(
     bundles: list[Bundle],
     market: SampleMarket,
     history: History,

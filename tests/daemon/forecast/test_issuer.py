@@ -111,7 +111,7 @@ def schema(repository: Path) -> jsonschema.Draft202012Validator:
     return jsonschema.Draft202012Validator(json.loads(text))
 
 
-def test_a_forecast_in_the_words_of_the_contract(
+def test_a_forecast_follows_the_contract(
     schema: jsonschema.Draft202012Validator,
 ) -> None:
     desk = Desk()
@@ -156,7 +156,7 @@ async def test_log_message_and_metric_of_a_late_forecast_carry_the_same_identity
     assert exemplar in text.decode()
 
 
-def test_every_forecast_is_logged_for_whoever_debugs(caplog: pytest.LogCaptureFixture) -> None:
+def test_every_forecast_is_logged_at_debug_level(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "candlecast.forecast")
     desk = Desk()
     desk.issue(0)
@@ -166,9 +166,7 @@ def test_every_forecast_is_logged_for_whoever_debugs(caplog: pytest.LogCaptureFi
 
 
 @pytest.mark.parametrize(("ready_s", "late"), [(0.0499, False), (0.0501, True)])
-def test_what_takes_longer_than_the_budget_is_late_but_published(
-    ready_s: float, *, late: bool
-) -> None:
+def test_a_forecast_over_budget_is_late_but_published(ready_s: float, *, late: bool) -> None:
     desk = Desk()
     desk.clock.now_s = 99.99 + ready_s
     desk.issue()
@@ -177,7 +175,7 @@ def test_what_takes_longer_than_the_budget_is_late_but_published(
 
 
 @pytest.mark.parametrize("price", [math.nan, math.inf, 0.0, -1.0])
-def test_what_is_not_a_price_is_not_published(price: float) -> None:
+def test_a_value_that_is_not_a_price_is_not_published(price: float) -> None:
     desk = Desk()
     assert desk.issue(price=price) is None
     assert desk.skipped("not_a_price") == 1
@@ -187,7 +185,7 @@ def test_what_is_not_a_price_is_not_published(price: float) -> None:
 
 
 @pytest.mark.parametrize("price", [1e19, 1e308, 1e-19, 5e-324])
-def test_what_no_market_costs_is_not_published(price: float) -> None:
+def test_an_absurd_price_is_not_published(price: float) -> None:
     desk = Desk()
     assert desk.issue(price=price) is None
     assert desk.skipped("not_a_price") == 1
@@ -206,7 +204,7 @@ OUTLOOK = [99.0, 103.0, 0.01, 0.2, 0.3, 0.5]
         *((0, 0.0), (0, 104.0), (1, 98.0), (3, 1.1)),
     ],
 )
-def test_what_is_not_an_interval_is_not_published(
+def test_an_invalid_interval_is_not_published(
     schema: jsonschema.Draft202012Validator, column: int, value: float
 ) -> None:
     desk, odd = Desk(), [*OUTLOOK]
@@ -220,7 +218,7 @@ def test_what_is_not_an_interval_is_not_published(
     assert desk.skipped("not_an_interval") == 1
 
 
-def test_what_would_expire_at_once_is_not_published() -> None:
+def test_an_expired_forecast_is_not_published() -> None:
     desk = Desk()
     desk.clock.now_ms = T0 + 2 * MINUTE.ms - 1
     assert desk.issue(slot=0) is not None
@@ -240,7 +238,7 @@ def test_no_identity_is_published_twice() -> None:
     assert len(desk.sent) == len(desk.recorded) == 1
 
 
-def test_what_is_of_no_use_takes_nothing_of_its_batch_with_it() -> None:
+def test_an_unusable_forecast_does_not_affect_its_batch() -> None:
     desk = Desk()
     batch = [Ready(0, candle(0, "A/U")), Ready(1, candle(0, "B/U:U"))]
     (payload,) = desk.issue_all(batch, [math.nan, 103.0])
@@ -251,7 +249,7 @@ def test_what_is_of_no_use_takes_nothing_of_its_batch_with_it() -> None:
     assert desk.issue_all(batch, [math.inf, 104.0]) == []
 
 
-def test_skill_is_told_once_there_is_evidence(schema: jsonschema.Draft202012Validator) -> None:
+def test_skill_is_published_once_there_is_evidence(schema: jsonschema.Draft202012Validator) -> None:
     desk = Desk()
     skills = []
     for at in range(4):

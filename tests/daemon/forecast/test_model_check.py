@@ -99,7 +99,7 @@ async def test_a_symbol_whose_forecasts_cease_to_be_prices_is_stale(
         assert route.pipeline.stale_symbols(route.clock.wall_ms()) == []
 
 
-async def test_a_start_tries_every_whole_window_before_anything_is_forecast(
+async def test_a_start_checks_every_whole_window_before_forecasting(
     bundle: Bundle, history: History, market: SampleMarket
 ) -> None:
     route = PipelineHarness(
@@ -115,7 +115,7 @@ async def test_a_start_tries_every_whole_window_before_anything_is_forecast(
     assert route.published.forecasts == []
 
 
-async def test_a_symbol_that_the_new_model_could_not_be_tried_on_is_tried_before_it_is_forecast(
+async def test_a_symbol_not_yet_checked_with_the_new_model_is_checked_before_its_forecast(
     bundle: Bundle, history: History, market: SampleMarket
 ) -> None:
     async with running(PipelineHarness(bundle, history)) as route:

@@ -202,7 +202,7 @@ async def test_a_candle_revised_while_it_waits_is_forecast_from_as_revised(
     check(bundle, market, path.published.forecasts[-1])
 
 
-async def test_what_is_too_late_to_be_of_use_is_skipped(
+async def test_a_candle_that_is_too_late_is_skipped(
     path: PipelineHarness, market: SampleMarket
 ) -> None:
     path.warm(market, CAPACITY)
@@ -239,7 +239,7 @@ async def test_a_repeated_close_changes_nothing(
     assert len(path.published.forecasts) == 3
 
 
-async def test_periods_without_a_trade_are_filled_and_told(
+async def test_periods_without_a_trade_are_filled_and_reported(
     path: PipelineHarness, market: SampleMarket
 ) -> None:
     quiet = CAPACITY - 3
@@ -294,7 +294,7 @@ async def restored(route: PipelineHarness) -> None:
     route.issuer.learn_published()
 
 
-async def test_a_restart_never_says_the_same_forecast_in_other_words(
+async def test_a_restart_never_changes_a_published_forecast(
     bundle: Bundle, market: SampleMarket, history: History
 ) -> None:
     async with running(PipelineHarness(bundle, history)) as first:
@@ -346,7 +346,7 @@ async def test_a_flush_is_also_published_as_a_batch_of_the_same_messages(
 
 
 @pytest.mark.parametrize("seed", range(3))
-async def test_whatever_the_market_does_each_forecast_equals_one_from_scratch(
+async def test_every_forecast_equals_one_from_scratch(
     bundle: Bundle, market: SampleMarket, history: History, seed: int
 ) -> None:
     random = Random(seed)

@@ -27,9 +27,7 @@ MARKET = MarketKey("binance", MINUTE)
 
 
 @given(st.sets(st.integers(0, 40)), st.integers(0, 40), st.integers(0, 40))
-def test_what_is_there_and_what_is_missing_make_the_span(
-    slots: set[int], one: int, other: int
-) -> None:
+def test_present_and_missing_parts_make_up_the_span(slots: set[int], one: int, other: int) -> None:
     start, end = sorted((one, other))
     there = [slot for slot in sorted(slots) if start <= slot < end]
     spans = missing_spans((10 * s for s in there), Span(10 * start, 10 * end), 10)
@@ -75,7 +73,7 @@ def stored(path: Path, span: Span) -> list[Candle]:
 
 
 @pytest.mark.may_block("the test looks into the history")
-async def test_only_what_is_missing_is_fetched_and_nothing_twice(
+async def test_only_missing_candles_are_fetched_and_each_once(
     exchange: SandboxExchange, playback: Playback, tmp_path: Path
 ) -> None:
     path = tmp_path / "history.sqlite"
@@ -98,7 +96,7 @@ async def test_only_what_is_missing_is_fetched_and_nothing_twice(
 
 
 @pytest.mark.may_block("the test looks into the history")
-async def test_periods_without_a_trade_are_filled_and_not_asked_for_again(
+async def test_periods_without_a_trade_are_filled_and_not_requested_again(
     exchange: SandboxExchange, playback: Playback, tmp_path: Path
 ) -> None:
     path = tmp_path / "history.sqlite"
@@ -114,7 +112,7 @@ async def test_periods_without_a_trade_are_filled_and_not_asked_for_again(
     assert (await complete(path, exchange, span))[0] == 0
 
 
-async def test_a_ban_ends_it_in_one_line_and_keeps_what_came(
+async def test_a_ban_ends_it_in_one_line_and_keeps_the_fetched_candles(
     exchange: SandboxExchange, playback: Playback, tmp_path: Path
 ) -> None:
     span = Span(playback.origin_ms, playback.origin_ms + 60 * MINUTE.ms)

@@ -74,7 +74,7 @@ def said(caplog: pytest.LogCaptureFixture, text: str) -> int:
 
 @pytest.mark.parametrize("version", ["5", "3.1.1"])
 @pytest.mark.parametrize("lacking", [(NO_RETAIN,), (QOS_0,), (NO_RETAIN, QOS_0), (QOS_1,)])
-async def test_forecasts_status_and_will_arrive_whatever_mosquitto_lacks(
+async def test_forecasts_status_and_will_arrive_without_optional_broker_features(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, version: str, lacking: tuple[str, ...]
 ) -> None:
     guessed = version == "3.1.1" and QOS_0 in lacking
@@ -102,7 +102,9 @@ async def test_forecasts_status_and_will_arrive_whatever_mosquitto_lacks(
     assert said(caplog, QOS_0_SAID) == (QOS_0 in lacking)
 
 
-async def test_a_broker_that_has_learnt_to_retain_is_asked_for_it_again(tmp_path: Path) -> None:
+async def test_retained_messages_are_used_again_when_the_broker_supports_them(
+    tmp_path: Path,
+) -> None:
     with mosquitto(tmp_path, NO_RETAIN) as server:
         async with running(PublisherHarness(server.port)) as trial:
             trial.publisher.offer(trial.forecast("A/B", "there"))
@@ -148,7 +150,7 @@ def accepting(**announced: object) -> Callable[[Will], bytes]:
         ({"assigned_client_id": "another", "session_expiry_interval": 0}, 1, True),
     ],
 )
-async def test_what_a_login_is_answered_with_is_heeded(
+async def test_limits_in_the_connack_are_respected(
     announced: dict[str, object],
     qos: int,
     retain: bool,  # noqa: FBT001
@@ -161,7 +163,7 @@ async def test_what_a_login_is_answered_with_is_heeded(
     assert {(m.qos, m.retain) for m in broker.published} == {(qos, retain)}
 
 
-async def test_the_broker_s_keep_alive_counts_and_so_does_its_receive_maximum() -> None:
+async def test_the_brokers_keep_alive_and_receive_maximum_are_used() -> None:
     waiting: list[Published] = []
 
     def keep(message: Published) -> bytes:
@@ -176,7 +178,7 @@ async def test_the_broker_s_keep_alive_counts_and_so_does_its_receive_maximum() 
         assert len(waiting) == 1
 
 
-async def test_a_refusal_after_a_message_is_heeded_as_well() -> None:
+async def test_limits_in_a_disconnect_are_respected() -> None:
     def refuse(message: Published) -> bytes:
         code = mqtt5.DisconnectReasonCode.RETAIN_NOT_SUPPORTED
         if message.retain:
@@ -261,7 +263,7 @@ C = mqtt5.ConnAckReasonCode
         (b"\x20\x02\x00\x01", r"it speaks MQTT 3\.1\.1\); set mqtt\.version: 3\.1\.1$"),
     ],
 )
-async def test_a_refusal_for_good_is_one_line_that_says_what_to_do(
+async def test_a_permanent_refusal_is_one_line_with_a_remedy(
     answer: mqtt5.ConnAckPacket | bytes, words: str
 ) -> None:
     raw = answer if isinstance(answer, bytes) else answer.write()
@@ -286,7 +288,7 @@ async def test_a_refusal_for_good_is_one_line_that_says_what_to_do(
         (mqtt5.ConnAckPacket(reason_code=C.SERVER_BUSY), "(server busy)"),
     ],
 )
-async def test_a_refusal_for_now_is_said_and_asked_again(
+async def test_a_temporary_refusal_is_logged_and_retried(
     answer: mqtt5.ConnAckPacket, words: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     answers = iter([answer.write()] * 3)
@@ -297,7 +299,9 @@ async def test_a_refusal_for_now_is_said_and_asked_again(
     assert said(caplog, words) == 1
 
 
-async def test_a_status_denied_for_now_is_published_again(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_temporarily_denied_status_is_published_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     caplog.set_level(logging.ERROR)
     full = [True]
 

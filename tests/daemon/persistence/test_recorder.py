@@ -126,7 +126,7 @@ async def test_all_rows_queued_before_the_end_are_written(history: History) -> N
     assert await asyncio.to_thread(slots, history) == list(range(50))
 
 
-async def test_a_full_disk_is_said_once_and_heals(
+async def test_a_full_disk_is_logged_once_and_writing_resumes(
     history: History, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)

@@ -111,7 +111,7 @@ def test_at_most_a_burst_passes_in_a_window(
         assert len(times) + left_out[line] <= total[line]
 
 
-def test_what_is_remembered_is_bounded() -> None:
+def test_memory_use_is_bounded() -> None:
     limit = RateLimit()
     for line in range(5_000):
         assert limit.admit(line, 0.0) == 0

@@ -188,7 +188,7 @@ def test_a_price_that_never_moves_has_no_ratio() -> None:
     assert accuracy.aggregate().skill is None
 
 
-def test_a_restart_goes_on_where_the_process_was_killed(tmp_path: Path) -> None:
+def test_a_restart_resumes_where_the_process_was_killed(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     before, history = Accuracy(window=40, min_n=5), History(tmp_path / "history.db")
     symbols = ("BTC/USDT", "ETH/USDT")

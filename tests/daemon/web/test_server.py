@@ -231,7 +231,7 @@ NO_HTTP = {
 
 @pytest.mark.parametrize("login", [None, ("me", "secret")])
 @pytest.mark.parametrize("raw", NO_HTTP.values(), ids=NO_HTTP)
-async def test_what_is_no_http_is_answered_400_and_leaves_at_most_a_line(
+async def test_bytes_other_than_http_get_400_and_at_most_one_log_line(
     raw: bytes, login: tuple[str, str] | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -254,7 +254,7 @@ async def test_what_is_no_http_is_answered_400_and_leaves_at_most_a_line(
         assert "that is not HTTP" in record.getMessage()
 
 
-async def test_a_body_that_is_not_what_it_says_is_no_traceback(
+async def test_a_mislabelled_body_causes_no_traceback(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with serving() as url:

@@ -28,7 +28,7 @@ prices = st.floats(90.0, 110.0)
 
 
 @given(st.lists(numbers, min_size=5, max_size=5))
-def test_what_is_let_in_is_bounded_and_in_order(values: list[float]) -> None:
+def test_accepted_candles_are_bounded_and_in_order(values: list[float]) -> None:
     for let_in in (check_ohlcv, lambda v: streamed_ohlcv(v).ohlcv, lambda v: repair_ohlcv(v).ohlcv):
         try:
             ohlcv = let_in(values)
@@ -42,7 +42,7 @@ def test_what_is_let_in_is_bounded_and_in_order(values: list[float]) -> None:
 
 
 @given(st.lists(prices, min_size=4, max_size=4))
-def test_what_needs_no_repair_is_left_as_it_is(values: list[float]) -> None:
+def test_valid_candles_are_not_changed(values: list[float]) -> None:
     low, first, last, high = sorted(values)
     for o, c in ((first, last), (last, first), (low, high), (high, low)):
         told = (o, high, low, c, 1.0)
@@ -61,7 +61,7 @@ def test_what_needs_no_repair_is_left_as_it_is(values: list[float]) -> None:
         ((100, 101, 99, 100, math.nan), (100, 101, 99, 100, 0)),
     ],
 )
-def test_what_can_be_put_right(told: tuple[object, ...], taken: tuple[float, ...]) -> None:
+def test_candles_that_can_be_corrected(told: tuple[object, ...], taken: tuple[float, ...]) -> None:
     assert repair_ohlcv(told) == (taken, True)
     with pytest.raises(BadCandle):
         check_ohlcv(told)
@@ -87,7 +87,7 @@ def test_what_can_be_put_right(told: tuple[object, ...], taken: tuple[float, ...
         (),
     ],
 )
-def test_what_cannot(told: tuple[object, ...]) -> None:
+def test_candles_that_cannot_be_corrected(told: tuple[object, ...]) -> None:
     for let_in in (check_ohlcv, streamed_ohlcv, repair_ohlcv):
         with pytest.raises(BadCandle):
             let_in(told)

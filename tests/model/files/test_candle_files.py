@@ -55,7 +55,7 @@ ODD_ROWS = {
 
 
 @pytest.mark.parametrize("name", ODD_ROWS)
-def test_an_odd_row_costs_that_row(tmp_path: Path, name: str) -> None:
+def test_an_odd_row_is_left_out_alone(tmp_path: Path, name: str) -> None:
     odd, what, why = ODD_ROWS[name]
     text = lines(plain, HEADER).splitlines()
     text[4] = odd.format(t=T + 3 * 60_000, off=T + 3 * 60_000 + 7_000)
@@ -74,7 +74,7 @@ def test_an_odd_row_costs_that_row(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in ODD_ROWS if name != "off the grid"])
-def test_many_odd_rows_cost_the_file(tmp_path: Path, name: str) -> None:
+def test_many_odd_rows_refuse_the_file(tmp_path: Path, name: str) -> None:
     odd, _, why = ODD_ROWS[name]
     text = lines(plain, HEADER).splitlines()
     for at in (3, 10, 20):
@@ -87,7 +87,7 @@ def test_many_odd_rows_cost_the_file(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize(("share", "fits"), [(0.05, False), (0.5, True), (1.0, True)])
-def test_the_share_that_is_filled_is_said_and_limited(
+def test_the_filled_share_is_reported_and_limited(
     tmp_path: Path, share: float, *, fits: bool
 ) -> None:
     holed = [row for row in CANDLES if row[0] % 240_000 or row[0] == T]

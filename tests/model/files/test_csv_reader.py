@@ -137,7 +137,7 @@ TEXTS = {
 
 
 @pytest.mark.parametrize("name", TEXTS)
-def test_what_is_clear_is_read(tmp_path: Path, name: str) -> None:
+def test_unambiguous_files_are_read(tmp_path: Path, name: str) -> None:
     table, told = said(written(tmp_path, TEXTS[name]))
     assert np.allclose(table, CANDLES, rtol=1e-15, atol=0.0)
     assert told[-1].endswith(
@@ -178,7 +178,7 @@ def test_packed_and_encoded_files_are_read(tmp_path: Path, pack: Callable[[bytes
         ("a comma at the end", "line 2: 7 fields under 6 columns, the last one empty: a comma"),
     ],
 )
-def test_what_was_understood_is_said_and_an_error_where_it_cannot_be(
+def test_the_interpretation_is_reported_or_an_error_raised(
     tmp_path: Path, name: str, note: str
 ) -> None:
     path = written(tmp_path, TEXTS[name])
@@ -270,7 +270,7 @@ UNCLEAR = {
 
 
 @pytest.mark.parametrize("name", UNCLEAR)
-def test_what_is_not_clear_is_refused_in_one_line(tmp_path: Path, name: str) -> None:
+def test_ambiguous_files_are_refused_in_one_line(tmp_path: Path, name: str) -> None:
     text, why = UNCLEAR[name]
     path = written(tmp_path, text)
     with pytest.raises(CandlecastError, match=why) as refusal:

@@ -117,7 +117,7 @@ def test_what_is_not_finite_is_refused(column: str, number: float) -> None:
         forecasts(**cast("Any", {column: number}))
 
 
-def test_nothing_is_written_of_nothing() -> None:
+def test_an_empty_batch_writes_nothing() -> None:
     none = ForecastBatch(
         MARKET, COMMON, [], np.empty((0, len(COLUMNS))), [], [], [], [], [], [], []
     )

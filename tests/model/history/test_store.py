@@ -153,7 +153,7 @@ def test_an_outcome_is_the_first_revision_of_the_next_candle(history: History) -
     assert list(history.outcomes(MarketKey.parse("kraken", "1m"), 10)) == []
 
 
-def test_what_was_published_first_is_what_was_published(history: History) -> None:
+def test_the_first_published_value_is_kept(history: History) -> None:
     history.add_forecasts([forecast(0, predicted=101.0)])
     history.add_forecasts([forecast(0, predicted=102.0, sha256="b" * 64)])
     assert [o.forecast.predicted_close for o in history.outcomes(MARKET, 9)] == [101.0]
@@ -183,7 +183,7 @@ def test_pruning_goes_slice_by_slice_and_stops_at_the_boundary(history: History)
 Event = tuple[int, str, float, int]
 
 
-def test_what_the_exchange_told_stays_whatever_comes_later(history: History) -> None:
+def test_received_candles_are_never_overwritten(history: History) -> None:
     told, later = candle(0, close=100.0), candle(0, close=101.0, delay_ms=50)
     for worse in (later._replace(filled=True), later._replace(repaired=True)):
         history.add_candles(MARKET, [told, worse])
@@ -192,7 +192,7 @@ def test_what_the_exchange_told_stays_whatever_comes_later(history: History) -> 
 
 
 @pytest.mark.parametrize("close", [1e308, 1e-308, -1.0])
-def test_candles_that_cannot_be_true_are_left_out(history: History, close: float) -> None:
+def test_impossible_candles_are_left_out(history: History, close: float) -> None:
     """Earlier versions let some of them in."""
     odd = candle(1)._replace(ohlcv=Ohlcv(close, close, close, close, 1.0))
     history.add_candles(MARKET, [candle(0), odd, candle(2)])

@@ -62,7 +62,7 @@ def test_only_so_many_are_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert [entry.at_ms for entry in registry.decisions()] == [7, 8, 9, 10, 11]
 
 
-def test_a_damaged_line_costs_no_other(tmp_path: Path) -> None:
+def test_a_damaged_line_affects_no_other(tmp_path: Path) -> None:
     registry = Registry(tmp_path / "registry")
     registry.record_decision(ENTRY)
     path = registry.root / DECISIONS
@@ -85,7 +85,7 @@ def test_a_damaged_line_costs_no_other(tmp_path: Path) -> None:
         ("gate", json.loads(ENTRY.to_json())["gate"] | {"gain": "large"}),
     ],
 )
-def test_what_no_decision_can_be_is_refused(key: str, value: Any) -> None:
+def test_an_impossible_decision_is_refused(key: str, value: Any) -> None:
     with pytest.raises(BundleError, match=r"decisions\.jsonl"):
         DecisionEntry.from_json(json.dumps(json.loads(ENTRY.to_json()) | {key: value}))
 

@@ -250,7 +250,7 @@ def test_every_value_of_every_forecast_comes_out_again(life: Path) -> None:
     assert query(life, back) == [(3,)]
 
 
-def test_it_does_after_any_life(tmp_path: Path) -> None:
+def test_replay_is_exact_after_any_sequence_of_restarts(tmp_path: Path) -> None:
     chance = Random(18)
     asyncio.run(lead_any_life(tmp_path, chance))
     for first in (0, chance.randint(FIRST, LAST - 30)):
@@ -260,7 +260,7 @@ def test_it_does_after_any_life(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("first", [FIRST + 20, FIRST + 38, MIDNIGHT - 1, MIDNIGHT + 5, LAST - 3])
-def test_a_part_of_a_day_is_told_from_the_state_before(life: Path, first: int) -> None:
+def test_a_part_of_a_day_is_computed_from_the_state_before(life: Path, first: int) -> None:
     found = again(life, first, LAST - 1)
     span = T0 // 1000 + first * 60, T0 // 1000 + (LAST - 1) * 60
     stored = query(life, "SELECT count(*) FROM forecast WHERE close_s >= ? AND close_s < ?", *span)
@@ -283,7 +283,7 @@ def test_a_part_of_a_day_is_told_from_the_state_before(life: Path, first: int) -
         ("outside_ppb = outside_ppb + 2000", "out_of_range"),
     ],
 )
-def test_a_value_that_was_not_published_so_is_found(place: Path, change: str, field: str) -> None:
+def test_a_changed_value_is_detected(place: Path, change: str, field: str) -> None:
     # The last one of its model: what was learnt from a forecast is seen in all that follow.
     last = T0 // 1000 + LAST * 60
     change = f"UPDATE forecast SET {change} WHERE symbol = 1 AND close_s = ? RETURNING 1"  # noqa: S608 - see above
@@ -295,7 +295,7 @@ def test_a_value_that_was_not_published_so_is_found(place: Path, change: str, fi
     assert len(found.differences) == 1 or field in prices
 
 
-def test_what_nobody_knows_is_said_and_what_follows_is_compared(place: Path) -> None:
+def test_unknown_parts_are_reported_and_later_forecasts_compared(place: Path) -> None:
     gone = "DELETE FROM forecast WHERE symbol = ? AND close_s = ? RETURNING 1"
     assert query(place, gone, 1, T0 // 1000 + (FIRST + 45) * 60) == [(1,)]
     found = again(place)

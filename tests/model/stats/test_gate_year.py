@@ -65,7 +65,7 @@ def simulated(rng: np.random.Generator, spread: float, nights: int = 365) -> Yea
     return Year(np.array(skill), **changes)
 
 
-def test_over_the_years_the_champion_becomes_better_though_some_nights_err() -> None:
+def test_over_the_years_the_champion_improves_despite_some_wrong_promotions() -> None:
     rng = np.random.default_rng(20261123)
     years = [simulated(rng, SPREAD) for _ in range(8)]
     # A retrain is worth 0 on average; the mean of eight years scatters by a tenth of the spread.
