@@ -146,7 +146,7 @@ async def test_a_slow_connection_to_the_broker_keeps_the_newest_and_blocks_no_ca
 
 async def test_a_consumer_that_does_not_read_delays_no_other(broker: Mosquitto) -> None:
     with (
-        closing(deaf_subscriber(broker.port)),
+        closing(stalled_subscriber(broker.port)),
         mosquitto_sub(broker.port, "candlecast/v1/#") as live,
     ):
         trial = PublisherHarness(broker.port)
@@ -164,7 +164,7 @@ async def test_a_consumer_that_does_not_read_delays_no_other(broker: Mosquitto) 
     assert [int(payload.partition(" ")[0]) for payload in got] == list(range(1_500))
 
 
-def deaf_subscriber(port: int) -> socket.socket:
+def stalled_subscriber(port: int) -> socket.socket:
     """Subscribed to everything, reading nothing more."""
     client = socket.create_connection((HOST, port))
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)

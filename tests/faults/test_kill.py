@@ -49,7 +49,7 @@ class Deployment:
     """An exchange and a broker that stay, a daemon that is killed, and all that was heard of it."""
 
     def __init__(
-        self, folder: Path, exchange: SandboxProcess, mqtt_port: int, heard: Subscriber
+        self, folder: Path, exchange: SandboxProcess, mqtt_port: int, subscriber: Subscriber
     ) -> None:
         self.timeframe = Timeframe.parse(exchange.timeframe)
         self.http_port = free_port()
@@ -61,7 +61,7 @@ class Deployment:
             slice_rows=exchange.slice_rows,
         )
         self.messages: list[dict[str, Any]] = []
-        self._heard = heard
+        self._subscriber = subscriber
         until_ms = exchange.origin_ms + WINDOW * self.timeframe.ms
         promote(
             folder / "state" / "registry",
@@ -83,7 +83,7 @@ class Deployment:
         deadline = time.monotonic() + within_s
         while not enough():
             assert time.monotonic() < deadline, self.messages[-20:]
-            self.messages += self._heard.received()
+            self.messages += self._subscriber.received()
             time.sleep(0.001)
 
     def forecasts(self) -> list[dict[str, Any]]:
@@ -93,8 +93,8 @@ class Deployment:
 
     def state(self) -> str:
         """What the status topic said last."""
-        said = [m["payload"] for m in self.messages if "/status/" in m["topic"]]
-        return str(json.loads(said[-1])["state"]) if said else ""
+        statuses = [m["payload"] for m in self.messages if "/status/" in m["topic"]]
+        return str(json.loads(statuses[-1])["state"]) if statuses else ""
 
     def recorded(self, symbol: str) -> dict[int, Ohlcv]:
         """What the history holds, by opening time."""
@@ -117,9 +117,9 @@ class Deployment:
 
     def lost(self, since: int) -> dict[str, int]:
         """How many candles a forecast was heard of that are not written down, by symbol."""
-        heard = {(f["symbol"], f["candle_open_ms"]) for f in self.forecasts()[since:]}
+        received = {(f["symbol"], f["candle_open_ms"]) for f in self.forecasts()[since:]}
         known = {s: self.recorded(s) for s in self.playback.symbols}
-        return {s: sum(o == s and at not in known[s] for o, at in heard) for s in known}
+        return {s: sum(o == s and at not in known[s] for o, at in received) for s in known}
 
     def one_wording(self) -> None:
         """Retained forecasts may be heard again, but in the same words."""
@@ -134,9 +134,9 @@ def deployment_of(folder: Path, timeframe: str) -> Iterator[Deployment]:
     with (
         sandbox_process("--symbols", "2", "--history", "900", "--timeframe", timeframe) as exchange,
         mosquitto(folder) as broker,
-        mosquitto_sub(broker.port, "candlecast/#") as heard,
+        mosquitto_sub(broker.port, "candlecast/#") as subscriber,
     ):
-        yield Deployment(folder, exchange, broker.port, heard)
+        yield Deployment(folder, exchange, broker.port, subscriber)
 
 
 def test_a_forecast_in_flight_at_a_kill_is_not_published_with_other_values(tmp_path: Path) -> None:

@@ -99,9 +99,9 @@ async def test_the_command_fails_where_nothing_is_received(tmp_path: Path) -> No
                 sys.executable, "-m", "daemon", "doctor", "--config", str(config),
                 stdout=pipe, stderr=pipe,
             )  # fmt: skip
-            said, complaint = await process.communicate()
-    assert process.returncode == 1, (said, complaint)
-    assert "✗ stream" in said.decode()
+            output, complaint = await process.communicate()
+    assert process.returncode == 1, (output, complaint)
+    assert "✗ stream" in output.decode()
     assert "1 problem found" in complaint.decode()
 
 
@@ -131,8 +131,8 @@ async def test_symbols_of_a_stream_that_cannot_connect_are_silent() -> None:
     async with sandbox(clock) as exchange:
         symbols = exchange.playback.symbols
         dead = f"ws://{HOST}:{free_port()}"
-        heard = make_feed((exchange.rest_url, dead), symbols, clock)
-        async with running(heard):
-            assert heard.feed.silent_symbols.symbols() == set()
-            await until(lambda: heard.feed.silent_symbols.symbols() == set(symbols))
-            assert heard.count("feed_reconnects") >= 1
+        harness = make_feed((exchange.rest_url, dead), symbols, clock)
+        async with running(harness):
+            assert harness.feed.silent_symbols.symbols() == set()
+            await until(lambda: harness.feed.silent_symbols.symbols() == set(symbols))
+            assert harness.count("feed_reconnects") >= 1

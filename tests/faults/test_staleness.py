@@ -38,11 +38,11 @@ class Service:
 
     def listen(self) -> None:
         for message in self._live.received():
-            told = json.loads(message["payload"])
+            document = json.loads(message["payload"])
             if message["topic"].endswith("/prediction"):
-                self.forecasts.append(told)
+                self.forecasts.append(document)
             elif "/status/" in message["topic"]:
-                self.statuses.append(told)
+                self.statuses.append(document)
 
     def is_stale(self, symbol: str) -> bool:
         """Whether the latest status names it; a busy machine makes others stale at times."""

@@ -44,8 +44,8 @@ def sample(harness: FaultHarness, verdict: str) -> float | None:
 
 def final_by(harness: FaultHarness, since: int = 0) -> set[str]:
     """By what the candles of forecasts were final."""
-    told = [json.loads(payload) for _, payload in harness.published[since:]]
-    return {forecast["window"]["final_by"] for forecast in told}
+    documents = [json.loads(payload) for _, payload in harness.published[since:]]
+    return {forecast["window"]["final_by"] for forecast in documents}
 
 
 def late_symbols(subscriber: Subscriber) -> list[str]:

@@ -38,9 +38,9 @@ async def test_candles_of_a_second_are_brought_by_rest_within_the_second(tmp_pat
             # A busy machine may cost one.
             assert max(found) - min(found) + 1 - len(found) <= 1
         assert stale(harness) == 0
-        told = [json.loads(p.payload) for p in harness.published[since:]]
-        assert {forecast["window"]["final_by"] for forecast in told} == {"rest"}
-        assert all(forecast["published_ms"] < forecast["valid_until_ms"] for forecast in told)
+        documents = [json.loads(p.payload) for p in harness.published[since:]]
+        assert {forecast["window"]["final_by"] for forecast in documents} == {"rest"}
+        assert all(forecast["published_ms"] < forecast["valid_until_ms"] for forecast in documents)
 
 
 @pytest.mark.may_block("opening a model and a broker takes place before there is a deadline")

@@ -29,7 +29,7 @@ def rewrite(harness: ModelHarness, section: str, **settings: Any) -> None:
     harness.running.process.send_signal(signal.SIGHUP)
 
 
-def heard_of(harness: ModelHarness, since: int) -> set[str]:
+def forecast_symbols(harness: ModelHarness, since: int) -> set[str]:
     return {forecast["symbol"] for forecast in harness.listen()[since:]}
 
 
@@ -43,13 +43,13 @@ def test_symbols_are_added_and_removed_without_affecting_the_others(harness: Mod
     harness.until(lambda: "symbols added: none; removed: S05" in harness.running.log)
     since = len(harness.listen())
     harness.until(lambda: len(harness.listen()) >= since + 3 * len(few))
-    assert heard_of(harness, since) <= set(few)
+    assert forecast_symbols(harness, since) <= set(few)
 
     rewrite(harness, "trading", symbols=other)
     harness.until(lambda: "removed: S00/USDT, S01/USDT, S02/USDT" in harness.running.log)
     since = len(harness.listen())
     harness.until(lambda: len(harness.listen()) >= since + 3 * len(other))
-    assert heard_of(harness, since) == set(other)
+    assert forecast_symbols(harness, since) == set(other)
     metrics = harness.running.get("/metrics")[1]
     assert 'symbol="S03/USDT"' in metrics
     assert 'symbol="S00/USDT"' not in metrics
@@ -65,7 +65,7 @@ def test_symbols_are_added_and_removed_without_affecting_the_others(harness: Mod
     harness.until(lambda: "applied only by a restart: accuracy.window" in harness.running.log)
     since = len(harness.listen())
     harness.until(lambda: len(harness.listen()) >= since + 3 * len(other))
-    assert heard_of(harness, since) == set(other)
+    assert forecast_symbols(harness, since) == set(other)
 
     assert "Traceback" not in harness.running.log
     stayed = {"S03/USDT", "S04/USDT"}
@@ -83,7 +83,7 @@ def test_an_unknown_symbol_is_forecast_and_marked_where_configured(
     rewrite(harness, "trading", symbols=known)
     rewrite(harness, "model", unknown_symbols="fit_on_warmup")
     rewrite(harness, "trading", symbols=[*known, unknown])
-    harness.until(lambda: unknown in heard_of(harness, 0))
+    harness.until(lambda: unknown in forecast_symbols(harness, 0))
     # A new model fits it anew, and it is served without a break.
     harness.models("promote", harness.second.version)
     harness.until_served(harness.second.version)

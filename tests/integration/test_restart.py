@@ -43,11 +43,13 @@ MIN_N = 5
 class Deployment:
     """An exchange and a broker that stay, and a daemon that comes and goes."""
 
-    def __init__(self, config: Path, http_port: int, broker: Mosquitto, heard: Subscriber) -> None:
+    def __init__(
+        self, config: Path, http_port: int, broker: Mosquitto, subscriber: Subscriber
+    ) -> None:
         self.config = config
         self.http_port = http_port
         self.broker = broker
-        self.heard = heard
+        self.subscriber = subscriber
         self.messages: list[dict[str, Any]] = []
 
     @contextmanager
@@ -58,7 +60,7 @@ class Deployment:
 
     def forecasts(self) -> list[dict[str, Any]]:
         """Every forecast heard so far."""
-        self.messages += self.heard.received()
+        self.messages += self.subscriber.received()
         return predictions(self.messages)
 
     def until_forecasts(self, count: int) -> None:
@@ -71,7 +73,7 @@ class Deployment:
     def until_offline(self, daemons: int = 1) -> list[dict[str, Any]]:
         """Every forecast heard, up to the last message of each daemon that has just ended."""
         for _ in range(daemons):
-            self.messages += until_offline(self.heard)
+            self.messages += until_offline(self.subscriber)
         return self.forecasts()
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
@@ -85,13 +87,13 @@ def deployment(tmp_path: Path) -> Iterator[Deployment]:
     with (
         sandbox_process("--symbols", "2", "--history", str(HISTORY)) as exchange,
         mosquitto(tmp_path) as broker,
-        mosquitto_sub(broker.port, "candlecast/#") as heard,
+        mosquitto_sub(broker.port, "candlecast/#") as subscriber,
     ):
         playback = playback_of(exchange)
         promote_drawn(tmp_path, playback)
         port = free_port()
         chosen = sections(exchange, broker.port, port, accuracy={"min_n": MIN_N})
-        yield Deployment(write_config(tmp_path, chosen), port, broker, heard)
+        yield Deployment(write_config(tmp_path, chosen), port, broker, subscriber)
 
 
 def one_wording(forecasts: list[dict[str, Any]]) -> None:
@@ -201,5 +203,5 @@ def fetched(process: Daemon) -> float:
 
 def states(deployment: Deployment) -> list[str]:
     deployment.forecasts()
-    said = [m for m in deployment.messages if "/status/" in m["topic"]]
-    return [str(json.loads(m["payload"])["state"]) for m in said]
+    statuses = [m for m in deployment.messages if "/status/" in m["topic"]]
+    return [str(json.loads(m["payload"])["state"]) for m in statuses]

@@ -105,8 +105,8 @@ async def test_a_killed_retrain_continues_and_decides(playback: Playback, folder
     assert 350 <= (status.candles or 0) <= 365
     assert sorted(path.name for path in (state / "retrain").iterdir()) == [".lock"]
 
-    told = "\n".join(list_models(Registry(state / "registry"), status.finished_ms))
-    assert f"{version} promoted by the nightly gate: error ratio" in told
+    listed = "\n".join(list_models(Registry(state / "registry"), status.finished_ms))
+    assert f"{version} promoted by the nightly gate: error ratio" in listed
     report = state / "registry" / "reports" / f"{version}.md"
     assert f"# Model {version}\n\n**Promoted** (`first`): error ratio" in report.read_text()
     assert report.with_suffix(".png").read_bytes().startswith(b"\x89PNG")

@@ -52,10 +52,10 @@ def guard(repository: Path) -> Any:
 def test_only_forecasts_of_an_online_instance_are_used(guard: Any, state: str | None) -> None:
     if state is not None:
         guard.on_status({"instance": "trader-1", "state": state})
-    said = document(forecast())
-    assert guard.refusal(said, NOW_MS) == f"its instance is {state or 'absent'}"
+    message = document(forecast())
+    assert guard.refusal(message, NOW_MS) == f"its instance is {state or 'absent'}"
     guard.on_status({"instance": "trader-1", "state": "degraded"})
-    assert guard.refusal(said, NOW_MS) is None
+    assert guard.refusal(message, NOW_MS) is None
     guard.on_disconnected()
     assert guard.refusal(document(forecast("ETH/USDT")), NOW_MS) == "its instance is absent"
 
@@ -63,10 +63,10 @@ def test_only_forecasts_of_an_online_instance_are_used(guard: Any, state: str | 
 def test_late_expired_and_duplicate_are_refused(guard: Any) -> None:
     guard.on_status({"instance": "trader-1", "state": "online"})
     assert guard.refusal(document(forecast(late=True)), NOW_MS) == "late"
-    said = document(forecast())
-    assert guard.refusal(said, NOW_MS + 60_000) == "expired"
-    assert guard.refusal(said, NOW_MS + 59_999) is None
-    assert guard.refusal(said, NOW_MS) == "duplicate"
+    message = document(forecast())
+    assert guard.refusal(message, NOW_MS + 60_000) == "expired"
+    assert guard.refusal(message, NOW_MS + 59_999) is None
+    assert guard.refusal(message, NOW_MS) == "duplicate"
     assert guard.refusal(document(forecast(valid_ms=1)), NOW_MS) == "duplicate"  # older
     assert guard.refusal(document(forecast(valid_ms=60_001)), NOW_MS) is None
     assert guard.refusal(document(forecast("ETH/USDT")), NOW_MS) is None

@@ -182,8 +182,10 @@ def test_a_target_that_was_scaled_otherwise_is_absurd(
 ) -> None:
     model = make(target, **change)
     assert reason in found(model, now)[0]
-    told = summary(model.symbols, found(model, now), 7)
-    assert told.startswith("the forecasts of 1 of 7 symbols cannot be published: that of BTC/USDT ")
+    message = summary(model.symbols, found(model, now), 7)
+    assert message.startswith(
+        "the forecasts of 1 of 7 symbols cannot be published: that of BTC/USDT "
+    )
 
 
 @TARGETS
@@ -199,10 +201,10 @@ def test_outputs_that_are_no_numbers_give_no_price(
 def test_a_model_of_prices_that_sees_none_may_know_them_roughly(make: Make, now: Floats) -> None:
     model = make("close", features=LOG_RETURN_FEATURES)
     price, _ = model.recent_prices(np.array([0]), now[None], 1)
-    told = float(price[0, 0] / now[-1, 3])
+    fitted_factor = float(price[0, 0] / now[-1, 3])
     for factor in (0.6, 1.0, 1.6):
-        assert found(model, warped(now, told * factor)) == {}
-    assert found(model, warped(now, told * 100.0)) != {}
+        assert found(model, warped(now, fitted_factor * factor)) == {}
+    assert found(model, warped(now, fitted_factor * 100.0)) != {}
 
 
 def test_one_odd_forecast_is_not_enough(make: Make, now: Floats) -> None:

@@ -61,17 +61,17 @@ def make_feed(
 
 
 @asynccontextmanager
-async def running(heard: FeedHarness) -> AsyncIterator[FeedHarness]:
+async def running(harness: FeedHarness) -> AsyncIterator[FeedHarness]:
     """Open the feed and keep it running; nothing of it may be left afterwards."""
     async with nothing_left():
         try:
-            await heard.feed.open()
+            await harness.feed.open()
             async with asyncio.TaskGroup() as group:
-                task = group.create_task(heard.feed.run())
-                yield heard
+                task = group.create_task(harness.feed.run())
+                yield harness
                 task.cancel()
         finally:
-            await heard.feed.close()
+            await harness.feed.close()
 
 
 @asynccontextmanager

@@ -35,7 +35,7 @@ def example_broker(folder: Path, authority: Authority, examples: Path) -> Iterat
         yield server
 
 
-async def heard_by(server: Mosquitto, authority: Authority, user: str) -> list[str]:
+async def retained_forecasts(server: Mosquitto, authority: Authority, user: str) -> list[str]:
     """What a user hears of retained forecasts within a moment."""
     done = await asyncio.to_thread(
         subprocess.run,

@@ -22,7 +22,7 @@ PRICES = [(99.0, 101.0), (100.0, 102.0), (101.5, 103.0), (102.0, 104.0), (103.5,
 def pairs(stream: Sequence[float], rest: Sequence[float]) -> list[Pair]:
     prices = (PRICES * 2)[: len(stream)]
     both = zip(stream, rest, prices, strict=True)
-    return [Pair(heard, told, low, high) for heard, told, (low, high) in both]
+    return [Pair(streamed, fetched, low, high) for streamed, fetched, (low, high) in both]
 
 
 def in_quote(volumes: Sequence[float]) -> list[float]:

@@ -163,14 +163,14 @@ def test_promoting_an_unservable_model_prints_a_warning(
 ) -> None:
     registry = Registry(load(config).registry_dir)
     versions = [registry.write(parts(number)) for number in range(2)]
-    told = []
+    last_lines = []
     for argv in (["promote", versions[0]], ["promote", versions[1]], ["rollback"]):
         code, out, err = outcome(capsys, "models", *argv, "--config", str(config))
         assert (code, err) == (0, "")
-        told.append(out.splitlines()[-1])
+        last_lines.append(out.splitlines()[-1])
     assert registry.champion() == versions[0]
     refused = "the daemon will not serve it: model {} was trained for timeframe 15m but"
-    for line, version in zip(told, [*versions, versions[0]], strict=True):
+    for line, version in zip(last_lines, [*versions, versions[0]], strict=True):
         assert line.startswith(refused.format(version))
     config.write_text("trading: {timeframe: 15m, symbols: [BTC/USDT]}\n", encoding="utf-8")
     _, out, _ = outcome(capsys, "models", "promote", versions[1], "--config", str(config))
@@ -281,7 +281,7 @@ def test_a_sighup_while_files_are_opened_is_survived(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("{}\n")
     settings = load(tmp_path / "config.yaml", {"STATE_DIRECTORY": str(tmp_path)})
 
-    async def hung_up() -> None:
+    async def send_sighup() -> None:
         serving = asyncio.create_task(serve(settings, asyncio.Event(), lambda: settings))
         await asyncio.sleep(0)
         os.kill(os.getpid(), signal.SIGHUP)
@@ -291,7 +291,7 @@ def test_a_sighup_while_files_are_opened_is_survived(tmp_path: Path) -> None:
     before = signal.signal(signal.SIGHUP, lambda number, _: unhandled.append(number))
     try:
         with pytest.raises(BundleError):
-            asyncio.run(hung_up())
+            asyncio.run(send_sighup())
     finally:
         signal.signal(signal.SIGHUP, before)
     assert unhandled == []

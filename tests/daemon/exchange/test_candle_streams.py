@@ -34,8 +34,8 @@ from tests.support.recording_listener import RecordingListener
 from tests.support.servers import MAX_WAIT_S
 
 START_MS = 1_764_460_800_000
-HEARD = [stream for stream in STREAMS if not stream.needs]
-ONE_EACH = list({stream.exchange: stream for stream in HEARD}.values())
+RECEIVABLE = [stream for stream in STREAMS if not stream.needs]
+ONE_EACH = list({stream.exchange: stream for stream in RECEIVABLE}.values())
 DUMB = [stream for stream in STREAMS if stream.needs]
 
 
@@ -101,7 +101,7 @@ def messages(stream: Stream) -> list[Message]:
     return [*stream.before, begin, *(stream.update(bar) for bar in later)]
 
 
-def told(candles: Sequence[Candle]) -> list[tuple[Any, ...]]:
+def rows_of(candles: Sequence[Candle]) -> list[tuple[Any, ...]]:
     return [(c.symbol, c.open_ms, tuple(c.ohlcv), c.final_by) for c in candles]
 
 
@@ -122,7 +122,7 @@ def expected(stream: Stream, *names: str, final_by: str | None = None) -> list[t
 async def listening(
     stream: Stream,
     server: Server,
-    ear: ConnectionRecorder,
+    recorder: ConnectionRecorder,
     *others: Stream,
     clock: Clock | None = None,
 ) -> AsyncIterator[Connection]:
@@ -133,13 +133,13 @@ async def listening(
     source = MarketSource(stream.exchange, server.rest_url, server.ws_url, symbols, frame)
     recorded = PollingClock(START_MS + 2 * frame.ms + frame.ms // 2, longest_s=60)
     time = ExchangeClock(clock or recorded)
-    rest = RestClient(source, time, Metrics(1), ear.on_unusable_message)
+    rest = RestClient(source, time, Metrics(1), recorder.on_unusable_message)
     rest.exchange = make_exchange(stream.exchange, server.rest_url, server.ws_url)
     rest.exchange.options |= stream.options
     # ccxt waits so long for its sockets to close.
     rest.exchange.timeout_on_exit = 0
     rest.exchange.set_markets([dict(market) for market in (*markets, *stream.twins)])
-    link = Connection(source, symbols, rest, time, ear, 45.0)
+    link = Connection(source, symbols, rest, time, recorder, 45.0)
     try:
         async with asyncio.TaskGroup() as group:
             task = group.create_task(link.run())
@@ -149,9 +149,9 @@ async def listening(
         await rest.close()
 
 
-async def until_heard(link: Connection, ear: ConnectionRecorder, candles: int) -> None:
+async def until_received(link: Connection, recorder: ConnectionRecorder, candles: int) -> None:
     async with asyncio.timeout(MAX_WAIT_S):
-        while ear.messages < candles and not link.ended.is_set() and not ear.bugs:
+        while recorder.messages < candles and not link.ended.is_set() and not recorder.bugs:
             await asyncio.sleep(0.002)
 
 
@@ -159,26 +159,28 @@ def test_every_exchange_that_can_watch_candles_is_described() -> None:
     assert {stream.exchange for stream in STREAMS} == set(filter(can_watch, ccxt.pro.exchanges))
 
 
-@pytest.mark.parametrize("stream", HEARD, ids=lambda stream: stream.name)
+@pytest.mark.parametrize("stream", RECEIVABLE, ids=lambda stream: stream.name)
 async def test_documented_messages_are_received(stream: Stream) -> None:
-    ear = ConnectionRecorder()
+    recorder = ConnectionRecorder()
     async with (
         serving(stream, messages(stream)) as server,
-        listening(stream, server, ear) as link,
+        listening(stream, server, recorder) as link,
     ):
-        await until_heard(link, ear, len(bars(stream)) - 1)
-    assert (link.error, ear.bugs, len(ear.garbage)) == (None, [], stream.refused), ear.garbage
+        await until_received(link, recorder, len(bars(stream)) - 1)
+    assert (link.error, recorder.bugs, len(recorder.garbage)) == (None, [], stream.refused), (
+        recorder.garbage
+    )
     assert server.is_asked
     if stream.flag:
-        assert told(ear.finals) == expected(
+        assert rows_of(recorder.finals) == expected(
             stream, "first closed", "second closed", final_by="exchange_flag"
         )
         forming = ["first", "first changed", "second", "third"]
     else:
         # The first candle that is heard may lack its beginning.
-        assert told(ear.finals) == expected(stream, "second closed", final_by="successor")
+        assert rows_of(recorder.finals) == expected(stream, "second closed", final_by="successor")
         forming = [name for name in bars(stream) if name != "past"]
-    assert told(ear.forming) == expected(stream, *forming)
+    assert rows_of(recorder.forming) == expected(stream, *forming)
 
 
 def subscribed(server: Server, stream: Stream) -> str | None:
@@ -203,15 +205,15 @@ def marks(stream: Stream) -> set[str]:
 
 @pytest.mark.parametrize("stream", ONE_EACH, ids=lambda stream: stream.exchange)
 async def test_several_symbols_are_subscribed_to(stream: Stream) -> None:
-    ear = ConnectionRecorder()
+    recorder = ConnectionRecorder()
     async with (
         serving(stream, []) as server,
-        listening(stream, server, ear, stream.of_litecoin()) as link,
+        listening(stream, server, recorder, stream.of_litecoin()) as link,
     ):
         async with asyncio.timeout(MAX_WAIT_S):
             while subscribed(server, stream) is None and not link.ended.is_set():
                 await asyncio.sleep(0.002)
-    assert (link.error, ear.bugs) == (None, [])
+    assert (link.error, recorder.bugs) == (None, [])
     assert subscribed(server, stream) == many(stream.exchange)
 
 
@@ -305,26 +307,26 @@ def test_only_the_newest_row_of_a_first_message_is_passed_on_and_all_of_later_on
     of = bars(STREAMS[0])
     for names in (["past", "first"], ["first closed", "second"], ["second"]):
         exchange.handle_message(FakeConnection(), hitbtc("update")([of[name] for name in names]))
-    told_ms = [open_ms for _, open_ms, _, _ in listener.updates]
-    assert told_ms == [of[n].open_ms for n in ("first", "first", "second", "second")]
+    open_times_ms = [open_ms for _, open_ms, _, _ in listener.updates]
+    assert open_times_ms == [of[n].open_ms for n in ("first", "first", "second", "second")]
     assert listener.errors == []
 
 
 @pytest.mark.parametrize("stream", DUMB, ids=lambda stream: stream.name)
 async def test_streams_listed_as_unsupported_are_unsupported(stream: Stream) -> None:
-    ear = ConnectionRecorder()
+    recorder = ConnectionRecorder()
     async with (
         serving(stream, messages(stream)) as server,
-        listening(stream, server, ear) as link,
+        listening(stream, server, recorder) as link,
     ):
         async with asyncio.timeout(MAX_WAIT_S):
-            while not link.ended.is_set() and len(ear.garbage) < len(messages(stream)):
+            while not link.ended.is_set() and len(recorder.garbage) < len(messages(stream)):
                 await asyncio.sleep(0.002)
-    assert ear.finals == []
+    assert recorder.finals == []
     if stream.needs == "an API key":
         assert isinstance(link.error, ccxt.AuthenticationError)
     else:
-        assert any("would open" in str(error) for error in ear.garbage)
+        assert any("would open" in str(error) for error in recorder.garbage)
 
 
 @pytest.mark.parametrize("stream", [s for s in DUMB if "key" in s.needs], ids=lambda s: s.name)
@@ -341,11 +343,11 @@ def test_with_a_key_the_documented_message_is_received(stream: Stream) -> None:
 
 async def test_a_timeframe_on_which_ccxt_fails_ends_only_the_connection() -> None:
     (stream,) = [s for s in STREAMS if s.name == "bitget-spot"]
-    ear = ConnectionRecorder()
+    recorder = ConnectionRecorder()
     two_hours = stream._replace(timeframe="2h")
     async with (
         serving(two_hours, []) as server,
-        listening(two_hours, server, ear) as link,
+        listening(two_hours, server, recorder) as link,
         asyncio.timeout(MAX_WAIT_S),
     ):
         await link.ended.wait()
@@ -364,12 +366,12 @@ async def test_messages_that_ccxt_does_not_resolve_leave_the_stream_silent() -> 
         row = {"o": "1", "h": "1", "l": "1", "c": "1", "v": str(clock.wall_ms() - at_ms + 1)}
         return {"code": 0, "result": {"interval": "1m", "data": [row | {"t": at_ms}]}}
 
-    ear = ConnectionRecorder()
+    recorder = ConnectionRecorder()
     async with (
         serving(stream, [other], history) as server,
-        listening(stream, server, ear, clock=clock) as link,
+        listening(stream, server, recorder, clock=clock) as link,
         asyncio.timeout(MAX_WAIT_S),
     ):
         await link.stalled.wait()
     assert link.stalled_symbols == ("BTC/USDT",)
-    assert (ear.forming, ear.finals, link.error) == ([], [], None)
+    assert (recorder.forming, recorder.finals, link.error) == ([], [], None)

@@ -98,8 +98,8 @@ def test_any_kline_is_passed_on_or_counted(
     before = len(listener.updates) + len(listener.errors)
     kline = KLINE | {"x": True} | data if isinstance(data, dict) else data
     binance.handle_message(FakeConnection(), {"e": "kline", "k": kline})
-    told = len(listener.updates) + len(listener.errors) - before
-    assert told == 1 or kline is None
+    counted = len(listener.updates) + len(listener.errors) - before
+    assert counted == 1 or kline is None
 
 
 FRAMES: list[str | bytes] = [
@@ -137,15 +137,15 @@ async def test_after_garbage_on_a_real_socket_candles_still_arrive(
     clock = SystemClock()
     open_ms = MINUTE.floor(clock.wall_ms()) - MINUTE.ms
     async with wire(spot=["BTC/USDT"]) as exchange:
-        heard = make_feed((exchange.rest_url, exchange.ws_url), ["BTC/USDT"], clock)
-        async with running(heard):
+        harness = make_feed((exchange.rest_url, exchange.ws_url), ["BTC/USDT"], clock)
+        async with running(harness):
             await exchange.wait_subscribed(1)
             for number, frame in enumerate(FRAMES):
                 exchange.send(frame)
                 exchange.send(json.dumps(event(t=open_ms - number * MINUTE.ms)))
-            await until(lambda: len(heard.closed) == len(FRAMES))
-            assert heard.count("feed_reconnects") == 0
-        assert heard.count("feed_refused") >= 5
+            await until(lambda: len(harness.closed) == len(FRAMES))
+            assert harness.count("feed_reconnects") == 0
+        assert harness.count("feed_refused") >= 5
 
 
 @pytest.fixture

@@ -27,9 +27,9 @@ class Exchange:
     def answer(self, there_s: float, back_s: float, step_ms: int = 1) -> Reading:
         sent_s = self.machine.monotonic()
         self.machine.move(there_s)
-        told_ms = int(self.now_ms() // step_ms) * step_ms
+        exchange_ms = int(self.now_ms() // step_ms) * step_ms
         self.machine.move(back_s)
-        return Reading(sent_s, self.machine.monotonic(), told_ms)
+        return Reading(sent_s, self.machine.monotonic(), exchange_ms)
 
 
 def machine_clock() -> ManualClock:

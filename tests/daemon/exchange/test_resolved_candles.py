@@ -112,7 +112,7 @@ def test_a_name_shared_by_spot_and_swap_means_the_watched_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("watched", "told", "good"),
+    ("watched", "received", "good"),
     [
         ("1m", "1m", True),
         ("1m", "5m", False),
@@ -121,10 +121,10 @@ def test_a_name_shared_by_spot_and_swap_means_the_watched_one() -> None:
         ("1w", "7d", True),
     ],
 )
-def test_another_timeframe_is_refused(watched: str, told: str | None, *, good: bool) -> None:
+def test_another_timeframe_is_refused(watched: str, received: str | None, *, good: bool) -> None:
     subscription, found = (
         SUBSCRIPTION._replace(timeframe=watched),
-        ResolvedCandles("BTC/USDT", told, []),
+        ResolvedCandles("BTC/USDT", received, []),
     )
     if good:
         assert subscription.check(found, None) == "BTC/USDT"

@@ -237,8 +237,8 @@ async def test_several_in_a_row(bench: Bench, name: str) -> None:
         bench.in_stream[open_ms] = ODD[name]
     assert await bench.lost() <= len(odd)
     assert bench.window.is_complete
-    told = bench.window.count_repaired(CAPACITY) + bench.window.count_untraded(CAPACITY)
-    assert told == len(odd)
+    counted = bench.window.count_repaired(CAPACITY) + bench.window.count_untraded(CAPACITY)
+    assert counted == len(odd)
 
 
 @pytest.mark.parametrize("name", ODD)

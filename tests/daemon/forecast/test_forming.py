@@ -55,7 +55,7 @@ class RecordingPublisher:
         self.sent.append(message)
 
     @property
-    def told(self) -> list[dict[str, Any]]:
+    def documents(self) -> list[dict[str, Any]]:
         return [json.loads(message.payload) for message in self.sent]
 
 
@@ -80,9 +80,9 @@ class Bench:
     def count(self, outcome: str) -> float:
         return self.path.sample("candlecast_forming_total", outcome=outcome)
 
-    def update(self, tape: SampleMarket, symbol: str, at: int, share: float = 1.0) -> Candle:
+    def update(self, market: SampleMarket, symbol: str, at: int, share: float = 1.0) -> Candle:
         """Tell of a candle when a share of its range has happened."""
-        whole = tape.candle(symbol, at, self.path.clock.monotonic())._replace(final_by=None)
+        whole = market.candle(symbol, at, self.path.clock.monotonic())._replace(final_by=None)
         o, h, low, c, v = whole.ohlcv
         part = Ohlcv(o, o + share * (h - o), o + share * (low - o), o + share * (c - o), share * v)
         candle = whole._replace(ohlcv=part)
@@ -121,7 +121,7 @@ async def test_a_provisional_forecast_equals_that_of_the_close_and_fits_the_sche
     for symbol in SYMBOLS:
         bench.update(market, symbol, CAPACITY)
     await bench.worked(3)
-    provisional = {told["symbol"]: told for told in bench.out.told}
+    provisional = {document["symbol"]: document for document in bench.out.documents}
     path = bench.path
     path.at(CAPACITY + 1)
     for symbol in SYMBOLS:
@@ -130,15 +130,17 @@ async def test_a_provisional_forecast_equals_that_of_the_close_and_fits_the_sche
     finals = path.published.forecasts[-3:]
     assert path.sample("candlecast_unprepared_total") == 3, "a step was enough after all"
     for final in finals:
-        told = provisional.pop(final["symbol"])
-        schema.validate(told)
-        assert told["final"] is False
+        document = provisional.pop(final["symbol"])
+        schema.validate(document)
+        assert document["final"] is False
         # Other symbols share the batch of the one than of the other.
         for key in ("predicted_normalized", "predicted_close", "predicted_return"):
-            assert told[key] == pytest.approx(final[key], rel=1e-6)
-        assert told["candle"]["close_ms"] == told["valid_until_ms"] == final["candle_close_ms"]
-        assert told["target_close_ms"] == final["target_close_ms"]
-        assert told["model"] == final["model"]
+            assert document[key] == pytest.approx(final[key], rel=1e-6)
+        assert (
+            document["candle"]["close_ms"] == document["valid_until_ms"] == final["candle_close_ms"]
+        )
+        assert document["target_close_ms"] == final["target_close_ms"]
+        assert document["model"] == final["model"]
     assert not provisional
     assert {(m.qos, m.retain, m.is_forecast) for m in bench.out.sent} == {(0, False, False)}
     assert bench.out.sent[0].topic == "candlecast/v1/binance/A-U/1m/forming"
@@ -180,7 +182,7 @@ async def test_of_updates_within_the_interval_the_newest_is_priced(
     newest = bench.update(market, "A/U", CAPACITY, 0.4)
     await bench.worked(4)
     assert (bench.count("published"), bench.count("conflated")) == (2, 2)
-    assert bench.out.told[-1]["candle"]["close"] == newest.ohlcv.close
+    assert bench.out.documents[-1]["candle"]["close"] == newest.ohlcv.close
 
 
 @pytest.mark.parametrize("why", ["gap", "old", "unprepared", "no broker", "over"])
@@ -235,7 +237,7 @@ def test_the_newest_update_of_each_symbol_is_priced_at_most_once_per_interval(
 ) -> None:
     newest, now_s, number = LatestUpdates(1.0), 0.0, 0
     last: dict[str, tuple[float, int]] = {}
-    told: dict[str, int] = {}
+    numbers: dict[str, int] = {}
     waiting: set[str] = set()
     for _ in range(data.draw(st.integers(1, 40))):
         now_s += data.draw(st.sampled_from((0.0, 0.3, 0.7, 2.0)))
@@ -244,7 +246,7 @@ def test_the_newest_update_of_each_symbol_is_priced_at_most_once_per_interval(
             number += 1
             assert newest.offer(candle_of(symbol, number, now_s)) == (symbol in waiting)
             waiting.add(symbol)
-            told[symbol] = number
+            numbers[symbol] = number
             continue
         most = data.draw(st.integers(1, 3))
         taken = newest.take_due(now_s, most)
@@ -252,7 +254,7 @@ def test_the_newest_update_of_each_symbol_is_priced_at_most_once_per_interval(
         assert len(taken) == min(most, len(due))
         for candle in taken:
             assert candle.symbol in due
-            assert candle.ohlcv.close == told[candle.symbol]
-            last[candle.symbol] = now_s, told[candle.symbol]
+            assert candle.ohlcv.close == numbers[candle.symbol]
+            last[candle.symbol] = now_s, numbers[candle.symbol]
             waiting.remove(candle.symbol)
         assert (newest.due_s is None) == (not waiting)

@@ -245,8 +245,8 @@ async def test_periods_without_a_trade_are_filled_and_reported(
     quiet = CAPACITY - 3
     market.values["A/U"][quiet] = [*[market.values["A/U"][quiet - 1, 3]] * 4, 0.0]
     path.at(CAPACITY)
-    heard = market.span("A/U", 0, quiet) + market.span("A/U", quiet + 1, CAPACITY)
-    path.pipeline.on_history("A/U", heard)
+    candles = market.span("A/U", 0, quiet) + market.span("A/U", quiet + 1, CAPACITY)
+    path.pipeline.on_history("A/U", candles)
     await path.scheduler.wait_idle()
     (forecast,) = path.published.forecasts
     check(path.bundle, market, forecast)

@@ -48,7 +48,7 @@ async def exchange(playback: Playback) -> AsyncIterator[SandboxExchange]:
         yield running
 
 
-class Told:
+class RecordedProgress:
     def __init__(self) -> None:
         self.steps: list[tuple[str, int, int]] = []
 
@@ -56,12 +56,14 @@ class Told:
         self.steps.append((symbol, done, total))
 
 
-async def complete(path: Path, exchange: SandboxExchange, span: Span) -> tuple[int, Told]:
-    told = Told()
-    supply = HistorySync(path, MARKET, SystemClock(), told)
+async def complete(
+    path: Path, exchange: SandboxExchange, span: Span
+) -> tuple[int, RecordedProgress]:
+    progress = RecordedProgress()
+    supply = HistorySync(path, MARKET, SystemClock(), progress)
     url, clock = exchange.rest_url, SystemClock()
     async with open_pages("binance", url, (SYMBOL,), MINUTE, clock, "again") as pages:
-        return await supply.fetch_missing(pages, [SYMBOL], span), told
+        return await supply.fetch_missing(pages, [SYMBOL], span), progress
 
 
 def stored(path: Path, span: Span) -> list[Candle]:
@@ -79,19 +81,19 @@ async def test_only_missing_candles_are_fetched_and_each_once(
     path = tmp_path / "history.sqlite"
     start_ms = playback.origin_ms + 10 * MINUTE.ms
     span = Span(start_ms, start_ms + 2_400 * MINUTE.ms)
-    added, told = await complete(path, exchange, span)
+    added, progress = await complete(path, exchange, span)
     assert added == 2_400
-    assert told.steps[-1] == (SYMBOL, 2_400, 2_400)
+    assert progress.steps[-1] == (SYMBOL, 2_400, 2_400)
     whole = stored(path, span)
     assert [candle.open_ms for candle in whole] == list(range(*span, MINUTE.ms))
     assert all(candle.final_by == "rest" for candle in whole)
 
-    added, told = await complete(path, exchange, span)
-    assert (added, told.steps) == (0, [])
+    added, progress = await complete(path, exchange, span)
+    assert (added, progress.steps) == (0, [])
     wider = Span(span.from_ms - 5 * MINUTE.ms, span.until_ms + 7 * MINUTE.ms)
-    added, told = await complete(path, exchange, wider)
+    added, progress = await complete(path, exchange, wider)
     assert added == 12
-    assert told.steps[-1][1:] == (12, 12)
+    assert progress.steps[-1][1:] == (12, 12)
     assert len(stored(path, wider)) == 2_412
 
 
@@ -119,6 +121,6 @@ async def test_a_ban_ends_it_in_one_line_and_keeps_the_fetched_candles(
     url, clock, path = exchange.rest_url, SystemClock(), tmp_path / "history.sqlite"
     async with open_pages("binance", url, (SYMBOL,), MINUTE, clock, "run again") as pages:
         exchange.ban(418, 60.0)
-        supply = HistorySync(path, MARKET, clock, Told())
+        supply = HistorySync(path, MARKET, clock, RecordedProgress())
         with pytest.raises(ExchangeError, match=rf"{SYMBOL} \(run again\)"):
             await supply.fetch_missing(pages, [SYMBOL], span)

@@ -135,10 +135,10 @@ def test_the_share_that_is_filled_is_logged(
     planned(job, version)
     caplog.set_level("INFO", "candlecast.jobs")
     retrain(replace(job, max_filled=max_filled), ManualClock(END_MS + 60_000), silent)
-    (said,) = [record for record in caplog.records if "filled for lack" in record.message]
-    assert said.levelname == level
-    assert said.message.startswith("BTC/USDT 15m: 1,000 periods from 2026-04-22 12:00 to ")
-    assert "100 of them (10 %) filled for lack of a candle" in said.message
+    (warning,) = [record for record in caplog.records if "filled for lack" in record.message]
+    assert warning.levelname == level
+    assert warning.message.startswith("BTC/USDT 15m: 1,000 periods from 2026-04-22 12:00 to ")
+    assert "100 of them (10 %) filled for lack of a candle" in warning.message
 
 
 def test_a_model_on_live_trial_is_not_pruned(job: RetrainJob) -> None:

@@ -166,8 +166,8 @@ async def test_shutdown_publishes_stopping_then_offline_after_all_forecasts(
                 trial.publisher.offer(trial.forecast(f"S{number}/U", "x"))
             await trial.publisher.shutdown(MAX_WAIT_S)
         got = [await next_message(live) for _ in range(72)]
-        said = [json.loads(m["payload"])["state"] for m in got if m["topic"] == STATUS]
-        assert said == ["stopping", "offline"]
+        states = [json.loads(m["payload"])["state"] for m in got if m["topic"] == STATUS]
+        assert states == ["stopping", "offline"]
         assert got[-1]["topic"] == STATUS
         assert await received_messages(live) == []
     with mosquitto_sub(broker.port, STATUS) as later:

@@ -29,10 +29,10 @@ from tests.support.scripted_broker import (
 from tests.support.servers import HOST, MAX_WAIT_S, mosquitto
 
 NO_RETAIN, QOS_0, QOS_1 = "retain_available false", "max_qos 0", "max_qos 1"
-NO_RETAIN_SAID, QOS_0_SAID = "keeps no retained messages", "takes QoS 0 only"
+NO_RETAIN_MESSAGE, QOS_0_MESSAGE = "keeps no retained messages", "takes QoS 0 only"
 
 
-class Heard:
+class ReceivedTexts:
     """What a subscriber has been sent: states and forecasts, in order."""
 
     def __init__(self) -> None:
@@ -50,9 +50,9 @@ class Heard:
 
 
 @asynccontextmanager
-async def listening(port: int) -> AsyncIterator[Heard]:
+async def listening(port: int) -> AsyncIterator[ReceivedTexts]:
     """A subscriber that needs no retained message to know that it has subscribed."""
-    heard = Heard()
+    received = ReceivedTexts()
     async with (
         aiomqtt.Client(HOST, port, protocol=aiomqtt.ProtocolVersion.V5) as client,
         asyncio.TaskGroup() as group,
@@ -61,14 +61,14 @@ async def listening(port: int) -> AsyncIterator[Heard]:
 
         async def listen() -> None:
             async for message in client.messages:
-                heard.take(message)
+                received.take(message)
 
         task = group.create_task(listen())
-        yield heard
+        yield received
         task.cancel()
 
 
-def said(caplog: pytest.LogCaptureFixture, text: str) -> int:
+def log_count(caplog: pytest.LogCaptureFixture, text: str) -> int:
     return sum(text in record.getMessage() for record in caplog.records)
 
 
@@ -80,26 +80,28 @@ async def test_forecasts_status_and_will_arrive_without_optional_broker_features
     guessed = version == "3.1.1" and QOS_0 in lacking
     with mosquitto(tmp_path, *lacking) as server:
         async with (
-            listening(server.port) as heard,
+            listening(server.port) as received,
             FaultProxy(server.port, random.Random(1)) as proxy,
             running(PublisherHarness(proxy.port, version=version)) as trial,
         ):
             trial.publisher.offer(trial.forecast("A/B", "there"))
-            await heard.until("there")
+            await received.until("there")
             await until(lambda: trial.outcome("published") == 1)
             trial.publisher.announce("online", (), "v1")
-            await heard.until("online")
+            await received.until("online")
             if NO_RETAIN in lacking:
                 # A later subscriber has to hear it as well.
-                await heard.until("online")
-            await until(lambda: said(caplog, QOS_0_SAID) == (QOS_0 in lacking))
-            await until(lambda: said(caplog, NO_RETAIN_SAID) == (NO_RETAIN in lacking or guessed))
+                await received.until("online")
+            await until(lambda: log_count(caplog, QOS_0_MESSAGE) == (QOS_0 in lacking))
+            await until(
+                lambda: log_count(caplog, NO_RETAIN_MESSAGE) == (NO_RETAIN in lacking or guessed)
+            )
             proxy.cut()
-            await heard.until("offline", "online")
+            await received.until("offline", "online")
             await trial.publisher.shutdown(5.0)
-            await heard.until("stopping", "offline")
-    assert said(caplog, NO_RETAIN_SAID) == (NO_RETAIN in lacking or guessed)
-    assert said(caplog, QOS_0_SAID) == (QOS_0 in lacking)
+            await received.until("stopping", "offline")
+    assert log_count(caplog, NO_RETAIN_MESSAGE) == (NO_RETAIN in lacking or guessed)
+    assert log_count(caplog, QOS_0_MESSAGE) == (QOS_0 in lacking)
 
 
 async def test_retained_messages_are_used_again_when_the_broker_supports_them(
@@ -204,7 +206,7 @@ async def test_a_broker_that_closes_on_a_retained_message_gets_unretained_ones(
         trial.publisher.offer(trial.forecast("A/B", "there"))
         await until(lambda: trial.outcome("published") == 1)
         assert broker.wills[-1] == Will(1, retain=False)
-        await until(lambda: said(caplog, NO_RETAIN_SAID) == 1)
+        await until(lambda: log_count(caplog, NO_RETAIN_MESSAGE) == 1)
 
 
 async def test_a_broker_lost_with_a_reason_keeps_all_features() -> None:
@@ -241,7 +243,7 @@ async def test_a_broker_that_closes_on_everything_publishes_nothing(
         await until(lambda: len(broker.wills) == 10)
         assert broker.wills[-1] == Will(1, retain=True)
         assert trial.outcome("published") == 0
-    assert said(caplog, "no MQTT broker at") == 1
+    assert log_count(caplog, "no MQTT broker at") == 1
 
 
 C = mqtt5.ConnAckReasonCode
@@ -296,7 +298,7 @@ async def test_a_temporary_refusal_is_logged_and_retried(
     async with published_to(lambda will: next(answers, accepted(will)), acknowledged) as (_, trial):
         trial.publisher.offer(trial.forecast("A/B", "there"))
         await until(lambda: trial.outcome("published") == 1)
-    assert said(caplog, words) == 1
+    assert log_count(caplog, words) == 1
 
 
 async def test_a_temporarily_denied_status_is_published_again(
@@ -313,4 +315,4 @@ async def test_a_temporarily_denied_status_is_published_again(
 
     async with published_to(accepting(), answer) as (broker, _):
         await until(lambda: sum(m.topic == STATUS for m in broker.published) == 2)
-    assert said(caplog, f"{STATUS} (quota exceeded); raise the broker's quota") == 1
+    assert log_count(caplog, f"{STATUS} (quota exceeded); raise the broker's quota") == 1

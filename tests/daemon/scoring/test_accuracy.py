@@ -196,14 +196,14 @@ def test_a_restart_resumes_where_the_process_was_killed(tmp_path: Path) -> None:
         candles = [candle(slot, 100.0 + rng.normal(), symbol) for symbol in symbols]
         for closed in candles:
             before.on_candle_closed(closed)
-        said = [
+        scored_rows = [
             forecast(slot, 100.0 + rng.normal(), symbol, interval=(99.0, 101.0))
             for symbol in symbols
         ]
-        for one in said:
+        for one in scored_rows:
             before.on_published(one)
         history.add_candles(MarketKey.parse("binance", "1m"), candles)
-        history.add_forecasts(said)
+        history.add_forecasts(scored_rows)
     after = Accuracy(window=40, min_n=5)
     # One more: the forecasts of the newest candle are still waiting.
     after.restore(history.outcomes(MarketKey.parse("binance", "1m"), 41))

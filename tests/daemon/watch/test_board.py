@@ -85,8 +85,8 @@ def test_messages_received_twice_or_late_count_once() -> None:
     board = Board("title")
     old = message("A/U", 0, 100.0, 101.0)
     row = board.on_forecast(old)
-    for heard in (message("A/U", 1, 102.0, 101.0), old, message("A/U", 1, 102.0, 101.0)):
-        board.on_forecast(heard)
+    for received in (message("A/U", 1, 102.0, 101.0), old, message("A/U", 1, 102.0, 101.0)):
+        board.on_forecast(received)
     assert (board.forecasts, row.scored) == (2, 1)
     assert row.message["last_close"] == 102.0
 

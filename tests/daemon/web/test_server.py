@@ -136,8 +136,8 @@ async def test_a_scraper_that_disconnects_is_no_error(caplog: pytest.LogCaptureF
         writer.transport.abort()
         assert (await get(f"{url}/healthz"))[0] == 200
     # On a busy machine asyncio's debug mode logs slow steps.
-    said = [r for r in caplog.records if r.levelno >= logging.WARNING and r.name != "asyncio"]
-    assert said == []
+    logged = [r for r in caplog.records if r.levelno >= logging.WARNING and r.name != "asyncio"]
+    assert logged == []
 
 
 def basic(text: str) -> str:
@@ -247,9 +247,9 @@ async def test_bytes_other_than_http_get_400_and_at_most_one_log_line(
             await writer.wait_closed()
         status, _, _ = await get(f"{url}/readyz")
         assert status == (401 if login else 200)
-    said = [r for r in caplog.records if r.name != "asyncio"]
-    assert len(said) <= 1
-    for record in said:
+    logged = [r for r in caplog.records if r.name != "asyncio"]
+    assert len(logged) <= 1
+    for record in logged:
         assert record.exc_info is None
         assert "that is not HTTP" in record.getMessage()
 

@@ -184,11 +184,11 @@ Event = tuple[int, str, float, int]
 
 
 def test_received_candles_are_never_overwritten(history: History) -> None:
-    told, later = candle(0, close=100.0), candle(0, close=101.0, delay_ms=50)
+    received, later = candle(0, close=100.0), candle(0, close=101.0, delay_ms=50)
     for worse in (later._replace(filled=True), later._replace(repaired=True)):
-        history.add_candles(MARKET, [told, worse])
+        history.add_candles(MARKET, [received, worse])
         (read,) = history.candles(MARKET, "BTC/USDT", 1)
-        assert read.ohlcv == told.ohlcv
+        assert read.ohlcv == received.ohlcv
 
 
 @pytest.mark.parametrize("close", [1e308, 1e-308, -1.0])

@@ -59,11 +59,11 @@ class Exchange:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.tape = SampleMarket(
+        self.market = SampleMarket(
             {s: random_candles(LAST + 5, seed) for seed, s in enumerate(SYMBOLS)}
         )
         # The last symbol is none of those that the models were trained on.
-        trained = {s: self.tape.values[s][:FIRST] for s in SYMBOLS[:2]}
+        trained = {s: self.market.values[s][:FIRST] for s in SYMBOLS[:2]}
         self.bundles = [
             write(folder / "registry", trained, seed=seed, residuals=RESIDUALS) for seed in (7, 8)
         ]
@@ -84,7 +84,7 @@ class Exchange:
         )
         async with running(route):
             process = Process(self, route, rules)
-            await process.keeper.restore(served)
+            await process.state_store.restore(served)
             await asyncio.to_thread(
                 route.issuer.last_published.open, self.folder / "last-published"
             )
@@ -96,7 +96,7 @@ class Process:
     def __init__(self, exchange: Exchange, route: PipelineHarness, rules: Rules) -> None:
         self.exchange = exchange
         self.route = route
-        self.keeper = LearnedStateStore(route.recorder, MARKET, route.clock)
+        self.state_store = LearnedStateStore(route.recorder, MARKET, route.clock)
         self.hot_swap = HotSwap(
             champion=ChampionSource(
                 version=lambda: exchange.champion.version,
@@ -106,17 +106,17 @@ class Process:
             table=route.table,
             scheduler=route.scheduler,
             pipeline=route.pipeline,
-            learned_state=self.keeper,
+            learned_state=self.state_store,
             clock=route.clock,
             metrics=route.metrics,
         )
 
     async def warm(self) -> None:
         """Fetch what closed until now, as a start does."""
-        clock, row, tape = self.exchange.clock, self.exchange.row, self.exchange.tape
+        clock, row, market = self.exchange.clock, self.exchange.row, self.exchange.market
         clock.now_ms = max(clock.now_ms + 1, T0 + row * MINUTE.ms + 20)
         for symbol in SYMBOLS:
-            fetched = [c._replace(received_ms=clock.now_ms) for c in tape.span(symbol, 0, row)]
+            fetched = [c._replace(received_ms=clock.now_ms) for c in market.span(symbol, 0, row)]
             self.route.pipeline.on_history(symbol, fetched)
         await self.route.scheduler.wait_idle()
 
@@ -127,11 +127,11 @@ class Process:
             exchange.row += 1
             self.route.at(exchange.row)
             for symbol in SYMBOLS:
-                self.route.close(exchange.tape, symbol, exchange.row - 1)
+                self.route.close(exchange.market, symbol, exchange.row - 1)
             await self.route.scheduler.wait_idle()
 
     async def save(self) -> None:
-        await self.keeper.save(self.route.table.served)
+        await self.state_store.save(self.route.table.served)
 
     async def gap(self) -> None:
         """Two candles of a symbol come too late, by REST, when the next ones have closed."""
@@ -140,26 +140,26 @@ class Process:
             exchange.row += 1
             route.at(exchange.row)
             for symbol in others:
-                route.close(exchange.tape, symbol, exchange.row - 1)
+                route.close(exchange.market, symbol, exchange.row - 1)
             await route.scheduler.wait_idle()
-        route.close(exchange.tape, silent, exchange.row - 1)
+        route.close(exchange.market, silent, exchange.row - 1)
         assert route.wanted.pop() == silent
         now_ms = exchange.clock.now_ms
-        late = exchange.tape.span(silent, exchange.row - 3, exchange.row)
+        late = exchange.market.span(silent, exchange.row - 3, exchange.row)
         route.pipeline.on_history(silent, [c._replace(received_ms=now_ms) for c in late])
         await route.scheduler.wait_idle()
 
     async def revise(self) -> None:
         """The exchange changes its mind about a candle of a while ago."""
         exchange, symbol, at = self.exchange, SYMBOLS[1], self.exchange.row - 6
-        exchange.tape.revise(symbol, at, 1.01)
+        exchange.market.revise(symbol, at, 1.01)
         exchange.clock.now_ms += 500
-        revised = exchange.tape.candle(symbol, at)._replace(received_ms=exchange.clock.now_ms)
+        revised = exchange.market.candle(symbol, at)._replace(received_ms=exchange.clock.now_ms)
         self.route.pipeline.on_history(symbol, [revised])
         await self.route.scheduler.wait_idle()
 
 
-async def lead_a_life(folder: Path) -> None:
+async def run_with_restarts(folder: Path) -> None:
     """A kill, a gap, a revision, other rules, midnight, another model and the first one again."""
     exchange = Exchange(folder)
     usual, narrow = Rules(min_n=MIN_N), Rules(level=0.8, min_n=MIN_N, threshold=0.001)
@@ -188,7 +188,7 @@ async def lead_a_life(folder: Path) -> None:
             await third.save()
 
 
-async def lead_any_life(folder: Path, chance: Random) -> None:
+async def run_with_random_restarts(folder: Path, chance: Random) -> None:
     """Processes that end in whatever way, and start again under whatever rules."""
     exchange = Exchange(folder)
     some = [Rules(min_n=MIN_N), Rules(level=0.8, min_n=MIN_N), Rules(gamma=0.02, min_n=MIN_N + 9)]
@@ -209,7 +209,7 @@ async def lead_any_life(folder: Path, chance: Random) -> None:
 @pytest.fixture(scope="module")
 def life(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("life")
-    asyncio.run(lead_a_life(folder))
+    asyncio.run(run_with_restarts(folder))
     yield folder
     network.cache_clear()
 
@@ -252,7 +252,7 @@ def test_every_value_of_every_forecast_comes_out_again(life: Path) -> None:
 
 def test_replay_is_exact_after_any_sequence_of_restarts(tmp_path: Path) -> None:
     chance = Random(18)
-    asyncio.run(lead_any_life(tmp_path, chance))
+    asyncio.run(run_with_random_restarts(tmp_path, chance))
     for first in (0, chance.randint(FIRST, LAST - 30)):
         found = again(tmp_path, first)
         assert (found.differences, found.skipped, found.without) == ([], {}, {})

@@ -311,13 +311,13 @@ def revision(slot: int, received: int, close: float, *, filled: bool = False) ->
 
 
 def test_history_is_read_as_it_was_known() -> None:
-    told_first, revised = revision(0, 11, 1.0), revision(0, 15, 2.0)
+    first_revision, revised = revision(0, 11, 1.0), revision(0, 15, 2.0)
     flat, late = revision(1, 21, 2.0, filled=True), revision(1, 30, 3.0)
     flat_again = revision(0, 40, 2.5, filled=True)
-    revisions = [told_first, revised, flat_again, flat, late]
+    revisions = [first_revision, revised, flat_again, flat, late]
     assert candles_as_of(revisions) == [revised, late]
     assert candles_as_of(revisions, 21) == [revised, flat]
-    assert candles_as_of(revisions, 14) == [told_first]
+    assert candles_as_of(revisions, 14) == [first_revision]
     assert candles_as_of([], 5) == []
 
 
