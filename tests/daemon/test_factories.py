@@ -1,4 +1,4 @@
-"""What settings become, and what is said about them."""
+"""Objects made from settings, and the warnings logged about them."""
 
 from __future__ import annotations
 

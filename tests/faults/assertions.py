@@ -66,7 +66,7 @@ def _check_history(harness: FaultHarness, candles: Truth) -> None:
 
 
 def _check_forecasts(harness: FaultHarness, candles: Truth) -> None:
-    """Each identity in the same words, from closed candles alone, in time, and the right number."""
+    """Each identity has one content, from closed candles alone, in time, and the right price."""
     registry = Registry(harness.folder / "state" / "registry")
     scored = hindcast(registry.open(registry.champion()), candles, lambda *_: None)
     symbols = list(candles)

@@ -113,7 +113,7 @@ async def test_a_silent_stream_is_detected_and_recreated(
         site.exchange.faults.silent = True
         began_s = site.clock.monotonic()
         await until(lambda: site.harness.count("feed_silent_streams"))
-        # Twice the five seconds within which such a stream is expected to speak.
+        # Twice the five seconds within which such a stream should send.
         assert site.clock.monotonic() - began_s <= 10.0
         site.exchange.faults.silent = False
         before = len(site.candles)
@@ -222,7 +222,7 @@ async def test_bans_are_respected_to_the_second(
     assert not any(bans for at_ms, bans in sent if at_ms < until_ms)
     assert 1 <= site.harness.count("feed_bans") <= len(symbols)
     assert site.asked() <= len(sent)
-    # The header says whole seconds; then the retry comes at once.
+    # The header gives whole seconds, so the retry may come at once.
     assert min(at_ms for at_ms, bans in sent if bans) <= until_ms + 2_000
     site.assert_exact()
 
@@ -262,8 +262,8 @@ async def test_a_dead_connection_leaves_no_socket_when_the_daemon_stops_while_it
         await harness.feed.open()
         task = group.create_task(harness.feed.run())
         await until(lambda: harness.closed)
-        way.weather.half_open = True
-        # Its goodbye waits for an answer; meanwhile everything ends.
+        way.impairment.half_open = True
+        # Its close frame waits for an answer while the daemon ends.
         await until(lambda: harness.count("feed_silent_streams"))
         await asyncio.sleep(0.05)
         task.cancel()

@@ -60,7 +60,7 @@ async def test_a_delisted_symbol_is_reported_alone_and_the_others_continue(
         before = len(harness.closed)
         await until(lambda: len(harness.closed) >= before + 3 * len(others))
         assert {candle.symbol for candle in harness.closed[before:]} == set(others)
-        # What its history says would pass for a market without trades.
+        # Its history looks like that of a market without trades.
         assert await harness.feed.history(gone, MINUTE.floor(clock.wall_ms()) - 5 * MINUTE.ms) == []
         exchange.faults.delisted.clear()
         await until(lambda: lines(caplog, f"{name} streams {gone} again"))
@@ -247,10 +247,10 @@ async def test_without_the_exchanges_time_candles_are_not_closed_by_it(
 ) -> None:
     described = ccxt.pro.okx.describe
 
-    def mute(exchange: Any) -> Any:
+    def without_time(exchange: Any) -> Any:
         return exchange.deep_extend(described(exchange), {"has": {"fetchTime": False}})
 
-    monkeypatch.setattr(ccxt.pro.okx, "describe", mute)
+    monkeypatch.setattr(ccxt.pro.okx, "describe", without_time)
     async with market("okx", 1) as (exchange, harness, clock), running(harness):
         (symbol,) = exchange.playback.symbols
         await until(lambda: len(harness.closed) >= 3)

@@ -50,7 +50,7 @@ LOOKBACK = 60
 
 @dataclass
 class ModelHarness:
-    """A daemon at work, and three models that it may serve, the first as champion."""
+    """A running daemon and three models that it may serve, the first as champion."""
 
     config: Path
     playback: Playback
@@ -143,7 +143,7 @@ def assert_whole(harness: ModelHarness) -> None:
 
 
 def assert_counted(harness: ModelHarness, forecasts: list[dict[str, Any]]) -> None:
-    """A machine that stands still costs forecasts; each of them is counted."""
+    """A stalled machine misses forecasts; each of them is counted."""
     metrics = harness.running.get("/metrics")[1]
     assert candles_without_forecast(forecasts) <= counted_without_forecast(metrics)
 

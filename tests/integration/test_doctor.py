@@ -1,4 +1,4 @@
-"""`candlecast doctor` finds what is wrong with real parts, and says what to do about each."""
+"""`candlecast doctor` finds faults of real parts and names a remedy for each."""
 
 from __future__ import annotations
 

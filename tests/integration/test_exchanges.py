@@ -55,7 +55,7 @@ async def market(
 
 
 def assert_true(exchange: SandboxExchange, candles: Sequence[Candle], final_by: str) -> None:
-    """Each candle once, as it is on the playback, told soon after it closed and not before."""
+    """Each candle once, as on the playback, passed on soon after its close and not before."""
     assert max(Counter((c.symbol, c.open_ms) for c in candles).values()) == 1
     for candle in candles:
         assert candle.ohlcv == exchange.playback.candle(candle.symbol, candle.open_ms)
@@ -63,7 +63,7 @@ def assert_true(exchange: SandboxExchange, candles: Sequence[Candle], final_by: 
     delays_ms = [candle.received_ms - candle.close_ms for candle in candles]
     assert min(delays_ms) >= 0
     assert median(delays_ms) < MINUTE.ms
-    # A machine that stands still for some seconds delays the candles of as many minutes.
+    # A machine stalled for some seconds delays the candles of as many minutes.
     assert max(delays_ms) < 10 * MINUTE.ms
 
 
@@ -192,7 +192,7 @@ async def test_the_daemon_forecasts_every_candle_of_every_exchange(
                 app = App(settings, bundle, history, clock)
                 group.create_task(app.run(stop))
                 await until(enough, MAX_WAIT_S)
-                # A machine that stands still costs forecasts; each of them is counted.
+                # A stalled machine misses forecasts; each of them is counted.
                 metrics = generate_latest(app.metrics.registry).decode()
                 assert candles_without_forecast(forecasts) <= counted_without_forecast(metrics)
                 stop.set()

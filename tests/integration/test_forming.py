@@ -45,7 +45,7 @@ OHLCV = ("open", "high", "low", "close", "volume")
 def from_scratch(
     bundle: Bundle, engine: Engine, playback: Playback, document: dict[str, Any]
 ) -> float:
-    """What the network says of a forming candle behind the playback's own candles."""
+    """The network's output for a forming candle after the playback's own candles."""
     candle = document["candle"]
     _, closed = playback.history(document["symbol"], playback.origin_ms, candle["open_ms"])
     ohlcv = np.concatenate([closed, [[candle[key] for key in OHLCV]]])
@@ -97,7 +97,7 @@ def test_every_update_is_priced_and_every_close_still_forecast(
 
             running.until(enough)
             metrics = running.get("/metrics")[1]
-            # A machine that stands still costs forecasts; each of them is counted.
+            # A stalled machine misses forecasts; each of them is counted.
             missing = candles_without_forecast(predictions(messages))
             assert missing <= counted_without_forecast(metrics)
             assert running.stop() == 0, running.log

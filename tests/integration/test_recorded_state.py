@@ -94,6 +94,6 @@ def test_the_daemon_serves_the_recorded_model_and_keeps_its_scores(
         last = FACTS["last"][forecast["symbol"]]
         assert forecast["model"]["version"] == champion
         assert forecast["seq"] > last["seq"]
-        # The recorded outcomes still count, and the interval is not learnt anew.
+        # The recorded outcomes still count, and the interval is restored.
         assert forecast["skill"]["n"] >= last["skill"]["n"]
         assert forecast["interval"] is not None

@@ -22,7 +22,7 @@ def harness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelHarness]:
 
 
 def rewrite(harness: ModelHarness, section: str, **settings: Any) -> None:
-    """Change the configuration file and tell the daemon."""
+    """Change the configuration file and make the daemon reload it."""
     content = yaml.safe_load(harness.config.read_text())
     content.setdefault(section, {}).update(settings)
     harness.config.write_text(yaml.safe_dump(content))
@@ -54,7 +54,7 @@ def test_symbols_are_added_and_removed_without_affecting_the_others(harness: Mod
     assert 'symbol="S03/USDT"' in metrics
     assert 'symbol="S00/USDT"' not in metrics
 
-    # What cannot be is refused, named, and changes nothing.
+    # An impossible value is refused, named, and changes nothing.
     rewrite(harness, "trading", symbols=[*other, unknown])
     harness.until(lambda: f"was not trained on {unknown}" in harness.running.log)
     rewrite(harness, "trading", symbols=other, timeframe="7 bananas")

@@ -115,7 +115,7 @@ def test_the_example_runs_against_a_real_broker(repository: Path, tmp_path: Path
     now_ms = time.time_ns() // 1_000_000 + AHEAD_MS
     with mosquitto(tmp_path) as broker:
         publisher = Publisher(broker.port)
-        # Retained before the bot connects: it must learn who is alive first.
+        # Retained before the bot connects: it needs the status of instances first.
         publisher.forecast(forecast(now_ms=now_ms))
         publisher.status("online")
         with example(repository, broker.port) as bot:
@@ -138,7 +138,7 @@ def test_the_example_runs_against_a_real_broker(repository: Path, tmp_path: Path
             publisher.forecast(forecast("BNB/USDT", now_ms=now_ms))
             assert next(lines).endswith(": refused, its instance is offline\n")
             broker.kill()
-            complaints = iter(bot.stderr.readline, "")  # paho may say something of its own first
+            complaints = iter(bot.stderr.readline, "")  # paho may print something of its own first
             assert any(line.startswith("no broker: ") for line in complaints)
             broker.start()
             publisher.close()

@@ -218,7 +218,7 @@ def test_a_champion_that_changes_is_swapped_in(started: Machine) -> None:
 
 
 def asked(machine: Machine, words: str, status: str = "0") -> str:
-    """What the installed command says to root."""
+    """The output of the installed command, run as root."""
     (machine.work / "words").write_text(f"WORDS={words}\n")
     before = len(machine.journal(ASKED))
     machine.systemctl("start", ASKED, check=False)

@@ -40,7 +40,7 @@ model: {lookback_periods: 8}
 
 
 def run(config: Path) -> tuple[int, str]:
-    """`candlecast run`: exit code, and what it says."""
+    """`candlecast run`: exit code and output."""
     done = subprocess.run(
         [sys.executable, "-m", "daemon", "run", "--config", str(config)],
         capture_output=True,

@@ -44,7 +44,7 @@ LIBRARIES = [
 
 
 def faked(rc: Path) -> dict[str, str]:
-    """The environment of a process whose wall clock is what the file says."""
+    """The environment of a process whose wall clock is set by the file."""
     library = next((path for path in LIBRARIES if path.exists()), None)
     if library is None:
         pytest.skip("libfaketime is not installed")
@@ -94,7 +94,7 @@ def offset_of(metrics: str) -> float:
 
 
 def fewest(messages: list[dict[str, Any]], symbols: Iterable[str]) -> int:
-    """How many candles have a forecast, of the symbol that has the fewest."""
+    """The least number of candles with a forecast of any symbol."""
     published = {(forecast["symbol"], forecast["seq"]) for forecast in predictions(messages)}
     numbers = Counter(symbol for symbol, _ in published)
     return min(numbers[symbol] for symbol in symbols)
@@ -140,8 +140,8 @@ def test_a_jump_of_an_hour_makes_no_duplicate_no_skipped_and_no_false_closed_can
     for sequence in numbers.values():
         assert len(sequence) > 15
         assert sequence == sorted(set(sequence))
-    # A machine that stands still for seconds costs forecasts, each of them counted. A clock that
-    # is set costs none: nothing is taken for impossible, no connection for dead.
+    # A machine stalled for seconds misses forecasts, each of them counted. A clock that
+    # is set causes none: nothing counts as impossible, no connection as dead.
     missing = candles_without_forecast(predictions(messages))
     assert missing <= counted_without_forecast(metrics)
     for series in ("feed_refused", "feed_reconnects", "feed_silent_streams"):

@@ -1,4 +1,4 @@
-"""Which forecasts are absurd: none of a model that was trained, whatever the market does."""
+"""Which forecasts are absurd: none of a trained model, in any market."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def found(model: ServedModel, ohlcv: Floats) -> dict[int, str]:
     price, _ = model.recent_prices(idx, ohlcv[None], 1)
     doubts = doubtful(model, idx, price[:, 0], ohlcv[None, :, 3])
     wrong = faults(model, idx, ohlcv[None])
-    # What is quickly told must not hide a fault.
+    # The quick check must not hide a fault.
     assert set(wrong) <= set(doubts.tolist())
     return wrong
 
@@ -155,7 +155,7 @@ def test_a_market_that_the_model_was_not_trained_on_is_its_own_measure(
 ) -> None:
     model, one = make(target), np.array([1])
     fresh = warped(now, 1e-6)[None]
-    # Without a scaler there is nothing to say yet.
+    # Without a scaler there is no finding yet.
     assert faults(model, one, fresh) == {}
     model.rebuild(one, fresh)
     assert faults(model, one, fresh) == {}
@@ -208,7 +208,7 @@ def test_a_model_of_prices_that_sees_none_may_know_them_roughly(make: Make, now:
 
 
 def test_one_odd_forecast_is_not_enough(make: Make, now: Floats) -> None:
-    """The newest candle is at ten times the price, and the network says what it said before."""
+    """The newest candle is at ten times the price, and the network's output is unchanged."""
     model = make("close")
     odd = now.copy()
     odd[-1, 3] *= 10.0

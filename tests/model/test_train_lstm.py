@@ -345,7 +345,7 @@ def test_scripts_train_on_the_newest_file(
     ]
     assert [line for line in lines if line in expected] == expected
     assert (tmp_path / "data" / "predictions.csv").is_file()
-    # The predictions that lie beside the candles are not taken for candles.
+    # Prediction files beside the candles are not read as candles.
     assert main(["--data", str(tmp_path / "data" / "predictions.csv")]) == 1
 
 

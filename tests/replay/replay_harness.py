@@ -85,7 +85,7 @@ async def nothing_left() -> AsyncIterator[None]:
     async with asyncio.timeout(MAX_WAIT_S):
         while asyncio.all_tasks() - before:
             await asyncio.sleep(0.002)
-    # What was never retrieved or never closed speaks up when it is collected.
+    # Unretrieved exceptions and unclosed connections are reported when collected.
     gc.collect()
     await asyncio.sleep(0)
     loop.set_exception_handler(None)

@@ -70,7 +70,7 @@ async def test_the_recorded_closed_candles_come_out_each_once(
     ]
     assert [c.received_ms for c in harness.closed] == [max(at, messages[0][0]) for at, _ in closing]
     assert {c.final_by for c in harness.closed} == {"exchange_flag"}
-    # Only the kind of market that was asked for is loaded.
+    # Only the requested kind of market is loaded.
     kind = "fapi/v1" if settled else "api/v3"
     assert exchange.asked == [f"/{kind}/exchangeInfo"]
 

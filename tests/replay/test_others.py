@@ -33,7 +33,7 @@ RECORDINGS = [
 
 
 def received(path: Path) -> list[dict[str, Any]]:
-    """What the exchange said on the recorded connection, other channels left out."""
+    """The exchange's recorded messages, without other channels."""
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     messages = [line["data"] for line in lines if line.get("dir") == "recv"]
     swap = "BTC-USDT-SWAP"

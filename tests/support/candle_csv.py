@@ -37,7 +37,7 @@ def values(row: Row) -> str:
 
 
 def read_with_notes(path: Path, share: float = 0.05) -> tuple[list[list[float]], list[str]]:
-    """The rows of a file, and what is said about it."""
+    """The rows of a file and the notes about it."""
     notes: list[str] = []
     rows = rows_on_grid(path, MINUTE, FileRules(share, notes.append), "BTC/USDT")
     assert rows.open_ms.tolist() == sorted(rows.open_ms.tolist())

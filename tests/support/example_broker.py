@@ -36,7 +36,7 @@ def example_broker(folder: Path, authority: Authority, examples: Path) -> Iterat
 
 
 async def retained_forecasts(server: Mosquitto, authority: Authority, user: str) -> list[str]:
-    """What a user hears of retained forecasts within a moment."""
+    """The retained forecasts that a user receives within a second."""
     done = await asyncio.to_thread(
         subprocess.run,
         [program("mosquitto_sub"), "-h", HOST, "-p", str(server.port), "-V", "5",

@@ -1,4 +1,4 @@
-"""The grid of an exchange is learnt once, or refused where candles keep to none."""
+"""The grid of an exchange is determined once, or refused if its candles follow none."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NOW_MS = THURSDAY_MS + 20 * WEEK.ms + 1_000
 
 
 class Market:
-    """Answers with the candles of each symbol, whatever else is asked."""
+    """Returns the candles of each symbol and ignores the other arguments."""
 
     id = "somewhere"
 
@@ -68,7 +68,7 @@ async def test_without_candles_the_default_grid_applies_until_some_arrive() -> N
     grid.learn_from([[at] for at in weeks(0, 3)])
     thursdays = grid.timeframe
     assert thursdays.on_grid(THURSDAY_MS)
-    # What was learnt once stays: later candles are held against it.
+    # The grid is kept: later candles are checked against it.
     grid.learn_from([[at + DAY_MS] for at in weeks(0, 9)])
     assert grid.timeframe == thursdays
 

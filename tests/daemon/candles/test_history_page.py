@@ -63,7 +63,7 @@ def test_the_period_of_an_impossible_row_does_not_count_as_untraded(
     rows = [ROWS[0], bad, ROWS[2]]
     page = parse_history("A/B", rows, FRAME, NEVER, (NEVER, 1.0))
     if bad[:1] == [T0]:
-        # It stands for a period that is there: nothing is missing but what the history leaves out.
+        # It replaces an existing period: only what the history leaves out is missing.
         assert page.unusable == frozenset()
     else:
         assert page.unusable == {T0 + FRAME.ms}

@@ -46,7 +46,7 @@ def can_watch(name: str) -> bool:
 
 @dataclass
 class ConnectionRecorder:
-    """What a connection tells of."""
+    """Records the callbacks of a connection."""
 
     finals: list[Candle] = field(default_factory=list)
     forming: list[Candle] = field(default_factory=list)
@@ -64,7 +64,7 @@ class ConnectionRecorder:
         self.forming.append(candle)
 
     def on_first_update(self, symbol: str, forming_ms: int) -> None:
-        """That it came is enough."""
+        """Ignore the content."""
 
     def on_unusable_message(self, error: Exception) -> None:
         self.garbage.append(error)
@@ -95,7 +95,7 @@ def bars(stream: Stream) -> dict[str, Bar]:
 
 
 def messages(stream: Stream) -> list[Message]:
-    """What the exchange says, in its own words."""
+    """The exchange's own messages."""
     past, first, *later = bars(stream).values()
     begin = stream.update(first) if stream.snapshot is None else stream.snapshot([past, first])
     return [*stream.before, begin, *(stream.update(bar) for bar in later)]
@@ -177,14 +177,14 @@ async def test_documented_messages_are_received(stream: Stream) -> None:
         )
         forming = ["first", "first changed", "second", "third"]
     else:
-        # The first candle that is heard may lack its beginning.
+        # The first received candle may lack its beginning.
         assert rows_of(recorder.finals) == expected(stream, "second closed", final_by="successor")
         forming = [name for name in bars(stream) if name != "past"]
     assert rows_of(recorder.forming) == expected(stream, *forming)
 
 
 def subscribed(server: Server, stream: Stream) -> str | None:
-    """How Bitcoin and Litecoin were subscribed to; None while one of them was not."""
+    """How Bitcoin and Litecoin were subscribed to; None until both are."""
     other = stream.of_litecoin()
     mine, others = marks(stream), marks(other)
     asked = [text.lower() for text in server.asked]
@@ -197,7 +197,7 @@ def subscribed(server: Server, stream: Stream) -> str | None:
 
 
 def marks(stream: Stream) -> set[str]:
-    """What stands in a request for a market."""
+    """How a request names a market."""
     market_id, base = str(stream.market["id"]).lower(), str(stream.market["base"]).lower()
     named = {name for name in ("btc", "xbt", "purr", "ltc") if name in market_id}
     return named | {base} if named else {base, f":{market_id}", f": {market_id}"}
@@ -229,7 +229,7 @@ async def can_ask(exchange: Any, symbol: str, timeframe: str) -> bool:
         else:
             await exchange.watch_ohlcv(symbol, timeframe)
     except Asked as asked:
-        # WhiteBIT is asked for candles of no length where ccxt knows none.
+        # For a timeframe that ccxt lacks, WhiteBIT is asked for candles without a length.
         return "null" not in str(asked)
     except (ccxt.ExchangeError, TypeError):
         return False
@@ -247,7 +247,7 @@ async def test_timeframes_that_cannot_be_watched_are_known(stream: Stream) -> No
     exchange.set_markets([dict(stream.market)])
     symbol = stream.market["symbol"]
     exchange.watch_candles([symbol], stream.timeframe)
-    # KuCoin has asked by REST where to connect to.
+    # KuCoin's websocket address comes by REST.
     where = asyncio.get_running_loop().create_future()
     where.set_result("wss://127.0.0.1")
     exchange.options["urls"] = {"public": where, "publicFutures": where}
@@ -356,7 +356,7 @@ async def test_a_timeframe_on_which_ccxt_fails_ends_only_the_connection() -> Non
 
 
 async def test_messages_that_ccxt_does_not_resolve_leave_the_stream_silent() -> None:
-    """The exchange takes the subscription, tells something else, and is traded meanwhile."""
+    """The exchange accepts the subscription and sends other messages while there are trades."""
     (stream,) = [s for s in STREAMS if s.name == "cryptocom-spot"]
     clock = ScaledClock(60.0)
     other = {"id": -1, "method": "subscribe", "code": 0, "result": {"channel": "candles.v2"}}

@@ -27,7 +27,7 @@ WATCHED = [name for name in ccxt.pro.exchanges if getattr(ccxt.pro, name)().has.
 
 @pytest.fixture(autouse=True)
 def no_socket(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever is asked of ccxt here, it opens nothing and looks up no name."""
+    """No call of ccxt here may open a connection or look up a name."""
 
     def refuse(*_args: Any, **_kwargs: Any) -> NoReturn:
         pytest.fail("ccxt was about to use the network")
@@ -59,7 +59,7 @@ def refusal(
         # No candle of this length at all.
         ("binance", "BTC/USDT", "7m", "binance has no timeframe 7m; allowed: 1s, 1m, 3m"),
         ("ndax", "BTC/USD", "1m", "ndax cannot be used: ccxt takes the closing time of its"),
-        # Streams have other timeframes than the history; ccxt has several ways to say so.
+        # Streams have other timeframes than the history; ccxt states this in several ways.
         ("upbit", "BTC/KRW", "1m", "upbit has no candle stream at 1m; allowed: 1s"),
         ("p2b", "ETH/BTC", "1m", "p2b has no candle stream at 1m; allowed: 1h, 1d"),
         ("mudrex", "BTC/USDT:USDT", "1h", "mudrex has no candle stream at 1h; allowed: 1m"),
@@ -69,7 +69,7 @@ def refusal(
             "4h",
             "woo has no candle stream at 4h; allowed: 1m, 5m, 15m, 30m, 1h, 1d, 1w",
         ),
-        # ccxt does not say so: it fails as it puts the request together.
+        # ccxt does not declare it: building the request fails.
         (
             "bitget",
             "BTC/USDT",
@@ -141,7 +141,7 @@ def test_every_exchange_is_refused_in_one_line_or_accepted(name: str) -> None:
     for line in lines.values():
         assert line is None or (line.startswith(f"{name} ") and len(line) < 400)
         assert line is None or "\n" not in line
-    # What a refusal says is allowed is not refused in turn.
+    # The alternatives named by a refusal are accepted.
     for (symbol, _), line in lines.items():
         if line and " at " in line and "; allowed: " in line:
             for timeframe in line.partition("; allowed: ")[2].split(", "):

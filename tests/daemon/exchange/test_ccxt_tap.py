@@ -172,7 +172,7 @@ def received(shared_dir: Path, file: str) -> list[Any]:
 
 
 def closed_of(listener: RecordingListener) -> list[Candle]:
-    """What is final, for somebody who has listened since the candle before the first."""
+    """The final candles for a listener connected since the candle before the first."""
     rule = ClosingRule(MINUTE, 1_000)
     first: list[Any] = list(listener.updates[:1])
     earlier = [(s, at - MINUTE.ms, values, closed) for s, at, values, closed in first]

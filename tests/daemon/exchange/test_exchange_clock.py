@@ -15,7 +15,7 @@ T0 = 1_700_000_000_000
 
 
 class Exchange:
-    """Its clock is ``ahead_ms`` of the machine's at the start and goes on by itself."""
+    """Its clock starts ``ahead_ms`` ahead of the machine's and runs independently."""
 
     def __init__(self, machine: ManualClock, ahead_ms: int) -> None:
         self.machine = machine

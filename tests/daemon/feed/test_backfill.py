@@ -87,7 +87,7 @@ class Bench:
 
     @property
     def asked(self) -> list[str]:
-        """Symbols whose history was asked for since the last look."""
+        """Symbols whose history was requested since the last call."""
         taken = [symbol for symbol, _ in self.archive.asked]
         self.archive.asked.clear()
         return taken
@@ -118,7 +118,7 @@ async def test_a_request_during_its_own_fetch_is_served_after_it() -> None:
     bench.backfill.request(SYMBOLS[0])
     async with bench.running():
         assert bench.asked == [SYMBOLS[0]]
-        # What closed since the question was asked may be missing from the answer.
+        # Candles that closed after the request may be missing from the response.
         bench.backfill.request(SYMBOLS[0])
         bench.backfill.request(SYMBOLS[0])
         bench.archive.held.set()
@@ -173,7 +173,7 @@ async def test_retries_back_off_and_an_outage_is_logged_once(
         bench.backfill.request(symbol)
     seen: set[str] = set()
     async with bench.running():
-        # While nobody is answered, a few symbols are enough to find out.
+        # During an outage a few symbols are enough to detect its end.
         assert len(bench.asked) == min(count, 4)
         for delay_s in (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 15.0):
             await bench.clock.advance(delay_s - 0.01)
@@ -193,7 +193,7 @@ async def test_retries_back_off_and_an_outage_is_logged_once(
         assert "answers again" in caplog.text
         assert bench.windows[SYMBOLS[0]].is_complete
 
-        # Once healed, the next trouble is news again, and retried soon.
+        # After recovery, the next failure is logged again and retried soon.
         bench.archive.away.add(SYMBOLS[0])
         bench.backfill.request(SYMBOLS[0])
         await settle()
@@ -327,7 +327,7 @@ async def test_a_history_that_never_joins_the_window_is_requested_as_a_whole() -
         following_ms = window.next_open_ms
         assert following_ms is not None
         bench.clock.move_to(NOW_MS + 5 * MINUTE.ms)
-        # The exchange keeps fewer candles than lie between it and the window.
+        # The exchange keeps too few candles to reach the window.
         bench.archive.begins_ms = following_ms + 2 * MINUTE.ms
         bench.backfill.request(SYMBOLS[0])
         await settle()

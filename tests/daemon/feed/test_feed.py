@@ -108,7 +108,7 @@ async def test_after_broken_connections_the_windows_are_whole_again(
         for breaks in (1, 2):
             exchange.streams.abort_all()
             await until(lambda: exchange.streams.clients == 0)
-            # More than one candle closes while nobody listens.
+            # More than one candle closes during the disconnection.
             await clock.sleep(2.5)
             await until(caught_up)
             assert harness.count("feed_reconnects") == breaks

@@ -1,4 +1,4 @@
-"""Nothing waits, nothing is lost without being named, nothing runs twice."""
+"""Every candle runs at once and only once, or is reported as dropped."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_a_newer_candle_replaces_the_waiting_one_of_its_symbol() -> None:
 
 
 class BatcherAgainstList(RuleBasedStateMachine):
-    """Oracle: a list in the order of arrival; every candle leaves exactly once, or is named."""
+    """Oracle: a list in the order of arrival; every candle leaves exactly once or is reported."""
 
     @initialize(most=st.integers(1, 4))
     def start(self, most: int) -> None:

@@ -1,4 +1,4 @@
-"""A rehearsal comes before the close, ends with it, and changes nothing."""
+"""Cache warming runs before a close, ends with it and changes no state."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def path(
 
 @pytest.fixture
 def dry_runs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many symbols each rehearsal was of."""
+    """The number of symbols in each dry run."""
     seen: list[int] = []
     original = ServedModel.dry_run
 
@@ -73,7 +73,7 @@ async def warming(path: PipelineHarness, clock: ManualClock) -> AsyncIterator[No
     [
         ("1m", T0, (59_985, 62_000, 60_000)),
         ("1m", T0 + 59_984, (59_985, 62_000, 60_000)),
-        # What there is no time for any more is left out.
+        # A close too soon to warm for is skipped.
         ("1m", T0 + 59_985, (119_985, 122_000, 120_000)),
         ("1s", T0, (985, 1_250, 1_000)),
     ],

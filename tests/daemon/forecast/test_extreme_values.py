@@ -1,4 +1,4 @@
-"""Whatever numbers one symbol sends, the others are forecast and nothing untrue is published."""
+"""Extreme values of one symbol affect no other, and no invalid forecast is published."""
 
 from __future__ import annotations
 

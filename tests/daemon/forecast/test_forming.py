@@ -1,4 +1,4 @@
-"""A forming candle's forecast is what its close would give, is marked and never in the way."""
+"""A forming candle's forecast equals that of its close, is marked and delays no final one."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def schema(repository: Path) -> jsonschema.Draft202012Validator:
 
 
 class RecordingPublisher:
-    """Stands where the publisher does, connected to a broker."""
+    """Replaces a connected publisher."""
 
     def __init__(self) -> None:
         self.connected = asyncio.Event()
@@ -81,7 +81,7 @@ class Bench:
         return self.path.sample("candlecast_forming_total", outcome=outcome)
 
     def update(self, market: SampleMarket, symbol: str, at: int, share: float = 1.0) -> Candle:
-        """Tell of a candle when a share of its range has happened."""
+        """Report a forming candle after a share of its range."""
         whole = market.candle(symbol, at, self.path.clock.monotonic())._replace(final_by=None)
         o, h, low, c, v = whole.ohlcv
         part = Ohlcv(o, o + share * (h - o), o + share * (low - o), o + share * (c - o), share * v)
@@ -91,10 +91,10 @@ class Bench:
         return candle
 
     async def worked(self, updates: float) -> None:
-        """Wait until so many updates have met their fate."""
-        fates = ("published", "conflated", "skipped")
+        """Wait until this many updates have been handled."""
+        outcomes = ("published", "conflated", "skipped")
         async with asyncio.timeout(MAX_WAIT_S):
-            while sum(map(self.count, fates)) < updates:
+            while sum(map(self.count, outcomes)) < updates:
                 await asyncio.sleep(0.001)
 
 

@@ -1,4 +1,4 @@
-"""A forecast leaves once, on time or flagged, in the contract's words, or is counted as skipped."""
+"""A forecast is published once, as specified and flagged if late, or counted as skipped."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ def test_a_value_that_is_not_a_price_is_not_published(price: float) -> None:
     assert desk.issue(price=price) is None
     assert desk.skipped("not_a_price") == 1
     assert (desk.sent, desk.recorded, desk.accuracy.pending) == ([], [], 0)
-    # And does not stand in the way of a better one.
+    # It does not block a later valid forecast.
     assert desk.issue() is not None
 
 

@@ -1,4 +1,4 @@
-"""No forecast leaves of a model that fails, and the symbols that it fails are stale."""
+"""A failing model publishes no forecast, and its symbols are stale."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ async def test_forecasts_of_a_symbol_that_fails_are_withheld(
         (line,) = [r.getMessage() for r in caplog.records if r.levelno == logging.ERROR]
         assert line.startswith(f"model {bundle.version}: the forecasts of 1 of 3 symbols")
         assert line.endswith("roll back: candlecast models rollback")
-        # It is tried again with every candle, and said once.
+        # It is tried again with every candle and logged once.
         route.at(CAPACITY + 1)
         for symbol in SYMBOLS:
             route.close(market, symbol, CAPACITY)
         await route.scheduler.wait_idle()
         assert skipped(route) == 2
         assert len([r for r in caplog.records if r.levelno == logging.ERROR]) == 1
-        # The model is cured: a rollback would be one.
+        # The model works again, as after a rollback.
         cured = served(bundle, [])
         route.pipeline.replace_model(cured, route.table.windows, [-1] * 3)
         assert route.pipeline.stale_symbols(route.clock.wall_ms()) == []

@@ -61,7 +61,7 @@ def test_a_guessed_limit_differs_from_a_stated_one() -> None:
     for _ in range(3):
         guessing.append(negotiation.is_guessing)
         negotiation.on_closed_early()
-    # The first step down asks for no less than what was named.
+    # The first step keeps what the broker stated.
     assert guessing == [False, False, True]
     negotiation.on_closed_early()
     negotiation.on_closed_early()

@@ -71,7 +71,7 @@ def test_after_a_reconnection_the_last_valid_messages_go_out_again_byte_for_byte
     for m in box.take_batch(0, 9)[0]:
         box.on_answered(m)
     assert box.requeue(5_000) == []
-    # What has arrived has been counted, so its repetition counts for nothing.
+    # Messages that arrived are counted already, so repetitions are not.
     assert box.take_batch(5_000, 9) == ([message("a", 60_000)], [])
 
 

@@ -1,4 +1,4 @@
-"""The publisher against a real mosquitto that stops, restarts and denies."""
+"""The publisher with a real mosquitto that stops, restarts and denies topics."""
 
 from __future__ import annotations
 
@@ -300,7 +300,7 @@ async def test_wrong_credentials_end_it_with_one_line(tmp_path: Path, version: s
         assert PASSWORD not in line
 
 
-# Of the two, only the second makes mosquitto hang up over a denied message.
+# Of the two, only the second makes mosquitto close the connection over a denied message.
 @pytest.mark.parametrize("queued", ["max_queued_messages 1000", "max_queued_messages 0"])
 async def test_a_user_without_the_right_to_publish_gets_an_error(
     tmp_path: Path, queued: str

@@ -90,7 +90,7 @@ async def test_forecasts_status_and_will_arrive_without_optional_broker_features
             trial.publisher.announce("online", (), "v1")
             await received.until("online")
             if NO_RETAIN in lacking:
-                # A later subscriber has to hear it as well.
+                # A later subscriber must receive it as well.
                 await received.until("online")
             await until(lambda: log_count(caplog, QOS_0_MESSAGE) == (QOS_0 in lacking))
             await until(

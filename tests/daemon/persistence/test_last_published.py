@@ -85,6 +85,6 @@ def test_the_newest_forecast_is_never_in_the_future(tmp_path: Path) -> None:
     again = LastPublished(["a", "b"])
     again.open(tmp_path / "last-published")
     assert again.newest_ms(3_600_000, now_ms) == 4 * 3_600_000
-    # A target in the future is not believed.
+    # A target in the future is ignored.
     again.record([0], [1 << 60])
     assert again.newest_ms(3_600_000, now_ms) == now_ms

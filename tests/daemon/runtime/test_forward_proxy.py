@@ -38,7 +38,7 @@ def clean(monkeypatch: pytest.MonkeyPatch) -> None:
 async def behind(
     folder: Path, *, tls: bool, login: str | None = None
 ) -> AsyncIterator[tuple[ForwardProxy, Any]]:
-    """A proxy, and an exchange that only the proxy finds: no server of names knows it."""
+    """A proxy, and an exchange whose name only the proxy resolves."""
     authority = Authority(folder)
     pair = authority.issue("exchange", "*.exchange.test")
     context = server_context(pair.certificate, pair.key)

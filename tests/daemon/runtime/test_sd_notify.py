@@ -114,7 +114,7 @@ def test_what_no_systemd_sets_is_refused(environ: dict[str, str]) -> None:
     st.lists(
         st.tuples(
             st.floats(0.01, 10.0),  # until the next look
-            st.booleans(),  # whether something waits that nobody has worked on meanwhile
+            st.booleans(),  # whether work is waiting without progress
         ),
         max_size=30,
     )

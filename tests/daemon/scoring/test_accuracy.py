@@ -1,4 +1,4 @@
-"""Every forecast is scored once, by its own candle, and the figures are what numpy says."""
+"""Every forecast is scored once, by its own candle, and the figures equal numpy's."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def forecast(
     symbol: str = "BTC/USDT",
     interval: tuple[float, float] | None = (98.0, 102.0),
 ) -> Forecast:
-    """What is said when candle ``slot`` has closed at 100, about candle ``slot + 1``."""
+    """The forecast of candle ``slot + 1``, made when candle ``slot`` closed at 100."""
     return forecast_at(
         T0 + (slot + 1) * MINUTE,
         symbol,

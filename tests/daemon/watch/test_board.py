@@ -155,7 +155,7 @@ def test_no_line_wraps_and_no_number_is_cut(
         assert symbol in names, "cut"
         assert all(NUMBER.fullmatch(cell) for cell in cells)
         assert len(cells) == len(rows[0]) - 1
-        # A forecast can be told from the close that it starts from.
+        # A forecast differs visibly from the close it starts from.
         assert cells[0] != cells[1]
 
 

@@ -96,7 +96,7 @@ def test_every_revision_is_kept_and_the_newest_is_read(path: Path, history: Hist
     with sqlite3.connect(path) as database:
         kept = database.execute("SELECT close, delay_ms FROM candle").fetchall()
     database.close()
-    assert kept == [(100.0, 10), (101.0, 900), (100.0, 5000)]  # the repetition says nothing new
+    assert kept == [(100.0, 10), (101.0, 900), (100.0, 5000)]  # the repetition changes nothing
 
 
 def test_the_later_of_two_revisions_in_one_millisecond_stays(history: History) -> None:

@@ -262,7 +262,7 @@ def test_weights_in_another_file_are_refused(tmp_path: Path) -> None:
 
 
 def test_the_runtime_sends_no_telemetry(tmp_path: Path) -> None:
-    """Left alone it would keep an identifier of this machine, and send what it does."""
+    """By default it would store an identifier of this machine and send telemetry."""
     code = "from model.inference.onnx_session import cuda_offered\ncuda_offered()\n"
     plain = {k: v for k, v in os.environ.items() if k not in {"CI", "ORT_DISABLE_TELEMETRY"}}
     home = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path), "TMPDIR": str(tmp_path)}

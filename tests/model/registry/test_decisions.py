@@ -48,7 +48,7 @@ def test_decisions_come_back_in_order(tmp_path: Path) -> None:
     assert registry.decisions() == [first, second]
     (line, _) = (registry.root / DECISIONS).read_text().splitlines()
     assert json.loads(line)["gate"]["detectable"] == 0.001
-    # It is no model, and no writer sweeps it away.
+    # It is no model, and no writer removes it.
     registry.write(parts())
     assert len(registry.list()) == 1
     assert len(registry.decisions()) == 2

@@ -92,7 +92,7 @@ def test_a_decision_moves_the_pointer_only_from_the_champion_it_was_made_about(
     (registry.root / second / "step.onnx").write_bytes(b"other")
     with pytest.raises(BundleError, match="has changed"):
         registry.apply_decision(DecisionEntry(3, "promote", "retrain", second, third))
-    # Nothing is told that did not happen.
+    # No action is reported that did not happen.
     assert (registry.champion(), len(registry.decisions())) == (third, 2)
 
 
@@ -143,7 +143,7 @@ def test_promoting_and_rolling_back_mend_a_damaged_pointer(
     (registry.root / "previous").write_text(content)
     with pytest.raises(BundleError, match="previous: holds"):
         registry.rollback()
-    # Whether the champion's own folder may go cannot be told.
+    # It is unknown whether the champion's own folder may be removed.
     with pytest.raises(BundleError, match="champion: holds"):
         registry.prune(keep=0)
     registry.promote(second)
@@ -312,6 +312,6 @@ def whole(registry: Registry, decided: int) -> int:
     if (registry.root / "champion").exists():
         assert registry.champion() in versions
         assert registry.previous() in {None, *versions}
-        # Whatever is served, its promotion was written down before.
+        # The promotion of the served model was recorded before.
         assert registry.champion() in {entry.version for entry in entries}
     return len(entries)

@@ -55,7 +55,7 @@ RESIDUALS = Residuals(by_symbol={"A/U": SymbolResiduals(400, QUANTILES)})
 
 
 class Exchange:
-    """What goes on beside the daemon, which comes and goes."""
+    """The parts that run throughout, while the daemon is restarted."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -150,7 +150,7 @@ class Process:
         await route.scheduler.wait_idle()
 
     async def revise(self) -> None:
-        """The exchange changes its mind about a candle of a while ago."""
+        """The exchange revises an earlier candle."""
         exchange, symbol, at = self.exchange, SYMBOLS[1], self.exchange.row - 6
         exchange.market.revise(symbol, at, 1.01)
         exchange.clock.now_ms += 500
@@ -189,7 +189,7 @@ async def run_with_restarts(folder: Path) -> None:
 
 
 async def run_with_random_restarts(folder: Path, chance: Random) -> None:
-    """Processes that end in whatever way, and start again under whatever rules."""
+    """Processes that end in random ways and start again under random rules."""
     exchange = Exchange(folder)
     some = [Rules(min_n=MIN_N), Rules(level=0.8, min_n=MIN_N), Rules(gamma=0.02, min_n=MIN_N + 9)]
     with closing(History(folder / "history.sqlite")) as history:
@@ -207,7 +207,7 @@ async def run_with_random_restarts(folder: Path, chance: Random) -> None:
 
 
 @pytest.fixture(scope="module")
-def life(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("life")
     asyncio.run(run_with_restarts(folder))
     yield folder
@@ -215,9 +215,9 @@ def life(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture
-def place(life: Path, tmp_path: Path) -> Path:
+def place(run_folder: Path, tmp_path: Path) -> Path:
     """Of one's own, to be changed."""
-    return Path(shutil.copytree(life, tmp_path / "place"))
+    return Path(shutil.copytree(run_folder, tmp_path / "place"))
 
 
 def again(folder: Path, first: int = 0, last: int = LAST + 1) -> Replayed:
@@ -231,23 +231,23 @@ def query(folder: Path, statement: str, *values: object) -> list[tuple[Any, ...]
         return database.execute(statement, values).fetchall()
 
 
-def test_every_value_of_every_forecast_comes_out_again(life: Path) -> None:
-    found = again(life)
+def test_every_value_of_every_forecast_comes_out_again(run_folder: Path) -> None:
+    found = again(run_folder)
     assert found.differences == []
     assert (found.skipped, found.without) == ({}, {})
     assert set(found.largest) == FIELDS
     assert max(found.largest.values()) <= TOLERANCE
-    assert query(life, "SELECT count(*) FROM forecast") == [(found.compared,)]
-    # All that the life was led for is there: evidence and none, two rules, two models.
-    without = query(life, "SELECT count(*) FROM forecast WHERE lower IS NULL")[0][0]
+    assert query(run_folder, "SELECT count(*) FROM forecast") == [(found.compared,)]
+    # Every case occurs: evidence and none, two rules, two models.
+    without = query(run_folder, "SELECT count(*) FROM forecast WHERE lower IS NULL")[0][0]
     assert 2 * MIN_N < without < found.compared / 2
-    assert query(life, "SELECT count(*) FROM rules") == [(2,)]
-    assert query(life, "SELECT count(DISTINCT model) FROM forecast") == [(2,)]
-    assert query(life, "SELECT count(*) FROM scaler") == [(2,)]
-    assert len(query(life, "SELECT DISTINCT day FROM calibration")) == 2
+    assert query(run_folder, "SELECT count(*) FROM rules") == [(2,)]
+    assert query(run_folder, "SELECT count(DISTINCT model) FROM forecast") == [(2,)]
+    assert query(run_folder, "SELECT count(*) FROM scaler") == [(2,)]
+    assert len(query(run_folder, "SELECT DISTINCT day FROM calibration")) == 2
     back = """SELECT count(*) FROM forecast AS a JOIN forecast AS b ON b.symbol = a.symbol
               AND b.close_s = a.close_s + 60 AND b.model = a.model AND b.learnt < a.learnt"""
-    assert query(life, back) == [(3,)]
+    assert query(run_folder, back) == [(3,)]
 
 
 def test_replay_is_exact_after_any_sequence_of_restarts(tmp_path: Path) -> None:
@@ -260,10 +260,12 @@ def test_replay_is_exact_after_any_sequence_of_restarts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("first", [FIRST + 20, FIRST + 38, MIDNIGHT - 1, MIDNIGHT + 5, LAST - 3])
-def test_a_part_of_a_day_is_computed_from_the_state_before(life: Path, first: int) -> None:
-    found = again(life, first, LAST - 1)
+def test_a_part_of_a_day_is_computed_from_the_state_before(run_folder: Path, first: int) -> None:
+    found = again(run_folder, first, LAST - 1)
     span = T0 // 1000 + first * 60, T0 // 1000 + (LAST - 1) * 60
-    stored = query(life, "SELECT count(*) FROM forecast WHERE close_s >= ? AND close_s < ?", *span)
+    stored = query(
+        run_folder, "SELECT count(*) FROM forecast WHERE close_s >= ? AND close_s < ?", *span
+    )
     assert stored == [(found.compared,)]
     assert (found.differences, found.skipped, found.without) == ([], {}, {})
     assert set(found.largest) == FIELDS
@@ -284,7 +286,7 @@ def test_a_part_of_a_day_is_computed_from_the_state_before(life: Path, first: in
     ],
 )
 def test_a_changed_value_is_detected(place: Path, change: str, field: str) -> None:
-    # The last one of its model: what was learnt from a forecast is seen in all that follow.
+    # The last one of its model: each forecast affects the calibration of all later ones.
     last = T0 // 1000 + LAST * 60
     change = f"UPDATE forecast SET {change} WHERE symbol = 1 AND close_s = ? RETURNING 1"  # noqa: S608 - see above
     assert query(place, change, last) == [(1,)]

@@ -129,7 +129,7 @@ def test_features_that_only_have_their_daily_rhythm_raise_no_alarm_and_a_shift_d
     calm = wandering(WEEK + 6 * 1_440, 1)
     early = 5 * 1_440
     assert shown(watch, calm[:early]) == []
-    # A restart in the middle makes no difference, whatever the other process's clock shows.
+    # A restart in the middle makes no difference, even with another clock.
     now_s = early * MINUTE_S
     watch = FeatureDrift.from_arrays(FeatureDrift.to_arrays(watch, now_s), 2, now_s)
     assert shown(watch, calm[early:], now_s) == []

@@ -71,7 +71,7 @@ def test_an_interrupted_training_resumes(
     out = capsys.readouterr().out.partition("going on after epoch 2")[2]
     assert f"Epoch 3/{EPOCHS}" in out
     assert f"Epoch 2/{EPOCHS}" not in out
-    # What was learnt before is not lost: the first loss afterwards goes on from it.
+    # Earlier training is not lost: the first loss afterwards continues from it.
     assert history["loss"][2] < history["loss"][0]
     # Ten epochs without a better one, counted from before the cut.
     epochs = len(history["val_loss"])
