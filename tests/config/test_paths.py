@@ -31,7 +31,7 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("sign", "reason"), [(r"\0", "holds a NUL character"), (r"\ud800", "surrogate pair")]
 )
-def test_text_that_nothing_can_be_called_is_refused(
+def test_a_path_with_invalid_characters_is_refused(
     tmp_path: Path, text: str, sign: str, reason: str
 ) -> None:
     message = refusal(tmp_path, text % sign)
@@ -42,7 +42,7 @@ def test_text_that_nothing_can_be_called_is_refused(
 
 
 @pytest.mark.parametrize("name", ["state", "data", "models"])
-def test_a_folder_that_cannot_be_is_refused(tmp_path: Path, name: str) -> None:
+def test_an_impossible_folder_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "file").touch()
     for folder, reason in (
         (tmp_path / "file", f"{tmp_path / 'file'} is a file; name a folder"),

@@ -94,7 +94,7 @@ def test_the_reference_classes_see_the_overrides_too(
     }
 
 
-def test_symbol_stands_for_a_list_of_one(tmp_path: Path) -> None:
+def test_a_single_symbol_becomes_a_list_of_one(tmp_path: Path) -> None:
     path = write(tmp_path, "trading: {symbol: 'BTC/USDT:USDT'}\n")
     assert load(path, {}).trading.symbols == ("BTC/USDT:USDT",)
 
@@ -176,7 +176,7 @@ def test_each_finding_has_its_line(tmp_path: Path) -> None:
     assert len(lines) == 3
 
 
-def test_lists_that_hold_each_other_are_refused_briefly(tmp_path: Path) -> None:
+def test_recursive_lists_are_refused_in_one_short_line(tmp_path: Path) -> None:
     names = [f"l{level}" for level in range(40)]
     levels = [
         f"{name}: &{name} [{f'*{before}, *{before}' if before else 'A/B'}]"
@@ -186,7 +186,7 @@ def test_lists_that_hold_each_other_are_refused_briefly(tmp_path: Path) -> None:
     assert "trading.symbols[0]: [[[" in refusal(tmp_path, text)
 
 
-def test_a_variable_of_endless_brackets_is_refused(tmp_path: Path) -> None:
+def test_a_variable_with_deeply_nested_brackets_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path, "")
     with pytest.raises(ConfigError, match="CANDLECAST__TRADING__SYMBOLS: not a valid value"):
         load(path, {"CANDLECAST__TRADING__SYMBOLS": "[" * 20_000})
@@ -248,7 +248,7 @@ def test_no_dump_prints_a_secret(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_half_a_lock_is_refused(tmp_path: Path, text: str, words: str) -> None:
+def test_an_incomplete_login_is_refused(tmp_path: Path, text: str, words: str) -> None:
     assert words in refusal(tmp_path, text)
 
 
@@ -291,7 +291,7 @@ def test_a_password_file_that_holds_no_password(
         settings.mqtt.read_password()
 
 
-def test_a_file_that_is_too_long_for_a_configuration(tmp_path: Path) -> None:
+def test_an_oversized_configuration_is_refused(tmp_path: Path) -> None:
     assert "has more than 1048576 bytes" in refusal(tmp_path, "# comment\n" * 110_000)
 
 

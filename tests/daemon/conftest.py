@@ -1,4 +1,4 @@
-"""A market, a model for it and a history, for whatever runs the path of a candle."""
+"""A market, a model for it and a history, for tests of the candle pipeline."""
 
 from __future__ import annotations
 

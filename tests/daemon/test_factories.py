@@ -1,4 +1,4 @@
-"""What settings become, and what is said about them."""
+"""Objects made from settings, and the warnings logged about them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support.certificates import Authority
         ("{host: broker.example, password_file: secret, tls: {ca_file: system}}", False),
     ],
 )
-def test_a_password_in_clear_over_the_network_is_told(
+def test_an_unencrypted_password_over_the_network_is_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, mqtt: str, *, warned: bool
 ) -> None:
     Authority(tmp_path)

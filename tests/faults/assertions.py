@@ -66,7 +66,7 @@ def _check_history(harness: FaultHarness, candles: Truth) -> None:
 
 
 def _check_forecasts(harness: FaultHarness, candles: Truth) -> None:
-    """Each identity in the same words, from closed candles alone, in time, and the right number."""
+    """Each identity has one content, from closed candles alone, in time, and the right price."""
     registry = Registry(harness.folder / "state" / "registry")
     scored = hindcast(registry.open(registry.champion()), candles, lambda *_: None)
     symbols = list(candles)
@@ -74,11 +74,11 @@ def _check_forecasts(harness: FaultHarness, candles: Truth) -> None:
     clean = {(symbols[n], target_ms): (last, price) for n, target_ms, last, _, price in rows}
     words: dict[tuple[str, int], bytes] = {}
     for at_ms, payload in harness.published:
-        told = json.loads(payload)
-        identity = told["symbol"], told["candle_close_ms"]
+        forecast = json.loads(payload)
+        identity = forecast["symbol"], forecast["candle_close_ms"]
         assert words.setdefault(identity, payload) == payload
         last, price = clean[identity]
-        assert told["last_close"] == last, told
-        assert told["predicted_close"] == pytest.approx(price, rel=1e-6), told
-        assert at_ms >= told["candle_close_ms"], told
-        assert at_ms <= told["valid_until_ms"] + harness.behind_ms, told
+        assert forecast["last_close"] == last, forecast
+        assert forecast["predicted_close"] == pytest.approx(price, rel=1e-6), forecast
+        assert at_ms >= forecast["candle_close_ms"], forecast
+        assert at_ms <= forecast["valid_until_ms"] + harness.behind_ms, forecast

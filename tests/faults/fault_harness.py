@@ -18,7 +18,7 @@ from daemon.sandbox.exchange import Behaviour, SandboxExchange
 from daemon.sandbox.recording import Playback
 from model.core.errors import BrokerError, ExchangeError
 from tests.faults.frames import Publications
-from tests.faults.proxy import FaultProxy, Weather
+from tests.faults.proxy import FaultProxy, Impairment
 from tests.faults.schedule import WAYS, Fault
 from tests.integration.harness import promote_drawn, write_config
 from tests.sandbox.scaled import ScaledClock
@@ -44,7 +44,7 @@ class FaultHarness:
     Attributes:
         published: every forecast that left the daemon, in order.
         behind_ms: the longest that this process has not come to its turn, exchange's time.
-        ended: why the daemon ended, where it was not told to.
+        ended: why the daemon ended without being stopped.
     """
 
     def __init__(
@@ -202,14 +202,14 @@ class FaultHarness:
             "throttle": ("bytes_per_s", self._factor * (500 + 20_000 * fault.size)),
         }
         name, value = bad[fault.what]
-        setattr(proxy.weather, name, value)
+        setattr(proxy.impairment, name, value)
         if fault.what == "refuse":
             proxy.cut()
         await self.clock.sleep(fault.lasts_s)
-        setattr(proxy.weather, name, getattr(Weather(), name))
+        setattr(proxy.impairment, name, getattr(Impairment(), name))
 
     async def _at_the_exchange(self, fault: Fault) -> None:
-        faults, stream = self.exchange.faults, self.ways["stream"].weather
+        faults, stream = self.exchange.faults, self.ways["stream"].impairment
         coming = self._coming(fault)
         if fault.what == "ban":
             self.exchange.ban(418 if fault.size < 0.5 else 429, fault.lasts_s)

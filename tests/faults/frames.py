@@ -21,7 +21,7 @@ class Shuffler:
         self._held: list[bytes] = []
 
     def feed(self, data: bytes, *, shuffle: bool) -> bytes:
-        """Take what has come; give what goes on. Some messages wait for the next call."""
+        """Take incoming bytes and return those to forward. Some messages wait for the next call."""
         self._rest += data
         if not self._upgraded:
             head, end, self._rest = self._rest.partition(b"\r\n\r\n")

@@ -30,8 +30,8 @@ _ABORT = struct.pack("ii", 1, 0)
 
 
 @dataclass
-class Weather:
-    """What happens to bytes; changed while connections live.
+class Impairment:
+    """What happens to bytes; may change during connections.
 
     Attributes:
         delay_s: added to every piece's way, each way.
@@ -65,7 +65,7 @@ class FaultProxy:
 
     Attributes:
         port: where to connect.
-        weather: what happens on the way.
+        impairment: what happens on the way.
         accepted: connections so far.
     """
 
@@ -82,12 +82,12 @@ class FaultProxy:
         Args:
             target: loopback port.
             draw: what is left to chance.
-            on_sent: told the connection's number and what its client has sent, before anything
+            on_sent: called with the connection's number and the client's bytes, before anything
                 happens to it.
             websocket: what comes back is HTTP and then websocket frames, to be reordered.
         """
         self.port = 0
-        self.weather = Weather()
+        self.impairment = Impairment()
         self.accepted = 0
         self._target = target
         self._draw = draw
@@ -125,7 +125,7 @@ class FaultProxy:
     async def _serve(self, reader: asyncio.StreamReader, near: asyncio.StreamWriter) -> None:
         self.accepted += 1
         number, cuts = self.accepted, self._cuts
-        if self.weather.refuse:
+        if self.impairment.refuse:
             _end(near, politely=False)
             return
         try:
@@ -166,7 +166,7 @@ class FaultProxy:
                         self._on_sent(number, data)
                     now_s = asyncio.get_running_loop().time()
                     if shuffler is not None:
-                        data = shuffler.feed(data, shuffle=self.weather.reorder)
+                        data = shuffler.feed(data, shuffle=self.impairment.reorder)
                     if data:
                         await pieces.put((now_s, data))
                 await pieces.put((0.0, b""))
@@ -186,14 +186,14 @@ class FaultProxy:
             arrived_s, data = await pieces.get()
             if not data:
                 return
-            left_s = arrived_s + self.weather.delay_s - asyncio.get_running_loop().time()
+            left_s = arrived_s + self.impairment.delay_s - asyncio.get_running_loop().time()
             await asyncio.sleep(max(left_s, 0.0))
-            if garbles and self._draw.random() < self.weather.garble:
+            if garbles and self._draw.random() < self.impairment.garble:
                 data = self._garbled(data)
             for at in range(0, len(data), _SLICE):
                 part = data[at : at + _SLICE]
-                await asyncio.sleep(len(part) / self.weather.bytes_per_s)
-                pair.lost |= self.weather.half_open
+                await asyncio.sleep(len(part) / self.impairment.bytes_per_s)
+                pair.lost |= self.impairment.half_open
                 if pair.lost or writer.is_closing():
                     break
                 writer.write(part)

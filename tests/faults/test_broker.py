@@ -55,7 +55,7 @@ async def test_a_half_open_socket_is_noticed_on_both_sides(
             assert await state(live) == "online"
             began_s = time.monotonic()
             async with stopwatch() as taken_s:
-                proxy.weather.half_open = True
+                proxy.impairment.half_open = True
                 await until(lambda: not trial.publisher.connected.is_set())
                 # The trial's clock is ten times as fast, so this is generous.
                 assert taken_s() <= 2 * KEEPALIVE_S
@@ -63,7 +63,7 @@ async def test_a_half_open_socket_is_noticed_on_both_sides(
                 assert await state(live) == "offline"
                 assert time.monotonic() - began_s >= KEEPALIVE_S
                 assert taken_s() <= 1.5 * KEEPALIVE_S + 6.0
-            proxy.weather.half_open = False
+            proxy.impairment.half_open = False
             assert await state(live) == "online"
             trial.publisher.offer(trial.forecast("A/B", "again"))
             await until(lambda: trial.outcome("published") == 1)
@@ -75,12 +75,12 @@ async def test_the_will_comes_within_a_second_of_a_reset(
     with mosquitto_sub(broker.port, STATUS) as live:
         async with running(PublisherHarness(proxy.port)):
             assert await state(live) == "starting"
-            proxy.weather.refuse = True
+            proxy.impairment.refuse = True
             async with stopwatch() as taken_s:
                 proxy.cut()
                 assert await state(live) == "offline"
                 assert taken_s() < 1.0
-            proxy.weather.refuse = False
+            proxy.impairment.refuse = False
             assert await state(live) == "starting"
 
 
@@ -117,7 +117,7 @@ async def test_after_a_kill_birth_and_latest_forecasts_are_back_within_5_s(
 async def test_a_slow_connection_to_the_broker_keeps_the_newest_and_blocks_no_caller(
     broker: Mosquitto, proxy: FaultProxy
 ) -> None:
-    proxy.weather.bytes_per_s = 20_000.0
+    proxy.impairment.bytes_per_s = 20_000.0
     trial = PublisherHarness(proxy.port)
     symbols = [f"S{number}/U" for number in range(60)]
     text = "x" * 4_000
@@ -134,7 +134,7 @@ async def test_a_slow_connection_to_the_broker_keeps_the_newest_and_blocks_no_ca
                 assert median(waits_s) < 0.02
                 assert len(trial.outbox) <= 100
                 await asyncio.sleep(0.1)
-            proxy.weather.bytes_per_s = 1e9
+            proxy.impairment.bytes_per_s = 1e9
             every = 6 * len(symbols)
             await until(lambda: trial.outcome("published") + trial.outcome("dropped") == every)
             assert trial.outcome("dropped") > 0
@@ -146,7 +146,7 @@ async def test_a_slow_connection_to_the_broker_keeps_the_newest_and_blocks_no_ca
 
 async def test_a_consumer_that_does_not_read_delays_no_other(broker: Mosquitto) -> None:
     with (
-        closing(deaf_subscriber(broker.port)),
+        closing(stalled_subscriber(broker.port)),
         mosquitto_sub(broker.port, "candlecast/v1/#") as live,
     ):
         trial = PublisherHarness(broker.port)
@@ -164,11 +164,11 @@ async def test_a_consumer_that_does_not_read_delays_no_other(broker: Mosquitto) 
     assert [int(payload.partition(" ")[0]) for payload in got] == list(range(1_500))
 
 
-def deaf_subscriber(port: int) -> socket.socket:
+def stalled_subscriber(port: int) -> socket.socket:
     """Subscribed to everything, reading nothing more."""
     client = socket.create_connection((HOST, port))
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
-    client.sendall(mqtt5.ConnectPacket("deaf").write())
+    client.sendall(mqtt5.ConnectPacket("stalled").write())
     client.recv(1_024)
     # SUBSCRIBE, packet 1, no properties, candlecast/# at QoS 0.
     client.sendall(b"\x82\x12\x00\x01\x00\x00\x0ccandlecast/#\x00")
@@ -176,7 +176,7 @@ def deaf_subscriber(port: int) -> socket.socket:
     return client
 
 
-async def test_a_broker_that_refuses_for_now_is_asked_again(tmp_path: Path) -> None:
+async def test_a_temporarily_refusing_broker_is_retried(tmp_path: Path) -> None:
     broker = Mosquitto(tmp_path)
     asked = 0
 
@@ -208,13 +208,13 @@ async def test_a_stale_forecast_is_never_sent_late_as_if_it_were_new(
     with mosquitto_sub(broker.port, "candlecast/v1/binance/#") as live:
         async with running(trial):
             await wait_connected(trial)
-            proxy.weather.refuse = True
+            proxy.impairment.refuse = True
             proxy.cut()
             await until(lambda: not trial.publisher.connected.is_set())
             trial.publisher.offer(trial.forecast("A/B", "stale", 1_000))
             trial.publisher.offer(trial.forecast("C/D", "valid", 60_000))
             trial.clock.now_ms += 2_000
-            proxy.weather.refuse = False
+            proxy.impairment.refuse = False
             assert (await next_message(live))["payload"] == "valid"
             assert await received_messages(live) == []
             # The broker passes a message on before it acknowledges it.
@@ -222,10 +222,10 @@ async def test_a_stale_forecast_is_never_sent_late_as_if_it_were_new(
         assert (trial.outcome("published"), trial.outcome("dropped")) == (1, 1)
 
 
-async def _mute(
+async def _acknowledge_nothing(
     keep_alive: int | None, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 ) -> None:
-    """Lets everybody in, answers pings, and acknowledges nothing."""
+    """Accepts every client, answers pings, and acknowledges nothing."""
     with closing(writer):
         await reader.read(65_536)
         writer.write(mqtt5.ConnAckPacket(server_keep_alive=keep_alive).write())
@@ -234,10 +234,12 @@ async def _mute(
 
 
 @pytest.mark.parametrize("keep_alive", [None, 3_600], ids=["ours", "its own"])
-async def test_a_broker_that_lives_but_acknowledges_nothing_is_a_lost_one(
+async def test_a_broker_that_acknowledges_nothing_counts_as_lost(
     caplog: pytest.LogCaptureFixture, keep_alive: int | None
 ) -> None:
-    async with await asyncio.start_server(partial(_mute, keep_alive), HOST) as server:
+    async with await asyncio.start_server(
+        partial(_acknowledge_nothing, keep_alive), HOST
+    ) as server:
         port = server.sockets[0].getsockname()[1]
         async with running(PublisherHarness(port, keepalive_s=KEEPALIVE_S)) as trial:
             await wait_connected(trial)

@@ -115,8 +115,8 @@ async def test_a_week_leaves_the_process_as_it_was(tmp_path: Path, rounds: Round
 def check(held: Sequence[Footprint], times: int) -> None:
     """Nothing may grow with how often or how long."""
     grown = growth(held)
-    story = "\n".join(map(str, held))
+    report = "\n".join(map(str, held))
     # Some come and go; whatever leaks does so every time.
-    assert max(grown.tasks, grown.descriptors) < 10, story
-    assert grown.objects < 500 + 2 * times, story
-    assert grown.resident_kb < 4_000 + 10 * times, story
+    assert max(grown.tasks, grown.descriptors) < 10, report
+    assert grown.objects < 500 + 2 * times, report
+    assert grown.resident_kb < 4_000 + 10 * times, report

@@ -46,10 +46,10 @@ WINDOW = Indicators().warmup + 60
 
 
 class Deployment:
-    """An exchange and a broker that stay, a daemon that is killed, and all that was heard of it."""
+    """A running exchange and broker, a daemon that is killed, and all its messages."""
 
     def __init__(
-        self, folder: Path, exchange: SandboxProcess, mqtt_port: int, heard: Subscriber
+        self, folder: Path, exchange: SandboxProcess, mqtt_port: int, subscriber: Subscriber
     ) -> None:
         self.timeframe = Timeframe.parse(exchange.timeframe)
         self.http_port = free_port()
@@ -61,7 +61,7 @@ class Deployment:
             slice_rows=exchange.slice_rows,
         )
         self.messages: list[dict[str, Any]] = []
-        self._heard = heard
+        self._subscriber = subscriber
         until_ms = exchange.origin_ms + WINDOW * self.timeframe.ms
         promote(
             folder / "state" / "registry",
@@ -79,11 +79,11 @@ class Deployment:
         with daemon(self.config, self.http_port) as process:
             yield process
 
-    def hear(self, enough: Callable[[], object], within_s: float = 2 * MAX_WAIT_S) -> None:
+    def receive(self, enough: Callable[[], object], within_s: float = 2 * MAX_WAIT_S) -> None:
         deadline = time.monotonic() + within_s
         while not enough():
             assert time.monotonic() < deadline, self.messages[-20:]
-            self.messages += self._heard.received()
+            self.messages += self._subscriber.received()
             time.sleep(0.001)
 
     def forecasts(self) -> list[dict[str, Any]]:
@@ -92,9 +92,9 @@ class Deployment:
         ]
 
     def state(self) -> str:
-        """What the status topic said last."""
-        said = [m["payload"] for m in self.messages if "/status/" in m["topic"]]
-        return str(json.loads(said[-1])["state"]) if said else ""
+        """The last published state."""
+        statuses = [m["payload"] for m in self.messages if "/status/" in m["topic"]]
+        return str(json.loads(statuses[-1])["state"]) if statuses else ""
 
     def recorded(self, symbol: str) -> dict[int, Ohlcv]:
         """What the history holds, by opening time."""
@@ -108,7 +108,7 @@ class Deployment:
         return {candle.open_ms: candle.ohlcv for candle in candles}
 
     def written(self) -> int:
-        """How many candles are written down of the symbol that has the fewest; read only."""
+        """The least number of recorded candles of any symbol; read only."""
         path = self.config.parent / "state" / "history.sqlite"
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
             counted = "SELECT count(*) FROM candle GROUP BY symbol"
@@ -116,13 +116,13 @@ class Deployment:
         return min(counts) if len(counts) == len(self.playback.symbols) else 0
 
     def lost(self, since: int) -> dict[str, int]:
-        """How many candles a forecast was heard of that are not written down, by symbol."""
-        heard = {(f["symbol"], f["candle_open_ms"]) for f in self.forecasts()[since:]}
+        """The number of candles with a received forecast that are not recorded, by symbol."""
+        received = {(f["symbol"], f["candle_open_ms"]) for f in self.forecasts()[since:]}
         known = {s: self.recorded(s) for s in self.playback.symbols}
-        return {s: sum(o == s and at not in known[s] for o, at in heard) for s in known}
+        return {s: sum(o == s and at not in known[s] for o, at in received) for s in known}
 
-    def one_wording(self) -> None:
-        """Retained forecasts may be heard again, but in the same words."""
+    def assert_forecasts_unchanged(self) -> None:
+        """Retained forecasts may be received again, but only unchanged."""
         worded: dict[tuple[str, int], dict[str, Any]] = {}
         for forecast in self.forecasts():
             key = forecast["symbol"], forecast["target_close_ms"]
@@ -134,24 +134,24 @@ def deployment_of(folder: Path, timeframe: str) -> Iterator[Deployment]:
     with (
         sandbox_process("--symbols", "2", "--history", "900", "--timeframe", timeframe) as exchange,
         mosquitto(folder) as broker,
-        mosquitto_sub(broker.port, "candlecast/#") as heard,
+        mosquitto_sub(broker.port, "candlecast/#") as subscriber,
     ):
-        yield Deployment(folder, exchange, broker.port, heard)
+        yield Deployment(folder, exchange, broker.port, subscriber)
 
 
 def test_a_forecast_in_flight_at_a_kill_is_not_published_with_other_values(tmp_path: Path) -> None:
     with deployment_of(tmp_path, "1m") as deployment:
         with deployment.running() as first:
             # The candle of before the start is forecast at once; nothing is written down yet.
-            deployment.hear(deployment.forecasts)
+            deployment.receive(deployment.forecasts)
             first.kill()
-        deployment.hear(lambda: deployment.state() == "offline")
+        deployment.receive(lambda: deployment.state() == "offline")
         with deployment.running() as second:
             second.wait_ready(MAX_WAIT_S)
-            deployment.hear(lambda: deployment.state() == "online")
+            deployment.receive(lambda: deployment.state() == "online")
             assert second.stop() == 0, second.log
-        deployment.hear(lambda: deployment.state() == "offline")
-        deployment.one_wording()
+        deployment.receive(lambda: deployment.state() == "offline")
+        deployment.assert_forecasts_unchanged()
 
 
 def test_killed_at_any_point_the_daemon_resumes_from_its_history(
@@ -161,31 +161,31 @@ def test_killed_at_any_point_the_daemon_resumes_from_its_history(
     with deployment_of(tmp_path, "1s") as deployment:
         with deployment.running() as process:
             process.wait_ready(MAX_WAIT_S)
-            deployment.hear(lambda: len(deployment.forecasts()) >= 4)
+            deployment.receive(lambda: len(deployment.forecasts()) >= 4)
             # A slow machine forecasts before the window is written down.
-            deployment.hear(lambda: deployment.written() >= WINDOW)
+            deployment.receive(lambda: deployment.written() >= WINDOW)
             process.kill()
         for _ in range(rounds(2, 150)):
             before = len(deployment.forecasts())
             with deployment.running() as process:
                 until_s = time.monotonic() + draw.uniform(0.5, 5.0)
-                deployment.hear(lambda: time.monotonic() > until_s)  # noqa: B023 - at once
+                deployment.receive(lambda: time.monotonic() > until_s)  # noqa: B023 - at once
                 process.kill()
-            deployment.hear(lambda: deployment.state() == "offline")
+            deployment.receive(lambda: deployment.state() == "offline")
             assert max(deployment.lost(before).values()) <= 1
             assert "Traceback" not in process.log
         enough, before_start = len(deployment.forecasts()) + 6, len(process.log)
         with deployment.running() as process:
             process.wait_ready(MAX_WAIT_S)
-            deployment.hear(lambda: len(deployment.forecasts()) >= enough)
+            deployment.receive(lambda: len(deployment.forecasts()) >= enough)
             last_start = process.log[before_start:]
             fetched = sample(process.get("/metrics")[1], FETCHED)
             assert process.stop() == 0, process.log
-        deployment.hear(lambda: deployment.state() == "offline")
+        deployment.receive(lambda: deployment.state() == "offline")
         assert process.log.count("0 of 2 symbols resume from history") == 1
         assert last_start.count("2 of 2 symbols resume from history") == 1
         assert fetched < WINDOW
-        deployment.one_wording()
+        deployment.assert_forecasts_unchanged()
         for symbol in deployment.playback.symbols:
             for open_ms, ohlcv in deployment.recorded(symbol).items():
                 assert ohlcv == deployment.playback.candle(symbol, open_ms)
@@ -216,7 +216,7 @@ async def test_after_a_kill_only_the_missing_candles_are_requested(
                 await asyncio.to_thread(first.wait_ready, MAX_WAIT_S)
                 hole_ms = SECOND.floor(time.time() * 1e3) + 2 * SECOND.ms
                 exchange.faults.skipped.update((symbol, hole_ms) for symbol in playback.symbols)
-                # The answer that would join what the stream tells after the hole does not come.
+                # The REST response that would close the gap before the streamed candles is missing.
                 exchange.ban(429, 3_600)
                 while await asyncio.to_thread(_newest_ms, tmp_path) <= hole_ms:
                     await asyncio.sleep(0.05)

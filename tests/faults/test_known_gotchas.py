@@ -45,20 +45,20 @@ async def test_clock_skew_neither_closes_an_open_candle_nor_refuses_a_closed_one
     async with SandboxExchange(playback, clock=right) as exchange:
         clock = SkewedClock(right, ahead_ms)
         urls = exchange.rest_url, exchange.ws_url
-        heard = make_feed(urls, playback.symbols, clock, timeframe="1s")
+        harness = make_feed(urls, playback.symbols, clock, timeframe="1s")
         symbol = playback.symbols[0]
-        async with running(heard):
+        async with running(harness):
             for _ in range(12):
                 true_ms = right.wall_ms()
-                candles = await heard.feed.history(symbol, SECOND.floor(true_ms) - 5_000)
+                candles = await harness.feed.history(symbol, SECOND.floor(true_ms) - 5_000)
                 for candle in candles:
                     assert candle.ohlcv == playback.candle(symbol, candle.open_ms)
                     assert not candle.filled
                 assert len(candles) >= 3
                 await clock.sleep(0.23)
-            await until(lambda: len(heard.closed) >= 3)
-    assert heard.count("feed_refused") == 0
-    offset_s = heard.metrics.registry.get_sample_value("candlecast_exchange_clock_offset_seconds")
+            await until(lambda: len(harness.closed) >= 3)
+    assert harness.count("feed_refused") == 0
+    offset_s = harness.metrics.registry.get_sample_value("candlecast_exchange_clock_offset_seconds")
     assert offset_s == pytest.approx(-ahead_ms / 1e3, abs=0.3)
 
 
@@ -74,14 +74,14 @@ async def test_reading_the_cache_of_ccxt_does_not_stop_its_updates(
     behaviour = Behaviour(updates=3)
     async with SandboxExchange(playback, clock=clock, behaviour=behaviour) as exchange:
         urls = exchange.rest_url, exchange.ws_url
-        heard = make_feed(urls, playback.symbols, clock, timeframe="1s")
-        async with running(heard):
-            await until(lambda: len(heard.closed) >= 12)
-    assert {candle.final_by for candle in heard.closed} == {"successor"}
-    for candle in heard.closed:
+        harness = make_feed(urls, playback.symbols, clock, timeframe="1s")
+        async with running(harness):
+            await until(lambda: len(harness.closed) >= 12)
+    assert {candle.final_by for candle in harness.closed} == {"successor"}
+    for candle in harness.closed:
         assert candle.ohlcv == playback.candle(candle.symbol, candle.open_ms)
-    first_ms = {forming_ms for _, forming_ms in heard.resumed}
-    assert not first_ms & {candle.open_ms for candle in heard.closed}
+    first_ms = {forming_ms for _, forming_ms in harness.resumed}
+    assert not first_ms & {candle.open_ms for candle in harness.closed}
 
 
 def test_subscriptions_keep_to_each_exchanges_limit() -> None:
@@ -119,13 +119,13 @@ async def test_a_jump_of_the_wall_clock_breaks_no_connection(
     monkeypatch.setattr(ccxt.Exchange, "milliseconds", lambda: tell_ms() + jumped["ms"])
     clock, playback = ScaledClock(FACTOR), second_playback(1)
     async with SandboxExchange(playback, clock=clock) as exchange:
-        heard = make_feed(
+        harness = make_feed(
             (exchange.rest_url, exchange.ws_url), playback.symbols, clock, timeframe="1s"
         )
-        async with running(heard):
-            await until(lambda: heard.closed)
+        async with running(harness):
+            await until(lambda: harness.closed)
             jumped["ms"] = jump_ms
-            before = len(heard.closed)
-            await until(lambda: len(heard.closed) > before + 2)
-    assert heard.count("feed_reconnects") == 0
-    assert len({c.open_ms for c in heard.closed}) == len(heard.closed)
+            before = len(harness.closed)
+            await until(lambda: len(harness.closed) > before + 2)
+    assert harness.count("feed_reconnects") == 0
+    assert len({c.open_ms for c in harness.closed}) == len(harness.closed)

@@ -52,7 +52,7 @@ async def examined(exchange: SandboxExchange, clock: ScaledClock) -> Finding:
     return finding
 
 
-async def test_doctor_finds_a_stream_that_is_heard() -> None:
+async def test_doctor_passes_a_working_stream() -> None:
     clock = ScaledClock(FACTOR)
     async with sandbox(clock) as exchange:
         finding = await examined(exchange, clock)
@@ -83,7 +83,7 @@ async def test_doctor_finds_one_silent_symbol_among_others() -> None:
 
 
 @pytest.mark.may_block("opening a model and a broker takes place before there is a deadline")
-async def test_the_command_fails_where_nothing_is_heard(tmp_path: Path) -> None:
+async def test_the_command_fails_where_nothing_is_received(tmp_path: Path) -> None:
     playback = second_playback(2)
     with mosquitto(tmp_path) as broker:
         async with SandboxExchange(playback) as exchange:
@@ -99,9 +99,9 @@ async def test_the_command_fails_where_nothing_is_heard(tmp_path: Path) -> None:
                 sys.executable, "-m", "daemon", "doctor", "--config", str(config),
                 stdout=pipe, stderr=pipe,
             )  # fmt: skip
-            said, complaint = await process.communicate()
-    assert process.returncode == 1, (said, complaint)
-    assert "✗ stream" in said.decode()
+            output, complaint = await process.communicate()
+    assert process.returncode == 1, (output, complaint)
+    assert "✗ stream" in output.decode()
     assert "1 problem found" in complaint.decode()
 
 
@@ -126,13 +126,13 @@ async def test_a_silent_stream_is_stale_though_the_history_fills_the_windows(
     assert_true(here)
 
 
-async def test_a_stream_that_cannot_be_connected_is_not_heard() -> None:
+async def test_symbols_of_a_stream_that_cannot_connect_are_silent() -> None:
     clock = ScaledClock(FACTOR)
     async with sandbox(clock) as exchange:
         symbols = exchange.playback.symbols
         dead = f"ws://{HOST}:{free_port()}"
-        heard = make_feed((exchange.rest_url, dead), symbols, clock)
-        async with running(heard):
-            assert heard.feed.silent_symbols.symbols() == set()
-            await until(lambda: heard.feed.silent_symbols.symbols() == set(symbols))
-            assert heard.count("feed_reconnects") >= 1
+        harness = make_feed((exchange.rest_url, dead), symbols, clock)
+        async with running(harness):
+            assert harness.feed.silent_symbols.symbols() == set()
+            await until(lambda: harness.feed.silent_symbols.symbols() == set(symbols))
+            assert harness.count("feed_reconnects") >= 1

@@ -38,11 +38,11 @@ class Service:
 
     def listen(self) -> None:
         for message in self._live.received():
-            told = json.loads(message["payload"])
+            document = json.loads(message["payload"])
             if message["topic"].endswith("/prediction"):
-                self.forecasts.append(told)
+                self.forecasts.append(document)
             elif "/status/" in message["topic"]:
-                self.statuses.append(told)
+                self.statuses.append(document)
 
     def is_stale(self, symbol: str) -> bool:
         """Whether the latest status names it; a busy machine makes others stale at times."""
@@ -51,7 +51,7 @@ class Service:
         assert (last["state"] == "degraded") == bool(last["stale_symbols"])
         return symbol in last["stale_symbols"]
 
-    def has_said(self, state: str) -> bool:
+    def has_published_state(self, state: str) -> bool:
         self.listen()
         return state in [status["state"] for status in self.statuses]
 
@@ -87,10 +87,10 @@ async def service(name: str, folder: Path) -> AsyncIterator[Service]:
                 app = App(settings, bundle, history, clock)
                 group.create_task(app.run(stop))
                 running = Service(app, exchange, clock, live)
-                await until(lambda: running.has_said("online"))
+                await until(lambda: running.has_published_state("online"))
                 yield running
                 stop.set()
-        await until(lambda: running.has_said("offline"))
+        await until(lambda: running.has_published_state("offline"))
     assert [status["state"] for status in running.statuses[-2:]] == ["stopping", "offline"]
 
 

@@ -38,16 +38,16 @@ class Site:
         self.clock = clock
         self.candles: list[Candle] = []
         urls = exchange.rest_url, exchange.ws_url
-        self.heard: FeedHarness = make_feed(
+        self.harness: FeedHarness = make_feed(
             urls, exchange.playback.symbols, clock, timeframe="1s", on_closed=self._closed
         )
         self.windows = {s: Window(s, SECOND, CAPACITY) for s in exchange.playback.symbols}
         self.backfill = Backfill(
-            self.heard.feed,
+            self.harness.feed,
             self.windows.values(),
-            self.heard.feed.grid.timeframe,
+            self.harness.feed.grid.timeframe,
             clock,
-            self.heard.metrics,
+            self.harness.metrics,
             self._history,
             CAPACITY,
         )
@@ -62,7 +62,7 @@ class Site:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        async with running(self.heard), asyncio.TaskGroup() as group:
+        async with running(self.harness), asyncio.TaskGroup() as group:
             for symbol in self.windows:
                 self.backfill.request(symbol)
             tasks = [
@@ -106,14 +106,14 @@ def coming(site: Site, symbol: str, first: int, count: int) -> list[tuple[str, i
     return [(symbol, now_ms + at * SECOND.ms) for at in range(first, first + count)]
 
 
-async def test_dead_peers_show_late_so_a_silent_stream_is_found_and_recreated(
+async def test_a_silent_stream_is_detected_and_recreated(
     site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with site.running():
         site.exchange.faults.silent = True
         began_s = site.clock.monotonic()
-        await until(lambda: site.heard.count("feed_silent_streams"))
-        # Twice the five seconds within which such a stream is expected to speak.
+        await until(lambda: site.harness.count("feed_silent_streams"))
+        # Twice the five seconds within which such a stream should send.
         assert site.clock.monotonic() - began_s <= 10.0
         site.exchange.faults.silent = False
         before = len(site.candles)
@@ -122,7 +122,7 @@ async def test_dead_peers_show_late_so_a_silent_stream_is_found_and_recreated(
         now_ms = SECOND.floor(site.clock.wall_ms())
         await until(lambda: all(site.reached(s, now_ms) for s in site.windows))
     site.assert_exact()
-    assert site.heard.count("feed_reconnects") == 0
+    assert site.harness.count("feed_reconnects") == 0
     assert "has sent nothing of" in caplog.text
 
 
@@ -133,7 +133,7 @@ async def test_a_quiet_market_is_probed_by_rest_before_it_is_called_stale(site: 
         asked = site.asked()
         await site.clock.sleep(15)
         assert site.asked() > asked
-        assert site.heard.count("feed_silent_streams") == 0
+        assert site.harness.count("feed_silent_streams") == 0
         assert site.exchange.streams.clients == 1
 
 
@@ -142,9 +142,9 @@ async def test_sockets_are_renewed_before_24_hours_without_losing_a_candle(
 ) -> None:
     monkeypatch.setattr(feed_module, "_RENEW_AFTER_S", 4.0)
     async with site.running():
-        await until(lambda: site.heard.has_counted("feed_renewals", 4))
+        await until(lambda: site.harness.has_counted("feed_renewals", 4))
         await until(lambda: site.exchange.streams.clients == 1)
-    assert site.heard.count("feed_reconnects") == 0
+    assert site.harness.count("feed_reconnects") == 0
     for symbol in site.windows:
         opens = sorted({c.open_ms for c in site.candles if c.symbol == symbol})
         assert len(opens) > 10
@@ -193,7 +193,7 @@ async def test_zero_trade_periods_can_be_missing_altogether_and_are_filled(
 
 
 @pytest.mark.parametrize("status", [418, 429])
-async def test_bans_are_honoured_to_the_second_and_nothing_is_asked_inside_one(
+async def test_bans_are_respected_to_the_second(
     site: Site, status: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     symbols = list(site.windows)
@@ -201,7 +201,7 @@ async def test_bans_are_honoured_to_the_second_and_nothing_is_asked_inside_one(
     fetch = ccxt.async_support.Exchange.fetch
 
     async def noting(exchange: Any, *args: Any, **kwargs: Any) -> Any:
-        sent.append((site.clock.wall_ms(), site.heard.count("feed_bans")))
+        sent.append((site.clock.wall_ms(), site.harness.count("feed_bans")))
         return await fetch(exchange, *args, **kwargs)
 
     monkeypatch.setattr(ccxt.async_support.Exchange, "fetch", noting)
@@ -210,45 +210,45 @@ async def test_bans_are_honoured_to_the_second_and_nothing_is_asked_inside_one(
         until_ms = site.exchange.faults.ban_until_ms
         missed = [key for symbol in symbols for key in coming(site, symbol, 1, 2)]
         site.exchange.faults.skipped.update(missed)
-        await until(lambda: site.heard.count("feed_bans"))
+        await until(lambda: site.harness.count("feed_bans"))
         with pytest.raises(Banned) as caught:
-            await site.heard.feed.history(symbols[0], missed[0][1])
+            await site.harness.feed.history(symbols[0], missed[0][1])
         assert caught.value.seconds <= 6.0
         for symbol in symbols:
             site.backfill.request(symbol)
         await until(lambda: all(site.reached(s, at) for s, at in missed))
     # Several candles are overdue at once, so several requests may be under way when the first of
     # them is answered. After that answer none is sent.
-    assert not any(told for at_ms, told in sent if at_ms < until_ms)
-    assert 1 <= site.heard.count("feed_bans") <= len(symbols)
+    assert not any(bans for at_ms, bans in sent if at_ms < until_ms)
+    assert 1 <= site.harness.count("feed_bans") <= len(symbols)
     assert site.asked() <= len(sent)
-    # The header says whole seconds; then the retry comes at once.
-    assert min(at_ms for at_ms, told in sent if told) <= until_ms + 2_000
+    # The header gives whole seconds, so the retry may come at once.
+    assert min(at_ms for at_ms, bans in sent if bans) <= until_ms + 2_000
     site.assert_exact()
 
 
 async def test_a_ban_at_the_start_is_waited_for(site: Site) -> None:
     site.exchange.ban(418, 3)
     began_s = site.clock.monotonic()
-    async with running(site.heard):
+    async with running(site.harness):
         assert site.clock.monotonic() - began_s >= 3.0
-        await until(lambda: site.candles or site.heard.count("feed_messages"))
-    assert site.heard.count("feed_bans") == 1
+        await until(lambda: site.candles or site.harness.count("feed_messages"))
+    assert site.harness.count("feed_bans") == 1
 
 
-async def test_after_a_reconnect_the_missed_candles_never_come_so_rest_brings_them(
+async def test_after_a_reconnect_missed_candles_are_fetched_by_rest(
     site: Site,
 ) -> None:
     async with site.running():
         for lost in (1, 2):
             await until(lambda: site.exchange.streams.clients == 1)
             site.exchange.streams.abort_all()
-            await until(lambda: site.heard.has_counted("feed_reconnects", lost))  # noqa: B023 - at once
+            await until(lambda: site.harness.has_counted("feed_reconnects", lost))  # noqa: B023 - at once
             await site.clock.sleep(3.0)
         now_ms = SECOND.floor(site.clock.wall_ms())
         await until(lambda: all(site.reached(s, now_ms) for s in site.windows))
     site.assert_exact()
-    assert site.heard.count("feed_reconnects") == 2
+    assert site.harness.count("feed_reconnects") == 2
 
 
 async def test_a_dead_connection_leaves_no_socket_when_the_daemon_stops_while_it_closes(
@@ -258,16 +258,16 @@ async def test_a_dead_connection_leaves_no_socket_when_the_daemon_stops_while_it
     proxy = FaultProxy(port_of(site.exchange.ws_url), draw, websocket=True)
     async with nothing_left(), proxy as way, asyncio.TaskGroup() as group:
         urls = site.exchange.rest_url, f"ws://{HOST}:{way.port}"
-        heard = make_feed(urls, site.exchange.playback.symbols, site.clock, timeframe="1s")
-        await heard.feed.open()
-        task = group.create_task(heard.feed.run())
-        await until(lambda: heard.closed)
-        way.weather.half_open = True
-        # Its goodbye waits for an answer; meanwhile everything ends.
-        await until(lambda: heard.count("feed_silent_streams"))
+        harness = make_feed(urls, site.exchange.playback.symbols, site.clock, timeframe="1s")
+        await harness.feed.open()
+        task = group.create_task(harness.feed.run())
+        await until(lambda: harness.closed)
+        way.impairment.half_open = True
+        # Its close frame waits for an answer while the daemon ends.
+        await until(lambda: harness.count("feed_silent_streams"))
         await asyncio.sleep(0.05)
         task.cancel()
         await asyncio.wait([task])
-        await heard.feed.close()
+        await harness.feed.close()
     sessions = [o for o in gc.get_objects() if isinstance(o, ClientSession)]
     assert all(session.closed for session in sessions)

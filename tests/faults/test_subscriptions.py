@@ -51,20 +51,20 @@ async def test_a_delisted_symbol_is_reported_alone_and_the_others_continue(
 ) -> None:
     caplog.set_level(logging.INFO, "candlecast")
     # Bybit takes ten symbols in a request and refuses all of them for one.
-    async with market(name, 12) as (exchange, heard, clock), running(heard):
+    async with market(name, 12) as (exchange, harness, clock), running(harness):
         gone, *others = exchange.playback.symbols
-        await until(lambda: {c.symbol for c in heard.closed} == {gone, *others})
+        await until(lambda: {c.symbol for c in harness.closed} == {gone, *others})
         exchange.faults.delisted.add(gone)
         exchange.streams.abort_all()
         await until(lambda: lines(caplog, f"refuses to stream {gone};"))
-        before = len(heard.closed)
-        await until(lambda: len(heard.closed) >= before + 3 * len(others))
-        assert {candle.symbol for candle in heard.closed[before:]} == set(others)
-        # What its history says would pass for a market without trades.
-        assert await heard.feed.history(gone, MINUTE.floor(clock.wall_ms()) - 5 * MINUTE.ms) == []
+        before = len(harness.closed)
+        await until(lambda: len(harness.closed) >= before + 3 * len(others))
+        assert {candle.symbol for candle in harness.closed[before:]} == set(others)
+        # Its history looks like that of a market without trades.
+        assert await harness.feed.history(gone, MINUTE.floor(clock.wall_ms()) - 5 * MINUTE.ms) == []
         exchange.faults.delisted.clear()
         await until(lambda: lines(caplog, f"{name} streams {gone} again"))
-        assert await heard.feed.history(gone, MINUTE.floor(clock.wall_ms()) - 5 * MINUTE.ms)
+        assert await harness.feed.history(gone, MINUTE.floor(clock.wall_ms()) - 5 * MINUTE.ms)
     assert len(lines(caplog, "refuses to stream")) == 1
 
 
@@ -75,17 +75,17 @@ async def test_a_delisted_symbol_does_not_keep_a_new_listing_out(
         gone, stays, listed = exchange.playback.symbols
         exchange.faults.delisted.add(listed)
         urls = exchange.rest_url, exchange.ws_url
-        async with running(make_feed(urls, [gone, stays], clock, name="okx")) as heard:
-            await until(lambda: {c.symbol for c in heard.closed} == {gone, stays})
+        async with running(make_feed(urls, [gone, stays], clock, name="okx")) as harness:
+            await until(lambda: {c.symbol for c in harness.closed} == {gone, stays})
             exchange.faults.delisted.clear()
             exchange.faults.delisted.add(gone)
-            await heard.feed.check_symbols([listed])
-            heard.feed.watch_symbols([gone, stays, listed])
+            await harness.feed.check_symbols([listed])
+            harness.feed.watch_symbols([gone, stays, listed])
             exchange.streams.abort_all()
             await until(lambda: lines(caplog, f"refuses to stream {gone};"))
-            before = len(heard.closed)
-            await until(lambda: len(heard.closed) >= before + 4)
-        assert {candle.symbol for candle in heard.closed[before:]} == {stays, listed}
+            before = len(harness.closed)
+            await until(lambda: len(harness.closed) >= before + 4)
+        assert {candle.symbol for candle in harness.closed[before:]} == {stays, listed}
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ async def test_a_delisted_symbol_does_not_keep_a_new_listing_out(
         ("Too many subscriptions", []),
     ],
 )
-def test_a_symbol_is_blamed_only_by_its_whole_name(text: str, refused: list[str]) -> None:
+def test_a_refusal_is_matched_only_by_a_whole_symbol_name(text: str, refused: list[str]) -> None:
     names = {"A/B": ("A/B", "A-B"), "A/B:B": ("A/B:B", "A-B-SWAP"), "C/D": ("C/D", "C-D")}
     assert refused_symbols(ccxt.BadRequest(text), names) == refused
     assert refused_symbols(ccxt.NetworkError(text), names) == []
@@ -119,7 +119,7 @@ async def test_a_refused_symbol_is_retried_at_growing_intervals(
     # Without jitter, which would halve a pause at most.
     steady = partial(Backoff, draw=lambda: 0.0)
     monkeypatch.setattr("daemon.feed.connection_supervisor.Backoff", steady)
-    async with market("okx", 1, factor=20.0) as (exchange, heard, _), running(heard):
+    async with market("okx", 1, factor=20.0) as (exchange, harness, _), running(harness):
         # Listed when the feed was opened, gone when it subscribes.
         exchange.faults.delisted.update(exchange.playback.symbols)
         await until(lambda: len(at_s) == 8)
@@ -128,21 +128,21 @@ async def test_a_refused_symbol_is_retried_at_growing_intervals(
             pause_s = 0.5 * 2**number
             assert pause_s <= after_s - before_s <= pause_s + 10.0
         exchange.faults.delisted.clear()
-        await until(lambda: heard.closed)
+        await until(lambda: harness.closed)
     assert len(lines(caplog, "lost the candle stream of 1 symbols")) == 1
 
 
 @pytest.mark.parametrize("status", [418, 429])
-async def test_a_ban_of_new_connections_is_honoured_to_the_second(
+async def test_a_ban_of_new_connections_is_respected_to_the_second(
     status: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     clock, playback = ScaledClock(2.0), second_playback(2)
     async with SandboxExchange(playback, clock=clock) as exchange:
-        heard = make_feed(
+        harness = make_feed(
             (exchange.rest_url, exchange.ws_url), playback.symbols, clock, timeframe="1s"
         )
-        async with running(heard):
-            await until(lambda: heard.closed)
+        async with running(harness):
+            await until(lambda: harness.closed)
             exchange.ban(status, 4, handshakes=True)
             until_ms = exchange.faults.ban_until_ms
             before, asked = exchange.streams.handshakes, sum(exchange.rest.requests.values())
@@ -152,9 +152,9 @@ async def test_a_ban_of_new_connections_is_honoured_to_the_second(
                 assert sum(exchange.rest.requests.values()) == asked
                 await asyncio.sleep(0.01)
             await until(lambda: exchange.streams.handshakes == before + 2)
-            closed = len(heard.closed)
-            await until(lambda: len(heard.closed) > closed)
-    assert heard.count("feed_bans") == 1
+            closed = len(harness.closed)
+            await until(lambda: len(harness.closed) > closed)
+    assert harness.count("feed_bans") == 1
     assert len(lines(caplog, "it asks to slow down")) == 1
 
 
@@ -169,43 +169,43 @@ async def test_a_lost_stream_and_its_return_are_each_logged_once(
     caplog.set_level(logging.INFO, "candlecast.feed")
     clock, playback = ScaledClock(4.0), second_playback(2)
     async with SandboxExchange(playback, clock=clock) as exchange:
-        heard = make_feed(
+        harness = make_feed(
             (exchange.rest_url, exchange.ws_url), playback.symbols, clock, timeframe="1s"
         )
-        async with running(heard):
+        async with running(harness):
             for _ in range(2):
-                before = len(heard.resumed)
-                await until(lambda before=before: len(heard.resumed) > before)  # type: ignore[misc]
+                before = len(harness.resumed)
+                await until(lambda before=before: len(harness.resumed) > before)  # type: ignore[misc]
                 exchange.streams.abort_all()
             await until(lambda: lines(caplog, "is back"))
             exchange.streams.abort_all()
             await until(lambda: len(lines(caplog, "is back")) == 2)
-    told = [r.getMessage() for r in caplog.records if r.name == "candlecast.feed"]
-    assert [line.partition(" of ")[0] for line in told] == [
+    logged = [r.getMessage() for r in caplog.records if r.name == "candlecast.feed"]
+    assert [line.partition(" of ")[0] for line in logged] == [
         "lost the candle stream",
         "the candle stream",
     ] * 2
 
 
-async def test_a_renewal_that_fails_costs_nothing(
+async def test_a_failed_renewal_loses_no_candle(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(feed_module, "_RENEW_AFTER_S", 3.0)
     clock, playback = ScaledClock(2.0), second_playback(2)
     async with SandboxExchange(playback, clock=clock) as exchange:
-        heard = make_feed(
+        harness = make_feed(
             (exchange.rest_url, exchange.ws_url), playback.symbols, clock, timeframe="1s"
         )
-        async with running(heard):
-            await until(lambda: heard.closed)
+        async with running(harness):
+            await until(lambda: harness.closed)
             exchange.ban(429, 6, handshakes=True)
             await until(lambda: lines(caplog, "the old one stays in use"))
-            before = len(heard.closed)
-            await until(lambda: len(heard.closed) > before + 6)
+            before = len(harness.closed)
+            await until(lambda: len(harness.closed) > before + 6)
             assert exchange.streams.clients == 1
-    assert heard.count("feed_reconnects") == 0
+    assert harness.count("feed_reconnects") == 0
     for symbol in playback.symbols:
-        opens = [c.open_ms for c in heard.closed if c.symbol == symbol]
+        opens = [c.open_ms for c in harness.closed if c.symbol == symbol]
         assert opens == list(range(opens[0], opens[0] + len(opens) * SECOND.ms, SECOND.ms))
 
 
@@ -221,17 +221,17 @@ async def test_pauses_between_subscriptions_do_not_count_as_silence(
         return described(exchange) | {"rateLimit": 15_000}
 
     monkeypatch.setattr(ccxt.pro.kraken, "describe", slower)
-    async with market("kraken", 5) as (exchange, heard, _), running(heard):
-        await until(lambda: {c.symbol for c in heard.closed} == set(exchange.playback.symbols))
-        await until(lambda: heard.count("feed_renewals"))
+    async with market("kraken", 5) as (exchange, harness, _), running(harness):
+        await until(lambda: {c.symbol for c in harness.closed} == set(exchange.playback.symbols))
+        await until(lambda: harness.count("feed_renewals"))
         await until(lambda: exchange.streams.clients == 1)
-        before = len(heard.closed)
-        await until(lambda: len(heard.closed) > before + 10)
-    assert heard.count("feed_silent_streams") == 0
-    assert heard.count("feed_reconnects") == 0
-    assert max(Counter((c.symbol, c.open_ms) for c in heard.closed).values()) <= 2
+        before = len(harness.closed)
+        await until(lambda: len(harness.closed) > before + 10)
+    assert harness.count("feed_silent_streams") == 0
+    assert harness.count("feed_reconnects") == 0
+    assert max(Counter((c.symbol, c.open_ms) for c in harness.closed).values()) <= 2
     for symbol in exchange.playback.symbols:
-        opens = sorted({c.open_ms for c in heard.closed if c.symbol == symbol})
+        opens = sorted({c.open_ms for c in harness.closed if c.symbol == symbol})
         assert opens == list(range(opens[0], opens[0] + len(opens) * MINUTE.ms, MINUTE.ms))
 
 
@@ -242,29 +242,29 @@ def test_symbols_without_a_subscription_yet_are_not_suspected() -> None:
     assert monitor.symbols_to_probe(145.0) == ["C", "B"]
 
 
-async def test_an_exchange_that_does_not_tell_its_time_closes_no_candle_by_it(
+async def test_without_the_exchanges_time_candles_are_not_closed_by_it(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     described = ccxt.pro.okx.describe
 
-    def mute(exchange: Any) -> Any:
+    def without_time(exchange: Any) -> Any:
         return exchange.deep_extend(described(exchange), {"has": {"fetchTime": False}})
 
-    monkeypatch.setattr(ccxt.pro.okx, "describe", mute)
-    async with market("okx", 1) as (exchange, heard, clock), running(heard):
+    monkeypatch.setattr(ccxt.pro.okx, "describe", without_time)
+    async with market("okx", 1) as (exchange, harness, clock), running(harness):
         (symbol,) = exchange.playback.symbols
-        await until(lambda: len(heard.closed) >= 3)
+        await until(lambda: len(harness.closed) >= 3)
         await clock.sleep(30)
-        candles = await heard.feed.history(symbol, MINUTE.floor(clock.wall_ms()) - 5 * MINUTE.ms)
-        sample = heard.metrics.registry.get_sample_value
+        candles = await harness.feed.history(symbol, MINUTE.floor(clock.wall_ms()) - 5 * MINUTE.ms)
+        sample = harness.metrics.registry.get_sample_value
         assert sample("candlecast_exchange_clock_trusted") == 0
     assert "/api/v5/public/time" not in exchange.rest.requests
     # Of what the answer held, only what had a successor.
     assert [c.open_ms for c in candles] == sorted(c.open_ms for c in candles)
-    for candle in [*candles, *heard.closed]:
+    for candle in [*candles, *harness.closed]:
         assert candle.ohlcv == exchange.playback.candle(symbol, candle.open_ms)
-    told = lines(caplog, "has no request for its time")
-    assert len(told) == 1
+    logged = lines(caplog, "has no request for its time")
+    assert len(logged) == 1
 
 
 async def test_no_connection_is_opened_without_symbols(
@@ -273,16 +273,16 @@ async def test_no_connection_is_opened_without_symbols(
     monkeypatch.setattr(feed_module, "streams_per_connection", lambda _name: 2)
     clock, playback = ScaledClock(4.0), second_playback(3)
     async with SandboxExchange(playback, clock=clock) as exchange:
-        heard = make_feed(
+        harness = make_feed(
             (exchange.rest_url, exchange.ws_url), playback.symbols, clock, timeframe="1s"
         )
-        async with running(heard):
+        async with running(harness):
             await until(lambda: exchange.streams.clients == 2)
-            heard.feed.watch_symbols(playback.symbols[:2])
+            harness.feed.watch_symbols(playback.symbols[:2])
             await until(lambda: exchange.streams.clients == 1)
             await clock.sleep(8)
             assert exchange.streams.handshakes == 2
-            heard.feed.watch_symbols(playback.symbols)
-            await until(lambda: playback.symbols[2] in {c.symbol for c in heard.closed[-3:]})
-    assert heard.count("feed_reconnects") == 0
+            harness.feed.watch_symbols(playback.symbols)
+            await until(lambda: playback.symbols[2] in {c.symbol for c in harness.closed[-3:]})
+    assert harness.count("feed_reconnects") == 0
     assert not lines(caplog, "lost")

@@ -127,8 +127,8 @@ async def test_candles_that_contradict_themselves_are_taken_with_a_wider_range(
         for open_ms in opens:
             assert trial.value(ODD, open_ms) == widened(*trial.playback.odd[ODD, open_ms])
         assert trial.series("feed_repaired_total") == len(opens)
-        told = [f["window"]["repaired"] for f in trial.forecasts if f["symbol"] == ODD]
-        assert told[-1] == len(opens)
+        repaired = [f["window"]["repaired"] for f in trial.forecasts if f["symbol"] == ODD]
+        assert repaired[-1] == len(opens)
     assert not any(f["window"]["repaired"] for f in trial.forecasts if f["symbol"] in SOUND)
     assert trial.harness.ended == []
     found = await asyncio.to_thread(trial.replayed)
@@ -175,19 +175,19 @@ async def test_every_protocol_brings_an_odd_candle_by_its_history(name: str) -> 
             if windows[candle.symbol].add_closed(candle) is CandleOutcome.GAP:
                 backfill.request(candle.symbol)
 
-        def told(symbol: str, candles: Sequence[Candle]) -> None:
+        def on_history(symbol: str, candles: Sequence[Candle]) -> None:
             windows[symbol].merge_history(candles)
 
         urls = exchange.rest_url, exchange.ws_url
-        heard = make_feed(urls, playback.symbols, clock, name=name, on_closed=closed)
+        harness = make_feed(urls, playback.symbols, clock, name=name, on_closed=closed)
         backfill = Backfill(
-            heard.feed, windows.values(), MINUTE, clock, heard.metrics, told, CAPACITY
+            harness.feed, windows.values(), MINUTE, clock, harness.metrics, on_history, CAPACITY
         )
         opens = [MINUTE.floor(clock.wall_ms()) + at * MINUTE.ms for at in (4, 5, 8)]
         for open_ms in opens:
             _, h, low, c, v = playback.candle(ODD, open_ms)
             playback.odd[ODD, open_ms] = Ohlcv(round(low * 0.999, 2), h, low, c, v)
-        async with running(heard), asyncio.TaskGroup() as group:
+        async with running(harness), asyncio.TaskGroup() as group:
             for symbol in windows:
                 backfill.request(symbol)
             tasks = [
@@ -209,4 +209,4 @@ async def test_every_protocol_brings_an_odd_candle_by_its_history(name: str) -> 
             open_ms = first_ms + at * MINUTE.ms
             assert values == widened(*playback.forming(symbol, open_ms, 1.0)), (symbol, open_ms)
         assert window.count_repaired(CAPACITY) == (len(opens) if symbol == ODD else 0)
-    assert heard.count("feed_refused") > 0
+    assert harness.count("feed_refused") > 0

@@ -44,12 +44,12 @@ def sample(harness: FaultHarness, verdict: str) -> float | None:
 
 def final_by(harness: FaultHarness, since: int = 0) -> set[str]:
     """By what the candles of forecasts were final."""
-    told = [json.loads(payload) for _, payload in harness.published[since:]]
-    return {forecast["window"]["final_by"] for forecast in told}
+    documents = [json.loads(payload) for _, payload in harness.published[since:]]
+    return {forecast["window"]["final_by"] for forecast in documents}
 
 
 def late_symbols(subscriber: Subscriber) -> list[str]:
-    """Those that the newest status names; it says degraded because of them."""
+    """The symbols named by the newest status, which is degraded because of them."""
     messages = subscriber.received()
     if not messages:
         return []
@@ -111,7 +111,7 @@ async def test_volumes_of_an_undocumented_market_are_used_when_they_have_been_co
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("daemon.feed.feed.is_unit_known", lambda _exchange, _symbol: False)
-    # Within what the history shows, so that only the comparison can tell.
+    # Within the range of the history, so that only the comparison detects it.
     harness = arena_of(tmp_path, lambda kline: 4.0 * kline.ohlcv.volume)
     async with harness.running():
         await harness.until(lambda: sample(harness, "scaled") == 2.0)

@@ -35,12 +35,12 @@ async def test_candles_of_a_second_are_brought_by_rest_within_the_second(tmp_pat
         since = len(harness.published)
         await harness.until(lambda: all(len(found) >= 8 for found in seqs(harness, since).values()))
         for found in seqs(harness, since).values():
-            # A busy machine may cost one.
+            # A busy machine may miss one.
             assert max(found) - min(found) + 1 - len(found) <= 1
         assert stale(harness) == 0
-        told = [json.loads(p.payload) for p in harness.published[since:]]
-        assert {forecast["window"]["final_by"] for forecast in told} == {"rest"}
-        assert all(forecast["published_ms"] < forecast["valid_until_ms"] for forecast in told)
+        documents = [json.loads(p.payload) for p in harness.published[since:]]
+        assert {forecast["window"]["final_by"] for forecast in documents} == {"rest"}
+        assert all(forecast["published_ms"] < forecast["valid_until_ms"] for forecast in documents)
 
 
 @pytest.mark.may_block("opening a model and a broker takes place before there is a deadline")
@@ -51,8 +51,8 @@ async def test_while_few_candles_are_forecast_their_symbols_are_stale(tmp_path: 
         assert stale(harness) == 0
         harness.exchange.faults.unclosed = True
         # Each answer takes longer than three candles: most of them have a successor by then.
-        harness.ways["rest"].weather.delay_s = 3.0
+        harness.ways["rest"].impairment.delay_s = 3.0
         await harness.until(lambda: stale(harness) == 2)
-        harness.ways["rest"].weather.delay_s = 0.0
+        harness.ways["rest"].impairment.delay_s = 0.0
         harness.exchange.faults.unclosed = False
         await harness.until(lambda: stale(harness) == 0)

@@ -58,7 +58,7 @@ def file_of(parse: Callable[[Path], Any], name: str) -> Callable[[bytes], None]:
 
 @contextmanager
 def refusing(kind: type[CandlecastError], where: object) -> Iterator[None]:
-    """Accept one kind of error, which must say where."""
+    """Accept one kind of error, which must name its place."""
     try:
         yield
     except kind as error:
@@ -88,7 +88,7 @@ def candle_csv(path: Path) -> None:
 
 
 def _finds(line: str) -> None:
-    """Take what is said about a file: one line."""
+    """Take a note about a file: one line."""
     assert len(line.splitlines()) == 1
 
 
@@ -143,7 +143,7 @@ def scaler_pickle(path: Path) -> None:
 
 
 def saved_state(data: bytes) -> None:
-    """What a calibration had learnt, as the history keeps it."""
+    """The state of a calibration, as stored in the history."""
     served = Calibration(Residuals(), ("A/B",), Rules(0.9, 0.005, 20, 0.001, 1.0))
     learnt = Snapshot.learnt(data)
     if not served.restore({"A/B": data}):

@@ -93,17 +93,17 @@ class CandleSink:
             raise error
 
     async def wait_turn(self, cost: float | None = None) -> None:
-        """Nothing is asked for."""
+        """Ignore the request."""
 
 
 def frames(name: str, *, direct: bool = True) -> Callable[[bytes], None]:
     """Parse frames of exchange ``name``, by its reader or by ccxt's own parser."""
-    ear = CandleSink()
+    sink = CandleSink()
     made: list[tuple[Any, Any]] = []
 
     def make() -> None:
         with patch("daemon.exchange.ccxt_tap.MESSAGE_PARSERS", MESSAGE_PARSERS if direct else {}):
-            exchange = tapped_class(getattr(ccxt.pro, name), ear)()
+            exchange = tapped_class(getattr(ccxt.pro, name), sink)()
         market = {"id": MARKET_IDS[name], "symbol": "A/B", "base": "A", "quote": "B"}
         spot = {"type": "spot", "spot": True, "active": True}
         exchange.set_markets([exchange.safe_market_structure(market | spot)])
@@ -120,7 +120,7 @@ def frames(name: str, *, direct: bool = True) -> Callable[[bytes], None]:
             message = exchange.parse_json(data.decode())
         except UnicodeDecodeError:
             return
-        ear.rule = ClosingRule(MINUTE, 1_000)
+        sink.rule = ClosingRule(MINUTE, 1_000)
         exchange.handle_message(line, data.decode() if message is None else message)
 
     return one_input

@@ -24,7 +24,7 @@ MESSAGE = Outgoing("k", "t", b"x", qos=1, retain=False)
 
 
 def packets(make: Callable[[], Codec]) -> Callable[[bytes], None]:
-    """Feed a link with the input, cut where its first byte says."""
+    """Feed a link with the input, cut as its first byte specifies."""
     loop: list[asyncio.AbstractEventLoop] = []
 
     async def feed(data: bytes) -> None:

@@ -106,7 +106,7 @@ def answers(name: str) -> Callable[[bytes], None]:
 
 
 def ban(data: bytes) -> None:
-    """What an exchange says about a ban, in a header or in the body."""
+    """A ban as an exchange announces it, in a header or in the body."""
     header, _, body = data.partition(b"\0")
     headers = {"Retry-After": header.decode(errors="replace")} if header else {}
     assert 1.0 <= ban_duration_s(headers, body.decode(errors="replace"), NOW_MS) <= 4 * 86_400.0

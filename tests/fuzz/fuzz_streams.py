@@ -72,16 +72,16 @@ class CandleSink:
             raise error
 
     async def wait_turn(self, cost: float | None = None) -> None:
-        """Nothing is asked for."""
+        """Ignore the request."""
 
 
 def frames(stream: Stream) -> Callable[[bytes], None]:
     """Parse frames of a stream, two of them in a row: the first one only primes."""
-    ear = CandleSink(stream)
+    sink = CandleSink(stream)
     made: list[Any] = []
 
     def make() -> None:
-        exchange = tapped_class(getattr(ccxt.pro, stream.exchange), ear)()
+        exchange = tapped_class(getattr(ccxt.pro, stream.exchange), sink)()
         exchange.options |= stream.options
         exchange.set_markets([dict(stream.market), *map(dict, stream.twins)])
         exchange.spawn = _never
@@ -91,9 +91,9 @@ def frames(stream: Stream) -> Callable[[bytes], None]:
         if not made:
             make()
         exchange, line = made[0], FakeConnection()
-        ear.rule = ClosingRule(ear.frame, 1_000)
+        sink.rule = ClosingRule(sink.frame, 1_000)
         exchange.ohlcvs = {}
-        exchange.watch_candles([ear.symbol], stream.timeframe)
+        exchange.watch_candles([sink.symbol], stream.timeframe)
         # What is known of a subscription when its messages come.
         line.subscriptions = {"341527": stream.before[0]} if stream.before else {}
         for seed in (*_seeds(stream)[len(stream.before) :], data):

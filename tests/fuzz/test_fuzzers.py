@@ -36,7 +36,7 @@ def mutated(draw: random.Random, seed: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_no_seed_and_no_mutation_of_it_breaks_a_promise(name: str) -> None:
+def test_no_seed_and_no_mutation_of_it_breaks_an_invariant(name: str) -> None:
     target, draw = TARGETS[name], random.Random(name)
     for seed in target.seeds:
         target.one_input(seed)

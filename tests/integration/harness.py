@@ -37,7 +37,7 @@ HISTORY = 900
 
 
 def playback_of(ready: SandboxProcess) -> Playback:
-    """The sandbox process's playback, built again from what it said when it was ready."""
+    """The sandbox process's playback, rebuilt from its first output."""
     return build_playback(len(ready.symbols), SECOND, ready.origin_ms, slice_rows=ready.slice_rows)
 
 
@@ -236,7 +236,7 @@ def until_offline(subscriber: Subscriber) -> list[dict[str, Any]]:
 
 
 def is_offline(message: dict[str, Any]) -> bool:
-    """Whether a message says that the daemon has ended."""
+    """Whether a message is the status of an ended daemon."""
     return "/status/" in message["topic"] and json.loads(message["payload"])["state"] == "offline"
 
 

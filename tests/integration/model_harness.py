@@ -50,12 +50,12 @@ LOOKBACK = 60
 
 @dataclass
 class ModelHarness:
-    """A daemon at work, and three models that it may serve, the first as champion."""
+    """A running daemon and three models that it may serve, the first as champion."""
 
     config: Path
     playback: Playback
     registry: Registry
-    heard: Subscriber
+    subscriber: Subscriber
     running: Daemon
     first: Bundle
     second: Bundle
@@ -74,7 +74,7 @@ class ModelHarness:
         return done.stdout
 
     def listen(self) -> list[dict[str, Any]]:
-        self.forecasts += predictions(self.heard.received())
+        self.forecasts += predictions(self.subscriber.received())
         return self.forecasts
 
     def until(self, condition: Callable[[], bool]) -> None:
@@ -104,7 +104,7 @@ def model_harness(folder: Path, **more: Any) -> Iterator[ModelHarness]:
     with (
         sandbox_process("--symbols", str(SYMBOLS + 1), "--history", str(HISTORY)) as exchange,
         mosquitto(folder) as broker,
-        mosquitto_sub(broker.port, "candlecast/#") as heard,
+        mosquitto_sub(broker.port, "candlecast/#") as subscriber,
     ):
         playback = playback_of(exchange)
         symbols = playback.symbols[:SYMBOLS]
@@ -130,7 +130,9 @@ def model_harness(folder: Path, **more: Any) -> Iterator[ModelHarness]:
         registry.promote(first.version)
         with daemon(config, port) as running:
             running.wait_ready()
-            yield ModelHarness(config, playback, registry, heard, running, first, second, third)
+            yield ModelHarness(
+                config, playback, registry, subscriber, running, first, second, third
+            )
 
 
 def assert_whole(harness: ModelHarness) -> None:
@@ -141,7 +143,7 @@ def assert_whole(harness: ModelHarness) -> None:
 
 
 def assert_counted(harness: ModelHarness, forecasts: list[dict[str, Any]]) -> None:
-    """A machine that stands still costs forecasts; each of them is counted."""
+    """A stalled machine misses forecasts; each of them is counted."""
     metrics = harness.running.get("/metrics")[1]
     assert candles_without_forecast(forecasts) <= counted_without_forecast(metrics)
 

@@ -123,12 +123,12 @@ class Machine:
         return self.show(unit, "MainPID")["MainPID"]
 
     def proc(self, pid: str, name: str) -> list[str]:
-        """Lines of what the kernel tells of a process."""
+        """Lines of the kernel's status of a process."""
         return self.run("cat", f"/proc/{pid}/{name}").stdout.splitlines()
 
     @contextmanager
     def network(self) -> Iterator[None]:
-        """Let this thread, and what it starts, live in the machine's network."""
+        """Move this thread, and what it starts, into the machine's network."""
         with Path("/proc/self/ns/net").open() as home:
             _enter(Path(f"/proc/{self.pid}/ns/net"))
             try:
@@ -140,7 +140,7 @@ class Machine:
 def until(
     condition: Callable[[], bool], what: Callable[[], str], within_s: float = MAX_WAIT_S
 ) -> None:
-    """Wait until something holds; ``what`` tells how it is instead."""
+    """Wait until a condition holds; ``what`` returns the actual state."""
     deadline = time.monotonic() + within_s
     while not condition():
         assert time.monotonic() < deadline, what()

@@ -54,7 +54,7 @@ def past(playback: Playback, symbol: str) -> Floats:
 
 
 class Deployment:
-    """A folder with a configuration that works, to be spoilt."""
+    """A folder with a working configuration for tests to break."""
 
     def __init__(self, folder: Path, exchange: SandboxProcess, broker: Mosquitto) -> None:
         self.folder = folder
@@ -65,7 +65,7 @@ class Deployment:
             broker.port,
             self.http_port,
             logging={"level": "WARNING"},
-            # On a busy machine some forecast would be late, and the log would say so.
+            # On a busy machine a forecast may be late, which is logged.
             inference={"latency_budget_ms": 60_000},
         )
 
@@ -123,7 +123,7 @@ def test_no_champion(deployment: Deployment) -> None:
     one_line(deployment.run(), 2, "no model has been promoted", day_one)
 
 
-def test_a_champion_whose_folder_is_gone(deployment: Deployment) -> None:
+def test_a_champion_without_its_folder(deployment: Deployment) -> None:
     deployment.promote()
     (bundle,) = (deployment.folder / "state" / "registry").glob("2*")
     bundle.rename(deployment.folder / "elsewhere")
@@ -255,7 +255,7 @@ def test_a_signal_ends_it_cleanly(
             process.wait_ready()
             time.sleep(1.2)
         else:
-            # As soon as anything answers; the exchange's history is still being asked for.
+            # As soon as the server answers; the history is still being requested.
             while process.get("/healthz")[0] == 0:
                 assert process.process.poll() is None, process.log
         process.process.send_signal(number)

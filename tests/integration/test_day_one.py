@@ -60,11 +60,11 @@ async def test_an_empty_machine_gets_a_model(playback: Playback, tmp_path: Path)
         code, out, err = await candlecast(tmp_path, url, "fetch", "--days", "3")
         assert code == 1
         assert len([line for line in out.splitlines() if line.endswith(".csv")]) == 2
-        told = err.splitlines()
-        for line, symbol in zip(told, ("S00/USDT", "S01/USDT"), strict=False):
+        lines = err.splitlines()
+        for line, symbol in zip(lines, ("S00/USDT", "S01/USDT"), strict=False):
             assert line.startswith(f"candlecast: {symbol}: ")
             assert re.search(r" 1m candles; of the 4,3\d\d requested, the exchange lacks 2,3", line)
-        assert "fetch fewer days" in told[2]
+        assert "fetch fewer days" in lines[2]
 
         code, out, err = await candlecast(tmp_path, url, "train", "--promote")
         assert code == 0, err

@@ -1,4 +1,4 @@
-"""`candlecast doctor` finds what is wrong with real parts, and says what to do about each."""
+"""`candlecast doctor` finds faults of real parts and names a remedy for each."""
 
 from __future__ import annotations
 
@@ -69,9 +69,9 @@ def findings(config: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, dic
     code = main(["doctor", "--config", str(config)])
     shown: dict[str, str] = {}
     topic = ""
-    said = capsys.readouterr()
-    shown["verdict"] = said.err
-    for line in said.out.splitlines():
+    output = capsys.readouterr()
+    shown["verdict"] = output.err
+    for line in output.out.splitlines():
         if line[0] in "✓✗–":
             topic = line.split()[1]
         shown[topic] = f"{shown.get(topic, '')}{line}\n"

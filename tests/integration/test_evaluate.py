@@ -102,7 +102,7 @@ def test_a_model_is_judged_by_what_it_has_not_learnt_from(
     assert evaluate(deployment) == 0
     document = deployment.document()
     opens = markets[SYMBOLS[0]]["timestamp"]
-    # The first whose whole window lies after the last candle learnt from.
+    # The first whose whole window is after the last training candle.
     assert document["from_ms"] == opens[TRAINED_ROWS + LOOKBACK + 1]
     assert document["to_ms"] == opens[ROWS - 1]
     assert document["model"] == deployment.bundle.version
@@ -225,7 +225,7 @@ def test_judging_needs_no_keras(deployment: Deployment) -> None:
 
 def refused(capsys: pytest.CaptureFixture[str]) -> str:
     out, err = capsys.readouterr()
-    # What the files hold is said as soon as they are read.
+    # The content of the files is reported as soon as they are read.
     assert all("filled for lack of a candle" in line for line in out.splitlines()), out
     assert len(err.splitlines()) == 1, err
     return err

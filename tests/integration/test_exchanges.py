@@ -55,7 +55,7 @@ async def market(
 
 
 def assert_true(exchange: SandboxExchange, candles: Sequence[Candle], final_by: str) -> None:
-    """Each candle once, as it is on the playback, told soon after it closed and not before."""
+    """Each candle once, as on the playback, passed on soon after its close and not before."""
     assert max(Counter((c.symbol, c.open_ms) for c in candles).values()) == 1
     for candle in candles:
         assert candle.ohlcv == exchange.playback.candle(candle.symbol, candle.open_ms)
@@ -63,40 +63,40 @@ def assert_true(exchange: SandboxExchange, candles: Sequence[Candle], final_by: 
     delays_ms = [candle.received_ms - candle.close_ms for candle in candles]
     assert min(delays_ms) >= 0
     assert median(delays_ms) < MINUTE.ms
-    # A machine that stands still for some seconds delays the candles of as many minutes.
+    # A machine stalled for some seconds delays the candles of as many minutes.
     assert max(delays_ms) < 10 * MINUTE.ms
 
 
-def assert_whole(heard: FeedHarness, symbols: Sequence[str]) -> None:
+def assert_whole(harness: FeedHarness, symbols: Sequence[str]) -> None:
     """No candle is missing between a symbol's first and last."""
     for symbol in symbols:
-        opens = [candle.open_ms for candle in heard.closed if candle.symbol == symbol]
+        opens = [candle.open_ms for candle in harness.closed if candle.symbol == symbol]
         assert opens == list(range(opens[0], opens[0] + len(opens) * MINUTE.ms, MINUTE.ms))
 
 
 @pytest.mark.parametrize("name", FINAL_BY)
 async def test_every_candle_comes_once_as_the_exchange_made_it(name: str) -> None:
     # More symbols than Bybit takes in one request.
-    async with market(name, 12) as (exchange, heard, _), running(heard):
-        await until(lambda: len(heard.closed) >= 4 * 12)
+    async with market(name, 12) as (exchange, harness, _), running(harness):
+        await until(lambda: len(harness.closed) >= 4 * 12)
         assert exchange.streams.clients == 1
-    assert_true(exchange, heard.closed, FINAL_BY[name])
-    assert_whole(heard, exchange.playback.symbols)
-    assert {symbol for symbol, _ in heard.resumed} == set(exchange.playback.symbols)
-    assert heard.count("feed_refused") == 0
-    assert heard.count("feed_reconnects") == 0
+    assert_true(exchange, harness.closed, FINAL_BY[name])
+    assert_whole(harness, exchange.playback.symbols)
+    assert {symbol for symbol, _ in harness.resumed} == set(exchange.playback.symbols)
+    assert harness.count("feed_refused") == 0
+    assert harness.count("feed_reconnects") == 0
 
 
 @pytest.mark.parametrize("name", FINAL_BY)
 async def test_history_equals_the_playback_however_long_a_page_is(name: str) -> None:
-    async with market(name, 2, history=2_000) as (exchange, heard, clock):
-        await heard.feed.open()
+    async with market(name, 2, history=2_000) as (exchange, harness, clock):
+        await harness.feed.open()
         try:
             for back in (1, 300, 1_700):
                 since_ms = MINUTE.floor(clock.wall_ms()) - back * MINUTE.ms
                 asked_ms = clock.wall_ms()
                 # A candle that has just closed is not final by REST yet.
-                while not (candles := await heard.feed.history("S01/USDT", since_ms)):
+                while not (candles := await harness.feed.history("S01/USDT", since_ms)):
                     asked_ms = clock.wall_ms()
                     assert asked_ms < since_ms + 60 * MINUTE.ms
                 if name == "kraken":
@@ -109,38 +109,38 @@ async def test_history_equals_the_playback_however_long_a_page_is(name: str) -> 
                 assert [list(candle.ohlcv) for candle in candles] == ohlcv.tolist()
                 assert end_ms >= MINUTE.floor(asked_ms) - 2 * MINUTE.ms
         finally:
-            await heard.feed.close()
+            await harness.feed.close()
 
 
 @pytest.mark.parametrize("name", FINAL_BY)
 async def test_after_a_broken_connection_no_old_candle_counts_as_new(name: str) -> None:
-    async with market(name, 3) as (exchange, heard, clock), running(heard):
-        await until(lambda: len(heard.closed) >= 6)
+    async with market(name, 3) as (exchange, harness, clock), running(harness):
+        await until(lambda: len(harness.closed) >= 6)
         exchange.streams.abort_all()
         await until(lambda: exchange.streams.clients == 0)
         # Several candles close without a connection; a snapshot has them all.
         await clock.sleep(3 * MINUTE.ms / 1_000)
-        before = len(heard.closed)
-        await until(lambda: len(heard.closed) >= before + 6)
-    assert_true(exchange, heard.closed, FINAL_BY[name])
-    assert heard.count("feed_reconnects") == 1
-    assert heard.count("feed_refused") == 0
+        before = len(harness.closed)
+        await until(lambda: len(harness.closed) >= before + 6)
+    assert_true(exchange, harness.closed, FINAL_BY[name])
+    assert harness.count("feed_reconnects") == 1
+    assert harness.count("feed_refused") == 0
 
 
 @pytest.mark.parametrize("name", ["okx", "bybit", "kraken"])
-async def test_what_the_tap_does_not_know_goes_through_ccxts_own_parser(
+async def test_messages_unknown_to_the_tap_go_through_ccxts_own_parser(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Kraken's class watches one symbol a call, the others many; its first message is a snapshot.
     monkeypatch.setattr(ccxt_tap, "MESSAGE_PARSERS", {})
-    async with market(name, 5) as (exchange, heard, _), running(heard):
-        await until(lambda: len(heard.closed) >= 3 * 5)
+    async with market(name, 5) as (exchange, harness, _), running(harness):
+        await until(lambda: len(harness.closed) >= 3 * 5)
         exchange.streams.abort_all()
-        before = len(heard.closed)
-        await until(lambda: len(heard.closed) >= before + 2 * 5)
-    assert_true(exchange, heard.closed, "successor")
-    assert {candle.symbol for candle in heard.closed} == set(exchange.playback.symbols)
-    assert heard.count("feed_refused") == 0
+        before = len(harness.closed)
+        await until(lambda: len(harness.closed) >= before + 2 * 5)
+    assert_true(exchange, harness.closed, "successor")
+    assert {candle.symbol for candle in harness.closed} == set(exchange.playback.symbols)
+    assert harness.count("feed_refused") == 0
 
 
 def daemon_config(folder: Path, exchange: SandboxExchange, mqtt_port: int) -> Path:
@@ -166,12 +166,12 @@ async def test_the_daemon_forecasts_every_candle_of_every_exchange(
     name: str, tmp_path: Path
 ) -> None:
     with mosquitto(tmp_path) as broker, mosquitto_sub(broker.port, "candlecast/#") as subscriber:
-        heard: list[dict[str, Any]] = []
+        forecasts: list[dict[str, Any]] = []
 
         def enough() -> bool:
-            heard.extend(predictions(subscriber.received()))
+            forecasts.extend(predictions(subscriber.received()))
             numbers = defaultdict(set)
-            for forecast in heard:
+            for forecast in forecasts:
                 numbers[forecast["symbol"]].add(forecast["seq"])
             return len(numbers) == 3 and min(map(longest_run, numbers.values())) >= 4
 
@@ -192,12 +192,12 @@ async def test_the_daemon_forecasts_every_candle_of_every_exchange(
                 app = App(settings, bundle, history, clock)
                 group.create_task(app.run(stop))
                 await until(enough, MAX_WAIT_S)
-                # A machine that stands still costs forecasts; each of them is counted.
+                # A stalled machine misses forecasts; each of them is counted.
                 metrics = generate_latest(app.metrics.registry).decode()
-                assert candles_without_forecast(heard) <= counted_without_forecast(metrics)
+                assert candles_without_forecast(forecasts) <= counted_without_forecast(metrics)
                 stop.set()
     for symbol in playback.symbols:
-        mine = {p["seq"]: p for p in heard if p["symbol"] == symbol}
+        mine = {p["seq"]: p for p in forecasts if p["symbol"] == symbol}
         for forecast in mine.values():
             opened_ms = forecast["candle_open_ms"]
             assert forecast["last_close"] == playback.candle(symbol, opened_ms).close

@@ -42,14 +42,16 @@ UPDATED = 4
 OHLCV = ("open", "high", "low", "close", "volume")
 
 
-def from_scratch(bundle: Bundle, engine: Engine, playback: Playback, told: dict[str, Any]) -> float:
-    """What the network says of a forming candle behind the playback's own candles."""
-    candle = told["candle"]
-    _, closed = playback.history(told["symbol"], playback.origin_ms, candle["open_ms"])
+def from_scratch(
+    bundle: Bundle, engine: Engine, playback: Playback, document: dict[str, Any]
+) -> float:
+    """The network's output for a forming candle after the playback's own candles."""
+    candle = document["candle"]
+    _, closed = playback.history(document["symbol"], playback.origin_ms, candle["open_ms"])
     ohlcv = np.concatenate([closed, [[candle[key] for key in OHLCV]]])
     bank = FeatureBank(bundle.manifest.features, bundle.manifest.indicators, 1)
     rows = bank.prime(np.array([0]), ohlcv[None])[0, -60:]
-    scaler = bundle.scalers.by_symbol[told["symbol"]]
+    scaler = bundle.scalers.by_symbol[document["symbol"]]
     scaled = (rows - scaler.feature_min) / (scaler.feature_max - scaler.feature_min)
     return float(engine.full(scaled[None].astype(np.float32))[0])
 
@@ -59,8 +61,8 @@ def seen(messages: list[dict[str, Any]]) -> tuple[dict[str, set[int]], dict[str,
     opens, closes = defaultdict(set), defaultdict(set)
     for message in messages:
         if message["topic"].endswith("/forming"):
-            told = json.loads(message["payload"])
-            opens[told["symbol"]].add(told["candle"]["open_ms"])
+            document = json.loads(message["payload"])
+            opens[document["symbol"]].add(document["candle"]["open_ms"])
     for forecast in predictions(messages):
         closes[forecast["symbol"]].add(forecast["seq"])
     return opens, closes
@@ -95,7 +97,7 @@ def test_every_update_is_priced_and_every_close_still_forecast(
 
             running.until(enough)
             metrics = running.get("/metrics")[1]
-            # A machine that stands still costs forecasts; each of them is counted.
+            # A stalled machine misses forecasts; each of them is counted.
             missing = candles_without_forecast(predictions(messages))
             assert missing <= counted_without_forecast(metrics)
             assert running.stop() == 0, running.log
@@ -108,13 +110,13 @@ def test_every_update_is_priced_and_every_close_still_forecast(
     registry = Registry(tmp_path / "state" / "registry")
     bundle = registry.open(registry.champion())
     engine = Engine(bundle.onnx, 1, 60, len(bundle.manifest.features))
-    for told in (json.loads(m["payload"]) for m in forming):
-        jsonschema.Draft202012Validator(schema).validate(told)
-        candle = told["candle"]
+    for document in (json.loads(m["payload"]) for m in forming):
+        jsonschema.Draft202012Validator(schema).validate(document)
+        candle = document["candle"]
         assert candle["close_ms"] - candle["open_ms"] == SECOND.ms
-        assert told["target_close_ms"] == candle["close_ms"] + SECOND.ms
-        raw = from_scratch(bundle, engine, playback, told)
-        assert told["predicted_normalized"] == pytest.approx(raw, abs=2e-6)
+        assert document["target_close_ms"] == candle["close_ms"] + SECOND.ms
+        raw = from_scratch(bundle, engine, playback, document)
+        assert document["predicted_normalized"] == pytest.approx(raw, abs=2e-6)
     opens, closes = seen(messages)
     assert set(opens) == set(closes) == set(playback.symbols)
     assert 'candlecast_forming_total{outcome="published"}' in metrics

@@ -94,12 +94,12 @@ async def test_minutes_that_begin_later_are_forecast_and_resumed_after_a_restart
     harness = FaultHarness(tmp_path, playback_of(MINUTE, LATER_MS, 1_500), 30.0)
 
     def closes(since: int) -> set[tuple[str, int]]:
-        told = [json.loads(published.payload) for published in harness.published[since:]]
-        for forecast in told:
+        documents = [json.loads(published.payload) for published in harness.published[since:]]
+        for forecast in documents:
             assert forecast["candle_close_ms"] % MINUTE.ms == LATER_MS
             assert forecast["seq"] == forecast["candle_close_ms"] // MINUTE.ms
             assert forecast["window"]["filled"] == 0
-        return {(forecast["symbol"], forecast["seq"]) for forecast in told}
+        return {(forecast["symbol"], forecast["seq"]) for forecast in documents}
 
     async with harness.running():
         await harness.until(lambda: len(closes(0)) >= 8)

@@ -73,8 +73,8 @@ async def test_an_absent_broker_is_named_in_brackets(
 def test_watch_and_the_example_read_from_it(port: int, repository: Path) -> None:
     state = json.dumps({"instance": "trader-1", "state": "online"})
     where = ["-h", HOST6, "-p", str(port), "-q", "1", "-r"]
-    said = [program("mosquitto_pub"), *where, "-t", "candlecast/v1/status/trader-1", "-m", state]
-    subprocess.run(said, check=True, timeout=MAX_WAIT_S)
+    command = [program("mosquitto_pub"), *where, "-t", "candlecast/v1/status/trader-1", "-m", state]
+    subprocess.run(command, check=True, timeout=MAX_WAIT_S)
     example = [sys.executable, str(repository / "examples" / "subscriber.py"), HOST6, str(port)]
     with subprocess.Popen(example, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

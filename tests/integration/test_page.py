@@ -52,7 +52,7 @@ MINUTE = Timeframe.parse("1m")
 
 
 class Service(NamedTuple):
-    """A daemon at work and all that it needs."""
+    """A running daemon and all that it needs."""
 
     exchange: SandboxProcess
     config: Path
@@ -174,7 +174,7 @@ async def test_it_fits_a_phone_and_follows_the_scheme(service: Service, tmp_path
         assert tab.complaints == []
 
 
-async def test_a_silent_exchange_leaves_no_forecast_standing(
+async def test_forecasts_of_a_silent_exchange_are_removed_from_the_page(
     service: Service, tmp_path: Path
 ) -> None:
     none = f"document.querySelectorAll('#rows > .none').length === {SYMBOLS}"
@@ -217,7 +217,7 @@ async def test_the_page_shows_a_stopped_daemon_and_its_return(
             await tab.until(
                 "document.querySelector('#headline').textContent.startsWith('All 4')", 60
             )
-            # Told to stop, it ends the browser's connection instead of waiting for it.
+            # On a stop, it closes the browser's connection instead of waiting for it.
             assert await asyncio.to_thread(again.stop) == 0
             await tab.until("document.body.dataset.link === 'lost'")
 
@@ -275,7 +275,7 @@ async def test_a_thousand_symbols_stay_usable_and_are_text(tmp_path: Path) -> No
     async with page_of(windows, tmp_path) as tab:
         await tab.until("document.querySelectorAll('#rows canvas').length > 3")
         assert await tab.value("document.querySelectorAll('#rows > [role=row]').length") == 1000
-        # Charts are drawn of what is to be seen, and asked for only then.
+        # Charts are requested and drawn only while visible.
         assert await tab.value("document.querySelectorAll('#rows canvas').length") < 60
         assert len(tab.requests) < 10
         await tab.value("document.querySelector('#rows > :last-child').scrollIntoView()")

@@ -117,7 +117,7 @@ def test_every_published_forecast_is_what_the_model_class_predicts(
             running.until(enough)
             assert running.get("/healthz")[0] == 200
             metrics = running.get("/metrics")[1]
-            # A machine that stands still costs forecasts; each of them is counted.
+            # A stalled machine misses forecasts; each of them is counted.
             missing = candles_without_forecast(predictions(messages))
             assert missing <= counted_without_forecast(metrics)
             assert running.stop() == 0, running.log
@@ -134,7 +134,7 @@ def test_every_published_forecast_is_what_the_model_class_predicts(
     for prediction in predictions(messages):
         prediction_schema.validate(prediction)
         closes = seen[prediction["symbol"]]
-        # A retained message may arrive twice, but never in other words.
+        # A retained message may arrive twice, but only unchanged.
         assert closes.setdefault(prediction["candle_close_ms"], prediction) == prediction
         assert prediction["published_ms"] >= prediction["candle_close_ms"]
 

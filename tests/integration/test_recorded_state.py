@@ -69,8 +69,8 @@ def test_the_configuration_is_accepted(folder: Path) -> None:
 
 
 def test_the_recorded_forecasts_are_computed_again_from_history(folder: Path) -> None:
-    said = run(folder, "replay", "--from", "2026-11-30T18:45Z", "--to", "2026-11-30T18:48Z")
-    assert "92 forecasts computed again" in said
+    output = run(folder, "replay", "--from", "2026-11-30T18:45Z", "--to", "2026-11-30T18:48Z")
+    assert "92 forecasts computed again" in output
 
 
 def test_the_daemon_serves_the_recorded_model_and_keeps_its_scores(
@@ -79,7 +79,7 @@ def test_the_daemon_serves_the_recorded_model_and_keeps_its_scores(
     folder, broker_port, http_port = pointed
     champion = (folder / "state" / "registry" / "champion").read_text(encoding="utf-8").strip()
     with (
-        mosquitto_sub(broker_port, "candlecast/#") as heard,
+        mosquitto_sub(broker_port, "candlecast/#") as subscriber,
         daemon(folder / "config.yaml", http_port) as process,
     ):
         process.wait_ready()
@@ -87,13 +87,13 @@ def test_the_daemon_serves_the_recorded_model_and_keeps_its_scores(
         deadline = time.monotonic() + MAX_WAIT_S
         while {f["symbol"] for f in forecasts} != set(FACTS["last"]):
             assert time.monotonic() < deadline, process.log
-            forecasts += predictions(heard.received())
+            forecasts += predictions(subscriber.received())
             time.sleep(0.05)
         assert process.stop() == 0, process.log
     for forecast in forecasts:
         last = FACTS["last"][forecast["symbol"]]
         assert forecast["model"]["version"] == champion
         assert forecast["seq"] > last["seq"]
-        # The recorded outcomes still count, and the interval is not learnt anew.
+        # The recorded outcomes still count, and the interval is restored.
         assert forecast["skill"]["n"] >= last["skill"]["n"]
         assert forecast["interval"] is not None

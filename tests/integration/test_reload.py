@@ -22,18 +22,18 @@ def harness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelHarness]:
 
 
 def rewrite(harness: ModelHarness, section: str, **settings: Any) -> None:
-    """Change the configuration file and tell the daemon."""
+    """Change the configuration file and make the daemon reload it."""
     content = yaml.safe_load(harness.config.read_text())
     content.setdefault(section, {}).update(settings)
     harness.config.write_text(yaml.safe_dump(content))
     harness.running.process.send_signal(signal.SIGHUP)
 
 
-def heard_of(harness: ModelHarness, since: int) -> set[str]:
+def forecast_symbols(harness: ModelHarness, since: int) -> set[str]:
     return {forecast["symbol"] for forecast in harness.listen()[since:]}
 
 
-def test_symbols_come_and_go_without_disturbing_the_others(harness: ModelHarness) -> None:
+def test_symbols_are_added_and_removed_without_affecting_the_others(harness: ModelHarness) -> None:
     *everything, unknown = harness.playback.symbols
     few, other = everything[:5], everything[3:]
     version = harness.first.version
@@ -43,18 +43,18 @@ def test_symbols_come_and_go_without_disturbing_the_others(harness: ModelHarness
     harness.until(lambda: "symbols added: none; removed: S05" in harness.running.log)
     since = len(harness.listen())
     harness.until(lambda: len(harness.listen()) >= since + 3 * len(few))
-    assert heard_of(harness, since) <= set(few)
+    assert forecast_symbols(harness, since) <= set(few)
 
     rewrite(harness, "trading", symbols=other)
     harness.until(lambda: "removed: S00/USDT, S01/USDT, S02/USDT" in harness.running.log)
     since = len(harness.listen())
     harness.until(lambda: len(harness.listen()) >= since + 3 * len(other))
-    assert heard_of(harness, since) == set(other)
+    assert forecast_symbols(harness, since) == set(other)
     metrics = harness.running.get("/metrics")[1]
     assert 'symbol="S03/USDT"' in metrics
     assert 'symbol="S00/USDT"' not in metrics
 
-    # What cannot be is refused, named, and changes nothing.
+    # An impossible value is refused, named, and changes nothing.
     rewrite(harness, "trading", symbols=[*other, unknown])
     harness.until(lambda: f"was not trained on {unknown}" in harness.running.log)
     rewrite(harness, "trading", symbols=other, timeframe="7 bananas")
@@ -65,7 +65,7 @@ def test_symbols_come_and_go_without_disturbing_the_others(harness: ModelHarness
     harness.until(lambda: "applied only by a restart: accuracy.window" in harness.running.log)
     since = len(harness.listen())
     harness.until(lambda: len(harness.listen()) >= since + 3 * len(other))
-    assert heard_of(harness, since) == set(other)
+    assert forecast_symbols(harness, since) == set(other)
 
     assert "Traceback" not in harness.running.log
     stayed = {"S03/USDT", "S04/USDT"}
@@ -83,7 +83,7 @@ def test_an_unknown_symbol_is_forecast_and_marked_where_configured(
     rewrite(harness, "trading", symbols=known)
     rewrite(harness, "model", unknown_symbols="fit_on_warmup")
     rewrite(harness, "trading", symbols=[*known, unknown])
-    harness.until(lambda: unknown in heard_of(harness, 0))
+    harness.until(lambda: unknown in forecast_symbols(harness, 0))
     # A new model fits it anew, and it is served without a break.
     harness.models("promote", harness.second.version)
     harness.until_served(harness.second.version)

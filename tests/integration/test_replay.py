@@ -1,4 +1,4 @@
-"""Recompute published forecasts from history over a kill, a night and a new model."""
+"""Recompute published forecasts from history over a kill, a nightly run and a new model."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def change(deployment: Deployment, statement: str, *values: object) -> None:
         assert database.execute(statement, values).rowcount == 1
 
 
-def night(deployment: Deployment) -> int:
+def run_nightly_job(deployment: Deployment) -> int:
     """Run the nightly job beside the daemon; drawn weights are easily beaten."""
     config = yaml.safe_load(deployment.config.read_text())
     config["model"] = {"epochs": 2, "lstm_units": [4], "batch_size": 64}
@@ -68,7 +68,7 @@ def test_published_forecasts_are_recomputed(
         first.kill()
     with deployment.running() as second:
         deployment.until_forecasts(4)
-        assert night(deployment) == 0
+        assert run_nightly_job(deployment) == 0
         promoted = Registry(deployment.config.parent / "state" / "registry").champion()
         deployment.until_forecasts(4)
         while deployment.forecasts()[-1]["model"]["version"] != promoted:
@@ -113,7 +113,7 @@ def test_published_forecasts_are_recomputed(
     change(deployment, "INSERT INTO candle VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", *late)
     assert replayed(deployment, capsys)[0] == 0
 
-    # One that is said to have been known then does.
+    # A revision recorded as known at that time does.
     revise = "UPDATE candle SET close = ? WHERE (market, open_s, symbol, delay_ms) = (?, ?, ?, ?)"
     change(deployment, revise, close * 1.001, *key, delay_ms)
     code, lines, err = replayed(deployment, capsys)

@@ -41,13 +41,15 @@ MIN_N = 5
 
 
 class Deployment:
-    """An exchange and a broker that stay, and a daemon that comes and goes."""
+    """A running exchange and broker, and a daemon that is restarted."""
 
-    def __init__(self, config: Path, http_port: int, broker: Mosquitto, heard: Subscriber) -> None:
+    def __init__(
+        self, config: Path, http_port: int, broker: Mosquitto, subscriber: Subscriber
+    ) -> None:
         self.config = config
         self.http_port = http_port
         self.broker = broker
-        self.heard = heard
+        self.subscriber = subscriber
         self.messages: list[dict[str, Any]] = []
 
     @contextmanager
@@ -57,8 +59,8 @@ class Deployment:
             yield process
 
     def forecasts(self) -> list[dict[str, Any]]:
-        """Every forecast heard so far."""
-        self.messages += self.heard.received()
+        """Every forecast received so far."""
+        self.messages += self.subscriber.received()
         return predictions(self.messages)
 
     def until_forecasts(self, count: int) -> None:
@@ -69,9 +71,9 @@ class Deployment:
             time.sleep(0.05)
 
     def until_offline(self, daemons: int = 1) -> list[dict[str, Any]]:
-        """Every forecast heard, up to the last message of each daemon that has just ended."""
+        """Every forecast received, up to the last message of the ended daemon."""
         for _ in range(daemons):
-            self.messages += until_offline(self.heard)
+            self.messages += until_offline(self.subscriber)
         return self.forecasts()
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
@@ -85,17 +87,17 @@ def deployment(tmp_path: Path) -> Iterator[Deployment]:
     with (
         sandbox_process("--symbols", "2", "--history", str(HISTORY)) as exchange,
         mosquitto(tmp_path) as broker,
-        mosquitto_sub(broker.port, "candlecast/#") as heard,
+        mosquitto_sub(broker.port, "candlecast/#") as subscriber,
     ):
         playback = playback_of(exchange)
         promote_drawn(tmp_path, playback)
         port = free_port()
         chosen = sections(exchange, broker.port, port, accuracy={"min_n": MIN_N})
-        yield Deployment(write_config(tmp_path, chosen), port, broker, heard)
+        yield Deployment(write_config(tmp_path, chosen), port, broker, subscriber)
 
 
-def one_wording(forecasts: list[dict[str, Any]]) -> None:
-    """Identities may be heard twice, since they are retained, but always in the same words."""
+def assert_forecasts_unchanged(forecasts: list[dict[str, Any]]) -> None:
+    """Identities may be received twice, since they are retained, but only unchanged."""
     worded: dict[tuple[str, int], dict[str, Any]] = {}
     for forecast in forecasts:
         key = forecast["symbol"], forecast["target_close_ms"]
@@ -128,11 +130,11 @@ def test_earlier_forecasts_are_scored_after_a_restart_and_figures_continue(
     # Its candle scored the one before the last in the first process, and the last one, which was
     # waiting when that process ended, was scored in the second.
     assert fresh["skill"]["n"] == last["skill"]["n"] + 2
-    # What the intervals have learnt is not learnt anew.
+    # The state of the intervals is restored.
     assert fresh["interval"] is not None
     assert sum(fresh["probabilities"][k] for k in ("short", "neutral", "long")) == pytest.approx(1)
     assert sample(metrics, "candlecast_mae_ratio") > 0.0
-    one_wording(before + after)
+    assert_forecasts_unchanged(before + after)
 
 
 def test_a_killed_daemon_starts_again_and_continues(deployment: Deployment) -> None:
@@ -152,7 +154,7 @@ def test_a_killed_daemon_starts_again_and_continues(deployment: Deployment) -> N
     assert after[-1]["skill"]["n"] >= MIN_N
     assert states(deployment)[-2:] == ["stopping", "offline"]
     assert "Traceback" not in second.log
-    one_wording(before + after)
+    assert_forecasts_unchanged(before + after)
     assert deployment.query("PRAGMA integrity_check") == [("ok",)]
 
 
@@ -201,5 +203,5 @@ def fetched(process: Daemon) -> float:
 
 def states(deployment: Deployment) -> list[str]:
     deployment.forecasts()
-    said = [m for m in deployment.messages if "/status/" in m["topic"]]
-    return [str(json.loads(m["payload"])["state"]) for m in said]
+    statuses = [m for m in deployment.messages if "/status/" in m["topic"]]
+    return [str(json.loads(m["payload"])["state"]) for m in statuses]

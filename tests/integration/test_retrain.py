@@ -80,12 +80,12 @@ async def test_a_killed_retrain_continues_and_decides(playback: Playback, folder
     state = folder / "state"
     standing = state / "retrain" / "resume" / "standing.json"
     async with SandboxExchange(playback) as exchange:
-        async with candlecast(folder, exchange.rest_url, "retrain") as night:
+        async with candlecast(folder, exchange.rest_url, "retrain") as nightly_job:
             while not standing.exists():
-                assert night.returncode is None, await night.communicate()
+                assert nightly_job.returncode is None, await nightly_job.communicate()
                 await asyncio.sleep(0.005)
-            night.kill()
-            await night.communicate()
+            nightly_job.kill()
+            await nightly_job.communicate()
         assert json.loads((state / "retrain" / "plan.json").read_text())["version"] is None
         assert Registry(state / "registry").list() == []
 
@@ -105,8 +105,8 @@ async def test_a_killed_retrain_continues_and_decides(playback: Playback, folder
     assert 350 <= (status.candles or 0) <= 365
     assert sorted(path.name for path in (state / "retrain").iterdir()) == [".lock"]
 
-    told = "\n".join(list_models(Registry(state / "registry"), status.finished_ms))
-    assert f"{version} promoted by the nightly gate: error ratio" in told
+    listed = "\n".join(list_models(Registry(state / "registry"), status.finished_ms))
+    assert f"{version} promoted by the nightly gate: error ratio" in listed
     report = state / "registry" / "reports" / f"{version}.md"
     assert f"# Model {version}\n\n**Promoted** (`first`): error ratio" in report.read_text()
     assert report.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
@@ -144,12 +144,12 @@ async def test_a_second_retrain_at_the_same_time_is_refused_in_one_line(folder: 
 async def test_an_interrupted_retrain_shows_how_to_continue(folder: Path) -> None:
     async with (
         silent_exchange() as (url, asked),
-        candlecast(folder, url, "retrain") as night,
+        candlecast(folder, url, "retrain") as nightly_job,
     ):
         await asked.wait()
-        night.send_signal(signal.SIGINT)
-        _, err = await night.communicate()
-    assert night.returncode == 1
+        nightly_job.send_signal(signal.SIGINT)
+        _, err = await nightly_job.communicate()
+    assert nightly_job.returncode == 1
     assert err.decode() == ("candlecast: interrupted; run candlecast retrain again to continue\n")
 
 

@@ -49,13 +49,13 @@ def guard(repository: Path) -> Any:
 
 
 @pytest.mark.parametrize("state", ["starting", "stopping", "offline", None])
-def test_only_a_living_instance_is_believed(guard: Any, state: str | None) -> None:
+def test_only_forecasts_of_an_online_instance_are_used(guard: Any, state: str | None) -> None:
     if state is not None:
         guard.on_status({"instance": "trader-1", "state": state})
-    said = document(forecast())
-    assert guard.refusal(said, NOW_MS) == f"its instance is {state or 'absent'}"
+    message = document(forecast())
+    assert guard.refusal(message, NOW_MS) == f"its instance is {state or 'absent'}"
     guard.on_status({"instance": "trader-1", "state": "degraded"})
-    assert guard.refusal(said, NOW_MS) is None
+    assert guard.refusal(message, NOW_MS) is None
     guard.on_disconnected()
     assert guard.refusal(document(forecast("ETH/USDT")), NOW_MS) == "its instance is absent"
 
@@ -63,10 +63,10 @@ def test_only_a_living_instance_is_believed(guard: Any, state: str | None) -> No
 def test_late_expired_and_duplicate_are_refused(guard: Any) -> None:
     guard.on_status({"instance": "trader-1", "state": "online"})
     assert guard.refusal(document(forecast(late=True)), NOW_MS) == "late"
-    said = document(forecast())
-    assert guard.refusal(said, NOW_MS + 60_000) == "expired"
-    assert guard.refusal(said, NOW_MS + 59_999) is None
-    assert guard.refusal(said, NOW_MS) == "duplicate"
+    message = document(forecast())
+    assert guard.refusal(message, NOW_MS + 60_000) == "expired"
+    assert guard.refusal(message, NOW_MS + 59_999) is None
+    assert guard.refusal(message, NOW_MS) == "duplicate"
     assert guard.refusal(document(forecast(valid_ms=1)), NOW_MS) == "duplicate"  # older
     assert guard.refusal(document(forecast(valid_ms=60_001)), NOW_MS) is None
     assert guard.refusal(document(forecast("ETH/USDT")), NOW_MS) is None
@@ -115,7 +115,7 @@ def test_the_example_runs_against_a_real_broker(repository: Path, tmp_path: Path
     now_ms = time.time_ns() // 1_000_000 + AHEAD_MS
     with mosquitto(tmp_path) as broker:
         publisher = Publisher(broker.port)
-        # Retained before the bot connects: it must learn who is alive first.
+        # Retained before the bot connects: it needs the status of instances first.
         publisher.forecast(forecast(now_ms=now_ms))
         publisher.status("online")
         with example(repository, broker.port) as bot:
@@ -138,7 +138,7 @@ def test_the_example_runs_against_a_real_broker(repository: Path, tmp_path: Path
             publisher.forecast(forecast("BNB/USDT", now_ms=now_ms))
             assert next(lines).endswith(": refused, its instance is offline\n")
             broker.kill()
-            complaints = iter(bot.stderr.readline, "")  # paho may say something of its own first
+            complaints = iter(bot.stderr.readline, "")  # paho may print something of its own first
             assert any(line.startswith("no broker: ") for line in complaints)
             broker.start()
             publisher.close()

@@ -31,7 +31,7 @@ def test_promoting_and_rolling_back_take_effect_without_losing_a_candle(tmp_path
         assert_whole(harness)
         assert harness.running.stop() == 0, harness.running.log
         assert "Traceback" not in harness.running.log
-        harness.forecasts += predictions(until_offline(harness.heard))
+        harness.forecasts += predictions(until_offline(harness.subscriber))
         for symbol, forecasts in by_symbol_of(harness).items():
             versions = [forecast["model"]["version"] for forecast in forecasts]
             runs = [v for at, v in enumerate(versions) if at == 0 or versions[at - 1] != v]
@@ -39,7 +39,7 @@ def test_promoting_and_rolling_back_take_effect_without_losing_a_candle(tmp_path
             assert_true(harness, symbol, forecasts)
 
 
-def test_a_damaged_champion_is_refused_and_its_cure_needs_no_restart(tmp_path: Path) -> None:
+def test_a_damaged_champion_is_refused_and_its_repair_needs_no_restart(tmp_path: Path) -> None:
     with model_harness(tmp_path) as harness:
         first, second = harness.first.version, harness.second.version
         registry = harness.registry

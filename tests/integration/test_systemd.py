@@ -210,32 +210,30 @@ def test_a_reload_checks_the_champion_and_reports_completion(started: Machine) -
 def test_a_champion_that_changes_is_swapped_in(started: Machine) -> None:
     served = status(started).rpartition(" ")[2]
     pid = started.pid_of(SERVICE)
-    said = asked(started, "models rollback")
-    (champion,) = re.findall("champion: (.+)", said)
-    assert champion != served, said
+    output = asked(started, "models rollback")
+    (champion,) = re.findall("champion: (.+)", output)
+    assert champion != served, output
     until(lambda: status(started).endswith(champion), lambda: f"{status(started)} {champion}")
     assert started.pid_of(SERVICE) == pid
 
 
 def asked(machine: Machine, words: str, status: str = "0") -> str:
-    """What the installed command says to root."""
+    """The output of the installed command, run as root."""
     (machine.work / "words").write_text(f"WORDS={words}\n")
     before = len(machine.journal(ASKED))
     machine.systemctl("start", ASKED, check=False)
     assert machine.show(ASKED, "ExecMainStatus") == {"ExecMainStatus": status}, machine.text(ASKED)
-    said = machine.journal(ASKED)[before:]
-    return "\n".join(entry["MESSAGE"] for entry in said if entry["_TRANSPORT"] == "stdout")
+    output = machine.journal(ASKED)[before:]
+    return "\n".join(entry["MESSAGE"] for entry in output if entry["_TRANSPORT"] == "stdout")
 
 
-def test_what_root_asks_for_leaves_nothing_that_the_service_cannot_change(
-    started: Machine, work: Path
-) -> None:
+def test_files_created_by_root_can_be_changed_by_the_service(started: Machine, work: Path) -> None:
     state = work / "lib" / "candlecast"
     assert "state in /var/lib/candlecast" in asked(started, "check-config")
-    said = asked(started, "doctor")
+    output = asked(started, "doctor")
     # Without a bus, only root may ask this systemd.
-    assert "✓ broker " in said
-    assert f"– systemd   cannot query {SERVICE} (" in said
+    assert "✓ broker " in output
+    assert f"– systemd   cannot query {SERVICE} (" in output
     asked(started, f"@{SECOND} models rollback")
     assert {path.stat().st_uid for path in state.rglob("*")} == {state.stat().st_uid} != {0}
     assert asked(started, "models promote nonsense", status="1").startswith("candlecast: ")
@@ -279,13 +277,13 @@ def test_the_timer_runs_the_nightly_job(started: Machine, work: Path) -> None:
     started.systemctl("stop", timer)
     shown = started.show(job, "Result", "ExecMainStatus", "Nice")
     assert shown == {"Result": "success", "ExecMainStatus": "0", "Nice": "19"}, started.text(job)
-    told = json.loads((work / "lib" / "candlecast" / "retrain.json").read_text())
-    assert told["error"] is None
-    assert told["version"]
+    result = json.loads((work / "lib" / "candlecast" / "retrain.json").read_text())
+    assert result["error"] is None
+    assert result["version"]
     assert started.pid_of(SERVICE) == before
 
 
-def test_the_secret_is_in_its_credential_alone(started: Machine) -> None:
+def test_the_secret_is_only_in_its_credential(started: Machine) -> None:
     pid = started.pid_of(SERVICE)
     assert SECRET not in started.text(SERVICE)
     for name in ("cmdline", "environ"):
@@ -295,7 +293,7 @@ def test_the_secret_is_in_its_credential_alone(started: Machine) -> None:
 
 
 @pytest.mark.parametrize("number", ["SIGUSR1", "SIGUSR2"], ids=["loop", "inference-thread"])
-def test_what_hangs_is_restarted_in_time(started: Machine, number: str) -> None:
+def test_a_hanging_service_is_restarted_in_time(started: Machine, number: str) -> None:
     before, earlier = restarts(started), started.text(SERVICE)
     hung_s = time.monotonic()
     started.signal(SERVICE, number)
@@ -308,11 +306,11 @@ def test_what_hangs_is_restarted_in_time(started: Machine, number: str) -> None:
     started_s = int(started.show(SERVICE, MONOTONIC)[MONOTONIC]) / 1e6
     assert started_s - hung_s < WATCHDOG_S + 2.0
     assert restarts(started) == before + 1
-    said = started.text(SERVICE).removeprefix(earlier)
-    assert f"{SERVICE}: Watchdog timeout (limit 3s)!" in said
+    output = started.text(SERVICE).removeprefix(earlier)
+    assert f"{SERVICE}: Watchdog timeout (limit 3s)!" in output
     # What every thread was doing goes to the journal.
-    assert "Fatal Python error: Aborted" in said
-    assert "in hang_loop" in said if number == "SIGUSR1" else "in _worker" in said
+    assert "Fatal Python error: Aborted" in output
+    assert "in hang_loop" in output if number == "SIGUSR1" else "in _worker" in output
 
 
 def restarts(machine: Machine) -> int:
@@ -321,15 +319,15 @@ def restarts(machine: Machine) -> int:
 
 def test_doctor_sees_the_units(started: Machine) -> None:
     done = doctor(started)
-    said = done.stdout.splitlines()
+    output = done.stdout.splitlines()
     for line in (
         f"✗ systemd   {SERVICE} is active, but does not start with the machine",
         "✓ state     /var/lib/candlecast is writable",
         "✗ systemd   candlecast-retrain.timer is inactive",
     ):
-        assert line in said, done.stdout + done.stderr
+        assert line in output, done.stdout + done.stderr
     for topic in ("exchange", "clock", "stream", "broker", "model", "http"):
-        assert any(line.startswith(f"✓ {topic} ") for line in said), done.stdout + done.stderr
+        assert any(line.startswith(f"✓ {topic} ") for line in output), done.stdout + done.stderr
     assert done.returncode == 1
     assert "systemctl enable --now candlecast-retrain.timer" in done.stdout
 

@@ -40,7 +40,7 @@ model: {lookback_periods: 8}
 
 
 def run(config: Path) -> tuple[int, str]:
-    """`candlecast run`: exit code, and what it says."""
+    """`candlecast run`: exit code and output."""
     done = subprocess.run(
         [sys.executable, "-m", "daemon", "run", "--config", str(config)],
         capture_output=True,
@@ -83,11 +83,11 @@ def test_a_champion_that_is_no_network_ends_the_start(
     registry = tmp_path / "state" / "registry"
     good = promote(registry, CANDLES, indicators=Indicators()) if before else None
     bad = promote(registry, CANDLES, indicators=Indicators(), units=UNITS, **spoiled(part))
-    code, said = run(config)
+    code, output = run(config)
     # What is logged on the way has a time and a module; the last line is the one.
-    line = said.splitlines()[-1]
-    assert code == 2, said
-    assert "Traceback" not in said
+    line = output.splitlines()[-1]
+    assert code == 2, output
+    assert "Traceback" not in output
     assert f"the champion {bad.version} cannot be served: " in line
     assert why in line
     assert line.endswith(advice(good))
@@ -100,7 +100,7 @@ def advice(good: Bundle | None) -> str:
     return f"to serve {good.version}, the model before it, run: candlecast models rollback"
 
 
-def test_promoting_says_what_the_daemon_will_not_serve(tmp_path: Path) -> None:
+def test_promoting_an_unservable_model_warns(tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
     config.write_text(CONFIG, encoding="utf-8")
     registry = tmp_path / "state" / "registry"
@@ -117,7 +117,7 @@ def test_a_champion_whose_forecasts_are_absurd_ends_the_start(tmp_path: Path) ->
     with (
         sandbox_process("--symbols", "2", "--history", str(HISTORY)) as exchange,
         mosquitto(tmp_path) as broker,
-        mosquitto_sub(broker.port, "candlecast/#") as heard,
+        mosquitto_sub(broker.port, "candlecast/#") as subscriber,
     ):
         playback = playback_of(exchange)
         config = write_config(tmp_path, sections(exchange, broker.port, free_port()))
@@ -132,15 +132,15 @@ def test_a_champion_whose_forecasts_are_absurd_ends_the_start(tmp_path: Path) ->
         good = promote(registry, past, scalers=scalers, **common)
         absurd = shifted(scalers, [odd], target_offset=20.0)
         bad = promote(registry, past, scalers=absurd, **common)
-        code, said = run(config)
-        assert code == 2, said
-        line = said.splitlines()[-1]
+        code, output = run(config)
+        assert code == 2, output
+        line = output.splitlines()[-1]
         assert f"the champion {bad.version} cannot be served: " in line
         assert f"the forecasts of 1 of 2 symbols cannot be published: that of {odd} is " in line
         assert "e+08 times away from the last close" in line
         assert line.endswith(advice(good))
-        assert "Traceback" not in said
-        messages = heard.received()
+        assert "Traceback" not in output
+        messages = subscriber.received()
         assert all(forecast["symbol"] != odd for forecast in predictions(messages))
         states = [json.loads(m["payload"])["state"] for m in messages if "/status/" in m["topic"]]
         assert states

@@ -44,7 +44,7 @@ LIBRARIES = [
 
 
 def faked(rc: Path) -> dict[str, str]:
-    """The environment of a process whose wall clock is what the file says."""
+    """The environment of a process whose wall clock is set by the file."""
     library = next((path for path in LIBRARIES if path.exists()), None)
     if library is None:
         pytest.skip("libfaketime is not installed")
@@ -94,9 +94,9 @@ def offset_of(metrics: str) -> float:
 
 
 def fewest(messages: list[dict[str, Any]], symbols: Iterable[str]) -> int:
-    """How many candles have a forecast, of the symbol that has the fewest."""
-    told = {(forecast["symbol"], forecast["seq"]) for forecast in predictions(messages)}
-    numbers = Counter(symbol for symbol, _ in told)
+    """The least number of candles with a forecast of any symbol."""
+    published = {(forecast["symbol"], forecast["seq"]) for forecast in predictions(messages)}
+    numbers = Counter(symbol for symbol, _ in published)
     return min(numbers[symbol] for symbol in symbols)
 
 
@@ -105,7 +105,7 @@ def test_a_jump_of_an_hour_makes_no_duplicate_no_skipped_and_no_false_closed_can
 ) -> None:
     http_port, rc = free_port(), tmp_path / "clock"
     set_clock(rc, "+0")
-    heard_at: dict[int, float] = {}
+    received_at: dict[int, float] = {}
     with surroundings(tmp_path, http_port) as (_, subscriber, playback, config):
         messages: list[dict[str, Any]] = []
         with daemon(config, http_port, **faked(rc)) as process:
@@ -117,7 +117,7 @@ def test_a_jump_of_an_hour_makes_no_duplicate_no_skipped_and_no_false_closed_can
 
                 def done(before: int = before, expected: Any = expected) -> bool:
                     for message in subscriber.received():
-                        heard_at[len(messages)] = time.time() * 1_000
+                        received_at[len(messages)] = time.time() * 1_000
                         messages.append(message)
                     enough = fewest(messages, playback.symbols) >= before + 5
                     return enough and offset_of(process.get("/metrics")[1]) == expected
@@ -140,13 +140,13 @@ def test_a_jump_of_an_hour_makes_no_duplicate_no_skipped_and_no_false_closed_can
     for sequence in numbers.values():
         assert len(sequence) > 15
         assert sequence == sorted(set(sequence))
-    # A machine that stands still for seconds costs forecasts, each of them counted. A clock that
-    # is set costs none: nothing is taken for impossible, no connection for dead.
+    # A machine stalled for seconds misses forecasts, each of them counted. A clock that
+    # is set causes none: nothing counts as impossible, no connection as dead.
     missing = candles_without_forecast(predictions(messages))
     assert missing <= counted_without_forecast(metrics)
     for series in ("feed_refused", "feed_reconnects", "feed_silent_streams"):
         assert sample(metrics, f"candlecast_{series}_total") == 0
-    for index, at_ms in heard_at.items():
+    for index, at_ms in received_at.items():
         for forecast in predictions([messages[index]]):
             assert abs(at_ms - forecast["published_ms"]) < 60_000
 
@@ -162,8 +162,8 @@ def test_every_candle_of_a_suspended_process_is_accounted_for(
 
             def forecast_since(since_ms: float) -> bool:
                 messages.extend(subscriber.received())
-                told = [f for f in predictions(messages) if f["candle_open_ms"] >= since_ms]
-                return {forecast["symbol"] for forecast in told} == set(exchange.symbols)
+                published = [f for f in predictions(messages) if f["candle_open_ms"] >= since_ms]
+                return {forecast["symbol"] for forecast in published} == set(exchange.symbols)
 
             process.until(lambda: forecast_since(0.0))
             for pid in (process.process.pid, exchange.process.pid):
@@ -176,8 +176,10 @@ def test_every_candle_of_a_suspended_process_is_accounted_for(
             assert process.stop() == 0, process.log
         assert "Traceback" not in process.log
 
-    told = {(forecast["symbol"], forecast["seq"]): forecast for forecast in predictions(messages)}
-    for (symbol, _), forecast in told.items():
+    published = {
+        (forecast["symbol"], forecast["seq"]): forecast for forecast in predictions(messages)
+    }
+    for (symbol, _), forecast in published.items():
         candle = playback.candle(symbol, forecast["candle_open_ms"])
         assert forecast["last_close"] == candle.close
         assert 0 <= forecast["published_ms"] - forecast["candle_close_ms"] < SECOND.ms

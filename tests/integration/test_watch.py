@@ -172,13 +172,13 @@ async def test_a_broker_that_takes_no_such_subscription_is_one_clear_line() -> N
         command = [*WATCH, "--host", HOST, "--port", str(broker.port)]
         process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
         async with asyncio.timeout(MAX_WAIT_S):
-            _, said = await process.communicate()
+            _, error_output = await process.communicate()
     assert process.returncode == 1
-    assert said.startswith(
+    assert error_output.startswith(
         f"candlecast: the MQTT broker at {HOST}:{broker.port} denies reading ".encode()
     )
-    assert b"Wildcard" in said
-    assert said.count(b"\n") == 1
+    assert b"Wildcard" in error_output
+    assert error_output.count(b"\n") == 1
 
 
 def test_it_logs_in(tmp_path: Path) -> None:

@@ -206,7 +206,7 @@ def test_metrics_are_those_of_the_predictions(
     assert not caplog.records
 
 
-def test_evaluation_of_returns_explains_itself(
+def test_evaluation_of_returns_is_explained(
     configure: Configure, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)

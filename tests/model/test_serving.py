@@ -269,32 +269,30 @@ def test_a_market_that_stood_still_is_served_without_dividing_by_zero(served: Ma
 
 
 @pytest.mark.parametrize("target", ["close", "log_return"])
-def test_a_rehearsal_leaves_no_trace(
+def test_a_dry_run_leaves_no_trace(
     served: Make, candles: dict[str, Floats], target: Target
 ) -> None:
-    rehearsing, undisturbed = served(target), served(target)
-    for model in (rehearsing, undisturbed):
+    warmed, undisturbed = served(target), served(target)
+    for model in (warmed, undisturbed):
         model.rebuild(ALL, window(candles, ALL, CAPACITY))
     for end in range(CAPACITY + 1, CAPACITY + 12):
         ohlcv = newest(candles, ALL, end)
         opens = np.full(len(ALL), 60_000 * end)
-        told: list[Any] = []
-        for model in (rehearsing, undisturbed):
+        results: list[Any] = []
+        for model in (warmed, undisturbed):
             prepare(model, ALL)
-            if model is rehearsing:
+            if model is warmed:
                 model.dry_run(ALL, newest(candles, ALL, end - 1), opens)
             assert model.prepared_ahead(ALL).all()
             model.advance(ALL, ohlcv)
             price = model.price(ALL, model.step(ALL), ohlcv[:, 3])
             outlook = model.calibration.outlook(ALL, price, ohlcv[:, 3], opens)
             learnt = model.calibration.snapshot()
-            told.append((price, outlook, learnt, model.windows(ALL), model.out_of_range(ALL)))
-        np.testing.assert_equal(told[0], told[1])
+            results.append((price, outlook, learnt, model.windows(ALL), model.out_of_range(ALL)))
+        np.testing.assert_equal(results[0], results[1])
 
 
-def test_a_rehearsal_gives_what_the_close_then_gives(
-    served: Make, candles: dict[str, Floats]
-) -> None:
+def test_a_dry_run_gives_the_same_as_the_close(served: Make, candles: dict[str, Floats]) -> None:
     model = served()
     model.rebuild(ALL, window(candles, ALL, CAPACITY))
     prepare(model, ALL)

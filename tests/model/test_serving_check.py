@@ -1,4 +1,4 @@
-"""Which forecasts are absurd: none of a model that was trained, whatever the market does."""
+"""Which forecasts are absurd: none of a trained model, in any market."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def found(model: ServedModel, ohlcv: Floats) -> dict[int, str]:
     price, _ = model.recent_prices(idx, ohlcv[None], 1)
     doubts = doubtful(model, idx, price[:, 0], ohlcv[None, :, 3])
     wrong = faults(model, idx, ohlcv[None])
-    # What is quickly told must not hide a fault.
+    # The quick check must not hide a fault.
     assert set(wrong) <= set(doubts.tolist())
     return wrong
 
@@ -155,7 +155,7 @@ def test_a_market_that_the_model_was_not_trained_on_is_its_own_measure(
 ) -> None:
     model, one = make(target), np.array([1])
     fresh = warped(now, 1e-6)[None]
-    # Without a scaler there is nothing to say yet.
+    # Without a scaler there is no finding yet.
     assert faults(model, one, fresh) == {}
     model.rebuild(one, fresh)
     assert faults(model, one, fresh) == {}
@@ -182,8 +182,10 @@ def test_a_target_that_was_scaled_otherwise_is_absurd(
 ) -> None:
     model = make(target, **change)
     assert reason in found(model, now)[0]
-    told = summary(model.symbols, found(model, now), 7)
-    assert told.startswith("the forecasts of 1 of 7 symbols cannot be published: that of BTC/USDT ")
+    message = summary(model.symbols, found(model, now), 7)
+    assert message.startswith(
+        "the forecasts of 1 of 7 symbols cannot be published: that of BTC/USDT "
+    )
 
 
 @TARGETS
@@ -199,14 +201,14 @@ def test_outputs_that_are_no_numbers_give_no_price(
 def test_a_model_of_prices_that_sees_none_may_know_them_roughly(make: Make, now: Floats) -> None:
     model = make("close", features=LOG_RETURN_FEATURES)
     price, _ = model.recent_prices(np.array([0]), now[None], 1)
-    told = float(price[0, 0] / now[-1, 3])
+    fitted_factor = float(price[0, 0] / now[-1, 3])
     for factor in (0.6, 1.0, 1.6):
-        assert found(model, warped(now, told * factor)) == {}
-    assert found(model, warped(now, told * 100.0)) != {}
+        assert found(model, warped(now, fitted_factor * factor)) == {}
+    assert found(model, warped(now, fitted_factor * 100.0)) != {}
 
 
 def test_one_odd_forecast_is_not_enough(make: Make, now: Floats) -> None:
-    """The newest candle is at ten times the price, and the network says what it said before."""
+    """The newest candle is at ten times the price, and the network's output is unchanged."""
     model = make("close")
     odd = now.copy()
     odd[-1, 3] *= 10.0
@@ -218,7 +220,7 @@ def test_one_odd_forecast_is_not_enough(make: Make, now: Floats) -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e308])
-def test_candles_that_are_no_numbers_say_nothing_about_the_model(
+def test_candles_that_are_no_numbers_do_not_count_against_the_model(
     make: Make, now: Floats, value: float
 ) -> None:
     for target in FEATURES:

@@ -88,7 +88,7 @@ def test_impossible_candles_are_named(
         read_candles(path, QUARTER)
 
 
-def test_a_span_that_nobody_could_fill_is_refused(tmp_path: Path) -> None:
+def test_an_unreasonably_long_span_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
     rows = (f"{ms},1,1,1,1,1" for ms in (1_300_000_000_000, 4_000_000_000_000))
     path.write_text("\n".join(["timestamp,open,high,low,close,volume", *rows]), encoding="utf-8")
@@ -200,7 +200,7 @@ def test_training_is_reproducible(trained_twice: list[tuple[Path, Trained]]) -> 
     assert first.data_sha256 == second.data_sha256
 
 
-def test_training_leaves_what_it_says(trained_twice: list[tuple[Path, Trained]]) -> None:
+def test_training_writes_the_files_it_reports(trained_twice: list[tuple[Path, Trained]]) -> None:
     folder, trained = trained_twice[0]
     left = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     assert left == {
@@ -345,11 +345,11 @@ def test_scripts_train_on_the_newest_file(
     ]
     assert [line for line in lines if line in expected] == expected
     assert (tmp_path / "data" / "predictions.csv").is_file()
-    # The predictions that lie beside the candles are not taken for candles.
+    # Prediction files beside the candles are not read as candles.
     assert main(["--data", str(tmp_path / "data" / "predictions.csv")]) == 1
 
 
-def test_scripts_say_what_is_missing(
+def test_scripts_report_what_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
     candles: pd.DataFrame,
 ) -> None:  # fmt: skip

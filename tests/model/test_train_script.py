@@ -43,7 +43,7 @@ def test_the_script_takes_files_of_other_names_for_the_configured_symbol(
         ({"model": {"max_filled": 1.5}}, "model.max_filled is 1.5; it must be a number from 0"),
     ],
 )
-def test_what_the_script_cannot_know_is_said(
+def test_missing_settings_of_the_script_are_reported(
     tmp_path: Path, sections: Any, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "candles.csv"

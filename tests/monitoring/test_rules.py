@@ -16,7 +16,7 @@ RULES = MONITORING / "prometheus" / "rules.yaml"
 OPERATIONS = MONITORING.parent / "docs" / "operations.md"
 WHERE = 'job="candlecast", instance="a"'
 
-# Three hours, a sample a minute, of a daemon that is well; some of it looks bad, but not for long.
+# Three hours, a sample a minute, of a healthy daemon; some values are bad, but briefly.
 HEALTHY = {
     f"up{{{WHERE}}}": "1x180",
     f"candlecast_timeframe_seconds{{{WHERE}}}": "60x180",
@@ -93,7 +93,7 @@ def promtool(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def story(alert: str, values: dict[str, str], *, fires: bool) -> dict[str, Any]:
+def rule_case(alert: str, values: dict[str, str], *, fires: bool) -> dict[str, Any]:
     """A promtool test: ``alert`` is or is not up at the end of the three hours."""
     labels = alerts()[alert]["labels"] | {"job": "candlecast", "instance": "a"}
     expected = {"exp_alerts": [{"exp_labels": labels}] if fires else []}
@@ -122,7 +122,7 @@ def test_the_files_are_valid(what: str, name: str) -> None:
 
 
 def check(stories: list[dict[str, Any]], tmp_path: Path) -> None:
-    """Have promtool reckon by the rules as they are."""
+    """Have promtool evaluate the rules as they are."""
     document = yaml.safe_load(RULES.read_text(encoding="utf-8"))
     for group in document["groups"]:
         for rule in group["rules"]:
@@ -144,9 +144,9 @@ def check(stories: list[dict[str, Any]], tmp_path: Path) -> None:
 def test_each_alert_fires_in_its_cases_only(alert: str, tmp_path: Path) -> None:
     case = CASES[alert]
     stories = [
-        story(alert, HEALTHY, fires=False),
-        story(alert, changed(case, case.quiet), fires=False),
-        story(alert, changed(case, case.firing), fires=True),
+        rule_case(alert, HEALTHY, fires=False),
+        rule_case(alert, changed(case, case.quiet), fires=False),
+        rule_case(alert, changed(case, case.firing), fires=True),
     ]
     check(stories, tmp_path)
 
@@ -156,13 +156,13 @@ def test_a_missing_retrain_is_overdue_two_days_after_the_first_start(tmp_path: P
     last_run = Case("candlecast_retrain_last_run_timestamp_seconds", " ".join(["NaN"] * 181), "")
     never = changed(last_run, last_run.firing)
     (first_start,) = (name for name in HEALTHY if "first_start" in name)
-    # Two days are 172,800 s; the stories end after 10,800.
+    # Two days are 172,800 s; the cases end after 10,800.
     stories = [
-        story(alert, never | {first_start: "-163000x180"}, fires=True),
-        story(alert, never | {first_start: "-161000x180"}, fires=False),
-        story(alert, never | {first_start: "0x180"}, fires=False),
-        # Of an older daemon, which does not tell its first start.
-        story(alert, {k: v for k, v in never.items() if k != first_start}, fires=False),
+        rule_case(alert, never | {first_start: "-163000x180"}, fires=True),
+        rule_case(alert, never | {first_start: "-161000x180"}, fires=False),
+        rule_case(alert, never | {first_start: "0x180"}, fires=False),
+        # Of an older daemon, which does not export its first start.
+        rule_case(alert, {k: v for k, v in never.items() if k != first_start}, fires=False),
     ]
     check(stories, tmp_path)
 

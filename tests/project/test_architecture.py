@@ -59,7 +59,7 @@ def test_a_room_imports_only_what_the_table_allows(path: Path) -> None:
     assert "tests" not in {module.partition(".")[0] for module in imports(path)}
 
 
-def test_the_table_names_the_rooms_that_there_are() -> None:
+def test_the_table_names_the_existing_rooms() -> None:
     found = {room_of(path) for path in SOURCES} - {"daemon/__init__", "model/__init__"}
     assert found == set(ALLOWED)
 
@@ -93,7 +93,7 @@ def test_no_room_hides_a_module_of_the_standard_library() -> None:
         assert not names & set(sys.stdlib_module_names)
 
 
-def test_rooms_hold_a_dozen_modules() -> None:
+def test_rooms_hold_at_most_a_dozen_modules() -> None:
     modules = [path for path in SOURCES if path.name != "__init__.py"]
     count = collections.Counter(path.parent for path in modules)
     assert not {name_of(room): n for room, n in count.items() if n > MAX_MODULES}

@@ -62,7 +62,7 @@ def test_a_slope_is_found_within_its_error(slope: float, level: float, seed: int
     assert 0.01 < error < 0.3
 
 
-def test_neighbours_that_resemble_each_other_widen_the_error() -> None:
+def test_correlated_neighbours_widen_the_error() -> None:
     days = np.linspace(3.5, 7.0, 84)
     noise = np.random.default_rng(5).normal(0, 0.3, len(days))
     for values, least, most in ((noise, 1.0, 1.3), (np.cumsum(noise), 2.0, 10.0)):
@@ -97,7 +97,7 @@ def test_a_flame_graph_shows_what_the_loop_ran_and_nothing_of_other_threads() ->
     assert "Pipeline._flush 60.0 %" in titles
 
 
-def test_the_floor_takes_the_place_of_the_model_wherever_that_is_made(
+def test_the_floor_replaces_the_model_wherever_it_is_loaded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # So that all of them are put back.

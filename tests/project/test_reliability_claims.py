@@ -27,7 +27,7 @@ def test_every_promise_names_a_test() -> None:
         assert "::test_" in row or "::Test" in row, row
 
 
-def test_every_promise_stands_once() -> None:
+def test_every_promise_is_listed_once() -> None:
     promises = [row.split(" | ", 1)[0] for row in ROWS]
     assert len(set(promises)) == len(promises)
     tests = [frozenset(re.findall(r"::(\w+)", row)) for row in ROWS]

@@ -93,8 +93,10 @@ def test_make_refuses_a_python_that_is_not_supported(path: Path, version: str) -
     done = make(path)
     assert done.returncode == 2
     assert done.stdout == ""
-    said = done.stderr.splitlines()[0]
-    assert said.startswith("candlecast needs Python with venv, one of the versions 3.11 3.12 3.13")
+    first_line = done.stderr.splitlines()[0]
+    assert first_line.startswith(
+        "candlecast needs Python with venv, one of the versions 3.11 3.12 3.13"
+    )
 
 
 def test_make_passes_over_a_python_that_is_not_supported(path: Path) -> None:

@@ -33,7 +33,7 @@ def exposure(unit: Path, threshold: int) -> int:
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_little_is_left_open(name: str) -> None:
+def test_a_unit_has_little_exposure(name: str) -> None:
     assert exposure(UNITS / name, 11) == 0
 
 

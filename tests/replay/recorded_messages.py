@@ -83,7 +83,7 @@ class RecordedExchange:
             self.subscribed.setdefault(path, []).extend(request["params"])
 
     async def wait_subscribed(self, streams: int) -> None:
-        """Wait until so many streams have been asked for."""
+        """Wait until this many streams have been requested."""
         async with asyncio.timeout(MAX_WAIT_S):
             while sum(map(len, self.subscribed.values())) < streams:
                 await asyncio.sleep(0.002)

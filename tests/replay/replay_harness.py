@@ -61,17 +61,17 @@ def make_feed(
 
 
 @asynccontextmanager
-async def running(heard: FeedHarness) -> AsyncIterator[FeedHarness]:
+async def running(harness: FeedHarness) -> AsyncIterator[FeedHarness]:
     """Open the feed and keep it running; nothing of it may be left afterwards."""
     async with nothing_left():
         try:
-            await heard.feed.open()
+            await harness.feed.open()
             async with asyncio.TaskGroup() as group:
-                task = group.create_task(heard.feed.run())
-                yield heard
+                task = group.create_task(harness.feed.run())
+                yield harness
                 task.cancel()
         finally:
-            await heard.feed.close()
+            await harness.feed.close()
 
 
 @asynccontextmanager
@@ -85,7 +85,7 @@ async def nothing_left() -> AsyncIterator[None]:
     async with asyncio.timeout(MAX_WAIT_S):
         while asyncio.all_tasks() - before:
             await asyncio.sleep(0.002)
-    # What was never retrieved or never closed speaks up when it is collected.
+    # Unretrieved exceptions and unclosed connections are reported when collected.
     gc.collect()
     await asyncio.sleep(0)
     loop.set_exception_handler(None)

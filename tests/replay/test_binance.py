@@ -52,25 +52,25 @@ async def test_the_recorded_closed_candles_come_out_each_once(
     clock = PollingClock(messages[0][0], longest_s=60)
     listed = {"linear": pairs} if settled else {"spot": pairs}
     async with wire(**listed) as exchange:
-        heard = make_feed(
+        harness = make_feed(
             (exchange.rest_url, exchange.ws_url), [p + settled for p in pairs], clock, name=name
         )
-        async with running(heard):
+        async with running(harness):
             await exchange.wait_subscribed(len(pairs))
             for sent, (received_ms, message) in enumerate(messages, 1):
                 clock.move_to(received_ms)
                 exchange.send(json.dumps(message if combined else message["data"]))
-                await until(partial(heard.has_counted, "feed_messages", sent))
-    assert heard.count("feed_refused") == 0
+                await until(partial(harness.has_counted, "feed_messages", sent))
+    assert harness.count("feed_refused") == 0
     closing = [(at, m["data"]["k"]) for at, m in messages if m["data"]["k"]["x"]]
     assert len(closing) == count
-    assert [(c.symbol, c.open_ms, c.close_ms, *c.ohlcv) for c in heard.closed] == [
+    assert [(c.symbol, c.open_ms, c.close_ms, *c.ohlcv) for c in harness.closed] == [
         (pair(k["s"]) + settled, k["t"], k["T"] + 1, *(float(k[key]) for key in "ohlcv"))
         for _, k in closing
     ]
-    assert [c.received_ms for c in heard.closed] == [max(at, messages[0][0]) for at, _ in closing]
-    assert {c.final_by for c in heard.closed} == {"exchange_flag"}
-    # Only the kind of market that was asked for is loaded.
+    assert [c.received_ms for c in harness.closed] == [max(at, messages[0][0]) for at, _ in closing]
+    assert {c.final_by for c in harness.closed} == {"exchange_flag"}
+    # Only the requested kind of market is loaded.
     kind = "fapi/v1" if settled else "api/v3"
     assert exchange.asked == [f"/{kind}/exchangeInfo"]
 
@@ -79,13 +79,13 @@ async def test_spot_and_swap_with_one_name_stay_separate() -> None:
     clock = PollingClock(1_700_000_160_000, longest_s=60)
     symbols = ("BTC/USDT", "BTC/USDT:USDT")
     async with wire(spot=["BTC/USDT"], linear=["BTC/USDT"]) as exchange:
-        heard = make_feed((exchange.rest_url, exchange.ws_url), symbols, clock)
-        async with running(heard):
+        harness = make_feed((exchange.rest_url, exchange.ws_url), symbols, clock)
+        async with running(harness):
             await exchange.wait_subscribed(2)
             assert len(exchange.subscribed) == 2
             kline = {"s": "BTCUSDT", "i": "1m", "t": 1_700_000_100_000, "x": True}
             kline |= dict.fromkeys("ohlcv", "1")
             exchange.send(json.dumps({"e": "kline", "k": kline}))
-            await until(lambda: len(heard.closed) == 2)
-    assert {candle.symbol for candle in heard.closed} == set(symbols)
+            await until(lambda: len(harness.closed) == 2)
+    assert {candle.symbol for candle in harness.closed} == set(symbols)
     assert sorted(exchange.asked) == ["/api/v3/exchangeInfo", "/fapi/v1/exchangeInfo"]

@@ -33,7 +33,7 @@ RECORDINGS = [
 
 
 def received(path: Path) -> list[dict[str, Any]]:
-    """What the exchange said on the recorded connection, other channels left out."""
+    """The exchange's recorded messages, without other channels."""
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     messages = [line["data"] for line in lines if line.get("dir") == "recv"]
     swap = "BTC-USDT-SWAP"
@@ -88,13 +88,13 @@ async def test_the_recorded_candles_come_in_and_the_flagged_ones_are_final(
     messages = received(shared_dir / "fixtures" / "ws" / file)
     clock = PollingClock(now_ms, longest_s=60)
     async with playing(name, symbols, messages, clock) as urls:
-        heard = make_feed(urls, symbols, clock, name=name)
-        async with running(heard):
-            await until(partial(heard.has_counted, "feed_messages", candles))
-            await until(lambda: len(heard.closed) == closing)
-    assert heard.count("feed_messages") == candles
-    assert heard.count("feed_refused") == 0
-    assert heard.count("feed_reconnects") == 0
+        harness = make_feed(urls, symbols, clock, name=name)
+        async with running(harness):
+            await until(partial(harness.has_counted, "feed_messages", candles))
+            await until(lambda: len(harness.closed) == closing)
+    assert harness.count("feed_messages") == candles
+    assert harness.count("feed_refused") == 0
+    assert harness.count("feed_reconnects") == 0
     flagged = [
         (int(row[0]), tuple(map(float, row[1:6])))
         for message in messages
@@ -102,5 +102,5 @@ async def test_the_recorded_candles_come_in_and_the_flagged_ones_are_final(
         for row in message.get("data", [])
         if row[8] == "1"
     ]
-    assert [(c.open_ms, tuple(c.ohlcv)) for c in heard.closed] == flagged
-    assert {candle.final_by for candle in heard.closed} <= {"exchange_flag"}
+    assert [(c.open_ms, tuple(c.ohlcv)) for c in harness.closed] == flagged
+    assert {candle.final_by for candle in harness.closed} <= {"exchange_flag"}

@@ -39,7 +39,7 @@ async def expect(client: aiomqtt.Client, count: int) -> list[aiomqtt.Message]:
     return messages
 
 
-async def test_the_newest_retained_message_greets_a_new_subscriber(broker: EmbeddedBroker) -> None:
+async def test_a_new_subscriber_gets_the_newest_retained_message(broker: EmbeddedBroker) -> None:
     async with connect(broker) as client:
         for payload in ("old", "new"):
             await client.publish("retained/x", payload, qos=1, retain=True)

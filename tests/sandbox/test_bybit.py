@@ -73,7 +73,7 @@ def test_a_ping_is_answered_under_its_number() -> None:
         ([], "error:invalid op"),
     ],
 )
-def test_refusals_say_why(request_: object, says: str) -> None:
+def test_refusals_give_a_reason(request_: object, says: str) -> None:
     (answer,) = ask(json.dumps(request_))
     assert answer["success"] is False
     assert says in answer["ret_msg"]
@@ -89,7 +89,7 @@ def test_unsubscribing_ends_it() -> None:
 
 
 @given(st.text() | st.binary())
-def test_whatever_is_sent_is_answered(text: str | bytes) -> None:
+def test_any_request_is_answered(text: str | bytes) -> None:
     (answer,) = ask(text)
     assert answer["success"] is False
 

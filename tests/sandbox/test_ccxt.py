@@ -94,7 +94,7 @@ async def test_watched_candles_form_and_close_as_on_the_playback(exchange: Sandb
             assert len(set(map(tuple, candles[open_ms]))) > 1
 
 
-async def test_a_broken_connection_raises_and_the_next_call_goes_on(
+async def test_a_broken_connection_raises_and_the_next_call_reconnects(
     exchange: SandboxExchange,
 ) -> None:
     async with binance(exchange.rest_url, exchange.ws_url, **SPOT) as client:

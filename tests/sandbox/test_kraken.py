@@ -112,7 +112,7 @@ def test_a_ping_is_answered_under_its_number() -> None:
         ({"interval": None}, "interval not supported"),
     ],
 )
-def test_refusals_say_why(change: dict[str, Any], says: str) -> None:
+def test_refusals_give_a_reason(change: dict[str, Any], says: str) -> None:
     (answer,) = ask(json.dumps(SUBSCRIBE | {"params": SUBSCRIBE["params"] | change}))
     assert answer["success"] is False
     assert says in answer["error"]
@@ -128,7 +128,7 @@ def test_unsubscribing_ends_it() -> None:
 
 
 @given(st.text() | st.binary())
-def test_whatever_is_sent_is_answered(text: str | bytes) -> None:
+def test_any_request_is_answered(text: str | bytes) -> None:
     (answer,) = ask(text)
     assert answer["success"] is False
 

@@ -91,7 +91,7 @@ def test_unsubscribing_ends_it() -> None:
 
 
 @given(st.text() | st.binary())
-def test_whatever_is_sent_is_answered(text: str | bytes) -> None:
+def test_any_request_is_answered(text: str | bytes) -> None:
     (answer,) = ask(text)
     assert answer == b"pong" or answer["event"] == "error"
 

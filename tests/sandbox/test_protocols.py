@@ -120,7 +120,7 @@ async def test_pings_of_the_exchanges_own_keep_the_connection(name: str) -> None
         assert exchange.streams.clients == 1
 
 
-async def test_kraken_beats_while_the_market_is_silent() -> None:
+async def test_kraken_sends_heartbeats_while_the_market_is_silent() -> None:
     async with minutes("kraken", 1) as exchange, client("kraken", exchange) as ours:
         await ours.watch_ohlcv("S00/USDT", "1m")
         exchange.faults.silent = True
@@ -138,7 +138,7 @@ async def test_kraken_beats_while_the_market_is_silent() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-async def test_a_refused_symbol_is_told_to_ccxt(name: str) -> None:
+async def test_a_refused_symbol_raises_in_ccxt(name: str) -> None:
     async with minutes(name, 1) as exchange, client(name, exchange) as ours:
         await ours.load_markets()
         gone = dict(ours.markets["S00/USDT"]) | {"symbol": "NO/USDT", "id": "NOUSDT"}

@@ -163,12 +163,12 @@ def test_a_recording_of_another_program_is_played_oldest_first(tmp_path: Path) -
     path = tmp_path / "candles.csv"
     rows = [f"{ORIGIN_MS // 1000 + 60 * at};1,5;2,5;1,25;1,5;{at},5" for at in reversed(range(9))]
     path.write_text("https://example.com\n" + "\n".join(["Unix;Open;High;Low;Close;Volume", *rows]))
-    told: list[str] = []
-    recording = load_recording(path, FileRules(report=told.append))
+    notes: list[str] = []
+    recording = load_recording(path, FileRules(report=notes.append))
     assert recording.ohlcv[:, 4].tolist() == [at + 0.5 for at in range(9)]
     assert recording.decimals == 2
-    assert len(told) == 1
-    assert "is in seconds, not milliseconds" in told[0]
+    assert len(notes) == 1
+    assert "is in seconds, not milliseconds" in notes[0]
 
 
 def test_the_exchange_imports_nothing_of_the_training_side(repository: Path) -> None:

@@ -35,7 +35,7 @@ def test_a_subscriber_sees_messages_in_order_with_their_properties(tmp_path: Pat
     assert (second["payload"], second["qos"], second["retain"]) == ('{"x": "…"}', 1, 0)
 
 
-async def test_it_comes_back_on_its_port_after_stop_and_kill(tmp_path: Path) -> None:
+async def test_the_broker_restarts_on_its_port_after_stop_and_kill(tmp_path: Path) -> None:
     with mosquitto(tmp_path) as broker:
         for end in (broker.stop, broker.kill):
             pid = broker.pid
@@ -58,7 +58,7 @@ def test_configuration_lines_take_effect(tmp_path: Path) -> None:
         assert "not authori" in refused.stderr.lower()
 
 
-def test_a_broker_that_cannot_start_says_why(tmp_path: Path) -> None:
+def test_a_broker_that_cannot_start_reports_the_reason(tmp_path: Path) -> None:
     broker = Mosquitto(tmp_path, "no_such_setting 1")
     with pytest.raises(pytest.fail.Exception, match="no_such_setting"):
         broker.start()

@@ -108,7 +108,7 @@ async def test_subscribe_list_and_unsubscribe(exchange: SandboxExchange) -> None
         ({"method": "SUBSCRIBE", "params": [], "id": "a" * 37}, 2, "request ID"),
     ],
 )
-async def test_malformed_requests_are_answered_and_the_connection_lives(
+async def test_malformed_requests_are_answered_and_the_connection_stays_open(
     exchange: SandboxExchange, request_: Any, code: int, says: str
 ) -> None:
     async with connect(exchange.ws_url + "/ws") as client:
@@ -120,7 +120,7 @@ async def test_malformed_requests_are_answered_and_the_connection_lives(
 
 
 @given(st.text() | st.binary() | st.recursive(st.none() | st.text() | st.integers(), st.lists))
-def test_whatever_is_sent_the_answer_is_a_result_or_an_error(request_: Any) -> None:
+def test_any_request_gets_a_result_or_an_error(request_: Any) -> None:
     text = request_ if isinstance(request_, str | bytes) else json.dumps(request_)
     answer = reply(session(), text)
     assert set(answer) <= {"result", "error", "id"}
@@ -218,7 +218,7 @@ async def test_all_symbols_close_in_one_burst(exchange: SandboxExchange) -> None
         assert len({(event["E"], event["k"]["t"]) for event in burst}) == 1
 
 
-async def test_faults_of_single_candles() -> None:
+async def test_candles_can_be_lost_repeated_or_changed() -> None:
     clock = ScaledClock(FAST)
     async with (
         running(clock) as exchange,

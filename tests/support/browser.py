@@ -19,11 +19,11 @@ from tests.support.servers import MAX_WAIT_S, program
 
 
 class Tab:
-    """One page in the browser, and everything that it complained of or asked for.
+    """One page in the browser, and everything that it reported or requested.
 
     Attributes:
         complaints: console errors and warnings, exceptions and violations of the page's policy.
-        requests: every address that was asked for.
+        requests: every requested address.
     """
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
@@ -34,15 +34,15 @@ class Tab:
         self._number = 0
 
     async def read(self) -> None:
-        """Take in what the browser says, until it is gone."""
+        """Read the browser's messages until it ends."""
         async for message in self._socket:
-            told = json.loads(message.data)
-            if "id" in told:
-                waiting = self._answers.pop(told["id"])
+            reply = json.loads(message.data)
+            if "id" in reply:
+                waiting = self._answers.pop(reply["id"])
                 if not waiting.done():
-                    waiting.set_result(told)
+                    waiting.set_result(reply)
             else:
-                self._note(told["method"], told["params"])
+                self._note(reply["method"], reply["params"])
 
     def _note(self, method: str, params: dict[str, Any]) -> None:
         if method == "Network.requestWillBeSent":
@@ -61,9 +61,9 @@ class Tab:
         answer = self._answers[self._number] = asyncio.get_running_loop().create_future()
         await self._socket.send_json({"id": self._number, "method": method, "params": params})
         async with asyncio.timeout(MAX_WAIT_S):
-            told = await answer
-        assert "error" not in told, told
-        result: dict[str, Any] = told["result"]
+            reply = await answer
+        assert "error" not in reply, reply
+        result: dict[str, Any] = reply["result"]
         return result
 
     async def open(self, url: str) -> None:
@@ -75,11 +75,11 @@ class Tab:
 
     async def value(self, expression: str) -> Any:
         """What a JavaScript expression is in the page."""
-        told = await self.call(
+        reply = await self.call(
             "Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True
         )
-        assert "exceptionDetails" not in told, told
-        return told["result"].get("value")
+        assert "exceptionDetails" not in reply, reply
+        return reply["result"].get("value")
 
     async def until(self, expression: str, within_s: float = MAX_WAIT_S) -> Any:
         """Wait until an expression is true; what it is then."""
@@ -114,13 +114,13 @@ class Tab:
 
     async def picture(self, path: Path) -> None:
         """Save what is to be seen as PNG."""
-        told = await self.call("Page.captureScreenshot", format="png")
-        path.write_bytes(base64.b64decode(told["data"]))
+        reply = await self.call("Page.captureScreenshot", format="png")
+        path.write_bytes(base64.b64decode(reply["data"]))
 
 
 @asynccontextmanager
 async def browser(folder: Path) -> AsyncIterator[Tab]:
-    """A Chromium with one empty tab; the test is skipped, saying so, where there is none.
+    """A Chromium with one empty tab; the test is skipped with a message where there is none.
 
     Args:
         folder: empty; its profile goes there.
@@ -156,9 +156,9 @@ async def browser(folder: Path) -> AsyncIterator[Tab]:
 
 def _address(process: subprocess.Popen[str]) -> str:
     assert process.stderr is not None
-    said = ""
+    output = ""
     for line in process.stderr:
-        said += line
+        output += line
         if found := re.search(r"ws://([^/]+)/devtools", line):
             return found[1]
-    pytest.fail(f"Chromium did not start:\n{said}")
+    pytest.fail(f"Chromium did not start:\n{output}")

@@ -36,13 +36,13 @@ def values(row: Row) -> str:
     return ",".join(map(str, row[1:]))
 
 
-def said(path: Path, share: float = 0.05) -> tuple[list[list[float]], list[str]]:
-    """The rows of a file, and what is said about it."""
-    told: list[str] = []
-    rows = rows_on_grid(path, MINUTE, FileRules(share, told.append), "BTC/USDT")
+def read_with_notes(path: Path, share: float = 0.05) -> tuple[list[list[float]], list[str]]:
+    """The rows of a file and the notes about it."""
+    notes: list[str] = []
+    rows = rows_on_grid(path, MINUTE, FileRules(share, notes.append), "BTC/USDT")
     assert rows.open_ms.tolist() == sorted(rows.open_ms.tolist())
     table = [[at, *row] for at, row in zip(rows.open_ms.tolist(), rows.ohlcv.tolist(), strict=True)]
-    return table, told
+    return table, notes
 
 
 def written(folder: Path, content: str | bytes) -> Path:

@@ -35,8 +35,8 @@ def example_broker(folder: Path, authority: Authority, examples: Path) -> Iterat
         yield server
 
 
-async def heard_by(server: Mosquitto, authority: Authority, user: str) -> list[str]:
-    """What a user hears of retained forecasts within a moment."""
+async def retained_forecasts(server: Mosquitto, authority: Authority, user: str) -> list[str]:
+    """The retained forecasts that a user receives within a second."""
     done = await asyncio.to_thread(
         subprocess.run,
         [program("mosquitto_sub"), "-h", HOST, "-p", str(server.port), "-V", "5",

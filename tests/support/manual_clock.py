@@ -13,7 +13,7 @@ _MAX_POLL_S = 0.001
 
 
 class ManualClock:
-    """Time that stands still until a test moves it.
+    """Time that changes only when a test moves it.
 
     Args:
         wall_ms: wall time at the start, Unix milliseconds.

@@ -43,7 +43,7 @@ ROWS = CAPACITY + 90
 
 
 class RecordingPublisher:
-    """Stands where the publisher does: everything that would be sent, decoded."""
+    """Replaces the publisher and keeps every message, decoded."""
 
     retains = True
 
@@ -61,7 +61,7 @@ class RecordingPublisher:
 
 
 class SampleMarket:
-    """What the exchange says happened; `revise` changes its mind."""
+    """The exchange's candles; `revise` changes one of them."""
 
     def __init__(self, candles: dict[str, Floats]) -> None:
         self.values = {symbol: ohlcv.copy() for symbol, ohlcv in candles.items()}
@@ -144,13 +144,13 @@ class PipelineHarness:
         """Set the wall clock to shortly after the close of candle ``end - 1``."""
         self.clock.now_ms = T0 + end * MINUTE.ms + 20
 
-    def warm(self, tape: SampleMarket, end: int) -> None:
+    def warm(self, market: SampleMarket, end: int) -> None:
         self.at(end)
         for symbol in SYMBOLS:
-            self.pipeline.on_history(symbol, tape.span(symbol, 0, end))
+            self.pipeline.on_history(symbol, market.span(symbol, 0, end))
 
-    def close(self, tape: SampleMarket, symbol: str, at: int) -> None:
-        self.pipeline.on_candle_closed(tape.candle(symbol, at, self.clock.monotonic()))
+    def close(self, market: SampleMarket, symbol: str, at: int) -> None:
+        self.pipeline.on_candle_closed(market.candle(symbol, at, self.clock.monotonic()))
 
     def scored(self) -> float:
         """Forecasts held against what happened since this process started."""
@@ -180,14 +180,14 @@ def network(pair: OnnxPair, n_features: int) -> Engine:
     return Engine(pair, 1, LOOKBACK, n_features)
 
 
-def check(bundle: Bundle, tape: SampleMarket, forecast: dict[str, Any]) -> None:
+def check(bundle: Bundle, market: SampleMarket, forecast: dict[str, Any]) -> None:
     """Compare with what the candles alone give, by none of the path's own state."""
     symbol, end = forecast["symbol"], (forecast["candle_close_ms"] - T0) // MINUTE.ms
-    rows = tape.features(symbol, bundle)[end - LOOKBACK : end]
+    rows = market.features(symbol, bundle)[end - LOOKBACK : end]
     scaler = bundle.scalers.by_symbol[symbol]
     scaled = (rows - scaler.feature_min) / (scaler.feature_max - scaler.feature_min)
     raw = float(network(bundle.onnx, rows.shape[1]).full(scaled[None].astype(np.float32))[0])
-    last = float(tape.values[symbol][end - 1, 3])
+    last = float(market.values[symbol][end - 1, 3])
     price = last * float(np.exp(raw * scaler.target_scale + scaler.target_offset))
     assert forecast["predicted_normalized"] == pytest.approx(raw, abs=1e-6)
     assert forecast["predicted_close"] == pytest.approx(price, rel=1e-6)

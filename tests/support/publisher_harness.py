@@ -88,8 +88,8 @@ async def received_messages(subscriber: Subscriber) -> list[dict[str, Any]]:
 async def state(subscriber: Subscriber) -> str:
     message = await next_message(subscriber)
     assert (message["topic"], message["qos"]) == (STATUS, 1)
-    said = str(json.loads(message["payload"])["state"])
-    return said + (" (retained)" if message["retain"] else "")
+    text = str(json.loads(message["payload"])["state"])
+    return text + (" (retained)" if message["retain"] else "")
 
 
 async def wait_connected(trial: PublisherHarness) -> None:

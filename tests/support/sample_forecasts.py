@@ -13,7 +13,7 @@ MINUTE_MS = 60_000
 
 
 def forecast_at(close_ms: int, symbol: str = "BTC/USDT", **more: Any) -> Forecast:
-    """What is said when a minute has closed at 100; ``more`` is what is otherwise."""
+    """The forecast after a minute that closed at 100; ``more`` overrides fields."""
     made = Forecast(
         exchange="binance",
         symbol=symbol,

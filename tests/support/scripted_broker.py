@@ -1,4 +1,4 @@
-"""A small MQTT broker that answers as the test says: mosquitto does not send everything."""
+"""A small MQTT broker with scripted answers: mosquitto does not send every packet."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ def accepts(port: int) -> bool:
 
 
 def program(name: str) -> str:
-    """Path of an installed program; the test is skipped, saying so, where it is missing."""
+    """Path of an installed program; the test is skipped with a message where it is missing."""
     # Debian keeps daemons where an ordinary user's PATH does not look.
     found = shutil.which(name, path=os.pathsep.join((os.environ["PATH"], "/usr/sbin")))
     if found is None:
@@ -266,7 +266,7 @@ def mosquitto_sub(port: int, *topics: str, qos: int = 1) -> Iterator[Subscriber]
 
 @dataclass(frozen=True)
 class SandboxProcess:
-    """A running ``python -m daemon.sandbox`` and what it said when it was ready."""
+    """A running ``python -m daemon.sandbox`` and its first output."""
 
     process: subprocess.Popen[str]
     rest_url: str

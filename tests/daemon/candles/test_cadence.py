@@ -47,7 +47,7 @@ def test_the_share_of_candles_that_are_forecast(
     assert cadence(*slots).is_slow("A/B", T0 + closed * STEP_MS) is slow
 
 
-def test_a_symbol_that_should_be_forecast_and_never_is() -> None:
+def test_a_symbol_that_is_never_forecast_is_slow() -> None:
     made = Cadence(STEP_MS)
     assert not made.is_slow("A/B", T0)
     for at in range(3):

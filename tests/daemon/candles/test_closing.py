@@ -68,7 +68,7 @@ def test_a_first_snapshot_may_be_a_partial_candle_so_without_a_flag_it_only_prim
 
 
 @pytest.mark.parametrize("closed", [None, False])
-def test_a_candle_that_has_not_begun_closes_none(closed: Literal[False] | None) -> None:
+def test_a_candle_from_the_future_closes_no_other(closed: Literal[False] | None) -> None:
     rule = ClosingRule(FRAME, 1_000)
     update(rule, -1, closed=closed)
     update(rule, 0, closed=closed)
@@ -110,7 +110,7 @@ def test_an_exchange_without_volumes_is_accepted(volume: float | None) -> None:
     assert (final.ohlcv.volume, final.repaired) == (0.0, True)
 
 
-def test_an_older_update_changes_nothing() -> None:
+def test_an_older_update_is_ignored() -> None:
     rule = ClosingRule(FRAME, 1_000)
     update(rule, 1, closed=None)
     assert update(rule, 0, closed=None) is None

@@ -1,4 +1,4 @@
-"""The grid of an exchange is learnt once, or refused where candles keep to none."""
+"""The grid of an exchange is determined once, or refused if its candles follow none."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NOW_MS = THURSDAY_MS + 20 * WEEK.ms + 1_000
 
 
 class Market:
-    """Answers with the candles of each symbol, whatever else is asked."""
+    """Returns the candles of each symbol and ignores the other arguments."""
 
     id = "somewhere"
 
@@ -49,7 +49,7 @@ async def test_one_symbol_with_enough_candles_is_enough() -> None:
     assert market.asked == ["A/B"]
 
 
-async def test_new_listings_are_joined_by_the_next_symbols() -> None:
+async def test_new_listings_are_checked_together_with_the_next_symbols() -> None:
     # A symbol's first candle may begin with its first trade.
     market = Market({"A/B": [NOW_MS - 500], "C/D": [], "E/F": weeks(0, 21), "G/H": []})
     grid = Grid("x", WEEK)
@@ -58,7 +58,7 @@ async def test_new_listings_are_joined_by_the_next_symbols() -> None:
     assert market.asked == ["A/B", "C/D", "E/F"]
 
 
-async def test_without_candles_the_usual_grid_stays_until_some_come() -> None:
+async def test_without_candles_the_default_grid_applies_until_some_arrive() -> None:
     market = Market({"A/B": []})
     grid = Grid("x", WEEK)
     await grid.learn(market.fetch, ["A/B"], NOW_MS)
@@ -68,7 +68,7 @@ async def test_without_candles_the_usual_grid_stays_until_some_come() -> None:
     grid.learn_from([[at] for at in weeks(0, 3)])
     thursdays = grid.timeframe
     assert thursdays.on_grid(THURSDAY_MS)
-    # What was learnt once stays: later candles are held against it.
+    # The grid is kept: later candles are checked against it.
     grid.learn_from([[at + DAY_MS] for at in weeks(0, 9)])
     assert grid.timeframe == thursdays
 
@@ -83,12 +83,12 @@ async def test_candles_of_another_length_are_refused() -> None:
         await Grid("x", WEEK).learn(market.fetch, ["A/B"], NOW_MS)
 
 
-def test_candles_between_whole_seconds_are_refused_since_history_counts_these() -> None:
+def test_candles_off_whole_seconds_are_refused() -> None:
     with pytest.raises(NotOffered, match=r"x: the 1s candles open between two seconds \(Thu 2025"):
         Grid("x", Timeframe.parse("1s")).learn_from([[THURSDAY_MS + 250]])
 
 
-async def test_pages_count_what_they_leave_out(caplog: pytest.LogCaptureFixture) -> None:
+async def test_pages_count_skipped_rows(caplog: pytest.LogCaptureFixture) -> None:
     opens = sorted([*weeks(0, 21), *(at + 3 * DAY_MS for at in weeks(2, 5))])
     pages = RestPages(Market({"A/B": opens}), WEEK, ManualClock(NOW_MS), "again")
     await pages.learn_grid(["A/B"])

@@ -28,7 +28,7 @@ def test_a_candle_that_closed_while_the_answer_was_under_way_is_not_final() -> N
     assert finals(ROWS, T0 + 3 * FRAME.ms - 1) == [0, 1]
 
 
-def test_history_may_lag_so_a_candle_is_final_only_some_time_after_its_close() -> None:
+def test_a_candle_of_history_is_final_only_some_time_after_its_close() -> None:
     close_ms = T0 + 3 * FRAME.ms
     assert finals(ROWS, close_ms + 2_499) == [0, 1]
     assert finals(ROWS, close_ms + 2_500) == [0, 1, 2]
@@ -63,14 +63,14 @@ def test_the_period_of_an_impossible_row_does_not_count_as_untraded(
     rows = [ROWS[0], bad, ROWS[2]]
     page = parse_history("A/B", rows, FRAME, NEVER, (NEVER, 1.0))
     if bad[:1] == [T0]:
-        # It stands for a period that is there: nothing is missing but what the history leaves out.
+        # It replaces an existing period: only what the history leaves out is missing.
         assert page.unusable == frozenset()
     else:
         assert page.unusable == {T0 + FRAME.ms}
     assert [candle.open_ms for candle in page.final] == [ROWS[0][0], ROWS[2][0]]
 
 
-def test_a_row_off_the_grid_counts_and_costs_its_period_only_where_it_stands_for_a_candle() -> None:
+def test_a_row_off_the_grid_is_counted_and_blocks_only_the_period_it_replaces() -> None:
     odd: list[object] = [T0 + FRAME.ms + 1, 100.0, 101.0, 99.0, 100.5, 3.0]
     for at in range(4):
         rows = [*ROWS[:at], odd, *ROWS[at:]]
@@ -100,7 +100,7 @@ def test_zero_trade_periods_can_be_missing_altogether_and_are_filled_when_they_a
         assert all(c.close_ms - c.open_ms == FRAME.ms for c in whole)
 
 
-def test_a_candle_that_is_there_but_not_final_is_never_taken_for_a_period_without_trades() -> None:
+def test_a_candle_that_is_not_final_is_never_filled_as_untraded() -> None:
     close_ms = T0 + 2 * FRAME.ms
     page = parse_history("A/B", ROWS, FRAME, close_ms + 2_499, (NEVER, 1.0))
     assert len(page.final) == 1

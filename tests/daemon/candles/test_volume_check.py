@@ -22,7 +22,7 @@ PRICES = [(99.0, 101.0), (100.0, 102.0), (101.5, 103.0), (102.0, 104.0), (103.5,
 def pairs(stream: Sequence[float], rest: Sequence[float]) -> list[Pair]:
     prices = (PRICES * 2)[: len(stream)]
     both = zip(stream, rest, prices, strict=True)
-    return [Pair(heard, told, low, high) for heard, told, (low, high) in both]
+    return [Pair(streamed, fetched, low, high) for streamed, fetched, (low, high) in both]
 
 
 def in_quote(volumes: Sequence[float]) -> list[float]:
@@ -35,7 +35,7 @@ def test_one_candle_with_the_same_volume_shows_that_units_are_equal() -> None:
 
 
 @pytest.mark.parametrize("size", [0.1, 0.001, 10.0, 100.0])
-def test_one_candle_shows_a_factor_that_is_the_size_of_a_contract(size: float) -> None:
+def test_one_candle_is_enough_to_detect_a_contract_size(size: float) -> None:
     contracts = [volume / size for volume in TRUE]
     assert judge(pairs(contracts[:1], TRUE[:1]), size) == Finding(Verdict.SCALED, size)
     assert judge(pairs(TRUE[:1], contracts[:1]), size) == Finding(Verdict.SCALED, 1 / size)
@@ -51,7 +51,7 @@ def test_three_candles_show_a_constant_factor(factor: float) -> None:
     assert found.factor == pytest.approx(factor)
 
 
-def test_equal_volumes_in_a_row_show_no_factor() -> None:
+def test_equal_consecutive_volumes_show_no_factor() -> None:
     # Each candle had one trade of one lot: that may be any price or size.
     assert judge(pairs([2.0] * 3, [1.0] * 3), None) is None
 
@@ -75,14 +75,14 @@ def test_volumes_in_quote_currency_are_refused(*, stream_counts_quote: bool) -> 
     assert "quote" in found.reason
 
 
-def test_quote_currency_is_no_factor_even_where_the_price_stands_still() -> None:
+def test_quote_currency_is_not_taken_for_a_factor_at_a_constant_price() -> None:
     still = [Pair(volume * 50.0, volume, 50.0, 50.0) for volume in TRUE[:5]]
     found = judge(still, None)
     assert found is not None
     assert found.verdict is Verdict.REFUSED
 
 
-def test_late_trades_are_no_other_unit() -> None:
+def test_late_trades_are_not_taken_for_another_unit() -> None:
     stream = [
         volume * short for volume, short in zip(TRUE, [0.98, 0.7, 0.999, 0.95, 0.9], strict=False)
     ]
@@ -91,7 +91,7 @@ def test_late_trades_are_no_other_unit() -> None:
     assert judge(pairs([*stream[:3], TRUE[3]], TRUE[:4]), None) == Finding(Verdict.EQUAL)
 
 
-def test_what_has_no_constant_factor_is_refused() -> None:
+def test_volumes_without_a_constant_factor_are_refused() -> None:
     stream = [volume * factor for volume, factor in zip(TRUE, [9, 40, 3, 700, 25], strict=False)]
     found = judge(pairs(stream, TRUE[:5]), None)
     assert found is not None
@@ -116,7 +116,7 @@ VOLUME = st.floats(min_value=0.0, max_value=1e300, allow_subnormal=False)
     both=st.lists(st.tuples(VOLUME, VOLUME).filter(any), max_size=6),
     size=st.none() | st.floats(min_value=0.0, max_value=1e9),
 )
-def test_any_volumes_are_judged(both: list[tuple[float, float]], size: float | None) -> None:
+def test_any_volumes_get_a_verdict(both: list[tuple[float, float]], size: float | None) -> None:
     found = judge([Pair(*volumes, 1.0, 2.0) for volumes in both], size)
     if found is not None and found.verdict is Verdict.SCALED:
         assert 0.0 < found.factor < float("inf")
@@ -158,7 +158,7 @@ def test_volumes_of_another_market_are_used_when_they_have_been_compared() -> No
     assert stream(check, 1, 3.5) == 3.5
 
 
-def test_a_market_without_trades_shows_nothing() -> None:
+def test_a_market_without_trades_gives_no_verdict() -> None:
     check = check_of(known=False)
     for number in range(6):
         assert stream(check, number, 0.0) is None
@@ -166,7 +166,7 @@ def test_a_market_without_trades_shows_nothing() -> None:
     assert check.count_verdicts()[Verdict.PENDING] == 1
 
 
-def test_a_candle_that_was_filled_in_shows_nothing() -> None:
+def test_a_filled_candle_gives_no_verdict() -> None:
     check = check_of()
     stream(check, 0, 2.5)
     assert check.compare(SYMBOL, [candle(0, 0.0, by="rest", filled=True)]) is None
@@ -276,7 +276,7 @@ def test_a_change_of_units_is_noticed_and_so_is_its_end() -> None:
     assert stream(check, 6, TRUE[6]) == TRUE[6]
 
 
-def test_the_history_is_asked_for_once_a_candle_when_it_can_have_it() -> None:
+def test_the_history_is_requested_once_per_available_candle() -> None:
     check = check_of()
     stream(check, 0, 2.5)
     close_ms = START_MS + MINUTE.ms
@@ -290,7 +290,7 @@ def test_the_history_is_asked_for_once_a_candle_when_it_can_have_it() -> None:
     assert check.symbol_due(close_ms + 10 * MINUTE.ms) is None
 
 
-def test_candles_without_trades_are_not_asked_for() -> None:
+def test_candles_without_trades_are_not_requested() -> None:
     check = check_of()
     stream(check, 0, 0.0)
     assert check.symbol_due(START_MS + 10 * MINUTE.ms) is None
@@ -303,7 +303,7 @@ def test_other_symbols_are_forgotten() -> None:
     assert not check.count_verdicts()
 
 
-def test_what_is_remembered_is_bounded() -> None:
+def test_memory_use_is_bounded() -> None:
     check = check_of()
     for number in range(1_000):
         stream(check, number, 2.5)

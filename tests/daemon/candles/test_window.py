@@ -75,10 +75,10 @@ def test_a_candle_from_before_the_window_is_stale() -> None:
 
 
 @pytest.mark.parametrize("at", [-400_000, -1, 3])
-def test_a_waiting_candle_that_proves_old_blocks_nothing(at: int) -> None:
+def test_a_waiting_candle_that_turns_out_stale_blocks_nothing(at: int) -> None:
     window = Window("A/B", FRAME, CAPACITY)
     assert window.add_closed(candle(at, 77.0)) is CandleOutcome.GAP
-    # The history does not know it, or knows better.
+    # The history lacks it, or has a newer version.
     window.merge_history(candle(k, 100.0 + k) for k in range(CAPACITY) if k != at)
     assert window.gap is None
     assert window.is_complete
@@ -100,7 +100,7 @@ def test_a_gap_is_repaired_in_place() -> None:
     assert window.revision > revision
 
 
-def test_a_gap_that_the_stream_itself_closes_counts_as_a_change() -> None:
+def test_a_gap_closed_by_the_stream_counts_as_a_change() -> None:
     window = primed()
     window.add_closed(candle(6, 106.0))
     revision = window.revision
@@ -125,7 +125,7 @@ def flat(at: int, close: float, volume: float = 0.0) -> Candle:
 
 def test_a_period_without_a_trade_counts_whether_sent_or_filled() -> None:
     window = primed()
-    # Told by the stream, told by the history, left out by the history.
+    # Sent by the stream, by the history, or by neither.
     window.add_closed(flat(5, 104.0))
     window.merge_history([flat(6, 104.0)._replace(final_by="rest"), candle(8, 108.0)])
     assert window.count_untraded(CAPACITY) == 3
@@ -184,14 +184,14 @@ def test_a_received_candle_that_waits_is_not_replaced(*, filled: bool, repaired:
     assert window.count_untraded(CAPACITY) == window.count_repaired(CAPACITY) == 0
 
 
-def test_history_that_begins_far_behind_the_window_starts_it_over() -> None:
+def test_history_that_begins_far_after_the_window_resets_it() -> None:
     window = primed()
     window.merge_history([candle(100, 1.0), candle(101, 2.0)])
     assert closes(window) == [1.0, 2.0]
     assert not window.is_complete
 
 
-def test_what_waits_behind_a_gap_is_bounded() -> None:
+def test_candles_waiting_behind_a_gap_are_bounded() -> None:
     window = primed()
     for at in range(6, 200):
         window.add_closed(candle(at))
@@ -207,14 +207,14 @@ def test_any_order_of_arrival_ends_in_the_same_window(order: list[int]) -> None:
     window.merge_history([candle(-1, 1.0)])
     for at in order:
         window.add_closed(candle(at, 100.0 + at))
-    # What fell out of the bounded waiting room comes back by the exchange's history.
+    # Candles dropped from the bounded queue come back from the exchange's history.
     window.merge_history(candle(at, 100.0 + at) for at in range(-1, 12))
     assert closes(window) == [107.0, 108.0, 109.0, 110.0, 111.0]
     assert window.is_complete
 
 
 class WindowAgainstSortedList(RuleBasedStateMachine):
-    """Oracle: all closes ever told or in the exchange's history, read in the order of time."""
+    """Oracle: all closes ever received or in the exchange's history, in order of time."""
 
     def __init__(self) -> None:
         super().__init__()

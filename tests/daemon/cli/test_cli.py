@@ -158,19 +158,19 @@ def test_check_config_reports_why_the_nightly_job_would_fail(
         assert [line[: len(begin)] for line, begin in zip(more, expected, strict=True)] == expected
 
 
-def test_promoting_what_the_daemon_will_refuse_says_so(
+def test_promoting_an_unservable_model_prints_a_warning(
     capsys: pytest.CaptureFixture[str], config: Path
 ) -> None:
     registry = Registry(load(config).registry_dir)
     versions = [registry.write(parts(number)) for number in range(2)]
-    told = []
+    last_lines = []
     for argv in (["promote", versions[0]], ["promote", versions[1]], ["rollback"]):
         code, out, err = outcome(capsys, "models", *argv, "--config", str(config))
         assert (code, err) == (0, "")
-        told.append(out.splitlines()[-1])
+        last_lines.append(out.splitlines()[-1])
     assert registry.champion() == versions[0]
     refused = "the daemon will not serve it: model {} was trained for timeframe 15m but"
-    for line, version in zip(told, [*versions, versions[0]], strict=True):
+    for line, version in zip(last_lines, [*versions, versions[0]], strict=True):
         assert line.startswith(refused.format(version))
     config.write_text("trading: {timeframe: 15m, symbols: [BTC/USDT]}\n", encoding="utf-8")
     _, out, _ = outcome(capsys, "models", "promote", versions[1], "--config", str(config))
@@ -181,7 +181,7 @@ def test_promoting_what_the_daemon_will_refuse_says_so(
     assert out.splitlines()[-1] == f"champion: {version}"
 
 
-def test_models_without_any(capsys: pytest.CaptureFixture[str], config: Path) -> None:
+def test_models_with_an_empty_registry(capsys: pytest.CaptureFixture[str], config: Path) -> None:
     options = ("--config", str(config))
     code, out, _ = outcome(capsys, "models", "list", *options)
     assert code == 0
@@ -216,7 +216,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
-def test_where_a_sign_cannot_be_written_another_one_stands(encoding: str) -> None:
+def test_signs_that_the_encoding_lacks_are_replaced(encoding: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "daemon", "demo", "--help"],
         capture_output=True, check=False, env=os.environ | {"PYTHONIOENCODING": encoding},
@@ -269,7 +269,7 @@ async def test_an_unreachable_exchange_is_one_line(config: Path) -> None:
     assert len(err.decode().splitlines()) == 1
 
 
-def test_a_file_on_the_command_line_is_looked_for_where_one_is(
+def test_a_file_argument_is_resolved_against_the_working_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -277,11 +277,11 @@ def test_a_file_on_the_command_line_is_looked_for_where_one_is(
     assert f"cannot read {tmp_path}/secret: No such file" in capsys.readouterr().err
 
 
-def test_a_hang_up_while_files_are_opened_ends_nothing(tmp_path: Path) -> None:
+def test_a_sighup_while_files_are_opened_is_survived(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("{}\n")
     settings = load(tmp_path / "config.yaml", {"STATE_DIRECTORY": str(tmp_path)})
 
-    async def hung_up() -> None:
+    async def send_sighup() -> None:
         serving = asyncio.create_task(serve(settings, asyncio.Event(), lambda: settings))
         await asyncio.sleep(0)
         os.kill(os.getpid(), signal.SIGHUP)
@@ -291,7 +291,7 @@ def test_a_hang_up_while_files_are_opened_ends_nothing(tmp_path: Path) -> None:
     before = signal.signal(signal.SIGHUP, lambda number, _: unhandled.append(number))
     try:
         with pytest.raises(BundleError):
-            asyncio.run(hung_up())
+            asyncio.run(send_sighup())
     finally:
         signal.signal(signal.SIGHUP, before)
     assert unhandled == []

@@ -31,7 +31,7 @@ def stderr_of(end: str) -> str:
     ).stderr
 
 
-def test_notes_are_hidden_and_python_is_not() -> None:
+def test_native_notes_are_hidden_and_python_output_is_not() -> None:
     assert stderr_of("pass").splitlines() == ["from python", "native again", "python again"]
 
 

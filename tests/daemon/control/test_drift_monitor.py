@@ -124,7 +124,7 @@ def test_a_request_that_cannot_be_written_is_logged(
     assert "no retrain could be requested" in caplog.text
 
 
-def test_the_error_test_starts_anew_with_another_model(served: ServedModel, tmp_path: Path) -> None:
+def test_the_error_test_is_reset_with_another_model(served: ServedModel, tmp_path: Path) -> None:
     metrics, errors = Metrics(), Errors()
     monitor = DriftMonitor(metrics, tmp_path, request_retrains=False)
 

@@ -172,7 +172,7 @@ async def test_candles_that_close_during_loading_are_applied(
     assert versions == [bundles[0].version] * 12 + [bundles[1].version] * 3
 
 
-async def test_while_the_symbols_change_the_model_does_not(
+async def test_the_model_is_not_swapped_while_the_symbols_change(
     stage: Stage, bundles: list[Bundle], market: SampleMarket
 ) -> None:
     stage.champion = bundles[1]
@@ -188,7 +188,7 @@ async def test_while_the_symbols_change_the_model_does_not(
     assert check_all(bundles, market, stage)[-3:] == [bundles[1].version] * 3
 
 
-async def test_settled_is_never_said_of_a_pipeline_that_a_candle_has_just_woken(
+async def test_a_pipeline_with_a_new_candle_is_never_settled(
     stage: Stage, market: SampleMarket
 ) -> None:
     route = stage.route
@@ -224,7 +224,7 @@ async def test_a_symbol_with_a_gap_uses_the_new_model_after_its_repair(
     assert check_all(bundles, market, stage)[3:] == [bundles[1].version]
 
 
-def said(caplog: pytest.LogCaptureFixture) -> list[str]:
+def logged_errors(caplog: pytest.LogCaptureFixture) -> list[str]:
     """Messages logged as errors."""
     return [r.getMessage() for r in caplog.records if r.levelno == logging.ERROR]
 
@@ -243,7 +243,7 @@ async def test_the_old_model_stays_if_the_champion_cannot_be_served(
     stage.make, stage.champion = refuse, bundles[1]
     for _ in range(5):
         await stage.hot_swap.poll()
-    (line,) = said(caplog)
+    (line,) = logged_errors(caplog)
     assert str(error) in line
     assert bundles[0].version in line
     assert stage.loads == 1
@@ -252,7 +252,7 @@ async def test_the_old_model_stays_if_the_champion_cannot_be_served(
     assert set(check_all(bundles, market, stage)) == {bundles[0].version}
     # A retry on request is logged again.
     await stage.hot_swap.poll(retry=True)
-    assert (stage.loads, len(said(caplog)), stage.swaps("failed")) == (2, 2, 2)
+    assert (stage.loads, len(logged_errors(caplog)), stage.swaps("failed")) == (2, 2, 2)
     # A new champion without the fault serves.
     stage.make, stage.champion = loaded, bundles[2]
     await stage.hot_swap.poll()

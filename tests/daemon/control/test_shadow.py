@@ -260,7 +260,7 @@ async def test_a_worse_challenger_is_rejected_and_the_next_one_is_tried(
         await until(lambda: models.files.current() is None)
 
 
-async def test_a_trial_against_a_former_champion_promotes_nothing(
+async def test_a_trial_against_a_former_champion_is_discarded(
     models: ModelRegistry, history: History, market: SampleMarket
 ) -> None:
     champion = models.add_model(off=3.0, champion=True)

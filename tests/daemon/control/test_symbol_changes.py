@@ -78,26 +78,26 @@ async def test_the_feed_adds_and_removes_symbols_without_losing_a_candle() -> No
     ) as exchange:
         symbols = playback.symbols
         urls = exchange.rest_url, exchange.ws_url
-        heard = make_feed(urls, symbols[:4], clock)
-        async with running(heard):
-            await until(lambda: len(heard.closed) >= 2 * 4)
-            await heard.feed.check_symbols(symbols[4:])
-            heard.feed.watch_symbols(symbols[2:])
-            await until(lambda: {c.symbol for c in heard.closed[-8:]} == set(symbols[2:]))
-            changed = len(heard.closed)
-            await until(lambda: len(heard.closed) >= changed + 4 * 4)
+        harness = make_feed(urls, symbols[:4], clock)
+        async with running(harness):
+            await until(lambda: len(harness.closed) >= 2 * 4)
+            await harness.feed.check_symbols(symbols[4:])
+            harness.feed.watch_symbols(symbols[2:])
+            await until(lambda: {c.symbol for c in harness.closed[-8:]} == set(symbols[2:]))
+            changed = len(harness.closed)
+            await until(lambda: len(harness.closed) >= changed + 4 * 4)
             # One connection replaces the other.
             await until(lambda: exchange.streams.clients == 1)
-            heard.feed.watch_symbols([])
+            harness.feed.watch_symbols([])
             await until(lambda: exchange.streams.clients == 0)
-            heard.feed.watch_symbols(symbols[:1])
-            before = len(heard.closed)
-            await until(lambda: len(heard.closed) >= before + 2)
-        assert {c.symbol for c in heard.closed[before:]} == {symbols[0]}
-        assert {c.symbol for c in heard.closed[changed:before]} == set(symbols[2:])
-        assert heard.count("feed_reconnects") == 0
+            harness.feed.watch_symbols(symbols[:1])
+            before = len(harness.closed)
+            await until(lambda: len(harness.closed) >= before + 2)
+        assert {c.symbol for c in harness.closed[before:]} == {symbols[0]}
+        assert {c.symbol for c in harness.closed[changed:before]} == set(symbols[2:])
+        assert harness.count("feed_reconnects") == 0
         for symbol in symbols[2:4]:
-            assert_no_gap([c for c in heard.closed[:before] if c.symbol == symbol])
+            assert_no_gap([c for c in harness.closed[:before] if c.symbol == symbol])
 
 
 def assert_no_gap(candles: list[Candle]) -> None:

@@ -111,7 +111,7 @@ def test_the_server_at_the_address_of_the_pages(
     assert text in finding.text
 
 
-def test_the_verdict_counts_what_is_wrong_and_nothing_else() -> None:
+def test_the_verdict_counts_only_failed_findings() -> None:
     fine = [ok("a", "x"), unknown("b", "y")]
     assert verdict(fine) == (True, "No problems found.")
     assert verdict([*fine, problem("c", "z", "do")]) == (False, "1 problem found.")

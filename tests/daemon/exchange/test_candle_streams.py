@@ -34,8 +34,8 @@ from tests.support.recording_listener import RecordingListener
 from tests.support.servers import MAX_WAIT_S
 
 START_MS = 1_764_460_800_000
-HEARD = [stream for stream in STREAMS if not stream.needs]
-ONE_EACH = list({stream.exchange: stream for stream in HEARD}.values())
+RECEIVABLE = [stream for stream in STREAMS if not stream.needs]
+ONE_EACH = list({stream.exchange: stream for stream in RECEIVABLE}.values())
 DUMB = [stream for stream in STREAMS if stream.needs]
 
 
@@ -46,7 +46,7 @@ def can_watch(name: str) -> bool:
 
 @dataclass
 class ConnectionRecorder:
-    """What a connection tells of."""
+    """Records the callbacks of a connection."""
 
     finals: list[Candle] = field(default_factory=list)
     forming: list[Candle] = field(default_factory=list)
@@ -64,7 +64,7 @@ class ConnectionRecorder:
         self.forming.append(candle)
 
     def on_first_update(self, symbol: str, forming_ms: int) -> None:
-        """That it came is enough."""
+        """Ignore the content."""
 
     def on_unusable_message(self, error: Exception) -> None:
         self.garbage.append(error)
@@ -95,13 +95,13 @@ def bars(stream: Stream) -> dict[str, Bar]:
 
 
 def messages(stream: Stream) -> list[Message]:
-    """What the exchange says, in its own words."""
+    """The exchange's own messages."""
     past, first, *later = bars(stream).values()
     begin = stream.update(first) if stream.snapshot is None else stream.snapshot([past, first])
     return [*stream.before, begin, *(stream.update(bar) for bar in later)]
 
 
-def told(candles: Sequence[Candle]) -> list[tuple[Any, ...]]:
+def rows_of(candles: Sequence[Candle]) -> list[tuple[Any, ...]]:
     return [(c.symbol, c.open_ms, tuple(c.ohlcv), c.final_by) for c in candles]
 
 
@@ -122,7 +122,7 @@ def expected(stream: Stream, *names: str, final_by: str | None = None) -> list[t
 async def listening(
     stream: Stream,
     server: Server,
-    ear: ConnectionRecorder,
+    recorder: ConnectionRecorder,
     *others: Stream,
     clock: Clock | None = None,
 ) -> AsyncIterator[Connection]:
@@ -133,13 +133,13 @@ async def listening(
     source = MarketSource(stream.exchange, server.rest_url, server.ws_url, symbols, frame)
     recorded = PollingClock(START_MS + 2 * frame.ms + frame.ms // 2, longest_s=60)
     time = ExchangeClock(clock or recorded)
-    rest = RestClient(source, time, Metrics(1), ear.on_unusable_message)
+    rest = RestClient(source, time, Metrics(1), recorder.on_unusable_message)
     rest.exchange = make_exchange(stream.exchange, server.rest_url, server.ws_url)
     rest.exchange.options |= stream.options
     # ccxt waits so long for its sockets to close.
     rest.exchange.timeout_on_exit = 0
     rest.exchange.set_markets([dict(market) for market in (*markets, *stream.twins)])
-    link = Connection(source, symbols, rest, time, ear, 45.0)
+    link = Connection(source, symbols, rest, time, recorder, 45.0)
     try:
         async with asyncio.TaskGroup() as group:
             task = group.create_task(link.run())
@@ -149,9 +149,9 @@ async def listening(
         await rest.close()
 
 
-async def until_heard(link: Connection, ear: ConnectionRecorder, candles: int) -> None:
+async def until_received(link: Connection, recorder: ConnectionRecorder, candles: int) -> None:
     async with asyncio.timeout(MAX_WAIT_S):
-        while ear.messages < candles and not link.ended.is_set() and not ear.bugs:
+        while recorder.messages < candles and not link.ended.is_set() and not recorder.bugs:
             await asyncio.sleep(0.002)
 
 
@@ -159,30 +159,32 @@ def test_every_exchange_that_can_watch_candles_is_described() -> None:
     assert {stream.exchange for stream in STREAMS} == set(filter(can_watch, ccxt.pro.exchanges))
 
 
-@pytest.mark.parametrize("stream", HEARD, ids=lambda stream: stream.name)
-async def test_its_documented_messages_are_heard(stream: Stream) -> None:
-    ear = ConnectionRecorder()
+@pytest.mark.parametrize("stream", RECEIVABLE, ids=lambda stream: stream.name)
+async def test_documented_messages_are_received(stream: Stream) -> None:
+    recorder = ConnectionRecorder()
     async with (
         serving(stream, messages(stream)) as server,
-        listening(stream, server, ear) as link,
+        listening(stream, server, recorder) as link,
     ):
-        await until_heard(link, ear, len(bars(stream)) - 1)
-    assert (link.error, ear.bugs, len(ear.garbage)) == (None, [], stream.refused), ear.garbage
+        await until_received(link, recorder, len(bars(stream)) - 1)
+    assert (link.error, recorder.bugs, len(recorder.garbage)) == (None, [], stream.refused), (
+        recorder.garbage
+    )
     assert server.is_asked
     if stream.flag:
-        assert told(ear.finals) == expected(
+        assert rows_of(recorder.finals) == expected(
             stream, "first closed", "second closed", final_by="exchange_flag"
         )
         forming = ["first", "first changed", "second", "third"]
     else:
-        # The first candle that is heard may lack its beginning.
-        assert told(ear.finals) == expected(stream, "second closed", final_by="successor")
+        # The first received candle may lack its beginning.
+        assert rows_of(recorder.finals) == expected(stream, "second closed", final_by="successor")
         forming = [name for name in bars(stream) if name != "past"]
-    assert told(ear.forming) == expected(stream, *forming)
+    assert rows_of(recorder.forming) == expected(stream, *forming)
 
 
 def subscribed(server: Server, stream: Stream) -> str | None:
-    """How Bitcoin and Litecoin were subscribed to; None while one of them was not."""
+    """How Bitcoin and Litecoin were subscribed to; None until both are."""
     other = stream.of_litecoin()
     mine, others = marks(stream), marks(other)
     asked = [text.lower() for text in server.asked]
@@ -195,7 +197,7 @@ def subscribed(server: Server, stream: Stream) -> str | None:
 
 
 def marks(stream: Stream) -> set[str]:
-    """What stands in a request for a market."""
+    """How a request names a market."""
     market_id, base = str(stream.market["id"]).lower(), str(stream.market["base"]).lower()
     named = {name for name in ("btc", "xbt", "purr", "ltc") if name in market_id}
     return named | {base} if named else {base, f":{market_id}", f": {market_id}"}
@@ -203,15 +205,15 @@ def marks(stream: Stream) -> set[str]:
 
 @pytest.mark.parametrize("stream", ONE_EACH, ids=lambda stream: stream.exchange)
 async def test_several_symbols_are_subscribed_to(stream: Stream) -> None:
-    ear = ConnectionRecorder()
+    recorder = ConnectionRecorder()
     async with (
         serving(stream, []) as server,
-        listening(stream, server, ear, stream.of_litecoin()) as link,
+        listening(stream, server, recorder, stream.of_litecoin()) as link,
     ):
         async with asyncio.timeout(MAX_WAIT_S):
             while subscribed(server, stream) is None and not link.ended.is_set():
                 await asyncio.sleep(0.002)
-    assert (link.error, ear.bugs) == (None, [])
+    assert (link.error, recorder.bugs) == (None, [])
     assert subscribed(server, stream) == many(stream.exchange)
 
 
@@ -227,7 +229,7 @@ async def can_ask(exchange: Any, symbol: str, timeframe: str) -> bool:
         else:
             await exchange.watch_ohlcv(symbol, timeframe)
     except Asked as asked:
-        # WhiteBIT is asked for candles of no length where ccxt knows none.
+        # For a timeframe that ccxt lacks, WhiteBIT is asked for candles without a length.
         return "null" not in str(asked)
     except (ccxt.ExchangeError, TypeError):
         return False
@@ -245,7 +247,7 @@ async def test_timeframes_that_cannot_be_watched_are_known(stream: Stream) -> No
     exchange.set_markets([dict(stream.market)])
     symbol = stream.market["symbol"]
     exchange.watch_candles([symbol], stream.timeframe)
-    # KuCoin has asked by REST where to connect to.
+    # KuCoin's websocket address comes by REST.
     where = asyncio.get_running_loop().create_future()
     where.set_result("wss://127.0.0.1")
     exchange.options["urls"] = {"public": where, "publicFutures": where}
@@ -285,7 +287,7 @@ def test_candles_that_were_not_subscribed_are_counted_and_not_passed_on() -> Non
     assert len(listener.updates) == 1
 
 
-def test_a_timeframe_that_has_two_names_is_told() -> None:
+def test_a_timeframe_with_two_names_is_passed_on() -> None:
     """Gate calls a week seven days, and ccxt finds either name."""
     listener = RecordingListener()
     exchange = tapped_class(ccxt.pro.gate, listener)()
@@ -297,9 +299,7 @@ def test_a_timeframe_that_has_two_names_is_told() -> None:
     assert ([update[0] for update in listener.updates], listener.errors) == (["BTC/USDT"], [])
 
 
-def test_of_a_connection_s_first_message_only_the_newest_row_is_told_and_of_later_ones_all() -> (
-    None
-):
+def test_only_the_newest_row_of_a_first_message_is_passed_on_and_all_of_later_ones() -> None:
     listener = RecordingListener()
     exchange = tapped_class(ccxt.pro.hitbtc, listener)()
     exchange.set_markets([market("BTC/USDT", "BTCUSDT")])
@@ -307,30 +307,30 @@ def test_of_a_connection_s_first_message_only_the_newest_row_is_told_and_of_late
     of = bars(STREAMS[0])
     for names in (["past", "first"], ["first closed", "second"], ["second"]):
         exchange.handle_message(FakeConnection(), hitbtc("update")([of[name] for name in names]))
-    told_ms = [open_ms for _, open_ms, _, _ in listener.updates]
-    assert told_ms == [of[n].open_ms for n in ("first", "first", "second", "second")]
+    open_times_ms = [open_ms for _, open_ms, _, _ in listener.updates]
+    assert open_times_ms == [of[n].open_ms for n in ("first", "first", "second", "second")]
     assert listener.errors == []
 
 
 @pytest.mark.parametrize("stream", DUMB, ids=lambda stream: stream.name)
-async def test_what_is_said_to_be_missing_is_missing(stream: Stream) -> None:
-    ear = ConnectionRecorder()
+async def test_streams_listed_as_unsupported_are_unsupported(stream: Stream) -> None:
+    recorder = ConnectionRecorder()
     async with (
         serving(stream, messages(stream)) as server,
-        listening(stream, server, ear) as link,
+        listening(stream, server, recorder) as link,
     ):
         async with asyncio.timeout(MAX_WAIT_S):
-            while not link.ended.is_set() and len(ear.garbage) < len(messages(stream)):
+            while not link.ended.is_set() and len(recorder.garbage) < len(messages(stream)):
                 await asyncio.sleep(0.002)
-    assert ear.finals == []
+    assert recorder.finals == []
     if stream.needs == "an API key":
         assert isinstance(link.error, ccxt.AuthenticationError)
     else:
-        assert any("would open" in str(error) for error in ear.garbage)
+        assert any("would open" in str(error) for error in recorder.garbage)
 
 
 @pytest.mark.parametrize("stream", [s for s in DUMB if "key" in s.needs], ids=lambda s: s.name)
-def test_with_a_key_its_documented_message_would_be_heard(stream: Stream) -> None:
+def test_with_a_key_the_documented_message_is_received(stream: Stream) -> None:
     listener = RecordingListener()
     exchange = tapped_class(getattr(ccxt.pro, stream.exchange), listener)()
     exchange.set_markets([dict(stream.market)])
@@ -341,13 +341,13 @@ def test_with_a_key_its_documented_message_would_be_heard(stream: Stream) -> Non
     assert listener.updates == [(stream.market["symbol"], first.open_ms, values, None)]
 
 
-async def test_a_timeframe_that_ccxt_trips_over_ends_the_connection_not_the_daemon() -> None:
+async def test_a_timeframe_on_which_ccxt_fails_ends_only_the_connection() -> None:
     (stream,) = [s for s in STREAMS if s.name == "bitget-spot"]
-    ear = ConnectionRecorder()
+    recorder = ConnectionRecorder()
     two_hours = stream._replace(timeframe="2h")
     async with (
         serving(two_hours, []) as server,
-        listening(two_hours, server, ear) as link,
+        listening(two_hours, server, recorder) as link,
         asyncio.timeout(MAX_WAIT_S),
     ):
         await link.ended.wait()
@@ -355,8 +355,8 @@ async def test_a_timeframe_that_ccxt_trips_over_ends_the_connection_not_the_daem
     assert "cannot ask for candles of 2h" in str(link.error)
 
 
-async def test_messages_that_ccxt_does_not_resolve_are_no_candles_and_the_stream_is_deaf() -> None:
-    """The exchange takes the subscription, tells something else, and is traded meanwhile."""
+async def test_messages_that_ccxt_does_not_resolve_leave_the_stream_silent() -> None:
+    """The exchange accepts the subscription and sends other messages while there are trades."""
     (stream,) = [s for s in STREAMS if s.name == "cryptocom-spot"]
     clock = ScaledClock(60.0)
     other = {"id": -1, "method": "subscribe", "code": 0, "result": {"channel": "candles.v2"}}
@@ -366,12 +366,12 @@ async def test_messages_that_ccxt_does_not_resolve_are_no_candles_and_the_stream
         row = {"o": "1", "h": "1", "l": "1", "c": "1", "v": str(clock.wall_ms() - at_ms + 1)}
         return {"code": 0, "result": {"interval": "1m", "data": [row | {"t": at_ms}]}}
 
-    ear = ConnectionRecorder()
+    recorder = ConnectionRecorder()
     async with (
         serving(stream, [other], history) as server,
-        listening(stream, server, ear, clock=clock) as link,
+        listening(stream, server, recorder, clock=clock) as link,
         asyncio.timeout(MAX_WAIT_S),
     ):
         await link.stalled.wait()
     assert link.stalled_symbols == ("BTC/USDT",)
-    assert (ear.forming, ear.finals, link.error) == ([], [], None)
+    assert (recorder.forming, recorder.finals, link.error) == ([], [], None)

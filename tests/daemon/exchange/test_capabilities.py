@@ -27,7 +27,7 @@ WATCHED = [name for name in ccxt.pro.exchanges if getattr(ccxt.pro, name)().has.
 
 @pytest.fixture(autouse=True)
 def no_socket(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever is asked of ccxt here, it opens nothing and looks up no name."""
+    """No call of ccxt here may open a connection or look up a name."""
 
     def refuse(*_args: Any, **_kwargs: Any) -> NoReturn:
         pytest.fail("ccxt was about to use the network")
@@ -37,7 +37,7 @@ def no_socket(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
 
 
-def said(
+def refusal(
     exchange: Any, symbol: str, timeframe: str = "1m", *, capability: str = "watchOHLCV"
 ) -> str | None:
     """The refusal; None where ccxt has no objection."""
@@ -59,7 +59,7 @@ def said(
         # No candle of this length at all.
         ("binance", "BTC/USDT", "7m", "binance has no timeframe 7m; allowed: 1s, 1m, 3m"),
         ("ndax", "BTC/USD", "1m", "ndax cannot be used: ccxt takes the closing time of its"),
-        # Streams have other timeframes than the history; ccxt has several ways to say so.
+        # Streams have other timeframes than the history; ccxt states this in several ways.
         ("upbit", "BTC/KRW", "1m", "upbit has no candle stream at 1m; allowed: 1s"),
         ("p2b", "ETH/BTC", "1m", "p2b has no candle stream at 1m; allowed: 1h, 1d"),
         ("mudrex", "BTC/USDT:USDT", "1h", "mudrex has no candle stream at 1h; allowed: 1m"),
@@ -69,7 +69,7 @@ def said(
             "4h",
             "woo has no candle stream at 4h; allowed: 1m, 5m, 15m, 30m, 1h, 1d, 1w",
         ),
-        # ccxt does not say so: it fails as it puts the request together.
+        # ccxt does not declare it: building the request fails.
         (
             "bitget",
             "BTC/USDT",
@@ -99,7 +99,7 @@ def said(
     ],
 )
 def test_what_cannot_run_is_refused(name: str, symbol: str, timeframe: str, expected: str) -> None:
-    assert (said(name, symbol, timeframe) or "").startswith(expected)
+    assert (refusal(name, symbol, timeframe) or "").startswith(expected)
 
 
 @pytest.mark.parametrize(
@@ -120,28 +120,28 @@ def test_what_cannot_run_is_refused(name: str, symbol: str, timeframe: str, expe
     ],
 )
 def test_what_can_run_is_not_refused(name: str, symbol: str, timeframe: str) -> None:
-    assert said(name, symbol, timeframe) is None
+    assert refusal(name, symbol, timeframe) is None
 
 
-def test_history_alone_may_be_had_where_there_is_no_stream() -> None:
-    assert said("coinbase", "BTC/USDT", capability="fetchOHLCV") is None
-    assert said("upbit", "BTC/KRW", "1m", capability="fetchOHLCV") is None
+def test_history_is_available_without_a_stream() -> None:
+    assert refusal("coinbase", "BTC/USDT", capability="fetchOHLCV") is None
+    assert refusal("upbit", "BTC/KRW", "1m", capability="fetchOHLCV") is None
     history = "blockchaincom has no candle history; choose another exchange.name"
-    assert said("blockchaincom", "BTC/USD", capability="fetchOHLCV") == history
+    assert refusal("blockchaincom", "BTC/USD", capability="fetchOHLCV") == history
 
 
 @pytest.mark.parametrize("name", WATCHED)
-def test_every_exchange_gives_one_line_or_none(name: str) -> None:
+def test_every_exchange_is_refused_in_one_line_or_accepted(name: str) -> None:
     exchange = make_exchange(name)
     lines = {
-        (symbol, timeframe): said(exchange, symbol, timeframe)
+        (symbol, timeframe): refusal(exchange, symbol, timeframe)
         for symbol in SYMBOLS
         for timeframe in exchange.timeframes
     }
     for line in lines.values():
         assert line is None or (line.startswith(f"{name} ") and len(line) < 400)
         assert line is None or "\n" not in line
-    # What a refusal says is allowed is not refused in turn.
+    # The alternatives named by a refusal are accepted.
     for (symbol, _), line in lines.items():
         if line and " at " in line and "; allowed: " in line:
             for timeframe in line.partition("; allowed: ")[2].split(", "):
@@ -155,7 +155,7 @@ def test_loaded_markets_are_asked_about_as_they_are() -> None:
     check_market(exchange, ["BTC/USDT"], "1m", capability="fetchOHLCV")
     with pytest.raises(NotOffered) as refused:
         check_market(exchange, ["BTC/USDT"], "1m", capability="watchOHLCV")
-    assert str(refused.value) == said("bitrue", "BTC/USDT")
+    assert str(refused.value) == refusal("bitrue", "BTC/USDT")
     assert refused.value.exit_code == 2
     # The exchange itself is as it was.
     assert exchange.markets["BTC/USDT"]["id"] == "btcusdt"
@@ -171,7 +171,7 @@ async def test_daemon_and_doctor_refuse_before_they_send_anything() -> None:
             await rest.open()
     finally:
         await rest.close()
-    assert str(refused.value) == said("upbit", "BTC/KRW")
+    assert str(refused.value) == refusal("upbit", "BTC/KRW")
     assert garbage == []
 
 
@@ -182,7 +182,7 @@ async def test_fetch_refuses_before_it_sends_anything() -> None:
             "blockchaincom", None, ("BTC/USD",), frame, SystemClock(), "try again"
         ):
             pytest.fail("there is no history")
-    assert str(refused.value) == said("blockchaincom", "BTC/USD")
+    assert str(refused.value) == refusal("blockchaincom", "BTC/USD")
 
 
 @pytest.mark.parametrize(
@@ -202,4 +202,4 @@ def test_check_config_says_the_same(
     trading = f"trading: {{symbols: [{symbol}], timeframe: 1m}}"
     config.write_text(f"exchange: {{name: {name}}}\n{trading}\n", encoding="utf-8")
     assert main(["check-config", "--config", str(config)]) == 2
-    assert capsys.readouterr().err == f"candlecast: {said(name, symbol)}\n"
+    assert capsys.readouterr().err == f"candlecast: {refusal(name, symbol)}\n"

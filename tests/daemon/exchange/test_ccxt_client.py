@@ -60,7 +60,7 @@ def test_repoint_keeps_paths_and_shapes() -> None:
 
 
 @pytest.mark.parametrize("name", ccxt.pro.exchanges)
-def test_no_address_of_any_exchange_escapes(name: str) -> None:
+def test_every_address_of_every_exchange_is_repointed(name: str) -> None:
     exchange = make_exchange(name, REST, WS)
     escaped = [
         url
@@ -154,13 +154,13 @@ def test_only_the_kinds_of_markets_asked_for_are_loaded(
     assert exchange.options["fetchMarkets"]["types"] == expected
 
 
-def test_an_exchange_that_leaves_no_choice_of_markets_loads_them_all() -> None:
+def test_an_exchange_without_a_choice_of_markets_loads_all_of_them() -> None:
     assert "fetchMarkets" not in make_exchange("kraken", symbols=["BTC/USD"]).options
     kinds = make_exchange("mexc", symbols=["BTC/USDT"]).options["fetchMarkets"]["types"]
     assert {"spot", "swap"} <= set(kinds)
 
 
-async def test_a_new_connection_keeps_no_garbage_of_an_old_one() -> None:
+async def test_a_new_connection_freezes_no_further_objects() -> None:
     make_exchange("binance")
     # What is frozen is never collected: once for the import, not for every exchange.
     before = gc.get_freeze_count()

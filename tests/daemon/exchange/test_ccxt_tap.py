@@ -76,7 +76,7 @@ NAMES = st.sampled_from(["s", "i", "t", "o", "h", "l", "c", "v", "x"])
 
 
 @given(message=JSON)
-def test_no_json_value_escapes(binance: Any, message: object) -> None:
+def test_no_json_value_raises(binance: Any, message: object) -> None:
     binance.handle_message(FakeConnection(), message)
 
 
@@ -85,21 +85,21 @@ def test_no_json_value_escapes(binance: Any, message: object) -> None:
     value=JSON,
     other=JSON,
 )
-def test_no_value_in_a_place_that_ccxt_reads_escapes(
+def test_no_value_of_a_field_that_ccxt_reads_raises(
     binance: Any, key: str, value: object, other: object
 ) -> None:
     binance.handle_message(FakeConnection(), {"e": other, key: value})
 
 
 @given(data=st.dictionaries(NAMES, JSON) | JSON)
-def test_a_kline_of_anything_is_told_or_counted(
+def test_any_kline_is_passed_on_or_counted(
     binance: Any, listener: RecordingListener, data: object
 ) -> None:
     before = len(listener.updates) + len(listener.errors)
     kline = KLINE | {"x": True} | data if isinstance(data, dict) else data
     binance.handle_message(FakeConnection(), {"e": "kline", "k": kline})
-    told = len(listener.updates) + len(listener.errors) - before
-    assert told == 1 or kline is None
+    counted = len(listener.updates) + len(listener.errors) - before
+    assert counted == 1 or kline is None
 
 
 FRAMES: list[str | bytes] = [
@@ -137,15 +137,15 @@ async def test_after_garbage_on_a_real_socket_candles_still_arrive(
     clock = SystemClock()
     open_ms = MINUTE.floor(clock.wall_ms()) - MINUTE.ms
     async with wire(spot=["BTC/USDT"]) as exchange:
-        heard = make_feed((exchange.rest_url, exchange.ws_url), ["BTC/USDT"], clock)
-        async with running(heard):
+        harness = make_feed((exchange.rest_url, exchange.ws_url), ["BTC/USDT"], clock)
+        async with running(harness):
             await exchange.wait_subscribed(1)
             for number, frame in enumerate(FRAMES):
                 exchange.send(frame)
                 exchange.send(json.dumps(event(t=open_ms - number * MINUTE.ms)))
-            await until(lambda: len(heard.closed) == len(FRAMES))
-            assert heard.count("feed_reconnects") == 0
-        assert heard.count("feed_refused") >= 5
+            await until(lambda: len(harness.closed) == len(FRAMES))
+            assert harness.count("feed_reconnects") == 0
+        assert harness.count("feed_refused") >= 5
 
 
 @pytest.fixture
@@ -172,7 +172,7 @@ def received(shared_dir: Path, file: str) -> list[Any]:
 
 
 def closed_of(listener: RecordingListener) -> list[Candle]:
-    """What is final, for somebody who has listened since the candle before the first."""
+    """The final candles for a listener connected since the candle before the first."""
     rule = ClosingRule(MINUTE, 1_000)
     first: list[Any] = list(listener.updates[:1])
     earlier = [(s, at - MINUTE.ms, values, closed) for s, at, values, closed in first]
@@ -245,7 +245,7 @@ async def test_bybit_through_ccxts_own_parser(shared_dir: Path) -> None:
 
 @pytest.mark.usefixtures("no_parsers")
 @pytest.mark.parametrize("rows", [[[]], [["x"]], [None], [[None, None]], ["text"], 7, {"a": 1}])
-async def test_what_ccxts_parser_cannot_read_does_not_escape(rows: object) -> None:
+async def test_messages_that_ccxts_parser_cannot_read_raise_nothing(rows: object) -> None:
     exchange, listener = generic("okx", "BTC/USDT", "BTC-USDT")
     arg = {"channel": "candle1m", "instId": "BTC-USDT"}
     exchange.handle_message(FakeConnection(), {"arg": arg, "data": rows})

@@ -15,7 +15,7 @@ T0 = 1_700_000_000_000
 
 
 class Exchange:
-    """Its clock is ``ahead_ms`` of the machine's at the start and goes on by itself."""
+    """Its clock starts ``ahead_ms`` ahead of the machine's and runs independently."""
 
     def __init__(self, machine: ManualClock, ahead_ms: int) -> None:
         self.machine = machine
@@ -27,9 +27,9 @@ class Exchange:
     def answer(self, there_s: float, back_s: float, step_ms: int = 1) -> Reading:
         sent_s = self.machine.monotonic()
         self.machine.move(there_s)
-        told_ms = int(self.now_ms() // step_ms) * step_ms
+        exchange_ms = int(self.now_ms() // step_ms) * step_ms
         self.machine.move(back_s)
-        return Reading(sent_s, self.machine.monotonic(), told_ms)
+        return Reading(sent_s, self.machine.monotonic(), exchange_ms)
 
 
 def machine_clock() -> ManualClock:
@@ -53,7 +53,7 @@ def test_before_it_is_measured_it_shows_the_machines_time_and_closes_nothing() -
 
 
 @pytest.mark.parametrize("ahead_ms", [0, 500, -500, 3_600_000, -3_600_000])
-def test_clock_skew_is_measured_exported_and_made_up_for(ahead_ms: int) -> None:
+def test_clock_skew_is_measured_exported_and_corrected(ahead_ms: int) -> None:
     machine, exchange, clock = measured(ahead_ms)
     machine.move(60)
     assert clock.trusted
@@ -78,7 +78,7 @@ def test_a_jump_of_the_wall_clock_changes_nothing_but_the_offset(jump_ms: int) -
     assert jumped == [False, True, False]
 
 
-def test_one_answer_is_not_believed_yet() -> None:
+def test_one_answer_is_not_trusted() -> None:
     machine = machine_clock()
     clock = ExchangeClock(machine)
     exchange = Exchange(machine, 0)
@@ -88,7 +88,7 @@ def test_one_answer_is_not_believed_yet() -> None:
     assert clock.trusted
 
 
-def test_a_slow_answer_spoils_nothing_and_the_quickest_confines_most() -> None:
+def test_a_slow_answer_changes_nothing_and_the_quickest_is_the_most_exact() -> None:
     _, exchange, clock = measured()
     before_ms = clock.error_ms
     clock.add_reading(exchange.answer(5.0, 0.0))
@@ -107,7 +107,7 @@ def test_slow_answers_alone_are_not_good_enough() -> None:
     assert clock.earliest_ms() is None
 
 
-def test_a_machine_that_slept_trusts_again_after_two_agreeing_answers() -> None:
+def test_after_a_suspend_two_agreeing_answers_are_needed() -> None:
     machine, exchange, clock = measured()
     exchange._ahead_ms += 600_000  # noqa: SLF001 - the monotonic clock stood still for 10 minutes
     machine.now_ms += 600_000
@@ -119,13 +119,13 @@ def test_a_machine_that_slept_trusts_again_after_two_agreeing_answers() -> None:
     assert clock.wall_ms() == pytest.approx(exchange.now_ms(), abs=25)
 
 
-def test_an_old_measurement_loses_its_worth() -> None:
+def test_an_old_measurement_becomes_less_exact() -> None:
     machine, _, clock = measured()
     machine.move(3 * 3_600)
     assert clock.earliest_ms() is None
 
 
-def test_an_exchange_that_tells_whole_seconds_is_understood() -> None:
+def test_times_in_whole_seconds_are_supported() -> None:
     machine = machine_clock()
     exchange, clock = Exchange(machine, 700), ExchangeClock(machine)
     draw = random.Random(1)

@@ -120,7 +120,7 @@ def test_a_volume_in_the_place_of_okxs_flag_closes_nothing() -> None:
         {"method": "subscribe", "success": True, "result": {"channel": "ohlc"}},
     ],
 )
-def test_what_is_no_candle_is_left_to_ccxt(message: dict[str, Any]) -> None:
+def test_other_messages_are_left_to_ccxt(message: dict[str, Any]) -> None:
     for parser in MESSAGE_PARSERS.values():
         assert parser.parse(message, MINUTE) is None
 
@@ -220,7 +220,7 @@ def test_a_time_that_could_mean_several_is_refused(begin: object) -> None:
         read_all(parse_kraken, [kraken("update", KRAKEN_ROW | {"interval_begin": begin})], BYBIT)
 
 
-def test_a_refused_subscription_of_kraken_is_not_silence() -> None:
+def test_a_refused_kraken_subscription_is_reported() -> None:
     message = {"method": "subscribe", "success": False, "error": "Currency pair not supported"}
     with pytest.raises(MarketRefused, match="Currency pair not supported"):
         parse_kraken(message, BYBIT)
@@ -289,7 +289,7 @@ def exchanges() -> dict[str, tuple[Any, RecordingListener]]:
 
 
 @pytest.mark.parametrize("name", GOOD)
-async def test_a_good_message_is_told(
+async def test_a_valid_message_is_passed_on(
     exchanges: dict[str, tuple[Any, RecordingListener]], name: str
 ) -> None:
     exchange, listener = exchanges[name]
@@ -311,7 +311,7 @@ def test_no_value_anywhere_in_a_message_raises(
 
 @pytest.mark.parametrize("name", GOOD)
 @given(data=st.data())
-def test_a_candle_that_lacks_a_field_is_told_or_counted(
+def test_a_candle_that_lacks_a_field_is_passed_on_or_counted(
     exchanges: dict[str, tuple[Any, RecordingListener]], name: str, data: st.DataObject
 ) -> None:
     exchange, listener = exchanges[name]
@@ -323,7 +323,7 @@ def test_a_candle_that_lacks_a_field_is_told_or_counted(
     assert len(listener.updates) + len(listener.errors) == before + 1
 
 
-def test_every_parser_is_of_an_exchange_that_can_be_watched() -> None:
+def test_every_parser_belongs_to_a_watchable_exchange() -> None:
     for name, parser in MESSAGE_PARSERS.items():
         assert isinstance(parser, MessageParser)
         assert getattr(ccxt.pro, name)().has["watchOHLCV"]

@@ -26,12 +26,14 @@ NOW_MS = 1_700_000_000_000
         ({}, "", 60.0),
     ],
 )
-def test_whatever_the_exchange_says(headers: dict[str, str], body: str, seconds: float) -> None:
+def test_the_length_of_a_ban_is_read_from_headers_or_body(
+    headers: dict[str, str], body: str, seconds: float
+) -> None:
     assert ban_duration_s(headers, body, NOW_MS) == seconds
 
 
 @given(st.dictionaries(st.text(), st.text()), st.text())
-def test_nonsense_is_a_ban_of_some_length(headers: dict[str, str], body: str) -> None:
+def test_an_unreadable_ban_gets_a_default_length(headers: dict[str, str], body: str) -> None:
     assert 1.0 <= ban_duration_s(headers, body, NOW_MS) <= 345_600.0
 
 

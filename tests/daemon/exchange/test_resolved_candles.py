@@ -61,7 +61,7 @@ def test_a_triple_names_its_market() -> None:
 
 @pytest.mark.parametrize("name", ["candles:BTC/USDT", "BTC_USDT@kline", "x::BTC/USDT::1m"])
 @pytest.mark.parametrize("value", [list(ROW), [list(ROW)]])
-def test_what_is_stored_nowhere_is_named_by_its_hash(name: str, value: list[Any]) -> None:
+def test_a_value_that_is_not_cached_is_identified_by_its_hash(name: str, value: list[Any]) -> None:
     found = read(value, name, {})
     assert found is not None
     assert (found.symbol, found.timeframe, found.rows) == ("BTC/USDT", None, [ROW])
@@ -80,11 +80,13 @@ def test_what_is_stored_nowhere_is_named_by_its_hash(name: str, value: list[Any]
         ([[[1.0, 2.0]] * 6], "BTC/USDT"),
     ],
 )
-def test_what_is_no_candle_of_one_market_is_none(value: object, message_hash: object) -> None:
+def test_values_other_than_a_candle_of_one_market_are_ignored(
+    value: object, message_hash: object
+) -> None:
     assert read(value, message_hash, {}) is None
 
 
-def test_a_market_goes_by_its_symbol_its_id_and_its_pair() -> None:
+def test_a_market_is_found_by_its_symbol_its_id_and_its_pair() -> None:
     swap = market("BTC/USDT:USDT", "BTC-USDT-SWAP")
     names = symbols_by_name([swap])
     assert {names[name] for name in ("BTC/USDT:USDT", "BTC-USDT-SWAP", "BTCUSDT")} == {
@@ -92,7 +94,7 @@ def test_a_market_goes_by_its_symbol_its_id_and_its_pair() -> None:
     }
 
 
-def test_a_pair_that_two_markets_share_names_neither() -> None:
+def test_a_pair_shared_by_two_markets_is_ambiguous() -> None:
     future = market("BTC/USDT:USDT", "BTCM6")
     june = future | {"symbol": "BTC/USDT:USDT-260626"}
     march = future | {"id": "BTCH6", "symbol": "BTC/USDT:USDT-260327"}
@@ -101,7 +103,7 @@ def test_a_pair_that_two_markets_share_names_neither() -> None:
     assert names["BTCM6"] == june["symbol"]
 
 
-def test_a_name_that_spot_and_swap_share_means_the_watched_one() -> None:
+def test_a_name_shared_by_spot_and_swap_means_the_watched_one() -> None:
     swap = market("BTC/USDT:USDT", "BTCUSDT")
     subscription = SUBSCRIPTION._replace(symbols=symbols_by_name([swap]))
     assert subscription.check(ResolvedCandles("BTC/USDT", "1m", []), "BTCUSDT") == "BTC/USDT:USDT"
@@ -110,7 +112,7 @@ def test_a_name_that_spot_and_swap_share_means_the_watched_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("watched", "told", "good"),
+    ("watched", "received", "good"),
     [
         ("1m", "1m", True),
         ("1m", "5m", False),
@@ -119,10 +121,10 @@ def test_a_name_that_spot_and_swap_share_means_the_watched_one() -> None:
         ("1w", "7d", True),
     ],
 )
-def test_another_timeframe_is_refused(watched: str, told: str | None, *, good: bool) -> None:
+def test_another_timeframe_is_refused(watched: str, received: str | None, *, good: bool) -> None:
     subscription, found = (
         SUBSCRIPTION._replace(timeframe=watched),
-        ResolvedCandles("BTC/USDT", told, []),
+        ResolvedCandles("BTC/USDT", received, []),
     )
     if good:
         assert subscription.check(found, None) == "BTC/USDT"

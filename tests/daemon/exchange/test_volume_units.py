@@ -157,7 +157,7 @@ def test_every_exchange_that_ccxt_can_watch_candles_of_is_in_the_table() -> None
     assert len(keys) == len(set(keys))
 
 
-def test_a_kind_of_market_that_is_not_in_the_table_is_not_known() -> None:
+def test_a_kind_of_market_outside_the_table_is_unknown() -> None:
     assert not is_unit_known("kraken", "BTC/USD:BTC")
     assert not is_unit_known("ndax", "BTC/CAD")
     assert not is_unit_known("an exchange of tomorrow", "BTC/USDT")

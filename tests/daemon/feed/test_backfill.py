@@ -87,7 +87,7 @@ class Bench:
 
     @property
     def asked(self) -> list[str]:
-        """Symbols whose history was asked for since the last look."""
+        """Symbols whose history was requested since the last call."""
         taken = [symbol for symbol, _ in self.archive.asked]
         self.archive.asked.clear()
         return taken
@@ -118,7 +118,7 @@ async def test_a_request_during_its_own_fetch_is_served_after_it() -> None:
     bench.backfill.request(SYMBOLS[0])
     async with bench.running():
         assert bench.asked == [SYMBOLS[0]]
-        # What closed since the question was asked may be missing from the answer.
+        # Candles that closed after the request may be missing from the response.
         bench.backfill.request(SYMBOLS[0])
         bench.backfill.request(SYMBOLS[0])
         bench.archive.held.set()
@@ -163,7 +163,7 @@ async def test_an_empty_window_asks_for_all_of_it_a_filled_one_for_what_follows(
 
 
 @pytest.mark.parametrize("count", [1, 2, 9])
-async def test_retries_slow_down_and_an_outage_is_logged_once(
+async def test_retries_back_off_and_an_outage_is_logged_once(
     caplog: pytest.LogCaptureFixture, count: int
 ) -> None:
     caplog.set_level("INFO", logger="candlecast.feed")
@@ -173,7 +173,7 @@ async def test_retries_slow_down_and_an_outage_is_logged_once(
         bench.backfill.request(symbol)
     seen: set[str] = set()
     async with bench.running():
-        # While nobody is answered, a few symbols are enough to find out.
+        # During an outage a few symbols are enough to detect its end.
         assert len(bench.asked) == min(count, 4)
         for delay_s in (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 15.0):
             await bench.clock.advance(delay_s - 0.01)
@@ -193,7 +193,7 @@ async def test_retries_slow_down_and_an_outage_is_logged_once(
         assert "answers again" in caplog.text
         assert bench.windows[SYMBOLS[0]].is_complete
 
-        # Once healed, the next trouble is news again, and retried soon.
+        # After recovery, the next failure is logged again and retried soon.
         bench.archive.away.add(SYMBOLS[0])
         bench.backfill.request(SYMBOLS[0])
         await settle()
@@ -256,7 +256,7 @@ async def test_an_exchange_that_is_down_gets_no_requests_between_retries() -> No
         assert bench.asked == [SYMBOLS[1]]
 
 
-async def test_what_failed_before_it_runs_is_retried_when_it_does() -> None:
+async def test_requests_that_failed_before_the_start_are_retried_after_it() -> None:
     bench = Bench()
     bench.archive.away = {SYMBOLS[0]}
     for symbol in SYMBOLS[:2]:
@@ -271,7 +271,7 @@ async def test_what_failed_before_it_runs_is_retried_when_it_does() -> None:
     assert bench.windows[SYMBOLS[0]].is_complete
 
 
-async def test_a_history_that_lags_behind_the_stream_is_asked_again() -> None:
+async def test_a_history_that_lags_behind_the_stream_is_requested_again() -> None:
     bench = Bench()
     symbol = SYMBOLS[0]
     window = bench.windows[symbol]
@@ -327,7 +327,7 @@ async def test_a_history_that_never_joins_the_window_is_requested_as_a_whole() -
         following_ms = window.next_open_ms
         assert following_ms is not None
         bench.clock.move_to(NOW_MS + 5 * MINUTE.ms)
-        # The exchange keeps fewer candles than lie between it and the window.
+        # The exchange keeps too few candles to reach the window.
         bench.archive.begins_ms = following_ms + 2 * MINUTE.ms
         bench.backfill.request(SYMBOLS[0])
         await settle()
@@ -346,7 +346,7 @@ async def test_a_history_that_never_joins_the_window_is_requested_as_a_whole() -
         assert bench.asked == []
 
 
-async def test_behind_filled_candles_the_last_known_one_is_asked_for_again() -> None:
+async def test_after_filled_candles_the_last_known_one_is_requested_again() -> None:
     bench = Bench()
     window = bench.windows[SYMBOLS[0]]
     bench.backfill.request(SYMBOLS[0])
@@ -360,7 +360,7 @@ async def test_behind_filled_candles_the_last_known_one_is_asked_for_again() -> 
         assert bench.archive.asked == [(SYMBOLS[0], last_ms)]
 
 
-async def test_a_window_left_far_behind_starts_over() -> None:
+async def test_a_window_left_far_behind_is_refilled() -> None:
     bench = Bench()
     bench.backfill.request(SYMBOLS[0])
     async with bench.running():

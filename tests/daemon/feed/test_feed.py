@@ -60,58 +60,58 @@ def assert_recorded(exchange: SandboxExchange, candles: list[Candle]) -> None:
 async def test_closed_candles_of_all_symbols_once_each(
     exchange: SandboxExchange, clock: ScaledClock
 ) -> None:
-    heard = feed_of(exchange, clock)
-    async with running(heard):
-        await until(lambda: len(heard.closed) >= 4 * 6)
-    assert_recorded(exchange, heard.closed)
+    harness = feed_of(exchange, clock)
+    async with running(harness):
+        await until(lambda: len(harness.closed) >= 4 * 6)
+    assert_recorded(exchange, harness.closed)
     for symbol in exchange.playback.symbols:
-        opens = [candle.open_ms for candle in heard.closed if candle.symbol == symbol]
+        opens = [candle.open_ms for candle in harness.closed if candle.symbol == symbol]
         assert opens == list(range(opens[0], opens[0] + len(opens) * SECOND.ms, SECOND.ms))
-    assert {candle.final_by for candle in heard.closed} == {"exchange_flag"}
-    assert sorted({symbol for symbol, _ in heard.resumed}) == sorted(exchange.playback.symbols)
-    assert heard.count("feed_refused") == 0
+    assert {candle.final_by for candle in harness.closed} == {"exchange_flag"}
+    assert sorted({symbol for symbol, _ in harness.resumed}) == sorted(exchange.playback.symbols)
+    assert harness.count("feed_refused") == 0
 
 
 async def test_after_broken_connections_the_windows_are_whole_again(
     exchange: SandboxExchange, clock: ScaledClock
 ) -> None:
-    heard = feed_of(exchange, clock)
+    harness = feed_of(exchange, clock)
     windows = {s: Window(s, SECOND, CAPACITY) for s in exchange.playback.symbols}
 
     def repair(symbol: str, candles: Sequence[Candle]) -> None:
         windows[symbol].merge_history(candles)
 
     backfill = Backfill(
-        heard.feed,
+        harness.feed,
         windows.values(),
-        heard.feed.grid.timeframe,
+        harness.feed.grid.timeframe,
         clock,
-        heard.metrics,
+        harness.metrics,
         repair,
         CAPACITY,
     )
 
     def caught_up() -> bool:
         """Take in what closed, as the path does; True when every window is whole and recent."""
-        while heard.closed:
-            candle = heard.closed.pop(0)
+        while harness.closed:
+            candle = harness.closed.pop(0)
             if windows[candle.symbol].add_closed(candle).value == "gap":
                 backfill.request(candle.symbol)
-        while heard.resumed:
-            backfill.request(heard.resumed.pop(0)[0])
+        while harness.resumed:
+            backfill.request(harness.resumed.pop(0)[0])
         oldest = min((w.next_open_ms or 0) if w.is_complete else 0 for w in windows.values())
         return oldest >= SECOND.floor(clock.wall_ms()) - SECOND.ms
 
-    async with running(heard), asyncio.TaskGroup() as group:
+    async with running(harness), asyncio.TaskGroup() as group:
         task = group.create_task(backfill.run())
         await until(caught_up)
         for breaks in (1, 2):
             exchange.streams.abort_all()
             await until(lambda: exchange.streams.clients == 0)
-            # More than one candle closes while nobody listens.
+            # More than one candle closes during the disconnection.
             await clock.sleep(2.5)
             await until(caught_up)
-            assert heard.count("feed_reconnects") == breaks
+            assert harness.count("feed_reconnects") == breaks
         task.cancel()
     for symbol, window in windows.items():
         assert window.next_open_ms is not None
@@ -124,13 +124,13 @@ async def test_after_broken_connections_the_windows_are_whole_again(
 async def test_a_closing_handshake_is_a_reconnect_too(
     exchange: SandboxExchange, clock: ScaledClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    heard = feed_of(exchange, clock, "S00/USDT")
-    async with running(heard):
-        await until(lambda: heard.closed)
+    harness = feed_of(exchange, clock, "S00/USDT")
+    async with running(harness):
+        await until(lambda: harness.closed)
         await exchange.streams.close_all(1001)
-        before = len(heard.closed)
-        await until(lambda: len(heard.closed) > before + 1)
-    assert heard.count("feed_reconnects") == 1
+        before = len(harness.closed)
+        await until(lambda: len(harness.closed) > before + 1)
+    assert harness.count("feed_reconnects") == 1
     lines = [
         r.getMessage()
         for r in caplog.records
@@ -151,14 +151,14 @@ async def test_history_in_pages_equals_the_playback(
 ) -> None:
     # The exchange gives at most 1,000 candles at once, whatever it is asked for.
     monkeypatch.setattr(rest_module, "_PAGE_ROWS", page)
-    heard = feed_of(exchange, clock, "S03/USDT")
-    await heard.feed.open()
+    harness = feed_of(exchange, clock, "S03/USDT")
+    await harness.feed.open()
     try:
         since_ms = SECOND.floor(clock.wall_ms()) - back * SECOND.ms
         earliest_end_ms = clock.wall_ms() - 1_250
-        candles = await heard.feed.history("S03/USDT", since_ms)
+        candles = await harness.feed.history("S03/USDT", since_ms)
     finally:
-        await heard.feed.close()
+        await harness.feed.close()
     opens, ohlcv = exchange.playback.history(
         "S03/USDT", since_ms, since_ms + len(candles) * SECOND.ms
     )
@@ -172,21 +172,21 @@ async def test_history_of_a_symbol_listed_later_begins_with_its_listing() -> Non
     clock = SystemClock()
     playback = second_playback(1, history=40)
     async with SandboxExchange(playback, clock=clock) as exchange:
-        heard = make_feed((exchange.rest_url, None), ["S00/USDT"], clock, timeframe="1s")
-        await heard.feed.open()
-        candles = await heard.feed.history("S00/USDT", playback.origin_ms - 500 * SECOND.ms)
-        await heard.feed.close()
+        harness = make_feed((exchange.rest_url, None), ["S00/USDT"], clock, timeframe="1s")
+        await harness.feed.open()
+        candles = await harness.feed.history("S00/USDT", playback.origin_ms - 500 * SECOND.ms)
+        await harness.feed.close()
     assert candles[0].open_ms == playback.origin_ms
     assert len(candles) >= 39
 
 
 async def test_an_unreachable_exchange_is_one_clear_line(clock: ScaledClock) -> None:
     nowhere = f"http://127.0.0.1:{free_port()}"
-    heard = make_feed((nowhere, "ws://127.0.0.1:9"), ["BTC/USDT"], clock)
+    harness = make_feed((nowhere, "ws://127.0.0.1:9"), ["BTC/USDT"], clock)
     async with nothing_left():
         with pytest.raises(ExchangeError, match="loading its markets: it cannot be reached"):
-            await heard.feed.open()
-        await heard.feed.close()
+            await harness.feed.open()
+        await harness.feed.close()
 
 
 @pytest.mark.parametrize(
@@ -200,12 +200,12 @@ async def test_an_unreachable_exchange_is_one_clear_line(clock: ScaledClock) -> 
 async def test_what_the_exchange_lacks_is_one_clear_line(
     exchange: SandboxExchange, clock: ScaledClock, symbol: str, timeframe: str, line: str
 ) -> None:
-    heard = feed_of(exchange, clock, symbol, name=timeframe)
+    harness = feed_of(exchange, clock, symbol, name=timeframe)
     try:
         with pytest.raises(ExchangeError, match=line) as caught:
-            await heard.feed.open()
+            await harness.feed.open()
     finally:
-        await heard.feed.close()
+        await harness.feed.close()
     assert "\n" not in str(caught.value)
 
 
@@ -213,9 +213,9 @@ async def test_an_exchange_without_stream_is_connected_again(
     exchange: SandboxExchange, clock: ScaledClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     away = f"ws://127.0.0.1:{free_port()}"
-    heard = make_feed((exchange.rest_url, away), ["S00/USDT"], clock, timeframe="1s")
-    async with running(heard):
-        await until(lambda: heard.count("feed_reconnects") >= 3)
+    harness = make_feed((exchange.rest_url, away), ["S00/USDT"], clock, timeframe="1s")
+    async with running(harness):
+        await until(lambda: harness.count("feed_reconnects") >= 3)
     lines = [
         r.getMessage()
         for r in caplog.records
@@ -225,14 +225,14 @@ async def test_an_exchange_without_stream_is_connected_again(
     assert "lost the candle stream of 1 symbols" in lines[0]
 
 
-async def test_a_refused_subscription_is_not_silence(
+async def test_a_refused_subscription_is_reported(
     clock: ScaledClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     behaviour = Behaviour(max_streams=2)
     async with SandboxExchange(second_playback(3), clock=clock, behaviour=behaviour) as exchange:
-        heard = feed_of(exchange, clock)
-        async with running(heard):
-            await until(lambda: heard.count("feed_reconnects") >= 2)
+        harness = feed_of(exchange, clock)
+        async with running(harness):
+            await until(lambda: harness.count("feed_reconnects") >= 2)
     lines = [
         r.getMessage()
         for r in caplog.records
@@ -246,21 +246,21 @@ async def test_several_connections_close_cleanly(
     exchange: SandboxExchange, clock: ScaledClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(feed_module, "streams_per_connection", lambda name: 2 if name else 0)
-    heard = feed_of(exchange, clock)
-    async with running(heard):
-        await until(lambda: {c.symbol for c in heard.closed} == set(exchange.playback.symbols))
+    harness = feed_of(exchange, clock)
+    async with running(harness):
+        await until(lambda: {c.symbol for c in harness.closed} == set(exchange.playback.symbols))
         assert exchange.streams.clients == 3
-        assert heard.count("feed_reconnects") == 0
+        assert harness.count("feed_reconnects") == 0
     await until(lambda: exchange.streams.clients == 0)
-    assert_recorded(exchange, heard.closed)
+    assert_recorded(exchange, harness.closed)
 
 
 @pytest.mark.parametrize("after_s", [0.0, 0.02, 0.1, 0.3])
-async def test_cancelled_at_any_moment_of_the_start_it_leaves_nothing(
+async def test_a_start_cancelled_at_any_point_leaves_nothing_open(
     exchange: SandboxExchange, clock: ScaledClock, after_s: float, caplog: pytest.LogCaptureFixture
 ) -> None:
-    heard = feed_of(exchange, clock)
-    async with running(heard):
+    harness = feed_of(exchange, clock)
+    async with running(harness):
         await asyncio.sleep(after_s)
     await until(lambda: exchange.streams.clients == 0)
     assert not [r for r in caplog.records if r.levelno >= logging.ERROR]
@@ -273,33 +273,35 @@ async def test_an_error_of_a_receiver_ends_the_feed(
         raise KeyError(candle.symbol)
 
     urls = exchange.rest_url, exchange.ws_url
-    heard = make_feed(urls, ["S00/USDT"], clock, timeframe="1s", on_closed=receive)
+    harness = make_feed(urls, ["S00/USDT"], clock, timeframe="1s", on_closed=receive)
     async with nothing_left():
-        await heard.feed.open()
+        await harness.feed.open()
         with pytest.raises(ExceptionGroup) as caught:
-            await heard.feed.run()
-        await heard.feed.close()
+            await harness.feed.run()
+        await harness.feed.close()
     assert caught.group_contains(KeyError, match="S00/USDT")
-    assert heard.count("feed_refused") == 0
+    assert harness.count("feed_refused") == 0
 
 
 async def test_a_stream_whose_candles_open_at_another_time_has_not_stalled() -> None:
     open_ms = 1_700_000_160_000
     clock = ManualClock(open_ms)
-    heard = make_feed((None, None), ["A/B"], clock)
+    harness = make_feed((None, None), ["A/B"], clock)
     source = MarketSource("binance", None, None, ("A/B",), MINUTE)
-    rest = RestClient(source, ExchangeClock(clock), heard.metrics, heard.feed.on_unusable_message)
-    link = Connection(source, ["A/B"], rest, clock, heard.feed, 45.0)
+    rest = RestClient(
+        source, ExchangeClock(clock), harness.metrics, harness.feed.on_unusable_message
+    )
+    link = Connection(source, ["A/B"], rest, clock, harness.feed, 45.0)
     for update in range(6):
         await clock.advance(30)
         later_ms = open_ms + update // 2 * MINUTE.ms + 20_000
         link.on_raw("A/B", later_ms, ("1", "2", "0.5", "1.5", "3"), closed=False)
-    assert heard.count("feed_off_grid") == 6
+    assert harness.count("feed_off_grid") == 6
     assert link._liveness.symbols_to_probe(clock.monotonic()) == []  # noqa: SLF001
     # When it becomes known that all of the exchange's candles begin so, they are taken.
     rest.grid.learn_from([[open_ms + 20_000 + at * MINUTE.ms] for at in range(3)])
     link.on_raw("A/B", open_ms + 20_000, ("1", "2", "0.5", "1.5", "3"), closed=True)
-    assert [candle.open_ms for candle in heard.closed] == [open_ms + 20_000]
+    assert [candle.open_ms for candle in harness.closed] == [open_ms + 20_000]
 
 
 async def test_impossible_candles_are_counted_and_each_kind_is_logged_once(
@@ -307,10 +309,12 @@ async def test_impossible_candles_are_counted_and_each_kind_is_logged_once(
 ) -> None:
     open_ms = 1_700_000_160_000
     clock = ManualClock(open_ms + 60_000)
-    heard = make_feed((None, None), ["A/B"], clock)
+    harness = make_feed((None, None), ["A/B"], clock)
     source = MarketSource("binance", None, None, ("A/B",), MINUTE)
-    rest = RestClient(source, ExchangeClock(clock), heard.metrics, heard.feed.on_unusable_message)
-    link = Connection(source, ["A/B"], rest, clock, heard.feed, 45.0)
+    rest = RestClient(
+        source, ExchangeClock(clock), harness.metrics, harness.feed.on_unusable_message
+    )
+    link = Connection(source, ["A/B"], rest, clock, harness.feed, 45.0)
     good = ("1", "2", "0.5", "1.5", "3")
     for values in (("1", "0.5", "2", "1", "1"), ("nan",) * 5, ()):
         link.on_raw("A/B", open_ms, values, closed=True)
@@ -318,8 +322,8 @@ async def test_impossible_candles_are_counted_and_each_kind_is_logged_once(
     link.on_unusable_message(KeyError("x"))
     link.on_unusable_message(KeyError("y"))
     link.on_raw("A/B", open_ms, good, closed=True)
-    assert [candle.open_ms for candle in heard.closed] == [open_ms]
-    assert heard.count("feed_refused") == 6
-    assert heard.count("feed_off_grid") == 1
+    assert [candle.open_ms for candle in harness.closed] == [open_ms]
+    assert harness.count("feed_refused") == 6
+    assert harness.count("feed_off_grid") == 1
     assert len(caplog.records) == 3
     assert "off the 1m grid, which has a boundary at Tue 2023-11-14 22:16:00 UTC" in caplog.text

@@ -60,14 +60,14 @@ def test_a_stream_without_any_update_is_found_within_one_and_a_half_intervals() 
     assert monitor.on_probe("A/B", CandleVolume(OPEN, 5.1), 45.0)
 
 
-def test_an_exchange_that_does_not_answer_proves_nothing() -> None:
+def test_a_failed_probe_is_not_a_stall() -> None:
     monitor = monitoring()
     monitor.on_update("A/B", OPEN, 0.0)
     assert not monitor.on_probe("A/B", None, 67.5)
     assert monitor.symbols_to_probe(90.0) == ["A/B"]
 
 
-def test_recently_updated_symbols_are_probed_first_and_all_get_their_turn() -> None:
+def test_recently_updated_symbols_are_probed_first_and_all_are_probed() -> None:
     names = [f"S{number}/USDT" for number in range(9)]
     monitor = monitoring(*names)
     for number, name in enumerate(names):

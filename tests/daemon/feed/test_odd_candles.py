@@ -33,7 +33,7 @@ SOUND: Row = ["100", "101", "99", "100.5", "5"]
 
 
 def changed(**values: Any) -> Row:
-    """The sound candle with other values."""
+    """The valid candle with other values."""
     names = ("open", "high", "low", "close", "volume")
     return [values.get(name, value) for name, value in zip(names, SOUND, strict=True)]
 
@@ -215,7 +215,7 @@ async def test_odd_in_the_stream_only(bench: Bench, name: str) -> None:
     bench.in_stream[at(BAD)] = ODD[name]
     assert await bench.lost() == 0
     if name != "no volume":
-        # The history has told what it was.
+        # The history has supplied the correct candle.
         assert bench.held(at(BAD)) == [100.0, 101.0, 99.0, 100.5, 5.0]
 
 
@@ -237,8 +237,8 @@ async def test_several_in_a_row(bench: Bench, name: str) -> None:
         bench.in_stream[open_ms] = ODD[name]
     assert await bench.lost() <= len(odd)
     assert bench.window.is_complete
-    told = bench.window.count_repaired(CAPACITY) + bench.window.count_untraded(CAPACITY)
-    assert told == len(odd)
+    counted = bench.window.count_repaired(CAPACITY) + bench.window.count_untraded(CAPACITY)
+    assert counted == len(odd)
 
 
 @pytest.mark.parametrize("name", ODD)
@@ -271,7 +271,7 @@ async def test_many_odd_candles_all_over_the_window(bench: Bench, name: str) -> 
 )
 @pytest.mark.parametrize("beside", [False, True])
 async def test_a_row_without_its_period(bench: Bench, row: Row, *, beside: bool) -> None:
-    """Beside the candle it costs nothing, in its place the period."""
+    """An extra row has no effect; a row in place of a candle blocks the period."""
     bench.in_history[at(BAD)] = [row, [at(BAD), *SOUND]] if beside else [row]
     bench.in_stream[at(BAD)] = None
     assert await bench.lost() <= (0 if beside else 1)
@@ -280,7 +280,7 @@ async def test_a_row_without_its_period(bench: Bench, row: Row, *, beside: bool)
 
 @pytest.mark.parametrize("name", ODD)
 @pytest.mark.parametrize("order", [1, -1])
-async def test_of_two_rows_for_one_candle_the_sound_one_counts(
+async def test_of_two_rows_for_one_candle_the_valid_one_counts(
     bench: Bench, name: str, order: int
 ) -> None:
     bench.in_history[at(BAD)] = [[at(BAD), *ODD[name]], [at(BAD), *SOUND]][::order]
@@ -289,8 +289,8 @@ async def test_of_two_rows_for_one_candle_the_sound_one_counts(
     assert bench.held(at(BAD)) == [100.0, 101.0, 99.0, 100.5, 5.0]
 
 
-async def test_what_only_one_answer_holds_is_not_filled(bench: Bench) -> None:
-    """Garbage on the way is no period without trades: the next answer tells the candle."""
+async def test_a_candle_found_in_only_one_response_is_not_filled(bench: Bench) -> None:
+    """A corrupted row is not filled as untraded: the next response contains the candle."""
     answers = iter([UNUSABLE["missing price"]])
 
     def rows(since_ms: int, limit: int) -> list[Row]:

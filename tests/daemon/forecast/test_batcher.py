@@ -1,4 +1,4 @@
-"""Nothing waits, nothing is lost without being named, nothing runs twice."""
+"""Every candle runs at once and only once, or is reported as dropped."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def candle(seq: int, received_s: float = 0.0) -> Candle:
     return Candle("A/B", seq * 1000, (seq + 1) * 1000, ohlcv, 0, received_s, "exchange_flag")
 
 
-def test_whatever_is_ready_runs_together_in_order_of_arrival() -> None:
+def test_everything_ready_runs_as_one_batch_in_order_of_arrival() -> None:
     batcher = Batcher(16)
     for index in (3, 1, 2):
         batcher.add(index, candle(7))
@@ -22,7 +22,7 @@ def test_whatever_is_ready_runs_together_in_order_of_arrival() -> None:
     assert batcher.take_batch() == []
 
 
-def test_what_closes_meanwhile_is_the_next_batch() -> None:
+def test_candles_that_close_during_a_batch_form_the_next_one() -> None:
     batcher = Batcher(2)
     for index in range(5):
         batcher.add(index, candle(7))
@@ -30,7 +30,7 @@ def test_what_closes_meanwhile_is_the_next_batch() -> None:
     assert sizes == [2, 2, 1, 0]
 
 
-def test_a_newer_candle_displaces_the_one_that_it_outdates() -> None:
+def test_a_newer_candle_replaces_the_waiting_one_of_its_symbol() -> None:
     batcher = Batcher(16)
     assert batcher.add(0, candle(7)) is None
     assert batcher.add(0, candle(8)) == Ready(0, candle(7))
@@ -38,7 +38,7 @@ def test_a_newer_candle_displaces_the_one_that_it_outdates() -> None:
 
 
 class BatcherAgainstList(RuleBasedStateMachine):
-    """Oracle: a list in the order of arrival; every candle leaves exactly once, or is named."""
+    """Oracle: a list in the order of arrival; every candle leaves exactly once or is reported."""
 
     @initialize(most=st.integers(1, 4))
     def start(self, most: int) -> None:

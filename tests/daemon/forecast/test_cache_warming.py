@@ -1,4 +1,4 @@
-"""A rehearsal comes before the close, ends with it, and changes nothing."""
+"""Cache warming runs before a close, ends with it and changes no state."""
 
 from __future__ import annotations
 
@@ -40,21 +40,21 @@ async def path(
 
 
 @pytest.fixture
-def rehearsed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many symbols each rehearsal was of."""
+def dry_runs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The number of symbols in each dry run."""
     seen: list[int] = []
-    rehearse = ServedModel.dry_run
+    original = ServedModel.dry_run
 
     def noting(self: ServedModel, idx: np.ndarray, *candles: np.ndarray) -> object:
         seen.append(len(idx))
-        return rehearse(self, idx, *candles)
+        return original(self, idx, *candles)
 
     monkeypatch.setattr(ServedModel, "dry_run", noting)
     return seen
 
 
 @asynccontextmanager
-async def rehearsing(path: PipelineHarness, clock: ManualClock) -> AsyncIterator[None]:
+async def warming(path: PipelineHarness, clock: ManualClock) -> AsyncIterator[None]:
     warmer = CacheWarmer(
         table=path.table,
         scheduler=path.scheduler,
@@ -73,54 +73,54 @@ async def rehearsing(path: PipelineHarness, clock: ManualClock) -> AsyncIterator
     [
         ("1m", T0, (59_985, 62_000, 60_000)),
         ("1m", T0 + 59_984, (59_985, 62_000, 60_000)),
-        # What there is no time for any more is left out.
+        # A close too soon to warm for is skipped.
         ("1m", T0 + 59_985, (119_985, 122_000, 120_000)),
         ("1s", T0, (985, 1_250, 1_000)),
     ],
 )
-def test_it_is_for_the_next_close_that_there_is_time_for(
+def test_warming_is_scheduled_for_the_next_close_with_enough_time(
     text: str, now_ms: int, span: tuple[int, int, int]
 ) -> None:
     found = next_span_ms(now_ms, Timeframe.parse(text))
     assert tuple(at - T0 for at in found) == span
 
 
-async def test_it_goes_on_from_before_the_boundary_until_the_first_candle_closes(
-    path: PipelineHarness, market: SampleMarket, rehearsed: list[int]
+async def test_warming_runs_from_before_the_boundary_until_the_first_candle_closes(
+    path: PipelineHarness, market: SampleMarket, dry_runs: list[int]
 ) -> None:
     clock = ManualClock(CLOSE_MS - 1_000)
-    async with rehearsing(path, clock):
+    async with warming(path, clock):
         await clock.advance(0.984)
-        assert not rehearsed
+        assert not dry_runs
         for _ in range(6):
             await clock.advance(0.011)
-        assert rehearsed == [len(SYMBOLS)] * 6
+        assert dry_runs == [len(SYMBOLS)] * 6
         path.close(market, "B/U", CAPACITY)
         await path.scheduler.wait_idle()
         await clock.advance(0.011)
         await clock.advance(0.011)
-        assert len(rehearsed) == 6
+        assert len(dry_runs) == 6
 
 
-async def test_a_market_that_stays_silent_is_not_rehearsed_for_for_ever(
-    path: PipelineHarness, rehearsed: list[int]
+async def test_warming_ends_where_a_market_stays_silent(
+    path: PipelineHarness, dry_runs: list[int]
 ) -> None:
     clock = ManualClock(CLOSE_MS - 15)
-    async with rehearsing(path, clock):
+    async with warming(path, clock):
         await clock.advance(60.0)
-        begun = len(rehearsed)
+        begun = len(dry_runs)
         for _ in range(500):
             await clock.advance(0.005)
-        assert 200 < len(rehearsed) - begun < 410
+        assert 200 < len(dry_runs) - begun < 410
         assert clock.slept[-1] > 50.0
 
 
-async def test_forecasts_are_the_same_and_nothing_else_leaves(
+async def test_warming_changes_no_forecast_and_publishes_nothing(
     path: PipelineHarness, bundle: Bundle, market: SampleMarket
 ) -> None:
     clock = ManualClock(CLOSE_MS - 15)
     before = len(path.published.forecasts)
-    async with rehearsing(path, clock):
+    async with warming(path, clock):
         for end in range(CAPACITY + 1, CAPACITY + 6):
             clock.move_to(T0 + end * MINUTE.ms - 15)
             await settle()
@@ -136,10 +136,10 @@ async def test_forecasts_are_the_same_and_nothing_else_leaves(
 
 
 async def test_symbols_without_a_history_are_left_out(
-    bundle: Bundle, history: History, rehearsed: list[int]
+    bundle: Bundle, history: History, dry_runs: list[int]
 ) -> None:
     clock = ManualClock(CLOSE_MS - 15)
-    async with running(PipelineHarness(bundle, history)) as path, rehearsing(path, clock):
+    async with running(PipelineHarness(bundle, history)) as path, warming(path, clock):
         await clock.advance(60.0)
-    assert not rehearsed
+    assert not dry_runs
     assert len(SYMBOLS) <= DRY_RUN_SYMBOLS

@@ -1,4 +1,4 @@
-"""Whatever numbers one symbol sends, the others are forecast and nothing untrue is published."""
+"""Extreme values of one symbol affect no other, and no invalid forecast is published."""
 
 from __future__ import annotations
 
@@ -154,20 +154,22 @@ def bundle(
     return promote(tmp_path_factory.mktemp("registry"), candles, target=request.param)
 
 
-async def run(bundle: Bundle, tape: SampleMarket, sent: list[Row], folder: Path) -> PipelineHarness:
+async def run(
+    bundle: Bundle, market: SampleMarket, sent: list[Row], folder: Path
+) -> PipelineHarness:
     history = History(folder / "history.sqlite")
     path = PipelineHarness(bundle, history, served=served(bundle))
     async with running(path):
         path.published.connected = asyncio.Event()  # type: ignore[attr-defined]
         path.published.connected.set()  # type: ignore[attr-defined]
         stage, entrance = Stage(bundle, path, folder), Entrance(path)
-        path.warm(tape, CAPACITY)
+        path.warm(market, CAPACITY)
         await path.scheduler.wait_idle()
         for at, row in enumerate(sent, CAPACITY):
             path.at(at + 1)
             entrance.send(at, row)
             for symbol in SYMBOLS[1:]:
-                path.close(tape, symbol, at)
+                path.close(market, symbol, at)
             await path.scheduler.wait_idle()
             newest = path.table.windows[0].newest
             assert newest is not None
@@ -192,8 +194,8 @@ def test_any_numbers_of_one_symbol(
     tmp_path_factory: pytest.TempPathFactory,
     repository: Path,
 ) -> None:
-    tape = SampleMarket(candles)
-    path = asyncio.run(run(bundle, tape, sent, tmp_path_factory.mktemp("run")))
+    market = SampleMarket(candles)
+    path = asyncio.run(run(bundle, market, sent, tmp_path_factory.mktemp("run")))
     schema = jsonschema.Draft202012Validator(
         json.loads((repository / "docs" / "prediction.schema.json").read_text())
     )
@@ -208,11 +210,11 @@ def test_any_numbers_of_one_symbol(
             assert 0.0 < lower <= forecast["predicted_close"] <= upper < np.inf
     if bundle.manifest.target == "log_return":
         for forecast in others:
-            check(bundle, tape, forecast)
+            check(bundle, market, forecast)
     assert others[-1]["interval"] is None or len(sent) >= MIN_N
     made = sum(forecast["symbol"] == "A/U" for forecast in path.published.forecasts)
     # Each of its candles was forecast from, or the reason is counted.
-    told = sum(path.sample("candlecast_predictions_skipped_total", reason=r) for r in (
+    skipped = sum(path.sample("candlecast_predictions_skipped_total", reason=r) for r in (
         "not_a_price", "not_an_interval", "untraded", "window",
     ))  # fmt: skip
-    assert made + told == 1 + len(sent)
+    assert made + skipped == 1 + len(sent)

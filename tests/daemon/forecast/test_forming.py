@@ -1,4 +1,4 @@
-"""A forming candle's forecast is what its close would give, is marked and never in the way."""
+"""A forming candle's forecast equals that of its close, is marked and delays no final one."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def schema(repository: Path) -> jsonschema.Draft202012Validator:
 
 
 class RecordingPublisher:
-    """Stands where the publisher does, connected to a broker."""
+    """Replaces a connected publisher."""
 
     def __init__(self) -> None:
         self.connected = asyncio.Event()
@@ -55,7 +55,7 @@ class RecordingPublisher:
         self.sent.append(message)
 
     @property
-    def told(self) -> list[dict[str, Any]]:
+    def documents(self) -> list[dict[str, Any]]:
         return [json.loads(message.payload) for message in self.sent]
 
 
@@ -80,9 +80,9 @@ class Bench:
     def count(self, outcome: str) -> float:
         return self.path.sample("candlecast_forming_total", outcome=outcome)
 
-    def update(self, tape: SampleMarket, symbol: str, at: int, share: float = 1.0) -> Candle:
-        """Tell of a candle when a share of its range has happened."""
-        whole = tape.candle(symbol, at, self.path.clock.monotonic())._replace(final_by=None)
+    def update(self, market: SampleMarket, symbol: str, at: int, share: float = 1.0) -> Candle:
+        """Report a forming candle after a share of its range."""
+        whole = market.candle(symbol, at, self.path.clock.monotonic())._replace(final_by=None)
         o, h, low, c, v = whole.ohlcv
         part = Ohlcv(o, o + share * (h - o), o + share * (low - o), o + share * (c - o), share * v)
         candle = whole._replace(ohlcv=part)
@@ -91,10 +91,10 @@ class Bench:
         return candle
 
     async def worked(self, updates: float) -> None:
-        """Wait until so many updates have met their fate."""
-        fates = ("published", "conflated", "skipped")
+        """Wait until this many updates have been handled."""
+        outcomes = ("published", "conflated", "skipped")
         async with asyncio.timeout(MAX_WAIT_S):
-            while sum(map(self.count, fates)) < updates:
+            while sum(map(self.count, outcomes)) < updates:
                 await asyncio.sleep(0.001)
 
 
@@ -115,13 +115,13 @@ async def bench(bundle: Bundle, market: SampleMarket, history: History) -> Async
         yield made
 
 
-async def test_it_says_what_the_close_would_say_in_the_words_of_its_schema(
+async def test_a_provisional_forecast_equals_that_of_the_close_and_fits_the_schema(
     bench: Bench, market: SampleMarket, schema: jsonschema.Draft202012Validator
 ) -> None:
     for symbol in SYMBOLS:
         bench.update(market, symbol, CAPACITY)
     await bench.worked(3)
-    provisional = {told["symbol"]: told for told in bench.out.told}
+    provisional = {document["symbol"]: document for document in bench.out.documents}
     path = bench.path
     path.at(CAPACITY + 1)
     for symbol in SYMBOLS:
@@ -130,22 +130,24 @@ async def test_it_says_what_the_close_would_say_in_the_words_of_its_schema(
     finals = path.published.forecasts[-3:]
     assert path.sample("candlecast_unprepared_total") == 3, "a step was enough after all"
     for final in finals:
-        told = provisional.pop(final["symbol"])
-        schema.validate(told)
-        assert told["final"] is False
+        document = provisional.pop(final["symbol"])
+        schema.validate(document)
+        assert document["final"] is False
         # Other symbols share the batch of the one than of the other.
         for key in ("predicted_normalized", "predicted_close", "predicted_return"):
-            assert told[key] == pytest.approx(final[key], rel=1e-6)
-        assert told["candle"]["close_ms"] == told["valid_until_ms"] == final["candle_close_ms"]
-        assert told["target_close_ms"] == final["target_close_ms"]
-        assert told["model"] == final["model"]
+            assert document[key] == pytest.approx(final[key], rel=1e-6)
+        assert (
+            document["candle"]["close_ms"] == document["valid_until_ms"] == final["candle_close_ms"]
+        )
+        assert document["target_close_ms"] == final["target_close_ms"]
+        assert document["model"] == final["model"]
     assert not provisional
     assert {(m.qos, m.retain, m.is_forecast) for m in bench.out.sent} == {(0, False, False)}
     assert bench.out.sent[0].topic == "candlecast/v1/binance/A-U/1m/forming"
     assert [m.valid_until_ms for m in bench.out.sent] == [T0 + (CAPACITY + 1) * MINUTE.ms] * 3
 
 
-def test_the_schemas_example_follows_it(schema: jsonschema.Draft202012Validator) -> None:
+def test_the_example_of_the_schema_is_valid(schema: jsonschema.Draft202012Validator) -> None:
     assert isinstance(schema.schema, dict)
     for example in schema.schema["examples"]:
         schema.validate(example)
@@ -153,7 +155,7 @@ def test_the_schemas_example_follows_it(schema: jsonschema.Draft202012Validator)
             schema.validate(example | {"final": True})
 
 
-async def test_nothing_remembers_it(bench: Bench, market: SampleMarket) -> None:
+async def test_a_provisional_forecast_leaves_no_state(bench: Bench, market: SampleMarket) -> None:
     path = bench.path
     before = path.accuracy.pending, len(path.published.forecasts)
     calibration = path.table.served.calibration.snapshot().encode()
@@ -180,11 +182,11 @@ async def test_of_updates_within_the_interval_the_newest_is_priced(
     newest = bench.update(market, "A/U", CAPACITY, 0.4)
     await bench.worked(4)
     assert (bench.count("published"), bench.count("conflated")) == (2, 2)
-    assert bench.out.told[-1]["candle"]["close"] == newest.ohlcv.close
+    assert bench.out.documents[-1]["candle"]["close"] == newest.ohlcv.close
 
 
 @pytest.mark.parametrize("why", ["gap", "old", "unprepared", "no broker", "over"])
-async def test_what_cannot_be_priced_by_one_step_is_skipped(
+async def test_updates_that_need_more_than_one_step_are_skipped(
     bench: Bench, market: SampleMarket, why: str
 ) -> None:
     path, at = bench.path, CAPACITY
@@ -207,7 +209,7 @@ async def test_what_cannot_be_priced_by_one_step_is_skipped(
     assert bench.out.sent == []
 
 
-async def test_closing_candles_go_first(bench: Bench, market: SampleMarket) -> None:
+async def test_closing_candles_have_priority(bench: Bench, market: SampleMarket) -> None:
     path = bench.path
     bench.out.sent = path.published.raw
     path.published.raw.clear()
@@ -230,12 +232,12 @@ def candle_of(symbol: str, number: int, now_s: float) -> Candle:
 
 @settings(deadline=None)
 @given(data=st.data())
-def test_whatever_is_told_the_newest_of_each_comes_out_at_most_once_per_interval(
+def test_the_newest_update_of_each_symbol_is_priced_at_most_once_per_interval(
     data: st.DataObject,
 ) -> None:
     newest, now_s, number = LatestUpdates(1.0), 0.0, 0
     last: dict[str, tuple[float, int]] = {}
-    told: dict[str, int] = {}
+    numbers: dict[str, int] = {}
     waiting: set[str] = set()
     for _ in range(data.draw(st.integers(1, 40))):
         now_s += data.draw(st.sampled_from((0.0, 0.3, 0.7, 2.0)))
@@ -244,7 +246,7 @@ def test_whatever_is_told_the_newest_of_each_comes_out_at_most_once_per_interval
             number += 1
             assert newest.offer(candle_of(symbol, number, now_s)) == (symbol in waiting)
             waiting.add(symbol)
-            told[symbol] = number
+            numbers[symbol] = number
             continue
         most = data.draw(st.integers(1, 3))
         taken = newest.take_due(now_s, most)
@@ -252,7 +254,7 @@ def test_whatever_is_told_the_newest_of_each_comes_out_at_most_once_per_interval
         assert len(taken) == min(most, len(due))
         for candle in taken:
             assert candle.symbol in due
-            assert candle.ohlcv.close == told[candle.symbol]
-            last[candle.symbol] = now_s, told[candle.symbol]
+            assert candle.ohlcv.close == numbers[candle.symbol]
+            last[candle.symbol] = now_s, numbers[candle.symbol]
             waiting.remove(candle.symbol)
         assert (newest.due_s is None) == (not waiting)

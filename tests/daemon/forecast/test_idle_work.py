@@ -1,4 +1,4 @@
-"""Books and states keep until a burst is over, but not for ever."""
+"""Accounting and preparation wait until a burst is over, but for a bounded time."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ async def test_states_are_prepared_even_where_something_closes_all_the_time(
                 path.close(market, symbol, end - 1)
                 while len(path.published.forecasts) == made:
                     await asyncio.sleep(0.001)
-                # However busy the machine: what others do in their threads gets on meanwhile.
+                # Work in other threads proceeds meanwhile, even on a busy machine.
                 await path.scheduler.ping()
         clock.move(1.0)
         await path.scheduler.wait_idle()
@@ -64,7 +64,7 @@ async def test_states_are_prepared_even_where_something_closes_all_the_time(
 
 
 class Refilled:
-    """Accounting to which the next closing candle has added something whenever one looks."""
+    """Accounting that always contains work of the next closing candle."""
 
     def __init__(self) -> None:
         self.on_settled: Callable[[], object] = lambda: None
@@ -109,7 +109,7 @@ async def test_states_are_prepared_though_every_candle_adds_to_the_accounting(
     for _ in range(4):
         drain()
         await clock.advance(0.1)
-    # However busy the machine: the worker thread has done what it was given.
+    # The worker thread has finished, even on a busy machine.
     await scheduler.ping()
     task.cancel()
     await asyncio.wait([task])
@@ -117,7 +117,7 @@ async def test_states_are_prepared_though_every_candle_adds_to_the_accounting(
     assert prepared == [3]
 
 
-async def test_what_was_published_is_in_the_books_when_the_path_ends(
+async def test_published_forecasts_are_accounted_for_at_the_end(
     bundle: Bundle, market: SampleMarket, history: History
 ) -> None:
     async with running(PipelineHarness(bundle, history)) as path:
@@ -127,7 +127,7 @@ async def test_what_was_published_is_in_the_books_when_the_path_ends(
     assert path.accuracy.pending == len(SYMBOLS)
 
 
-async def test_in_a_market_that_never_rests_the_new_model_takes_over_all_the_same(
+async def test_a_new_model_takes_over_even_in_a_constantly_busy_market(
     bundles: list[Bundle],
     market: SampleMarket,
     history: History,
@@ -153,7 +153,7 @@ async def test_in_a_market_that_never_rests_the_new_model_takes_over_all_the_sam
                 route.close(market, symbol, end - 1)
                 while len(route.published.forecasts) == made:
                     await asyncio.sleep(0)
-                # However busy the machine: what others do in their threads gets on meanwhile.
+                # Work in other threads proceeds meanwhile, even on a busy machine.
                 await route.scheduler.ping()
                 await asyncio.sleep(0.005)
             if swapped:

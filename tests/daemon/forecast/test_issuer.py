@@ -1,4 +1,4 @@
-"""A forecast leaves once, on time or flagged, in the contract's words, or is counted as skipped."""
+"""A forecast is published once, as specified and flagged if late, or counted as skipped."""
 
 from __future__ import annotations
 
@@ -65,11 +65,11 @@ class Desk:
         return messages[0] if messages else None
 
     def issue_all(
-        self, batch: list[Ready], prices: list[float], told: list[list[float]] | None = None
+        self, batch: list[Ready], prices: list[float], outlooks: list[list[float]] | None = None
     ) -> list[bytes]:
         k = len(batch)
-        columns = np.full((6, k), np.nan) if told is None else np.array(told).T
-        known = np.full(k, told is not None)
+        columns = np.full((6, k), np.nan) if outlooks is None else np.array(outlooks).T
+        known = np.full(k, outlooks is not None)
         result = InferenceResult(
             batch=batch,
             models=[ModelInfo("20261123T020000Z-3f9a1c", "a" * 64, "log_return")] * k,
@@ -111,7 +111,7 @@ def schema(repository: Path) -> jsonschema.Draft202012Validator:
     return jsonschema.Draft202012Validator(json.loads(text))
 
 
-def test_a_forecast_in_the_words_of_the_contract(
+def test_a_forecast_follows_the_contract(
     schema: jsonschema.Draft202012Validator,
 ) -> None:
     desk = Desk()
@@ -121,13 +121,17 @@ def test_a_forecast_in_the_words_of_the_contract(
     assert message.topic == "candlecast/v1/binance/B-U-U/1m/prediction"
     assert (message.qos, message.retain, message.is_forecast) == (1, True, True)
     assert message.valid_until_ms == T0 + 2 * MINUTE.ms
-    told: dict[str, Any] = json.loads(message.payload)
-    schema.validate(told)
-    assert told["seq"] == (T0 + MINUTE.ms) // MINUTE.ms
-    assert (told["candle_close_ms"], told["target_close_ms"]) == (T0 + 60_000, T0 + 120_000)
-    assert told["predicted_return"] == pytest.approx(0.01)
-    assert told["latency_ms"] == {"ready": 10.0, "queue": 0.2, "inference": 0.1}
-    assert (told["interval"], told["probabilities"], told["skill"]) == (None, None, None)
+    document: dict[str, Any] = json.loads(message.payload)
+    schema.validate(document)
+    assert document["seq"] == (T0 + MINUTE.ms) // MINUTE.ms
+    assert (document["candle_close_ms"], document["target_close_ms"]) == (T0 + 60_000, T0 + 120_000)
+    assert document["predicted_return"] == pytest.approx(0.01)
+    assert document["latency_ms"] == {"ready": 10.0, "queue": 0.2, "inference": 0.1}
+    assert (document["interval"], document["probabilities"], document["skill"]) == (
+        None,
+        None,
+        None,
+    )
     assert [f.identity for f in desk.recorded] == [("binance", "B/U:U", "1m", T0 + 120_000)]
 
 
@@ -149,26 +153,24 @@ async def test_log_message_and_metric_of_a_late_forecast_carry_the_same_identity
         "2 of 2 forecasts were late, the slowest was ready after 100.0 ms"
     )
     fields = vars(record)["fields"]
-    told = json.loads(desk.sent[1].payload)
-    assert fields == {name: told[name] for name in ("exchange", "symbol", "timeframe", "seq")}
+    document = json.loads(desk.sent[1].payload)
+    assert fields == {name: document[name] for name in ("exchange", "symbol", "timeframe", "seq")}
     text, _ = await desk.metrics.render("application/openmetrics-text;version=1.0.0", SystemClock())
     exemplar = f'# {{seq="{fields["seq"]}",symbol="{fields["symbol"]}"}}'
     assert exemplar in text.decode()
 
 
-def test_every_forecast_is_logged_for_whoever_debugs(caplog: pytest.LogCaptureFixture) -> None:
+def test_every_forecast_is_logged_at_debug_level(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "candlecast.forecast")
     desk = Desk()
     desk.issue(0)
     desk.issue(1)
-    said = [vars(r)["fields"]["symbol"] for r in caplog.records if r.getMessage() == "forecast"]
-    assert said == ["A/U", "B/U:U"]
+    symbols = [vars(r)["fields"]["symbol"] for r in caplog.records if r.getMessage() == "forecast"]
+    assert symbols == ["A/U", "B/U:U"]
 
 
 @pytest.mark.parametrize(("ready_s", "late"), [(0.0499, False), (0.0501, True)])
-def test_what_takes_longer_than_the_budget_is_late_but_published(
-    ready_s: float, *, late: bool
-) -> None:
+def test_a_forecast_over_budget_is_late_but_published(ready_s: float, *, late: bool) -> None:
     desk = Desk()
     desk.clock.now_s = 99.99 + ready_s
     desk.issue()
@@ -177,17 +179,17 @@ def test_what_takes_longer_than_the_budget_is_late_but_published(
 
 
 @pytest.mark.parametrize("price", [math.nan, math.inf, 0.0, -1.0])
-def test_what_is_not_a_price_is_not_published(price: float) -> None:
+def test_a_value_that_is_not_a_price_is_not_published(price: float) -> None:
     desk = Desk()
     assert desk.issue(price=price) is None
     assert desk.skipped("not_a_price") == 1
     assert (desk.sent, desk.recorded, desk.accuracy.pending) == ([], [], 0)
-    # And does not stand in the way of a better one.
+    # It does not block a later valid forecast.
     assert desk.issue() is not None
 
 
 @pytest.mark.parametrize("price", [1e19, 1e308, 1e-19, 5e-324])
-def test_what_no_market_costs_is_not_published(price: float) -> None:
+def test_an_absurd_price_is_not_published(price: float) -> None:
     desk = Desk()
     assert desk.issue(price=price) is None
     assert desk.skipped("not_a_price") == 1
@@ -206,21 +208,21 @@ OUTLOOK = [99.0, 103.0, 0.01, 0.2, 0.3, 0.5]
         *((0, 0.0), (0, 104.0), (1, 98.0), (3, 1.1)),
     ],
 )
-def test_what_is_not_an_interval_is_not_published(
+def test_an_invalid_interval_is_not_published(
     schema: jsonschema.Draft202012Validator, column: int, value: float
 ) -> None:
     desk, odd = Desk(), [*OUTLOOK]
     odd[column] = value
     batch = [Ready(0, candle(0, "A/U")), Ready(1, candle(0, "B/U:U"))]
     (payload,) = desk.issue_all(batch, [101.0, 102.0], [odd, OUTLOOK])
-    told = json.loads(payload)
-    schema.validate(told)
-    assert told["symbol"] == "B/U:U"
-    assert told["interval"] == {"level": 0.9, "lower": 99.0, "upper": 103.0}
+    document = json.loads(payload)
+    schema.validate(document)
+    assert document["symbol"] == "B/U:U"
+    assert document["interval"] == {"level": 0.9, "lower": 99.0, "upper": 103.0}
     assert desk.skipped("not_an_interval") == 1
 
 
-def test_what_would_expire_at_once_is_not_published() -> None:
+def test_an_expired_forecast_is_not_published() -> None:
     desk = Desk()
     desk.clock.now_ms = T0 + 2 * MINUTE.ms - 1
     assert desk.issue(slot=0) is not None
@@ -240,27 +242,27 @@ def test_no_identity_is_published_twice() -> None:
     assert len(desk.sent) == len(desk.recorded) == 1
 
 
-def test_what_is_of_no_use_takes_nothing_of_its_batch_with_it() -> None:
+def test_an_unusable_forecast_does_not_affect_its_batch() -> None:
     desk = Desk()
     batch = [Ready(0, candle(0, "A/U")), Ready(1, candle(0, "B/U:U"))]
     (payload,) = desk.issue_all(batch, [math.nan, 103.0])
-    told = json.loads(payload)
-    assert (told["symbol"], told["predicted_close"]) == ("B/U:U", 103.0)
+    document = json.loads(payload)
+    assert (document["symbol"], document["predicted_close"]) == ("B/U:U", 103.0)
     assert desk.skipped("not_a_price") == 1
     assert [m.topic for m in desk.sent] == ["candlecast/v1/binance/B-U-U/1m/prediction"]
     assert desk.issue_all(batch, [math.inf, 104.0]) == []
 
 
-def test_skill_is_told_once_there_is_evidence(schema: jsonschema.Draft202012Validator) -> None:
+def test_skill_is_published_once_there_is_evidence(schema: jsonschema.Draft202012Validator) -> None:
     desk = Desk()
     skills = []
     for at in range(4):
         desk.clock.now_ms = T0 + (at + 1) * MINUTE.ms + 10
         payload = desk.issue(at=at)
         assert payload is not None
-        told = json.loads(payload)
-        schema.validate(told)
-        skills.append(told["skill"])
+        document = json.loads(payload)
+        schema.validate(document)
+        skills.append(document["skill"])
         desk.accounting.score(candle(at + 1, close=102.0))
     assert skills[:2] == [None, None]
     assert [skill["n"] for skill in skills[2:]] == [2, 3]
@@ -279,15 +281,15 @@ def test_a_flush_is_published_together_in_parts_of_a_hundred() -> None:
     for many in (250, 0, 1):
         desk.issuer.publish_batch([one] * many, T0 + 2 * MINUTE.ms)
     assert {message.valid_until_ms for message in desk.sent} == {T0 + 2 * MINUTE.ms}
-    told = [json.loads(message.payload) for message in desk.sent]
-    assert [(t["part"], t["parts"], len(t["predictions"])) for t in told] == [
+    documents = [json.loads(message.payload) for message in desk.sent]
+    assert [(t["part"], t["parts"], len(t["predictions"])) for t in documents] == [
         (1, 3, 100),
         (2, 3, 100),
         (3, 3, 50),
         (1, 1, 1),
     ]
-    assert told[0]["predictions"][0] == json.loads(one)
-    assert len({t["batch_id"] for t in told}) == 2
+    assert documents[0]["predictions"][0] == json.loads(one)
+    assert len({t["batch_id"] for t in documents}) == 2
     assert len({message.key for message in desk.sent}) == 4
     assert {(m.topic, m.qos, m.retain, m.is_forecast) for m in desk.sent} == {
         ("candlecast/v1/binance/1m/batch", 0, False, False)

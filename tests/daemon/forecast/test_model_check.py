@@ -1,4 +1,4 @@
-"""No forecast leaves of a model that fails, and the symbols that it fails are stale."""
+"""A failing model publishes no forecast, and its symbols are stale."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ async def test_forecasts_of_a_symbol_that_fails_are_withheld(
         (line,) = [r.getMessage() for r in caplog.records if r.levelno == logging.ERROR]
         assert line.startswith(f"model {bundle.version}: the forecasts of 1 of 3 symbols")
         assert line.endswith("roll back: candlecast models rollback")
-        # It is tried again with every candle, and said once.
+        # It is tried again with every candle and logged once.
         route.at(CAPACITY + 1)
         for symbol in SYMBOLS:
             route.close(market, symbol, CAPACITY)
         await route.scheduler.wait_idle()
         assert skipped(route) == 2
         assert len([r for r in caplog.records if r.levelno == logging.ERROR]) == 1
-        # The model is cured: a rollback would be one.
+        # The model works again, as after a rollback.
         cured = served(bundle, [])
         route.pipeline.replace_model(cured, route.table.windows, [-1] * 3)
         assert route.pipeline.stale_symbols(route.clock.wall_ms()) == []
@@ -99,7 +99,7 @@ async def test_a_symbol_whose_forecasts_cease_to_be_prices_is_stale(
         assert route.pipeline.stale_symbols(route.clock.wall_ms()) == []
 
 
-async def test_a_start_tries_every_whole_window_before_anything_is_forecast(
+async def test_a_start_checks_every_whole_window_before_forecasting(
     bundle: Bundle, history: History, market: SampleMarket
 ) -> None:
     route = PipelineHarness(
@@ -115,7 +115,7 @@ async def test_a_start_tries_every_whole_window_before_anything_is_forecast(
     assert route.published.forecasts == []
 
 
-async def test_a_symbol_that_the_new_model_could_not_be_tried_on_is_tried_before_it_is_forecast(
+async def test_a_symbol_not_yet_checked_with_the_new_model_is_checked_before_its_forecast(
     bundle: Bundle, history: History, market: SampleMarket
 ) -> None:
     async with running(PipelineHarness(bundle, history)) as route:

@@ -1,4 +1,4 @@
-"""Every forecast that leaves the path is the one that its whole window gives, and only once."""
+"""Every published forecast equals that of its whole window and is published once."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ async def test_a_symbol_of_which_a_fifth_of_the_candles_is_forecast_is_stale(
         await path.scheduler.wait_idle()
         return symbol in path.pipeline.stale_symbols(path.clock.wall_ms())
 
-    # One outage is over when it is over.
+    # A single outage no longer counts once it has ended.
     assert not await history("A/U", CAPACITY, CAPACITY + 5)
     stale = [await history("A/U", CAPACITY + at, CAPACITY + at + 5) for at in range(5, 20, 5)]
     assert stale == [True] * 3
@@ -202,7 +202,7 @@ async def test_a_candle_revised_while_it_waits_is_forecast_from_as_revised(
     check(bundle, market, path.published.forecasts[-1])
 
 
-async def test_what_is_too_late_to_be_of_use_is_skipped(
+async def test_a_candle_that_is_too_late_is_skipped(
     path: PipelineHarness, market: SampleMarket
 ) -> None:
     path.warm(market, CAPACITY)
@@ -239,14 +239,14 @@ async def test_a_repeated_close_changes_nothing(
     assert len(path.published.forecasts) == 3
 
 
-async def test_periods_without_a_trade_are_filled_and_told(
+async def test_periods_without_a_trade_are_filled_and_reported(
     path: PipelineHarness, market: SampleMarket
 ) -> None:
     quiet = CAPACITY - 3
     market.values["A/U"][quiet] = [*[market.values["A/U"][quiet - 1, 3]] * 4, 0.0]
     path.at(CAPACITY)
-    heard = market.span("A/U", 0, quiet) + market.span("A/U", quiet + 1, CAPACITY)
-    path.pipeline.on_history("A/U", heard)
+    candles = market.span("A/U", 0, quiet) + market.span("A/U", quiet + 1, CAPACITY)
+    path.pipeline.on_history("A/U", candles)
     await path.scheduler.wait_idle()
     (forecast,) = path.published.forecasts
     check(path.bundle, market, forecast)
@@ -274,7 +274,7 @@ async def test_a_market_without_a_trade_in_the_whole_window_is_stale_and_not_for
         for symbol in SYMBOLS[1:]:
             path.close(market, symbol, at)
         await path.scheduler.wait_idle()
-    # Of all candles that it would be forecast from the exchange has told none.
+    # The exchange sent none of the candles in the window.
     assert path.sample("candlecast_predictions_skipped_total", reason="untraded") == 1
     assert [f["symbol"] for f in path.published.forecasts].count("A/U") == LOOKBACK
     assert path.pipeline.stale_symbols(path.clock.wall_ms()) == ["A/U"]
@@ -294,7 +294,7 @@ async def restored(route: PipelineHarness) -> None:
     route.issuer.learn_published()
 
 
-async def test_a_restart_never_says_the_same_forecast_in_other_words(
+async def test_a_restart_never_changes_a_published_forecast(
     bundle: Bundle, market: SampleMarket, history: History
 ) -> None:
     async with running(PipelineHarness(bundle, history)) as first:
@@ -313,7 +313,7 @@ async def test_a_restart_never_says_the_same_forecast_in_other_words(
             second.close(market, symbol, CAPACITY)
         await second.scheduler.wait_idle()
         assert len(second.published.forecasts) == 3
-        # And what the first one said has been scored.
+        # The first process's forecast has been scored.
         assert second.scored() == 3
 
 
@@ -325,7 +325,7 @@ async def test_after_a_restart_every_candle_is_scored_whatever_order_it_arrives_
         await first.scheduler.wait_idle()
     async with running(PipelineHarness(bundle, history)) as second:
         await restored(second)
-        # The stream is faster than the history that was asked for before its first candle.
+        # The stream is faster than the history requested before its first candle.
         second.at(CAPACITY + 2)
         for at in (CAPACITY, CAPACITY + 1):
             second.close(market, "A/U", at)
@@ -346,7 +346,7 @@ async def test_a_flush_is_also_published_as_a_batch_of_the_same_messages(
 
 
 @pytest.mark.parametrize("seed", range(3))
-async def test_whatever_the_market_does_each_forecast_equals_one_from_scratch(
+async def test_every_forecast_equals_one_from_scratch(
     bundle: Bundle, market: SampleMarket, history: History, seed: int
 ) -> None:
     random = Random(seed)
@@ -368,13 +368,13 @@ async def test_whatever_the_market_does_each_forecast_equals_one_from_scratch(
         for forecast in path.published.forecasts[checked:]:
             check(bundle, market, forecast)
         ends_ms = [window.next_open_ms or 0 for window in path.table.windows]
-        fates = path.count("dropped") + path.count("skipped")
+        not_forecast = path.count("dropped") + path.count("skipped")
     seen = Counter((f["symbol"], f["seq"]) for f in path.published.forecasts)
     assert max(seen.values()) == 1
     assert len(seen) > 80
-    # Of every candle since the warm-up there is a forecast, or a count that says why not.
+    # Every candle since the warm-up has a forecast or is counted as skipped.
     closed = sum((end_ms - T0) // MINUTE.ms - CAPACITY + 1 for end_ms in ends_ms)
-    assert closed == len(seen) + fates
+    assert closed == len(seen) + not_forecast
 
 
 async def one_minute(
@@ -398,7 +398,7 @@ async def one_minute(
 
 
 def revise_something(path: PipelineHarness, market: SampleMarket, end: int, random: Random) -> None:
-    """Change a candle that the window holds; unheard-of ones would be news, not revisions."""
+    """Change a candle in the window; other candles would not be revisions."""
     symbol = random.choice(SYMBOLS)
     following = path.table.windows[path.table.slots[symbol]].next_open_ms
     assert following is not None

@@ -71,7 +71,7 @@ def test_one_symbol_alone_is_not_repeated() -> None:
     assert [line.partition(":")[0] for line in list(lines(alone))[1:]] == ["BTC/USDT"]
 
 
-def test_what_is_not_there_is_a_dash_and_null() -> None:
+def test_missing_figures_are_a_dash_and_null() -> None:
     assert "direction % – (– to –)" in list(lines(SCORES))[2]
     document = json.loads(as_json(SCORES))
     nothing = {"value": None, "low": None, "high": None}
@@ -95,6 +95,6 @@ def test_what_is_not_there_is_a_dash_and_null() -> None:
         ),
     ],
 )
-def test_only_an_interval_beside_one_is_a_verdict(ratio: Estimate, verdict: str) -> None:
+def test_only_an_interval_that_excludes_one_is_a_verdict(ratio: Estimate, verdict: str) -> None:
     scores = replace(SCORES, overall=ONE._replace(mae_ratio=ratio))
     assert next(notes(scores)) == verdict

@@ -84,7 +84,9 @@ async def test_every_closed_candle_once(exchange: SandboxExchange, job: FetchJob
         assert progress.steps[-1][1] == progress.steps[-1][2]
 
 
-async def test_a_cut_run_goes_on_where_it_stopped(exchange: SandboxExchange, job: FetchJob) -> None:
+async def test_an_interrupted_run_resumes_where_it_stopped(
+    exchange: SandboxExchange, job: FetchJob
+) -> None:
     job = replace(job, symbols=job.symbols[:1])
     with pytest.raises(KeyboardInterrupt):
         await fetch(job, SystemClock(), RecordingProgress(cut_at=3))
@@ -118,7 +120,7 @@ async def test_a_symbol_that_was_listed_later(exchange: SandboxExchange, job: Fe
     assert done == came.candles < total
 
 
-async def test_a_symbol_without_candles_costs_the_others_nothing(
+async def test_a_symbol_without_candles_does_not_affect_the_others(
     playback: Playback, tmp_path: Path
 ) -> None:
     unborn = replace(playback, origin_ms=MINUTE.floor(SystemClock().wall_ms()) + DAY_MS)
@@ -133,9 +135,7 @@ async def test_a_symbol_without_candles_costs_the_others_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-async def test_candles_that_are_missing_in_between_are_said(
-    exchange: SandboxExchange, job: FetchJob
-) -> None:
+async def test_missing_candles_are_reported(exchange: SandboxExchange, job: FetchJob) -> None:
     job = replace(job, symbols=job.symbols[:1])
     start_ms = MINUTE.floor(SystemClock().wall_ms()) - 100 * MINUTE.ms
     exchange.faults.untraded = {("S00/USDT", start_ms + at * MINUTE.ms) for at in (3, 4, 30)}
@@ -149,7 +149,7 @@ async def test_candles_that_are_missing_in_between_are_said(
     ["no header\n", f"{HEADER}\ngarbage\n", f"{HEADER}\n1,1,1,1,1,1,x\n", "\0"],
     ids=["no header", "no time", "another time", "no text"],
 )
-async def test_a_partial_file_of_other_content_is_begun_anew(
+async def test_a_partial_file_of_other_content_is_restarted(
     exchange: SandboxExchange, job: FetchJob, left: str
 ) -> None:
     job = replace(job, symbols=job.symbols[:1])
@@ -221,7 +221,7 @@ def test_the_span_is_counted_from_now_and_fetched_from_midnight() -> None:
         (FileContent(12, -180_000, 480_000), "lacks 1 after"),
     ],
 )
-def test_what_is_lacking_is_counted(held: FileContent, lack: str) -> None:
+def test_missing_candles_are_counted(held: FileContent, lack: str) -> None:
     asked = FetchSpan(-180_000, 0, 600_000)
     came = fetch_result("A/B", None, held, asked, MINUTE)
     assert lack in came.note
@@ -229,7 +229,7 @@ def test_what_is_lacking_is_counted(held: FileContent, lack: str) -> None:
     assert (came.missing, came.missing_share) == (sum(counts), sum(counts) / 10)
 
 
-async def test_a_ban_is_obeyed(exchange: SandboxExchange, job: FetchJob) -> None:
+async def test_a_ban_is_respected(exchange: SandboxExchange, job: FetchJob) -> None:
     exchange.ban(418, 60)
     with pytest.raises(ExchangeError, match="loading its markets: it asks to slow down"):
         await fetch(job, SystemClock(), RecordingProgress())
@@ -252,7 +252,7 @@ async def test_a_folder_that_cannot_be_written(job: FetchJob, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("first_ms", [0, 3 * DAY_MS, 4 * DAY_MS, 4 * DAY_MS - 8 * 3_600_000])
-async def test_weeks_begin_when_the_exchange_begins_them(tmp_path: Path, first_ms: int) -> None:
+async def test_weeks_begin_as_on_the_exchange(tmp_path: Path, first_ms: int) -> None:
     week = Timeframe.parse("1w")
     origin_ms = 2_600 * week.ms + first_ms
     async with SandboxExchange(build_playback(1, week, origin_ms, recording=RECORDING)) as exchange:

@@ -27,9 +27,7 @@ MARKET = MarketKey("binance", MINUTE)
 
 
 @given(st.sets(st.integers(0, 40)), st.integers(0, 40), st.integers(0, 40))
-def test_what_is_there_and_what_is_missing_make_the_span(
-    slots: set[int], one: int, other: int
-) -> None:
+def test_present_and_missing_parts_make_up_the_span(slots: set[int], one: int, other: int) -> None:
     start, end = sorted((one, other))
     there = [slot for slot in sorted(slots) if start <= slot < end]
     spans = missing_spans((10 * s for s in there), Span(10 * start, 10 * end), 10)
@@ -50,7 +48,7 @@ async def exchange(playback: Playback) -> AsyncIterator[SandboxExchange]:
         yield running
 
 
-class Told:
+class RecordedProgress:
     def __init__(self) -> None:
         self.steps: list[tuple[str, int, int]] = []
 
@@ -58,12 +56,14 @@ class Told:
         self.steps.append((symbol, done, total))
 
 
-async def complete(path: Path, exchange: SandboxExchange, span: Span) -> tuple[int, Told]:
-    told = Told()
-    supply = HistorySync(path, MARKET, SystemClock(), told)
+async def complete(
+    path: Path, exchange: SandboxExchange, span: Span
+) -> tuple[int, RecordedProgress]:
+    progress = RecordedProgress()
+    supply = HistorySync(path, MARKET, SystemClock(), progress)
     url, clock = exchange.rest_url, SystemClock()
     async with open_pages("binance", url, (SYMBOL,), MINUTE, clock, "again") as pages:
-        return await supply.fetch_missing(pages, [SYMBOL], span), told
+        return await supply.fetch_missing(pages, [SYMBOL], span), progress
 
 
 def stored(path: Path, span: Span) -> list[Candle]:
@@ -75,30 +75,30 @@ def stored(path: Path, span: Span) -> list[Candle]:
 
 
 @pytest.mark.may_block("the test looks into the history")
-async def test_only_what_is_missing_is_fetched_and_nothing_twice(
+async def test_only_missing_candles_are_fetched_and_each_once(
     exchange: SandboxExchange, playback: Playback, tmp_path: Path
 ) -> None:
     path = tmp_path / "history.sqlite"
     start_ms = playback.origin_ms + 10 * MINUTE.ms
     span = Span(start_ms, start_ms + 2_400 * MINUTE.ms)
-    added, told = await complete(path, exchange, span)
+    added, progress = await complete(path, exchange, span)
     assert added == 2_400
-    assert told.steps[-1] == (SYMBOL, 2_400, 2_400)
+    assert progress.steps[-1] == (SYMBOL, 2_400, 2_400)
     whole = stored(path, span)
     assert [candle.open_ms for candle in whole] == list(range(*span, MINUTE.ms))
     assert all(candle.final_by == "rest" for candle in whole)
 
-    added, told = await complete(path, exchange, span)
-    assert (added, told.steps) == (0, [])
+    added, progress = await complete(path, exchange, span)
+    assert (added, progress.steps) == (0, [])
     wider = Span(span.from_ms - 5 * MINUTE.ms, span.until_ms + 7 * MINUTE.ms)
-    added, told = await complete(path, exchange, wider)
+    added, progress = await complete(path, exchange, wider)
     assert added == 12
-    assert told.steps[-1][1:] == (12, 12)
+    assert progress.steps[-1][1:] == (12, 12)
     assert len(stored(path, wider)) == 2_412
 
 
 @pytest.mark.may_block("the test looks into the history")
-async def test_periods_without_a_trade_are_filled_and_not_asked_for_again(
+async def test_periods_without_a_trade_are_filled_and_not_requested_again(
     exchange: SandboxExchange, playback: Playback, tmp_path: Path
 ) -> None:
     path = tmp_path / "history.sqlite"
@@ -114,13 +114,13 @@ async def test_periods_without_a_trade_are_filled_and_not_asked_for_again(
     assert (await complete(path, exchange, span))[0] == 0
 
 
-async def test_a_ban_ends_it_in_one_line_and_keeps_what_came(
+async def test_a_ban_ends_it_in_one_line_and_keeps_the_fetched_candles(
     exchange: SandboxExchange, playback: Playback, tmp_path: Path
 ) -> None:
     span = Span(playback.origin_ms, playback.origin_ms + 60 * MINUTE.ms)
     url, clock, path = exchange.rest_url, SystemClock(), tmp_path / "history.sqlite"
     async with open_pages("binance", url, (SYMBOL,), MINUTE, clock, "run again") as pages:
         exchange.ban(418, 60.0)
-        supply = HistorySync(path, MARKET, clock, Told())
+        supply = HistorySync(path, MARKET, clock, RecordedProgress())
         with pytest.raises(ExchangeError, match=rf"{SYMBOL} \(run again\)"):
             await supply.fetch_missing(pages, [SYMBOL], span)

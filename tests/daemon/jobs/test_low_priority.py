@@ -32,7 +32,7 @@ def modest() -> None:
     early.join()
 
 
-def test_a_job_takes_what_nobody_wants_and_is_bounded() -> None:
+def test_a_job_runs_at_the_lowest_priority_and_is_bounded() -> None:
     # In a process of its own, because priority cannot be raised again.
     process = multiprocessing.get_context("spawn").Process(target=modest)
     process.start()
@@ -40,7 +40,7 @@ def test_a_job_takes_what_nobody_wants_and_is_bounded() -> None:
     assert process.exitcode == 0
 
 
-def test_what_is_forbidden_is_left_to_the_service_manager(
+def test_priorities_that_may_not_be_set_are_left_to_the_service_manager(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def forbidden(*_: int) -> None:

@@ -49,7 +49,7 @@ def test_promoting_by_hand_shows_the_skill_and_is_recorded(registry: Registry) -
         ((1.0001, 1.0020), "worse"),
     ],
 )
-def test_a_ratio_below_1_by_less_than_noise_is_not_called_better(
+def test_a_ratio_below_1_within_noise_is_not_called_better(
     registry: Registry, ends: tuple[float, float], verdict: str
 ) -> None:
     metrics = {"mae_ratio": 0.9999, "mae_ratio_low": ends[0], "mae_ratio_high": ends[1]}
@@ -114,7 +114,7 @@ def test_a_long_list_of_decisions_names_the_file(registry: Registry) -> None:
     assert "decisions.jsonl)" in lines[2]
 
 
-def test_showing_a_model_shows_what_became_of_it(registry: Registry) -> None:
+def test_showing_a_model_includes_its_decisions(registry: Registry) -> None:
     first, second = registry.write(parts(0)), registry.write(parts(1))
     printed(registry, "promote", first)
     registry.record_decision(replace(ENTRY, version=second, champion=first))

@@ -99,7 +99,7 @@ def planned(job: RetrainJob, version: str, more: Mapping[str, Any] = MappingProx
     (job.folder / "plan.json").write_text(json.dumps(plan | dict(more)))
 
 
-def test_what_was_trained_is_judged_without_training_or_asking_again(job: RetrainJob) -> None:
+def test_a_trained_model_is_judged_without_training_or_fetching_again(job: RetrainJob) -> None:
     registry, clock = Registry(job.state / "registry"), ManualClock(END_MS + 60_000)
     champion, challenger = registry.champion(), registry.previous()
     assert challenger is not None
@@ -135,10 +135,10 @@ def test_the_share_that_is_filled_is_logged(
     planned(job, version)
     caplog.set_level("INFO", "candlecast.jobs")
     retrain(replace(job, max_filled=max_filled), ManualClock(END_MS + 60_000), silent)
-    (said,) = [record for record in caplog.records if "filled for lack" in record.message]
-    assert said.levelname == level
-    assert said.message.startswith("BTC/USDT 15m: 1,000 periods from 2026-04-22 12:00 to ")
-    assert "100 of them (10 %) filled for lack of a candle" in said.message
+    (warning,) = [record for record in caplog.records if "filled for lack" in record.message]
+    assert warning.levelname == level
+    assert warning.message.startswith("BTC/USDT 15m: 1,000 periods from 2026-04-22 12:00 to ")
+    assert "100 of them (10 %) filled for lack of a candle" in warning.message
 
 
 def test_a_model_on_live_trial_is_not_pruned(job: RetrainJob) -> None:
@@ -156,7 +156,7 @@ def test_a_model_on_live_trial_is_not_pruned(job: RetrainJob) -> None:
     assert not set(others) & set(left)
 
 
-def test_a_symbol_without_candles_ends_the_night_unless_it_may_be_left_out(
+def test_a_symbol_without_candles_ends_the_run_unless_it_may_be_left_out(
     job: RetrainJob,
 ) -> None:
     registry = Registry(job.state / "registry")
@@ -177,7 +177,7 @@ def test_a_symbol_without_candles_ends_the_night_unless_it_may_be_left_out(
     assert status.candles is not None
 
 
-def test_whoever_became_champion_during_the_judging_is_the_one_to_beat(job: RetrainJob) -> None:
+def test_a_champion_promoted_during_the_judging_is_the_one_to_beat(job: RetrainJob) -> None:
     registry = Registry(job.state / "registry")
     beaten, challenger = registry.champion(), registry.previous()
     assert challenger is not None
@@ -198,7 +198,7 @@ def test_whoever_became_champion_during_the_judging_is_the_one_to_beat(job: Retr
     assert registry.champion() == (challenger if entry.action == "promote" else better)
 
 
-def test_a_night_that_was_cut_after_promoting_says_so(job: RetrainJob) -> None:
+def test_a_run_interrupted_after_promoting_reports_it(job: RetrainJob) -> None:
     registry, clock = Registry(job.state / "registry"), ManualClock(END_MS + 60_000)
     challenger = registry.previous()
     assert challenger is not None
@@ -219,7 +219,7 @@ def test_a_night_that_was_cut_after_promoting_says_so(job: RetrainJob) -> None:
     assert registry.champion() == challenger
 
 
-def test_a_challenger_that_was_promoted_by_hand_meanwhile_is_told(job: RetrainJob) -> None:
+def test_a_challenger_promoted_by_hand_meanwhile_is_reported(job: RetrainJob) -> None:
     registry = Registry(job.state / "registry")
     planned(job, registry.champion())
     with pytest.raises(CandlecastError, match="was promoted by hand while it was being judged"):
@@ -237,7 +237,7 @@ def test_a_challenger_that_was_promoted_by_hand_meanwhile_is_told(job: RetrainJo
     [{"key": "other settings"}, {"started_ms": END_MS - 84_600_000}, {"started_ms": END_MS + 10**9},
      {"version": "20260101T000000Z-000000"}, {"surprise": 1}],
 )  # fmt: skip
-def test_a_plan_that_is_old_or_of_other_settings_is_not_taken_up(
+def test_a_plan_that_is_old_or_of_other_settings_is_not_resumed(
     job: RetrainJob, changed: dict[str, Any]
 ) -> None:
     challenger = Registry(job.state / "registry").previous()
@@ -251,7 +251,7 @@ def test_a_plan_that_is_old_or_of_other_settings_is_not_taken_up(
     assert asdict(job)["key"] == plan["key"] == "settings"
 
 
-def test_a_champion_that_is_damaged_is_told_before_anything_is_fetched_or_trained(
+def test_a_damaged_champion_is_reported_before_anything_is_fetched_or_trained(
     job: RetrainJob,
 ) -> None:
     registry = Registry(job.state / "registry")
@@ -260,7 +260,7 @@ def test_a_champion_that_is_damaged_is_told_before_anything_is_fetched_or_traine
         retrain(job, ManualClock(END_MS + 60_000), silent)
 
 
-def test_a_file_that_cannot_be_written_is_told_like_any_other_failure(job: RetrainJob) -> None:
+def test_a_file_that_cannot_be_written_is_reported_like_any_other_failure(job: RetrainJob) -> None:
     (job.folder / "plan.json" / "in the way").mkdir(parents=True)
     with pytest.raises(IsADirectoryError):
         retrain(job, ManualClock(END_MS + 60_000), silent)
@@ -269,7 +269,7 @@ def test_a_file_that_cannot_be_written_is_told_like_any_other_failure(job: Retra
     assert "Is a directory" in (status.error or "")
 
 
-def test_a_failure_keeps_when_it_last_went_well(job: RetrainJob) -> None:
+def test_a_failure_keeps_the_time_of_the_last_success(job: RetrainJob) -> None:
     RetrainStatus(END_MS - 5, 1.0, END_MS - 5, None).write(job.state)
     with pytest.raises(CandlecastError):
         retrain(job, ManualClock(END_MS + 60_000), silent)

@@ -107,7 +107,7 @@ async def test_sliced_text_equals_the_registry() -> None:
         assert text.count(b"# TYPE candlecast_symbol_mae_ratio ") == 1
 
 
-async def test_openmetrics_ends_as_it_must() -> None:
+async def test_openmetrics_ends_with_its_end_marker() -> None:
     text, content_type = await used_metrics().render(OPENMETRICS, SystemClock())
     assert content_type.startswith("application/openmetrics-text; version=1.0.0")
     assert text.endswith(b"\n# EOF\n")

@@ -64,7 +64,7 @@ LOGIN_ADVICE = "check mqtt.username and the password"
         (Codec311(), "d0 00", None),
     ],
 )
-def test_each_packet_says_one_thing(codec: Codec, packet: str, event: object) -> None:
+def test_each_packet_is_parsed_into_one_value(codec: Codec, packet: str, event: object) -> None:
     raw = bytes.fromhex(packet)
     assert codec.read(memoryview(raw + b"\x40")) == (event, len(raw))
     for cut in range(len(raw)):
@@ -74,13 +74,15 @@ def test_each_packet_says_one_thing(codec: Codec, packet: str, event: object) ->
 
 @pytest.mark.parametrize("codec", [Codec5(), Codec311()])
 @pytest.mark.parametrize("packet", ["20 ff ff ff 7f", "40 ff ff ff ff", "20 80 80 08", "40 01 00"])
-def test_what_is_not_mqtt_is_refused_before_it_fills_the_memory(codec: Codec, packet: str) -> None:
+def test_bytes_other_than_mqtt_are_refused_before_they_fill_the_memory(
+    codec: Codec, packet: str
+) -> None:
     with pytest.raises(BrokerError, match="sends invalid MQTT"):
         codec.read(memoryview(bytes.fromhex(packet)))
 
 
 @pytest.mark.parametrize("packet", ["38 04 00 01 87 00", "30 02 00 00", "82 05 00 01 00 00 00"])
-def test_what_a_publisher_is_never_sent_is_refused(packet: str) -> None:
+def test_packets_that_no_publisher_receives_are_refused(packet: str) -> None:
     """The library would end the process over the first of them."""
     with pytest.raises(BrokerError, match="unexpected type"):
         Codec5().read(memoryview(bytes.fromhex(packet)))
@@ -105,6 +107,6 @@ def test_the_will_asks_for_no_more_than_the_limits_allow(
 
 
 @pytest.mark.parametrize("packet", ["20 06 00 00 03 21 00 00", "20 08 00 00 05 27 00 00 00 00"])
-def test_a_limit_of_nothing_is_no_mqtt(packet: str) -> None:
+def test_a_limit_of_zero_is_refused(packet: str) -> None:
     with pytest.raises(BrokerError, match="sends invalid MQTT 5"):
         Codec5().read(memoryview(bytes.fromhex(packet)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from daemon.mqtt.limits import NO_LIMITS, NO_QOS_1, NO_RETAIN, Limits, Negotiation
 
 
-def test_what_the_broker_names_is_not_asked_for_again() -> None:
+def test_features_that_the_broker_refuses_are_not_requested_again() -> None:
     negotiation = Negotiation()
     assert negotiation.limits == NO_LIMITS
     assert negotiation.on_unsupported(NO_RETAIN)
@@ -18,7 +18,7 @@ def test_what_the_broker_names_is_not_asked_for_again() -> None:
     assert negotiation.limits == NO_LIMITS
 
 
-def test_a_broker_that_hangs_up_is_asked_for_less_step_by_step() -> None:
+def test_after_closed_connections_features_are_dropped_step_by_step() -> None:
     negotiation = Negotiation(max_closes=2)
     asked = []
     for _ in range(7):
@@ -28,7 +28,7 @@ def test_a_broker_that_hangs_up_is_asked_for_less_step_by_step() -> None:
     assert asked == [NO_LIMITS, NO_LIMITS, NO_RETAIN, NO_RETAIN, least, least, NO_LIMITS]
 
 
-def test_a_broker_that_took_everything_is_asked_for_less_only_after_many_hang_ups() -> None:
+def test_after_full_success_features_are_dropped_only_after_many_closed_connections() -> None:
     negotiation = Negotiation(max_closes=2)
     negotiation.on_acknowledged()
     negotiation.reset()
@@ -39,7 +39,7 @@ def test_a_broker_that_took_everything_is_asked_for_less_only_after_many_hang_up
     assert asked == [NO_LIMITS] * 20 + [NO_RETAIN]
 
 
-def test_a_guess_that_was_taken_does_not_stand_for_everything() -> None:
+def test_an_accepted_guess_does_not_count_as_full_support() -> None:
     negotiation = Negotiation(max_closes=1)
     negotiation.on_closed_early()
     assert negotiation.limits == NO_RETAIN
@@ -54,14 +54,14 @@ def test_it_reports_whether_steps_are_left() -> None:
     assert [negotiation.on_closed_early() for _ in range(3)] == [True, True, False]
 
 
-def test_a_guess_is_told_from_what_the_broker_named() -> None:
+def test_a_guessed_limit_differs_from_a_stated_one() -> None:
     negotiation = Negotiation(max_closes=1)
     negotiation.on_unsupported(NO_RETAIN)
     guessing = []
     for _ in range(3):
         guessing.append(negotiation.is_guessing)
         negotiation.on_closed_early()
-    # The first step down asks for no less than what was named.
+    # The first step keeps what the broker stated.
     assert guessing == [False, False, True]
     negotiation.on_closed_early()
     negotiation.on_closed_early()

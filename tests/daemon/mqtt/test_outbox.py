@@ -30,7 +30,7 @@ def test_a_newer_forecast_of_a_symbol_takes_the_place_of_the_older() -> None:
     assert box.take_batch(0, 9) == ([new], [])
 
 
-def test_a_full_box_gives_up_its_oldest() -> None:
+def test_a_full_outbox_drops_its_oldest_message() -> None:
     box = Outbox(2)
     first = message("a")
     box.offer(first)
@@ -50,7 +50,7 @@ def test_a_qos_0_message_replaces_no_other_one() -> None:
     assert box.take_batch(0, 9)[0] == [promised, newer]
 
 
-def test_what_expired_while_waiting_is_never_handed_out() -> None:
+def test_a_message_that_expired_while_waiting_is_never_handed_out() -> None:
     box = Outbox(8)
     stale, fresh = message("a", 1_000), message("b", 2_000)
     box.offer(stale)
@@ -71,11 +71,11 @@ def test_after_a_reconnection_the_last_valid_messages_go_out_again_byte_for_byte
     for m in box.take_batch(0, 9)[0]:
         box.on_answered(m)
     assert box.requeue(5_000) == []
-    # What has arrived has been counted, so its repetition counts for nothing.
+    # Messages that arrived are counted already, so repetitions are not.
     assert box.take_batch(5_000, 9) == ([message("a", 60_000)], [])
 
 
-def test_what_the_broker_did_not_acknowledge_goes_out_again_or_is_named_as_dropped() -> None:
+def test_unacknowledged_messages_are_sent_again_or_reported_as_dropped() -> None:
     box = Outbox(8)
     unretained = message("a")._replace(retain=False)
     sent_once = message("b")._replace(qos=0)
@@ -89,7 +89,7 @@ def test_what_the_broker_did_not_acknowledge_goes_out_again_or_is_named_as_dropp
     assert box.take_batch(5_000, 9) == ([unretained, newer], [expiring])
 
 
-def test_an_answer_to_the_older_of_two_forecasts_says_nothing_of_the_newer() -> None:
+def test_an_acknowledgement_of_an_older_forecast_does_not_cover_the_newer() -> None:
     box = Outbox(8)
     old, new = message("a", 60_000, payload=b"old"), message("a", 120_000, payload=b"new")
     box.offer(old)
@@ -102,7 +102,7 @@ def test_an_answer_to_the_older_of_two_forecasts_says_nothing_of_the_newer() -> 
     assert box.take_batch(61_000, 9) == ([new], [])
 
 
-def test_of_two_unanswered_forecasts_of_a_symbol_the_older_is_named_as_dropped() -> None:
+def test_of_two_unacknowledged_forecasts_of_a_symbol_the_older_is_reported_as_dropped() -> None:
     box = Outbox(8)
     old, new = message("a", 60_000, payload=b"old"), message("a", 120_000, payload=b"new")
     for m in (old, new):
@@ -112,7 +112,7 @@ def test_of_two_unanswered_forecasts_of_a_symbol_the_older_is_named_as_dropped()
     assert box.take_batch(61_000, 9) == ([new], [])
 
 
-def test_repetitions_never_outgrow_the_box() -> None:
+def test_repetitions_stay_within_the_outbox_limit() -> None:
     box = Outbox(2)
     first, second = message("a"), message("b")
     box.offer(first)
@@ -137,7 +137,7 @@ def test_a_repetition_does_not_displace_a_newer_message() -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(0, 9)), max_size=50))
-def test_every_message_is_handed_out_or_named_as_dropped(offers: list[tuple[str, int]]) -> None:
+def test_every_message_is_handed_out_or_reported_as_dropped(offers: list[tuple[str, int]]) -> None:
     box = Outbox(4)
     seen: list[bytes] = []
     for number, (key, valid_s) in enumerate(offers):

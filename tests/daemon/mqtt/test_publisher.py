@@ -1,4 +1,4 @@
-"""The publisher against a real mosquitto that stops, restarts and denies."""
+"""The publisher with a real mosquitto that stops, restarts and denies topics."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ async def test_a_forecast_is_retained_and_expires_with_its_use(broker: Mosquitto
         assert (message["payload"], message["retain"]) == ("A/B", 1)
 
 
-async def test_expiry_is_never_zero_which_mosquitto_takes_for_never(broker: Mosquitto) -> None:
+async def test_expiry_is_never_zero(broker: Mosquitto) -> None:
     async with running(PublisherHarness(broker.port)) as trial:
         trial.publisher.offer(trial.forecast("A/B", "soon gone", 1))
         await until(lambda: trial.outcome("published") == 1)
@@ -84,7 +84,7 @@ async def test_expiry_is_never_zero_which_mosquitto_takes_for_never(broker: Mosq
         assert await received_messages(later) == []
 
 
-async def test_what_has_no_time_left_is_not_sent_but_counted(broker: Mosquitto) -> None:
+async def test_expired_messages_are_counted_and_not_sent(broker: Mosquitto) -> None:
     with mosquitto_sub(broker.port, "candlecast/v1/binance/#") as live:
         async with running(PublisherHarness(broker.port)) as trial:
             trial.publisher.offer(trial.forecast("A/B", "gone", 0))
@@ -166,8 +166,8 @@ async def test_shutdown_publishes_stopping_then_offline_after_all_forecasts(
                 trial.publisher.offer(trial.forecast(f"S{number}/U", "x"))
             await trial.publisher.shutdown(MAX_WAIT_S)
         got = [await next_message(live) for _ in range(72)]
-        said = [json.loads(m["payload"])["state"] for m in got if m["topic"] == STATUS]
-        assert said == ["stopping", "offline"]
+        states = [json.loads(m["payload"])["state"] for m in got if m["topic"] == STATUS]
+        assert states == ["stopping", "offline"]
         assert got[-1]["topic"] == STATUS
         assert await received_messages(live) == []
     with mosquitto_sub(broker.port, STATUS) as later:
@@ -182,7 +182,7 @@ async def test_shutdown_without_a_broker_ends_in_time(caplog: pytest.LogCaptureF
 
 
 @pytest.mark.parametrize("version", ["5", "3.1.1"])
-async def test_what_was_cut_off_goes_out_again_the_same_and_counts_once(
+async def test_interrupted_messages_are_sent_again_unchanged_and_counted_once(
     broker: Mosquitto, version: str
 ) -> None:
     trial = PublisherHarness(broker.port, version=version)
@@ -216,7 +216,7 @@ async def test_what_was_cut_off_goes_out_again_the_same_and_counts_once(
     assert trial.outcome("dropped") == 3
 
 
-async def test_a_broker_that_comes_and_goes_under_load_loses_nothing_valid(
+async def test_repeated_broker_restarts_under_load_lose_no_valid_message(
     broker: Mosquitto, caplog: pytest.LogCaptureFixture
 ) -> None:
     offered = 0
@@ -242,7 +242,7 @@ async def test_a_broker_that_comes_and_goes_under_load_loses_nothing_valid(
     assert "refuses" not in caplog.text
 
 
-async def test_offer_never_waits_nor_grows_without_a_broker() -> None:
+async def test_offer_never_blocks_and_stays_bounded_without_a_broker() -> None:
     trial = PublisherHarness(free_port())
     async with running(trial):
         for number in range(10_000):
@@ -300,9 +300,11 @@ async def test_wrong_credentials_end_it_with_one_line(tmp_path: Path, version: s
         assert PASSWORD not in line
 
 
-# Of the two, only the second makes mosquitto hang up over a denied message.
+# Of the two, only the second makes mosquitto close the connection over a denied message.
 @pytest.mark.parametrize("queued", ["max_queued_messages 1000", "max_queued_messages 0"])
-async def test_a_user_who_may_not_publish_is_told(tmp_path: Path, queued: str) -> None:
+async def test_a_user_without_the_right_to_publish_gets_an_error(
+    tmp_path: Path, queued: str
+) -> None:
     acl = tmp_path / "acl"
     acl.write_text("topic read #\n")
     denied = pytest.raises(
@@ -337,7 +339,7 @@ async def test_a_denied_topic_is_counted_and_paused_while_others_are_published(
     assert "candlecast/v1/binance/C-D/1m/prediction" in lines[0]
 
 
-async def test_a_message_that_is_too_large_is_counted_and_costs_no_connection(
+async def test_an_oversized_message_is_counted_and_the_connection_stays_open(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with (

@@ -29,10 +29,10 @@ from tests.support.scripted_broker import (
 from tests.support.servers import HOST, MAX_WAIT_S, mosquitto
 
 NO_RETAIN, QOS_0, QOS_1 = "retain_available false", "max_qos 0", "max_qos 1"
-NO_RETAIN_SAID, QOS_0_SAID = "keeps no retained messages", "takes QoS 0 only"
+NO_RETAIN_MESSAGE, QOS_0_MESSAGE = "keeps no retained messages", "takes QoS 0 only"
 
 
-class Heard:
+class ReceivedTexts:
     """What a subscriber has been sent: states and forecasts, in order."""
 
     def __init__(self) -> None:
@@ -50,9 +50,9 @@ class Heard:
 
 
 @asynccontextmanager
-async def listening(port: int) -> AsyncIterator[Heard]:
+async def listening(port: int) -> AsyncIterator[ReceivedTexts]:
     """A subscriber that needs no retained message to know that it has subscribed."""
-    heard = Heard()
+    received = ReceivedTexts()
     async with (
         aiomqtt.Client(HOST, port, protocol=aiomqtt.ProtocolVersion.V5) as client,
         asyncio.TaskGroup() as group,
@@ -61,48 +61,52 @@ async def listening(port: int) -> AsyncIterator[Heard]:
 
         async def listen() -> None:
             async for message in client.messages:
-                heard.take(message)
+                received.take(message)
 
         task = group.create_task(listen())
-        yield heard
+        yield received
         task.cancel()
 
 
-def said(caplog: pytest.LogCaptureFixture, text: str) -> int:
+def log_count(caplog: pytest.LogCaptureFixture, text: str) -> int:
     return sum(text in record.getMessage() for record in caplog.records)
 
 
 @pytest.mark.parametrize("version", ["5", "3.1.1"])
 @pytest.mark.parametrize("lacking", [(NO_RETAIN,), (QOS_0,), (NO_RETAIN, QOS_0), (QOS_1,)])
-async def test_forecasts_status_and_will_arrive_whatever_mosquitto_lacks(
+async def test_forecasts_status_and_will_arrive_without_optional_broker_features(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, version: str, lacking: tuple[str, ...]
 ) -> None:
     guessed = version == "3.1.1" and QOS_0 in lacking
     with mosquitto(tmp_path, *lacking) as server:
         async with (
-            listening(server.port) as heard,
+            listening(server.port) as received,
             FaultProxy(server.port, random.Random(1)) as proxy,
             running(PublisherHarness(proxy.port, version=version)) as trial,
         ):
             trial.publisher.offer(trial.forecast("A/B", "there"))
-            await heard.until("there")
+            await received.until("there")
             await until(lambda: trial.outcome("published") == 1)
             trial.publisher.announce("online", (), "v1")
-            await heard.until("online")
+            await received.until("online")
             if NO_RETAIN in lacking:
-                # A later subscriber has to hear it as well.
-                await heard.until("online")
-            await until(lambda: said(caplog, QOS_0_SAID) == (QOS_0 in lacking))
-            await until(lambda: said(caplog, NO_RETAIN_SAID) == (NO_RETAIN in lacking or guessed))
+                # A later subscriber must receive it as well.
+                await received.until("online")
+            await until(lambda: log_count(caplog, QOS_0_MESSAGE) == (QOS_0 in lacking))
+            await until(
+                lambda: log_count(caplog, NO_RETAIN_MESSAGE) == (NO_RETAIN in lacking or guessed)
+            )
             proxy.cut()
-            await heard.until("offline", "online")
+            await received.until("offline", "online")
             await trial.publisher.shutdown(5.0)
-            await heard.until("stopping", "offline")
-    assert said(caplog, NO_RETAIN_SAID) == (NO_RETAIN in lacking or guessed)
-    assert said(caplog, QOS_0_SAID) == (QOS_0 in lacking)
+            await received.until("stopping", "offline")
+    assert log_count(caplog, NO_RETAIN_MESSAGE) == (NO_RETAIN in lacking or guessed)
+    assert log_count(caplog, QOS_0_MESSAGE) == (QOS_0 in lacking)
 
 
-async def test_a_broker_that_has_learnt_to_retain_is_asked_for_it_again(tmp_path: Path) -> None:
+async def test_retained_messages_are_used_again_when_the_broker_supports_them(
+    tmp_path: Path,
+) -> None:
     with mosquitto(tmp_path, NO_RETAIN) as server:
         async with running(PublisherHarness(server.port)) as trial:
             trial.publisher.offer(trial.forecast("A/B", "there"))
@@ -148,7 +152,7 @@ def accepting(**announced: object) -> Callable[[Will], bytes]:
         ({"assigned_client_id": "another", "session_expiry_interval": 0}, 1, True),
     ],
 )
-async def test_what_a_login_is_answered_with_is_heeded(
+async def test_limits_in_the_connack_are_respected(
     announced: dict[str, object],
     qos: int,
     retain: bool,  # noqa: FBT001
@@ -161,7 +165,7 @@ async def test_what_a_login_is_answered_with_is_heeded(
     assert {(m.qos, m.retain) for m in broker.published} == {(qos, retain)}
 
 
-async def test_the_broker_s_keep_alive_counts_and_so_does_its_receive_maximum() -> None:
+async def test_the_brokers_keep_alive_and_receive_maximum_are_used() -> None:
     waiting: list[Published] = []
 
     def keep(message: Published) -> bytes:
@@ -176,7 +180,7 @@ async def test_the_broker_s_keep_alive_counts_and_so_does_its_receive_maximum() 
         assert len(waiting) == 1
 
 
-async def test_a_refusal_after_a_message_is_heeded_as_well() -> None:
+async def test_limits_in_a_disconnect_are_respected() -> None:
     def refuse(message: Published) -> bytes:
         code = mqtt5.DisconnectReasonCode.RETAIN_NOT_SUPPORTED
         if message.retain:
@@ -202,7 +206,7 @@ async def test_a_broker_that_closes_on_a_retained_message_gets_unretained_ones(
         trial.publisher.offer(trial.forecast("A/B", "there"))
         await until(lambda: trial.outcome("published") == 1)
         assert broker.wills[-1] == Will(1, retain=False)
-        await until(lambda: said(caplog, NO_RETAIN_SAID) == 1)
+        await until(lambda: log_count(caplog, NO_RETAIN_MESSAGE) == 1)
 
 
 async def test_a_broker_lost_with_a_reason_keeps_all_features() -> None:
@@ -239,7 +243,7 @@ async def test_a_broker_that_closes_on_everything_publishes_nothing(
         await until(lambda: len(broker.wills) == 10)
         assert broker.wills[-1] == Will(1, retain=True)
         assert trial.outcome("published") == 0
-    assert said(caplog, "no MQTT broker at") == 1
+    assert log_count(caplog, "no MQTT broker at") == 1
 
 
 C = mqtt5.ConnAckReasonCode
@@ -261,7 +265,7 @@ C = mqtt5.ConnAckReasonCode
         (b"\x20\x02\x00\x01", r"it speaks MQTT 3\.1\.1\); set mqtt\.version: 3\.1\.1$"),
     ],
 )
-async def test_a_refusal_for_good_is_one_line_that_says_what_to_do(
+async def test_a_permanent_refusal_is_one_line_with_a_remedy(
     answer: mqtt5.ConnAckPacket | bytes, words: str
 ) -> None:
     raw = answer if isinstance(answer, bytes) else answer.write()
@@ -286,7 +290,7 @@ async def test_a_refusal_for_good_is_one_line_that_says_what_to_do(
         (mqtt5.ConnAckPacket(reason_code=C.SERVER_BUSY), "(server busy)"),
     ],
 )
-async def test_a_refusal_for_now_is_said_and_asked_again(
+async def test_a_temporary_refusal_is_logged_and_retried(
     answer: mqtt5.ConnAckPacket, words: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     answers = iter([answer.write()] * 3)
@@ -294,10 +298,12 @@ async def test_a_refusal_for_now_is_said_and_asked_again(
     async with published_to(lambda will: next(answers, accepted(will)), acknowledged) as (_, trial):
         trial.publisher.offer(trial.forecast("A/B", "there"))
         await until(lambda: trial.outcome("published") == 1)
-    assert said(caplog, words) == 1
+    assert log_count(caplog, words) == 1
 
 
-async def test_a_status_denied_for_now_is_published_again(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_temporarily_denied_status_is_published_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     caplog.set_level(logging.ERROR)
     full = [True]
 
@@ -309,4 +315,4 @@ async def test_a_status_denied_for_now_is_published_again(caplog: pytest.LogCapt
 
     async with published_to(accepting(), answer) as (broker, _):
         await until(lambda: sum(m.topic == STATUS for m in broker.published) == 2)
-    assert said(caplog, f"{STATUS} (quota exceeded); raise the broker's quota") == 1
+    assert log_count(caplog, f"{STATUS} (quota exceeded); raise the broker's quota") == 1

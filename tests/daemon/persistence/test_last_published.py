@@ -67,7 +67,7 @@ def test_targets_are_kept_when_symbols_change(tmp_path: Path) -> None:
     assert after.was_published([100], [4_000]) == [True]
 
 
-def test_what_the_history_knows_is_learnt_where_it_is_newer(tmp_path: Path) -> None:
+def test_newer_targets_of_the_history_are_used(tmp_path: Path) -> None:
     last = LastPublished(["a", "b"])
     last.open(tmp_path / "last-published")
     last.record([0], [120_000])
@@ -85,6 +85,6 @@ def test_the_newest_forecast_is_never_in_the_future(tmp_path: Path) -> None:
     again = LastPublished(["a", "b"])
     again.open(tmp_path / "last-published")
     assert again.newest_ms(3_600_000, now_ms) == 4 * 3_600_000
-    # A target in the future is not believed.
+    # A target in the future is ignored.
     again.record([0], [1 << 60])
     assert again.newest_ms(3_600_000, now_ms) == now_ms

@@ -88,7 +88,7 @@ async def test_the_next_process_restores_the_last_save(bundle: Bundle, history: 
         live(first, 15, seed=3)
         await store.save(first)
         saved = state(first)
-        # Learnt after the save, and lost with the process.
+        # State from after the save, lost with the process.
         live(first, 5, seed=4)
     async with process(history) as (store, *_):
         await store.restore(second)

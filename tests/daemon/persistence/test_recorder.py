@@ -84,7 +84,7 @@ async def until_failing_is(expected: float, metrics: Metrics) -> None:
     await until(reached)
 
 
-def said(caplog: pytest.LogCaptureFixture) -> list[str]:
+def log_levels(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [r.levelname for r in caplog.records if r.name == "candlecast.persistence"]
 
 
@@ -126,7 +126,7 @@ async def test_all_rows_queued_before_the_end_are_written(history: History) -> N
     assert await asyncio.to_thread(slots, history) == list(range(50))
 
 
-async def test_a_full_disk_is_said_once_and_heals(
+async def test_a_full_disk_is_logged_once_and_writing_resumes(
     history: History, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -140,12 +140,12 @@ async def test_a_full_disk_is_said_once_and_heals(
             for slot in range(150, 160):
                 recorder.record_candle(candle(slot))
             await asyncio.sleep(0.05)  # several attempts later
-            assert said(caplog) == ["WARNING"]
+            assert log_levels(caplog) == ["WARNING"]
             assert "forecasts go on" in caplog.text
         await until_failing_is(0.0, metrics)
     assert await asyncio.to_thread(slots, history) == list(range(60, 160))  # the newest hundred
     assert value(metrics, "lost_rows_total") == 60.0
-    assert said(caplog) == ["WARNING", "INFO"]
+    assert log_levels(caplog) == ["WARNING", "INFO"]
 
 
 async def test_rows_lost_at_the_end_are_counted(
@@ -195,7 +195,7 @@ async def test_pruning_on_a_full_disk_is_tried_again(
             Recorder(history, MARKET, 0.0, FixedWallClock(NOW_MS, speed=100), metrics)
         ):
             await until_failing_is(1.0, metrics)
-    assert said(caplog) == ["WARNING"]
+    assert log_levels(caplog) == ["WARNING"]
     assert len(await asyncio.to_thread(slots, history, "S99/USDT")) == 20
 
 

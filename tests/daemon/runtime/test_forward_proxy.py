@@ -38,7 +38,7 @@ def clean(monkeypatch: pytest.MonkeyPatch) -> None:
 async def behind(
     folder: Path, *, tls: bool, login: str | None = None
 ) -> AsyncIterator[tuple[ForwardProxy, Any]]:
-    """A proxy, and an exchange that only the proxy finds: no server of names knows it."""
+    """A proxy, and an exchange whose name only the proxy resolves."""
     authority = Authority(folder)
     pair = authority.issue("exchange", "*.exchange.test")
     context = server_context(pair.certificate, pair.key)
@@ -125,12 +125,12 @@ async def test_a_proxy_that_refuses_the_login_is_one_line_without_it(
         try:
             with pytest.raises(network_errors()) as caught:
                 await exchange.load_markets()
-            with pytest.raises(network_errors()) as heard:
+            with pytest.raises(network_errors()) as stream_error:
                 await exchange.watch_ohlcv("S00/USDT", "1s")
         finally:
             await exchange.close()
         assert proxy.refused >= 2
-    for error in (caught.value, heard.value):
+    for error in (caught.value, stream_error.value):
         text = f"{exchange_error('binance', 'asking', error)} {error} {error!r} {error.__cause__!r}"
         assert "407" in text
         for secret in (SECRET, "cr%40t", "me:"):

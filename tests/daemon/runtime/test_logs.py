@@ -91,19 +91,19 @@ def test_repeated_records_are_counted() -> None:
 
 @given(st.lists(st.tuples(st.floats(0, 30), st.integers(0, 3)), max_size=200))
 def test_at_most_a_burst_passes_in_a_window(
-    said: list[tuple[float, int]],
+    attempts: list[tuple[float, int]],
 ) -> None:
     limit, now_s = RateLimit(burst=3, window_s=20.0), 0.0
     shown: dict[int, list[float]] = {}
     total: dict[int, int] = {}
     left_out: dict[int, int] = {}
-    for pause_s, line in said:
+    for pause_s, line in attempts:
         now_s += pause_s
         total[line] = total.get(line, 0) + 1
-        told = limit.admit(line, now_s)
-        if told is not None:
+        admitted = limit.admit(line, now_s)
+        if admitted is not None:
             shown.setdefault(line, []).append(now_s)
-            left_out[line] = left_out.get(line, 0) + told
+            left_out[line] = left_out.get(line, 0) + admitted
     for line, times in shown.items():
         # Two windows may touch: six within any 20 s, three from the beginning of one.
         for start in range(len(times) - 6):
@@ -111,7 +111,7 @@ def test_at_most_a_burst_passes_in_a_window(
         assert len(times) + left_out[line] <= total[line]
 
 
-def test_what_is_remembered_is_bounded() -> None:
+def test_memory_use_is_bounded() -> None:
     limit = RateLimit()
     for line in range(5_000):
         assert limit.admit(line, 0.0) == 0
@@ -206,7 +206,7 @@ def test_dropped_records_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
         gate.set()
         while "dropped" not in stream.getvalue():
             time.sleep(0.01)
-    told = re.findall(r"(\d+) log records were dropped", stream.getvalue())
+    dropped = re.findall(r"(\d+) log records were dropped", stream.getvalue())
     shown = re.findall(r"candlecast\.trial: \d+", stream.getvalue())
-    assert sum(map(int, told)) + len(shown) == 20
+    assert sum(map(int, dropped)) + len(shown) == 20
     assert len(shown) in {5, 6}

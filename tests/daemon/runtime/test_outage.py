@@ -29,7 +29,7 @@ def test_each_change_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
         ("INFO", "works after 3"),
         ("WARNING", "attempt 9 failed"),
     ]
-    # The rate limit of the log tells lines of the program apart by where they are.
+    # The rate limit of the log distinguishes log calls by their place in the code.
     assert {record.filename for record in caplog.records} == {"test_outage.py"}
 
 

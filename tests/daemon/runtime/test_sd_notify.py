@@ -42,9 +42,9 @@ def test_notifications_as_sent(address: str) -> None:
         with notifier.reloading(clock):
             now_s = clock.monotonic()
         notifier.stopping()
-        heard = [listening.recv(4096).decode() for _ in range(5)]
+        notifications = [listening.recv(4096).decode() for _ in range(5)]
         notifier.close()
-    assert heard == [
+    assert notifications == [
         "READY=1",
         "STATUS=20 symbols; broker connected",
         f"RELOADING=1\nMONOTONIC_USEC={int(now_s * 1e6)}",
@@ -114,7 +114,7 @@ def test_what_no_systemd_sets_is_refused(environ: dict[str, str]) -> None:
     st.lists(
         st.tuples(
             st.floats(0.01, 10.0),  # until the next look
-            st.booleans(),  # whether something waits that nobody has worked on meanwhile
+            st.booleans(),  # whether work is waiting without progress
         ),
         max_size=30,
     )
@@ -161,7 +161,7 @@ async def test_no_keep_alive_while_the_inference_thread_or_a_candle_is_stuck(add
         notifier = Notifier({"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "8000000"})
         clock, inner = ManualClock(0), Inner()
 
-        async def heard() -> str:
+        async def next_notification() -> str:
             return (await asyncio.wait_for(loop.sock_recv(listening, 4096), MAX_WAIT_S)).decode()
 
         async def silent() -> None:
@@ -174,19 +174,19 @@ async def test_no_keep_alive_while_the_inference_thread_or_a_candle_is_stuck(add
             task = group.create_task(
                 report_progress(notifier, clock, inner.ping, inner.stuck_s, inner.status)
             )
-            assert await heard() == "WATCHDOG=1"
-            assert await heard() == "STATUS=fine"
+            assert await next_notification() == "WATCHDOG=1"
+            assert await next_notification() == "STATUS=fine"
             await clock.advance(2.0)
-            assert await heard() == "WATCHDOG=1"
+            assert await next_notification() == "WATCHDOG=1"
             inner.answers.clear()
             await clock.advance(2.0)
             await silent()
             inner.answers.set()
-            assert await heard() == "WATCHDOG=1"
+            assert await next_notification() == "WATCHDOG=1"
             inner.waiting_s = 1000.0
             await silent()
             inner.waiting_s = 0.0
             await clock.advance(2.0)
-            assert await heard() == "WATCHDOG=1"
+            assert await next_notification() == "WATCHDOG=1"
             task.cancel()
         notifier.close()

@@ -12,7 +12,7 @@ import pytest
 from daemon.runtime.tls import client_context, server_context
 from model.core.errors import BrokerError, ConfigError
 from tests.support.certificates import Authority, Pair
-from tests.support.example_broker import example_broker, heard_by
+from tests.support.example_broker import example_broker, retained_forecasts
 from tests.support.publisher_harness import PublisherHarness, running, until, wait_connected
 from tests.support.servers import MAX_WAIT_S, Mosquitto, mosquitto
 
@@ -147,8 +147,8 @@ async def test_the_example_broker_lets_the_daemon_write_and_the_trader_read(
             await wait_connected(trial)
             trial.publisher.offer(trial.forecast("A/B", "there"))
             await until(lambda: trial.outcome("published") == 1)
-            assert await heard_by(server, authority, "trader") == ["there"]
-            assert await heard_by(server, authority, "candlecast") == []
+            assert await retained_forecasts(server, authority, "trader") == ["there"]
+            assert await retained_forecasts(server, authority, "candlecast") == []
         denied = PublisherHarness(server.port, username="trader", tls=context)
         with pytest.raises(BrokerError, match=r"denies publishing to .* let user 'trader' write"):
             async with asyncio.timeout(MAX_WAIT_S):

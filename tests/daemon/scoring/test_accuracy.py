@@ -1,4 +1,4 @@
-"""Every forecast is scored once, by its own candle, and the figures are what numpy says."""
+"""Every forecast is scored once, by its own candle, and the figures equal numpy's."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def forecast(
     symbol: str = "BTC/USDT",
     interval: tuple[float, float] | None = (98.0, 102.0),
 ) -> Forecast:
-    """What is said when candle ``slot`` has closed at 100, about candle ``slot + 1``."""
+    """The forecast of candle ``slot + 1``, made when candle ``slot`` closed at 100."""
     return forecast_at(
         T0 + (slot + 1) * MINUTE,
         symbol,
@@ -188,7 +188,7 @@ def test_a_price_that_never_moves_has_no_ratio() -> None:
     assert accuracy.aggregate().skill is None
 
 
-def test_a_restart_goes_on_where_the_process_was_killed(tmp_path: Path) -> None:
+def test_a_restart_resumes_where_the_process_was_killed(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     before, history = Accuracy(window=40, min_n=5), History(tmp_path / "history.db")
     symbols = ("BTC/USDT", "ETH/USDT")
@@ -196,14 +196,14 @@ def test_a_restart_goes_on_where_the_process_was_killed(tmp_path: Path) -> None:
         candles = [candle(slot, 100.0 + rng.normal(), symbol) for symbol in symbols]
         for closed in candles:
             before.on_candle_closed(closed)
-        said = [
+        scored_rows = [
             forecast(slot, 100.0 + rng.normal(), symbol, interval=(99.0, 101.0))
             for symbol in symbols
         ]
-        for one in said:
+        for one in scored_rows:
             before.on_published(one)
         history.add_candles(MarketKey.parse("binance", "1m"), candles)
-        history.add_forecasts(said)
+        history.add_forecasts(scored_rows)
     after = Accuracy(window=40, min_n=5)
     # One more: the forecasts of the newest candle are still waiting.
     after.restore(history.outcomes(MarketKey.parse("binance", "1m"), 41))

@@ -81,12 +81,12 @@ def test_a_forecast_whose_candle_was_missed_is_not_scored() -> None:
     assert board.forecasts == 2
 
 
-def test_what_is_heard_twice_or_late_counts_once() -> None:
+def test_messages_received_twice_or_late_count_once() -> None:
     board = Board("title")
     old = message("A/U", 0, 100.0, 101.0)
     row = board.on_forecast(old)
-    for heard in (message("A/U", 1, 102.0, 101.0), old, message("A/U", 1, 102.0, 101.0)):
-        board.on_forecast(heard)
+    for received in (message("A/U", 1, 102.0, 101.0), old, message("A/U", 1, 102.0, 101.0)):
+        board.on_forecast(received)
     assert (board.forecasts, row.scored) == (2, 1)
     assert row.message["last_close"] == 102.0
 
@@ -110,7 +110,7 @@ def test_latencies_are_nearest_ranks_of_the_last_500(count: int, p50: float, p99
     assert (board.latency_ms(0.5), board.latency_ms(0.99)) == (p50, p99)
 
 
-def test_an_empty_board_says_so() -> None:
+def test_an_empty_board_shows_a_notice() -> None:
     board = Board("title")
     assert board.summary() == "no forecast yet"
     assert shown(board, 80)[0] == "title"
@@ -155,7 +155,7 @@ def test_no_line_wraps_and_no_number_is_cut(
         assert symbol in names, "cut"
         assert all(NUMBER.fullmatch(cell) for cell in cells)
         assert len(cells) == len(rows[0]) - 1
-        # A forecast can be told from the close that it starts from.
+        # A forecast differs visibly from the close it starts from.
         assert cells[0] != cells[1]
 
 
@@ -291,7 +291,7 @@ PRESSES = st.sampled_from([*"/qsab\r\x1b\x7f", "\x1b[A", "\x1b[B", "\x1b[6~", "\
 
 
 @given(st.lists(PRESSES).map("".join))
-def test_whatever_is_typed_something_is_to_be_seen(text: str) -> None:
+def test_any_keys_leave_a_visible_board(text: str) -> None:
     board = Board("title")
     for number in range(60):
         board.on_forecast(message(f"S{number:03}/U", 0, 1.0, 1.1))
@@ -313,7 +313,7 @@ def test_scrolling_reaches_the_last_row() -> None:
     assert not any(text.startswith("S059/U") for text in shown(board, 100, 24, view=view))
 
 
-def test_trouble_and_troubled_instances_are_said() -> None:
+def test_errors_and_failing_instances_are_shown() -> None:
     board = several()
     board.on_status({"instance": "a", "state": "online"})
     assert "a is" not in "\n".join(shown(board, 100))
@@ -327,7 +327,7 @@ def test_trouble_and_troubled_instances_are_said() -> None:
 GOOD = json.dumps(message("A/U", 0, 100.0, 101.0))
 
 
-def test_a_good_message_is_taken() -> None:
+def test_a_valid_message_is_accepted() -> None:
     assert parse_forecast(GOOD.encode()) == json.loads(GOOD)
     assert parse_status(b'{"instance": "a", "state": "online"}') is not None
 
@@ -351,12 +351,12 @@ def test_a_good_message_is_taken() -> None:
         {"valid_until_ms": []},
     ],
 )
-def test_what_cannot_be_shown_is_not_taken(change: dict[str, Any]) -> None:
+def test_a_message_that_cannot_be_shown_is_rejected(change: dict[str, Any]) -> None:
     assert parse_forecast(json.dumps(json.loads(GOOD) | change).encode()) is None
 
 
 @pytest.mark.parametrize("name", json.loads(GOOD))
-def test_whatever_a_message_lacks_it_is_refused_or_can_be_shown(name: str) -> None:
+def test_any_incomplete_message_is_rejected_or_can_be_shown(name: str) -> None:
     lacking = {key: value for key, value in json.loads(GOOD).items() if key != name}
     taken = parse_forecast(json.dumps(lacking).encode())
     board = Board("title")
@@ -366,6 +366,6 @@ def test_whatever_a_message_lacks_it_is_refused_or_can_be_shown(name: str) -> No
 
 
 @given(st.binary(max_size=60) | st.sampled_from([b"[]", b"{}", b"null", b"1", b" " * 70_000]))
-def test_garbage_is_not_taken(payload: bytes) -> None:
+def test_garbage_is_rejected(payload: bytes) -> None:
     assert parse_forecast(payload) is None
     assert parse_status(payload) is None

@@ -136,8 +136,8 @@ async def test_a_scraper_that_disconnects_is_no_error(caplog: pytest.LogCaptureF
         writer.transport.abort()
         assert (await get(f"{url}/healthz"))[0] == 200
     # On a busy machine asyncio's debug mode logs slow steps.
-    said = [r for r in caplog.records if r.levelno >= logging.WARNING and r.name != "asyncio"]
-    assert said == []
+    logged = [r for r in caplog.records if r.levelno >= logging.WARNING and r.name != "asyncio"]
+    assert logged == []
 
 
 def basic(text: str) -> str:
@@ -231,7 +231,7 @@ NO_HTTP = {
 
 @pytest.mark.parametrize("login", [None, ("me", "secret")])
 @pytest.mark.parametrize("raw", NO_HTTP.values(), ids=NO_HTTP)
-async def test_what_is_no_http_is_answered_400_and_leaves_at_most_a_line(
+async def test_bytes_other_than_http_get_400_and_at_most_one_log_line(
     raw: bytes, login: tuple[str, str] | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -247,14 +247,14 @@ async def test_what_is_no_http_is_answered_400_and_leaves_at_most_a_line(
             await writer.wait_closed()
         status, _, _ = await get(f"{url}/readyz")
         assert status == (401 if login else 200)
-    said = [r for r in caplog.records if r.name != "asyncio"]
-    assert len(said) <= 1
-    for record in said:
+    logged = [r for r in caplog.records if r.name != "asyncio"]
+    assert len(logged) <= 1
+    for record in logged:
         assert record.exc_info is None
         assert "that is not HTTP" in record.getMessage()
 
 
-async def test_a_body_that_is_not_what_it_says_is_no_traceback(
+async def test_a_mislabelled_body_causes_no_traceback(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with serving() as url:

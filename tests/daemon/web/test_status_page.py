@@ -32,9 +32,9 @@ from tests.support.tiny_models import Floats
 class Shown:
     """A pipeline with a status page."""
 
-    def __init__(self, path: PipelineHarness, tape: SampleMarket) -> None:
+    def __init__(self, path: PipelineHarness, market: SampleMarket) -> None:
         self.path = path
-        self.tape = tape
+        self.market = market
         sources = PageSources(
             market=path.market,
             pipeline=path.pipeline,
@@ -54,7 +54,7 @@ class Shown:
         """Close candle ``at`` of every symbol and wait for the forecasts."""
         self.path.at(at + 1)
         for symbol in SYMBOLS:
-            self.path.close(self.tape, symbol, at)
+            self.path.close(self.market, symbol, at)
         await self.path.scheduler.wait_idle()
 
     async def status(self, query: str) -> tuple[int, str]:
@@ -71,7 +71,7 @@ async def shown(
 ) -> AsyncIterator[Shown]:
     async with running(PipelineHarness(bundle, history)) as path, asyncio.TaskGroup() as group:
         made = Shown(path, SampleMarket(candles))
-        path.warm(made.tape, CAPACITY)
+        path.warm(made.market, CAPACITY)
         await path.scheduler.wait_idle()
         listening: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         serving = group.create_task(
@@ -116,9 +116,9 @@ async def watching(url: str) -> AsyncIterator[AsyncIterator[tuple[str, Any]]]:
 
 async def test_a_browser_gets_all_rows_and_then_changes(shown: Shown) -> None:
     async with watching(shown.url) as events:
-        name, told = await anext(events)
+        name, document = await anext(events)
         assert name == "all"
-        rows = [dict(zip(told["fields"], values, strict=True)) for values in told["rows"]]
+        rows = [dict(zip(document["fields"], values, strict=True)) for values in document["rows"]]
         assert [row["symbol"] for row in rows] == list(SYMBOLS)
         published = {f["symbol"]: f for f in shown.path.published.forecasts}
         for row in rows:
@@ -134,7 +134,7 @@ async def test_a_browser_gets_all_rows_and_then_changes(shown: Shown) -> None:
         while (event := await anext(events))[0] != "rows":
             assert event[0] == "state"
         for values in event[1]:
-            row = dict(zip(told["fields"], values, strict=True))
+            row = dict(zip(document["fields"], values, strict=True))
             assert row["open_ms"] == T0 + CAPACITY * MINUTE.ms
             assert row["target_ms"] == row["open_ms"] + MINUTE.ms
 
@@ -146,13 +146,13 @@ async def test_series_are_the_windows_candles_and_the_published_forecasts(shown:
     async with aiohttp.ClientSession() as session:
         query = [("limit", "20"), *(("symbol", symbol) for symbol in SYMBOLS[:2])]
         async with session.get(f"{shown.url}/series", params=query) as answer:
-            told = await answer.json()
-    assert list(told) == list(SYMBOLS[:2])
-    for symbol in told:
-        expected = shown.tape.span(symbol, CAPACITY - 17, CAPACITY + 3)
-        assert told[symbol]["candles"] == [[c.open_ms, *c.ohlcv[:4]] for c in expected]
+            document = await answer.json()
+    assert list(document) == list(SYMBOLS[:2])
+    for symbol in document:
+        expected = shown.market.span(symbol, CAPACITY - 17, CAPACITY + 3)
+        assert document[symbol]["candles"] == [[c.open_ms, *c.ohlcv[:4]] for c in expected]
         published = [f for f in shown.path.published.forecasts if f["symbol"] == symbol]
-        assert told[symbol]["forecasts"] == [
+        assert document[symbol]["forecasts"] == [
             [f["candle_close_ms"], f["predicted_close"], *bounds(f)] for f in published
         ]
 

@@ -28,10 +28,10 @@ prices = st.floats(90.0, 110.0)
 
 
 @given(st.lists(numbers, min_size=5, max_size=5))
-def test_what_is_let_in_is_bounded_and_in_order(values: list[float]) -> None:
-    for let_in in (check_ohlcv, lambda v: streamed_ohlcv(v).ohlcv, lambda v: repair_ohlcv(v).ohlcv):
+def test_accepted_candles_are_bounded_and_in_order(values: list[float]) -> None:
+    for accept in (check_ohlcv, lambda v: streamed_ohlcv(v).ohlcv, lambda v: repair_ohlcv(v).ohlcv):
         try:
-            ohlcv = let_in(values)
+            ohlcv = accept(values)
         except BadCandle:
             continue
         assert is_possible(ohlcv)
@@ -42,16 +42,16 @@ def test_what_is_let_in_is_bounded_and_in_order(values: list[float]) -> None:
 
 
 @given(st.lists(prices, min_size=4, max_size=4))
-def test_what_needs_no_repair_is_left_as_it_is(values: list[float]) -> None:
+def test_valid_candles_are_not_changed(values: list[float]) -> None:
     low, first, last, high = sorted(values)
     for o, c in ((first, last), (last, first), (low, high), (high, low)):
-        told = (o, high, low, c, 1.0)
-        assert repair_ohlcv(told) == (told, False)
-        assert streamed_ohlcv(told) == (check_ohlcv(told), False)
+        row = (o, high, low, c, 1.0)
+        assert repair_ohlcv(row) == (row, False)
+        assert streamed_ohlcv(row) == (check_ohlcv(row), False)
 
 
 @pytest.mark.parametrize(
-    ("told", "taken"),
+    ("row", "taken"),
     [
         ((98.9, 101, 99, 100, 5), (98.9, 101, 98.9, 100, 5)),
         ((100, 101, 99, 101.5, 5), (100, 101.5, 99, 101.5, 5)),
@@ -61,14 +61,14 @@ def test_what_needs_no_repair_is_left_as_it_is(values: list[float]) -> None:
         ((100, 101, 99, 100, math.nan), (100, 101, 99, 100, 0)),
     ],
 )
-def test_what_can_be_put_right(told: tuple[object, ...], taken: tuple[float, ...]) -> None:
-    assert repair_ohlcv(told) == (taken, True)
+def test_candles_that_can_be_corrected(row: tuple[object, ...], taken: tuple[float, ...]) -> None:
+    assert repair_ohlcv(row) == (taken, True)
     with pytest.raises(BadCandle):
-        check_ohlcv(told)
+        check_ohlcv(row)
 
 
 @pytest.mark.parametrize(
-    "told",
+    "row",
     [
         (80, 101, 99, 100, 5),
         (100, 101, 99, 120, 5),
@@ -87,10 +87,10 @@ def test_what_can_be_put_right(told: tuple[object, ...], taken: tuple[float, ...
         (),
     ],
 )
-def test_what_cannot(told: tuple[object, ...]) -> None:
-    for let_in in (check_ohlcv, streamed_ohlcv, repair_ohlcv):
+def test_candles_that_cannot_be_corrected(row: tuple[object, ...]) -> None:
+    for accept in (check_ohlcv, streamed_ohlcv, repair_ohlcv):
         with pytest.raises(BadCandle):
-            let_in(told)
+            accept(row)
 
 
 @pytest.mark.parametrize("price", [MIN_PRICE, 8e-11, 65_000.0, MAX_PRICE])

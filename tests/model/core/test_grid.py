@@ -82,7 +82,7 @@ def test_candles_of_another_distance_keep_to_no_grid(opens: list[int]) -> None:
     assert find_grid(WEEK, opens) is None
 
 
-def test_how_candles_of_another_distance_are_told() -> None:
+def test_candles_of_another_distance_are_reported() -> None:
     opens = [THURSDAY_MS + at * 15 * DAY_MS for at in range(10)]
     assert no_grid_text(Timeframe.parse("2w"), opens) == (
         "the 2w candles do not open every 2w: Thu 2025-11-13 00:00:00 UTC, "
@@ -90,7 +90,7 @@ def test_how_candles_of_another_distance_are_told() -> None:
     )
 
 
-def test_a_candle_off_the_grid_is_told_with_a_boundary() -> None:
+def test_a_candle_off_the_grid_is_reported_with_a_boundary() -> None:
     text = (
         r"1753920000000 \(Thu 2025-07-31 00:00:00 UTC\) is off the 1w grid, "
         r"which has a boundary at Mon 2025-07-28 00:00:00 UTC"

@@ -60,7 +60,7 @@ def test_two_symbols_never_share_a_name_though_they_share_a_topic() -> None:
 
 
 @pytest.mark.parametrize("name", ["", "BTC", "-USDT", "BTC-", "BTC--USDT"])
-def test_what_no_symbol_gives_is_none(name: str) -> None:
+def test_an_unknown_file_name_gives_no_symbol(name: str) -> None:
     assert symbol_of(name) is None
 
 

@@ -57,7 +57,7 @@ def test_rows_out_of_order_are_refused(
     assert preprocessor.scaler is None
 
 
-def test_the_advice_is_right(configure: Configure, candles: pd.DataFrame) -> None:
+def test_the_suggested_call_works(configure: Configure, candles: pd.DataFrame) -> None:
     X, _, _ = DataPreprocessor(configure()).create_sequences(candles)
     odd = pd.concat([candles.iloc[::-1], candles.iloc[5:9]])
     mended = odd.drop_duplicates("timestamp", keep="last").sort_values("timestamp")

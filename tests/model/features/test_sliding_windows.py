@@ -31,7 +31,7 @@ def test_batches_hold_every_sample_once_an_epoch() -> None:
         batches.shuffle(7, epoch)
         taken = [pair for index in range(2) for pair in zip(*batches[index], strict=True)]
         assert sorted(float(y) for _, y in taken) == STARTS.tolist()
-        # What belongs together stays together: a window's first row says where it begins.
+        # Samples stay aligned: a window's first row identifies it.
         assert all(x[0, 0] == 2 * y for x, y in taken)
 
 

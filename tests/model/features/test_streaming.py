@@ -254,7 +254,7 @@ def test_settled_features_are_finite_whatever_the_market_does(rows: list[Any]) -
     assert np.isfinite(streamed(ohlcv[None], Indicators())[0, 33:]).all()
 
 
-def test_a_dead_market_has_defined_values() -> None:
+def test_a_market_without_movement_has_defined_values() -> None:
     ohlcv = np.tile([0.1, 0.1, 0.1, 0.1, 0.0], (60, 1))
     last = dict(zip(FEATURES, streamed(ohlcv[None], Indicators())[0, -1], strict=True))
     zero = ("rsi_14", "bb_position", "volume_change", "volume_ratio", "log_volume_ratio")
@@ -263,7 +263,7 @@ def test_a_dead_market_has_defined_values() -> None:
 
 
 @pytest.mark.parametrize("names", [(), ("close", "close"), ("close", "tomorrow")])
-def test_names_that_make_no_sense_are_refused(names: tuple[str, ...]) -> None:
+def test_invalid_feature_names_are_refused(names: tuple[str, ...]) -> None:
     with pytest.raises(ValueError, match="different names out of"):
         FeatureBank(names, Indicators(), 1)
 
@@ -271,7 +271,7 @@ def test_names_that_make_no_sense_are_refused(names: tuple[str, ...]) -> None:
 @pytest.mark.parametrize(
     "periods", [{"rsi_period": 1}, {"macd_signal": 0}, {"bb_period": 0}, {"macd_fast": 26}]
 )
-def test_periods_that_make_no_sense_are_refused(periods: dict[str, int]) -> None:
+def test_invalid_periods_are_refused(periods: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="must be"):
         Indicators(**periods)
 

@@ -102,7 +102,7 @@ BTC, ETH, SWAP = "BTC/USDT", "ETH/USDT", "BTC/USDT:USDT"
         ("1m.csv", [BTC], BTC),
     ],
 )
-def test_a_name_of_another_program_tells_its_symbol(
+def test_the_symbol_is_read_from_names_of_other_programs(
     name: str, symbols: list[str], symbol: str
 ) -> None:
     assert symbol_in(Path(name), symbols) == symbol
@@ -122,7 +122,7 @@ def test_a_name_of_another_program_tells_its_symbol(
         ("SOL-USDT_1m_20250101_to_2025.csv", [], "its day '2025' is not written as YYYYMMDD"),
     ],
 )
-def test_what_a_name_does_not_tell_is_said(name: str, symbols: list[str], why: str) -> None:
+def test_missing_parts_of_a_name_are_reported(name: str, symbols: list[str], why: str) -> None:
     with pytest.raises(ConfigError) as refusal:
         symbol_in(Path("data") / name, symbols)
     message = str(refusal.value)

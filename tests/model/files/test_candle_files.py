@@ -13,7 +13,17 @@ from model.core.errors import CandlecastError
 from model.files.candle_files import ordered_rows, rows_on_grid
 from model.files.csv_reader import FileRules
 from model.training.candle_sources import read_candles
-from tests.support.candle_csv import CANDLES, HEADER, MINUTE, Row, T, lines, plain, said, written
+from tests.support.candle_csv import (
+    CANDLES,
+    HEADER,
+    MINUTE,
+    Row,
+    T,
+    lines,
+    plain,
+    read_with_notes,
+    written,
+)
 
 ODD_ROWS = {
     "high below close": (
@@ -55,39 +65,39 @@ ODD_ROWS = {
 
 
 @pytest.mark.parametrize("name", ODD_ROWS)
-def test_an_odd_row_costs_that_row(tmp_path: Path, name: str) -> None:
+def test_an_odd_row_is_left_out_alone(tmp_path: Path, name: str) -> None:
     odd, what, why = ODD_ROWS[name]
     text = lines(plain, HEADER).splitlines()
     text[4] = odd.format(t=T + 3 * 60_000, off=T + 3 * 60_000 + 7_000)
     path = written(tmp_path, "\n".join(text))
-    table, told = said(path)
-    assert f"1 of 40 rows are {what}, the first: line 5" in told[0]
-    assert why in told[0]
+    table, notes = read_with_notes(path)
+    assert f"1 of 40 rows are {what}, the first: line 5" in notes[0]
+    assert why in notes[0]
     others = [row for row in table if row[0] != T + 3 * 60_000]
     assert np.array_equal(others, [row for row in CANDLES if row[0] != T + 3 * 60_000])
     assert len(table) == (40 if what == "corrected" else 39)
     filled = "0 of them (0 %)" if what == "corrected" else "1 of them (2.5 %)"
-    assert filled in told[-1]
+    assert filled in notes[-1]
     with pytest.raises(CandlecastError, match="line 5") as refusal:
         read_candles(path, MINUTE)
     assert why in str(refusal.value)
 
 
 @pytest.mark.parametrize("name", [name for name in ODD_ROWS if name != "off the grid"])
-def test_many_odd_rows_cost_the_file(tmp_path: Path, name: str) -> None:
+def test_many_odd_rows_refuse_the_file(tmp_path: Path, name: str) -> None:
     odd, _, why = ODD_ROWS[name]
     text = lines(plain, HEADER).splitlines()
     for at in (3, 10, 20):
         text[1 + at] = odd.format(t=T + at * 60_000)
     path = written(tmp_path, "\n".join(text))
     with pytest.raises(CandlecastError, match="3 of 40 rows cannot be used as they are") as refusal:
-        said(path)
+        read_with_notes(path)
     assert why in str(refusal.value)
-    said(path, share=0.1)
+    read_with_notes(path, share=0.1)
 
 
 @pytest.mark.parametrize(("share", "fits"), [(0.05, False), (0.5, True), (1.0, True)])
-def test_the_share_that_is_filled_is_said_and_limited(
+def test_the_filled_share_is_reported_and_limited(
     tmp_path: Path, share: float, *, fits: bool
 ) -> None:
     holed = [row for row in CANDLES if row[0] % 240_000 or row[0] == T]
@@ -95,11 +105,11 @@ def test_the_share_that_is_filled_is_said_and_limited(
     line = r"40 periods .*, 9 of them \(22 %\) filled"
     if not fits:
         with pytest.raises(CandlecastError, match=line):
-            said(path, share)
+            read_with_notes(path, share)
         return
-    table, told = said(path, share)
+    table, notes = read_with_notes(path, share)
     assert len(table) == 31
-    assert "9 of them (22 %)" in told[-1]
+    assert "9 of them (22 %)" in notes[-1]
     frame = read_candles(path, MINUTE, FileRules(share))
     assert len(frame) == 40
     assert (frame["volume"] == 0).sum() == 9
@@ -107,7 +117,7 @@ def test_the_share_that_is_filled_is_said_and_limited(
 
 def test_of_two_rows_for_one_opening_time_the_last_counts(tmp_path: Path) -> None:
     text = lines(plain, HEADER) + f"{T + 60_000},1,2,1,1,7\n"
-    table, _ = said(written(tmp_path, text))
+    table, _ = read_with_notes(written(tmp_path, text))
     assert table[1] == [T + 60_000, 1, 2, 1, 1, 7]
     assert len(table) == 40
 

@@ -26,7 +26,7 @@ from tests.support.candle_csv import (
     candle,
     lines,
     plain,
-    said,
+    read_with_notes,
     values,
     written,
 )
@@ -137,10 +137,10 @@ TEXTS = {
 
 
 @pytest.mark.parametrize("name", TEXTS)
-def test_what_is_clear_is_read(tmp_path: Path, name: str) -> None:
-    table, told = said(written(tmp_path, TEXTS[name]))
+def test_unambiguous_files_are_read(tmp_path: Path, name: str) -> None:
+    table, notes = read_with_notes(written(tmp_path, TEXTS[name]))
     assert np.allclose(table, CANDLES, rtol=1e-15, atol=0.0)
-    assert told[-1].endswith(
+    assert notes[-1].endswith(
         "BTC/USDT 1m: 40 periods from 2026-01-01 00:00 to 2026-01-01 00:39 UTC, "
         "0 of them (0 %) filled for lack of a candle"
     )
@@ -164,7 +164,7 @@ def zipped(content: bytes) -> bytes:
     ids=["gzip", "bzip2", "xz", "zip", "BOM", "UTF-16", "Latin-1"],
 )  # fmt: skip
 def test_packed_and_encoded_files_are_read(tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
-    table, _ = said(written(tmp_path, pack(lines(plain, HEADER).encode())))
+    table, _ = read_with_notes(written(tmp_path, pack(lines(plain, HEADER).encode())))
     assert np.array_equal(table, CANDLES)
 
 
@@ -178,11 +178,11 @@ def test_packed_and_encoded_files_are_read(tmp_path: Path, pack: Callable[[bytes
         ("a comma at the end", "line 2: 7 fields under 6 columns, the last one empty: a comma"),
     ],
 )
-def test_what_was_understood_is_said_and_an_error_where_it_cannot_be(
+def test_the_interpretation_is_reported_or_an_error_raised(
     tmp_path: Path, name: str, note: str
 ) -> None:
     path = written(tmp_path, TEXTS[name])
-    assert note in said(path)[1][0]
+    assert note in read_with_notes(path)[1][0]
     with pytest.raises(CandlecastError, match=r"candles\.csv: ") as refusal:
         read_candles(path, MINUTE)
     assert note in str(refusal.value)
@@ -270,11 +270,11 @@ UNCLEAR = {
 
 
 @pytest.mark.parametrize("name", UNCLEAR)
-def test_what_is_not_clear_is_refused_in_one_line(tmp_path: Path, name: str) -> None:
+def test_ambiguous_files_are_refused_in_one_line(tmp_path: Path, name: str) -> None:
     text, why = UNCLEAR[name]
     path = written(tmp_path, text)
     with pytest.raises(CandlecastError, match=why) as refusal:
-        said(path)
+        read_with_notes(path)
     assert str(refusal.value).startswith(f"{path}: ")
     assert len(str(refusal.value).splitlines()) == 1
 
@@ -285,13 +285,13 @@ def test_a_spreadsheet_and_a_cut_archive_are_refused(tmp_path: Path) -> None:
         for name in ("xl/workbook.xml", "[Content_Types].xml"):
             archive.writestr(name, "")
     with pytest.raises(CandlecastError, match=r"the archive holds 2 files, not one; .* save it as"):
-        said(written(tmp_path, file.getvalue()))
+        read_with_notes(written(tmp_path, file.getvalue()))
     packed = gzip.compress(lines(plain, HEADER).encode())
     for pack in (packed[:-9], zipped(packed)[:-40], lzma.compress(packed)[:-9]):
         with pytest.raises(CandlecastError, match=r"cannot be unpacked|cannot be read"):
-            said(written(tmp_path, pack))
+            read_with_notes(written(tmp_path, pack))
     with pytest.raises(CandlecastError, match="cannot be read: Is a directory"):
-        said(tmp_path)
+        read_with_notes(tmp_path)
 
 
 def test_rows_of_several_chunks_are_read_alike(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def forecasts(*, evidence: bool = True, late: bool = False, **changes: float) ->
     )
 
 
-def told(batch: ForecastBatch) -> dict[str, Any]:
+def parsed(batch: ForecastBatch) -> dict[str, Any]:
     (text,) = JsonWriter(MARKET).write(batch)
     decoded: dict[str, Any] = json.loads(text)
     return decoded
@@ -91,21 +91,21 @@ def test_the_fields_and_their_order_are_the_contract() -> None:
 
 @pytest.mark.parametrize("evidence", [True, False])
 def test_it_fits_the_schema(schema: Draft202012Validator, *, evidence: bool) -> None:
-    schema.validate(told(forecasts(evidence=evidence)))
+    schema.validate(parsed(forecasts(evidence=evidence)))
 
 
 @pytest.mark.parametrize("field", list(EXPECTED))
 def test_the_schema_misses_every_field_that_is_missing(
     schema: Draft202012Validator, field: str
 ) -> None:
-    incomplete = told(forecasts())
+    incomplete = parsed(forecasts())
     del incomplete[field]
     with pytest.raises(ValidationError, match=field):
         schema.validate(incomplete)
 
 
 def test_without_evidence_there_is_null() -> None:
-    bare = told(forecasts(evidence=False, late=True))
+    bare = parsed(forecasts(evidence=False, late=True))
     assert [bare[f] for f in ("interval", "probabilities", "skill")] == [None] * 3
     assert bare["late"] is True
 
@@ -117,7 +117,7 @@ def test_what_is_not_finite_is_refused(column: str, number: float) -> None:
         forecasts(**cast("Any", {column: number}))
 
 
-def test_nothing_is_written_of_nothing() -> None:
+def test_an_empty_batch_writes_nothing() -> None:
     none = ForecastBatch(
         MARKET, COMMON, [], np.empty((0, len(COLUMNS))), [], [], [], [], [], [], []
     )

@@ -79,7 +79,7 @@ def test_a_bundle_with_fewer_residuals_than_asked_for_is_no_evidence() -> None:
     assert ask(primed(Rules(min_n=500))).known.tolist() == [True, False]
 
 
-def test_candles_without_a_forecast_teach_nothing() -> None:
+def test_candles_without_a_forecast_change_no_calibration() -> None:
     calibration = primed(Rules(min_n=20))
     live(calibration, np.full((50, 2), 1e-3), asked=False)
     assert ask(calibration).known.tolist() == [True, False]
@@ -92,7 +92,9 @@ def test_candles_without_a_forecast_teach_nothing() -> None:
 
 
 @pytest.mark.parametrize("predicted", [np.nan, np.inf, -np.inf, 0.0, -5.0])
-def test_what_is_no_price_has_no_outlook_and_teaches_nothing(predicted: float) -> None:
+def test_a_value_that_is_no_price_has_no_outlook_and_changes_no_calibration(
+    predicted: float,
+) -> None:
     calibration = primed()
     before = calibration.snapshot()
     outlook = calibration.outlook(BOTH, np.full(2, predicted), np.full(2, 100.0), opens())
@@ -111,7 +113,7 @@ def test_what_is_no_price_has_no_outlook_and_teaches_nothing(predicted: float) -
     threshold=st.none() | st.floats(1e-6, 0.5),
     min_n=st.integers(2, 30),
 )
-def test_whatever_happens_bounds_and_chances_are_what_they_must_be(
+def test_bounds_and_chances_stay_valid(
     moves: list[tuple[float, float]], off: float, threshold: float | None, min_n: int
 ) -> None:
     calibration = primed(Rules(min_n=min_n, threshold=threshold))
@@ -147,7 +149,7 @@ def test_after_a_burst_the_interval_is_wider_and_in_a_lull_narrower() -> None:
     assert 3.0 * width[0] < width[1] < width[2] / 3.0
 
 
-def test_a_market_that_stood_still_wakes_up() -> None:
+def test_intervals_recover_after_a_market_without_movement() -> None:
     calibration = primed(Rules(min_n=200))
     live(calibration, np.zeros((400, 2)))
     moves = np.random.default_rng(3).normal(0.0, 1e-3, (3000, 2))
@@ -184,7 +186,7 @@ def calibrated_median(entry: SymbolResiduals) -> float:
     return 0.5 * (entry.quantiles[three] - entry.quantiles[quarter])
 
 
-def test_what_was_learnt_survives_in_bytes() -> None:
+def test_a_calibration_survives_serialization() -> None:
     rules = Rules(min_n=100)
     calibration = primed(rules)
     moves = np.random.default_rng(5).normal(0.0, 1e-3, (50, 2))
@@ -230,7 +232,7 @@ def test_another_level_is_held_from_the_first_forecast_after_a_restart_on(level:
         np.array([2.0, 500.0, 0.1, *NORMAL]).tobytes(),
     ],
 )
-def test_a_state_that_does_not_fit_is_left_alone(state: bytes) -> None:
+def test_a_state_that_does_not_fit_is_ignored(state: bytes) -> None:
     calibration = primed()
     before = calibration.snapshot()
     assert calibration.restore({"A/U": state, "C/U": b""}) == ["A/U"]

@@ -1,4 +1,4 @@
-"""What the path hands on of a forecast when it is one of its own."""
+"""The fields that a single forecast passes on."""
 
 from __future__ import annotations
 

@@ -122,7 +122,7 @@ def test_the_scale_is_learnt_before_the_validation_part_and_the_season_found() -
     assert later.by_symbol != found.by_symbol
 
 
-def test_too_few_residuals_are_no_evidence_and_still_candles_teach_nothing() -> None:
+def test_too_few_residuals_are_no_evidence_and_unchanged_candles_are_ignored() -> None:
     candles = {"A/U": market(WARMUP + 300, 1)}
     few = forecasts(candles, range(WARMUP + 301 - MIN_RESIDUALS, WARMUP + 300))
     assert fit_residuals(candles, ("A/U",), few).by_symbol == {}

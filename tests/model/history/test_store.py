@@ -96,7 +96,7 @@ def test_every_revision_is_kept_and_the_newest_is_read(path: Path, history: Hist
     with sqlite3.connect(path) as database:
         kept = database.execute("SELECT close, delay_ms FROM candle").fetchall()
     database.close()
-    assert kept == [(100.0, 10), (101.0, 900), (100.0, 5000)]  # the repetition says nothing new
+    assert kept == [(100.0, 10), (101.0, 900), (100.0, 5000)]  # the repetition changes nothing
 
 
 def test_the_later_of_two_revisions_in_one_millisecond_stays(history: History) -> None:
@@ -153,7 +153,7 @@ def test_an_outcome_is_the_first_revision_of_the_next_candle(history: History) -
     assert list(history.outcomes(MarketKey.parse("kraken", "1m"), 10)) == []
 
 
-def test_what_was_published_first_is_what_was_published(history: History) -> None:
+def test_the_first_published_value_is_kept(history: History) -> None:
     history.add_forecasts([forecast(0, predicted=101.0)])
     history.add_forecasts([forecast(0, predicted=102.0, sha256="b" * 64)])
     assert [o.forecast.predicted_close for o in history.outcomes(MARKET, 9)] == [101.0]
@@ -183,16 +183,16 @@ def test_pruning_goes_slice_by_slice_and_stops_at_the_boundary(history: History)
 Event = tuple[int, str, float, int]
 
 
-def test_what_the_exchange_told_stays_whatever_comes_later(history: History) -> None:
-    told, later = candle(0, close=100.0), candle(0, close=101.0, delay_ms=50)
+def test_received_candles_are_never_overwritten(history: History) -> None:
+    received, later = candle(0, close=100.0), candle(0, close=101.0, delay_ms=50)
     for worse in (later._replace(filled=True), later._replace(repaired=True)):
-        history.add_candles(MARKET, [told, worse])
+        history.add_candles(MARKET, [received, worse])
         (read,) = history.candles(MARKET, "BTC/USDT", 1)
-        assert read.ohlcv == told.ohlcv
+        assert read.ohlcv == received.ohlcv
 
 
 @pytest.mark.parametrize("close", [1e308, 1e-308, -1.0])
-def test_candles_that_cannot_be_true_are_left_out(history: History, close: float) -> None:
+def test_impossible_candles_are_left_out(history: History, close: float) -> None:
     """Earlier versions let some of them in."""
     odd = candle(1)._replace(ohlcv=Ohlcv(close, close, close, close, 1.0))
     history.add_candles(MARKET, [candle(0), odd, candle(2)])

@@ -261,8 +261,8 @@ def test_weights_in_another_file_are_refused(tmp_path: Path) -> None:
         Engine(OnnxPair(path.read_bytes(), pair.step), 1, 60, 6)
 
 
-def test_nothing_is_told_to_whoever_made_the_runtime(tmp_path: Path) -> None:
-    """Left alone it would keep an identifier of this machine, and send what it does."""
+def test_the_runtime_sends_no_telemetry(tmp_path: Path) -> None:
+    """By default it would store an identifier of this machine and send telemetry."""
     code = "from model.inference.onnx_session import cuda_offered\ncuda_offered()\n"
     plain = {k: v for k, v in os.environ.items() if k not in {"CI", "ORT_DISABLE_TELEMETRY"}}
     home = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
@@ -342,7 +342,7 @@ def test_the_faster_device_is_taken(gpu_ms: float, device: str) -> None:
         RuntimeError("CUDA failure 2: out of memory\nwith a stack of calls below"),
     ],
 )
-def test_a_gpu_that_fails_is_none(error: Exception) -> None:
+def test_a_gpu_that_fails_is_not_used(error: Exception) -> None:
     def step_ms(device: Device) -> float:
         if device == "gpu":
             raise error
@@ -354,7 +354,7 @@ def test_a_gpu_that_fails_is_none(error: Exception) -> None:
     assert "\n" not in why
 
 
-def test_a_broken_graph_is_no_question_of_the_device() -> None:
+def test_a_broken_graph_is_an_error_on_any_device() -> None:
     def step_ms(device: Device) -> float:
         raise BundleError(device)
 

@@ -48,7 +48,7 @@ def test_decisions_come_back_in_order(tmp_path: Path) -> None:
     assert registry.decisions() == [first, second]
     (line, _) = (registry.root / DECISIONS).read_text().splitlines()
     assert json.loads(line)["gate"]["detectable"] == 0.001
-    # It is no model, and no writer sweeps it away.
+    # It is no model, and no writer removes it.
     registry.write(parts())
     assert len(registry.list()) == 1
     assert len(registry.decisions()) == 2
@@ -62,7 +62,7 @@ def test_only_so_many_are_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert [entry.at_ms for entry in registry.decisions()] == [7, 8, 9, 10, 11]
 
 
-def test_a_damaged_line_costs_no_other(tmp_path: Path) -> None:
+def test_a_damaged_line_affects_no_other(tmp_path: Path) -> None:
     registry = Registry(tmp_path / "registry")
     registry.record_decision(ENTRY)
     path = registry.root / DECISIONS
@@ -85,7 +85,7 @@ def test_a_damaged_line_costs_no_other(tmp_path: Path) -> None:
         ("gate", json.loads(ENTRY.to_json())["gate"] | {"gain": "large"}),
     ],
 )
-def test_what_no_decision_can_be_is_refused(key: str, value: Any) -> None:
+def test_an_impossible_decision_is_refused(key: str, value: Any) -> None:
     with pytest.raises(BundleError, match=r"decisions\.jsonl"):
         DecisionEntry.from_json(json.dumps(json.loads(ENTRY.to_json()) | {key: value}))
 

@@ -36,8 +36,8 @@ class Bomb:
         return (os.mkdir, (str(self.path),))
 
 
-def resign(folder: Path, **changes: object) -> None:
-    """What somebody who can write into the folder would do: correct hashes, changed fields."""
+def sign_again(folder: Path, **changes: object) -> None:
+    """What an attacker who can write into the folder could do: correct hashes, changed fields."""
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["files"] = {
         name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
@@ -101,14 +101,14 @@ def folder_for_a_file(folder: Path) -> None:
 
 def pickled_scaler(folder: Path) -> None:
     (folder / "scaler.json").write_bytes(pickle.dumps(Bomb(folder.parent / "exploded")))
-    resign(folder)
+    sign_again(folder)
 
 
 def with_keras(folder: Path, members: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> None:
     with zipfile.ZipFile(folder / "model.keras", "w", method) as archive:
         for name, data in members.items():
             archive.writestr(name, data)
-    resign(folder)
+    sign_again(folder)
 
 
 PLAIN = {"metadata.json": b"{}", "config.json": b"{}", "model.weights.h5": b"0"}
@@ -126,7 +126,7 @@ def custom_object(folder: Path) -> None:
 
 def pickled_keras(folder: Path) -> None:
     (folder / "model.keras").write_bytes(pickle.dumps(Bomb(folder.parent / "exploded")))
-    resign(folder)
+    sign_again(folder)
 
 
 def names_outside_in_keras(folder: Path) -> None:
@@ -141,7 +141,7 @@ def encrypted_keras(folder: Path) -> None:
         for found in re.finditer(re.escape(header), data):
             data[found.start() + flags] |= 1
     path.write_bytes(data)
-    resign(folder)
+    sign_again(folder)
 
 
 def damaged_deflate(folder: Path) -> None:
@@ -160,12 +160,12 @@ def squeezed_and_damaged(folder: Path, method: int) -> None:
     for at in range(squeezed + 4, squeezed + 9):
         data[at] ^= 0x5A
     path.write_bytes(data)
-    resign(folder)
+    sign_again(folder)
 
 
 def h5_for_keras(folder: Path) -> None:
     (folder / "model.keras").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
-    resign(folder)
+    sign_again(folder)
 
 
 def huge_file(folder: Path) -> None:
@@ -179,69 +179,69 @@ def huge_manifest(folder: Path) -> None:
 
 
 def huge_window(folder: Path) -> None:
-    resign(folder, lookback=10**12)
+    sign_again(folder, lookback=10**12)
 
 
 def huge_units(folder: Path) -> None:
-    resign(folder, units=[10**9])
+    sign_again(folder, units=[10**9])
 
 
 def huge_period(folder: Path) -> None:
     indicators = json.loads((folder / "manifest.json").read_text())["indicators"]
-    resign(folder, indicators=indicators | {"bb_period": 10**12})
+    sign_again(folder, indicators=indicators | {"bb_period": 10**12})
 
 
 def impossible_periods(folder: Path) -> None:
     indicators = json.loads((folder / "manifest.json").read_text())["indicators"]
-    resign(folder, indicators=indicators | {"macd_fast": 99})
+    sign_again(folder, indicators=indicators | {"macd_fast": 99})
 
 
 def unknown_feature(folder: Path) -> None:
-    resign(folder, features=[*LOG_RETURN_FEATURES[:5], "tomorrow"])
+    sign_again(folder, features=[*LOG_RETURN_FEATURES[:5], "tomorrow"])
 
 
 def other_order_of_features(folder: Path) -> None:
-    resign(folder, features=LOG_RETURN_FEATURES[::-1])
+    sign_again(folder, features=LOG_RETURN_FEATURES[::-1])
 
 
 def other_target(folder: Path) -> None:
-    resign(folder, target="close")
+    sign_again(folder, target="close")
 
 
 def no_such_target(folder: Path) -> None:
-    resign(folder, target="__import__")
+    sign_again(folder, target="__import__")
 
 
 def other_symbols(folder: Path) -> None:
-    resign(folder, symbols=["ETH/USDT"])
+    sign_again(folder, symbols=["ETH/USDT"])
 
 
 def repeated_symbol(folder: Path) -> None:
-    resign(folder, symbols=["BTC/USDT", "BTC/USDT"])
+    sign_again(folder, symbols=["BTC/USDT", "BTC/USDT"])
 
 
 def symbols_that_are_none(folder: Path) -> None:
-    resign(folder, symbols="BTC/USDT")
+    sign_again(folder, symbols="BTC/USDT")
 
 
 def other_schema(folder: Path) -> None:
-    resign(folder, schema=2)
+    sign_again(folder, schema=2)
 
 
 def unknown_key(folder: Path) -> None:
-    resign(folder, custom_objects={})
+    sign_again(folder, custom_objects={})
 
 
 def no_timeframe(folder: Path) -> None:
-    resign(folder, timeframe="1M")
+    sign_again(folder, timeframe="1M")
 
 
 def infinite_metric(folder: Path) -> None:
-    resign(folder, metrics={"mae_ratio": float("inf")})
+    sign_again(folder, metrics={"mae_ratio": float("inf")})
 
 
 def other_version(folder: Path) -> None:
-    resign(folder, version="20261123T120000Z-aaaaaa")
+    sign_again(folder, version="20261123T120000Z-aaaaaa")
 
 
 def step_of_another(folder: Path) -> None:

@@ -92,7 +92,7 @@ def test_a_decision_moves_the_pointer_only_from_the_champion_it_was_made_about(
     (registry.root / second / "step.onnx").write_bytes(b"other")
     with pytest.raises(BundleError, match="has changed"):
         registry.apply_decision(DecisionEntry(3, "promote", "retrain", second, third))
-    # Nothing is told that did not happen.
+    # No action is reported that did not happen.
     assert (registry.champion(), len(registry.decisions())) == (third, 2)
 
 
@@ -143,7 +143,7 @@ def test_promoting_and_rolling_back_mend_a_damaged_pointer(
     (registry.root / "previous").write_text(content)
     with pytest.raises(BundleError, match="previous: holds"):
         registry.rollback()
-    # Whether the champion's own folder may go cannot be told.
+    # It is unknown whether the champion's own folder may be removed.
     with pytest.raises(BundleError, match="champion: holds"):
         registry.prune(keep=0)
     registry.promote(second)
@@ -151,7 +151,7 @@ def test_promoting_and_rolling_back_mend_a_damaged_pointer(
     assert (registry.champion(), registry.previous()) == (third, second)
 
 
-def test_a_disk_that_takes_nothing_more_is_one_clear_line(registry: Registry) -> None:
+def test_a_full_disk_is_one_clear_line(registry: Registry) -> None:
     first, second = registry.write(parts(1)), registry.write(parts(2))
     registry.promote(first)
     writes: list[Callable[[], object]] = [
@@ -209,7 +209,7 @@ def test_no_manifest_text_raises_anything_but_a_bundle_error(text: bytes | str) 
         Manifest.from_json(text)
 
 
-def test_a_version_whose_time_there_cannot_be_is_none(registry: Registry) -> None:
+def test_a_version_with_an_impossible_time_is_invalid(registry: Registry) -> None:
     version = registry.write(parts())
     impossible = "20269923T120003Z-aaaaaa"
     text = (registry.root / version / "manifest.json").read_text().replace(version, impossible)
@@ -219,7 +219,9 @@ def test_a_version_whose_time_there_cannot_be_is_none(registry: Registry) -> Non
         registry.open(impossible)
 
 
-def test_a_model_that_fits_is_let_pass_and_others_are_told_why(registry: Registry) -> None:
+def test_a_model_that_fits_is_accepted_and_others_are_refused_with_a_reason(
+    registry: Registry,
+) -> None:
     version = registry.write(parts())
     manifest = registry.open(version).manifest
     wanted: dict[str, Any] = {
@@ -310,6 +312,6 @@ def whole(registry: Registry, decided: int) -> int:
     if (registry.root / "champion").exists():
         assert registry.champion() in versions
         assert registry.previous() in {None, *versions}
-        # Whatever is served, its promotion was written down before.
+        # The promotion of the served model was recorded before.
         assert registry.champion() in {entry.version for entry in entries}
     return len(entries)

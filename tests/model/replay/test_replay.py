@@ -55,15 +55,15 @@ RESIDUALS = Residuals(by_symbol={"A/U": SymbolResiduals(400, QUANTILES)})
 
 
 class Exchange:
-    """What goes on beside the daemon, which comes and goes."""
+    """The parts that run throughout, while the daemon is restarted."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.tape = SampleMarket(
+        self.market = SampleMarket(
             {s: random_candles(LAST + 5, seed) for seed, s in enumerate(SYMBOLS)}
         )
         # The last symbol is none of those that the models were trained on.
-        trained = {s: self.tape.values[s][:FIRST] for s in SYMBOLS[:2]}
+        trained = {s: self.market.values[s][:FIRST] for s in SYMBOLS[:2]}
         self.bundles = [
             write(folder / "registry", trained, seed=seed, residuals=RESIDUALS) for seed in (7, 8)
         ]
@@ -84,7 +84,7 @@ class Exchange:
         )
         async with running(route):
             process = Process(self, route, rules)
-            await process.keeper.restore(served)
+            await process.state_store.restore(served)
             await asyncio.to_thread(
                 route.issuer.last_published.open, self.folder / "last-published"
             )
@@ -96,7 +96,7 @@ class Process:
     def __init__(self, exchange: Exchange, route: PipelineHarness, rules: Rules) -> None:
         self.exchange = exchange
         self.route = route
-        self.keeper = LearnedStateStore(route.recorder, MARKET, route.clock)
+        self.state_store = LearnedStateStore(route.recorder, MARKET, route.clock)
         self.hot_swap = HotSwap(
             champion=ChampionSource(
                 version=lambda: exchange.champion.version,
@@ -106,17 +106,17 @@ class Process:
             table=route.table,
             scheduler=route.scheduler,
             pipeline=route.pipeline,
-            learned_state=self.keeper,
+            learned_state=self.state_store,
             clock=route.clock,
             metrics=route.metrics,
         )
 
     async def warm(self) -> None:
         """Fetch what closed until now, as a start does."""
-        clock, row, tape = self.exchange.clock, self.exchange.row, self.exchange.tape
+        clock, row, market = self.exchange.clock, self.exchange.row, self.exchange.market
         clock.now_ms = max(clock.now_ms + 1, T0 + row * MINUTE.ms + 20)
         for symbol in SYMBOLS:
-            fetched = [c._replace(received_ms=clock.now_ms) for c in tape.span(symbol, 0, row)]
+            fetched = [c._replace(received_ms=clock.now_ms) for c in market.span(symbol, 0, row)]
             self.route.pipeline.on_history(symbol, fetched)
         await self.route.scheduler.wait_idle()
 
@@ -127,11 +127,11 @@ class Process:
             exchange.row += 1
             self.route.at(exchange.row)
             for symbol in SYMBOLS:
-                self.route.close(exchange.tape, symbol, exchange.row - 1)
+                self.route.close(exchange.market, symbol, exchange.row - 1)
             await self.route.scheduler.wait_idle()
 
     async def save(self) -> None:
-        await self.keeper.save(self.route.table.served)
+        await self.state_store.save(self.route.table.served)
 
     async def gap(self) -> None:
         """Two candles of a symbol come too late, by REST, when the next ones have closed."""
@@ -140,26 +140,26 @@ class Process:
             exchange.row += 1
             route.at(exchange.row)
             for symbol in others:
-                route.close(exchange.tape, symbol, exchange.row - 1)
+                route.close(exchange.market, symbol, exchange.row - 1)
             await route.scheduler.wait_idle()
-        route.close(exchange.tape, silent, exchange.row - 1)
+        route.close(exchange.market, silent, exchange.row - 1)
         assert route.wanted.pop() == silent
         now_ms = exchange.clock.now_ms
-        late = exchange.tape.span(silent, exchange.row - 3, exchange.row)
+        late = exchange.market.span(silent, exchange.row - 3, exchange.row)
         route.pipeline.on_history(silent, [c._replace(received_ms=now_ms) for c in late])
         await route.scheduler.wait_idle()
 
     async def revise(self) -> None:
-        """The exchange changes its mind about a candle of a while ago."""
+        """The exchange revises an earlier candle."""
         exchange, symbol, at = self.exchange, SYMBOLS[1], self.exchange.row - 6
-        exchange.tape.revise(symbol, at, 1.01)
+        exchange.market.revise(symbol, at, 1.01)
         exchange.clock.now_ms += 500
-        revised = exchange.tape.candle(symbol, at)._replace(received_ms=exchange.clock.now_ms)
+        revised = exchange.market.candle(symbol, at)._replace(received_ms=exchange.clock.now_ms)
         self.route.pipeline.on_history(symbol, [revised])
         await self.route.scheduler.wait_idle()
 
 
-async def lead_a_life(folder: Path) -> None:
+async def run_with_restarts(folder: Path) -> None:
     """A kill, a gap, a revision, other rules, midnight, another model and the first one again."""
     exchange = Exchange(folder)
     usual, narrow = Rules(min_n=MIN_N), Rules(level=0.8, min_n=MIN_N, threshold=0.001)
@@ -188,8 +188,8 @@ async def lead_a_life(folder: Path) -> None:
             await third.save()
 
 
-async def lead_any_life(folder: Path, chance: Random) -> None:
-    """Processes that end in whatever way, and start again under whatever rules."""
+async def run_with_random_restarts(folder: Path, chance: Random) -> None:
+    """Processes that end in random ways and start again under random rules."""
     exchange = Exchange(folder)
     some = [Rules(min_n=MIN_N), Rules(level=0.8, min_n=MIN_N), Rules(gamma=0.02, min_n=MIN_N + 9)]
     with closing(History(folder / "history.sqlite")) as history:
@@ -207,17 +207,17 @@ async def lead_any_life(folder: Path, chance: Random) -> None:
 
 
 @pytest.fixture(scope="module")
-def life(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("life")
-    asyncio.run(lead_a_life(folder))
+    asyncio.run(run_with_restarts(folder))
     yield folder
     network.cache_clear()
 
 
 @pytest.fixture
-def place(life: Path, tmp_path: Path) -> Path:
+def place(run_folder: Path, tmp_path: Path) -> Path:
     """Of one's own, to be changed."""
-    return Path(shutil.copytree(life, tmp_path / "place"))
+    return Path(shutil.copytree(run_folder, tmp_path / "place"))
 
 
 def again(folder: Path, first: int = 0, last: int = LAST + 1) -> Replayed:
@@ -231,28 +231,28 @@ def query(folder: Path, statement: str, *values: object) -> list[tuple[Any, ...]
         return database.execute(statement, values).fetchall()
 
 
-def test_every_value_of_every_forecast_comes_out_again(life: Path) -> None:
-    found = again(life)
+def test_every_value_of_every_forecast_comes_out_again(run_folder: Path) -> None:
+    found = again(run_folder)
     assert found.differences == []
     assert (found.skipped, found.without) == ({}, {})
     assert set(found.largest) == FIELDS
     assert max(found.largest.values()) <= TOLERANCE
-    assert query(life, "SELECT count(*) FROM forecast") == [(found.compared,)]
-    # All that the life was led for is there: evidence and none, two rules, two models.
-    without = query(life, "SELECT count(*) FROM forecast WHERE lower IS NULL")[0][0]
+    assert query(run_folder, "SELECT count(*) FROM forecast") == [(found.compared,)]
+    # Every case occurs: evidence and none, two rules, two models.
+    without = query(run_folder, "SELECT count(*) FROM forecast WHERE lower IS NULL")[0][0]
     assert 2 * MIN_N < without < found.compared / 2
-    assert query(life, "SELECT count(*) FROM rules") == [(2,)]
-    assert query(life, "SELECT count(DISTINCT model) FROM forecast") == [(2,)]
-    assert query(life, "SELECT count(*) FROM scaler") == [(2,)]
-    assert len(query(life, "SELECT DISTINCT day FROM calibration")) == 2
+    assert query(run_folder, "SELECT count(*) FROM rules") == [(2,)]
+    assert query(run_folder, "SELECT count(DISTINCT model) FROM forecast") == [(2,)]
+    assert query(run_folder, "SELECT count(*) FROM scaler") == [(2,)]
+    assert len(query(run_folder, "SELECT DISTINCT day FROM calibration")) == 2
     back = """SELECT count(*) FROM forecast AS a JOIN forecast AS b ON b.symbol = a.symbol
               AND b.close_s = a.close_s + 60 AND b.model = a.model AND b.learnt < a.learnt"""
-    assert query(life, back) == [(3,)]
+    assert query(run_folder, back) == [(3,)]
 
 
-def test_it_does_after_any_life(tmp_path: Path) -> None:
+def test_replay_is_exact_after_any_sequence_of_restarts(tmp_path: Path) -> None:
     chance = Random(18)
-    asyncio.run(lead_any_life(tmp_path, chance))
+    asyncio.run(run_with_random_restarts(tmp_path, chance))
     for first in (0, chance.randint(FIRST, LAST - 30)):
         found = again(tmp_path, first)
         assert (found.differences, found.skipped, found.without) == ([], {}, {})
@@ -260,10 +260,12 @@ def test_it_does_after_any_life(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("first", [FIRST + 20, FIRST + 38, MIDNIGHT - 1, MIDNIGHT + 5, LAST - 3])
-def test_a_part_of_a_day_is_told_from_the_state_before(life: Path, first: int) -> None:
-    found = again(life, first, LAST - 1)
+def test_a_part_of_a_day_is_computed_from_the_state_before(run_folder: Path, first: int) -> None:
+    found = again(run_folder, first, LAST - 1)
     span = T0 // 1000 + first * 60, T0 // 1000 + (LAST - 1) * 60
-    stored = query(life, "SELECT count(*) FROM forecast WHERE close_s >= ? AND close_s < ?", *span)
+    stored = query(
+        run_folder, "SELECT count(*) FROM forecast WHERE close_s >= ? AND close_s < ?", *span
+    )
     assert stored == [(found.compared,)]
     assert (found.differences, found.skipped, found.without) == ([], {}, {})
     assert set(found.largest) == FIELDS
@@ -283,8 +285,8 @@ def test_a_part_of_a_day_is_told_from_the_state_before(life: Path, first: int) -
         ("outside_ppb = outside_ppb + 2000", "out_of_range"),
     ],
 )
-def test_a_value_that_was_not_published_so_is_found(place: Path, change: str, field: str) -> None:
-    # The last one of its model: what was learnt from a forecast is seen in all that follow.
+def test_a_changed_value_is_detected(place: Path, change: str, field: str) -> None:
+    # The last one of its model: each forecast affects the calibration of all later ones.
     last = T0 // 1000 + LAST * 60
     change = f"UPDATE forecast SET {change} WHERE symbol = 1 AND close_s = ? RETURNING 1"  # noqa: S608 - see above
     assert query(place, change, last) == [(1,)]
@@ -295,7 +297,7 @@ def test_a_value_that_was_not_published_so_is_found(place: Path, change: str, fi
     assert len(found.differences) == 1 or field in prices
 
 
-def test_what_nobody_knows_is_said_and_what_follows_is_compared(place: Path) -> None:
+def test_unknown_parts_are_reported_and_later_forecasts_compared(place: Path) -> None:
     gone = "DELETE FROM forecast WHERE symbol = ? AND close_s = ? RETURNING 1"
     assert query(place, gone, 1, T0 // 1000 + (FIRST + 45) * 60) == [(1,)]
     found = again(place)

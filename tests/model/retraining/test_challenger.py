@@ -141,7 +141,7 @@ def test_a_span_that_leaves_nothing_to_learn_from_is_refused() -> None:
         cut_for_gate(100, 50, 10, 0.7, 0.15)
 
 
-def test_only_what_neither_has_seen_is_judged(
+def test_only_candles_that_neither_model_was_trained_on_are_judged(
     both: tuple[Bundle, Bundle], markets: dict[str, pd.DataFrame]
 ) -> None:
     challenger, champion = both
@@ -207,7 +207,7 @@ def half_no_price(bundle: Bundle, scored: Scored) -> Bundle:
     )
 
 
-def test_forecasts_that_are_no_price_are_no_evidence_for_whoever_made_them(
+def test_forecasts_that_are_no_price_are_no_evidence_for_their_model(
     both: tuple[Bundle, Bundle], markets: dict[str, pd.DataFrame]
 ) -> None:
     challenger, champion = both
@@ -233,7 +233,7 @@ def page(challenger: Bundle, champion: Bundle | None, markets: dict[str, pd.Data
     return Page(challenger, champion, judged, markets, RULES, Rules())
 
 
-def test_the_page_says_what_was_decided_and_why(
+def test_the_page_shows_the_decision_and_its_reason(
     both: tuple[Bundle, Bundle], markets: dict[str, pd.DataFrame], tmp_path: Path
 ) -> None:
     challenger, champion = both
@@ -311,13 +311,13 @@ def revision(slot: int, received: int, close: float, *, filled: bool = False) ->
 
 
 def test_history_is_read_as_it_was_known() -> None:
-    told_first, revised = revision(0, 11, 1.0), revision(0, 15, 2.0)
+    first_revision, revised = revision(0, 11, 1.0), revision(0, 15, 2.0)
     flat, late = revision(1, 21, 2.0, filled=True), revision(1, 30, 3.0)
     flat_again = revision(0, 40, 2.5, filled=True)
-    revisions = [told_first, revised, flat_again, flat, late]
+    revisions = [first_revision, revised, flat_again, flat, late]
     assert candles_as_of(revisions) == [revised, late]
     assert candles_as_of(revisions, 21) == [revised, flat]
-    assert candles_as_of(revisions, 14) == [told_first]
+    assert candles_as_of(revisions, 14) == [first_revision]
     assert candles_as_of([], 5) == []
 
 

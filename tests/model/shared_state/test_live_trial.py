@@ -12,7 +12,7 @@ from model.shared_state.live_trial import RECORD, Tally, Trial, TrialFiles
 T0 = 1_776_859_200_000
 
 
-def test_a_torn_file_costs_its_last_record(tmp_path: Path) -> None:
+def test_a_truncated_file_loses_only_its_last_record(tmp_path: Path) -> None:
     files = TrialFiles(tmp_path / "trial")
     assert files.current() is None
     assert len(files.losses().symbol) == 0

@@ -46,7 +46,7 @@ def test_drawing_single_candles_would_promise_too_much(monkeypatch: pytest.Monke
     assert coverage(0.8, trials=30) < 0.75
 
 
-def test_blocks_are_as_long_as_the_series_remembers() -> None:
+def test_block_length_follows_the_autocorrelation() -> None:
     rng = np.random.default_rng(3)
     lengths = [block_length(correlated(rng, (4000,), phi)) for phi in (0.0, 0.6, 0.9, 0.97)]
     assert lengths == sorted(lengths)
@@ -61,7 +61,7 @@ def test_every_series_has_a_block_length(values: list[float]) -> None:
     assert 1 <= block_length(np.array(values)) <= len(values)
 
 
-def test_a_series_that_takes_everything_back_has_the_least_length() -> None:
+def test_a_negatively_correlated_series_has_the_least_block_length() -> None:
     noise = np.random.default_rng(2).normal(size=1001)
     assert block_length(np.diff(noise)) == 10
 

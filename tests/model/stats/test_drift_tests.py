@@ -56,13 +56,13 @@ def test_a_model_that_has_become_worse_is_found(seed: int, worse: float) -> None
     assert 4_000 < found[0] < 4_600
 
 
-def test_a_wild_market_is_no_reason_as_long_as_the_model_is_no_worse_in_it() -> None:
+def test_a_volatile_market_alone_raises_no_alarm() -> None:
     _, returns = market(8_000, 3, (0.0, 0.0))
     returns[:, 5_000:] *= 10.0
     assert alarms(-0.05 * np.roll(returns, 1, axis=1), returns) == []
 
 
-def test_one_monstrous_candle_raises_no_alarm_and_nothing_is_ever_not_a_number() -> None:
+def test_one_extreme_candle_raises_no_alarm_and_every_value_is_finite() -> None:
     watch = ErrorDrift()
     assert not any(watch.add_errors(0.0, 0.0) for _ in range(10))
     for error in market(3_000, 1, (0.0, 0.0))[1][0].tolist():
@@ -71,7 +71,7 @@ def test_one_monstrous_candle_raises_no_alarm_and_nothing_is_ever_not_a_number()
     assert math.isfinite(watch.score)
 
 
-def test_after_an_alarm_it_begins_anew() -> None:
+def test_after_an_alarm_the_test_is_reset() -> None:
     watch = ErrorDrift()
     (at,) = alarms(*market(12_000, 5, (0.1, 3.0)), watch)
     assert 6_000 < at < 6_600
@@ -129,7 +129,7 @@ def test_features_that_only_have_their_daily_rhythm_raise_no_alarm_and_a_shift_d
     calm = wandering(WEEK + 6 * 1_440, 1)
     early = 5 * 1_440
     assert shown(watch, calm[:early]) == []
-    # A restart in the middle makes no difference, whatever the other process's clock shows.
+    # A restart in the middle makes no difference, even with another clock.
     now_s = early * MINUTE_S
     watch = FeatureDrift.from_arrays(FeatureDrift.to_arrays(watch, now_s), 2, now_s)
     assert shown(watch, calm[early:], now_s) == []
@@ -143,7 +143,7 @@ def test_features_that_only_have_their_daily_rhythm_raise_no_alarm_and_a_shift_d
 
 
 @pytest.mark.parametrize("odd", [math.nan, math.inf, -math.inf, 3e38])
-def test_rows_that_no_scaler_could_scale_end_nothing(odd: float) -> None:
+def test_rows_that_cannot_be_scaled_raise_nothing(odd: float) -> None:
     watch = FeatureDrift(2, 0.0)
     rows = np.array([[0.1, 0.2], [odd, 0.3], [0.4, 0.5]], dtype=np.float32)
     assert not watch.add_rows(rows, 1.0)
@@ -156,7 +156,7 @@ def test_counts_of_other_features_are_refused() -> None:
         FeatureDrift.from_arrays(FeatureDrift(3, 0.0).to_arrays(0.0), 2, 0.0)
 
 
-def test_while_there_is_too_little_to_compare_nothing_is_said() -> None:
+def test_without_enough_rows_there_is_no_alarm() -> None:
     watch = FeatureDrift(2, 0.0)
     few = np.ones((1, 2), dtype=np.float32)
     for day in range(100):

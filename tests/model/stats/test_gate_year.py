@@ -22,10 +22,10 @@ RULES = GateRules(gate_days=7, margin=0.002, max_age_days=30)
 
 
 class Model(NamedTuple):
-    """What a model is worth (one minus its true error ratio), and its luck, candle by candle."""
+    """A model's skill (one minus its true error ratio) and its noise per candle."""
 
     skill: float
-    luck: Floats
+    noise: Floats
     born: int
 
 
@@ -39,21 +39,21 @@ class Year(NamedTuple):
 
 
 def simulated(rng: np.random.Generator, spread: float, nights: int = 365) -> Year:
-    """Every night another challenger; what was luck in a week is luck in the next six as well."""
+    """Another challenger every night; noise of a week persists for the next six nights."""
     last_value = np.abs(rng.normal(size=WEEK))
 
-    def luck(candles: int) -> Floats:
+    def noise(candles: int) -> Floats:
         return rng.normal(0.0, STDERR * np.sqrt(WEEK / 2) * np.sqrt(2 / np.pi), candles)
 
-    champion = Model(rng.normal(0.0, spread), luck(WEEK), 0)
+    champion = Model(rng.normal(0.0, spread), noise(WEEK), 0)
     skill = []
     changes = {"better": 0, "worse": 0, "renewed": 0}
     for night in range(nights):
         last_value = np.append(last_value[DAY:], np.abs(rng.normal(size=DAY)))
-        champion = champion._replace(luck=np.append(champion.luck[DAY:], luck(DAY)))
-        challenger = Model(rng.normal(0.0, spread), luck(WEEK), night)
+        champion = champion._replace(noise=np.append(champion.noise[DAY:], noise(DAY)))
+        challenger = Model(rng.normal(0.0, spread), noise(WEEK), night)
         mine, theirs = (
-            (1.0 - model.skill) * last_value - model.luck for model in (challenger, champion)
+            (1.0 - model.skill) * last_value - model.noise for model in (challenger, champion)
         )
         week = Losses(np.zeros(WEEK, int), HOUR_MS * np.arange(WEEK), last_value, mine, theirs)
         decision = decide(week, RULES, HOUR_MS, night - champion.born)
@@ -65,7 +65,7 @@ def simulated(rng: np.random.Generator, spread: float, nights: int = 365) -> Yea
     return Year(np.array(skill), **changes)
 
 
-def test_over_the_years_the_champion_becomes_better_though_some_nights_err() -> None:
+def test_over_the_years_the_champion_improves_despite_some_wrong_promotions() -> None:
     rng = np.random.default_rng(20261123)
     years = [simulated(rng, SPREAD) for _ in range(8)]
     # A retrain is worth 0 on average; the mean of eight years scatters by a tenth of the spread.

@@ -97,7 +97,7 @@ def test_what_is_called_detectable_is_seen_as_often_as_promised() -> None:
 
 
 @pytest.mark.parametrize("phi", [-0.3, 0.0, 0.5])
-def test_the_variance_of_a_series_that_remembers(phi: float) -> None:
+def test_the_variance_of_an_autocorrelated_series(phi: float) -> None:
     rng = np.random.default_rng(1)
     series = correlated(rng, (1000, 300), phi)
     found = [long_run_variance(one)[0] for one in series.T]
@@ -176,7 +176,7 @@ def test_too_little_evidence_keeps_however_large_the_gain() -> None:
 
 
 @pytest.mark.parametrize("timeframe_ms", [60_000, QUARTER_MS, 3_600_000, 14_400_000, 86_400_000])
-def test_what_is_kept_to_judge_by_is_enough_at_every_timeframe(timeframe_ms: int) -> None:
+def test_the_judging_span_is_long_enough_at_every_timeframe(timeframe_ms: int) -> None:
     kept = RULES.candles(timeframe_ms)
     assert decide(even(0.5, 1.0, candles=kept), RULES, timeframe_ms).rule == "better"
     assert decide(even(0.5, 1.0, candles=kept - 1), RULES, timeframe_ms).rule == "too_few"
@@ -195,7 +195,7 @@ def joined_with(losses: Losses, other: Losses, first: int) -> Losses:
     )
 
 
-def test_one_spoilt_symbol_is_not_outweighed_by_the_others() -> None:
+def test_one_worse_symbol_is_not_outweighed_by_the_others() -> None:
     good, bad = even(0.90, 1.0), even(1.05, 1.0)
     joined = joined_with(good, bad, 4)
     made = decide(joined, RULES, QUARTER_MS)
@@ -210,7 +210,7 @@ def test_one_spoilt_symbol_is_not_outweighed_by_the_others() -> None:
 
 
 @pytest.mark.parametrize("candles", [1, 2, 99])
-def test_a_symbol_of_a_few_candles_spoils_nothing(candles: int) -> None:
+def test_a_symbol_of_a_few_candles_does_not_block_a_promotion(candles: int) -> None:
     joined = joined_with(even(0.90, 1.0), even(1.5, 1.0, candles=candles), 1)
     assert decide(joined, RULES, QUARTER_MS).rule == "better"
 

@@ -91,7 +91,7 @@ def test_pooling_forecasts_as_if_independent_would_promise_too_much() -> None:
 
 
 def naive_stderr(scored: Scored) -> float:
-    """Of the ratio, as if every forecast told something of its own."""
+    """Of the ratio, as if every forecast were independent."""
     model = np.abs(scored.predicted - scored.close) / scored.last_close
     last_value = np.abs(scored.last_close - scored.close) / scored.last_close
     excess = model - model.sum() / last_value.sum() * last_value

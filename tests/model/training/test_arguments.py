@@ -217,7 +217,7 @@ def _check_unchanged(predictor: LSTMPricePredictor, model: Any, before: Any) -> 
         ((X, Y, with_value(X, (1, 1, 1), np.nan), Y), "X_val"),
     ],
 )
-def test_nothing_is_built_of_what_is_refused(
+def test_refused_arguments_build_nothing(
     untrained: Predictors, arguments: tuple[Any, ...], message: str
 ) -> None:
     predictor = untrained()

@@ -36,7 +36,7 @@ def predictor(config: Path, folder: Path, key: str = "one") -> LSTMPricePredicto
     return made
 
 
-def test_a_training_that_was_cut_goes_on(
+def test_an_interrupted_training_resumes(
     configure: Configure, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # Without dropout an early epoch is better than the one before, whatever ran in this process.
@@ -71,7 +71,7 @@ def test_a_training_that_was_cut_goes_on(
     out = capsys.readouterr().out.partition("going on after epoch 2")[2]
     assert f"Epoch 3/{EPOCHS}" in out
     assert f"Epoch 2/{EPOCHS}" not in out
-    # What was learnt before is not lost: the first loss afterwards goes on from it.
+    # Earlier training is not lost: the first loss afterwards continues from it.
     assert history["loss"][2] < history["loss"][0]
     # Ten epochs without a better one, counted from before the cut.
     epochs = len(history["val_loss"])
@@ -85,7 +85,7 @@ def test_a_training_that_was_cut_goes_on(
     assert left == [f"epoch-{epochs:04}.keras", f"epoch-{epochs:04}.npz", "standing.json"]
 
 
-def test_a_finished_training_is_not_repeated_and_a_damaged_one_begun_anew(
+def test_a_finished_training_is_not_repeated_and_a_damaged_one_restarts(
     configure: Configure, tmp_path: Path
 ) -> None:
     config = configure(epochs=1, lstm_units=[2], batch_size=16)
@@ -113,7 +113,9 @@ def test_a_finished_training_is_not_repeated_and_a_damaged_one_begun_anew(
     assert not taken_up()
 
 
-def test_a_cut_changes_nothing_about_what_is_learnt(configure: Configure, tmp_path: Path) -> None:
+def test_an_interruption_does_not_change_the_trained_model(
+    configure: Configure, tmp_path: Path
+) -> None:
     config = configure(epochs=3, lstm_units=[3, 2], batch_size=16, dropout_rate=0.3)
     whole = predictor(config, tmp_path / "whole")
     losses = whole.train(*data()).history
