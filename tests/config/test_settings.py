@@ -304,7 +304,7 @@ def test_the_password_file(tmp_path: Path) -> None:
     assert settings.mqtt.read_password() == "hunter2"
 
 
-def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported_with_a_remedy(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no such file; name one with --config, or copy .*yaml"):
         load(tmp_path / "none.yaml", {})
 

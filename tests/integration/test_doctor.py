@@ -218,7 +218,7 @@ def test_a_wrong_configuration_is_exit_code_2(tmp_path: Path) -> None:
     assert main(["doctor", "--config", str(config)]) == 2
 
 
-def test_a_reader_that_leaves_is_no_error(tmp_path: Path) -> None:
+def test_a_closed_pipe_is_no_error(tmp_path: Path) -> None:
     dead = f"http://{HOST}:{free_port()}"
     exchange = {"endpoint": {"rest": dead}}
     config = write_config(tmp_path, {"exchange": exchange, "mqtt": {"port": free_port()}})

@@ -96,7 +96,7 @@ def evaluate(deployment: Deployment, *argv: str | Path) -> int:
     return main(["evaluate", "--config", str(deployment.config), *map(str, argv)])
 
 
-def test_a_model_is_judged_by_what_it_has_not_learnt_from(
+def test_a_model_is_judged_by_candles_it_was_not_trained_on(
     deployment: Deployment, markets: dict[str, pd.DataFrame], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert evaluate(deployment) == 0

@@ -75,7 +75,7 @@ def assert_whole(harness: FeedHarness, symbols: Sequence[str]) -> None:
 
 
 @pytest.mark.parametrize("name", FINAL_BY)
-async def test_every_candle_comes_once_as_the_exchange_made_it(name: str) -> None:
+async def test_every_candle_is_received_once_and_unchanged(name: str) -> None:
     # More symbols than Bybit takes in one request.
     async with market(name, 12) as (exchange, harness, _), running(harness):
         await until(lambda: len(harness.closed) >= 4 * 12)
@@ -88,7 +88,7 @@ async def test_every_candle_comes_once_as_the_exchange_made_it(name: str) -> Non
 
 
 @pytest.mark.parametrize("name", FINAL_BY)
-async def test_history_equals_the_playback_however_long_a_page_is(name: str) -> None:
+async def test_history_equals_the_playback_for_any_page_length(name: str) -> None:
     async with market(name, 2, history=2_000) as (exchange, harness, clock):
         await harness.feed.open()
         try:

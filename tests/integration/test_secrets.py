@@ -168,7 +168,7 @@ def test_what_is_left_on_disk(deployment: Deployment) -> None:
         clean(path.read_bytes().decode("latin-1"), deployment) if path.stat().st_size else None
 
 
-def test_the_log_in_every_detail(deployment: Deployment) -> None:
+def test_the_log_at_debug_level(deployment: Deployment) -> None:
     logged = records(running(deployment))
     assert {"DEBUG", "INFO"} <= {record["level"] for record in logged}
     assert any(record["message"] == "forecast" and record["seq"] for record in logged)

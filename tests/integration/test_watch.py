@@ -143,7 +143,7 @@ def test_a_pipe_gets_one_line_per_forecast_also_after_a_broker_restart(broker: M
         assert run.stderr.read() == ""
 
 
-def test_a_reader_that_leaves_is_no_error(broker: Mosquitto) -> None:
+def test_a_closed_pipe_is_no_error(broker: Mosquitto) -> None:
     with piped("--host", HOST, "--port", str(broker.port)) as run:
         assert run.stdout is not None
         assert run.stderr is not None

@@ -229,7 +229,7 @@ def test_broken_candles_are_refused(configure: Configure, candles: pd.DataFrame)
 
 @pytest.mark.parametrize("target", ["close", "log_return"])
 @pytest.mark.parametrize("ticks", [0, 1])
-def test_a_market_that_stood_still_is_worth_a_millionth_not_everything(
+def test_a_constant_feature_has_a_range_of_a_millionth(
     configure: Configure, target: str, ticks: int
 ) -> None:
     """Else the network's 0.1 would forecast a move of 10 %, or one tick be worth a hundred."""

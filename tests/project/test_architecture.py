@@ -212,7 +212,7 @@ def test_the_lock_file_names_no_index() -> None:
     assert lock.count("--hash=sha256:") >= len(requirements)
 
 
-def test_the_wheel_holds_what_serves_and_no_tests(tmp_path: Path) -> None:
+def test_the_wheel_contains_the_packages_and_no_tests(tmp_path: Path) -> None:
     subprocess.run(
         [sys.executable, "-m", "pip", "wheel", ".", "--no-deps", "--no-build-isolation",
          "--no-index", "--quiet", "--wheel-dir", str(tmp_path)],

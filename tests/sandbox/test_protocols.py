@@ -52,7 +52,7 @@ async def test_a_page_of_history_equals_the_playback_and_ends_with_the_forming_c
 
 
 @pytest.mark.parametrize("name", NAMES)
-async def test_a_ban_is_what_ccxt_takes_for_one(name: str) -> None:
+async def test_ccxt_recognises_a_ban(name: str) -> None:
     async with minutes(name, 1) as exchange, client(name, exchange) as ours:
         await ours.load_markets()
         exchange.ban(429, 300)

@@ -76,7 +76,7 @@ def test_a_candle_from_the_future_closes_no_other(closed: Literal[False] | None)
         update(rule, 1, closed=closed, now_ms=T0 + FRAME.ms - 1_001)
 
 
-def test_a_refused_update_keeps_the_values_before_it_from_becoming_final() -> None:
+def test_after_a_refused_update_earlier_values_do_not_become_final() -> None:
     rule = ClosingRule(FRAME, 1_000)
     update(rule, -1, closed=None)
     update(rule, 0, closed=None)
@@ -92,7 +92,7 @@ def test_a_refused_update_keeps_the_values_before_it_from_becoming_final() -> No
     assert final.open_ms == T0 + FRAME.ms
 
 
-def test_a_refused_beginning_of_the_next_candle_leaves_the_one_before_to_become_final() -> None:
+def test_after_a_refused_first_update_the_candle_before_still_becomes_final() -> None:
     rule = ClosingRule(FRAME, 1_000)
     update(rule, -1, closed=None)
     update(rule, 0, closed=None)

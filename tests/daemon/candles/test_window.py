@@ -144,7 +144,7 @@ def test_without_volumes_a_candle_whose_price_moves_has_a_trade() -> None:
     assert window.count_untraded(CAPACITY) == 0
 
 
-def test_a_revision_changes_what_had_a_trade() -> None:
+def test_a_revision_updates_which_candles_have_a_trade() -> None:
     window = primed()
     window.add_closed(flat(5, 104.0))
     window.add_closed(flat(6, 104.0))

@@ -59,7 +59,7 @@ def interruptible() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("interruptible")
-def test_an_interrupt_that_cannot_be_raised_comes_again() -> None:
+def test_an_interrupt_that_cannot_be_raised_is_repeated() -> None:
     def drop() -> None:
         InterruptedFinalizer()
         time.sleep(10)

@@ -98,7 +98,9 @@ def refusal(
         ("cex", "BTC/USD", "1m", "cex has no candle history of BTC/USD (cex fetchOHLCV requires"),
     ],
 )
-def test_what_cannot_run_is_refused(name: str, symbol: str, timeframe: str, expected: str) -> None:
+def test_unsupported_combinations_are_refused(
+    name: str, symbol: str, timeframe: str, expected: str
+) -> None:
     assert (refusal(name, symbol, timeframe) or "").startswith(expected)
 
 
@@ -119,7 +121,7 @@ def test_what_cannot_run_is_refused(name: str, symbol: str, timeframe: str, expe
         ("hyperliquid", "BTC/USDC:USDC", "1m"),
     ],
 )
-def test_what_can_run_is_not_refused(name: str, symbol: str, timeframe: str) -> None:
+def test_supported_combinations_are_accepted(name: str, symbol: str, timeframe: str) -> None:
     assert refusal(name, symbol, timeframe) is None
 
 
@@ -148,7 +150,7 @@ def test_every_exchange_is_refused_in_one_line_or_accepted(name: str) -> None:
                 assert lines[symbol, timeframe] is None
 
 
-def test_loaded_markets_are_asked_about_as_they_are() -> None:
+def test_loaded_markets_are_checked_and_not_changed() -> None:
     exchange = make_exchange("bitrue")
     spot = {"id": "btcusdt", "symbol": "BTC/USDT", "type": "spot", "spot": True, "swap": False}
     exchange.set_markets([spot])

@@ -204,7 +204,7 @@ def test_the_kraken_recording_a_snapshot_only_primes(shared_dir: Path) -> None:
     ]
 
 
-def test_the_newest_candle_of_a_snapshot_counts_wherever_it_stands() -> None:
+def test_the_newest_candle_of_a_snapshot_counts_at_any_position() -> None:
     older = KRAKEN_ROW | {"interval_begin": "1970-01-01T00:00:00Z"}
     other = KRAKEN_ROW | {"symbol": "ETH/USD"}
     candles = read_all(parse_kraken, [kraken("snapshot", KRAKEN_ROW, older, other)], BYBIT)

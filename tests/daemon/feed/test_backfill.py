@@ -144,7 +144,7 @@ async def test_no_symbol_is_fetched_twice_at_once_and_few_at_a_time() -> None:
     assert all(window.is_complete for window in bench.windows.values())
 
 
-async def test_an_empty_window_asks_for_all_of_it_a_filled_one_for_what_follows() -> None:
+async def test_an_empty_window_requests_all_candles_a_filled_one_the_following() -> None:
     bench = Bench()
     async with bench.running():
         bench.backfill.request(SYMBOLS[0])

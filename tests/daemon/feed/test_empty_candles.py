@@ -26,7 +26,7 @@ async def path(bundle: Bundle, history: History) -> AsyncIterator[PipelineHarnes
 
 
 @pytest.mark.parametrize("by_rest", [False, True])
-async def test_a_market_whose_empty_candles_the_exchange_sends_goes_stale_like_any_other(
+async def test_a_market_with_received_empty_candles_becomes_stale_too(
     path: PipelineHarness, market: SampleMarket, *, by_rest: bool
 ) -> None:
     path.warm(market, CAPACITY)

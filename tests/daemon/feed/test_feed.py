@@ -209,7 +209,7 @@ async def test_what_the_exchange_lacks_is_one_clear_line(
     assert "\n" not in str(caught.value)
 
 
-async def test_an_exchange_without_stream_is_connected_again(
+async def test_an_exchange_without_stream_is_reconnected(
     exchange: SandboxExchange, clock: ScaledClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     away = f"ws://127.0.0.1:{free_port()}"

@@ -289,7 +289,7 @@ async def test_of_two_rows_for_one_candle_the_valid_one_counts(
     assert bench.held(at(BAD)) == [100.0, 101.0, 99.0, 100.5, 5.0]
 
 
-async def test_a_candle_found_in_only_one_response_is_not_filled(bench: Bench) -> None:
+async def test_a_row_that_is_unusable_in_one_response_only_is_not_filled(bench: Bench) -> None:
     """A corrupted row is not filled as untraded: the next response contains the candle."""
     answers = iter([UNUSABLE["missing price"]])
 

@@ -89,7 +89,7 @@ def test_a_lost_connection_counts_after_a_while(text: str, patience_s: float) ->
     assert silent.symbols() == {"B/U"}
 
 
-def test_a_symbol_that_is_removed_and_comes_back_begins_anew() -> None:
+def test_a_symbol_that_is_removed_and_added_again_is_reset() -> None:
     silent = tracking()
     silent.on_stalled(NAMES)
     silent.on_history([candle(5)])

@@ -317,7 +317,7 @@ async def test_a_restart_never_changes_a_published_forecast(
         assert second.scored() == 3
 
 
-async def test_after_a_restart_every_candle_is_scored_whatever_order_it_arrives_in(
+async def test_after_a_restart_every_candle_is_scored_in_any_order_of_arrival(
     bundle: Bundle, market: SampleMarket, history: History
 ) -> None:
     async with running(PipelineHarness(bundle, history)) as first:

@@ -76,7 +76,7 @@ async def candle_from(exchange: Any) -> list[float]:
 @pytest.mark.parametrize("tls", [True, False])
 @pytest.mark.parametrize("login", [None, f"me:{SECRET}"])
 @pytest.mark.parametrize("variable", ["specific", "ALL_PROXY"])
-async def test_candles_come_through_the_proxy_by_rest_and_websocket(
+async def test_candles_are_received_through_the_proxy_by_rest_and_websocket(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,

@@ -7,7 +7,7 @@ import gc
 from daemon.runtime.gc_control import GcScheduler, manual_gc, no_gc
 
 
-def test_young_garbage_goes_every_second_and_old_every_minute() -> None:
+def test_young_objects_are_collected_every_second_and_old_every_minute() -> None:
     tidy = GcScheduler(0.0)
     due = [tidy.due(now / 2, idle=True) for now in range(1, 2 * 121)]
     assert due.count(None) == 121

@@ -34,7 +34,7 @@ def test_each_change_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
 
 
 @given(st.lists(st.booleans()))
-def test_lines_alternate_whatever_happens(failures: list[bool]) -> None:
+def test_lines_alternate_after_any_events(failures: list[bool]) -> None:
     lines: list[tuple[str, int]] = []
 
     class Lines(logging.Handler):

@@ -105,7 +105,7 @@ def test_without_a_service_manager_nothing_is_sent() -> None:
         {"WATCHDOG_USEC": "-1"},
     ],
 )
-def test_what_no_systemd_sets_is_refused(environ: dict[str, str]) -> None:
+def test_impossible_notification_settings_are_refused(environ: dict[str, str]) -> None:
     with pytest.raises(ConfigError, match=next(iter(environ))):
         Notifier(environ)
 

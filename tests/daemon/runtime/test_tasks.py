@@ -32,14 +32,14 @@ async def _lose(closing: asyncio.Event, closed: asyncio.Event) -> None:
         raise unwrap_expected(error, OSError) from None
 
 
-async def test_the_expected_error_comes_out_alone() -> None:
+async def test_the_expected_error_is_unwrapped() -> None:
     closed = asyncio.Event()
     closed.set()
     with pytest.raises(ConnectionResetError):
         await _lose(asyncio.Event(), closed)
 
 
-async def test_what_is_not_expected_stays_in_its_group() -> None:
+async def test_an_unexpected_error_stays_in_its_group() -> None:
     with pytest.raises(ExceptionGroup):
         unwrap_expected(ExceptionGroup("two", [OSError(), KeyError()]), OSError)
 

@@ -81,7 +81,7 @@ def test_a_forecast_is_scored_by_the_next_candle_and_once() -> None:
     assert (accuracy.pending, accuracy.unscored) == (0, 0)
 
 
-def test_what_was_published_is_never_revised() -> None:
+def test_a_published_forecast_is_never_revised() -> None:
     accuracy = Accuracy()
     assert accuracy.on_published(forecast(0, 101.0))
     assert not accuracy.on_published(forecast(0, 999.0))
@@ -136,7 +136,7 @@ def test_without_interval_there_is_no_coverage() -> None:
     assert accuracy.aggregate().interval_coverage is None
 
 
-def test_a_forecast_whose_candle_never_comes_is_given_up_and_counted() -> None:
+def test_a_forecast_whose_candle_never_arrives_is_dropped_and_counted() -> None:
     accuracy = Accuracy()
     accuracy.on_published(forecast(0))
     for slot in range(2, MAX_WAIT_CANDLES + 1):

@@ -159,7 +159,7 @@ def test_no_line_wraps_and_no_number_is_cut(
         assert cells[0] != cells[1]
 
 
-def test_what_a_screenshot_shows_in_80_columns() -> None:
+def test_the_board_in_80_columns() -> None:
     lines = shown(filled(DEMO, 97_000.0, intervals=False), 80, 24)
     assert lines[0] == TITLE
     assert lines[2].split() == [
@@ -176,7 +176,7 @@ def test_intervals_are_shown_where_there_is_room() -> None:
 
 
 @given(st.integers(1, 300), st.integers(12, 60), st.integers(40, 200))
-def test_a_board_never_outgrows_the_terminal(symbols: int, height: int, width: int) -> None:
+def test_a_board_always_fits_the_terminal(symbols: int, height: int, width: int) -> None:
     board = Board("title")
     for number in range(symbols):
         board.on_forecast(message(f"S{number:03}/U", 0, 1.0, 1.1))
@@ -203,7 +203,7 @@ def test_without_a_terminal_a_forecast_is_a_line() -> None:
 AFTER = T0 + 1_439_000 + 1_000
 
 
-def test_what_has_expired_is_no_forecast() -> None:
+def test_an_expired_forecast_is_shown_as_none() -> None:
     board = filled(("A/U",), 97_000.0, intervals=True)
     before, after = (shown(board, 140, now_ms=now_ms) for now_ms in (AFTER - 1, AFTER))
     assert "no forecast" not in before[4]
@@ -214,7 +214,7 @@ def test_what_has_expired_is_no_forecast() -> None:
     assert "−10 min" in shown(board, 140, now_ms=AFTER + 600_500)[4]
 
 
-def test_the_bars_go_up_and_down_with_the_closes() -> None:
+def test_the_bars_follow_the_closes() -> None:
     board = Board("title")
     for at, last in enumerate((1.0, 2.0, 8.0)):
         board.on_forecast(message("A/U", at, last, 1.0))

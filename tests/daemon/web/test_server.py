@@ -360,7 +360,7 @@ async def test_an_ipv6_address_is_a_valid_url() -> None:
         assert (await get(f"{url}/readyz"))[0] == 200
 
 
-async def test_connections_are_bounded_however_many_are_opened(
+async def test_connections_are_bounded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("daemon.web.server._MAX_CONNECTIONS", 8)

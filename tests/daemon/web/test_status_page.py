@@ -204,7 +204,7 @@ async def test_the_number_of_browsers_is_bounded(shown: Shown) -> None:
             await asyncio.sleep(0.05)
 
 
-async def test_without_browsers_it_does_nothing(shown: Shown) -> None:
+async def test_without_browsers_the_page_does_no_work(shown: Shown) -> None:
     await shown.close_all(CAPACITY)
     await shown.status("/")
     await asyncio.sleep(0.3)

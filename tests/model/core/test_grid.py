@@ -113,7 +113,7 @@ def test_a_file_of_weeks_that_begin_on_thursday_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("text", "early_ms"), [("1m", 1), ("1h", 1), ("1h", 1_000), ("1d", 1)])
-def test_a_file_of_closing_times_is_no_grid_of_its_own(
+def test_a_file_of_closing_times_is_not_taken_for_another_grid(
     tmp_path: Path, text: str, early_ms: int
 ) -> None:
     frame = Timeframe.parse(text)

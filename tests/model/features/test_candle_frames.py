@@ -120,7 +120,7 @@ def _with(candles: pd.DataFrame, name: str, value: Any) -> pd.DataFrame:
 
 @pytest.mark.parametrize("name", NOT_CANDLES)
 @pytest.mark.parametrize("target", ["close", "log_return"])
-def test_what_is_no_frame_of_candles_is_refused(
+def test_values_other_than_a_frame_of_candles_are_refused(
     configure: Configure, candles: pd.DataFrame, name: str, target: str
 ) -> None:
     change, message = NOT_CANDLES[name]

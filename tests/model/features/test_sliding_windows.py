@@ -35,7 +35,7 @@ def test_batches_hold_every_sample_once_an_epoch() -> None:
         assert all(x[0, 0] == 2 * y for x, y in taken)
 
 
-def test_an_epoch_has_one_order_whatever_was_before_it() -> None:
+def test_the_order_of_an_epoch_does_not_depend_on_earlier_ones() -> None:
     def order(batches: Batches, seed: int | None, epoch: int) -> list[float]:
         batches.shuffle(seed, epoch)
         return [float(value) for value in batches[0][1]]

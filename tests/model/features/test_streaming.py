@@ -216,7 +216,7 @@ def test_neither_order_nor_grouping_nor_peeking_changes_a_value(data: st.DataObj
         done[idx] += 1
 
 
-def test_priming_forgets_what_was_known_of_those_symbols_alone() -> None:
+def test_priming_resets_only_the_given_symbols() -> None:
     candles = random_candles(2, 90)
     bank = FeatureBank(FEATURES, Indicators(), 2)
     both = np.arange(2)
@@ -248,7 +248,7 @@ def test_a_selection_gives_the_same_values_in_its_own_order(names: tuple[str, ..
 
 @settings(deadline=None, max_examples=50)
 @given(st.lists(st.tuples(st.floats(1e-9, 1e9), st.floats(0.0, 1e12)), min_size=40, max_size=60))
-def test_settled_features_are_finite_whatever_the_market_does(rows: list[Any]) -> None:
+def test_settled_features_are_finite_in_any_market(rows: list[Any]) -> None:
     close, volume = np.array(rows).T
     ohlcv = np.stack([close, close * 1.5, close * 0.5, close, volume], axis=1)
     assert np.isfinite(streamed(ohlcv[None], Indicators())[0, 33:]).all()

@@ -95,9 +95,7 @@ def test_it_fits_the_schema(schema: Draft202012Validator, *, evidence: bool) -> 
 
 
 @pytest.mark.parametrize("field", list(EXPECTED))
-def test_the_schema_misses_every_field_that_is_missing(
-    schema: Draft202012Validator, field: str
-) -> None:
+def test_the_schema_requires_every_field(schema: Draft202012Validator, field: str) -> None:
     incomplete = parsed(forecasts())
     del incomplete[field]
     with pytest.raises(ValidationError, match=field):
@@ -112,7 +110,7 @@ def test_without_evidence_there_is_null() -> None:
 
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("column", COLUMNS)
-def test_what_is_not_finite_is_refused(column: str, number: float) -> None:
+def test_values_that_are_not_finite_are_refused(column: str, number: float) -> None:
     with pytest.raises(ValueError, match=f"{column} is not finite"):
         forecasts(**cast("Any", {column: number}))
 
@@ -129,7 +127,7 @@ finite = st.floats(allow_nan=False, allow_infinity=False)
 
 @settings(deadline=None)
 @given(data=st.data())
-def test_however_many_each_is_written_as_if_it_were_alone(data: st.DataObject) -> None:
+def test_forecasts_of_a_batch_are_written_as_single_ones(data: st.DataObject) -> None:
     k = data.draw(st.integers(1, 5))
 
     def draw(each: st.SearchStrategy[Any]) -> list[Any]:

@@ -74,7 +74,7 @@ def test_a_symbol_of_the_bundle_is_known_at_once_another_after_its_own_residuals
     assert sum(chances[1:]) == pytest.approx(1.0, abs=1e-12)
 
 
-def test_a_bundle_with_fewer_residuals_than_asked_for_is_no_evidence() -> None:
+def test_a_bundle_with_too_few_residuals_is_no_evidence() -> None:
     assert ask(primed(Rules(min_n=501))).known.tolist() == [False, False]
     assert ask(primed(Rules(min_n=500))).known.tolist() == [True, False]
 

@@ -50,7 +50,7 @@ def test_the_identity_is_what_is_forecast() -> None:
     assert BARE.identity == FULL.identity
 
 
-def test_a_row_keeps_what_scoring_needs() -> None:
+def test_a_row_has_the_fields_needed_for_scoring() -> None:
     times = (1776859620000, 1776859680000)
     assert ForecastRow.of(FULL) == ("BTC/USDT", *times, 78123.4, 78130.1, 78080.0, 78180.2)
     assert ForecastRow.of(BARE)[-2:] == (None, None)

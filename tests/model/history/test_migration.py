@@ -77,7 +77,7 @@ def layout(path: Path) -> dict[str, list[tuple[object, ...]]]:
 
 
 @pytest.mark.parametrize("schema", [1, 2])
-def test_an_older_history_keeps_its_rows_and_serves(tmp_path: Path, schema: int) -> None:
+def test_an_older_history_keeps_its_rows_and_is_usable(tmp_path: Path, schema: int) -> None:
     path, fresh = tmp_path / "old.sqlite", tmp_path / "fresh.sqlite"
     written_by(schema, path)
     with closing(History(path)) as history, closing(History(fresh)):

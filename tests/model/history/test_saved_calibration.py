@@ -35,7 +35,7 @@ def test_each_market_and_model_has_its_own_and_the_newest_stays(history: History
     assert history.calibration(MarketKey.parse("kraken", "5m"), OLD[1]) == {}
 
 
-def test_what_has_not_been_saved_for_long_is_pruned(history: History) -> None:
+def test_old_states_are_pruned(history: History) -> None:
     history.save_calibration(MARKET, OLD, (T0, {"A/U": b"1"}))
     history.save_calibration(MARKET, NEW, (T0 + 2 * DAY_MS, {"A/U": b"2"}))
     assert history.prune(1.0, T0 + 2 * DAY_MS) == 1

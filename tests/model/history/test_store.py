@@ -75,7 +75,7 @@ def history(path: Path) -> Iterator[History]:
 
 
 @pytest.mark.parametrize(("filled", "repaired"), [(False, False), (True, False), (False, True)])
-def test_a_candle_comes_back_as_it_went_in_after_a_restart(
+def test_a_candle_is_read_back_unchanged_after_a_restart(
     path: Path, *, filled: bool, repaired: bool
 ) -> None:
     first = History(path)
@@ -131,7 +131,7 @@ def test_the_newest_candle_of_the_market_ends_the_span(history: History) -> None
     assert slots == [2, 5]
 
 
-def test_a_forming_candle_is_refused_with_everything_beside_it(history: History) -> None:
+def test_a_forming_candle_is_refused_with_its_whole_batch(history: History) -> None:
     with pytest.raises(ValueError, match="forming candle of ETH/USDT"):
         history.add_candles(MARKET, [candle(0), candle(0, "ETH/USDT", final_by=None)])
     assert history.candles(MARKET, "BTC/USDT", 1) == []

@@ -136,7 +136,7 @@ def test_a_large_batch_is_as_exact_as_a_small_one() -> None:
 
 @settings(deadline=None, max_examples=25)
 @given(st.data())
-def test_step_does_not_depend_on_who_is_prepared_or_stepped_together(data: st.DataObject) -> None:
+def test_step_does_not_depend_on_the_other_symbols(data: st.DataObject) -> None:
     n = 40
     engine = reference_engine(n, max_batch=16)
     windows = random_windows(n, 60, 6)
@@ -180,7 +180,7 @@ def test_warming_leaves_no_trace_and_nothing_to_run_is_fine() -> None:
     assert engine.step(idx[:0], np.zeros((0, 6), np.float32)).shape == (0,)
 
 
-def test_a_state_is_never_half_of_one_preparation_and_half_of_another() -> None:
+def test_a_state_never_mixes_two_preparations() -> None:
     n = 64
     engine = reference_engine(n)
     idx = np.arange(n)

@@ -32,7 +32,7 @@ def test_graphs_of_other_layers(units: tuple[int, ...]) -> None:
         check_graphs(PAIR, units)
 
 
-def test_each_of_the_two_graphs_counts() -> None:
+def test_both_graphs_are_checked() -> None:
     other = export_onnx(drawn_weights(5, (4, 6)))
     with pytest.raises(BundleError, match=r"step\.onnx has \[4, 6\]"):
         check_graphs(OnnxPair(PAIR.prefix, other.step), UNITS)
@@ -74,7 +74,7 @@ def rewritten(graph: bytes, change: Any) -> bytes:
     return bytes(model.SerializeToString())
 
 
-def test_weights_are_found_wherever_a_graph_may_keep_them() -> None:
+def test_weights_are_found_in_every_part_of_a_graph() -> None:
     bad = np.array([[1.0, np.nan]])
 
     def as_floats(graph: Any) -> None:
@@ -99,7 +99,7 @@ def test_weights_are_found_wherever_a_graph_may_keep_them() -> None:
             check_graphs(OnnxPair(PAIR.prefix, rewritten(PAIR.step, change)), UNITS)
 
 
-def test_whole_numbers_are_no_weights() -> None:
+def test_integers_are_not_taken_for_weights() -> None:
     def whole(graph: Any) -> None:
         graph.initializer.append(onnx.numpy_helper.from_array(np.array([-1], np.int32), "more"))
 

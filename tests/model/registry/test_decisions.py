@@ -96,7 +96,7 @@ def test_no_line_raises_anything_but_a_bundle_error(text: bytes | str) -> None:
         DecisionEntry.from_json(text)
 
 
-def test_a_report_goes_with_its_model(tmp_path: Path) -> None:
+def test_a_report_is_removed_with_its_model(tmp_path: Path) -> None:
     registry = Registry(tmp_path / "registry")
     versions = [registry.write(parts(number)) for number in range(3)]
     for version in versions:

@@ -33,7 +33,7 @@ def registry(tmp_path: Path) -> Registry:
     return Registry(tmp_path / "state" / "registry")
 
 
-def test_what_was_written_comes_back(registry: Registry) -> None:
+def test_a_written_bundle_is_read_back(registry: Registry) -> None:
     version = registry.write(parts(3))
     assert version.startswith("20261123T120003Z-")
     assert sorted(entry.name for entry in (registry.root / version).iterdir()) == list(

@@ -231,7 +231,7 @@ def query(folder: Path, statement: str, *values: object) -> list[tuple[Any, ...]
         return database.execute(statement, values).fetchall()
 
 
-def test_every_value_of_every_forecast_comes_out_again(run_folder: Path) -> None:
+def test_every_value_of_every_forecast_is_reproduced(run_folder: Path) -> None:
     found = again(run_folder)
     assert found.differences == []
     assert (found.skipped, found.without) == ({}, {})

@@ -88,7 +88,7 @@ def both(bundles: Registry) -> tuple[Bundle, Bundle]:
 
 
 @given(st.integers(2, 5_000), st.integers(1, 50), st.floats(0.05, 0.9), st.floats(0.05, 0.5))
-def test_the_gate_gets_its_candles_whatever_the_span(
+def test_the_gate_gets_its_candles_for_any_span(
     gate_rows: int, lookback: int, train: float, validation: float
 ) -> None:
     rows = 3 * (gate_rows + lookback)
@@ -136,7 +136,7 @@ def test_symbols_too_young_to_be_trained_on_can_be_left_out(
     assert long_enough({"YOUNG": whole.tail(100)}, cut, LOOKBACK, 300) == {}
 
 
-def test_a_span_that_leaves_nothing_to_learn_from_is_refused() -> None:
+def test_a_span_without_training_candles_is_refused() -> None:
     with pytest.raises(CandlecastError, match="100 candles are too few: 60 are kept"):
         cut_for_gate(100, 50, 10, 0.7, 0.15)
 

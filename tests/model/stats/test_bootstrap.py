@@ -36,12 +36,12 @@ def coverage(phi: float, trials: int = 150) -> float:
 
 
 @pytest.mark.parametrize("phi", [0.0, 0.5, 0.8])
-def test_the_interval_holds_the_truth_as_often_as_it_says(phi: float) -> None:
+def test_the_coverage_of_the_interval_is_as_stated(phi: float) -> None:
     # 150 trials of 0.95 scatter by 0.018; strongly correlated series of 800 cost some coverage.
     assert 0.88 <= coverage(phi) <= 0.995
 
 
-def test_drawing_single_candles_would_promise_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_drawing_single_candles_underestimates_the_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("model.stats.bootstrap.block_length", lambda _: 1)
     assert coverage(0.8, trials=30) < 0.75
 

@@ -60,7 +60,7 @@ def share(found: list[Decision], rule: str) -> float:
     return float(np.mean([d.rule == rule for d in found]))
 
 
-def test_a_challenger_that_is_no_better_is_promoted_as_rarely_as_promised() -> None:
+def test_the_false_promotion_rate_is_as_specified() -> None:
     found = decisions(300)
     # 300 trials of 0.05 scatter by 0.013.
     assert 0.01 < share(found, "better") <= ALPHA + 0.04
@@ -68,7 +68,7 @@ def test_a_challenger_that_is_no_better_is_promoted_as_rarely_as_promised() -> N
     assert all(d.promote == (d.rule == "better") for d in found)
 
 
-def test_the_standard_error_is_what_the_gain_scatters_by() -> None:
+def test_the_standard_error_equals_the_scatter_of_the_gain() -> None:
     found = decisions(300)
     gains = np.array([d.gain for d in found])
     variances = np.array([d.standard_error**2 for d in found])
@@ -76,7 +76,7 @@ def test_the_standard_error_is_what_the_gain_scatters_by() -> None:
     assert abs(gains.mean()) < 4 * gains.std() / np.sqrt(len(gains))
 
 
-def test_counting_every_forecast_as_evidence_of_its_own_would_promote_noise() -> None:
+def test_treating_forecasts_as_independent_would_promote_noise() -> None:
     rng = np.random.default_rng(7)
     promoted = []
     for _ in range(100):
@@ -88,7 +88,7 @@ def test_counting_every_forecast_as_evidence_of_its_own_would_promote_noise() ->
     assert np.mean(promoted) > 2 * ALPHA
 
 
-def test_what_is_called_detectable_is_seen_as_often_as_promised() -> None:
+def test_the_detection_rate_is_as_specified() -> None:
     detectable = float(np.mean([d.detectable for d in decisions(300)]))
     seen = share(decisions(200, detectable), "better")
     # 200 trials of 0.8 scatter by 0.028.
@@ -163,7 +163,7 @@ def test_noise_as_wide_as_the_margin_proves_nothing() -> None:
     assert decide(even(1.0, None, wobble=0.2), RULES, QUARTER_MS).rule == "first_refused"
 
 
-def test_too_little_evidence_keeps_however_large_the_gain() -> None:
+def test_too_little_evidence_keeps_the_champion_for_any_gain() -> None:
     week = 7 * 96
     made = decide(even(0.5, 1.0, candles=week - 1), RULES, QUARTER_MS, 1000)
     assert (made.rule, made.promote) == ("too_few", False)

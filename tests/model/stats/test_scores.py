@@ -50,7 +50,7 @@ def test_errors_are_in_price_and_per_cent() -> None:
     assert result.direction.value == 0.5
 
 
-def test_a_candle_counts_once_however_many_symbols_it_has() -> None:
+def test_a_candle_counts_once_for_any_number_of_symbols() -> None:
     alone = walk(300)
     twice = Scored._make(np.concatenate([array[:100], array]) for array in alone)
     doubled = twice._replace(symbol=np.repeat([1, 0], [100, 300]))
@@ -80,7 +80,7 @@ def test_symbols_that_move_together_do_not_narrow_the_interval() -> None:
         assert widths[2] < 0.6 * widths[0]
 
 
-def test_pooling_forecasts_as_if_independent_would_promise_too_much() -> None:
+def test_pooling_forecasts_as_independent_underestimates_the_error() -> None:
     """The ratio's real scatter over many markets, against both standard errors."""
     markets = [walk(300, symbols=8, common=0.8, seed=seed) for seed in range(60)]
     results = [evaluate(market) for market in markets]
