@@ -94,8 +94,6 @@ class Path1m:
     def __init__(self, symbols: int, folder: Path, port: int | None, speed: float = 1.0) -> None:
         playback = build_playback(symbols, FRAME, _ORIGIN_MS)
         self._playback, self._port = playback, port
-        # Late forecasts are counted; log lines about them add nothing.
-        logging.getLogger("candlecast").setLevel(logging.ERROR)
         self._listing = Listing(playback, Faults())
         self.clock = FixedWallClock(speed)
         self.metrics = Metrics()
@@ -200,6 +198,10 @@ class Path1m:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Run everything, with filled windows."""
+        log = logging.getLogger("candlecast")
+        level = log.level
+        # Late forecasts are counted; log lines about them add nothing.
+        log.setLevel(logging.ERROR)
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [
@@ -215,6 +217,7 @@ class Path1m:
                 for task in tasks:
                     task.cancel()
         finally:
+            log.setLevel(level)
             self._database.close()
             await self.exchange.close()
             await self.plain.close()

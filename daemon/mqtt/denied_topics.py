@@ -9,23 +9,22 @@ _DENIED_S: Final = 60.0
 
 
 class DeniedTopics:
-    """Topics that are not published to, each for a minute after the broker denied it."""
+    """Topics that are not published to, each for a minute after the broker denied it.
+
+    Attributes:
+        until_s: until when each topic is denied, monotonic seconds; nearly always empty.
+    """
 
     def __init__(self) -> None:
         """Start without denied topics."""
-        # Until when each topic is denied, monotonic seconds.
-        self._until_s: dict[str, float] = {}
-
-    def __len__(self) -> int:
-        """Topics that were denied and not tried again since."""
-        return len(self._until_s)
+        self.until_s: dict[str, float] = {}
 
     def add(self, topic: str, now_s: float) -> None:
         """Note that the broker has denied a topic."""
-        self._until_s[topic] = now_s + _DENIED_S
+        self.until_s[topic] = now_s + _DENIED_S
 
     def is_denied(self, topic: str, now_s: float) -> bool:
         """Whether a topic was denied within the last minute."""
-        if now_s >= self._until_s.get(topic, 0.0):
-            self._until_s.pop(topic, None)
-        return topic in self._until_s
+        if now_s >= self.until_s.get(topic, 0.0):
+            self.until_s.pop(topic, None)
+        return topic in self.until_s

@@ -57,7 +57,7 @@ class SendQueue:
     def offer(self, message: Outgoing) -> None:
         """Queue a message, unless the broker denies its topic; a full outbox drops the oldest."""
         denied = self._denied_topics
-        if denied and denied.is_denied(message.topic, self._clock.monotonic()):
+        if denied.until_s and denied.is_denied(message.topic, self._clock.monotonic()):
             self._count_dropped([message])
             return
         dropped = self._outbox.offer(message)
@@ -116,7 +116,7 @@ class SendQueue:
             # Not every broker closes the connection over it.
             self.fatal = BrokerError(line)
             self.wakeup.set()
-        elif not self._denied_topics:
+        elif not self._denied_topics.until_s:
             log.error("%s", line)
         self._denied_topics.add(message.topic, self._clock.monotonic())
         self.set_drained()
@@ -127,4 +127,5 @@ class SendQueue:
             self.drained.set()
 
     def _count_dropped(self, messages: Sequence[Outgoing]) -> None:
-        self._metrics.forecasts.count_dropped(sum(message.is_forecast for message in messages))
+        if messages:
+            self._metrics.forecasts.count_dropped(sum(message.is_forecast for message in messages))
