@@ -1,7 +1,7 @@
 """Count events for Prometheus without a lock.
 
 Why not prometheus_client's counter: an increment takes 0.7 µs instead of 0.1. A candle makes two
-increments on the receive path, which takes some 8 µs, and about seven more after its forecast.
+increments on the receive path, which takes some 12 µs, and about seven more after its forecast.
 """
 
 from __future__ import annotations
