@@ -34,8 +34,8 @@ help: ## list the targets
 demo: $(STAMP) ## show live forecasts of recorded candles; Ctrl-C ends it
 	@$(BIN)/candlecast demo $(ARGS)
 
-# The integration tests run whole daemons on one-second candles, so they run apart from the tests that use
-# all of the processor.
+# Many tests wait for sockets: three processes keep two cores busy. The integration tests run whole daemons on
+# one-second candles, so they run apart from the tests that use all of the processor.
 test: lint ## lint, types and all tests, or those of ARGS=...
 ifdef ARGS
 	@$(BIN)/python -m pytest $(ARGS)
