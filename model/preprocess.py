@@ -218,6 +218,7 @@ class DataPreprocessor:
             raise ValueError(msg)
         scaler = sklearn_scaler.new_scaler(rows.min(axis=0), rows.max(axis=0))
         name = target_of(self.config)
+        scaling: tuple[float, float]
         if name == "close":
             scaling = target.min(), max(np.ptp(target), MIN_TARGET_SCALE * target[-1])
         else:
