@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import sqlite3
 import subprocess
-import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import yaml
 from daemon.cli.main import main
 from model.registry.registry import Registry
 from tests.integration.test_restart import MIN_N, Deployment, deployment
-from tests.support.servers import MAX_WAIT_S
+from tests.support.servers import MAX_WAIT_S, NORMAL_PRIORITY_COMMAND
 
 __all__ = ["deployment"]
 
@@ -42,7 +41,7 @@ def run_nightly_job(deployment: Deployment) -> int:
     config = yaml.safe_load(deployment.config.read_text())
     config["model"] = {"epochs": 2, "lstm_units": [4], "batch_size": 64}
     config["registry"], config["retrain"] = {"gate_days": 0.0025}, {"days": 0.0092}
-    command = [sys.executable, "-m", "daemon", "retrain", "--config"]
+    command = [*NORMAL_PRIORITY_COMMAND, "retrain", "--config"]
     # Beside the other one, so that both have the same state.
     beside = deployment.config.with_name("night.yaml")
     beside.write_text(yaml.safe_dump(config))

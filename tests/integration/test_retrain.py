@@ -9,7 +9,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -29,7 +28,7 @@ from model.core.market import MarketKey
 from model.history.reader import HistoryReader
 from model.registry.registry import Registry
 from model.shared_state.retrain_status import RetrainStatus
-from tests.support.servers import silent_exchange
+from tests.support.servers import NORMAL_PRIORITY_COMMAND, silent_exchange
 
 MINUTE = Timeframe.parse("1m")
 SYMBOLS = ["S00/USDT", "S01/USDT"]
@@ -57,7 +56,7 @@ async def candlecast(
     folder: Path, url: str, *argv: str
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "daemon", *argv, "--config", "config.yaml", cwd=folder,
+        *NORMAL_PRIORITY_COMMAND, *argv, "--config", "config.yaml", cwd=folder,
         env=os.environ | {"CANDLECAST__EXCHANGE__ENDPOINT__REST": url},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip

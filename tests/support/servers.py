@@ -26,6 +26,20 @@ MAX_WAIT_S = 120.0
 """For what a quiet machine does in a moment; a busy one may stand still for some seconds."""
 
 
+_AT_NORMAL_PRIORITY = (
+    "import os, sys;"
+    "os.setpriority = os.sched_setscheduler = lambda *_: None;"
+    "from daemon.cli.main import main;"
+    "sys.exit(main())"
+)
+
+NORMAL_PRIORITY_COMMAND = (sys.executable, "-c", _AT_NORMAL_PRIORITY)
+"""Runs a job of the command line that cannot lower its priority.
+
+Beside two busy processes a job of the idle policy would get no processor time on two cores.
+"""
+
+
 @asynccontextmanager
 async def silent_exchange() -> AsyncIterator[tuple[str, asyncio.Event]]:
     """The address of a server that never answers, and whether it was asked."""
