@@ -23,6 +23,7 @@ from tests.faults.schedule import WAYS, Fault
 from tests.integration.harness import promote_drawn, write_config
 from tests.sandbox.scaled import ScaledClock
 from tests.support.servers import HOST, Mosquitto
+from tests.support.waiting import until
 
 
 class Published(NamedTuple):
@@ -163,9 +164,7 @@ class FaultHarness:
                 self.published.append(Published(now_ms, bytes(packet.payload)))
 
     async def until(self, condition: Callable[[], object], timeout_s: float = 60.0) -> None:
-        async with asyncio.timeout(timeout_s):
-            while not condition():
-                await asyncio.sleep(0.01)
+        await until(condition, timeout_s)
 
     async def play(self, schedule: list[Fault]) -> None:
         """Let everything on the schedule happen; back when all of it is over."""

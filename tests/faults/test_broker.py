@@ -25,10 +25,10 @@ from tests.support.publisher_harness import (
     received_messages,
     running,
     state,
-    until,
     wait_connected,
 )
 from tests.support.servers import HOST, Mosquitto, mosquitto, mosquitto_sub
+from tests.support.waiting import until
 
 KEEPALIVE_S = 3
 

@@ -14,8 +14,9 @@ from daemon.exchange.source import streams_per_connection
 from daemon.feed.connection import _topics
 from daemon.feed.symbol_allocation import assign_symbols
 from daemon.sandbox.exchange import Behaviour, SandboxExchange
-from tests.replay.replay_harness import make_feed, running, until
+from tests.replay.replay_harness import make_feed, running
 from tests.sandbox.scaled import SECOND, ScaledClock, second_playback
+from tests.support.waiting import until
 
 FACTOR = 2.0
 

@@ -21,10 +21,11 @@ from daemon.sandbox.exchange import Behaviour, SandboxExchange
 from tests.faults.test_staleness import assert_true, service
 from tests.integration.harness import write_config
 from tests.integration.test_exchanges import daemon_config
-from tests.replay.replay_harness import make_feed, running, until
+from tests.replay.replay_harness import make_feed, running
 from tests.sandbox.scaled import MINUTE, SECOND, ScaledClock, minute_playback, second_playback
 from tests.support.servers import HOST, free_port, mosquitto
 from tests.support.tiny_models import promote
+from tests.support.waiting import until
 
 FACTOR = 40.0
 

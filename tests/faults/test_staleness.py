@@ -15,10 +15,11 @@ from config import settings as configuration
 from daemon.app import App, opened
 from daemon.sandbox.exchange import Behaviour, SandboxExchange
 from tests.integration.test_exchanges import daemon_config
-from tests.replay.replay_harness import nothing_left, until
+from tests.replay.replay_harness import nothing_left
 from tests.sandbox.scaled import MINUTE, ScaledClock, minute_playback
 from tests.support.servers import Subscriber, mosquitto, mosquitto_sub
 from tests.support.tiny_models import promote
+from tests.support.waiting import until
 
 FACTOR = 40.0
 

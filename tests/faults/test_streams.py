@@ -22,9 +22,10 @@ from daemon.sandbox.exchange import Behaviour, SandboxExchange
 from model.core.candle import Candle
 from tests.faults.fault_harness import port_of
 from tests.faults.proxy import FaultProxy
-from tests.replay.replay_harness import FeedHarness, make_feed, nothing_left, running, until
+from tests.replay.replay_harness import FeedHarness, make_feed, nothing_left, running
 from tests.sandbox.scaled import SECOND, ScaledClock, second_playback
 from tests.support.servers import HOST
+from tests.support.waiting import until
 
 CAPACITY = 20
 FACTOR = 2.0

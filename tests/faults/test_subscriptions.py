@@ -22,8 +22,9 @@ from daemon.feed.liveness import LivenessMonitor
 from daemon.runtime.backoff import Backoff
 from daemon.sandbox.exchange import Behaviour, SandboxExchange
 from daemon.sandbox.websocket_server import StreamServer
-from tests.replay.replay_harness import FeedHarness, make_feed, running, until
+from tests.replay.replay_harness import FeedHarness, make_feed, running
 from tests.sandbox.scaled import MINUTE, SECOND, ScaledClock, minute_playback, second_playback
+from tests.support.waiting import until
 
 FACTOR = 60.0
 

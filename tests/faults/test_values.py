@@ -22,8 +22,9 @@ from model.history.reader import HistoryReader
 from model.registry.registry import Registry
 from model.replay.replay import Replayed, replay
 from tests.faults.fault_harness import FaultHarness
-from tests.replay.replay_harness import make_feed, nothing_left, running, until
+from tests.replay.replay_harness import make_feed, nothing_left, running
 from tests.sandbox.scaled import MINUTE, SECOND, ScaledClock, minute_playback, second_playback
+from tests.support.waiting import until
 
 FACTOR = 2.0
 ODD, SOUND = "S00/USDT", ("S01/USDT", "S02/USDT")

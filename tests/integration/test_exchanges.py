@@ -26,10 +26,11 @@ from tests.integration.harness import (
     predictions,
     write_config,
 )
-from tests.replay.replay_harness import FeedHarness, make_feed, nothing_left, running, until
+from tests.replay.replay_harness import FeedHarness, make_feed, nothing_left, running
 from tests.sandbox.scaled import MINUTE, ScaledClock, minute_playback
 from tests.support.servers import MAX_WAIT_S, mosquitto, mosquitto_sub
 from tests.support.tiny_models import SHORT, promote
+from tests.support.waiting import until
 
 FACTOR = 60.0
 FINAL_BY = {

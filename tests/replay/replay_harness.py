@@ -90,10 +90,3 @@ async def nothing_left() -> AsyncIterator[None]:
     await asyncio.sleep(0)
     loop.set_exception_handler(None)
     assert not dropped
-
-
-async def until(condition: Callable[[], object], timeout_s: float = MAX_WAIT_S) -> None:
-    """Wait until ``condition()`` is true."""
-    async with asyncio.timeout(timeout_s):
-        while not condition():
-            await asyncio.sleep(0.002)

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from tests.replay.recorded_messages import wire
-from tests.replay.replay_harness import make_feed, running, until
+from tests.replay.replay_harness import make_feed, running
 from tests.support.manual_clock import PollingClock
+from tests.support.waiting import until
 
 QUOTES = ("USDT", "BUSD", "BTC", "BRL")
 

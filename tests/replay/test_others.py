@@ -18,9 +18,10 @@ from daemon.sandbox.market import Faults, Market
 from daemon.sandbox.recording import Playback
 from daemon.sandbox.rest_server import RestApi
 from tests.replay.recorded_messages import HOST, NOTHING
-from tests.replay.replay_harness import make_feed, running, until
+from tests.replay.replay_harness import make_feed, running
 from tests.sandbox.scaled import MINUTE
 from tests.support.manual_clock import PollingClock
+from tests.support.waiting import until
 
 OKCOIN = ("USDC/USDT", "ETH/USD", "BTC/USD", "USDT/USD")
 RECORDINGS = [

@@ -95,9 +95,3 @@ async def state(subscriber: Subscriber) -> str:
 async def wait_connected(trial: PublisherHarness) -> None:
     async with asyncio.timeout(MAX_WAIT_S):
         await trial.publisher.connected.wait()
-
-
-async def until(condition: Any) -> None:
-    async with asyncio.timeout(MAX_WAIT_S):
-        while not condition():
-            await asyncio.sleep(0.01)

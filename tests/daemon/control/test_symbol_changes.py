@@ -10,9 +10,10 @@ from daemon.feed.symbol_allocation import assign_symbols
 from daemon.sandbox.exchange import Behaviour, SandboxExchange
 from model.core.candle import Candle
 from tests.daemon.feed.test_backfill import SYMBOLS, Bench
-from tests.replay.replay_harness import make_feed, running, until
+from tests.replay.replay_harness import make_feed, running
 from tests.sandbox.scaled import MINUTE, ScaledClock, minute_playback
 from tests.support.manual_clock import settle
+from tests.support.waiting import until
 
 NAMES = st.lists(
     st.builds(lambda n, kind: f"{n}/{kind}", st.integers(0, 40), st.sampled_from("AB")),

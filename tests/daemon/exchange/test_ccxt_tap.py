@@ -18,9 +18,10 @@ from daemon.exchange.message_parsers import Channel
 from daemon.runtime.clock import SystemClock
 from model.core.candle import Candle, Timeframe
 from tests.replay.recorded_messages import wire
-from tests.replay.replay_harness import make_feed, running, until
+from tests.replay.replay_harness import make_feed, running
 from tests.support.ccxt_connection import FakeConnection
 from tests.support.recording_listener import RecordingListener
+from tests.support.waiting import until
 
 MINUTE = Timeframe.parse("1m")
 KLINE = {"s": "BTCUSDT", "i": "1m", "t": 60_000, "o": "1", "h": "3", "l": "0.5", "c": "2", "v": "9"}

@@ -21,10 +21,11 @@ from daemon.runtime.clock import SystemClock
 from daemon.sandbox.exchange import Behaviour, SandboxExchange
 from model.core.candle import Candle, Timeframe
 from model.core.errors import ExchangeError
-from tests.replay.replay_harness import FeedHarness, make_feed, nothing_left, running, until
+from tests.replay.replay_harness import FeedHarness, make_feed, nothing_left, running
 from tests.sandbox.scaled import SECOND, ScaledClock, second_playback
 from tests.support.manual_clock import ManualClock
 from tests.support.servers import free_port
+from tests.support.waiting import until
 
 FACTOR = 2.0
 CAPACITY = 30

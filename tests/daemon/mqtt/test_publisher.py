@@ -27,7 +27,6 @@ from tests.support.publisher_harness import (
     received_messages,
     running,
     state,
-    until,
     wait_connected,
 )
 from tests.support.servers import (
@@ -39,6 +38,7 @@ from tests.support.servers import (
     mosquitto_sub,
     password_file,
 )
+from tests.support.waiting import until
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import logging
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import aiomqtt
@@ -16,7 +17,7 @@ import pytest
 
 from model.core.errors import BrokerError
 from tests.faults.proxy import FaultProxy
-from tests.support.publisher_harness import STATUS, PublisherHarness, running, until, wait_connected
+from tests.support.publisher_harness import STATUS, PublisherHarness, running, wait_connected
 from tests.support.scripted_broker import (
     ACCEPTED_311,
     Published,
@@ -27,6 +28,7 @@ from tests.support.scripted_broker import (
     denied,
 )
 from tests.support.servers import HOST, MAX_WAIT_S, mosquitto
+from tests.support.waiting import until
 
 NO_RETAIN, QOS_0, QOS_1 = "retain_available false", "max_qos 0", "max_qos 1"
 NO_RETAIN_MESSAGE, QOS_0_MESSAGE = "keeps no retained messages", "takes QoS 0 only"
@@ -45,7 +47,7 @@ class ReceivedTexts:
     async def until(self, *texts: str) -> None:
         """Wait until these have come, in this order; they are forgotten then."""
         for text in texts:
-            await until(lambda text=text: text in self.texts)
+            await until(partial(self.texts.__contains__, text))
             del self.texts[: self.texts.index(text) + 1]
 
 

@@ -13,8 +13,9 @@ from daemon.runtime.tls import client_context, server_context
 from model.core.errors import BrokerError, ConfigError
 from tests.support.certificates import Authority, Pair
 from tests.support.example_broker import example_broker, retained_forecasts
-from tests.support.publisher_harness import PublisherHarness, running, until, wait_connected
+from tests.support.publisher_harness import PublisherHarness, running, wait_connected
 from tests.support.servers import MAX_WAIT_S, Mosquitto, mosquitto
+from tests.support.waiting import until
 
 
 @pytest.fixture
