@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from daemon.factories import gate_of, indicators_of
-from daemon.jobs.low_priority import lower_priority
+from daemon.jobs.low_priority import NICENESS, lower_priority
 from daemon.jobs.retrain import retrain
 from daemon.jobs.retrain_job import RetrainJob, check_span
 from daemon.runtime.clock import SystemClock
@@ -31,9 +31,6 @@ _MAX_SHOWN_DIFFERENCES: Final = 20
 _KEY_SECTIONS: Final = {"exchange", "trading", "model", "indicators", "retrain", "registry"}
 """Sections that a training depends on; a run under others starts over."""
 
-_NICENESS: Final = 15
-"""Of the nightly job. It counts only where the idle scheduling policy is refused."""
-
 
 def run_retrain(settings: Settings, config: Path, rules: Rules) -> str:
     """Run `candlecast retrain`.
@@ -50,7 +47,7 @@ def run_retrain(settings: Settings, config: Path, rules: Rules) -> str:
         CandlecastError: the run failed; its work is kept for the next run.
     """
     job = retrain_job(settings, config, rules)
-    lower_priority(_NICENESS, settings.retrain.threads)
+    lower_priority(NICENESS, settings.retrain.threads)
     try:
         status = retrain(job, SystemClock(), candles_progress)
     except KeyboardInterrupt:

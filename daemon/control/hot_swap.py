@@ -7,6 +7,7 @@ import logging
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from daemon.control.standby import StandbyModel
+from daemon.forecast.scheduler import MAX_IDLE_WAIT_S
 from model.core.errors import CandlecastError
 from model.forecasts.forecast import ModelInfo
 
@@ -26,9 +27,6 @@ log = logging.getLogger("candlecast.control")
 
 _POLL_INTERVAL_S: Final = 1.0
 """How often the champion's pointer is read, a file of 24 bytes."""
-
-_MAX_IDLE_WAIT_S: Final = 10.0
-"""Where some candle closes at every moment, the pipeline is never idle."""
 
 _RETRY_INTERVAL_S: Final = 300.0
 """A champion that cannot be served is tried again: the cause may be a fault of the machine."""
@@ -146,7 +144,7 @@ class HotSwap:
     async def _swap(self, windows: Sequence[Window]) -> None:
         old = self._table.served
         # Loading takes a moment; begun right after a burst it ends before the next one.
-        await self._scheduler.wait_idle(_MAX_IDLE_WAIT_S)
+        await self._scheduler.wait_idle(MAX_IDLE_WAIT_S)
         symbols = tuple(window.symbol for window in windows)
         served = await asyncio.to_thread(self._champion.load, symbols)
         is_same_model = served.sha256 == old.sha256

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 import numpy as np
 
+from daemon.forecast.idle_work import PREPARE_BATCH_SIZE
 from model.core.errors import BundleError
 from model.serving_check import doubtful, faults, summary
 
@@ -32,9 +33,6 @@ _BATCH_SIZE: Final = 256
 
 _ROWS_PER_SLICE: Final = 16
 """Rows in one slice of the worker thread, some 2 ms: longer ones would delay closing candles."""
-
-_PREPARE_BATCH_SIZE: Final = 32
-"""Symbols whose states are prepared together at most."""
 
 _MAX_MISSED_CANDLES: Final = 16
 """Symbols that have missed more candles are rebuilt from their whole window."""
@@ -157,8 +155,8 @@ class StandbyModel:
             dtype=np.intp,
         )
         found: dict[int, str] = {}
-        for start in range(0, len(slots), _PREPARE_BATCH_SIZE):
-            part = slots[start : start + _PREPARE_BATCH_SIZE]
+        for start in range(0, len(slots), PREPARE_BATCH_SIZE):
+            part = slots[start : start + PREPARE_BATCH_SIZE]
             windows = self.served.windows(part)
             ohlcv = np.stack([self._windows[slot].ohlcv() for slot in part])
             raw = await self._run_when_idle(partial(self.served.full, windows))
@@ -226,7 +224,7 @@ class StandbyModel:
             yield
 
     async def _prepare(self) -> None:
-        count = min(_PREPARE_BATCH_SIZE, len(self._unprepared))
+        count = min(PREPARE_BATCH_SIZE, len(self._unprepared))
         slots = np.array([self._unprepared.popitem()[0] for _ in range(count)], dtype=np.intp)
         rows, stamps = self.served.preparation(slots)
         await self._run_when_idle(partial(self.served.prepare, slots, rows, stamps))

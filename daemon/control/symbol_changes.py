@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Final
 
+from daemon.forecast.scheduler import MAX_IDLE_WAIT_S
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
@@ -20,9 +22,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("candlecast.control")
 
 _POLL_INTERVAL_S: Final = 0.2
-
-_MAX_IDLE_WAIT_S: Final = 10.0
-"""Where some candle closes at every moment, the pipeline is never idle."""
 
 _MAX_HISTORY_WAIT_S: Final = 60.0
 """Symbols whose history takes longer join without it, and are stale until it arrives."""
@@ -86,7 +85,7 @@ class SymbolChanger:
         await self._hot_swap.require_servable(symbols)
         # A list of thousands of markets takes this thread some 0.3 s; begun right after a burst it
         # ends before the next one.
-        await self._scheduler.wait_idle(_MAX_IDLE_WAIT_S)
+        await self._scheduler.wait_idle(MAX_IDLE_WAIT_S)
         await self._feed.check_symbols(added)
         pending = self._table.add_pending(added)
         try:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from daemon.candles.cadence import Cadence
+from daemon.candles.window import CandleOutcome
 from model.forecasts.batch import ForecastBatch
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ class DeferredAccounting:
         """Enter what waits, oldest first, up to about so many forecasts and candles."""
         done = 0
         while self._arrivals and (max_count is None or done < max_count):
-            self.enter_candle(*self._arrivals.popleft(), verdict="appended")
+            self.enter_candle(*self._arrivals.popleft(), verdict=CandleOutcome.APPENDED)
             done += 1
         while self._entries and (max_count is None or done < max_count):
             entry = self._entries.popleft()
@@ -143,18 +144,18 @@ class DeferredAccounting:
             self._symbols.clear()
             self._report_late()
 
-    def enter_candle(self, candle: Candle, receive_s: float, *, verdict: str) -> None:
+    def enter_candle(self, candle: Candle, receive_s: float, *, verdict: CandleOutcome) -> None:
         """Enter a live candle at once.
 
         Args:
             candle: from the live stream.
             receive_s: from its arrival until it was taken.
-            verdict: what its window made of it, as `daemon.candles.window.CandleOutcome`.
+            verdict: what its window made of it.
         """
         metrics = self._sinks.metrics
-        if verdict not in ("duplicate", "stale"):
+        if verdict not in (CandleOutcome.DUPLICATE, CandleOutcome.STALE):
             self.record(candle)
-        metrics.feed.count_candle(verdict)
+        metrics.feed.count_candle(verdict.value)
         metrics.forecasts.observe_delay(candle)
         metrics.forecasts.observe_stage("receive", receive_s)
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from daemon.forecast.symbol_table import SymbolTable
     from daemon.runtime.clock import Clock
 
-_PREPARE_BATCH_SIZE: Final = 32
+PREPARE_BATCH_SIZE: Final = 32
 """Some 2 ms of work: a closing candle never waits longer than 5 ms for the worker thread."""
 
 _ACCOUNTING_BATCH_SIZE: Final = 64
@@ -87,7 +87,7 @@ class IdleWork:
             await self._prepare()
 
     async def _prepare(self) -> None:
-        count = min(_PREPARE_BATCH_SIZE, len(self._unprepared))
+        count = min(PREPARE_BATCH_SIZE, len(self._unprepared))
         # The newest first: where symbols close at different times they are the last to close again.
         slots = np.array([self._unprepared.popitem()[0] for _ in range(count)], dtype=np.intp)
         served = self._table.served

@@ -93,7 +93,7 @@ class Pipeline:
         if is_queued:
             self.accounting.on_candle_queued(candle, receive_s)
         else:
-            self.accounting.enter_candle(candle, receive_s, verdict=verdict.value)
+            self.accounting.enter_candle(candle, receive_s, verdict=verdict)
         if verdict is CandleOutcome.APPENDED and window.newest is not candle:
             # It closed a gap. Of the candles that waited behind it the newest is forecast from.
             self.accounting.score(candle)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from math import inf
-from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
+from typing import TYPE_CHECKING, Final, TypeVar, TypeVarTuple
 
 from daemon.runtime.tasks import wait_first
 
@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from daemon.forecast.batcher import Batcher, Ready
     from daemon.runtime.clock import Clock
     from model.core.candle import Candle
+
+MAX_IDLE_WAIT_S: Final = 10.0
+"""For `wait_idle`, before work that should not run in a burst: in some markets a candle closes at
+every moment, and the pipeline is never idle."""
 
 T = TypeVar("T")
 Args = TypeVarTuple("Args")

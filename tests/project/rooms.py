@@ -136,6 +136,15 @@ def sources() -> list[Path]:
     return sorted(path for name in PACKAGES for path in (REPOSITORY / name).rglob("*.py"))
 
 
+def _module_name(path: Path) -> str:
+    parts = path.relative_to(REPOSITORY).with_suffix("").parts
+    return ".".join(parts).removesuffix(".__init__")
+
+
+MODULES: Final = {_module_name(path): path for path in sources()}
+"""The file of each module, by its dotted name."""
+
+
 def room_of(path: Path) -> str:
     """The room of a file: the folder below `daemon` or `model`, or the module itself.
 
@@ -173,17 +182,10 @@ def imports(path: Path, *, at_run_time: bool = False, top_level: bool = False) -
 
 def imported_files(path: Path) -> set[Path]:
     """The files of the packages that a file imports."""
-    found = set()
-    for name in imports(path):
-        for module in (name, name.rpartition(".")[0]):
-            stem = REPOSITORY.joinpath(*module.split("."))
-            for candidate in (stem.with_suffix(".py"), stem / "__init__.py"):
-                if module.partition(".")[0] in PACKAGES and candidate.is_file():
-                    found.add(candidate)
-                    break
-            else:
-                continue
-            break
+    # A name is a module, or something that a module defines.
+    found = {
+        MODULES.get(name) or MODULES.get(name.rpartition(".")[0], path) for name in imports(path)
+    }
     return found - {path}
 
 

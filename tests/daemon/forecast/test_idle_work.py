@@ -133,8 +133,8 @@ async def test_a_new_model_takes_over_even_in_a_constantly_busy_market(
     history: History,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for module in ("hot_swap", "standby"):
-        monkeypatch.setattr(f"daemon.control.{module}._MAX_IDLE_WAIT_S", 0.02)
+    for name in ("hot_swap.MAX_IDLE_WAIT_S", "standby._MAX_IDLE_WAIT_S"):
+        monkeypatch.setattr(f"daemon.control.{name}", 0.02)
     monkeypatch.setattr("daemon.control.standby._MIN_IDLE_WAIT_S", 0.002)
     clock = PollingClock(T0, 1.0)
     async with running(PipelineHarness(bundles[0], history, clock=clock)) as route:
