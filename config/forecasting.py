@@ -157,6 +157,9 @@ class Model(Section):
         (64, 32), min_length=1, max_length=8, description="units of each LSTM layer"
     )
     dropout_rate: float = Field(0.2, ge=0, lt=1, description="share dropped after each layer")
+    training: Literal["stretches", "windows"] = Field(
+        "stretches", description="what a gradient step is computed on"
+    )
     learning_rate: float = Field(0.001, gt=0, le=1, description="Adam's step size")
     epochs: int = Field(50, ge=1, le=10_000, description="passes over the training data at most")
     batch_size: int = Field(32, ge=1, le=65_536, description="samples per gradient step")

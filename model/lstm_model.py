@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from model.features.sliding_windows import Batches
+from model.features.sliding_windows import Batches, Windows
 from model.files.keras_archive import check_keras_file
 from model.preprocess import features_of, target_of
-from model.reference_config import load_config
+from model.reference_config import load_config, trains_over_stretches
 from model.stats.scores import scaled_metrics
 from model.training.arguments import (
     check_input_shape,
@@ -28,14 +28,21 @@ from model.training.arguments import (
     check_sequences,
     restored_on_error,
 )
+from model.training.batching import (
+    PREDICT_BATCH_SIZE,
+    STRETCH_RATE,
+    training_batches,
+    validation_batches,
+)
 from model.training.callbacks import (
     batch_dataset,
+    best_model_callback,
     checkpoint_callback,
     pause_callback,
     progress_callback,
     seeding_callback,
 )
-from model.training.network import build_network, network_weights
+from model.training.network import build_network, network_weights, stretch_network
 from model.training.progress import print_last_value
 
 if TYPE_CHECKING:
@@ -44,15 +51,11 @@ if TYPE_CHECKING:
     import keras
     from numpy.typing import ArrayLike, NDArray
 
-    from model.features.sliding_windows import Windows
     from model.inference.onnx_export import LstmWeights
     from model.training.arguments import Shape
     from model.training.checkpoint import TrainingCheckpoint
 
 _log = logging.getLogger("candlecast.lstm_model")
-
-_PREDICT_BATCH_SIZE: Final = 256
-"""Windows per run: more are no faster and delay `pause`."""
 
 _DEFAULT_LOSS: Final = {"close": "mse", "log_return": "mae"}
 """By target. Returns have fat tails, which dominate a squared error."""
@@ -149,26 +152,30 @@ class LSTMPricePredictor:
         x, y = check_samples("train", X_train, y_train, None if state else self._window_shape())
         validation = None
         if X_val is not None or y_val is not None:
-            val_samples = check_samples("val", X_val, y_val, x.shape[1:])
-            validation = batch_dataset(keras, Batches(*val_samples, _PREDICT_BATCH_SIZE))
+            validation = check_samples("val", X_val, y_val, x.shape[1:])
         if state:
             self.load_model(state.model)
         model = self.model or self.build_model(x.shape[1:])
         self.checkpoint_path.parent.mkdir(parents=True, exist_ok=True)
         first = state.epoch if state else 0
         print(f"Training model for up to {settings['epochs']} epochs..." + _resumed_text(first))
-        batches = Batches(x, y, settings["batch_size"])
+        stretched = isinstance(x, Windows) and trains_over_stretches(self.config)
+        network = stretch_network(keras, model) if stretched else model
+        batches = training_batches(x, y, settings["batch_size"], stretched=stretched)
+        if stretched and int(model.optimizer.iterations) == 0:
+            model.optimizer.learning_rate = STRETCH_RATE * settings["learning_rate"]
         tracked = self.callbacks("loss" if validation is None else "val_loss")
         extra = [
             progress_callback(keras, settings["epochs"], batches),
             pause_callback(keras, self.pause),
         ]
         if self.resume is not None:
-            extra.insert(0, checkpoint_callback(keras, self.resume, tracked, state))
+            extra.insert(0, checkpoint_callback(keras, model, self.resume, tracked, state))
         with restored_on_error(model):
-            self.history = model.fit(
+            self.history = network.fit(
                 batch_dataset(keras, batches),
-                validation_data=validation,
+                validation_data=validation
+                and batch_dataset(keras, validation_batches(*validation, stretched=stretched)),
                 epochs=settings["epochs"],
                 initial_epoch=first,
                 shuffle=False,
@@ -185,7 +192,8 @@ class LSTMPricePredictor:
         Args:
             monitor: the monitored loss.
         """
-        callbacks = _keras().callbacks
+        keras = _keras()
+        callbacks = keras.callbacks
         return [
             callbacks.EarlyStopping(
                 monitor=monitor, patience=10, restore_best_weights=True, verbose=1
@@ -193,9 +201,7 @@ class LSTMPricePredictor:
             callbacks.ReduceLROnPlateau(
                 monitor=monitor, factor=0.5, patience=5, min_lr=1e-7, verbose=1
             ),
-            callbacks.ModelCheckpoint(
-                str(self.checkpoint_path), monitor=monitor, save_best_only=True
-            ),
+            best_model_callback(keras, self.model, self.checkpoint_path, monitor),
         ]
 
     def predict(self, X: ArrayLike | Windows) -> NDArray[np.float32]:
@@ -224,7 +230,7 @@ class LSTMPricePredictor:
         keras = _keras()
         with restored_on_error(model):
             output = model.predict(
-                batch_dataset(keras, Batches(x, None, _PREDICT_BATCH_SIZE)),
+                batch_dataset(keras, Batches(x, None, PREDICT_BATCH_SIZE)),
                 callbacks=[pause_callback(keras, self.pause)],
                 verbose=0,
             )
@@ -266,7 +272,7 @@ class LSTMPricePredictor:
             )
             print_last_value(np.zeros(len(y)), y, metrics["mae"])
         elif "close" in names and x.shape[2] == len(names):
-            batches, column = Batches(x, None, _PREDICT_BATCH_SIZE), names.index("close")
+            batches, column = Batches(x, None, PREDICT_BATCH_SIZE), names.index("close")
             last = [batches[index][0][:, -1, column] for index in range(len(batches))]
             print_last_value(np.concatenate(last), y, metrics["mae"])
         return metrics

@@ -39,6 +39,19 @@ def max_filled_of(config: dict[str, Any]) -> float:
     return float(share)
 
 
+def trains_over_stretches(config: dict[str, Any]) -> bool:
+    """Return whether `model.training` is "stretches".
+
+    Raises:
+        ConfigError: it is neither that nor "windows".
+    """
+    training = config["model"]["training"]
+    if training not in ("stretches", "windows"):
+        msg = f"model.training is {training!r}; it must be one of stretches, windows"
+        raise ConfigError(msg)
+    return bool(training == "stretches")
+
+
 def load_config(path: str | Path) -> dict[str, Any]:
     """Read a configuration file and add the defaults of `model` and `indicators`.
 

@@ -17,16 +17,21 @@ class Windows:
     Neighbouring windows share all rows but one. As an array, a month of minutes of 200 symbols
     takes 12 GB; its rows take 0.2 GB.
 
-    Args:
+    Attributes:
         rows: ``[rows, features]``.
         starts: where each window begins in ``rows``, ``[n]``.
+
+    Args:
+        rows: see above; rows of no window may hold anything.
+        starts: see above.
         lookback: rows of a window.
     """
 
     ndim = 3
 
     def __init__(self, rows: NDArray[np.float32], starts: NDArray[np.int64], lookback: int) -> None:
-        self._starts = starts
+        self.rows = rows
+        self.starts = starts
         # A view [rows - lookback + 1, features, lookback] without memory of its own.
         self._every = np.lib.stride_tricks.sliding_window_view(rows, lookback, axis=0)
 
@@ -34,15 +39,15 @@ class Windows:
     def shape(self) -> tuple[int, int, int]:
         """Windows, rows per window, features."""
         _, features, lookback = self._every.shape
-        return len(self._starts), lookback, features
+        return len(self.starts), lookback, features
 
     def __len__(self) -> int:
         """Number of windows."""
-        return len(self._starts)
+        return len(self.starts)
 
     def __getitem__(self, chosen: slice | NDArray[Any]) -> NDArray[np.float32]:
         """Copy the chosen windows into an array."""
-        return np.ascontiguousarray(self._every[self._starts[chosen]].transpose(0, 2, 1))
+        return np.ascontiguousarray(self._every[self.starts[chosen]].transpose(0, 2, 1))
 
 
 class Batches:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,9 +18,10 @@ if TYPE_CHECKING:
 
     from model.features.sliding_windows import Batches
     from model.training.checkpoint import TrainingCheckpoint, TrainingState
+    from model.training.stretches import Stretches
 
 
-def batch_dataset(library: ModuleType, batches: Batches) -> keras.utils.PyDataset:
+def batch_dataset(library: ModuleType, batches: Batches | Stretches) -> keras.utils.PyDataset:
     """Wrap batches as a Keras dataset."""
 
     class Dataset(library.utils.PyDataset):  # type: ignore[misc,name-defined]
@@ -33,7 +35,7 @@ def batch_dataset(library: ModuleType, batches: Batches) -> keras.utils.PyDatase
 
 
 def seeding_callback(
-    library: ModuleType, batches: Batches, seed: int | None
+    library: ModuleType, batches: Batches | Stretches, seed: int | None
 ) -> keras.callbacks.Callback:
     """Seed order and dropout per epoch, so that a killed run continues with the same numbers."""
 
@@ -53,25 +55,37 @@ def seeding_callback(
     return callback
 
 
+def best_model_callback(
+    library: ModuleType, model: keras.Model | None, path: Path, monitor: str
+) -> keras.callbacks.Callback:
+    """Save ``model`` after each epoch that is the best so far, whichever network is trained."""
+
+    class ModelCheckpoint(library.callbacks.ModelCheckpoint):  # type: ignore[misc,name-defined]
+        def set_model(self, trained: keras.Model) -> None:
+            super().set_model(model or trained)
+
+    return ModelCheckpoint(str(path), monitor=monitor, save_best_only=True)
+
+
 def checkpoint_callback(
     library: ModuleType,
+    model: keras.Model,
     checkpoint: TrainingCheckpoint,
     tracked: Sequence[keras.callbacks.Callback],
     state: TrainingState | None,
 ) -> keras.callbacks.Callback:
-    """Save the state after each epoch; must follow the tracked callbacks.
+    """Save the state of ``model`` after each epoch; must follow the tracked callbacks.
 
     They reset themselves when training begins and are up to date when this one is called.
     """
-    callback: keras.callbacks.LambdaCallback = library.callbacks.LambdaCallback(
+    return library.callbacks.LambdaCallback(
         on_train_begin=lambda _: checkpoint.track(tracked, state),
-        on_epoch_end=lambda epoch, losses: checkpoint.save(epoch + 1, callback.model, losses),
+        on_epoch_end=lambda epoch, losses: checkpoint.save(epoch + 1, model, losses),
     )
-    return callback
 
 
 def progress_callback(
-    library: ModuleType, epochs: int, batches: Batches
+    library: ModuleType, epochs: int, batches: Batches | Stretches
 ) -> keras.callbacks.Callback:
     """Show progress as a bar or as lines."""
     progress = TrainingProgress(epochs, len(batches))

@@ -42,6 +42,36 @@ def build_network(
     return network
 
 
+def stretch_network(library: ModuleType, network: keras.Model) -> keras.Model:
+    """Build a network with the same layers that also forecasts after every later row; compiled.
+
+    It shares variables, loss and optimizer with ``network``: training one trains the other.
+
+    Args:
+        library: Keras.
+        network: LSTM and other layers, of which the last LSTM returns its last row; compiled.
+
+    Returns:
+        A model of ``(batch, rows, features)`` to ``(batch, rows - lookback + 1, 1)``.
+    """
+    kinds = library.layers
+    lookback, features = network.input_shape[1:]
+    rows = output = library.Input(shape=(None, features))
+    last = [layer for layer in network.layers if isinstance(layer, kinds.LSTM)][-1]
+    for layer in network.layers:
+        if layer is last:
+            sequences = kinds.LSTM(layer.units, return_sequences=True, name=f"{layer.name}_rows")
+            sequences.cell = layer.cell
+            output = sequences(output)[:, lookback - 1 :]
+        else:
+            output = layer(output)
+    stretched = library.Model(rows, output)
+    # Two models share an optimizer only if it has its variables before.
+    network.optimizer.build(network.trainable_variables)
+    stretched.compile(optimizer=network.optimizer, loss=network.loss, weighted_metrics=["mae"])
+    return stretched
+
+
 def network_weights(library: ModuleType, network: keras.Model) -> LstmWeights:
     """Extract the weights as plain arrays.
 
