@@ -88,7 +88,7 @@ sbom: $(STAMP) ## write the bill of materials: build/sbom.json, CycloneDX
 lock: ## update all lock files (needs uv)
 	@command -v uv >/dev/null || { echo "make lock needs uv on PATH" >&2; exit 1; }
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-		--no-emit-find-links --no-annotate --no-header --extra demo --extra jax --group dev \
+		--no-emit-find-links --no-annotate --no-header --extra demo --group dev \
 		pyproject.toml -o requirements.lock
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--no-emit-find-links --no-annotate --no-header -c requirements.lock \

@@ -1,13 +1,17 @@
-"""Measure how fast the network trains, and whether speed costs validation loss.
+"""Measure what training costs, and whether speed costs validation loss.
 
-    python -m benchmarks.network.training     seconds per epoch, then loss over seeds
-    python -m benchmarks.network.training --quick  seconds per epoch from fewer steps, no losses
-    python -m benchmarks.network.training --backends tensorflow,jax --json training.json
+    python -m benchmarks.network.training                  processor time of each way to train
+    python -m benchmarks.network.training --seeds 5        and whole runs of each, over seeds
+    python -m benchmarks.network.training --folder CANDLES of recorded minutes
 
-An epoch has 45,000 windows of 60x6 for training and 9,643 for validation. A shorter epoch is timed
-and extrapolated by its number of samples. The settings take turns, round by round, so a busy
-machine slows all of them down alike. Each backend runs in its own process, because Keras allows one
-per process; a backend that is not installed is reported and left out.
+*Windows* is `LSTMPricePredictor.train` with `model.training: windows`, *stretches* the default, and
+*fit* plain `keras.Model.fit` on the same arrays. 45,000 windows of 60x6 are trained on and 9,640
+validated. Whole runs stop early, as in the configuration, and their validation loss is that of the
+best weights on exact windows. *Range* is the next candle's log range in place of its return: unlike
+the return it can be forecast, so that a worse training shows.
+
+Each run is a process of its own, so that its processor time includes imports and compilation. The
+ways take turns. A run uses the GPU if the backend sees one.
 """
 
 from __future__ import annotations
@@ -23,306 +27,227 @@ import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import Any, Final
 
 import numpy as np
 
-from benchmarks.harness.candles import read_sandbox
+from benchmarks.harness.candles import read_folder, read_sandbox
+from benchmarks.report import machine, print_machine, print_table, save
+from model.features.sliding_windows import Windows
 from model.lstm_model import LSTMPricePredictor
 from model.preprocess import DataPreprocessor
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-_EPOCH_SAMPLES: Final = 45_000
-_VALIDATION: Final = 9_643
-_BASELINE: Final = "fit, batch 32"
-_STOP_TIMEOUT_S: Final = 30.0
+_LOOKBACK: Final = 60
+_TRAINED: Final = 45_000
+_VALIDATED: Final = 9_640
+_LOSSES: Final = {"range": "mse", "log_return": "mae"}
+_WAYS: Final = ("stretches", "windows", "fit")
 
 
 @dataclass(frozen=True)
-class Setting:
-    """One way to train; ``ours`` is `LSTMPricePredictor.train`, else `keras.Model.fit` bare."""
+class Run:
+    """What a process trains.
 
-    name: str
-    batch: int
-    rate: float
-    steps_per_execution: int = 1
-    ours: bool = False
-
-
-SETTINGS: Final = (
-    Setting(_BASELINE, 32, 0.001),
-    Setting("fit, batch 32, 16 steps per execution", 32, 0.001, 16),
-    Setting("fit, batch 256", 256, 0.003),
-    Setting("fit, batch 256, 8 steps per execution", 256, 0.003, 8),
-    Setting("train(), batch 32", 32, 0.001, ours=True),
-    Setting("train(), batch 256", 256, 0.003, ours=True),
-)
-
-
-@dataclass(frozen=True)
-class Sequences:
-    """Windows ``[n, 60, F]`` and scaled targets ``[n]``."""
-
-    x: NDArray[np.float32]
-    y: NDArray[np.float32]
-
-    def cut(self, start: int, stop: int) -> Sequences:
-        """The sequences of a range, repeating the data where it is shorter."""
-        rows = np.arange(start, stop) % len(self.x)
-        return Sequences(self.x[rows], self.y[rows])
-
-
-class Trainer:
-    """Build and train networks on one backend.
-
-    Args:
-        folder: for configuration and checkpoints.
+    Attributes:
+        way: stretches, windows or fit.
+        target: log_return or range.
+        seed: of weights, dropout and order.
+        epochs: at most.
+        windows: to train on; as many more are validated as the share of the whole data.
+        folder: of recorded minutes; None for the project's own candles.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._warm: dict[str, LSTMPricePredictor] = {}
-        self._data: dict[str, Sequences] = {}
+    way: str
+    target: str
+    seed: int
+    epochs: int
+    windows: int
+    folder: str | None
 
-    def seconds(self, setting: Setting, samples: int) -> tuple[float, float]:
-        """Seconds of one epoch, wall and processor, extrapolated to 45,000; tracing not counted."""
-        data, cut = self._sequences("log_return"), round(samples * _VALIDATION / _EPOCH_SAMPLES)
-        train, val = data.cut(0, samples), data.cut(samples, samples + cut)
-        if setting.name not in self._warm:
-            self._warm[setting.name] = self._build(setting, "log_return", seed=1)
-            least = setting.batch * setting.steps_per_execution
-            self._fit(self._warm[setting.name], setting, data.cut(0, least), val, epochs=1)
-        wall, cpu, scale = time.perf_counter(), time.process_time(), _EPOCH_SAMPLES / samples
-        self._fit(self._warm[setting.name], setting, train, val, epochs=1)
-        return (time.perf_counter() - wall) * scale, (time.process_time() - cpu) * scale
-
-    def loss(self, setting: Setting, target: str, seed: int) -> tuple[float, float]:
-        """Best validation loss and number of epochs of a whole run with early stopping."""
-        data = self._sequences(target)
-        first, second = int(len(data.x) * 0.7), int(len(data.x) * 0.85)
-        predictor = self._build(setting, target, seed)
-        history = self._fit(
-            predictor, setting, data.cut(0, first), data.cut(first, second), epochs=50
-        )
-        return min(history["val_loss"]), len(history["val_loss"])
-
-    def same_start(self, setting: Setting) -> tuple[float, ...]:
-        """Validation loss after each of two epochs: weights and order fixed, no dropout."""
-        data, random = self._sequences("close"), np.random.default_rng(0)
-        predictor = self._build(setting, "close", seed=0, dropout=0.0)
-        model = predictor.model
-        assert model is not None
-        start = [random.normal(0.0, 0.15, w.shape).astype(np.float32) for w in model.get_weights()]
-        model.set_weights(start)
-        train, val = data.cut(0, 3_200), data.cut(3_200, 4_800)
-        history = model.fit(
-            train.x,
-            train.y,
-            validation_data=(val.x, val.y),
-            batch_size=setting.batch,
-            epochs=2,
-            shuffle=False,
-            verbose=0,
-        )
-        return tuple(history.history["val_loss"])
-
-    def _sequences(self, target: str) -> Sequences:
-        if target not in self._data:
-            preprocessor = DataPreprocessor(self._config(f"{{target: {target}}}"))
-            x, y, _ = preprocessor.create_sequences(read_sandbox("1h"), lookback=60)
-            self._data[target] = Sequences(x, y)
-        return self._data[target]
-
-    def _config(self, model: str) -> Path:
-        path = self._folder / "config.yaml"
-        path.write_text(f"model: {model}\n", encoding="utf-8")
-        return path
-
-    def _build(
-        self, setting: Setting, target: str, seed: int, dropout: float = 0.2
-    ) -> LSTMPricePredictor:
-        text = (
-            f"{{target: {target}, seed: {seed}, batch_size: {setting.batch}, "
-            f"learning_rate: {setting.rate}, dropout_rate: {dropout}}}"
-        )
-        predictor = LSTMPricePredictor(self._config(text))
-        predictor.checkpoint_path = self._folder / "best.keras"
-        model = predictor.build_model((60, 6))
-        model.steps_per_execution = setting.steps_per_execution
-        return predictor
-
-    def _fit(
-        self,
-        predictor: LSTMPricePredictor,
-        setting: Setting,
-        train: Sequences,
-        val: Sequences,
-        epochs: int,
-    ) -> dict[str, list[float]]:
-        if setting.ours or epochs > 1:
-            predictor.config["model"]["epochs"] = epochs
-            return dict(predictor.train(train.x, train.y, val.x, val.y).history)
-        assert predictor.model is not None
-        history = predictor.model.fit(
-            train.x,
-            train.y,
-            validation_data=(val.x, val.y),
-            batch_size=setting.batch,
-            epochs=epochs,
-            verbose=0,
-        )
-        return dict(history.history)
-
-
-def serve() -> None:
-    """Run the child process: one JSON request per line in, one JSON answer out."""
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = Trainer(Path(folder))
-        for line in sys.stdin:
-            request = json.loads(line)
-            setting = Setting(**request["setting"])
-            with contextlib.redirect_stdout(io.StringIO()):
-                answer: tuple[float, ...]
-                if request["ask"] == "seconds":
-                    answer = trainer.seconds(setting, request["samples"])
-                elif request["ask"] == "same_start":
-                    answer = trainer.same_start(setting)
-                else:
-                    answer = trainer.loss(setting, request["target"], request["seed"])
-            print(json.dumps(answer), flush=True)
-
-
-class Backend:
-    """A child process that trains with one Keras backend; a context manager."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        environment = {**os.environ, "KERAS_BACKEND": name, "TF_CPP_MIN_LOG_LEVEL": "3"}
-        self._child = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.network.training", "--serve"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            env=environment,
+    def samples(self, config: Path) -> tuple[Windows, Any, Windows, Any]:
+        """Windows and targets to train on and to validate, repeated where the data is shorter."""
+        recorded = read_sandbox("15m")
+        if self.folder is not None:
+            recorded = next(iter(read_folder(Path(self.folder)).values()))
+        rows, y, ends = DataPreprocessor(config).scaled_rows(recorded, _LOOKBACK)
+        if self.target == "range":
+            spread = np.log(recorded["high"].to_numpy() / recorded["low"].to_numpy())[ends]
+            y = np.log(spread + 1e-4)
+            y = ((y - y.mean()) / y.std()).astype(np.float32)
+        validated = self.windows * _VALIDATED // _TRAINED
+        available = len(y) - validated - _LOOKBACK
+        first = np.arange(self.windows) % available
+        last = np.arange(len(y) - validated, len(y))
+        starts = ends - _LOOKBACK
+        return (
+            Windows(rows, starts[first], _LOOKBACK),
+            y[first],
+            Windows(rows, starts[last], _LOOKBACK),
+            y[last],
         )
 
-    def __enter__(self) -> Self:
-        """Return the backend, which has started already."""
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        """End the child by ending its input."""
-        assert self._child.stdin is not None
-        self._child.stdin.close()
-        self._child.wait(_STOP_TIMEOUT_S)
+class _Timed(LSTMPricePredictor):
+    """A predictor that notes the processor time of each epoch."""
 
-    def ask(self, ask: str, setting: Setting, **rest: object) -> list[float]:
-        """Send one request; the answer is empty if the backend cannot run it."""
-        assert self._child.stdin is not None
-        assert self._child.stdout is not None
-        with contextlib.suppress(BrokenPipeError):
-            print(
-                json.dumps({"ask": ask, "setting": asdict(setting), **rest}),
-                file=self._child.stdin,
-                flush=True,
-            )
-        answer = self._child.stdout.readline()
-        return list(json.loads(answer)) if answer else []
+    def __init__(self, config: Path) -> None:
+        super().__init__(config)
+        self.ends_s: list[float] = []
 
-
-def time_epochs(backends: list[Backend], samples: int, rounds: int) -> list[dict[str, Any]]:
-    """Medians of the rounds, in wall and processor seconds."""
-    table: dict[tuple[str, str], list[list[float]]] = {}
-    for _ in range(rounds):
-        for backend in backends:
-            for setting in SETTINGS:
-                seconds = backend.ask("seconds", setting, samples=samples)
-                if seconds:
-                    table.setdefault((backend.name, setting.name), []).append(seconds)
-    medians = {key: np.median(rounds_, axis=0) for key, rounds_ in table.items()}
-    base = medians.get(("tensorflow", _BASELINE), np.array([np.nan, np.nan]))
-    print(f"\n{'backend':<12}{'way':<40}{'s per epoch':>12}{'faster':>8}{'CPU s':>8}{'faster':>8}")
-    for (backend_name, name), (wall, cpu) in medians.items():
-        print(
-            f"{backend_name:<12}{name:<40}{wall:>12.1f}{base[0] / wall:>8.2f}"
-            f"{cpu:>8.1f}{base[1] / cpu:>8.2f}"
+    def callbacks(self, monitor: str) -> list[Any]:
+        """Add a callback to the usual ones."""
+        timer = sys.modules["keras"].callbacks.LambdaCallback(
+            on_epoch_end=lambda *_: self.ends_s.append(time.process_time())
         )
-    return [
-        {"backend": backend_name, "way": name, "wall_and_cpu_s": rounds_}
-        for (backend_name, name), rounds_ in table.items()
-    ]
+        return [*super().callbacks(monitor), timer]
 
 
-def compare_backends(backends: list[Backend]) -> dict[str, list[float]]:
-    """Compare the validation losses of the backends from the same start."""
-    losses = {b.name: b.ask("same_start", SETTINGS[0]) for b in backends}
-    print(
-        "\nvalidation loss after one and two epochs from the same weights, same order, no dropout"
+def work(run: Run) -> dict[str, Any]:
+    """Train once in this process."""
+    wall = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        config = Path(folder) / "config.yaml"
+        training = "stretches" if run.way == "stretches" else "windows"
+        config.write_text(
+            f"model: {{seed: {run.seed}, epochs: {run.epochs}, training: {training}, "
+            f"loss: {_LOSSES[run.target]}}}\n",
+            encoding="utf-8",
+        )
+        predictor = _Timed(config)
+        predictor.checkpoint_path = Path(folder) / "best.keras"
+        samples = run.samples(config)
+        if run.way == "fit":
+            losses = _fit(predictor, *samples)
+        else:
+            losses = predictor.train(*samples).history
+        error = predictor.predict(samples[2])[:, 0] - samples[3]
+    return {
+        "backend": sys.modules["keras"].backend.backend(),
+        "device": _device(),
+        "cpu_s": time.process_time(),
+        "wall_s": time.perf_counter() - wall,
+        "epochs": len(losses["loss"]),
+        "epoch_cpu_s": float(np.median(np.diff(predictor.ends_s))),
+        "validation_loss": float(
+            np.mean(error**2 if _LOSSES[run.target] == "mse" else np.abs(error))
+        ),
+    }
+
+
+def _fit(predictor: _Timed, x: Windows, y: Any, x_val: Windows, y_val: Any) -> dict[str, Any]:  # noqa: ANN401
+    settings = predictor.config["model"]
+    history = predictor.build_model(x.shape[1:]).fit(
+        x[:],
+        y,
+        validation_data=(x_val[:], y_val),
+        batch_size=settings["batch_size"],
+        epochs=settings["epochs"],
+        callbacks=predictor.callbacks("val_loss"),
+        verbose=0,
     )
-    for name, values in losses.items():
-        print(f"{name:<12}" + "".join(f"{value:>12.8f}" for value in values))
-    return losses
+    return dict(history.history)
 
 
-def compare_losses(backends: list[Backend], seeds: int) -> list[dict[str, Any]]:
-    """Best validation loss of whole runs at both batch sizes, over seeds."""
-    rows: list[dict[str, Any]] = []
-    print(f"\n{'target':<12}{'backend':<12}{'way':<20}{'val loss':>10}{'± s.e.':>10}{'epochs':>8}")
-    cases = [
-        (target, backend, setting)
-        for target in ("close", "log_return")
-        for backend in backends
-        for setting in SETTINGS
-        if setting.ours
-    ]
-    for target, backend, setting in cases:
-        runs = [backend.ask("loss", setting, target=target, seed=k) for k in range(seeds)]
-        if not all(runs):
-            continue
-        loss, epochs = np.mean(runs, axis=0)
-        error = np.std([run[0] for run in runs], ddof=1) / seeds**0.5
-        print(
-            f"{target:<12}{backend.name:<12}{setting.name:<20}{loss:>10.6f}{error:>10.6f}{epochs:>8.1f}"
+def _device() -> str:
+    """GPU if the backend sees one, else CPU."""
+    devices = sys.modules["keras"].distribution.list_devices()
+    return "GPU" if any("gpu" in device.lower() for device in devices) else "CPU"
+
+
+def start(run: Run, backend: str | None) -> dict[str, Any]:
+    """Train in another process; empty if it fails, e.g. because the backend is missing."""
+    environment = {k: v for k, v in os.environ.items() if k != "KERAS_BACKEND"}
+    environment |= {"TF_CPP_MIN_LOG_LEVEL": "3"}
+    if backend is not None:
+        environment["KERAS_BACKEND"] = backend
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.network.training", "--work", json.dumps(asdict(run))],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        print(f"{backend}, {run.way}: failed: {done.stderr.strip().splitlines()[-1]}", flush=True)
+        return {}
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def compare_ways(backends: list[str], folder: str | None, windows: int) -> list[dict[str, Any]]:
+    """Processor time of an epoch, by way and backend."""
+    found = []
+    for way in _WAYS:
+        for backend in backends:
+            if done := start(Run(way, "log_return", 0, 3, windows, folder), backend):
+                found.append({"way": way, **done})
+    if found:
+        print_table(
+            ("backend", "device", "way", f"processor s for {windows:,} windows"),
+            ((row["backend"], row["device"], row["way"], row["epoch_cpu_s"]) for row in found),
         )
-        rows.append(
-            {
-                "target": target,
-                "backend": backend.name,
-                "way": setting.name,
-                "loss_and_epochs": runs,
-            }
-        )
-    return rows
+    return found
+
+
+def compare_runs(seeds: int, folder: str | None) -> dict[str, Any]:
+    """Whole runs on the installed backend, over seeds: cost and validation loss."""
+    report: dict[str, Any] = {}
+    for target in _LOSSES:
+        runs: dict[str, list[dict[str, Any]]] = {"stretches": [], "windows": []}
+        for seed in range(seeds):
+            for way, done in runs.items():
+                done.append(start(Run(way, target, seed, 50, _TRAINED, folder), None))
+        report[target] = {way: list(filter(None, done)) for way, done in runs.items()}
+    print_table(
+        ("target", "way", "epochs", "processor s", "wall s", "validation loss", "± s.e."),
+        (
+            (target, way, *_means(done))
+            for target, ways in report.items()
+            for way, done in ways.items()
+        ),
+    )
+    return report
+
+
+def _means(runs: list[dict[str, Any]]) -> tuple[str, ...]:
+    keys = ("epochs", "cpu_s", "wall_s", "validation_loss")
+    epochs, cpu, wall, loss = (np.array([run[key] for run in runs]) for key in keys)
+    error = loss.std(ddof=1) / len(loss) ** 0.5 if len(loss) > 1 else np.nan
+    return (
+        f"{epochs.mean():.0f}",
+        f"{cpu.mean():.1f}",
+        f"{wall.mean():.1f}",
+        f"{loss.mean():.5f}",
+        f"{error:.5f}",
+    )
 
 
 def main() -> None:
-    """Measure, print the tables, and write them as JSON if asked."""
+    """Measure, print the tables and save them."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--backends", default="tensorflow", help="Keras backends, by comma")
-    parser.add_argument("--quick", action="store_true", help="fewer steps, no losses")
-    parser.add_argument("--seeds", type=int, default=5, help="runs per row of the loss table")
-    parser.add_argument("--json", type=Path, help="also write the numbers here")
-    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--backends", default="jax,tensorflow", help="Keras backends, by comma")
+    parser.add_argument("--seeds", type=int, default=0, help="whole runs of each way")
+    parser.add_argument("--windows", type=int, default=_TRAINED, help="of the first table")
+    parser.add_argument("--folder", help="Parquet files of recorded minutes")
+    parser.add_argument("--work", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.serve:
-        serve()
+    if args.work:
+        print(json.dumps(work(Run(**json.loads(args.work)))))
         return
-    with contextlib.ExitStack() as stack:
-        backends = [stack.enter_context(Backend(n)) for n in args.backends.split(",")]
-        report: dict[str, Any] = {
-            "cpus": os.cpu_count(),
-            "epochs": time_epochs(backends, 2048 if args.quick else 6144, 3 if args.quick else 5),
-        }
-        report["same_start"] = compare_backends(backends)
-        if not args.quick:
-            report["losses"] = compare_losses(backends, args.seeds)
-    if args.json:
-        args.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    host = machine("keras", "jax", "tensorflow", "numpy")
+    print_machine(host)
+    report = {"machine": host, "windows": args.windows}
+    report["ways"] = compare_ways(args.backends.split(","), args.folder, args.windows)
+    # A whole run with the defaults and the installed backend.
+    report["run"] = start(Run("stretches", "range", 0, 50, _TRAINED, args.folder), None)
+    print(
+        "a whole run over {} windows on {}: {epochs} epochs, {wall_s:.0f} s, "
+        "processor {cpu_s:.0f} s".format(_TRAINED, report["run"]["backend"], **report["run"])
+    )
+    if args.seeds:
+        report["seeds"] = compare_runs(args.seeds, args.folder)
+    save("training", report)
 
 
 if __name__ == "__main__":
