@@ -48,7 +48,8 @@ class Recorder:
     """Writes queued rows; while the disk is full or broken, forecasting continues.
 
     The queue is bounded: beyond ``max_rows`` the oldest entries are dropped and their rows counted
-    as lost, because a restart resumes from the newest. An entry holds at most a flush's rows.
+    as lost, because a restart resumes from the newest. An entry is what one call records, at most
+    the rows of a flush; nothing of it may be changed afterwards.
 
     Args:
         history: opened; while `run` runs, only this recorder's thread uses it.
@@ -56,7 +57,7 @@ class Recorder:
         keep_days: older rows are deleted once an hour, in small slices.
         clock: the injected clock.
         metrics: counts rows waiting and lost.
-        max_rows: rows that may wait; 50,000 take some 40 MB.
+        max_rows: rows that may wait; 50,000 candles take some 20 MB.
     """
 
     def __init__(
