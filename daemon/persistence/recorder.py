@@ -88,7 +88,7 @@ class Recorder:
 
     def record_candles(self, candles: Sequence[Candle]) -> None:
         """Queue closed candles, in the order in which they came; never waits."""
-        self._enqueue(Rows(candles=candles))
+        self._enqueue(Rows(candles))
 
     def record_forecasts(self, forecasts: ForecastBatch) -> None:
         """Queue published forecasts; never waits."""
