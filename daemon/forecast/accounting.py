@@ -161,7 +161,7 @@ class DeferredAccounting:
 
     def record(self, candle: Candle) -> None:
         """Write down a candle that its window has taken."""
-        self._sinks.recorder.record_candle(candle)
+        self._sinks.recorder.record_candles((candle,))
         if candle.repaired:
             self._sinks.metrics.feed.count_repaired(candle)
 
@@ -187,9 +187,9 @@ class DeferredAccounting:
         accuracy, recorder, metrics = self._sinks
         is_logged = log.isEnabledFor(logging.DEBUG)
         made = list(forecasts)
+        recorder.record_forecasts(forecasts)
         for forecast in made:
             accuracy.on_published(forecast)
-            recorder.record_forecast(forecast)
             metrics.on_forecast_ready(forecast)
             self.newest[forecast.symbol] = forecast
             if forecast.late:

@@ -14,7 +14,7 @@ import numpy as np
 from daemon.forecast.accounting import FlushReport
 from daemon.forecast.results import InferenceResult
 from model.core.candle import Ohlcv
-from model.history.store import FittedScaler
+from model.history.rows import FittedScaler
 from model.serving import ModelOutput
 from model.serving_check import faults, summary
 
@@ -223,9 +223,12 @@ class Forecaster:
     def record_scalers(self) -> None:
         """Write down scalers that were just fitted, before the first forecast made with them."""
         served, now_ms = self._table.served, self._clock.wall_ms()
-        for symbol, state in served.take_fitted().items():
-            model = served.version, served.sha256
-            self._recorder.record_scaler(FittedScaler(model, symbol, now_ms, state))
+        model = served.version, served.sha256
+        fitted = served.take_fitted().items()
+        if fitted:
+            self._recorder.record_scalers(
+                [FittedScaler(model, symbol, now_ms, state) for symbol, state in fitted]
+            )
 
 
 def _rows(batch: Sequence[Ready]) -> npt.NDArray[np.float64]:

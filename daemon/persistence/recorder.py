@@ -1,6 +1,7 @@
 """Write candles, forecasts and scalers to the history on one thread, from a bounded queue.
 
-Forecasting only appends to the queue, so it never waits for the disk.
+Forecasting only appends to the queue, so it never waits for the disk. Forecasts that were published
+together are one entry; they are converted to rows on the thread.
 """
 
 from __future__ import annotations
@@ -14,21 +15,22 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from daemon.runtime.backoff import Backoff
 from daemon.runtime.outage import Outage
-from model.core.candle import Candle
 from model.core.errors import HistoryError
-from model.forecasts.forecast import Forecast
-from model.history.store import FittedScaler
+from model.history.rows import FittedScaler, Rows
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from daemon.metrics.metrics import Metrics
     from daemon.runtime.clock import Clock
+    from model.core.candle import Candle
     from model.core.market import MarketKey
+    from model.forecasts.batch import ForecastBatch
     from model.history.store import History
 
 log = logging.getLogger("candlecast.persistence")
 
 T = TypeVar("T")
-_Row = Candle | Forecast | FittedScaler
 
 _BATCH_SIZE: Final = 4_000
 """Rows in one transaction at most."""
@@ -45,8 +47,9 @@ _PRUNE_PAUSE_S: Final = 0.05
 class Recorder:
     """Writes queued rows; while the disk is full or broken, forecasting continues.
 
-    The queue is bounded: beyond ``max_rows`` the oldest row is dropped and counted as lost, because
-    a restart resumes from the newest.
+    The queue is bounded: beyond ``max_rows`` the oldest entries are dropped and their rows counted
+    as lost, because a restart resumes from the newest. An entry is what one call records, at most
+    the rows of a flush; nothing of it may be changed afterwards.
 
     Args:
         history: opened; while `run` runs, only this recorder's thread uses it.
@@ -54,7 +57,7 @@ class Recorder:
         keep_days: older rows are deleted once an hour, in small slices.
         clock: the injected clock.
         metrics: counts rows waiting and lost.
-        max_rows: rows that may wait; 50,000 take some 40 MB.
+        max_rows: rows that may wait; 50,000 candles take some 20 MB.
     """
 
     def __init__(
@@ -73,8 +76,9 @@ class Recorder:
         self._clock = clock
         self._metrics = metrics
         self._max_rows = max_rows
-        # Not yet written, oldest first.
-        self._rows: deque[_Row] = deque()
+        # Not yet written, oldest first, and how many rows they have.
+        self._queue: deque[Rows] = deque()
+        self._waiting = 0
         # Set when there are rows to write.
         self._wake = asyncio.Event()
         # Held while a batch is written, by `run` or `flush`.
@@ -82,28 +86,46 @@ class Recorder:
         self._outage = Outage(log)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="history")
 
-    def record_candle(self, candle: Candle) -> None:
-        """Queue a closed candle; never waits."""
-        self._enqueue(candle)
+    def record_candles(self, candles: Sequence[Candle]) -> None:
+        """Queue closed candles, in the order in which they came; never waits."""
+        self._enqueue(Rows(candles))
 
-    def record_forecast(self, forecast: Forecast) -> None:
-        """Queue a published forecast; never waits."""
-        self._enqueue(forecast)
+    def record_forecasts(self, forecasts: ForecastBatch) -> None:
+        """Queue published forecasts; never waits."""
+        self._enqueue(Rows(forecasts=(forecasts,)))
 
-    def record_scaler(self, scaler: FittedScaler) -> None:
-        """Queue a scaler, before any forecast that was made with it; never waits."""
-        self._enqueue(scaler)
+    def record_scalers(self, scalers: Sequence[FittedScaler]) -> None:
+        """Queue scalers, before any forecast that was made with them; never waits."""
+        self._enqueue(Rows(scalers=scalers))
 
-    def _enqueue(self, row: _Row) -> None:
-        self._rows.append(row)
+    def _enqueue(self, rows: Rows) -> None:
+        self._queue.append(rows)
+        self._waiting += rows.total
         self._drop_oldest()
         self._wake.set()
 
     def _drop_oldest(self) -> None:
         """Drop and count the rows that the queue has no room for."""
-        while len(self._rows) > self._max_rows:
-            self._rows.popleft()
-            self._metrics.history.lost_rows.inc()
+        while self._waiting > self._max_rows:
+            lost = self._queue.popleft().total
+            self._waiting -= lost
+            self._metrics.history.lost_rows.inc(lost)
+
+    def _take(self) -> list[Rows]:
+        """Take the oldest rows for one transaction out of the queue."""
+        taken: list[Rows] = []
+        total = 0
+        while self._queue and (not taken or total + self._queue[0].total <= _BATCH_SIZE):
+            taken.append(self._queue.popleft())
+            total += taken[-1].total
+        self._waiting -= total
+        return taken
+
+    def _put_back(self, taken: list[Rows]) -> None:
+        """Return rows that could not be written to the head of the queue."""
+        self._queue.extendleft(reversed(taken))
+        self._waiting += sum(rows.total for rows in taken)
+        self._drop_oldest()
 
     async def execute(self, work: Callable[[History], T]) -> T:
         """Call a function with the history on the recorder's thread, between two writes.
@@ -126,12 +148,13 @@ class Recorder:
     async def flush(self) -> None:
         """Write all queued rows; if that fails, log how many are lost."""
         try:
-            while self._rows:
+            while self._queue:
                 await self._write_batch()
         except HistoryError as error:
-            log.error("%d rows of history are lost: %s", len(self._rows), error)  # noqa: TRY400 - the message suffices
-            self._metrics.history.lost_rows.inc(len(self._rows))
-            self._rows.clear()
+            log.error("%d rows of history are lost: %s", self._waiting, error)  # noqa: TRY400 - the message suffices
+            self._metrics.history.lost_rows.inc(self._waiting)
+            self._queue.clear()
+            self._waiting = 0
 
     async def _write_loop(self) -> None:
         backoff = Backoff(_RETRY_MIN_S, _RETRY_MAX_S)
@@ -139,7 +162,7 @@ class Recorder:
             await self._wake.wait()
             await self._clock.sleep(_BATCH_DELAY_S)
             self._wake.clear()
-            while self._rows:
+            while self._queue:
                 try:
                     await self._write_batch()
                 except HistoryError as error:
@@ -152,23 +175,16 @@ class Recorder:
     async def _write_batch(self) -> None:
         """Write the oldest rows in one transaction; put them back if that fails."""
         async with self._write_lock:
-            batch = [self._rows.popleft() for _ in range(min(len(self._rows), _BATCH_SIZE))]
+            taken = self._take()
             try:
-                await self.execute(lambda history: self._write(history, batch))
+                # Repeatable, since the history ignores rows that it has.
+                await self.execute(lambda history: history.add(self._market, Rows.joined(taken)))
             except BaseException:
                 # Also when cancelled: they may have been written, but writing twice is harmless.
-                self._rows.extendleft(reversed(batch))
-                self._drop_oldest()
+                self._put_back(taken)
                 raise
             finally:
-                self._metrics.history.waiting_rows.set(len(self._rows))
-
-    def _write(self, history: History, rows: list[_Row]) -> None:
-        """Write rows of all kinds; repeatable, since the history ignores rows that it has."""
-        history.add_candles(self._market, [row for row in rows if isinstance(row, Candle)])
-        if scalers := [row for row in rows if isinstance(row, FittedScaler)]:
-            history.add_scalers(self._market, scalers)
-        history.add_forecasts([row for row in rows if isinstance(row, Forecast)])
+                self._metrics.history.waiting_rows.set(self._waiting)
 
     async def _prune_loop(self) -> None:
         while True:
@@ -187,4 +203,4 @@ class Recorder:
 
     def _note_success(self) -> None:
         self._metrics.history.failing.set(0)
-        self._outage.end("history is written again; %d rows waiting", len(self._rows))
+        self._outage.end("history is written again; %d rows waiting", self._waiting)

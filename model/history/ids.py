@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
 from dataclasses import astuple
+from typing import Final
 
 from model.core.market import MarketKey
 from model.forecasts.rules import Rules
@@ -14,11 +14,30 @@ ModelKey = tuple[str, str]
 """Version and SHA-256."""
 
 
+class SymbolIds(dict[str, int]):
+    """The ids of symbols; one that has none yet is inserted when its id is asked for."""
+
+    def __init__(self, table: IdTable) -> None:
+        super().__init__()
+        self._table = table
+
+    def __missing__(self, symbol: str) -> int:
+        """Look up a symbol, or insert it."""
+        found = self[symbol] = self._table.symbol_id(symbol)
+        return found
+
+
 class IdTable:
-    """The ids of one database; call methods that may insert within a transaction."""
+    """The ids of one database; call methods that may insert within a transaction.
+
+    Attributes:
+        symbol_ids: those that were asked for since the start or the last rollback. Clear it after
+            a rollback: it may hold ids that were never committed. Committed ones never change.
+    """
 
     def __init__(self, database: sqlite3.Connection) -> None:
         self._db = database
+        self.symbol_ids: Final = SymbolIds(self)
 
     def find_market(self, market: MarketKey) -> int | None:
         """Look up a market; None if it has no id yet."""
@@ -41,6 +60,12 @@ class IdTable:
             market.timeframe.text,
         )
 
+    def symbol_id(self, symbol: str) -> int:
+        """Look up a symbol, or insert it."""
+        return self.find_symbol(symbol) or self._insert(
+            "INSERT INTO symbol (name) VALUES (?)", symbol
+        )
+
     def model_id(self, model: ModelKey) -> int:
         """Look up a model, or insert it."""
         return self.find_model(model[1]) or self._insert(
@@ -60,21 +85,6 @@ class IdTable:
                VALUES (?, ?, ?, ?, ?)""",
             *values,
         )
-
-    def symbol_ids(self) -> Callable[[str], int]:
-        """Return a function that looks up or inserts symbols, for one transaction only.
-
-        A cache that lives longer could hold ids of a transaction that was rolled back.
-        """
-        known: dict[str, int] = dict(self._db.execute("SELECT name, id FROM symbol"))
-
-        def symbol_id(name: str) -> int:
-            found = known.get(name)
-            if found is None:
-                found = known[name] = self._insert("INSERT INTO symbol (name) VALUES (?)", name)
-            return found
-
-        return symbol_id
 
     def _insert(self, statement: str, *values: object) -> int:
         (row_id,) = self._db.execute(f"{statement} RETURNING id", values).fetchall()[0]

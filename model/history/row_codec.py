@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
-from typing import Any, Final
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import repeat
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
 
 from model.core.candle import Candle, FinalBy, Ohlcv, is_possible
-from model.forecasts.forecast import Forecast
+from model.forecasts.batch import Columns, ForecastBatch
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _FINAL_BY: Final[tuple[FinalBy, ...]] = ("exchange_flag", "successor", "rest")
 """The column holds the position in this tuple; SQLite stores 0, the most frequent, in no byte."""
@@ -18,8 +24,11 @@ _REPAIRED: Final = 2
 
 _BILLION: Final = 1_000_000_000
 
+CandleRow = tuple[int, int, int, *tuple[object, ...]]
+"""Market, opening (Unix seconds) and symbol, then the other columns of the table ``candle``."""
 
-def candle_row(market: int, symbol: int, candle: Candle) -> tuple[object, ...]:
+
+def candle_row(market: int, symbol: int, candle: Candle) -> CandleRow:
     """Encode a closed candle as a row of the table ``candle``.
 
     Raises:
@@ -78,29 +87,49 @@ def newest_ranked(revisions: Iterable[Candle]) -> list[Candle]:
     return list(newest.values())
 
 
-def forecast_row(
-    market: int, model: int, rules: int, symbol: int, forecast: Forecast
-) -> tuple[object, ...]:
-    """Encode a published forecast as a row of the table ``forecast``."""
-    interval, probabilities = forecast.interval, forecast.probabilities
-    return (
-        market,
-        forecast.candle_close_ms // 1000,
-        symbol,
-        forecast.published_ms - forecast.candle_close_ms,
-        forecast.last_close,
-        forecast.predicted_close,
-        None if interval is None else interval.lower,
-        None if interval is None else interval.upper,
-        model,
-        forecast.late,
-        forecast.basis.learnt,
-        rules,
-        None if probabilities is None else probabilities.threshold,
-        None if probabilities is None else round(probabilities.short * _BILLION),
-        None if probabilities is None else round(probabilities.long * _BILLION),
-        round(forecast.window.out_of_range * _BILLION),
+def forecast_rows(
+    ids: tuple[int, int], models: Sequence[int], symbols: Sequence[int], forecasts: ForecastBatch
+) -> Iterator[tuple[object, ...]]:
+    """Encode published forecasts as rows of the table ``forecast``.
+
+    Args:
+        ids: of their market and rules.
+        models: the id of each one's model.
+        symbols: the id of each one's symbol.
+        forecasts: in the same order.
+    """
+    market, rules = ids
+    numbers: Columns[NDArray[np.float64]] = Columns._make(forecasts.numbers.T)
+    known, published_ms = forecasts.known, forecasts.common.published_ms
+    return zip(
+        repeat(market),
+        [candle.close_ms // 1000 for candle in forecasts.candles],
+        symbols,
+        [published_ms - candle.close_ms for candle in forecasts.candles],
+        numbers.last_close.tolist(),
+        numbers.predicted_close.tolist(),
+        _where(known, numbers.lower.tolist()),
+        _where(known, numbers.upper.tolist()),
+        models,
+        forecasts.late,
+        forecasts.learnt,
+        repeat(rules),
+        _where(known, numbers.threshold.tolist()),
+        _where(known, _billionths(numbers.short)),
+        _where(known, _billionths(numbers.long)),
+        _billionths(numbers.out_of_range),
     )
+
+
+def _where(known: Sequence[bool], values: Sequence[float]) -> Sequence[float | None]:
+    """Replace the values of forecasts without evidence by None."""
+    return values if all(known) else [v if k else None for v, k in zip(values, known, strict=True)]
+
+
+def _billionths(shares: NDArray[np.float64]) -> list[int]:
+    """Round shares to billionths, halves to even as `round` does."""
+    billionths: list[int] = np.rint(shares * _BILLION).astype(np.int64).tolist()
+    return billionths
 
 
 def share_of(ppb: int | None) -> float | None:

@@ -13,9 +13,12 @@ from __future__ import annotations
 
 from typing import Final
 
+# For the first candle of a period.
+INSERT_CANDLE: Final = "INSERT INTO candle VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+
 # A candle equal to the newest revision is not inserted: backfill overlaps on purpose. Of two
 # revisions received within one millisecond the later one stays.
-INSERT_CANDLE: Final = """
+INSERT_REVISION: Final = """
 WITH new(market, open_s, symbol, delay_ms, open, high, low, close, volume, final_by, filled) AS (
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?))
 INSERT OR REPLACE INTO candle SELECT * FROM new
@@ -33,6 +36,9 @@ INSERT_FORECAST: Final = """
 INSERT INTO forecast VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT DO NOTHING
 """
+
+NEWEST_CANDLE: Final = "SELECT max(open_s) FROM candle WHERE market = ?"
+NEWEST_FORECAST: Final = "SELECT max(close_s) FROM forecast WHERE market = ?"
 
 SELECT_CANDLES: Final = """
 WITH RECURSIVE slot(open_s) AS (

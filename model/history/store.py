@@ -2,53 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from model.core.candle import Candle
 from model.core.market import MarketKey
-from model.forecasts.forecast import Forecast, ForecastRow
+from model.forecasts.forecast import ForecastRow
 from model.history.database import errors, one, open_database, transaction
 from model.history.ids import IdTable, ModelKey
-from model.history.row_codec import candle_of, candle_row, forecast_row, newest_ranked
+from model.history.insertion import Inserter
+from model.history.pruning import DAY_S, prune_slice
+from model.history.row_codec import candle_of, newest_ranked
+from model.history.rows import Rows
 from model.history.statements import (
     COUNT_OFF_GRID,
-    INSERT_CANDLE,
-    INSERT_FORECAST,
-    PRUNE_CALIBRATION,
-    PRUNE_CANDLES,
-    PRUNE_FORECASTS,
-    PRUNE_SCALERS,
+    NEWEST_CANDLE,
+    NEWEST_FORECAST,
     REPLACE_CALIBRATION,
-    REPLACE_SCALER,
     SELECT_CANDLES,
     SELECT_FORECASTS,
     SELECT_NEWEST_STATES,
     SELECT_OUTCOMES,
 )
 
-_DAY_S: Final = 86_400
-_DAY_MS: Final = 1000 * _DAY_S
+_DAY_MS: Final = 86_400_000
 
 SavedCalibration = tuple[int, dict[str, bytes]]
 """Time of the save (Unix milliseconds) and the states by symbol."""
-
-
-class FittedScaler(NamedTuple):
-    """A scaler that was fitted while its model was served and is in no bundle.
-
-    Attributes:
-        model: version and SHA-256.
-        symbol: ccxt symbol.
-        fitted_ms: wall clock, Unix milliseconds; earlier than any forecast made with it.
-        state: see `model.features.scaler.SymbolScaler.encode`.
-    """
-
-    model: ModelKey
-    symbol: str
-    fitted_ms: int
-    state: bytes
 
 
 class Outcome(NamedTuple):
@@ -73,48 +55,42 @@ class History:
         self._path = path
         self._db = open_database(path)
         self._id_table = IdTable(self._db)
+        self._inserter = Inserter(self._db, self._id_table)
 
     def close(self) -> None:
         """Close the file; this also removes the write-ahead log."""
         self._db.close()
 
-    def add_candles(self, market: MarketKey, candles: Iterable[Candle]) -> None:
-        """Append closed candles in one transaction; repeated equal ones are skipped.
+    def add(self, market: MarketKey, rows: Rows) -> None:
+        """Append rows in one transaction; repeated ones are skipped.
+
+        A candle that differs from the stored one is a revision and is kept beside it. A forecast
+        is published once: an existing one is not changed.
 
         Args:
-            market: of all the candles.
-            candles: closed ones, in any order.
+            market: of all the rows.
+            rows: what has closed and what was published.
 
         Raises:
             HistoryError: nothing was written.
             ValueError: a candle is still forming; nothing was written.
         """
-        with transaction(self._db, self._path):
-            market_id = self._id_table.market_id(market)
-            symbol_id = self._id_table.symbol_ids()
-            self._db.executemany(
-                INSERT_CANDLE, (candle_row(market_id, symbol_id(c.symbol), c) for c in candles)
-            )
+        with self._writing():
+            self._inserter.insert(market, rows)
 
-    def add_forecasts(self, forecasts: Iterable[Forecast]) -> None:
-        """Append published forecasts in one transaction; existing ones are not changed.
+    def add_candles(self, market: MarketKey, candles: Sequence[Candle]) -> None:
+        """Append candles only, as `add` does."""
+        self.add(market, Rows(candles))
 
-        Raises:
-            HistoryError: nothing was written.
-        """
-        with transaction(self._db, self._path):
-            symbol_id = self._id_table.symbol_ids()
-            groups: dict[tuple[object, ...], tuple[int, int, int]] = {}
-            for f in forecasts:
-                group = (f.exchange, f.timeframe, f.model.sha256, f.basis.rules)
-                if group not in groups:
-                    groups[group] = (
-                        self._id_table.market_id(MarketKey.parse(f.exchange, f.timeframe)),
-                        self._id_table.model_id((f.model.version, f.model.sha256)),
-                        self._id_table.rules_id(f.basis.rules),
-                    )
-                row = forecast_row(*groups[group], symbol_id(f.symbol), f)
-                self._db.execute(INSERT_FORECAST, row)
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Apply all changes of the block or none."""
+        try:
+            with transaction(self._db, self._path):
+                yield
+        except BaseException:
+            self._id_table.symbol_ids.clear()
+            raise
 
     def candles(
         self,
@@ -146,9 +122,7 @@ class History:
         with errors(self._path):
             market_id = self._id_table.find_market(market)
             newest_s = (
-                one(self._db, "SELECT max(open_s) FROM candle WHERE market = ?", market_id)
-                if newest_ms is None
-                else newest_ms // 1000
+                one(self._db, NEWEST_CANDLE, market_id) if newest_ms is None else newest_ms // 1000
             )
             if newest_s is None:
                 return []
@@ -191,9 +165,7 @@ class History:
         step_s = market.timeframe.ms // 1000
         with errors(self._path):
             market_id = self._id_table.find_market(market)
-            newest_s = one(
-                self._db, "SELECT max(close_s) FROM forecast WHERE market = ?", market_id
-            )
+            newest_s = one(self._db, NEWEST_FORECAST, market_id)
             if newest_s is None:
                 return []
             where = self._span(market_id, symbol, newest_s, step_s, limit)
@@ -216,9 +188,7 @@ class History:
         step_s = market.timeframe.ms // 1000
         with errors(self._path):
             market_id = self._id_table.find_market(market)
-            newest_s = one(
-                self._db, "SELECT max(close_s) FROM forecast WHERE market = ?", market_id
-            )
+            newest_s = one(self._db, NEWEST_FORECAST, market_id)
             if newest_s is None:
                 return
             after_s = newest_s - step_s * limit
@@ -241,13 +211,13 @@ class History:
         """
         saved_ms, states = saved
         saved_s = saved_ms // 1000
-        with transaction(self._db, self._path):
+        with self._writing():
             ids = self._id_table.market_id(market), self._id_table.model_id(model)
-            symbol_id = self._id_table.symbol_ids()
+            symbol_ids = self._id_table.symbol_ids
             self._db.executemany(
                 REPLACE_CALIBRATION,
                 (
-                    (*ids, symbol_id(symbol), saved_s // _DAY_S, saved_s, state)
+                    (*ids, symbol_ids[symbol], saved_s // DAY_S, saved_s, state)
                     for symbol, state in states.items()
                 ),
             )
@@ -261,19 +231,6 @@ class History:
         return self._newest(
             SELECT_NEWEST_STATES.format(table="calibration", when="day"), market, sha256
         )
-
-    def add_scalers(self, market: MarketKey, scalers: Iterable[FittedScaler]) -> None:
-        """Append scalers that were fitted while their models were served, in one transaction.
-
-        Raises:
-            HistoryError: nothing was written.
-        """
-        with transaction(self._db, self._path):
-            market_id = self._id_table.market_id(market)
-            symbol_id = self._id_table.symbol_ids()
-            for model, symbol, fitted_ms, state in scalers:
-                row = market_id, self._id_table.model_id(model), symbol_id(symbol), fitted_ms, state
-                self._db.execute(REPLACE_SCALER, row)
 
     def scalers(self, market: MarketKey, sha256: str) -> dict[str, bytes]:
         """Read the newest scalers that were fitted while a model was served, by symbol.
@@ -308,13 +265,5 @@ class History:
             HistoryError: nothing was deleted.
         """
         before_s = int(now_ms - keep_days * _DAY_MS) // 1000
-        deleted = 0
-        with transaction(self._db, self._path):
-            for (market,) in self._db.execute("SELECT id FROM market").fetchall():
-                for slice_end, delete in (PRUNE_CANDLES, PRUNE_FORECASTS):
-                    end_s = one(self._db, slice_end, market, before_s, max_rows - 1)
-                    until_s = before_s if end_s is None else end_s + 1
-                    deleted += self._db.execute(delete, (market, until_s)).rowcount
-            deleted += self._db.execute(PRUNE_CALIBRATION, (before_s // _DAY_S,)).rowcount
-            deleted += self._db.execute(PRUNE_SCALERS, (before_s * 1000,)).rowcount
-        return deleted
+        with self._writing():
+            return prune_slice(self._db, before_s, max_rows)

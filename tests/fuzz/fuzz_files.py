@@ -29,7 +29,8 @@ from model.files.csv_reader import STRICT, FileRules
 from model.forecasts.calibration import Calibration, Snapshot
 from model.forecasts.residuals import Residuals
 from model.forecasts.rules import Rules
-from model.history.store import FittedScaler, History
+from model.history.rows import FittedScaler, Rows
+from model.history.store import History
 from model.registry.manifest import Manifest
 from model.shared_state.retrain_status import RetrainStatus
 from model.training.candle_sources import read_candles
@@ -190,7 +191,8 @@ def _database() -> bytes:
         opened.add_candles(MARKET, [_candle(0), _candle(1)])
         model = "20261123T020000Z-3f9a1c", "0" * 64
         opened.save_calibration(MARKET, model, (T, {"A/B": _STATE}))
-        opened.add_scalers(MARKET, [FittedScaler(model, "A/B", T, _ranges().encode())])
+        scaler = FittedScaler(model, "A/B", T, _ranges().encode())
+        opened.add(MARKET, Rows(scalers=[scaler]))
         opened.close()
         with sqlite3.connect(path) as plain:
             plain.execute("VACUUM")

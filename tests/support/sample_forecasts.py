@@ -4,9 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import orjson
 
-from model.forecasts.forecast import SCHEMA, Basis, Forecast, Latency, ModelInfo, WindowInfo
+from model.core.candle import Candle, Ohlcv, Timeframe
+from model.forecasts.batch import Columns, Common, ForecastBatch
+from model.forecasts.forecast import (
+    SCHEMA,
+    Basis,
+    Forecast,
+    Latency,
+    Market,
+    ModelInfo,
+    WindowInfo,
+)
 from model.forecasts.rules import DEFAULT_RULES
 
 MINUTE_MS = 60_000
@@ -38,6 +49,53 @@ def forecast_at(close_ms: int, symbol: str = "BTC/USDT", **more: Any) -> Forecas
         basis=Basis(0, DEFAULT_RULES),
     )
     return made._replace(**more)
+
+
+def batch_of(forecast: Forecast) -> ForecastBatch:
+    """The batch that has only this forecast."""
+    interval, chances, skill = forecast.interval, forecast.probabilities, forecast.skill
+    columns = Columns(
+        last_close=forecast.last_close,
+        predicted_close=forecast.predicted_close,
+        predicted_normalized=forecast.predicted_normalized,
+        predicted_return=forecast.predicted_return,
+        lower=0.0 if interval is None else interval.lower,
+        upper=0.0 if interval is None else interval.upper,
+        threshold=0.0 if chances is None else chances.threshold,
+        short=0.0 if chances is None else chances.short,
+        neutral=0.0 if chances is None else chances.neutral,
+        long=0.0 if chances is None else chances.long,
+        out_of_range=forecast.window.out_of_range,
+        mae_ratio=0.0 if skill is None else skill.mae_ratio,
+        stderr=0.0 if skill is None else skill.stderr,
+        ready_ms=forecast.latency.ready_ms,
+        queue_ms=forecast.latency.queue_ms,
+    )
+    frame = Timeframe.parse(forecast.timeframe)
+    close_ms = forecast.candle_close_ms
+    price = forecast.last_close
+    ohlcv = Ohlcv(price, price, price, price, 1.0)
+    closed = Candle(
+        forecast.symbol, forecast.candle_open_ms, close_ms, ohlcv, close_ms, 0.0, "exchange_flag"
+    )
+    return ForecastBatch(
+        market=Market("trader-1", forecast.exchange, (forecast.symbol,), frame),
+        common=Common(
+            forecast.window.length,
+            forecast.basis.rules,
+            forecast.latency.inference_ms,
+            forecast.published_ms,
+        ),
+        candles=[closed],
+        numbers=np.array([columns]),
+        known=[interval is not None],
+        learnt=[forecast.basis.learnt],
+        models=[forecast.model],
+        filled=[forecast.window.filled],
+        repaired=[forecast.window.repaired],
+        skills=[skill],
+        late=[forecast.late],
+    )
 
 
 def document(forecast: Forecast, instance: str = "trader-1") -> dict[str, Any]:

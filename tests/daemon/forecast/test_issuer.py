@@ -23,6 +23,7 @@ from daemon.persistence.recorder import Recorder
 from daemon.runtime.clock import SystemClock
 from daemon.scoring.accuracy import Accuracy
 from model.core.candle import Candle, Ohlcv, Timeframe
+from model.forecasts.batch import ForecastBatch
 from model.forecasts.forecast import Forecast, Market, ModelInfo
 from model.forecasts.outlook import Outlook
 from model.forecasts.rules import DEFAULT_RULES
@@ -57,8 +58,8 @@ class Desk:
     def offer(self, message: Outgoing) -> None:
         self.sent.append(message)
 
-    def record_forecast(self, forecast: Forecast) -> None:
-        self.recorded.append(forecast)
+    def record_forecasts(self, forecasts: ForecastBatch) -> None:
+        self.recorded.extend(forecasts)
 
     def issue(self, slot: int = 0, at: int = 0, price: float = 101.0) -> bytes | None:
         messages = self.issue_all([Ready(slot, candle(at, ("A/U", "B/U:U")[slot]))], [price])

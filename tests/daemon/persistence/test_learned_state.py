@@ -16,7 +16,8 @@ from daemon.persistence.learned_state import LearnedStateStore
 from daemon.persistence.recorder import Recorder
 from model.core.market import MarketKey
 from model.forecasts.rules import Rules
-from model.history.store import FittedScaler, History
+from model.history.rows import FittedScaler, Rows
+from model.history.store import History
 from model.inference.engine import Engine
 from model.registry.bundle import Bundle
 from model.serving import ServedModel
@@ -131,7 +132,7 @@ async def test_a_symbol_that_the_bundle_does_not_know_is_scaled_as_before_the_re
 
     def note(saved: bytes, fitted_ms: int) -> None:
         model = bundle.version, bundle.sha256
-        history.add_scalers(MARKET, [FittedScaler(model, "N/U", fitted_ms, saved)])
+        history.add(MARKET, Rows(scalers=[FittedScaler(model, "N/U", fitted_ms, saved)]))
 
     await asyncio.to_thread(note, state, T0)
     async with process(history) as (store, *_):

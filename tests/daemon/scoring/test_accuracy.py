@@ -20,8 +20,9 @@ from model.forecasts.forecast import (
     ForecastRow,
     Interval,
 )
+from model.history.rows import Rows
 from model.history.store import History, Outcome
-from tests.support.sample_forecasts import forecast_at
+from tests.support.sample_forecasts import batch_of, forecast_at
 
 T0 = 1_776_859_560_000
 MINUTE = 60_000
@@ -203,7 +204,8 @@ def test_a_restart_resumes_where_the_process_was_killed(tmp_path: Path) -> None:
         for one in scored_rows:
             before.on_published(one)
         history.add_candles(MarketKey.parse("binance", "1m"), candles)
-        history.add_forecasts(scored_rows)
+        batches = [batch_of(one) for one in scored_rows]
+        history.add(MarketKey.parse("binance", "1m"), Rows(forecasts=batches))
     after = Accuracy(window=40, min_n=5)
     # One more: the forecasts of the newest candle are still waiting.
     after.restore(history.outcomes(MarketKey.parse("binance", "1m"), 41))

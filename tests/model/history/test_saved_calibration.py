@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from model.core.market import MarketKey
-from model.history.store import FittedScaler, History
+from model.history.rows import FittedScaler, Rows
+from model.history.store import History
 
 MARKET = MarketKey.parse("binance", "1m")
 OLD, NEW = ("v1", "a" * 64), ("v2", "b" * 64)
@@ -56,8 +57,8 @@ def test_fitted_scalers_stay_as_long_as_their_model_is_remembered(history: Histo
     def fitted(symbol: str, fitted_ms: int, state: bytes) -> FittedScaler:
         return FittedScaler(OLD, symbol, fitted_ms, state)
 
-    history.add_scalers(MARKET, [fitted("A/U", T0, b"1"), fitted("B/U", T0, b"2")])
-    history.add_scalers(MARKET, [fitted("A/U", T0 + 1, b"3")])
+    history.add(MARKET, Rows(scalers=[fitted("A/U", T0, b"1"), fitted("B/U", T0, b"2")]))
+    history.add(MARKET, Rows(scalers=[fitted("A/U", T0 + 1, b"3")]))
     assert history.scalers(MARKET, OLD[1]) == {"A/U": b"3", "B/U": b"2"}
     assert (
         history.scalers(MARKET, NEW[1])

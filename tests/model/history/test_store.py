@@ -26,8 +26,9 @@ from model.forecasts.forecast import (
     Interval,
     ModelInfo,
 )
+from model.history.rows import Rows
 from model.history.store import History, Outcome
-from tests.support.sample_forecasts import forecast_at
+from tests.support.sample_forecasts import batch_of, forecast_at
 
 T0 = 1_776_859_560_000
 MINUTE = 60_000
@@ -60,6 +61,10 @@ def forecast(
         interval=Interval(0.9, 99.0, 103.0),
         model=ModelInfo("20261123T020000Z-3f9a1c", sha256, "log_return"),
     )
+
+
+def add_forecasts(history: History, forecasts: list[Forecast]) -> None:
+    history.add(MARKET, Rows(forecasts=[batch_of(one) for one in forecasts]))
 
 
 @pytest.fixture
@@ -140,7 +145,7 @@ def test_a_forming_candle_is_refused_with_its_whole_batch(history: History) -> N
 
 
 def test_an_outcome_is_the_first_revision_of_the_next_candle(history: History) -> None:
-    history.add_forecasts([forecast(0), forecast(1), forecast(0, "ETH/USDT")])
+    add_forecasts(history, [forecast(0), forecast(1), forecast(0, "ETH/USDT")])
     history.add_candles(MARKET, [candle(0, close=7.0), candle(1, close=100.5)])
     history.add_candles(MARKET, [candle(1, close=555.0, delay_ms=9000)])
     outcomes = sorted(history.outcomes(MARKET, 10))
@@ -154,13 +159,13 @@ def test_an_outcome_is_the_first_revision_of_the_next_candle(history: History) -
 
 
 def test_the_first_published_value_is_kept(history: History) -> None:
-    history.add_forecasts([forecast(0, predicted=101.0)])
-    history.add_forecasts([forecast(0, predicted=102.0, sha256="b" * 64)])
+    add_forecasts(history, [forecast(0, predicted=101.0)])
+    add_forecasts(history, [forecast(0, predicted=102.0, sha256="b" * 64)])
     assert [o.forecast.predicted_close for o in history.outcomes(MARKET, 9)] == [101.0]
 
 
 def test_a_forecast_without_interval_has_none(history: History) -> None:
-    history.add_forecasts([forecast(0)._replace(interval=None)])
+    add_forecasts(history, [forecast(0)._replace(interval=None)])
     (outcome,) = history.outcomes(MARKET, 1)
     assert (outcome.forecast.lower, outcome.forecast.upper) == (None, None)
 
@@ -168,7 +173,7 @@ def test_a_forecast_without_interval_has_none(history: History) -> None:
 def test_pruning_goes_slice_by_slice_and_stops_at_the_boundary(history: History) -> None:
     symbols = ("BTC/USDT", "ETH/USDT", "SOL/USDT")
     history.add_candles(MARKET, [candle(t, s) for t in range(20) for s in symbols])
-    history.add_forecasts([forecast(t, s) for t in range(20) for s in symbols])
+    add_forecasts(history, [forecast(t, s) for t in range(20) for s in symbols])
     now_ms = T0 + 10 * MINUTE + DAY_MS
     slices: list[int] = []
     while slices[-1:] != [0]:
