@@ -28,8 +28,8 @@ import numpy as np
 
 from benchmarks.harness.candles import read_folder, read_sandbox
 from benchmarks.report import machine, print_machine, print_table, save
-from config.settings import Registry as RegistrySettings
-from config.settings import Retrain
+from config.retraining import Registry as RegistrySettings
+from config.retraining import Retrain
 from model.core.candle import Timeframe
 from model.features.definitions import OHLCV
 from model.registry.registry import Registry

@@ -76,12 +76,13 @@ class Run:
             y = ((y - y.mean()) / y.std()).astype(np.float32)
         validated = self.windows * _VALIDATED // _TRAINED
         available = len(y) - validated - _LOOKBACK
-        first = np.arange(self.windows) % available
-        last = np.arange(len(y) - validated, len(y))
+        copies = -(-self.windows // available)
         starts = ends - _LOOKBACK
+        trained = np.concatenate([starts[:available] + len(rows) * copy for copy in range(copies)])
+        last = slice(len(y) - validated, None)
         return (
-            Windows(rows, starts[first], _LOOKBACK),
-            y[first],
+            Windows(np.tile(rows, (copies, 1)), trained[: self.windows], _LOOKBACK),
+            np.tile(y[:available], copies)[: self.windows],
             Windows(rows, starts[last], _LOOKBACK),
             y[last],
         )
@@ -160,7 +161,7 @@ def start(run: Run, backend: str | None) -> dict[str, Any]:
     environment |= {"TF_CPP_MIN_LOG_LEVEL": "3"}
     if backend is not None:
         environment["KERAS_BACKEND"] = backend
-    done = subprocess.run(
+    done = subprocess.run(  # noqa: S603 - this project's own program
         [sys.executable, "-m", "benchmarks.network.training", "--work", json.dumps(asdict(run))],
         env=environment,
         capture_output=True,
@@ -175,11 +176,9 @@ def start(run: Run, backend: str | None) -> dict[str, Any]:
 
 def compare_ways(backends: list[str], folder: str | None, windows: int) -> list[dict[str, Any]]:
     """Processor time of an epoch, by way and backend."""
-    found = []
-    for way in _WAYS:
-        for backend in backends:
-            if done := start(Run(way, "log_return", 0, 3, windows, folder), backend):
-                found.append({"way": way, **done})
+    cases = [(way, backend) for way in _WAYS for backend in backends]
+    runs = [start(Run(way, "log_return", 0, 3, windows, folder), backend) for way, backend in cases]
+    found = [{"way": way, **run} for (way, _), run in zip(cases, runs, strict=True) if run]
     if found:
         print_table(
             ("backend", "device", "way", f"processor s for {windows:,} windows"),

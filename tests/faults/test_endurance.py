@@ -6,14 +6,13 @@ import asyncio
 import gc
 import logging
 import os
+import sys
 import time
-import urllib.parse
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-import yarl
 
 from daemon.feed import connection_supervisor
 from daemon.mqtt import publisher as publisher_module
@@ -24,8 +23,8 @@ from tests.sandbox.scaled import minute_playback, second_playback
 
 Rounds = Callable[[int, int], int]
 
-# Each request for history has another URL, and these modules keep the last 128 of them in several caches.
-CACHING_MODULES = (urllib.parse, yarl._url, yarl._parse)
+# Each request for history has another URL, of which these modules cache the last 128.
+CACHING_MODULES = ("urllib.parse", "yarl._url", "yarl._parse")
 
 
 class Footprint(NamedTuple):
@@ -38,8 +37,8 @@ class Footprint(NamedTuple):
 
 
 def footprint() -> Footprint:
-    for module in CACHING_MODULES:
-        for function in vars(module).values():
+    for name in CACHING_MODULES:
+        for function in vars(sys.modules[name]).values():
             if hasattr(function, "cache_clear"):
                 function.cache_clear()
     gc.collect()
@@ -53,7 +52,7 @@ def footprint() -> Footprint:
 
 
 def growth(held: Sequence[Footprint]) -> Footprint:
-    """From the first third to the last one, the least of each: timers and connections come and go."""
+    """From the first third to the last one; the least of each, because timers come and go."""
     third = len(held) // 3
     earlier, later = (zip(*part, strict=True) for part in (held[:third], held[-third:]))
     return Footprint(*(min(b) - min(a) for a, b in zip(earlier, later, strict=True)))
