@@ -14,6 +14,7 @@ import pytest
 SCRIPT = """
 import json, sys
 import numpy as np
+from model.features.sliding_windows import Windows
 from model.lstm_model import LSTMPricePredictor
 folder = sys.argv[1]
 rng = np.random.default_rng(1)
@@ -28,6 +29,12 @@ else:
 import keras  # only now: the model class picks the backend
 report = {"backend": keras.backend.backend(), "tensorflow": "tensorflow" in sys.modules,
           "predictions": predictor.predict(X)[:, 0].tolist()}
+if len(sys.argv) > 2:
+    windows = Windows(rng.random((200, 3), np.float32), np.arange(188), 12)
+    targets = rng.random(188).astype(np.float32)
+    report["before"] = predictor.predict(windows)[:, 0].tolist()
+    report["losses"] = predictor.train(windows, targets, windows, targets).history
+    report["trained"] = predictor.predict(windows)[:, 0].tolist()
 print("REPORT" + json.dumps(report))
 """
 
@@ -35,7 +42,7 @@ print("REPORT" + json.dumps(report))
 def run(folder: Path, repository: Path, backend: str | None, *saved: Path) -> dict[str, object]:
     folder.mkdir(exist_ok=True)
     (folder / "config.yaml").write_text(
-        "model: {target: close, lstm_units: [5, 4], epochs: 1, batch_size: 32}\n"
+        "model: {target: close, lstm_units: [5, 4], epochs: 1, batch_size: 32, dropout_rate: 0}\n"
     )
     environment = {key: value for key, value in os.environ.items() if key != "KERAS_BACKEND"}
     if backend is not None:
@@ -66,3 +73,16 @@ def test_a_model_trained_on_one_backend_is_the_same_on_another(
     np.testing.assert_allclose(
         np.array(trained["predictions"]), np.array(loaded["predictions"]), atol=1e-6
     )
+
+
+@pytest.mark.timeout(400)
+def test_stretches_train_the_same_model_on_every_backend(tmp_path: Path, repository: Path) -> None:
+    run(tmp_path / "start", repository, None)
+    start = tmp_path / "start" / "model.keras"
+    one, other = (run(tmp_path / name, repository, name, start) for name in ("tensorflow", "jax"))
+    assert (one["backend"], other["backend"]) == ("tensorflow", "jax")
+    for name, values in other["losses"].items():
+        assert one["losses"][name] == pytest.approx(values, rel=1e-4)
+    assert one["trained"] == pytest.approx(other["trained"], abs=1e-4)
+    # Training has changed the forecasts.
+    assert one["trained"] != pytest.approx(one["before"], abs=1e-2)
