@@ -2,9 +2,10 @@
 
     python -m benchmarks.harness.subscriber PORT FILE
 
-Prints a line when it is subscribed. On SIGTERM it writes one line per forecast to FILE: symbol,
-candle close (ms), arrival (monotonic ns), retained from before (0 or 1), payload bytes, and the
-forecast's own latencies (ms; empty if it has none).
+Prints a line when it is subscribed. Until SIGTERM it only stores what it reads and acknowledges it,
+to take little time from what is measured. Then it decodes the messages and writes one line per
+forecast to FILE: symbol, candle close (ms), arrival (monotonic ns), retained from before (0 or 1),
+payload bytes, and the forecast's own latencies (ms; empty if it has none).
 """
 
 from __future__ import annotations
@@ -15,21 +16,37 @@ import json
 import signal
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import mqtt5
 
-_TOPIC = "candlecast/v1/+/+/+/prediction"
+_TOPIC: Final = "candlecast/v1/+/+/+/prediction"
+
+# First bytes of MQTT packets: the type is in the upper half, the QoS in the flags of PUBLISH.
+_TYPE: Final = 0xF0
+_PUBLISH: Final = 0x30
+_QOS: Final = 0x06
+_SUBACK: Final = 0x90
+_PUBACK: Final = b"\x40\x02"
+
+_MAX_LENGTH_BYTES: Final = 4
+"""Bytes of a packet's length at most, in MQTT."""
 
 
 class Subscriber(asyncio.Protocol):
-    """Store every message with the time at which its last byte was read."""
+    """Store what arrives with the time at which it was read; acknowledge it.
+
+    Attributes:
+        subscribed: set when the broker has answered.
+        chunks: everything that was read: monotonic time (ns) and bytes.
+    """
 
     def __init__(self) -> None:
         self.subscribed = asyncio.Event()
-        self.messages: list[tuple[int, mqtt5.PublishPacket]] = []
-        self._buffer = b""
+        self.chunks: list[tuple[int, bytes]] = []
+        self._rest = b""
         self._transport: asyncio.WriteTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -42,25 +59,53 @@ class Subscriber(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Called by the event loop."""
-        arrived_ns = time.monotonic_ns()
-        buffer = memoryview(self._buffer + data if self._buffer else data)
-        at = 0
+        self.chunks.append((time.monotonic_ns(), data))
+        data = self._rest + data
+        end = 0
         answers = []
-        try:
-            while at < len(buffer):
-                packet, length = mqtt5.read(buffer[at:])
-                at += length
-                if isinstance(packet, mqtt5.PublishPacket):
-                    self.messages.append((arrived_ns, packet))
-                    if packet.packet_id is not None:
-                        answers.append(mqtt5.PubAckPacket(packet.packet_id).write())
-                elif isinstance(packet, mqtt5.SubAckPacket):
-                    self.subscribed.set()
-        except IndexError:
-            pass
-        self._buffer = bytes(buffer[at:])
+        for begin, body, packet_end in packets(data):
+            end = packet_end
+            if data[begin] & _TYPE == _PUBLISH:
+                if data[begin] & _QOS:
+                    at = body + 2 + int.from_bytes(data[body : body + 2])
+                    answers.append(_PUBACK + data[at : at + 2])
+            elif data[begin] == _SUBACK:
+                self.subscribed.set()
+        self._rest = data[end:]
         if answers and self._transport is not None:
             self._transport.write(b"".join(answers))
+
+
+def packets(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Where each whole MQTT packet begins, where its body begins, and where it ends."""
+    begin = 0
+    while True:
+        length = shift = 0
+        for at in range(begin + 1, min(begin + 1 + _MAX_LENGTH_BYTES, len(data))):
+            length |= (data[at] & 0x7F) << shift
+            shift += 7
+            if data[at] <= 0x7F:  # noqa: PLR2004 - the last byte of a length has no high bit
+                break
+        else:
+            return
+        end = at + 1 + length
+        if end > len(data):
+            return
+        yield begin, at + 1, end
+        begin = end
+
+
+def forecasts(chunks: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, mqtt5.PublishPacket]]:
+    """Every message in the chunks, with the time at which its last byte was read."""
+    rest = b""
+    for arrived_ns, chunk in chunks:
+        data = rest + chunk
+        end = 0
+        for begin, _, end in packets(data):
+            packet, _ = mqtt5.read(memoryview(data)[begin:end])
+            if isinstance(packet, mqtt5.PublishPacket):
+                yield arrived_ns, packet
+        rest = data[end:]
 
 
 def line(arrived_ns: int, packet: mqtt5.PublishPacket) -> str:
@@ -98,8 +143,9 @@ async def collect(port: int) -> Subscriber:
 
 def main(port: int, path: Path) -> None:
     """Collect messages, then write them to the file."""
-    messages = asyncio.run(collect(port)).messages
-    path.write_text("\n".join(line(*message) for message in messages), encoding="utf-8")
+    chunks = asyncio.run(collect(port)).chunks
+    lines = (line(*message) for message in forecasts(chunks))
+    path.write_text("\n".join(lines), encoding="utf-8")
 
 
 if __name__ == "__main__":
