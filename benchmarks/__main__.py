@@ -53,15 +53,15 @@ class Part(NamedTuple):
 
 
 PARTS: Final = {
-    "pipeline": Part("daemon.pipeline", 21, "--sizes 20,200 --bursts 3 --rounds 1"),
-    "engine": Part("network.engine", 4, "--sizes 1,32 --rounds 1"),
+    "pipeline": Part("daemon.pipeline", 22.4, "--sizes 20,200 --bursts 3 --rounds 1"),
+    "engine": Part("network.engine", 3.7, "--sizes 1,32 --rounds 1"),
     "startup": Part("daemon.startup", 4, "--sizes 20 --starts 2"),
     "publishers": Part("daemon.publishers", 0.5, "--messages 200 --rounds 2"),
-    "receive": Part("daemon.receive", 0.5, "--bursts 5"),
-    "swap": Part("daemon.hot_swap", 2, "--symbols 20 --swaps 3"),
-    "beside": Part("daemon.retrain_interference", 3, "--symbols 20 --pairs 1"),
-    "soak": Part("daemon.soak", 3.5, "--days 0.1 --bursts 5"),
-    "flamegraph": Part("daemon.flamegraph", 1.5, "--seconds 5 --symbols 200"),
+    "receive": Part("daemon.receive", 0.8, "--bursts 5"),
+    "swap": Part("daemon.hot_swap", 1.7, "--symbols 20 --swaps 3"),
+    "beside": Part("daemon.retrain_interference", 2.8, "--symbols 20 --pairs 1"),
+    "soak": Part("daemon.soak", 3, "--days 0.1 --bursts 5"),
+    "flamegraph": Part("daemon.flamegraph", 1.1, "--seconds 5 --symbols 200"),
     "training": Part("network.training", 10, "--quick", "--quick"),
 }
 """Together at most 50 minutes, and so an hour at their limits."""

@@ -39,7 +39,7 @@ def capacity(pipeline: Result, receive: Result, soak: Result) -> str:
     row_bytes, wal_mb = soak["days"]["history_bytes_a_candle"], soak["days"]["wal_mb"]
     found = [
         (int(symbols), daemons["ours"])
-        for symbols, daemons in pipeline[QUIET].items()
+        for symbols, daemons in sorted(pipeline[QUIET].items(), key=lambda size: int(size[0]))
         if "message_ms" in daemons.get("ours", {})
     ]
     points = table(

@@ -15,7 +15,7 @@ Result = dict[str, Any]
 
 
 def _sizes(of: Result, load: str = QUIET) -> Iterator[tuple[str, dict[str, Any]]]:
-    for symbols, daemons in of[load].items():
+    for symbols, daemons in sorted(of[load].items(), key=lambda size: int(size[0])):
         yield f"{int(symbols):,}", {n: row for n, row in daemons.items() if "failed" not in row}
 
 

@@ -37,7 +37,7 @@ from benchmarks.report import machine, print_machine, print_table, save, spread
 
 _SLOW_SIZE: Final = 1_000
 _MIN_FORECASTS: Final = 60
-"""Forecasts of a daemon at each size and load, at least."""
+"""Forecasts of a daemon at each size and load, at least, if it runs in every round."""
 
 _MAX_ERROR_CHARS: Final = 300
 """Characters of what a daemon that failed said last."""
@@ -88,7 +88,7 @@ def measure_size(
             place = folder / f"{name.replace('/', '-')}-{number}"
             place.mkdir()
             every = how.every_of_many if symbols >= _SLOW_SIZE else 1
-            least = math.ceil(_MIN_FORECASTS / (symbols * min(rounds, how.most_rounds)))
+            least = math.ceil(_MIN_FORECASTS / (symbols * rounds))
             counted = max(bursts if every == 1 else bursts // 2, least)
             try:
                 with exchange(place, symbols, HISTORY, every) as market:
@@ -145,7 +145,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--sizes", default="1,200,1000,2000", help="symbols, by comma")
+    parser.add_argument("--sizes", default="2000,1000,200,1", help="symbols, by comma")
     parser.add_argument("--bursts", type=int, default=11, help="of one round and load")
     parser.add_argument("--rounds", type=int, default=2, help="turns of each daemon")
     parser.add_argument("--without", default="", help="daemons to leave out, by comma")

@@ -158,7 +158,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--symbols", type=int, default=200, help="closing at once")
-    parser.add_argument("--pairs", type=int, default=6, help="turns of ten seconds, of each")
+    parser.add_argument("--pairs", type=int, default=5, help="turns of ten seconds, of each")
     args = parser.parse_args()
     of = machine("tensorflow", "keras", "onnxruntime", "numpy")
     print_machine(of)

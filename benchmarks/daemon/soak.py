@@ -197,7 +197,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--days", type=float, default=2.0, help="of minutes, 20 symbols")
+    parser.add_argument("--days", type=float, default=1.0, help="of minutes, 20 symbols")
     parser.add_argument("--bursts", type=int, default=60, help="of 1,000 symbols, sustained")
     args = parser.parse_args()
     report: dict[str, Any] = {"machine": machine("onnxruntime", "mqtt5", "uvloop")}
