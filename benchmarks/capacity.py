@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any, Final
 
+import numpy as np
+
 from benchmarks.harness.pipeline_run import DAEMON, QUIET
-from benchmarks.report import number, table
+from benchmarks.report import DOCS_WIDTH, number, table
 
 _UPDATE_S: Final = 2.0
 """Binance sends a changed candle that has not closed every two seconds, except those of 1 s."""
@@ -79,8 +82,17 @@ def capacity(pipeline: Result, receive: Result, soak: Result) -> str:
     formula = (
         "Cores = symbols × (c + u × f) ÷ length of a candle: c is the time of a closing candle "
         f"(the column above), f = {number(update_us)} µs that of an update before it closes, u the "
-        "number of updates, one every two seconds on Binance. Disk: "
+        "number of updates, one every two seconds on Binance. "
+        f"{_memory([(symbols, row['rss_mb']) for symbols, row in found])}Disk: "
         f"{number(row_bytes)} bytes of history for each candle with its forecast, and a "
         f"write-ahead log of at most {number(wal_mb)} MB."
     )
-    return f"{points}\n\n{traffic}\n\n{formula}"
+    return f"{points}\n\n{traffic}\n\n{textwrap.fill(formula, DOCS_WIDTH)}"
+
+
+def _memory(points: list[tuple[int, float]]) -> str:
+    """A line through the resident memory; empty with less than two points."""
+    if len(points) <= 1:
+        return ""
+    slope, base = np.polyfit(*np.array(points, np.float64).T, 1)
+    return f"Memory = {number(float(base))} MB + {number(1e3 * float(slope))} kB × symbols. "

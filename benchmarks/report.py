@@ -18,6 +18,9 @@ RESULTS_VARIABLE: Final = "CANDLECAST_BENCHMARK_RESULTS"
 RESULTS: Final = Path(os.environ.get(RESULTS_VARIABLE, Path(__file__).parent / "results"))
 
 
+DOCS_WIDTH: Final = 132
+"""Characters of a line of the documentation."""
+
 _AT_START: Final = load.usage()
 """Every benchmark is a process of its own, which begins with the imports."""
 

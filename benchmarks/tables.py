@@ -12,6 +12,7 @@ import json
 import os
 import re
 import shutil
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -19,7 +20,7 @@ from typing import Any, Final
 from benchmarks.capacity import capacity
 from benchmarks.goals import fastest_other, goals
 from benchmarks.pipeline_tables import cpu, pipeline, stages, where
-from benchmarks.report import RESULTS, RESULTS_VARIABLE, number, table
+from benchmarks.report import DOCS_WIDTH, RESULTS, RESULTS_VARIABLE, number, table
 
 _DOCS: Final = Path(__file__).resolve().parents[1] / "docs"
 _BLOCK: Final = re.compile(r"(<!-- (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -182,14 +183,17 @@ TABLES: Final[dict[str, tuple[tuple[str, ...], Callable[..., str]]]] = {
 
 
 def busy_note(results: dict[str, Result]) -> str:
-    """A sentence for each result that was measured while other processes were busy."""
+    """A sentence about the results that were measured while other processes were busy."""
     cores = {name: of.get("load", {}).get("cores_of_others", 0.0) for name, of in results.items()}
-    return "".join(
-        f"\n\nMeasured on a busy machine ({name}): "
-        f"other processes used {100 * used:.0f} % of a core."
+    busy = [
+        f"{100 * used:.0f} % of a core ({name})"
         for name, used in cores.items()
         if used > _MAX_QUIET_CORES
-    )
+    ]
+    if not busy:
+        return ""
+    text = f"Measured on a busy machine: other processes used {', '.join(busy)}."
+    return "\n\n" + textwrap.fill(text, DOCS_WIDTH)
 
 
 def fill(page: str, results: dict[str, Result]) -> str:

@@ -206,8 +206,12 @@ def _measured() -> dict[str, Any]:
         },
     }  # fmt: skip
     us = {"decoding the frame (ccxt)": {"p50": 2.0}, "ccxt's own handler, no tap": {"p50": 12.0}}
+    larger = ours | {"rss_mb": 260.0}
     return {
-        "pipeline": {"quiet": {"1000": {"ours": ours}}, "busy": {"1000": {"ours": ours}}},
+        "pipeline": {
+            "quiet": {"2000": {"ours": larger}, "1000": {"ours": ours}},
+            "busy": {"1000": {"ours": ours}},
+        },
         "receive": {"us_per_candle": us, "us_per_update": {"p50": 10.0}},
         "soak": {"days": {"history_bytes_a_candle": 100.0, "wal_mb": 4.0}},
     }
@@ -220,6 +224,7 @@ def test_the_capacity_follows_from_what_was_measured() -> None:
     assert cells[2][1:-1] == ["1,000", "2.00", "0", "200", "100", "10.0", "0.667", "0.533", "0.503"]
     assert ["1,000", "1m", "16.7", "14.2", "144"] in [row[1:-1] for row in cells]
     assert "f = 10.0 µs" in text
+    assert "140 MB + 60.0 kB" in " ".join(text.split())
 
 
 def test_the_share_of_the_broker_is_shown() -> None:
@@ -237,5 +242,5 @@ def test_a_result_of_a_busy_machine_is_marked_on_the_page() -> None:
         text = fill(page, {"receive": {"us_per_candle": rows, "load": load}})
         assert "old" not in text
         assert "kept" in text
-        note = "Measured on a busy machine (receive): other processes used 25 % of a core."
+        note = "Measured on a busy machine: other processes used 25 % of a core (receive)."
         assert (note in text) == marked
