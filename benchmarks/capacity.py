@@ -94,5 +94,6 @@ def _memory(points: list[tuple[int, float]]) -> str:
     """A line through the resident memory; empty with less than two points."""
     if len(points) <= 1:
         return ""
-    slope, base = np.polyfit(*np.array(points, np.float64).T, 1)
+    symbols, rss_mb = np.array(points, np.float64).T
+    slope, base = np.polyfit(symbols, rss_mb, 1)
     return f"Memory = {number(float(base))} MB + {number(1e3 * float(slope))} kB × symbols. "
