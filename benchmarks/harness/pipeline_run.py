@@ -121,11 +121,9 @@ def measure(how: DaemonUnderTest, market: Exchange, bursts: int, folder: Path) -
     with contextlib.ExitStack() as stack:
         broker = stack.enter_context(mosquitto(folder, how.broker))
         config = prepare(folder, market, broker.port, http_port)
+        words = (str(broker.port), str(received), *(["at-once"] if how.broker != TUNED else []))
         subscriber = stack.enter_context(
-            running(
-                *python("benchmarks.harness.subscriber", str(broker.port), str(received)),
-                log=folder / "log",
-            )
+            running(*python("benchmarks.harness.subscriber", *words), log=folder / "log")
         )
         _first_line(subscriber)
         log = folder / "daemon.log"

@@ -1,11 +1,12 @@
 """Subscribe to forecasts over MQTT 5 and record when each arrived.
 
-    python -m benchmarks.harness.subscriber PORT FILE
+    python -m benchmarks.harness.subscriber PORT FILE [at-once]
 
-Prints a line when it is subscribed. Until SIGTERM it only stores what it reads and acknowledges it,
-to take little time from what is measured. Then it decodes the messages and writes one line per
-forecast to FILE: symbol, candle close (ms), arrival (monotonic ns), retained from before (0 or 1),
-payload bytes, and the forecast's own latencies (ms; empty if it has none).
+Prints a line when it is subscribed. Until SIGTERM it only stores what it reads, to take little time
+from what is measured, and acknowledges it after each burst; `at-once` acknowledges during it, which
+a broker that limits the messages in flight waits for. Then it decodes the messages and writes one
+line per forecast to FILE: symbol, candle close (ms), arrival (monotonic ns), retained from before
+(0 or 1), payload bytes, and the forecast's own latencies (ms; empty if it has none).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any, Final, cast
 
 import mqtt5
 
+_QUIET_S: Final = 0.02
 _TOPIC: Final = "candlecast/v1/+/+/+/prediction"
 
 # First bytes of MQTT packets: the type is in the upper half, the QoS in the flags of PUBLISH.
@@ -36,17 +38,23 @@ _MAX_LENGTH_BYTES: Final = 4
 
 
 class Subscriber(asyncio.Protocol):
-    """Store what arrives with the time at which it was read; acknowledge it.
+    """Store what arrives with the time at which it was read; acknowledge it when all is quiet.
+
+    Args:
+        quiet_s: acknowledge after nothing has arrived for so long; 0 acknowledges at once.
 
     Attributes:
         subscribed: set when the broker has answered.
         chunks: everything that was read: monotonic time (ns) and bytes.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, quiet_s: float) -> None:
         self.subscribed = asyncio.Event()
         self.chunks: list[tuple[int, bytes]] = []
+        self._quiet_s = quiet_s
+        self._seen = 0
         self._rest = b""
+        self._timer: asyncio.TimerHandle | None = None
         self._transport: asyncio.WriteTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -60,7 +68,26 @@ class Subscriber(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Called by the event loop."""
         self.chunks.append((time.monotonic_ns(), data))
-        data = self._rest + data
+        if not self._quiet_s or not self.subscribed.is_set():
+            self.acknowledge()
+        elif self._timer is None:
+            self._wait()
+
+    def _wait(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(self._quiet_s, self._acknowledge_if_quiet)
+
+    def _acknowledge_if_quiet(self) -> None:
+        self._timer = None
+        if time.monotonic_ns() - self.chunks[-1][0] < 1e9 * self._quiet_s:
+            self._wait()
+        else:
+            self.acknowledge()
+
+    def acknowledge(self) -> None:
+        """Acknowledge what has arrived since the last time."""
+        data = self._rest + b"".join(chunk for _, chunk in self.chunks[self._seen :])
+        self._seen = len(self.chunks)
         end = 0
         answers = []
         for begin, body, packet_end in packets(data):
@@ -124,13 +151,13 @@ def line(arrived_ns: int, packet: mqtt5.PublishPacket) -> str:
     return ",".join(map(str, values))
 
 
-async def collect(port: int) -> Subscriber:
+async def collect(port: int, quiet_s: float) -> Subscriber:
     """Subscribe and collect until SIGTERM."""
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
-    subscriber = Subscriber()
+    subscriber = Subscriber(quiet_s)
     await loop.create_connection(lambda: subscriber, "127.0.0.1", port)
     async with asyncio.timeout(10):
         await subscriber.subscribed.wait()
@@ -141,12 +168,12 @@ async def collect(port: int) -> Subscriber:
     return subscriber
 
 
-def main(port: int, path: Path) -> None:
+def main(port: int, path: Path, quiet_s: float) -> None:
     """Collect messages, then write them to the file."""
-    chunks = asyncio.run(collect(port)).chunks
+    chunks = asyncio.run(collect(port, quiet_s)).chunks
     lines = (line(*message) for message in forecasts(chunks))
     path.write_text("\n".join(lines), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), Path(sys.argv[2]))
+    main(int(sys.argv[1]), Path(sys.argv[2]), 0.0 if "at-once" in sys.argv[3:] else _QUIET_S)

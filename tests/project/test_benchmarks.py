@@ -136,7 +136,7 @@ class _Transport(asyncio.WriteTransport):
     st.lists(st.tuples(st.binary(max_size=300), st.booleans()), max_size=8),
     st.lists(st.integers(1, 200), min_size=1, max_size=50),
 )
-def test_a_subscriber_acknowledges_at_once_and_decodes_afterwards(
+def test_a_subscriber_acknowledges_every_message_and_decodes_afterwards(
     messages: list[tuple[bytes, bool]], cuts: list[int]
 ) -> None:
     packets = [
@@ -150,7 +150,7 @@ def test_a_subscriber_acknowledges_at_once_and_decodes_afterwards(
     ]
     stream = mqtt5.SubAckPacket(1, [mqtt5.SubAckReasonCode.GRANTED_QOS_AT_LEAST_ONCE]).write()
     stream += b"".join(packet.write() for packet in packets)
-    subscriber, transport = Subscriber(), _Transport()
+    subscriber, transport = Subscriber(0.0), _Transport()
     subscriber.connection_made(transport)
     transport.written.clear()
     for cut in itertools.cycle(cuts):
@@ -164,6 +164,21 @@ def test_a_subscriber_acknowledges_at_once_and_decodes_afterwards(
     assert [packet.payload or b"" for _, packet in forecasts(subscriber.chunks)] == [
         payload for payload, _ in messages
     ]
+
+
+async def test_a_subscriber_acknowledges_when_nothing_more_arrives() -> None:
+    subscriber, transport = Subscriber(0.05), _Transport()
+    subscriber.connection_made(transport)
+    subscriber.subscribed.set()
+    transport.written.clear()
+    data = mqtt5.PublishPacket("a", payload=b"x", qos=mqtt5.QoS.AT_LEAST_ONCE, packet_id=7).write()
+    subscriber.data_received(data)
+    subscriber.data_received(data)
+    assert transport.written == []
+    async with asyncio.timeout(10):
+        while not transport.written:
+            await asyncio.sleep(0.01)
+    assert transport.written == [2 * mqtt5.PubAckPacket(7).write()]
 
 
 def test_a_message_arrived_with_its_last_byte() -> None:
