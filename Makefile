@@ -60,7 +60,7 @@ fuzz: $(STAMP) ## every fuzzer for SECONDS=60 each, or those of FUZZERS="okx mqt
 		$(BIN)/python -m tests.fuzz.run $$name -max_total_time=$(or $(SECONDS),60) \
 			-timeout=20 -artifact_prefix=build/fuzz/; done
 
-bench: $(RIVALS)/.installed ## run every benchmark, about an hour; needs mosquitto and an idle machine
+bench: $(RIVALS)/.installed ## run every benchmark, at most an hour; needs mosquitto and an idle machine
 	@PYTHONPATH=$(RIVALS) $(BIN)/python -m benchmarks $(ARGS)
 
 lint: $(STAMP) ## run ruff and mypy

@@ -12,8 +12,17 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
+from benchmarks.harness import load
+
 RESULTS_VARIABLE: Final = "CANDLECAST_BENCHMARK_RESULTS"
 RESULTS: Final = Path(os.environ.get(RESULTS_VARIABLE, Path(__file__).parent / "results"))
+
+
+DOCS_WIDTH: Final = 132
+"""Characters of a line of the documentation."""
+
+_AT_START: Final = load.usage()
+"""Every benchmark is a process of its own, which begins with the imports."""
 
 
 class Spread(NamedTuple):
@@ -66,8 +75,12 @@ def print_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
 
 
 def save(name: str, report: dict[str, Any]) -> None:
-    """Write ``results/NAME.json``."""
-    save_text(f"{name}.json", json.dumps(report, indent=1) + "\n")
+    """Write ``results/NAME.json``, with what other processes used since the start."""
+    found = {
+        "load_after": round(os.getloadavg()[0], 2),
+        "cores_of_others": round(load.others(_AT_START, load.usage()), 3),
+    }
+    save_text(f"{name}.json", json.dumps({"load": found, **report}, indent=1) + "\n")
 
 
 def save_text(name: str, text: str) -> None:

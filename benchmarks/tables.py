@@ -2,32 +2,33 @@
 
     python -m benchmarks.tables
 
-The text between `<!-- NAME -->` and `<!-- end -->` is replaced if the result of that benchmark
-exists, and kept otherwise. The flame graph is copied to `docs/burst.svg`.
+The text between `<!-- NAME -->` and `<!-- end -->` is replaced if the results it is made from
+exist, and kept otherwise. The flame graph is copied to `docs/burst.svg`.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+import textwrap
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from benchmarks.capacity import capacity
 from benchmarks.goals import fastest_other, goals
-from benchmarks.report import RESULTS, number, table
+from benchmarks.pipeline_tables import cpu, pipeline, stages, where
+from benchmarks.report import DOCS_WIDTH, RESULTS, RESULTS_VARIABLE, number, table
 
 _DOCS: Final = Path(__file__).resolve().parents[1] / "docs"
 _BLOCK: Final = re.compile(r"(<!-- (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
-_OURS: Final = "ours"
+_MAX_QUIET_CORES: Final = 0.1
+"""Cores that other processes may use on a machine that counts as quiet."""
+
 
 Result = dict[str, Any]
-
-
-def _sizes(of: Result) -> Iterator[tuple[str, dict[str, Any]]]:
-    for symbols, daemons in of["sizes"].items():
-        yield f"{int(symbols):,}", {n: row for n, row in daemons.items() if "failed" not in row}
 
 
 def machine(of: Result) -> str:
@@ -35,71 +36,6 @@ def machine(of: Result) -> str:
     host = of["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in host["versions"].items())
     return f"{host['cpus']} CPUs ({host['processor']}), load {host['load']} before; {versions}."
-
-
-def pipeline(of: Result) -> str:
-    """Latencies of all daemons at all sizes."""
-    head = ("symbols", "daemon", "p50 ms", "p99 ms", "longest", "last of a burst, p50", "p99")
-    return table(
-        (*head, "p99 against candlecast", "late", "missing", "bursts"),
-        (
-            (
-                symbols,
-                "candlecast" if name == _OURS else name.replace("ours/", "candlecast, "),
-                *row["message_ms"].values(),
-                row["burst_end_ms"]["p50"],
-                row["burst_end_ms"]["p99"],
-                _against(row, daemons) if name != _OURS else "",
-                row["late"] if row["where_ms"] else "–",
-                row["missing"],
-                row["bursts"],
-            )
-            for symbols, daemons in _sizes(of)
-            for name, row in daemons.items()
-        ),
-    )
-
-
-def _against(row: Result, daemons: dict[str, Any]) -> str:
-    if _OURS not in daemons:
-        return "–"
-    return f"{row['message_ms']['p99'] / daemons[_OURS]['message_ms']['p99']:.2f} ×"
-
-
-def _ours(of: Result) -> list[tuple[str, dict[str, Any]]]:
-    return [(symbols, daemons[_OURS]) for symbols, daemons in _sizes(of) if _OURS in daemons]
-
-
-def where(of: Result) -> str:
-    """The parts of the latency, at all sizes."""
-    found = _ours(of)
-    parts = [name for name in found[0][1]["where_ms"] if name != "sent to acknowledged"]
-    return table(
-        ("symbols", *parts, "last of a burst"),
-        (
-            (symbols, *(row["where_ms"][part] for part in parts), row["burst_end_ms"]["p50"])
-            for symbols, row in found
-        ),
-    )
-
-
-def stages(of: Result) -> str:
-    """The daemon's own stages, at all sizes."""
-    found = _ours(of)
-    names = list(found[0][1]["stage_us_per_candle"])
-    return table(
-        ("symbols", *names, "processor of the loop", "all threads", "candles a flush"),
-        (
-            (
-                symbols,
-                *row["stage_us_per_candle"].values(),
-                1e3 * row["loop_cpu_ms_per_burst"] / int(symbols.replace(",", "")),
-                1e3 * row["cpu_ms_per_burst"] / int(symbols.replace(",", "")),
-                row["batch_size"],
-            )
-            for symbols, row in found
-        ),
-    )
 
 
 def engine(of: Result) -> str:
@@ -167,7 +103,7 @@ def startup(of: Result) -> str:
 
 
 def soak(of: Result) -> str:
-    """A simulated week, and the sustained rate."""
+    """Simulated days, and the sustained rate."""
     days, most = of["days"], of["sustained"]
     least, greatest = days["descriptors"]
     rows = (
@@ -228,42 +164,65 @@ def beside(of: Result) -> str:
     )
 
 
-TABLES: Final[dict[str, tuple[str, Callable[[Result], str]]]] = {
-    "machine": ("pipeline", machine),
-    "pipeline": ("pipeline", pipeline),
-    "where": ("pipeline", where),
-    "stages": ("pipeline", stages),
-    "engine": ("engine", engine),
-    "publishers": ("publishers", publishers),
-    "receive": ("receive", receive),
-    "startup": ("startup", startup),
-    "soak": ("soak", soak),
-    "swap": ("swap", swap),
-    "beside": ("beside", beside),
+TABLES: Final[dict[str, tuple[tuple[str, ...], Callable[..., str]]]] = {
+    "machine": (("pipeline",), machine),
+    "pipeline": (("pipeline",), pipeline),
+    "cpu": (("pipeline", "receive"), cpu),
+    "where": (("pipeline",), where),
+    "stages": (("pipeline",), stages),
+    "engine": (("engine",), engine),
+    "publishers": (("publishers",), publishers),
+    "receive": (("receive",), receive),
+    "startup": (("startup",), startup),
+    "capacity": (("pipeline", "receive", "soak"), capacity),
+    "soak": (("soak",), soak),
+    "swap": (("swap",), swap),
+    "beside": (("beside",), beside),
 }
-"""By the name of the block: the result it is made from, and the function that formats it."""
+"""By the name of the block: the results it is made from, and the function that formats them."""
 
 
-def main() -> None:
-    """Write the tables into the page."""
-    results = {
-        path.stem: json.loads(path.read_text(encoding="utf-8")) for path in RESULTS.glob("*.json")
-    }
+def busy_note(results: dict[str, Result]) -> str:
+    """A sentence about the results that were measured while other processes were busy."""
+    cores = {name: of.get("load", {}).get("cores_of_others", 0.0) for name, of in results.items()}
+    busy = [
+        f"{100 * used:.0f} % of a core ({name})"
+        for name, used in cores.items()
+        if used > _MAX_QUIET_CORES
+    ]
+    if not busy:
+        return ""
+    text = f"Measured on a busy machine: other processes used {', '.join(busy)}."
+    return "\n\n" + textwrap.fill(text, DOCS_WIDTH)
+
+
+def fill(page: str, results: dict[str, Result]) -> str:
+    """The page with a table for every block whose results exist."""
 
     def block(found: re.Match[str]) -> str:
         begin, name, end = found.groups()
         if name == "goals":
-            return f"{begin}{goals(results)}\n{end}"
-        source, render = TABLES[name]
+            return f"{begin}{goals(results)}{busy_note(results)}\n{end}"
+        sources, render = TABLES[name]
         try:
-            return f"{begin}{render(results[source])}\n{end}"
-        except LookupError:
-            print(f"{name}: kept, because there is no result of python -m benchmarks {source}")
+            used = {source: results[source] for source in sources}
+            return f"{begin}{render(*used.values())}{busy_note(used)}\n{end}"
+        except LookupError as missing:
+            print(f"{name}: kept, because there is no result of {missing}")
             return found[0]
 
-    page = _DOCS / "performance.md"
-    page.write_text(_BLOCK.sub(block, page.read_text(encoding="utf-8")), encoding="utf-8")
-    if (RESULTS / "burst.svg").exists():
+    return _BLOCK.sub(block, page)
+
+
+def main() -> None:
+    """Write the tables into the page; those of other results into a copy beside them."""
+    results = {
+        path.stem: json.loads(path.read_text(encoding="utf-8")) for path in RESULTS.glob("*.json")
+    }
+    page = fill((_DOCS / "performance.md").read_text(encoding="utf-8"), results)
+    folder = RESULTS if RESULTS_VARIABLE in os.environ else _DOCS
+    (folder / "performance.md").write_text(page, encoding="utf-8")
+    if folder == _DOCS and (RESULTS / "burst.svg").exists():
         shutil.copy(RESULTS / "burst.svg", _DOCS / "burst.svg")
 
 

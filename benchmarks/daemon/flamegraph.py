@@ -187,7 +187,7 @@ def record(symbols: int, seconds: int) -> str:
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         folder = Path(name)
         market = stack.enter_context(exchange(folder, symbols, HISTORY))
-        port, http_port = stack.enter_context(mosquitto(folder)), free_port()
+        port, http_port = stack.enter_context(mosquitto(folder)).port, free_port()
         config = prepare(folder, market, port, http_port)
         words = str(port), str(folder / "received")
         stack.enter_context(
@@ -215,7 +215,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--symbols", type=int, default=1_000, help="closing at once")
-    parser.add_argument("--seconds", type=int, default=30, help="of sampling")
+    parser.add_argument("--seconds", type=int, default=20, help="of sampling")
     args = parser.parse_args()
     root = read(record(args.symbols, args.seconds))
     if not root.time_us:

@@ -63,7 +63,7 @@ def watch(folder: Path, market: Exchange, swaps: int) -> tuple[list[Swap], list[
     """
     port = free_port()
     with contextlib.ExitStack() as stack:
-        broker = stack.enter_context(mosquitto(folder))
+        broker = stack.enter_context(mosquitto(folder)).port
         config = prepare(folder, market, broker, port)
         registry = Registry(folder / "state" / "registry")
         first = registry.champion()
@@ -147,7 +147,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--symbols", type=int, default=1_000)
-    parser.add_argument("--swaps", type=int, default=20)
+    parser.add_argument("--swaps", type=int, default=12)
     args = parser.parse_args()
     of = machine("onnxruntime", "numpy", "uvloop")
     print_machine(of)

@@ -1,13 +1,15 @@
 """Measure the latency from the exchange's closing message to the subscriber.
 
-    python -m benchmarks.daemon.pipeline                all sizes, some half an hour
+    python -m benchmarks.daemon.pipeline                all sizes, some twenty minutes
     python -m benchmarks.daemon.pipeline --sizes 1,200 --bursts 10 --rounds 1
 
 Exchange, broker, subscriber and daemon are separate processes on this machine. All symbols close in
 the same instant, once a second; with few symbols more bursts are measured. The time starts when the
 exchange begins to send the burst and ends, for each forecast, when the subscriber has read it. Each
-size runs the daemons in turns, several rounds. Metrics are scraped once a second, at varying
-distances from the burst.
+size runs the daemons in turns, several rounds; each first alone and then beside a process that
+keeps a third of a core busy. Metrics are scraped once a second, at varying distances from the
+burst. The exchange encodes a burst before the time starts and sends it with one write for each
+connection; the subscriber decodes messages after the run. What every process uses is measured.
 
 ours             `candlecast run`
 constant         the same with a constant in place of the model, as a lower bound
@@ -28,14 +30,14 @@ from typing import Any, Final
 
 import numpy as np
 
-from benchmarks.harness.pipeline_run import DAEMONS, Run, measure
+from benchmarks.harness.pipeline_run import BUSY, DAEMONS, QUIET, Run, measure
 from benchmarks.harness.processes import exchange
 from benchmarks.harness.tiny_champion import HISTORY
 from benchmarks.report import machine, print_machine, print_table, save, spread
 
 _SLOW_SIZE: Final = 1_000
-_MIN_FORECASTS: Final = 120
-"""Forecasts of a daemon at each size, at least: the 99th percentile of fewer is the longest."""
+_MIN_FORECASTS: Final = 60
+"""Forecasts of a daemon at each size and load, at least, if it runs in every round."""
 
 _MAX_ERROR_CHARS: Final = 300
 """Characters of what a daemon that failed said last."""
@@ -43,7 +45,7 @@ _MAX_ERROR_CHARS: Final = 300
 _PACKAGES: Final = ("ccxt", "onnxruntime", "keras", "aiomqtt", "mqtt5", "uvloop", "orjson")
 
 
-def summarize(runs: list[Run]) -> dict[str, Any]:
+def summarize(runs: list[Run], symbols: int) -> dict[str, Any]:
     """Summarize the rounds of one daemon at one size."""
     bursts = sum(run.bursts for run in runs)
     return {
@@ -53,8 +55,11 @@ def summarize(runs: list[Run]) -> dict[str, Any]:
         "missing": sum(run.missing for run in runs),
         "late": sum(run.late for run in runs),
         "payload_bytes": float(np.mean([run.payload_bytes for run in runs])),
-        "cpu_ms_per_burst": 1e3 * sum(run.cpu_s for run in runs) / bursts,
-        "loop_cpu_ms_per_burst": 1e3 * sum(run.loop_cpu_s for run in runs) / bursts,
+        "cpu_us_a_candle": {
+            role: 1e6 * sum(run.cpu_s[role] for run in runs) / (bursts * symbols)
+            for role in runs[0].cpu_s
+        },
+        "rss_mb": max(run.rss_mb for run in runs),
         "where_ms": _mean([run.where_ms for run in runs]),
         "stage_us_per_candle": _mean([run.stage_us for run in runs]),
         "batch_size": float(np.mean([run.batch_size for run in runs])),
@@ -67,9 +72,13 @@ def _mean(tables: list[dict[str, float]]) -> dict[str, float]:
 
 def measure_size(
     symbols: int, rounds: int, bursts: int, without: list[str], folder: Path
-) -> dict[str, Any]:
-    """Measure all daemons at one size, in turns; a failed one has its error as result."""
-    runs: dict[str, list[Run]] = defaultdict(list)
+) -> dict[str, dict[str, Any]]:
+    """Measure all daemons at one size, in turns, quiet and busy.
+
+    Returns:
+        Results by load and daemon; a daemon that failed has its error as result.
+    """
+    runs: dict[str, list[dict[str, Run]]] = defaultdict(list)
     failed: dict[str, str] = {}
     for number in range(rounds):
         for name, how in DAEMONS.items():
@@ -79,7 +88,7 @@ def measure_size(
             place = folder / f"{name.replace('/', '-')}-{number}"
             place.mkdir()
             every = how.every_of_many if symbols >= _SLOW_SIZE else 1
-            least = math.ceil(_MIN_FORECASTS / (symbols * min(rounds, how.most_rounds)))
+            least = math.ceil(_MIN_FORECASTS / (symbols * rounds))
             counted = max(bursts if every == 1 else bursts // 2, least)
             try:
                 with exchange(place, symbols, HISTORY, every) as market:
@@ -89,26 +98,27 @@ def measure_size(
                     -_MAX_ERROR_CHARS:
                 ]
                 print(f"{symbols} symbols, {name}: {failed[name]}", file=sys.stderr, flush=True)
-    return {name: summarize(done) for name, done in runs.items()} | {
-        name: {"failed": why} for name, why in failed.items() if name not in runs
+    errors = {name: {"failed": why} for name, why in failed.items() if name not in runs}
+    return {
+        load: {name: summarize([run[load] for run in done], symbols) for name, done in runs.items()}
+        | errors
+        for load in (QUIET, BUSY)
     }
 
 
-def print_size(symbols: int, daemons: dict[str, Any]) -> None:
-    """Print the tables of one size."""
+def print_size(symbols: int, load: str, daemons: dict[str, Any]) -> None:
+    """Print the tables of one size and load."""
     measured = {name: row for name, row in daemons.items() if "failed" not in row}
-    print(f"{symbols} symbols closing in the same instant\n")
-    head = ("daemon", "p50 ms", "p99 ms", "max ms", "end p50", "end p99", "CPU ms a burst")
+    print(f"{symbols} symbols closing in the same instant, {load}\n")
+    head = ("daemon", "p50 ms", "p99 ms", "max ms", "end p50", "end p99")
     print_table(
-        (*head, "of it loop", "missing", "late", "bursts"),
+        (*head, "missing", "late", "bursts"),
         (
             (
                 name,
                 *row["message_ms"].values(),
                 row["burst_end_ms"]["p50"],
                 row["burst_end_ms"]["p99"],
-                row["cpu_ms_per_burst"],
-                row["loop_cpu_ms_per_burst"],
                 row["missing"],
                 row["late"],
                 row["bursts"],
@@ -116,11 +126,12 @@ def print_size(symbols: int, daemons: dict[str, Any]) -> None:
             for name, row in measured.items()
         ),
     )
-    staged = {name: row for name, row in measured.items() if row["where_ms"]}
     for title, key in (
+        ("processor time, µs a candle", "cpu_us_a_candle"),
         ("where a forecast's time goes, mean ms", "where_ms"),
         ("stages, µs per candle", "stage_us_per_candle"),
     ):
+        staged = {name: row for name, row in measured.items() if row[key]}
         columns = list(next(iter(staged.values()))[key]) if staged else []
         if columns:
             print_table(
@@ -134,20 +145,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--sizes", default="1,20,200,1000,2000", help="symbols, by comma")
-    parser.add_argument("--bursts", type=int, default=30, help="of one round")
+    parser.add_argument("--sizes", default="2000,1000,200,1", help="symbols, by comma")
+    parser.add_argument("--bursts", type=int, default=11, help="of one round and load")
     parser.add_argument("--rounds", type=int, default=2, help="turns of each daemon")
     parser.add_argument("--without", default="", help="daemons to leave out, by comma")
     args = parser.parse_args()
-    report: dict[str, Any] = {"machine": machine(*_PACKAGES), "sizes": {}}
+    report: dict[str, Any] = {"machine": machine(*_PACKAGES), QUIET: {}, BUSY: {}}
     print_machine(report["machine"])
     for symbols in map(int, args.sizes.split(",")):
         with tempfile.TemporaryDirectory() as folder:
             found = measure_size(
                 symbols, args.rounds, args.bursts, args.without.split(","), Path(folder)
             )
-        report["sizes"][symbols] = found
-        print_size(symbols, found)
+        for load, daemons in found.items():
+            report[load][symbols] = daemons
+            print_size(symbols, load, daemons)
         save("pipeline", report)
 
 

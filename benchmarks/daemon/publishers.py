@@ -219,8 +219,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         rules = Path(folder) / "acl"
         rules.write_text("topic readwrite candlecast/#\n", encoding="utf-8")
-        with mosquitto(Path(folder), (*TUNED, f"acl_file {rules}")) as port:
-            report["clients"] = uvloop.run(measure(port, args.messages, args.rounds))
+        with mosquitto(Path(folder), (*TUNED, f"acl_file {rules}")) as broker:
+            report["clients"] = uvloop.run(measure(broker.port, args.messages, args.rounds))
     print(f"{args.messages} messages of {len(_PAYLOAD)} bytes\n")
     print_table(
         ("client", "CPU µs a message", "p99", "last ack, ms", "p99", "sees a denial"),

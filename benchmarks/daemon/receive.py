@@ -5,7 +5,7 @@
 1,000 symbols close at once. Decoded messages are passed to `handle_message`, burst after burst,
 with the variants in turns. No sockets are used: what ccxt does before it passes on a message is the
 same for all. The time is the processor time of the event loop's thread, so other load does not
-count.
+count. A message for a candle that has not closed is measured too.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ _DECODING: Final = "decoding the frame (ccxt)"
 _CCXT: Final = "ccxt's own handler, no tap"
 _TAP: Final = "our tap alone"
 _WHOLE: Final = "our whole receive path"
+_UPDATE: Final = "an update, decoded and received"
 
 
 class _NullListener:
@@ -53,7 +54,7 @@ async def measure(symbols: int, bursts: int, folder: Path) -> dict[str, list[flo
     ignoring.set_markets_from_exchange(path.exchange)
     ignoring.watch_candles(list(path.exchange.markets), "1m")
     client = path.plain.client("ws://127.0.0.1:1/ws")
-    found: dict[str, list[float]] = {name: [] for name in (_DECODING, _CCXT, _TAP, _WHOLE)}
+    found: dict[str, list[float]] = {name: [] for name in (_DECODING, _CCXT, _TAP, _WHOLE, _UPDATE)}
 
     def timed(name: str, work: Callable[[], object]) -> None:
         started = time.thread_time()
@@ -76,6 +77,8 @@ async def measure(symbols: int, bursts: int, folder: Path) -> dict[str, list[flo
             ):
                 timed(name, lambda e=exchange, m=messages: hand_to(e, m))  # type: ignore[misc]
             await path.scheduler.wait_idle()
+            forming = path.forming_frames()
+            timed(_UPDATE, lambda f=forming: hand_to(path.exchange, decode(f)))  # type: ignore[misc]
         appended = path.metrics.registry.get_sample_value(
             "candlecast_feed_candles_total", {"verdict": "appended"}
         )
@@ -96,11 +99,13 @@ def main() -> None:
     print_machine(report["machine"])
     with tempfile.TemporaryDirectory() as folder:
         found = uvloop.run(measure(args.symbols, args.bursts, Path(folder)))
+    report["us_per_update"] = spread(found.pop(_UPDATE))._asdict()
     report["us_per_candle"] = {name: spread(values)._asdict() for name, values in found.items()}
     print_table(
         ("µs a closing candle", "p50", "p99", "max"),
         ((name, *row.values()) for name, row in report["us_per_candle"].items()),
     )
+    print(f"{_UPDATE}: {report['us_per_update']['p50']:.2f} µs\n")
     save("receive", report)
 
 

@@ -69,7 +69,7 @@ def watch(folder: Path, market: Exchange, pairs: int) -> list[Turn]:
     """Run the daemon and the training beside it; returns the spans and their states."""
     http_port = free_port()
     with contextlib.ExitStack() as stack:
-        port = stack.enter_context(mosquitto(folder))
+        port = stack.enter_context(mosquitto(folder)).port
         config = prepare(folder, market, port, http_port)
         command = python("benchmarks.harness.subscriber", str(port), str(folder / "received"))
         subscriber = stack.enter_context(running(*command, log=folder / "log"))
@@ -158,7 +158,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--symbols", type=int, default=200, help="closing at once")
-    parser.add_argument("--pairs", type=int, default=12, help="turns of ten seconds, of each")
+    parser.add_argument("--pairs", type=int, default=5, help="turns of ten seconds, of each")
     args = parser.parse_args()
     of = machine("tensorflow", "keras", "onnxruntime", "numpy")
     print_machine(of)

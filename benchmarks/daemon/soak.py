@@ -1,7 +1,7 @@
-"""Measure the sustained rate of candles, and the memory of a simulated week.
+"""Measure the sustained rate of candles, and the memory of simulated days.
 
     python -m benchmarks.daemon.soak
-    python -m benchmarks.daemon.soak --days 0.5 --bursts 20
+    python -m benchmarks.daemon.soak --days 7 --bursts 100
 
 Both feed ccxt's decoded messages to the daemon's own objects in this process. Forecasts go to a
 real Mosquitto and are acknowledged, states are prepared, history is written. The exchange's sockets
@@ -9,18 +9,20 @@ and the time are simulated.
 
 Sustained: 1,000 symbols close again as soon as all work for their last candles is done.
 
-The week: 20 symbols close every minute, 10,080 times. Every minute the metrics are rendered and
-garbage is collected as in the daemon, and every five minutes the calibration is saved. The clock
-runs as fast as the work allows; waits are 20 times as fast as real time. The slope of the resident
-memory is fitted to the second half, when every rolling window is full. Its standard error accounts
-for the autocorrelation of the samples.
+The days: 20 symbols close every minute. Every minute the metrics are rendered and garbage is
+collected as in the daemon, and every five minutes the calibration is saved. The clock runs as fast
+as the work allows; waits are 20 times as fast as real time. The slope of the resident memory is
+fitted to the second half, when every rolling window is full, from two days up. Its standard error
+accounts for the autocorrelation of the samples. What a candle adds to the history is measured too.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import os
+import sqlite3
 import tempfile
 import time
 from pathlib import Path
@@ -49,6 +51,8 @@ _CLOCK_SPEED: Final = 20.0
 _WARM_BURSTS: Final = 3
 _WAITING: Final = "candlecast_history_waiting_rows"
 _MAX_WAITING_ROWS: Final = 20_000
+_HISTORY: Final = "history.sqlite"
+_WAL: Final = "history.sqlite-wal"
 _OUTCOMES: Final = ("published", "late", "dropped", "skipped")
 
 
@@ -106,6 +110,9 @@ async def pass_days(symbols: int, days: float, folder: Path, port: int) -> dict[
     started_s = time.monotonic()
     async with path.running():
         await learned_state.restore(path.served)
+        await _until_waiting(path, 0)
+        bytes_before = _database_bytes(folder)
+        wal_bytes = 0
         tidy = GcScheduler(path.clock.now_ms / 1e3)
         with manual_gc():
             for minute in range(minutes):
@@ -121,10 +128,13 @@ async def pass_days(symbols: int, days: float, folder: Path, port: int) -> dict[
                     await _until_waiting(path, 0)
                     descriptors = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - a count
                     counts = len(asyncio.all_tasks()), descriptors
+                    wal_bytes = max(wal_bytes, (folder / _WAL).stat().st_size)
                     samples.append((minute / _MINUTES_PER_DAY, rss_mb(os.getpid()), *counts))
         # Wait for the last acknowledgements.
         await asyncio.sleep(1.0)
         account = _account(path)
+        await _until_waiting(path, 0)
+        history_bytes = _database_bytes(folder) - bytes_before
     table = np.array(samples)
     half = table[len(table) // 2 :]
     slope, error = trend(half[:, 0], half[:, 1])
@@ -139,9 +149,21 @@ async def pass_days(symbols: int, days: float, folder: Path, port: int) -> dict[
         "rss_mb_a_day_error": error,
         "tasks": [int(table[:, 2].min()), int(table[:, 2].max())],
         "descriptors": [int(table[:, 3].min()), int(table[:, 3].max())],
+        "history_bytes_a_candle": history_bytes / (symbols * minutes),
+        "wal_mb": wal_bytes / 1e6,
         "account": account,
         "samples": samples,
     }
+
+
+def _database_bytes(folder: Path) -> int:
+    """Size of the history with what is still in its write-ahead log."""
+    with contextlib.closing(sqlite3.connect(folder / _HISTORY)) as database:
+        pages, size = (
+            int(database.execute(f"PRAGMA {name}").fetchone()[0])
+            for name in ("page_count", "page_size")
+        )
+    return pages * size
 
 
 def trend(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[float, float]:
@@ -175,8 +197,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--days", type=float, default=7.0, help="of minutes, 20 symbols")
-    parser.add_argument("--bursts", type=int, default=100, help="of 1,000 symbols, sustained")
+    parser.add_argument("--days", type=float, default=1.0, help="of minutes, 20 symbols")
+    parser.add_argument("--bursts", type=int, default=60, help="of 1,000 symbols, sustained")
     args = parser.parse_args()
     report: dict[str, Any] = {"machine": machine("onnxruntime", "mqtt5", "uvloop")}
     print_machine(report["machine"])
@@ -185,8 +207,8 @@ def main() -> None:
         "sustained": lambda folder, port: sustain(1_000, args.bursts, folder, port),
     }
     for name, work in jobs.items():
-        with tempfile.TemporaryDirectory() as folder, mosquitto(Path(folder)) as port:
-            report[name] = uvloop.run(work(Path(folder), port))
+        with tempfile.TemporaryDirectory() as folder, mosquitto(Path(folder)) as broker:
+            report[name] = uvloop.run(work(Path(folder), broker.port))
         shown = {key: value for key, value in report[name].items() if key != "samples"}
         print_table((name, ""), _flat(shown))
     save("soak", report)

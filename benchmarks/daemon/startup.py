@@ -75,8 +75,8 @@ def measure(market: Exchange, starts: int, folder: Path) -> dict[str, Any]:
     ready_s: list[float] = []
     used_s: list[float] = []
     found: dict[str, Any] = {}
-    with mosquitto(folder) as port:
-        prepared = [_prepare(folder / f"start{n}", market, port) for n in range(starts)]
+    with mosquitto(folder) as broker:
+        prepared = [_prepare(folder / f"start{n}", market, broker.port) for n in range(starts)]
         for number, one in enumerate(prepared):
             with _started(one) as (pid, took_s):
                 ready_s.append(took_s)
@@ -106,7 +106,7 @@ def main() -> None:
     parser.add_argument(
         "--starts",
         type=int,
-        default=5,
+        default=3,
         help=f"on an empty history, up to {_MAX_REPEATED_SYMBOLS} symbols",
     )
     args = parser.parse_args()

@@ -179,13 +179,21 @@ class Path1m:
         open_ms = self.next_open_ms
         self.next_open_ms += FRAME.ms
         self.clock.now_ms = self.next_open_ms + 20
+        return self._frames(open_ms, 1.0)
+
+    def forming_frames(self) -> list[bytes]:
+        """A message for every symbol's next candle in its middle; the clock moves there."""
+        self.clock.now_ms = self.next_open_ms + FRAME.ms // 2
+        return self._frames(self.next_open_ms, 0.5)
+
+    def _frames(self, open_ms: int, fraction: float) -> list[bytes]:
         return [
             event_json(
-                self._listing.kline(symbol, open_ms, 1.0, revised=False),
+                self._listing.kline(symbol, open_ms, fraction, revised=False),
                 symbol.replace("/", ""),
                 FRAME.text,
                 self.clock.now_ms,
-                closed=True,
+                closed=fraction >= 1.0,
             )
             for symbol in self._playback.symbols
         ]

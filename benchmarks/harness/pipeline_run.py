@@ -16,15 +16,22 @@ from numpy.typing import NDArray
 from benchmarks.harness.processes import (
     TUNED,
     Exchange,
+    busy_loop,
     cpu_s,
     free_port,
     mosquitto,
     python,
+    rss_mb,
     running,
     stop,
 )
 from benchmarks.harness.scraper import Scraper, wait_ready
 from benchmarks.harness.tiny_champion import prepare
+
+QUIET: Final = "quiet"
+BUSY: Final = "busy"
+DAEMON: Final = "daemon"
+LOOP: Final = "its event loop"
 
 _WARM_BURSTS: Final = 4
 _STAGES: Final = ("receive", "features", "inference", "encode")
@@ -82,8 +89,8 @@ class Run:
         missing: forecasts that never came.
         late: forecasts that were ready after the budget.
         payload_bytes: of a forecast, mean.
-        cpu_s: processor seconds of the daemon.
-        loop_cpu_s: of them, those of its main thread, which runs the event loop.
+        cpu_s: processor seconds of every process, by its role, and of the daemon's event loop.
+        rss_mb: resident memory of the daemon.
         where_ms: mean of each part of the latency; without the time to the acknowledgement they add
             up to the mean of ``message_ms``.
         stage_us: the daemon's own stages, microseconds per candle.
@@ -96,29 +103,37 @@ class Run:
     missing: int
     late: int
     payload_bytes: float
-    cpu_s: float
-    loop_cpu_s: float
+    cpu_s: dict[str, float]
+    rss_mb: float
     where_ms: dict[str, float]
     stage_us: dict[str, float]
     batch_size: float
 
 
-def measure(how: DaemonUnderTest, market: Exchange, bursts: int, folder: Path) -> Run:
-    """Start a broker, a subscriber and the daemon; watch some bursts; end them."""
+def measure(how: DaemonUnderTest, market: Exchange, bursts: int, folder: Path) -> dict[str, Run]:
+    """Start a broker, a subscriber and the daemon; watch some bursts; end them.
+
+    Returns:
+        The results on the quiet machine, and beside a process that keeps a third of a core busy.
+    """
     http_port = free_port()
     received = folder / "received"
     with contextlib.ExitStack() as stack:
-        port = stack.enter_context(mosquitto(folder, how.broker))
-        config = prepare(folder, market, port, http_port)
+        broker = stack.enter_context(mosquitto(folder, how.broker))
+        config = prepare(folder, market, broker.port, http_port)
+        words = (str(broker.port), str(received), *(["at-once"] if how.broker != TUNED else []))
         subscriber = stack.enter_context(
-            running(
-                *python("benchmarks.harness.subscriber", str(port), str(received)),
-                log=folder / "log",
-            )
+            running(*python("benchmarks.harness.subscriber", *words), log=folder / "log")
         )
         _first_line(subscriber)
         log = folder / "daemon.log"
         daemon = stack.enter_context(running(*how.command, str(config), log=log))
+        processes = {
+            DAEMON: daemon.pid,
+            "broker": broker.pid,
+            "exchange": market.pid,
+            "subscriber": subscriber.pid,
+        }
         try:
             scraper = Scraper(http_port) if how.scraped else None
             if scraper is None:
@@ -126,10 +141,11 @@ def measure(how: DaemonUnderTest, market: Exchange, bursts: int, folder: Path) -
             else:
                 wait_ready(http_port, daemon)
             time.sleep(_WARM_BURSTS * market.every)
-            before = _Reading.take(daemon.pid, scraper)
-            with scraper.scraping() if scraper else contextlib.nullcontext():
-                time.sleep(bursts * market.every)
-            after = _Reading.take(daemon.pid, scraper)
+            spans = {}
+            for beside, load in ((QUIET, contextlib.nullcontext()), (BUSY, busy_loop(folder))):
+                with load:
+                    time.sleep(market.every)
+                    spans[beside] = _watch(processes, scraper, bursts * market.every)
         except AssertionError as error:
             error.add_note(log.read_text(encoding="utf-8", errors="replace"))
             raise
@@ -137,23 +153,44 @@ def measure(how: DaemonUnderTest, market: Exchange, bursts: int, folder: Path) -
         time.sleep(1.5 * market.every)
         stop(daemon)
         stop(subscriber)
-    return _evaluate(received, market, before, after)
+    lines = received.read_text(encoding="utf-8").splitlines()
+    return {beside: _evaluate(lines, market, *span) for beside, span in spans.items()}
 
 
 class _Reading(NamedTuple):
-    """The counters of a daemon between two bursts."""
+    """The counters of all processes between two bursts.
+
+    Attributes:
+        at_ns: when, monotonic.
+        cpu_s: processor seconds by role.
+        series: metrics of the daemon.
+        rss_mb: resident memory of the daemon.
+    """
 
     at_ns: int
-    loop_cpu_s: float
-    cpu_s: float
+    cpu_s: dict[str, float]
     series: dict[tuple[str, str], float]
+    rss_mb: float
 
     @classmethod
-    def take(cls, pid: int, scraper: Scraper | None) -> _Reading:
+    def take(cls, processes: dict[str, int], scraper: Scraper | None) -> _Reading:
         # 0.6 s after the boundary, away from the bursts, which follow the boundary.
         time.sleep((0.6 - time.time()) % 1.0)
         series = scraper.scrape() if scraper else {}
-        return cls(time.monotonic_ns(), *cpu_s(pid), series)
+        used_s = {role: cpu_s(pid)[1] for role, pid in processes.items()}
+        used_s[LOOP] = cpu_s(processes[DAEMON])[0]
+        used_s["scraper"] = time.process_time()
+        return cls(time.monotonic_ns(), used_s, series, rss_mb(processes[DAEMON]))
+
+
+def _watch(
+    processes: dict[str, int], scraper: Scraper | None, seconds: int
+) -> tuple[_Reading, _Reading]:
+    """The counters before and after some bursts, with metrics scraped in between."""
+    before = _Reading.take(processes, scraper)
+    with scraper.scraping() if scraper else contextlib.nullcontext():
+        time.sleep(seconds)
+    return before, _Reading.take(processes, scraper)
 
 
 def _first_line(child: subprocess.Popen[str]) -> None:
@@ -161,14 +198,14 @@ def _first_line(child: subprocess.Popen[str]) -> None:
     assert child.stdout.readline(), "ended before it was ready"
 
 
-def _evaluate(received: Path, market: Exchange, before: _Reading, after: _Reading) -> Run:
+def _evaluate(lines: list[str], market: Exchange, before: _Reading, after: _Reading) -> Run:
     starts = {
         close_ms: began_ns
         for close_ms, began_ns in market.burst_starts().items()
         if before.at_ns < began_ns < after.at_ns
     }
     arrivals: dict[tuple[str, int], list[str]] = {}
-    for line in received.read_text(encoding="utf-8").splitlines():
+    for line in lines:
         symbol, close_ms, *rest = line.split(",")
         if int(close_ms) in starts:
             arrivals.setdefault((symbol, int(close_ms)), rest)
@@ -185,8 +222,8 @@ def _evaluate(received: Path, market: Exchange, before: _Reading, after: _Readin
         missing=len(starts) * len(market.symbols) - len(arrivals),
         late=round(moved.get(("predictions_total", "late"), 0.0)),
         payload_bytes=sum(int(rest[2]) for rest in arrivals.values()) / max(1, len(arrivals)),
-        cpu_s=after.cpu_s - before.cpu_s,
-        loop_cpu_s=after.loop_cpu_s - before.loop_cpu_s,
+        cpu_s={role: used_s - before.cpu_s[role] for role, used_s in after.cpu_s.items()},
+        rss_mb=after.rss_mb,
         where_ms=_where(arrivals, starts, _ahead_ms(before, after)) | _publish_ms(moved)
         if flushes and arrivals
         else {},

@@ -13,11 +13,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 HOST: Final = "127.0.0.1"
 TUNED: Final = ("max_inflight_messages 0", "max_queued_messages 0", "set_tcp_nodelay true")
 """Settings of Mosquitto for bursts; the defaults are 20, 1000 and false."""
+
+_ENCODE_AHEAD_MS: Final = 300
+"""The exchange encodes a burst so long before it, so that sending it costs one write."""
 
 _START_TIMEOUT_S: Final = 30.0
 _STOP_TIMEOUT_S: Final = 30.0
@@ -69,9 +72,16 @@ def mosquitto_program() -> str | None:
     return shutil.which("mosquitto", path=os.pathsep.join((os.environ["PATH"], "/usr/sbin")))
 
 
+class Broker(NamedTuple):
+    """A running Mosquitto."""
+
+    port: int
+    pid: int
+
+
 @contextmanager
-def mosquitto(folder: Path, lines: Sequence[str] = TUNED) -> Iterator[int]:
-    """Run Mosquitto with additional configuration ``lines``; yields its port."""
+def mosquitto(folder: Path, lines: Sequence[str] = TUNED) -> Iterator[Broker]:
+    """Run Mosquitto with additional configuration ``lines``."""
     port = free_port()
     program = mosquitto_program()
     if program is None:
@@ -83,12 +93,12 @@ def mosquitto(folder: Path, lines: Sequence[str] = TUNED) -> Iterator[int]:
         config.append("user root")
     path = folder / f"mosquitto-{port}.conf"
     path.write_text("\n".join(config) + "\n", encoding="utf-8")
-    with running(program, "-c", str(path), log=folder / "mosquitto.log"):
+    with running(program, "-c", str(path), log=folder / "mosquitto.log") as child:
         deadline = time.monotonic() + _START_TIMEOUT_S
         while not _accepts(port):
             assert time.monotonic() < deadline, "mosquitto did not start"
             time.sleep(0.01)
-        yield port
+        yield Broker(port, child.pid)
 
 
 def _accepts(port: int) -> bool:
@@ -112,6 +122,7 @@ class Exchange:
         symbols: ccxt symbols.
         every: candles, of which one is streamed.
         bursts: file with a line per closing burst: candle open (ms), monotonic ns of its start.
+        pid: of its process.
     """
 
     rest_url: str
@@ -122,6 +133,7 @@ class Exchange:
     symbols: list[str]
     every: int
     bursts: Path
+    pid: int
 
     def burst_starts(self) -> dict[int, int]:
         """When each closing burst began (monotonic ns), by the close of its candles (ms)."""
@@ -140,13 +152,21 @@ def exchange(folder: Path, symbols: int, history: int, every: int = 1) -> Iterat
         "--updates": 0,
         "--every": every,
         "--bursts": bursts,
+        "--encode-ahead-ms": _ENCODE_AHEAD_MS,
     }
     words = [str(word) for pair in options.items() for word in pair]
     with running(*python("daemon.sandbox", *words), log=folder / "exchange.log") as child:
         assert child.stdout is not None
         line = child.stdout.readline()
         assert line, (folder / "exchange.log").read_text(encoding="utf-8")
-        yield Exchange(**json.loads(line), every=every, bursts=bursts)
+        yield Exchange(**json.loads(line), every=every, bursts=bursts, pid=child.pid)
+
+
+@contextmanager
+def busy_loop(folder: Path) -> Iterator[None]:
+    """Keep a third of a core busy."""
+    with running(*python("benchmarks.harness.busy_loop"), log=folder / "log"):
+        yield
 
 
 def cpu_s(pid: int) -> tuple[float, float]:

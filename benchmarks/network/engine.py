@@ -115,7 +115,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--sizes", default="1,32,256,1024,4096", help="windows, by comma")
-    parser.add_argument("--rounds", type=int, default=5, help="turns of each engine")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each engine")
     args = parser.parse_args()
     packages = ("keras", "tensorflow", "onnxruntime", "openvino", "ai-edge-litert", "numpy")
     report: dict[str, Any] = {"machine": machine(*packages)}

@@ -50,6 +50,12 @@ def _arguments() -> argparse.Namespace:
         default=default.close_jitter_s * 1e3,
         help="largest random addition to that delay",
     )
+    add(
+        "--encode-ahead-ms",
+        type=float,
+        default=default.encode_ahead_s * 1e3,
+        help="encode the closing messages so long before, and send them with one write",
+    )
     add("--seed", type=int, default=default.seed, help="of the random delay")
     add("--max-streams", type=int, default=default.max_streams, help="streams per connection")
     add("--every", type=int, default=1, metavar="N", help="stream only every Nth candle")
@@ -120,6 +126,7 @@ async def _run(args: argparse.Namespace, playback: Playback) -> None:
         updates=args.updates,
         close_delay_s=args.close_delay_ms / 1e3,
         close_jitter_s=args.close_jitter_ms / 1e3,
+        encode_ahead_s=args.encode_ahead_ms / 1e3,
         seed=args.seed,
         max_streams=args.max_streams,
         ping_interval_s=args.ping_interval_s,

@@ -50,6 +50,9 @@ class Behaviour:
         updates: forming updates of each candle, spread evenly before its close.
         close_delay_s: seconds from the boundary to the closing messages.
         close_jitter_s: largest random addition to that delay, seconds, drawn once per candle.
+        encode_ahead_s: how long before the closing messages they are encoded, to be sent with one
+            write per connection; 0 encodes and sends them one by one. Their event time is the
+            planned one. Faults injected in between affect the next candle.
         seed: of the random number generator for the jitter.
         max_streams: streams per connection, for exchanges that limit them.
         ping_interval_s: seconds between ping frames, for exchanges that send them.
@@ -60,6 +63,7 @@ class Behaviour:
     updates: int = 3
     close_delay_s: float = 0.004
     close_jitter_s: float = 0.0
+    encode_ahead_s: float = 0.0
     seed: int = 0
     max_streams: int = 1_024
     ping_interval_s: float = 20.0
@@ -183,11 +187,25 @@ class SandboxExchange:
                     self._send_burst(open_ms, fraction)
             delay_s = self._behaviour.close_delay_s + self.faults.close_delay_s
             delay_s += jitter.uniform(0, self._behaviour.close_jitter_s)
-            await self._sleep_until(open_ms + step + 1_000 * delay_s)
-            if not self.faults.unclosed:
-                self._send_burst(open_ms, 1.0)
-            self._on_closing(open_ms)
+            await self._close(open_ms, open_ms + step + 1_000 * delay_s)
             open_ms += step
+
+    async def _close(self, open_ms: int, at_ms: float) -> None:
+        """Send the closing messages at ``at_ms``."""
+        if ahead_s := self._behaviour.encode_ahead_s:
+            await self._sleep_until(at_ms - 1_000 * ahead_s)
+            messages = self._messages_by_topic(open_ms, 1.0, int(at_ms))
+            silent = self.faults.silent or self.faults.unclosed
+            burst = None if silent else self.streams.encode_burst(messages)
+            await self._sleep_until(at_ms)
+            self._on_closing(open_ms)
+            if burst is not None:
+                self.streams.send_encoded(burst)
+            return
+        await self._sleep_until(at_ms)
+        if not self.faults.unclosed:
+            self._send_burst(open_ms, 1.0)
+        self._on_closing(open_ms)
 
     async def _sleep_until(self, at_ms: float) -> bool:
         """Wait for ``at_ms``; return False if it had already passed."""
@@ -200,10 +218,10 @@ class SandboxExchange:
 
     def _send_burst(self, open_ms: int, fraction: float) -> None:
         if not self.faults.silent:
-            self.streams.send_burst(self._messages_by_topic(open_ms, fraction))
+            now_ms = self._clock.wall_ms()
+            self.streams.send_burst(self._messages_by_topic(open_ms, fraction, now_ms))
 
-    def _messages_by_topic(self, open_ms: int, fraction: float) -> Messages:
-        now_ms = self._clock.wall_ms()
+    def _messages_by_topic(self, open_ms: int, fraction: float, now_ms: int) -> Messages:
         cache: dict[str, list[bytes]] = {}
 
         def cached(topic: str) -> list[bytes]:

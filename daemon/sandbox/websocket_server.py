@@ -6,9 +6,10 @@ import asyncio
 import logging
 import sys
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from websockets.exceptions import ConnectionClosed
+from websockets.frames import Frame, Opcode
 
 from daemon.sandbox.protocols.base import ExchangeProtocol, Messages, Session
 
@@ -25,6 +26,18 @@ _MAX_BACKLOG: Final = 256
 connection; no message is dropped from the middle of a stream."""
 
 _Queue = asyncio.Queue[list[bytes]]
+
+
+class EncodedBurst(NamedTuple):
+    """A burst that is ready to be written.
+
+    Attributes:
+        messages: of the burst, by topic.
+        parts: number of topics and websocket frames of each client that was connected.
+    """
+
+    messages: Messages
+    parts: dict[ServerConnection, tuple[int, bytes]]
 
 
 class StreamServer:
@@ -94,6 +107,25 @@ class StreamServer:
             if part := session.select(messages):
                 self._enqueue(connection, queue, part)
 
+    def encode_burst(self, messages: Messages) -> EncodedBurst:
+        """Encode every client's part of ``messages`` as websocket frames."""
+        return EncodedBurst(
+            messages,
+            {
+                connection: (len(session.topics), text_frames(session.select(messages)))
+                for connection, (session, _) in self._clients.items()
+            },
+        )
+
+    def send_encoded(self, burst: EncodedBurst) -> None:
+        """Send an encoded burst, with one write per client that was connected then."""
+        for connection, (session, queue) in tuple(self._clients.items()):
+            topics, frames = burst.parts.get(connection, (0, b""))
+            if topics == len(session.topics):
+                connection.transport.write(frames)
+            elif part := session.select(burst.messages):
+                self._enqueue(connection, queue, part)
+
     def send_heartbeat(self, message: bytes) -> None:
         """Send ``message`` to every client that is subscribed to something."""
         for connection, (session, queue) in tuple(self._clients.items()):
@@ -123,3 +155,9 @@ async def _send_forever(connection: ServerConnection, queue: _Queue) -> None:
     while True:
         for message in await queue.get():
             await connection.send(message, text=True)
+
+
+def text_frames(messages: list[bytes]) -> bytes:
+    """Encode messages as a server's websocket frames, which are not masked."""
+    frames = (Frame(Opcode.TEXT, message).serialize(mask=False) for message in messages)
+    return b"".join(frames)

@@ -16,6 +16,8 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from daemon.sandbox.exchange import Behaviour, SandboxExchange
+from daemon.sandbox.market import Faults, Market
+from daemon.sandbox.protocols.binance import event_json
 from daemon.sandbox.protocols.binance_session import BinanceSession
 from tests.sandbox.scaled import ScaledClock, second_playback
 
@@ -301,3 +303,31 @@ async def test_both_ports_are_free_again_after_the_end() -> None:
     ports = [int(url.rpartition(":")[2]) for url in urls]
     async with running(rest_port=ports[0], ws_port=ports[1]) as again:
         assert (again.rest_url, again.ws_url) == urls
+
+
+async def test_closing_messages_encoded_ahead_say_the_same() -> None:
+    async with (
+        running(updates=0, encode_ahead_s=0.3) as exchange,
+        connect(f"{exchange.ws_url}/ws/{STREAMS[0]}") as client,
+    ):
+        await candles(client, 0.3)
+        # From the next burst on, and in this one too if it is already encoded.
+        await ask(client, {"method": "SUBSCRIBE", "params": STREAMS[1:2], "id": 1})
+        events = await candles(client, 0.9)
+    market = Market(exchange.playback, Faults())
+    opens = sorted({event["k"]["t"] for event in events})
+    assert len(opens) >= 3
+    assert opens == list(range(opens[0], opens[-1] + 1_000, 1_000))
+    for open_ms in opens[1:-1]:
+        of = [event for event in events if event["k"]["t"] == open_ms]
+        expected = [
+            event_json(
+                market.kline(symbol, open_ms, 1.0, revised=False),
+                symbol.replace("/", ""),
+                "1s",
+                open_ms + 1_004,
+                closed=True,
+            )
+            for symbol in exchange.playback.symbols[:2]
+        ]
+        assert of == [json.loads(event) for event in expected]
