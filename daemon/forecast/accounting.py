@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from daemon.candles.cadence import Cadence
 from daemon.candles.window import CandleOutcome
+from daemon.forecast.newest_forecasts import NewestForecasts
 from model.forecasts.batch import ForecastBatch
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ class DeferredAccounting:
         # Late forecasts, and how many forecasts there were, since all was settled.
         self._late: list[Forecast] = []
         self._entered = 0
-        self.newest: dict[str, Forecast] = {}
+        self.newest: Final = NewestForecasts()
 
     def __len__(self) -> int:
         """Entries that wait; forecasts that were published together are one."""
@@ -128,10 +129,11 @@ class DeferredAccounting:
 
     def settle(self, max_count: int | None = None) -> None:
         """Enter what waits, oldest first, up to about so many forecasts and candles."""
-        done = 0
-        while self._arrivals and (max_count is None or done < max_count):
-            self.enter_candle(*self._arrivals.popleft(), verdict=CandleOutcome.APPENDED)
-            done += 1
+        waiting = len(self._arrivals)
+        done = waiting if max_count is None else min(waiting, max_count)
+        if done:
+            candles, receive_s = zip(*(self._arrivals.popleft() for _ in range(done)), strict=True)
+            self._enter_candles(candles, receive_s, CandleOutcome.APPENDED)
         while self._entries and (max_count is None or done < max_count):
             entry = self._entries.popleft()
             if isinstance(entry, ForecastBatch):
@@ -152,18 +154,23 @@ class DeferredAccounting:
             receive_s: from its arrival until it was taken.
             verdict: what its window made of it.
         """
+        self._enter_candles((candle,), (receive_s,), verdict)
+
+    def _enter_candles(
+        self, candles: Sequence[Candle], receive_s: Sequence[float], verdict: CandleOutcome
+    ) -> None:
         metrics = self._sinks.metrics
         if verdict not in (CandleOutcome.DUPLICATE, CandleOutcome.STALE):
-            self.record(candle)
-        metrics.feed.count_candle(verdict.value)
-        metrics.forecasts.observe_delay(candle)
-        metrics.forecasts.observe_stage("receive", receive_s)
+            self.record(candles)
+        metrics.feed.count_candles(verdict.value, len(candles))
+        metrics.forecasts.on_received(candles, receive_s)
 
-    def record(self, candle: Candle) -> None:
-        """Write down a candle that its window has taken."""
-        self._sinks.recorder.record_candles((candle,))
-        if candle.repaired:
-            self._sinks.metrics.feed.count_repaired(candle)
+    def record(self, candles: Sequence[Candle]) -> None:
+        """Write down candles that their windows have taken."""
+        self._sinks.recorder.record_candles(candles)
+        for candle in candles:
+            if candle.repaired:
+                self._sinks.metrics.feed.count_repaired(candle)
 
     def on_candle_dropped(self, candle: Candle) -> None:
         """Account for a candle that gets no forecast, since a newer one has closed."""
@@ -180,24 +187,25 @@ class DeferredAccounting:
         """Forget the newest forecasts of all other symbols."""
         self.settle()
         kept = set(symbols)
-        self.newest = {s: f for s, f in self.newest.items() if s in kept}
+        self.newest.keep_only(kept)
         self.cadence.keep_only(kept)
 
     def _enter_forecasts(self, forecasts: ForecastBatch) -> None:
         accuracy, recorder, metrics = self._sinks
-        is_logged = log.isEnabledFor(logging.DEBUG)
-        made = list(forecasts)
         recorder.record_forecasts(forecasts)
-        for forecast in made:
+        metrics.on_forecasts_ready(forecasts)
+        self.newest.add(forecasts)
+        for forecast in forecasts:
             accuracy.on_published(forecast)
-            metrics.on_forecast_ready(forecast)
-            self.newest[forecast.symbol] = forecast
-            if forecast.late:
-                self._late.append(forecast)
-            if is_logged:
+        self._late += [forecasts.forecast(row) for row, late in enumerate(forecasts.late) if late]
+        if log.isEnabledFor(logging.DEBUG):
+            for forecast in forecasts:
                 log.debug("forecast", extra={"fields": _identity(forecast)})
-        self.cadence.on_published((f.symbol, f.target_close_ms) for f in made)
-        self._entered += len(made)
+        step_ms = self._step_ms
+        self.cadence.on_published(
+            (candle.symbol, candle.close_ms + step_ms) for candle in forecasts.candles
+        )
+        self._entered += len(forecasts)
         metrics.forecasts.set_last_prediction(forecasts.common.published_ms)
 
     def _enter_flush(self, flush: FlushReport) -> None:
