@@ -181,7 +181,7 @@ class DeferredAccounting:
     def score(self, candle: Candle) -> None:
         """Compare the forecast of this candle with it, at once."""
         self.settle()
-        self._score(candle)
+        self._score((candle,))
 
     def keep_only(self, symbols: Sequence[str]) -> None:
         """Forget the newest forecasts of all other symbols."""
@@ -195,8 +195,7 @@ class DeferredAccounting:
         recorder.record_forecasts(forecasts)
         metrics.on_forecasts_ready(forecasts)
         self.newest.add(forecasts)
-        for forecast in forecasts:
-            accuracy.on_published(forecast)
+        accuracy.on_published(forecasts)
         self._late += [forecasts.forecast(row) for row, late in enumerate(forecasts.late) if late]
         if log.isEnabledFor(logging.DEBUG):
             for forecast in forecasts:
@@ -219,9 +218,10 @@ class DeferredAccounting:
         metrics.forecasts.count_unprepared(flush.unprepared)
         for reason, count in Counter(flush.skipped).items():
             metrics.forecasts.count_skipped(reason, count)
-        for ready in flush.batch:
-            self._expect(ready.candle)
-            self._score(ready.candle)
+        candles = [ready.candle for ready in flush.batch]
+        for candle in candles:
+            self._expect(candle)
+        self._score(candles)
 
     def _report_late(self) -> None:
         """Name the slowest forecast of a burst in the log, and as the exemplar of its metric."""
@@ -242,7 +242,7 @@ class DeferredAccounting:
     def _expect(self, candle: Candle) -> None:
         self.cadence.expect(candle.symbol, candle.close_ms + self._step_ms)
 
-    def _score(self, candle: Candle) -> None:
-        realised = self._sinks.accuracy.on_candle_closed(candle)
-        if realised is not None:
-            self._sinks.metrics.accuracy.on_realised(realised)
+    def _score(self, candles: Sequence[Candle]) -> None:
+        scores = self._sinks.accuracy.on_candles_closed(candles)
+        if scores is not None:
+            self._sinks.metrics.accuracy.on_scored(scores)

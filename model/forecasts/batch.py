@@ -20,6 +20,7 @@ from model.forecasts.forecast import (
     SCHEMA,
     Basis,
     Forecast,
+    ForecastRow,
     Interval,
     Latency,
     Market,
@@ -164,6 +165,23 @@ class ForecastBatch:
     def column(self, name: str) -> Floats:
         """One of `COLUMNS`, ``[k]``."""
         return self.numbers[:, COLUMNS.index(name)]
+
+    def rows(self) -> Iterator[ForecastRow]:
+        """The part of each that scoring needs."""
+        step_ms = self.market.timeframe.ms
+        columns = map(self.column, ("last_close", "predicted_close", "lower", "upper"))
+        last, predicted, lower, upper = (column.tolist() for column in columns)
+        known = self.known
+        return map(
+            ForecastRow,
+            [candle.symbol for candle in self.candles],
+            [candle.close_ms for candle in self.candles],
+            [candle.close_ms + step_ms for candle in self.candles],
+            last,
+            predicted,
+            [bound if is_known else None for bound, is_known in zip(lower, known, strict=True)],
+            [bound if is_known else None for bound, is_known in zip(upper, known, strict=True)],
+        )
 
     def forecast(self, row: int) -> Forecast:
         """One of them by itself, for those who look at single symbols."""

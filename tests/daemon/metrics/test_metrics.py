@@ -53,15 +53,15 @@ def used_metrics() -> Metrics:
         metrics.on_forecasts_ready(batch_of(forecast(slot)))
         metrics.forecasts.set_last_prediction(forecast(slot).published_ms)
         metrics.forecasts.on_published(0.002, 0.004, late=slot == 2)
-        accuracy.on_published(forecast(slot))
+        accuracy.on_published(batch_of(forecast(slot)))
         open_ms = T0 + slot * MINUTE
         closed = Candle(
             "BTC/USDT", open_ms, open_ms + MINUTE, Ohlcv(100.0, 105.0, 99.0, 102.0, 1.0),
             open_ms + MINUTE, 1.0, "rest",
         )  # fmt: skip
-        realised = accuracy.on_candle_closed(closed)
-        assert realised is not None
-        metrics.accuracy.on_realised(realised)
+        scores = accuracy.on_candles_closed([closed])
+        assert scores is not None
+        metrics.accuracy.on_scored(scores)
     metrics.forecasts.count_dropped(2)
     metrics.forecasts.count_skipped("gap", 3)
     metrics.forecasts.count_skipped("gap", 0)
@@ -170,10 +170,11 @@ def test_errors_and_hits_are_counted() -> None:
     assert value(metrics, "abs_error_total", forecast="last_value") == pytest.approx(0.06)
     assert value(metrics, "direction_total", result="hit") == 3.0
     assert value(metrics, "interval_total", result="inside") == 3.0
-    metrics.accuracy.on_realised(score(ForecastRow.of(forecast()), 98.0))
+    metrics.accuracy.on_scored(score([ForecastRow.of(forecast())], [98.0]))
     assert value(metrics, "direction_total", result="miss") == 1.0
     assert value(metrics, "interval_total", result="outside") == 1.0
-    metrics.accuracy.on_realised(score(ForecastRow.of(forecast()._replace(interval=None)), 100.0))
+    bare = ForecastRow.of(forecast()._replace(interval=None))
+    metrics.accuracy.on_scored(score([bare], [100.0]))
     assert value(metrics, "direction_total", result="miss") == 1.0
     assert value(metrics, "interval_total", result="outside") == 1.0
 
@@ -200,7 +201,7 @@ def test_the_newest_forecast_is_shown_by_its_time() -> None:
 def test_unscored_forecasts_are_counted_once() -> None:
     metrics, accuracy = Metrics(), Accuracy()
     for slot in range(MAX_WAIT_CANDLES + 2):
-        accuracy.on_published(forecast(slot))
+        accuracy.on_published(batch_of(forecast(slot)))
         metrics.update_accuracy(accuracy)
     assert value(metrics, "predictions_unscored_total") == 2.0
 
