@@ -7,6 +7,8 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+import numpy as np
+
 from daemon.candles.cadence import Cadence
 from daemon.candles.window import CandleOutcome
 from daemon.forecast.newest_forecasts import NewestForecasts
@@ -93,9 +95,10 @@ class DeferredAccounting:
         self._entries: deque[ForecastBatch | FlushReport] = deque()
         # The symbols in `_entries`.
         self._symbols: set[str] = set()
-        # Late forecasts, and how many forecasts there were, since all was settled.
-        self._late: list[Forecast] = []
+        # Since all was settled: how many forecasts there were, how many late, and the slowest.
         self._entered = 0
+        self._late = 0
+        self._slowest: Forecast | None = None
         self.newest: Final = NewestForecasts()
 
     def __len__(self) -> int:
@@ -196,7 +199,7 @@ class DeferredAccounting:
         metrics.on_forecasts_ready(forecasts)
         self.newest.add(forecasts)
         accuracy.on_published(forecasts)
-        self._late += [forecasts.forecast(row) for row, late in enumerate(forecasts.late) if late]
+        self._note_late(forecasts)
         if log.isEnabledFor(logging.DEBUG):
             for forecast in forecasts:
                 log.debug("forecast", extra={"fields": _identity(forecast)})
@@ -204,7 +207,6 @@ class DeferredAccounting:
         self.cadence.on_published(
             (candle.symbol, candle.close_ms + step_ms) for candle in forecasts.candles
         )
-        self._entered += len(forecasts)
         metrics.forecasts.set_last_prediction(forecasts.common.published_ms)
 
     def _enter_flush(self, flush: FlushReport) -> None:
@@ -223,17 +225,27 @@ class DeferredAccounting:
             self._expect(candle)
         self._score(candles)
 
+    def _note_late(self, forecasts: ForecastBatch) -> None:
+        self._entered += len(forecasts)
+        late = np.flatnonzero(forecasts.late)
+        if not len(late):
+            return
+        self._late += len(late)
+        row = late[np.argmax(forecasts.column("ready_ms")[late])]
+        slowest = forecasts.forecast(int(row))
+        if self._slowest is None or slowest.latency.ready_ms > self._slowest.latency.ready_ms:
+            self._slowest = slowest
+
     def _report_late(self) -> None:
         """Name the slowest forecast of a burst in the log, and as the exemplar of its metric."""
-        late, self._late = self._late, []
-        entered, self._entered = self._entered, 0
-        if not late:
+        slowest, late, entered = self._slowest, self._late, self._entered
+        self._slowest, self._late, self._entered = None, 0, 0
+        if slowest is None:
             return
-        slowest = max(late, key=lambda forecast: forecast.latency.ready_ms)
         self._sinks.metrics.forecasts.add_exemplar(slowest)
         log.warning(
             "%d of %d forecasts were late, the slowest was ready after %.1f ms",
-            len(late),
+            late,
             entered,
             slowest.latency.ready_ms,
             extra={"fields": _identity(slowest)},

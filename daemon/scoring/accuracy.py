@@ -195,6 +195,8 @@ class Accuracy:
         return np.array([self._symbols[name].slot for name in names], np.intp)
 
     def _remove_overdue(self, symbol: _Symbol, before_ms: int) -> None:
+        if min(symbol.pending) > before_ms:
+            return
         overdue = [close_ms for close_ms in symbol.pending if close_ms <= before_ms]
         for close_ms in overdue:
             del symbol.pending[close_ms]
