@@ -67,7 +67,7 @@ class Window:
         slack = max(16, capacity // 4)
         # Open, high, low, close, volume per row; the newest candle is at `_end - 1`.
         self._values = np.empty((capacity + slack, 5), dtype=np.float64)
-        self._bytes = memoryview(self._values).cast("B")
+        self._bytes = self._values.data.cast("B")
         self._rank = np.zeros(capacity + slack, dtype=np.uint8)
         self._untraded = np.zeros(capacity + slack, dtype=bool)
         # Candles after the last one without a trade, and after the last one that was repaired.
