@@ -7,8 +7,11 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+import numpy as np
+
 from daemon.candles.cadence import Cadence
 from daemon.candles.window import CandleOutcome
+from daemon.forecast.newest_forecasts import NewestForecasts
 from model.forecasts.batch import ForecastBatch
 
 if TYPE_CHECKING:
@@ -92,10 +95,11 @@ class DeferredAccounting:
         self._entries: deque[ForecastBatch | FlushReport] = deque()
         # The symbols in `_entries`.
         self._symbols: set[str] = set()
-        # Late forecasts, and how many forecasts there were, since all was settled.
-        self._late: list[Forecast] = []
+        # Since all was settled: how many forecasts there were, how many late, and the slowest.
         self._entered = 0
-        self.newest: dict[str, Forecast] = {}
+        self._late = 0
+        self._slowest: Forecast | None = None
+        self.newest: Final = NewestForecasts()
 
     def __len__(self) -> int:
         """Entries that wait; forecasts that were published together are one."""
@@ -128,10 +132,11 @@ class DeferredAccounting:
 
     def settle(self, max_count: int | None = None) -> None:
         """Enter what waits, oldest first, up to about so many forecasts and candles."""
-        done = 0
-        while self._arrivals and (max_count is None or done < max_count):
-            self.enter_candle(*self._arrivals.popleft(), verdict=CandleOutcome.APPENDED)
-            done += 1
+        waiting = len(self._arrivals)
+        done = waiting if max_count is None else min(waiting, max_count)
+        if done:
+            candles, receive_s = zip(*(self._arrivals.popleft() for _ in range(done)), strict=True)
+            self._enter_candles(candles, receive_s, CandleOutcome.APPENDED)
         while self._entries and (max_count is None or done < max_count):
             entry = self._entries.popleft()
             if isinstance(entry, ForecastBatch):
@@ -152,18 +157,23 @@ class DeferredAccounting:
             receive_s: from its arrival until it was taken.
             verdict: what its window made of it.
         """
+        self._enter_candles((candle,), (receive_s,), verdict)
+
+    def _enter_candles(
+        self, candles: Sequence[Candle], receive_s: Sequence[float], verdict: CandleOutcome
+    ) -> None:
         metrics = self._sinks.metrics
         if verdict not in (CandleOutcome.DUPLICATE, CandleOutcome.STALE):
-            self.record(candle)
-        metrics.feed.count_candle(verdict.value)
-        metrics.forecasts.observe_delay(candle)
-        metrics.forecasts.observe_stage("receive", receive_s)
+            self.record(candles)
+        metrics.feed.count_candles(verdict.value, len(candles))
+        metrics.forecasts.on_received(candles, receive_s)
 
-    def record(self, candle: Candle) -> None:
-        """Write down a candle that its window has taken."""
-        self._sinks.recorder.record_candles((candle,))
-        if candle.repaired:
-            self._sinks.metrics.feed.count_repaired(candle)
+    def record(self, candles: Sequence[Candle]) -> None:
+        """Write down candles that their windows have taken."""
+        self._sinks.recorder.record_candles(candles)
+        for candle in candles:
+            if candle.repaired:
+                self._sinks.metrics.feed.count_repaired(candle)
 
     def on_candle_dropped(self, candle: Candle) -> None:
         """Account for a candle that gets no forecast, since a newer one has closed."""
@@ -174,30 +184,29 @@ class DeferredAccounting:
     def score(self, candle: Candle) -> None:
         """Compare the forecast of this candle with it, at once."""
         self.settle()
-        self._score(candle)
+        self._score((candle,))
 
     def keep_only(self, symbols: Sequence[str]) -> None:
         """Forget the newest forecasts of all other symbols."""
         self.settle()
         kept = set(symbols)
-        self.newest = {s: f for s, f in self.newest.items() if s in kept}
+        self.newest.keep_only(kept)
         self.cadence.keep_only(kept)
 
     def _enter_forecasts(self, forecasts: ForecastBatch) -> None:
         accuracy, recorder, metrics = self._sinks
-        is_logged = log.isEnabledFor(logging.DEBUG)
-        made = list(forecasts)
         recorder.record_forecasts(forecasts)
-        for forecast in made:
-            accuracy.on_published(forecast)
-            metrics.on_forecast_ready(forecast)
-            self.newest[forecast.symbol] = forecast
-            if forecast.late:
-                self._late.append(forecast)
-            if is_logged:
+        metrics.on_forecasts_ready(forecasts)
+        self.newest.add(forecasts)
+        accuracy.on_published(forecasts)
+        self._note_late(forecasts)
+        if log.isEnabledFor(logging.DEBUG):
+            for forecast in forecasts:
                 log.debug("forecast", extra={"fields": _identity(forecast)})
-        self.cadence.on_published((f.symbol, f.target_close_ms) for f in made)
-        self._entered += len(made)
+        step_ms = self._step_ms
+        self.cadence.on_published(
+            (candle.symbol, candle.close_ms + step_ms) for candle in forecasts.candles
+        )
         metrics.forecasts.set_last_prediction(forecasts.common.published_ms)
 
     def _enter_flush(self, flush: FlushReport) -> None:
@@ -211,21 +220,32 @@ class DeferredAccounting:
         metrics.forecasts.count_unprepared(flush.unprepared)
         for reason, count in Counter(flush.skipped).items():
             metrics.forecasts.count_skipped(reason, count)
-        for ready in flush.batch:
-            self._expect(ready.candle)
-            self._score(ready.candle)
+        candles = [ready.candle for ready in flush.batch]
+        for candle in candles:
+            self._expect(candle)
+        self._score(candles)
+
+    def _note_late(self, forecasts: ForecastBatch) -> None:
+        self._entered += len(forecasts)
+        late = np.flatnonzero(forecasts.late)
+        if not len(late):
+            return
+        self._late += len(late)
+        row = late[np.argmax(forecasts.column("ready_ms")[late])]
+        slowest = forecasts.forecast(int(row))
+        if self._slowest is None or slowest.latency.ready_ms > self._slowest.latency.ready_ms:
+            self._slowest = slowest
 
     def _report_late(self) -> None:
         """Name the slowest forecast of a burst in the log, and as the exemplar of its metric."""
-        late, self._late = self._late, []
-        entered, self._entered = self._entered, 0
-        if not late:
+        slowest, late, entered = self._slowest, self._late, self._entered
+        self._slowest, self._late, self._entered = None, 0, 0
+        if slowest is None:
             return
-        slowest = max(late, key=lambda forecast: forecast.latency.ready_ms)
         self._sinks.metrics.forecasts.add_exemplar(slowest)
         log.warning(
             "%d of %d forecasts were late, the slowest was ready after %.1f ms",
-            len(late),
+            late,
             entered,
             slowest.latency.ready_ms,
             extra={"fields": _identity(slowest)},
@@ -234,7 +254,7 @@ class DeferredAccounting:
     def _expect(self, candle: Candle) -> None:
         self.cadence.expect(candle.symbol, candle.close_ms + self._step_ms)
 
-    def _score(self, candle: Candle) -> None:
-        realised = self._sinks.accuracy.on_candle_closed(candle)
-        if realised is not None:
-            self._sinks.metrics.accuracy.on_realised(realised)
+    def _score(self, candles: Sequence[Candle]) -> None:
+        scores = self._sinks.accuracy.on_candles_closed(candles)
+        if scores is not None:
+            self._sinks.metrics.accuracy.on_scored(scores)

@@ -18,7 +18,7 @@ PREPARE_BATCH_SIZE: Final = 32
 """Some 2 ms of work: a closing candle never waits longer than 5 ms for the worker thread."""
 
 _ACCOUNTING_BATCH_SIZE: Final = 64
-"""Some 0.5 ms of work."""
+"""Some 0.2 ms of work. The candles of a flush are scored together: 3 ms for 1,000 of them."""
 
 _BURST_GAP_S: Final = 0.05
 """A burst is over after this time without a closing candle. Earlier, idle work would compete for

@@ -121,13 +121,13 @@ class Pipeline:
         following_ms = window.next_open_ms or 0
         for candle in candles:
             if candle.open_ms < following_ms and window.add_closed(candle) is CandleOutcome.REVISED:
-                self.accounting.record(candle)
-                self._metrics.feed.count_candle(CandleOutcome.REVISED.value)
+                self.accounting.record((candle,))
+                self._metrics.feed.count_candles(CandleOutcome.REVISED.value)
         new = [candle for candle in candles if candle.open_ms >= following_ms]
         if not window.merge_history(new):
             return
+        self.accounting.record(new)
         for candle in new:
-            self.accounting.record(candle)
             self.accounting.score(candle)
         # Of what came together only the newest is forecast from, if nothing is missing before it.
         step_ms = self._table.timeframe.ms

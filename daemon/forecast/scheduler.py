@@ -78,12 +78,12 @@ class InferenceScheduler:
     def enqueue(self, slot: int, candle: Candle) -> Ready | None:
         """Have a closed candle forecast; returns the older one that it displaced, if any."""
         if not len(self._batcher):
+            # `run` takes further candles without being woken again.
             self._progress_s = self._clock.monotonic()
-        displaced = self._batcher.add(slot, candle)
-        self.drained.clear()
-        self._idle.clear()
-        self._wake.set()
-        return displaced
+            self.drained.clear()
+            self._idle.clear()
+            self._wake.set()
+        return self._batcher.add(slot, candle)
 
     def discard(self, slot: int) -> Ready | None:
         """Remove a waiting candle, whose window is no longer whole."""

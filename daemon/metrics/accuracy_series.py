@@ -5,9 +5,13 @@ from __future__ import annotations
 from math import nan
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from daemon.scoring.rolling import NO, YES
+
 if TYPE_CHECKING:
     from daemon.metrics.declarations import Declarations
-    from daemon.scoring.accuracy import Accuracy, Realised
+    from daemon.scoring.accuracy import Accuracy, Scores
 
 
 class AccuracySeries:
@@ -31,9 +35,9 @@ class AccuracySeries:
         direction = declare.counter(
             "direction", "Forecast directions of candles that moved, by result", "result"
         )
-        self._hits = {True: direction.labels("hit"), False: direction.labels("miss")}
+        self._hits = {YES: direction.labels("hit"), NO: direction.labels("miss")}
         interval = declare.counter("interval", "Closes against their interval, by result", "result")
-        self._insides = {True: interval.labels("inside"), False: interval.labels("outside")}
+        self._insides = {YES: interval.labels("inside"), NO: interval.labels("outside")}
         self._unscored = declare.counter(
             "predictions_unscored", "Forecasts whose target candle never came"
         )
@@ -52,15 +56,14 @@ class AccuracySeries:
         # Of the accuracy's own count, what the counter already has.
         self._unscored_before = 0
 
-    def on_realised(self, realised: Realised) -> None:
-        """Count a forecast that was compared with the close that came."""
+    def on_scored(self, scores: Scores) -> None:
+        """Count forecasts that were compared with the closes that came."""
         model, last_value = self._errors
-        model.inc(realised.model_error)
-        last_value.inc(realised.last_value_error)
-        if realised.hit is not None:
-            self._hits[realised.hit].inc()
-        if realised.inside is not None:
-            self._insides[realised.inside].inc()
+        model.inc(float(scores.model_errors.sum()))
+        last_value.inc(float(scores.last_value_errors.sum()))
+        for answer in (YES, NO):
+            self._hits[answer].inc(int(np.count_nonzero(scores.hits == answer)))
+            self._insides[answer].inc(int(np.count_nonzero(scores.insides == answer)))
 
     def update(self, accuracy: Accuracy) -> None:
         """Copy the rolling figures and the count of unscored forecasts."""

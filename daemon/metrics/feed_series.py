@@ -67,9 +67,9 @@ class FeedSeries:
             "verdict",
         )
 
-    def count_candle(self, verdict: str) -> None:
-        """Count a closed candle by its window's verdict."""
-        self._candles.labels(verdict).inc()
+    def count_candles(self, verdict: str, candles: int = 1) -> None:
+        """Count closed candles by their windows' verdict."""
+        self._candles.labels(verdict).inc(candles)
 
     def set_volume_verdict(self, verdict: str, symbols: int) -> None:
         """Set how many symbols have this verdict on their volumes."""

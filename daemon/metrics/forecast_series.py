@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
+
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from daemon.metrics.declarations import Declarations
     from model.core.candle import Candle
+    from model.forecasts.batch import ForecastBatch
     from model.forecasts.forecast import Forecast
 
 SECONDS: Final = (
@@ -93,10 +98,21 @@ class ForecastSeries:
         """Record how long after its boundary a candle's closing message arrived."""
         self.exchange_delay.observe(max(0, candle.received_ms - candle.close_ms) / 1000)
 
-    def on_ready(self, forecast: Forecast) -> None:
-        """Record the latency of a forecast that is ready to send."""
-        self.ready_latency.observe(forecast.latency.ready_ms / 1e3)
-        self._stages["queue"].observe(forecast.latency.queue_ms / 1e3)
+    def on_received(self, candles: Sequence[Candle], receive_s: Sequence[float]) -> None:
+        """Record when closing messages arrived.
+
+        Args:
+            candles: that closed.
+            receive_s: from each one's arrival until its window took it.
+        """
+        delays_ms = [candle.received_ms - candle.close_ms for candle in candles]
+        self.exchange_delay.observe_all(np.maximum(delays_ms, 0) / 1000)
+        self._stages["receive"].observe_all(np.array(receive_s))
+
+    def on_ready(self, forecasts: ForecastBatch) -> None:
+        """Record the latencies of forecasts that are ready to send."""
+        self.ready_latency.observe_all(forecasts.column("ready_ms") / 1e3)
+        self._stages["queue"].observe_all(forecasts.column("queue_ms") / 1e3)
 
     def add_exemplar(self, forecast: Forecast) -> None:
         """Name a late forecast in the histogram that counts it, as its log line does."""

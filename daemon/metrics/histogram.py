@@ -7,10 +7,15 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
+import numpy as np
 from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 Bucket = tuple[str, float] | tuple[str, float, Exemplar]
 
@@ -37,6 +42,13 @@ class Histogram:
         """Add one value; a value equal to a bound belongs to that bound's bucket."""
         self._counts[bisect_left(self._bounds, value)] += 1
         self.sum += value
+
+    def observe_all(self, values: NDArray[np.float64]) -> None:
+        """Add many values, as `observe` adds one."""
+        buckets = np.searchsorted(self._bounds, values)
+        for bucket, count in enumerate(np.bincount(buckets, minlength=len(self._counts)).tolist()):
+            self._counts[bucket] += count
+        self.sum += float(values.sum())
 
     def add_exemplar(self, value: float, labels: Mapping[str, str], at_s: float) -> None:
         """Attach labels to an observed value, which lead to its log line.

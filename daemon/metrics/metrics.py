@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from daemon.runtime.clock import Clock
     from daemon.scoring.accuracy import Accuracy
-    from model.forecasts.forecast import Forecast
+    from model.forecasts.batch import ForecastBatch
 
 
 class Metrics:
@@ -52,10 +52,10 @@ class Metrics:
         self.retrain = RetrainSeries(declare)
         self._symbols = SymbolSeries(declare, max_symbols)
 
-    def on_forecast_ready(self, forecast: Forecast) -> None:
-        """Record a forecast that is ready to send."""
-        self.forecasts.on_ready(forecast)
-        self._symbols.on_ready(forecast)
+    def on_forecasts_ready(self, forecasts: ForecastBatch) -> None:
+        """Record forecasts that are ready to send."""
+        self.forecasts.on_ready(forecasts)
+        self._symbols.on_ready(forecasts)
 
     def update_accuracy(self, accuracy: Accuracy) -> None:
         """Copy the rolling figures into the gauges; some 0.5 ms, so not per forecast."""

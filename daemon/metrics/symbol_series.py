@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from daemon.metrics.declarations import Declarations
     from daemon.scoring.accuracy import Accuracy
-    from model.forecasts.forecast import Forecast
+    from model.forecasts.batch import ForecastBatch
 
 
 class _Gauges(NamedTuple):
@@ -43,15 +43,16 @@ class SymbolSeries:
             ),
         )
 
-    def on_ready(self, forecast: Forecast) -> None:
-        """Record when a symbol's newest forecast was ready to send."""
-        gauges = self._by_symbol.get(forecast.symbol)
-        if gauges is None:
-            if len(self._by_symbol) >= self._max_symbols:
-                return
-            gauges = _Gauges(*(family.labels(forecast.symbol) for family in self._families))
-            self._by_symbol[forecast.symbol] = gauges
-        gauges.last_prediction.set(forecast.published_ms / 1e3)
+    def on_ready(self, forecasts: ForecastBatch) -> None:
+        """Record when the symbols' newest forecasts were ready to send."""
+        published_s = forecasts.common.published_ms / 1e3
+        for candle in forecasts.candles:
+            gauges = self._by_symbol.get(candle.symbol)
+            if gauges is None and len(self._by_symbol) < self._max_symbols:
+                gauges = _Gauges(*(family.labels(candle.symbol) for family in self._families))
+                self._by_symbol[candle.symbol] = gauges
+            if gauges is not None:
+                gauges.last_prediction.set(published_s)
 
     def update_accuracy(self, accuracy: Accuracy) -> None:
         """Copy the rolling figures of each symbol into its gauges."""

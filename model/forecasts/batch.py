@@ -20,6 +20,7 @@ from model.forecasts.forecast import (
     SCHEMA,
     Basis,
     Forecast,
+    ForecastRow,
     Interval,
     Latency,
     Market,
@@ -158,44 +159,71 @@ class ForecastBatch:
         return len(self.candles)
 
     def __iter__(self) -> Iterator[Forecast]:
-        """One by one, for accounting."""
-        market, common = self.market, self.common
+        """One by one."""
+        return map(self.forecast, range(len(self)))
+
+    def column(self, name: str) -> Floats:
+        """One of `COLUMNS`, ``[k]``."""
+        return self.numbers[:, COLUMNS.index(name)]
+
+    def rows(self) -> Iterator[ForecastRow]:
+        """The part of each that scoring needs."""
+        step_ms = self.market.timeframe.ms
+        columns = map(self.column, ("last_close", "predicted_close", "lower", "upper"))
+        last, predicted, lower, upper = (column.tolist() for column in columns)
+        known = self.known
+        return map(
+            ForecastRow,
+            [candle.symbol for candle in self.candles],
+            [candle.close_ms for candle in self.candles],
+            [candle.close_ms + step_ms for candle in self.candles],
+            last,
+            predicted,
+            [bound if is_known else None for bound, is_known in zip(lower, known, strict=True)],
+            [bound if is_known else None for bound, is_known in zip(upper, known, strict=True)],
+        )
+
+    def forecast(self, row: int) -> Forecast:
+        """One of them by itself, for those who look at single symbols."""
+        market, common, candle = self.market, self.common, self.candles[row]
+        numbers: Columns[float] = Columns._make(self.numbers[row].tolist())
         step_ms = market.timeframe.ms
-        columns = self.candles, self.numbers.tolist(), self.known, self.learnt, self.models
-        for candle, numbers, known, learnt, model, filled, repaired, skill, late in zip(
-            *columns, self.filled, self.repaired, self.skills, self.late, strict=True
-        ):
-            row: Columns[float] = Columns._make(numbers)
-            target_close_ms = candle.close_ms + step_ms
-            yield Forecast(
-                exchange=market.exchange,
-                symbol=candle.symbol,
-                timeframe=market.timeframe.text,
-                seq=candle.close_ms // step_ms,
-                candle_open_ms=candle.open_ms,
-                candle_close_ms=candle.close_ms,
-                target_close_ms=target_close_ms,
-                valid_until_ms=target_close_ms,
-                published_ms=common.published_ms,
-                last_close=row.last_close,
-                predicted_close=row.predicted_close,
-                predicted_normalized=row.predicted_normalized,
-                predicted_return=row.predicted_return,
-                interval=Interval(common.rules.level, row.lower, row.upper) if known else None,
-                probabilities=(
-                    Probabilities(row.threshold, row.short, row.neutral, row.long)
-                    if known
-                    else None
-                ),
-                window=WindowInfo(
-                    common.lookback, filled, row.out_of_range, candle.final_by or "rest", repaired
-                ),
-                skill=skill,
-                model=model,
-                latency=Latency(row.ready_ms, row.queue_ms, common.inference_ms),
-                late=late,
-                basis=Basis(learnt, common.rules),
+        target_close_ms = candle.close_ms + step_ms
+        interval, probabilities = None, None
+        if self.known[row]:
+            interval = Interval(common.rules.level, numbers.lower, numbers.upper)
+            probabilities = Probabilities(
+                numbers.threshold, numbers.short, numbers.neutral, numbers.long
             )
+        return Forecast(
+            exchange=market.exchange,
+            symbol=candle.symbol,
+            timeframe=market.timeframe.text,
+            seq=candle.close_ms // step_ms,
+            candle_open_ms=candle.open_ms,
+            candle_close_ms=candle.close_ms,
+            target_close_ms=target_close_ms,
+            valid_until_ms=target_close_ms,
+            published_ms=common.published_ms,
+            last_close=numbers.last_close,
+            predicted_close=numbers.predicted_close,
+            predicted_normalized=numbers.predicted_normalized,
+            predicted_return=numbers.predicted_return,
+            interval=interval,
+            probabilities=probabilities,
+            window=WindowInfo(
+                common.lookback,
+                self.filled[row],
+                numbers.out_of_range,
+                candle.final_by or "rest",
+                self.repaired[row],
+            ),
+            skill=self.skills[row],
+            model=self.models[row],
+            latency=Latency(numbers.ready_ms, numbers.queue_ms, common.inference_ms),
+            late=self.late[row],
+            basis=Basis(self.learnt[row], common.rules),
+        )
 
 
 class JsonWriter:

@@ -154,12 +154,13 @@ def test_each_feature_row_is_tested_once(served: ServedModel) -> None:
 
 
 def test_errors_are_averaged_per_candle_and_the_newest_waits_for_all_symbols() -> None:
-    pool = RollingPool(3)
+    pool, unknown = RollingPool(3), np.zeros((2, 1), np.int8)
     for candle_ms, error in ((60, 1.0), (60, 3.0), (120, 5.0), (180, 7.0), (120, 6.0)):
-        pool.update(candle_ms, error, 2.0 * error, hit=None, inside=None)
+        errors = np.array([error])
+        pool.add(candle_ms, errors, 2.0 * errors, *unknown)
     assert pool.errors(0) == [(60, 2.0, 4.0), (120, 5.5, 11.0)]
     assert pool.errors(60) == [(120, 5.5, 11.0)]
-    pool.update(240, 1.0, 1.0, hit=None, inside=None)
+    pool.add(240, np.ones(1), np.ones(1), *unknown)
     assert pool.errors(120) == [(180, 7.0, 14.0)]
     assert RollingPool(3).errors(0) == []
 

@@ -29,8 +29,8 @@ def test_a_pair_is_scored_by_its_own_candle_as_accuracy_scores() -> None:
     # Three candles closed before they were applied: the first one decides.
     pairs.on_candles(applied(T0 + 3 * MINUTE.ms, 102.0, 90.0, 80.0))
     (record,) = pairs.take_records().tolist()
-    expected = score(champion[T0], 102.0)
-    assert record == pytest.approx((5, T0, expected.last_value_error, 0.03, expected.model_error))
+    [expected] = zip(*score([champion[T0]], [102.0])[2:4], strict=True)
+    assert record == pytest.approx((5, T0, expected[1], 0.03, expected[0]))
     assert len(pairs.take_records()) == 0
     pairs.on_candles(applied(T0 + 4 * MINUTE.ms, 1.0))
     assert len(pairs.take_records()) == 0

@@ -26,7 +26,7 @@ from model.forecasts.forecast import (
     Latency,
     ModelInfo,
 )
-from tests.support.sample_forecasts import forecast_at
+from tests.support.sample_forecasts import batch_of, forecast_at
 from tests.support.servers import program
 
 T0 = 1_776_859_620_000
@@ -50,23 +50,23 @@ def used_metrics() -> Metrics:
     metrics.forecasts.exchange_delay.observe(0.3)
     metrics.forecasts.batch_size.observe(20)
     for slot in range(3):
-        metrics.on_forecast_ready(forecast(slot))
+        metrics.on_forecasts_ready(batch_of(forecast(slot)))
         metrics.forecasts.set_last_prediction(forecast(slot).published_ms)
         metrics.forecasts.on_published(0.002, 0.004, late=slot == 2)
-        accuracy.on_published(forecast(slot))
+        accuracy.on_published(batch_of(forecast(slot)))
         open_ms = T0 + slot * MINUTE
         closed = Candle(
             "BTC/USDT", open_ms, open_ms + MINUTE, Ohlcv(100.0, 105.0, 99.0, 102.0, 1.0),
             open_ms + MINUTE, 1.0, "rest",
         )  # fmt: skip
-        realised = accuracy.on_candle_closed(closed)
-        assert realised is not None
-        metrics.accuracy.on_realised(realised)
+        scores = accuracy.on_candles_closed([closed])
+        assert scores is not None
+        metrics.accuracy.on_scored(scores)
     metrics.forecasts.count_dropped(2)
     metrics.forecasts.count_skipped("gap", 3)
     metrics.forecasts.count_skipped("gap", 0)
     metrics.forecasts.count_unprepared(1)
-    metrics.feed.count_candle("appended")
+    metrics.feed.count_candles("appended")
     metrics.update_accuracy(accuracy)
     return metrics
 
@@ -89,7 +89,7 @@ async def test_the_plain_text_lints_clean() -> None:
 async def test_sliced_text_equals_the_registry() -> None:
     metrics = Metrics(max_symbols=200)  # more samples in a family than fit into one slice
     for number in range(150):
-        metrics.on_forecast_ready(forecast(symbol=f"S{number}/USDT"))
+        metrics.on_forecasts_ready(batch_of(forecast(symbol=f"S{number}/USDT")))
     expected = {
         (sample.name, *sorted(sample.labels.items())): sample.value
         for family in metrics.registry.collect()
@@ -117,8 +117,8 @@ async def test_openmetrics_ends_with_its_end_marker() -> None:
 async def test_a_late_forecast_has_an_exemplar() -> None:
     metrics = Metrics()
     late = forecast()._replace(latency=Latency(80.0, 0.2, 0.1), late=True)
-    metrics.on_forecast_ready(forecast())
-    metrics.on_forecast_ready(late)
+    metrics.on_forecasts_ready(batch_of(forecast()))
+    metrics.on_forecasts_ready(batch_of(late))
     metrics.forecasts.add_exemplar(late)
     text, _ = await metrics.render(OPENMETRICS, SystemClock())
     parse = parse_openmetrics
@@ -139,7 +139,7 @@ async def test_a_late_forecast_has_an_exemplar() -> None:
 async def test_rendering_yields_to_other_tasks() -> None:
     metrics = Metrics(max_symbols=1000)
     for number in range(1000):
-        metrics.on_forecast_ready(forecast(symbol=f"S{number}/USDT"))
+        metrics.on_forecasts_ready(batch_of(forecast(symbol=f"S{number}/USDT")))
     turns = 0
 
     async def others() -> None:
@@ -170,17 +170,18 @@ def test_errors_and_hits_are_counted() -> None:
     assert value(metrics, "abs_error_total", forecast="last_value") == pytest.approx(0.06)
     assert value(metrics, "direction_total", result="hit") == 3.0
     assert value(metrics, "interval_total", result="inside") == 3.0
-    metrics.accuracy.on_realised(score(ForecastRow.of(forecast()), 98.0))
+    metrics.accuracy.on_scored(score([ForecastRow.of(forecast())], [98.0]))
     assert value(metrics, "direction_total", result="miss") == 1.0
     assert value(metrics, "interval_total", result="outside") == 1.0
-    metrics.accuracy.on_realised(score(ForecastRow.of(forecast()._replace(interval=None)), 100.0))
+    bare = ForecastRow.of(forecast()._replace(interval=None))
+    metrics.accuracy.on_scored(score([bare], [100.0]))
     assert value(metrics, "direction_total", result="miss") == 1.0
     assert value(metrics, "interval_total", result="outside") == 1.0
 
 
 def test_rolling_figures_are_nan_without_evidence() -> None:
     metrics = Metrics()
-    metrics.on_forecast_ready(forecast())
+    metrics.on_forecasts_ready(batch_of(forecast()))
     metrics.update_accuracy(Accuracy())
     names = ("mae_ratio", "mae_ratio_stderr", "direction_accuracy", "interval_coverage")
     assert all(math.isnan(value(metrics, name) or 0.0) for name in names)
@@ -200,7 +201,7 @@ def test_the_newest_forecast_is_shown_by_its_time() -> None:
 def test_unscored_forecasts_are_counted_once() -> None:
     metrics, accuracy = Metrics(), Accuracy()
     for slot in range(MAX_WAIT_CANDLES + 2):
-        accuracy.on_published(forecast(slot))
+        accuracy.on_published(batch_of(forecast(slot)))
         metrics.update_accuracy(accuracy)
     assert value(metrics, "predictions_unscored_total") == 2.0
 
@@ -208,7 +209,7 @@ def test_unscored_forecasts_are_counted_once() -> None:
 def test_only_the_first_symbols_have_series_of_their_own() -> None:
     metrics = Metrics(max_symbols=2)
     for symbol in ("A/USDT", "B/USDT", "C/USDT", "A/USDT"):
-        metrics.on_forecast_ready(forecast(symbol=symbol))
+        metrics.on_forecasts_ready(batch_of(forecast(symbol=symbol)))
     per_symbol = [
         sample.labels["symbol"]
         for family in metrics.registry.collect()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import daemon.scoring.rolling
-from daemon.scoring.accuracy import MAX_ERROR, MAX_WAIT_CANDLES, Accuracy, Realised, Summary
-from daemon.scoring.rolling import RollingPool, RollingRatio, RollingShare, ratio_of_sums
+from daemon.scoring.accuracy import MAX_ERROR, MAX_WAIT_CANDLES, Accuracy, Scores, Summary
+from daemon.scoring.rolling import NO, UNKNOWN, YES, ratio_of_sums
 from model.core.candle import Candle, FinalBy, Ohlcv
 from model.core.market import MarketKey
 from model.forecasts.forecast import (
@@ -26,6 +24,7 @@ from tests.support.sample_forecasts import batch_of, forecast_at
 
 T0 = 1_776_859_560_000
 MINUTE = 60_000
+CODES = {True: YES, False: NO, None: UNKNOWN}
 
 
 def forecast(
@@ -63,34 +62,43 @@ def candle(
     )
 
 
-def scored(accuracy: Accuracy, slot: int, predicted: float, close: float) -> Realised:
-    assert accuracy.on_published(forecast(slot, predicted))
-    realised = accuracy.on_candle_closed(candle(slot + 1, close))
-    assert realised is not None
-    return realised
+def scored(accuracy: Accuracy, slot: int, predicted: float, close: float) -> Scores:
+    assert accuracy.on_published(batch_of(forecast(slot, predicted)))
+    scores = accuracy.on_candles_closed([candle(slot + 1, close)])
+    assert scores is not None
+    assert len(scores.forecasts) == 1
+    return scores
 
 
 def test_a_forecast_is_scored_by_the_next_candle_and_once() -> None:
     accuracy = Accuracy()
-    assert accuracy.on_published(forecast(0, 101.0))
-    assert accuracy.on_candle_closed(candle(0)) is None  # the candle it was made from
-    assert accuracy.on_candle_closed(candle(1, 104.0, final_by=None)) is None  # still forming
-    assert accuracy.on_candle_closed(candle(1, 104.0, symbol="ETH/USDT")) is None
-    realised = accuracy.on_candle_closed(candle(1, 104.0))
-    assert realised == (ForecastRow.of(forecast(0)), 104.0, 0.03, 0.04, True, False)
-    assert accuracy.on_candle_closed(candle(1, 105.0)) is None  # a revision scores nothing
+    assert accuracy.on_published(batch_of(forecast(0, 101.0)))
+    assert accuracy.on_candles_closed([candle(0)]) is None  # the candle it was made from
+    assert accuracy.on_candles_closed([candle(1, 104.0, final_by=None)]) is None  # still forming
+    assert accuracy.on_candles_closed([candle(1, 104.0, symbol="ETH/USDT")]) is None
+    scores = accuracy.on_candles_closed([candle(1, 104.0)])
+    assert scores is not None
+    assert [list(column) for column in scores] == [
+        [ForecastRow.of(forecast(0))],
+        [104.0],
+        [0.03],
+        [0.04],
+        [YES],
+        [NO],
+    ]
+    assert accuracy.on_candles_closed([candle(1, 105.0)]) is None  # a revision scores nothing
     assert (accuracy.pending, accuracy.unscored) == (0, 0)
 
 
 def test_a_published_forecast_is_never_revised() -> None:
     accuracy = Accuracy()
-    assert accuracy.on_published(forecast(0, 101.0))
-    assert not accuracy.on_published(forecast(0, 999.0))
-    realised = accuracy.on_candle_closed(candle(1))
-    assert realised is not None
-    assert realised.forecast.predicted_close == 101.0
-    assert not accuracy.on_published(forecast(0, 100.0))  # after the fact
-    assert accuracy.on_published(forecast(1))
+    assert accuracy.on_published(batch_of(forecast(0, 101.0)))
+    assert not accuracy.on_published(batch_of(forecast(0, 999.0)))
+    scores = accuracy.on_candles_closed([candle(1)])
+    assert scores is not None
+    assert scores.forecasts[0].predicted_close == 101.0
+    assert not accuracy.on_published(batch_of(forecast(0, 100.0)))  # after the fact
+    assert accuracy.on_published(batch_of(forecast(1)))
 
 
 @pytest.mark.parametrize(
@@ -104,13 +112,15 @@ def test_a_published_forecast_is_never_revised() -> None:
         (101.0, 100.0, None),
     ],
 )
-def test_ties_are_neither_hits_nor_misses(predicted: float, close: float, *, hit: bool) -> None:
-    assert scored(Accuracy(), 0, predicted, close).hit is hit
+def test_ties_are_neither_hits_nor_misses(
+    predicted: float, close: float, *, hit: bool | None
+) -> None:
+    assert scored(Accuracy(), 0, predicted, close).hits.tolist() == [CODES[hit]]
 
 
 def test_an_absurd_close_does_not_hide_later_errors() -> None:
     accuracy = Accuracy(window=4, min_n=2)
-    assert scored(accuracy, 0, 101.0, 1e15)[2:4] == (MAX_ERROR, MAX_ERROR)
+    assert np.array(scored(accuracy, 0, 101.0, 1e15)[2:4]).tolist() == [[MAX_ERROR], [MAX_ERROR]]
     for slot in range(1, 5):
         scored(accuracy, slot, 101.0, 102.0)
     # It has left the window, and nothing of it is left in the sums.
@@ -124,46 +134,49 @@ def test_an_absurd_close_does_not_hide_later_errors() -> None:
     ("close", "inside"), [(98.0, True), (102.0, True), (97.99, False), (102.01, False)]
 )
 def test_the_bounds_belong_to_the_interval(close: float, *, inside: bool) -> None:
-    assert scored(Accuracy(), 0, 101.0, close).inside is inside
+    assert scored(Accuracy(), 0, 101.0, close).insides.tolist() == [CODES[inside]]
 
 
 def test_without_interval_there_is_no_coverage() -> None:
     accuracy = Accuracy(min_n=1)
-    accuracy.on_published(forecast(0, interval=None))
-    realised = accuracy.on_candle_closed(candle(1))
-    assert realised is not None
-    assert realised.inside is None
+    accuracy.on_published(batch_of(forecast(0, interval=None)))
+    scores = accuracy.on_candles_closed([candle(1)])
+    assert scores is not None
+    assert scores.insides.tolist() == [UNKNOWN]
     assert accuracy.summary("BTC/USDT").interval_coverage is None
     assert accuracy.aggregate().interval_coverage is None
 
 
 def test_a_forecast_whose_candle_never_arrives_is_dropped_and_counted() -> None:
     accuracy = Accuracy()
-    accuracy.on_published(forecast(0))
+    accuracy.on_published(batch_of(forecast(0)))
     for slot in range(2, MAX_WAIT_CANDLES + 1):
-        accuracy.on_candle_closed(candle(slot))
+        accuracy.on_candles_closed([candle(slot)])
     assert (accuracy.pending, accuracy.unscored) == (1, 0)
-    accuracy.on_candle_closed(candle(MAX_WAIT_CANDLES + 1))
+    accuracy.on_candles_closed([candle(MAX_WAIT_CANDLES + 1)])
     assert (accuracy.pending, accuracy.unscored) == (0, 1)
-    assert accuracy.on_candle_closed(candle(1)) is None
+    assert accuracy.on_candles_closed([candle(1)]) is None
 
 
 def test_forecasts_without_any_candle_stay_bounded() -> None:
     accuracy = Accuracy()
     for slot in range(1000):
-        accuracy.on_published(forecast(slot))
+        accuracy.on_published(batch_of(forecast(slot)))
     assert (accuracy.pending, accuracy.unscored) == (MAX_WAIT_CANDLES, 1000 - MAX_WAIT_CANDLES)
 
 
 def test_a_late_candle_still_scores_its_own_forecast() -> None:
     accuracy = Accuracy()
-    accuracy.on_published(forecast(0, 101.0))
-    accuracy.on_published(forecast(1, 102.0))
-    second = accuracy.on_candle_closed(candle(2, 103.0))
-    first = accuracy.on_candle_closed(candle(1, 99.0))
+    accuracy.on_published(batch_of(forecast(0, 101.0)))
+    accuracy.on_published(batch_of(forecast(1, 102.0)))
+    second = accuracy.on_candles_closed([candle(2, 103.0)])
+    first = accuracy.on_candles_closed([candle(1, 99.0)])
     assert first is not None
     assert second is not None
-    assert (first.forecast.predicted_close, second.forecast.predicted_close) == (101.0, 102.0)
+    assert [first.forecasts[0].predicted_close, second.forecasts[0].predicted_close] == [
+        101.0,
+        102.0,
+    ]
 
 
 def test_figures_are_withheld_until_there_is_enough_evidence() -> None:
@@ -196,13 +209,13 @@ def test_a_restart_resumes_where_the_process_was_killed(tmp_path: Path) -> None:
     for slot in range(60):
         candles = [candle(slot, 100.0 + rng.normal(), symbol) for symbol in symbols]
         for closed in candles:
-            before.on_candle_closed(closed)
+            before.on_candles_closed([closed])
         scored_rows = [
             forecast(slot, 100.0 + rng.normal(), symbol, interval=(99.0, 101.0))
             for symbol in symbols
         ]
         for one in scored_rows:
-            before.on_published(one)
+            before.on_published(batch_of(one))
         history.add_candles(MarketKey.parse("binance", "1m"), candles)
         batches = [batch_of(one) for one in scored_rows]
         history.add(MarketKey.parse("binance", "1m"), Rows(forecasts=batches))
@@ -216,9 +229,9 @@ def test_a_restart_resumes_where_the_process_was_killed(tmp_path: Path) -> None:
         assert new.skill == pytest.approx(old.skill, rel=1e-9)
         assert new[1:] == old[1:]
     assert after.aggregate().skill == pytest.approx(before.aggregate().skill, rel=1e-9)
-    assert not after.on_published(forecast(59, 7.0))
+    assert not after.on_published(batch_of(forecast(59, 7.0)))
     for accuracy in (before, after):
-        assert accuracy.on_candle_closed(candle(60)) is not None
+        assert accuracy.on_candles_closed([candle(60)]) is not None
 
 
 def test_restoring_twice_changes_nothing() -> None:
@@ -230,116 +243,66 @@ def test_restoring_twice_changes_nothing() -> None:
     assert accuracy.summary("BTC/USDT") == once
 
 
-errors = st.floats(0.0, 1.0, width=32, allow_subnormal=False)
+class PlainFigures:
+    """One symbol's figures, from all its errors and answers: what the columns are held to."""
+
+    def __init__(self, window: int) -> None:
+        self._window = window
+        self._scored: list[tuple[float, float, bool | None, bool | None]] = []
+
+    def add(self, made: Forecast, close: float) -> None:
+        last, expected, moved = made.last_close, made.predicted_close - 100.0, close - 100.0
+        errors = (abs(made.predicted_close - close) / last, abs(moved) / last)
+        hit = None if not expected or not moved else (expected > 0.0) == (moved > 0.0)
+        bounds = made.interval
+        inside = None if bounds is None else bounds.lower <= close <= bounds.upper
+        self._scored = [*self._scored, (*errors, hit, inside)][-self._window :]
+
+    def summary(self, min_n: int) -> Summary:
+        x, y = np.array([entry[:2] for entry in self._scored], np.float32).astype(float).T
+        skill = None
+        if len(x) >= min_n and y.sum() > 0.0:
+            skill = ratio_of_sums(len(x), x.sum(), y.sum(), x @ x, x @ y, y @ y)
+        shares = []
+        for at in (2, 3):
+            known = [entry[at] for entry in self._scored if entry[at] is not None]
+            shares.append(sum(map(bool, known)) / len(known) if len(known) >= min_n else None)
+        return Summary(skill, *shares)
 
 
-@settings(deadline=None)
-@given(pairs=st.lists(st.tuples(errors, errors), max_size=60), window=st.integers(2, 12))
-def test_the_rolling_ratio_equals_numpy_on_the_window(
-    pairs: list[tuple[float, float]], window: int
-) -> None:
-    ratio = RollingRatio(window)
-    for count, pair in enumerate(pairs, start=1):
-        ratio.update(*pair)
-        x, y = np.array(pairs[max(0, count - window) : count]).T
-        got = ratio.get()
-        if len(x) < 2 or y.sum() < 1e-3:
-            continue
-        assert got is not None
-        r = x.sum() / y.sum()
-        spread = np.sqrt(((x - r * y) ** 2).sum() / (len(x) - 1))
-        expected = (r, spread / np.sqrt(len(x)) / y.mean(), len(x))
-        assert got == pytest.approx(expected, rel=1e-4, abs=1e-5)
-
-
-@given(
-    answers=st.lists(st.sampled_from([True, False, None]), max_size=60), window=st.integers(1, 12)
-)
-def test_the_rolling_share_equals_the_mean_of_the_window(
-    answers: list[bool | None], window: int
-) -> None:
-    share = RollingShare(window)
-    for count, answer in enumerate(answers, start=1):
-        share.update(answer)
-        held = [a for a in answers[max(0, count - window) : count] if a is not None]
-        assert share.n == len(held)
-        assert share.get() == (pytest.approx(np.mean(held)) if held else None)
+PRICES = st.sampled_from([99.0, 99.5, 100.0, 100.25, 101.0, 104.0])
+INTERVALS = st.sampled_from([None, (99.0, 101.0), (99.75, 100.25)])
 
 
 @settings(deadline=None)
 @given(
-    updates=st.lists(
-        st.tuples(
-            st.integers(0, 15),
-            st.floats(0.125, 1.0, width=16),
-            st.sampled_from([True, False, None]),
-            st.sampled_from([True, False, None]),
+    candles=st.lists(
+        st.dictionaries(
+            st.sampled_from(["A/U", "B/U", "C/U", "D/U"]),
+            st.tuples(PRICES, PRICES, INTERVALS),
         ),
-        max_size=80,
+        min_size=1,
+        max_size=25,
     ),
-    window=st.integers(2, 9),
+    window=st.integers(2, 7),
 )
-def test_the_pool_equals_per_candle_averages_of_the_newest_candles(
-    updates: list[tuple[int, float, bool | None, bool | None]], window: int
+def test_symbols_scored_together_get_the_figures_of_each_by_itself(
+    candles: list[dict[str, tuple[float, float, tuple[float, float] | None]]], window: int
 ) -> None:
-    pool = RollingPool(window)
-    oracle: dict[int, list[tuple[float, bool | None, bool | None]]] = {}
-    for slot, error, hit, inside in updates:
-        pool.update(slot * MINUTE, error, 2.0 * error, hit=hit, inside=inside)
-        if slot in oracle or len(oracle) < window or slot > min(oracle):
-            if slot not in oracle and len(oracle) == window:
-                del oracle[min(oracle)]
-            oracle.setdefault(slot, []).append((error, hit, inside))
-    flat = [entry for entries in oracle.values() for entry in entries]
-    hits = [hit for _, hit, _ in flat if hit is not None]
-    insides = [inside for _, _, inside in flat if inside is not None]
-    for (share, n), held in ((pool.direction(), hits), (pool.coverage(), insides)):
-        assert n == len(held)
-        assert share == (pytest.approx(np.mean(held)) if held else None)
-    skill = pool.skill()
-    if len(oracle) >= 2:
-        assert skill == pytest.approx((0.5, 0.0, len(oracle)), abs=1e-7)
-    else:
-        assert skill is None
-
-
-def _sums(x: np.ndarray, y: np.ndarray) -> tuple[int, float, float, float, float, float]:
-    return len(x), x.sum(), y.sum(), x @ x, x @ y, y @ y
-
-
-def test_the_standard_error_is_the_spread_of_the_ratio() -> None:
-    rng = np.random.default_rng(11)
-    ratios, stderrs = [], []
-    for _ in range(2000):
-        y = np.abs(rng.normal(size=300))
-        skill = ratio_of_sums(*_sums(y * rng.uniform(0.7, 1.3, size=300), y))
-        assert skill is not None
-        ratios.append(skill.mae_ratio)
-        stderrs.append(skill.stderr)
-    assert np.mean(stderrs) == pytest.approx(np.std(ratios), rel=0.08)
-
-
-def test_symbols_that_move_together_do_not_count_as_independent() -> None:
-    rng = np.random.default_rng(12)
-    ratios, stderrs, naive = [], [], []
-    for _ in range(300):
-        shared = rng.normal(size=(200, 1)) + 0.5 * rng.normal(size=(200, 20))
-        y = np.abs(shared)
-        x = np.abs(shared - 0.5 * rng.normal(size=(200, 1)))
-        pool = RollingPool(200)
-        for slot in range(200):
-            for symbol in range(20):
-                pool.update(slot, x[slot, symbol], y[slot, symbol], hit=None, inside=None)
-        skill, single = pool.skill(), ratio_of_sums(*_sums(x.ravel(), y.ravel()))
-        assert skill is not None
-        assert single is not None
-        ratios.append(skill.mae_ratio)
-        stderrs.append(skill.stderr)
-        naive.append(single.stderr)
-    assert np.mean(stderrs) == pytest.approx(np.std(ratios), rel=0.15)
-    assert np.mean(naive) < 0.6 * np.std(ratios)
-
-
-def test_the_examples_in_the_docstrings_run() -> None:
-    result = doctest.testmod(daemon.scoring.rolling)
-    assert (result.failed, result.attempted >= 9) == (0, True)
+    accuracy, plain = Accuracy(window, min_n=2), dict[str, PlainFigures]()
+    for slot, of_symbols in enumerate(candles):
+        for symbol, (predicted, close, interval) in of_symbols.items():
+            made = forecast(slot, predicted, symbol, interval)
+            accuracy.on_published(batch_of(made))
+            plain.setdefault(symbol, PlainFigures(window)).add(made, close)
+        closed = [candle(slot + 1, close, symbol) for symbol, (_, close, _) in of_symbols.items()]
+        scores = accuracy.on_candles_closed(closed)
+        names = [] if scores is None else [row.symbol for row in scores.forecasts]
+        assert names == [*of_symbols]
+    for symbol, figures in plain.items():
+        expected, got = figures.summary(2), accuracy.summary(symbol)
+        assert got[1:] == pytest.approx(expected[1:])
+        if expected.skill is None:
+            assert got.skill is None
+        else:
+            assert got.skill == pytest.approx(expected.skill, rel=1e-6, abs=1e-7)
