@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,7 +40,7 @@ print("REPORT" + json.dumps(report))
 """
 
 
-def run(folder: Path, repository: Path, backend: str | None, *saved: Path) -> dict[str, object]:
+def run(folder: Path, repository: Path, backend: str | None, *saved: Path) -> dict[str, Any]:
     folder.mkdir(exist_ok=True)
     (folder / "config.yaml").write_text(
         "model: {target: close, lstm_units: [5, 4], epochs: 1, batch_size: 32, dropout_rate: 0}\n"
@@ -56,7 +57,7 @@ def run(folder: Path, repository: Path, backend: str | None, *saved: Path) -> di
         check=True,
     )
     line = next(line for line in done.stdout.splitlines() if line.startswith("REPORT"))
-    report: dict[str, object] = json.loads(line.removeprefix("REPORT"))
+    report: dict[str, Any] = json.loads(line.removeprefix("REPORT"))
     return report
 
 
