@@ -62,7 +62,7 @@ PARTS: Final = {
     "beside": Part("daemon.retrain_interference", 2.8, "--symbols 20 --pairs 1"),
     "soak": Part("daemon.soak", 3, "--days 0.1 --bursts 5"),
     "flamegraph": Part("daemon.flamegraph", 1.1, "--seconds 5 --symbols 200"),
-    "training": Part("network.training", 10, "--quick", "--quick"),
+    "training": Part("network.training", 6, "--windows 1000 --backends jax"),
 }
 """Together at most 50 minutes, and so an hour at their limits."""
 

@@ -164,6 +164,38 @@ def beside(of: Result) -> str:
     )
 
 
+def training(of: Result) -> str:
+    """Processor time of the ways to train, and one whole run."""
+    run = of["run"]
+    rows = [
+        (
+            row["backend"],
+            row["device"],
+            row["way"],
+            1e6 * row["epoch_cpu_s"] / row["epoch_windows"],
+            "installed" if row["backend"] == run["backend"] else "",
+        )
+        for row in of["ways"]
+    ]
+    head = ("backend", "device", "way", "processor µs a window and epoch", "")
+    whole = (
+        f"A whole run over 45,000 windows on {run['backend']}: {run['epochs']} epochs, "
+        f"{run['wall_s']:.0f} s, {run['cpu_s']:.0f} s of processor time."
+    )
+    return table(head, rows) + "\n\n" + whole
+
+
+def night(of: Result) -> str:
+    """Time and memory of a nightly training, by stage."""
+    rows = [
+        (name, stage["wall_s"] / 60, stage["cpu_s"] / 60, stage["peak_mb_so_far"])
+        for name, stage in of["stages"].items()
+    ]
+    head = (f"{of['symbols']} symbols, {of['candles']:,} candles each", "minutes")
+    text = f"{of['backend']}, {of['epochs']} epochs, {of['judged_forecasts']:,} forecasts judged."
+    return table((*head, "processor minutes", "peak MB so far"), rows) + "\n\n" + text
+
+
 TABLES: Final[dict[str, tuple[tuple[str, ...], Callable[..., str]]]] = {
     "machine": (("pipeline",), machine),
     "pipeline": (("pipeline",), pipeline),
@@ -178,6 +210,8 @@ TABLES: Final[dict[str, tuple[tuple[str, ...], Callable[..., str]]]] = {
     "soak": (("soak",), soak),
     "swap": (("swap",), swap),
     "beside": (("beside",), beside),
+    "training": (("training",), training),
+    "night": (("night",), night),
 }
 """By the name of the block: the results it is made from, and the function that formats them."""
 
