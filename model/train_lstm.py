@@ -179,10 +179,10 @@ def _scored(dataset: Dataset, samples: Samples, raw: NDArray[np.float32]) -> Sco
 def _residuals(
     candles: Mapping[str, pd.DataFrame], dataset: Dataset, validation: Scored
 ) -> Residuals:
-    arrays = {
-        symbol: (frame["timestamp"].to_numpy(np.int64), frame[list(OHLCV)].to_numpy(np.float64))
+    arrays = (
+        (symbol, (frame["timestamp"].to_numpy(np.int64), frame[list(OHLCV)].to_numpy(np.float64)))
         for symbol, frame in candles.items()
-    }
+    )
     return fit_residuals(arrays, dataset.symbols, validation)
 
 

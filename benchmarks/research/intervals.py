@@ -107,7 +107,7 @@ def residuals_of(market: Market, fold: Fold) -> Residuals:
         symbol: (market.open_ms[: fold.test.start + 1], ohlcv[: fold.test.start + 1])
         for symbol, ohlcv in zip(market.symbols, market.ohlcv, strict=True)
     }
-    return fit_residuals(known, market.symbols, validation)
+    return fit_residuals(known.items(), market.symbols, validation)
 
 
 def serve(market: Market, fold: Fold, rules: Rules) -> Served:

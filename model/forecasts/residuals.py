@@ -9,7 +9,7 @@ regression", JASA 113, 2018).
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Self
 
@@ -151,29 +151,32 @@ def conformal_quantiles(residuals: Floats) -> Floats:
 
 
 def fit_residuals(
-    candles: Mapping[str, tuple[Integers, Floats]], symbols: Sequence[str], validation: Scored
+    candles: Iterable[tuple[str, tuple[Integers, Floats]]],
+    symbols: Sequence[str],
+    validation: Scored,
 ) -> Residuals:
     """Fit the scale on the candles before the validation part, then measure the forecasts by it.
 
     Args:
-        candles: by symbol, opening times (Unix milliseconds) ``[rows]`` and ``[rows, 5]``, without
-            gaps.
+        candles: of one symbol after the other: opening times (Unix milliseconds) ``[rows]`` and
+            ``[rows, 5]``, without gaps. Those of one symbol are in memory at a time.
         symbols: ccxt symbols by the number that ``validation`` uses.
         validation: forecasts that the network was not trained on.
     """
-    features = {symbol: history_features(ohlcv) for symbol, (_, ohlcv) in candles.items()}
-    rows = _moves(candles, features, int(validation.open_ms.min()))
-    weights = _fit_weights(rows)
-    season = _fit_season(rows, weights)
+    numbers = {symbol: number for number, symbol in enumerate(symbols)}
+    before_ms = int(validation.open_ms.min())
+    moves, errors = _Moves(), {}
+    for symbol, (open_ms, ohlcv) in candles:
+        features = history_features(ohlcv)
+        moves.add(features, open_ms, ohlcv[:, 3], before_ms)
+        if symbol in numbers:
+            errors[symbol] = _errors(validation.of(numbers[symbol]), features, open_ms)
+    weights = moves.weights()
+    season = moves.season(weights)
     by_symbol = {}
-    for number, symbol in enumerate(symbols):
-        forecasts = validation.of(number)
-        last = np.searchsorted(candles[symbol][0], forecasts.open_ms) - 1
-        usable = (forecasts.predicted > 0.0) & (last >= WARMUP)
-        error = np.log(forecasts.close[usable] / forecasts.predicted[usable])
-        log_scale = features[symbol][last[usable]] @ weights
-        log_scale += season[phase(forecasts.open_ms[usable], len(season))]
-        scaled = error / np.exp(log_scale)
+    for symbol in symbols:
+        error, features, open_ms = errors[symbol]
+        scaled = error / np.exp(features @ weights + season[phase(open_ms, len(season))])
         scaled = scaled[np.isfinite(scaled)]
         if len(scaled) >= MIN_RESIDUALS:
             quantiles = conformal_quantiles(scaled).tolist()
@@ -181,57 +184,74 @@ def fit_residuals(
     return Residuals(tuple(weights.tolist()), tuple(season.tolist()), by_symbol)
 
 
-class _Moves(NamedTuple):
-    """Moves to fit the scale to, n of all symbols, each symbol's mean subtracted.
+def _errors(
+    forecasts: Scored, features: Floats, open_ms: Integers
+) -> tuple[Floats, Floats, Integers]:
+    """Log errors of one symbol's forecasts, features before their candles, and their openings."""
+    last = np.searchsorted(open_ms, forecasts.open_ms) - 1
+    usable = (forecasts.predicted > 0.0) & (last >= WARMUP)
+    error = np.log(forecasts.close[usable] / forecasts.predicted[usable])
+    return error, features[last[usable]], forecasts.open_ms[usable]
 
-    Attributes:
-        features: volatility features before the move, ``[n, N_FEATURES]``.
-        size: log of the absolute return, ``[n]``.
-        open_ms: opening of the candle that moved, ``[n]``.
-        symbols: number of symbols.
-        step_ms: length of the candles.
+
+class _Moves:
+    """Sums over the moves that the scale is fitted to, each symbol's mean subtracted.
+
+    The candles of a night take a gigabyte; the sums that a regression needs do not grow.
     """
 
-    features: Floats
-    size: Floats
-    open_ms: Integers
-    symbols: int
-    step_ms: int
+    def __init__(self) -> None:
+        self._symbols = 0
+        self._gram = np.zeros((N_FEATURES, N_FEATURES))
+        # Features times what the prior leaves of the sizes.
+        self._rest = np.zeros(N_FEATURES)
+        # By part of the hour: number of moves, sums of sizes and of features.
+        self._count = np.zeros(1)
+        self._size = np.zeros(1)
+        self._features = np.zeros((1, N_FEATURES))
 
+    def add(self, features: Floats, open_ms: Integers, close: Floats, before_ms: int) -> None:
+        """Add the moves of one symbol's candles that opened before a time.
 
-def _moves(
-    candles: Mapping[str, tuple[Integers, Floats]], features: Mapping[str, Floats], before_ms: int
-) -> _Moves:
-    parts = [(np.empty((0, N_FEATURES)), np.empty(0), np.empty(0, dtype=np.int64))]
-    for symbol, (open_ms, ohlcv) in candles.items():
+        Args:
+            features: volatility features after each candle, ``[n, N_FEATURES]``.
+            open_ms: opening times, ``[n]``.
+            close: ``[n]``.
+            before_ms: Unix milliseconds.
+        """
+        if len(self._count) == 1:
+            parts = min(max(SEASON_MS // int(open_ms[1] - open_ms[0]), 1), _MAX_PHASES)
+            self._count, self._size = np.zeros(parts), np.zeros(parts)
+            self._features = np.zeros((parts, N_FEATURES))
         end = int(np.searchsorted(open_ms, before_ms))
-        moves = np.abs(np.diff(np.log(ohlcv[:end, 3])))[WARMUP:]
+        moves = np.abs(np.diff(np.log(close[:end])))[WARMUP:]
         if not moves.any():
-            continue
+            return
         # A move of 0 is one below the tick size; its log must stay finite.
         size = np.log(np.maximum(moves, 0.1 * np.median(moves[moves > 0.0])))
-        x = features[symbol][WARMUP : end - 1]
-        parts.append((x - x.mean(axis=0), size - size.mean(), open_ms[WARMUP + 1 : end]))
-    x, sizes, opens = (np.concatenate(column) for column in zip(*parts, strict=True))
-    step_ms = min(int(open_ms[1] - open_ms[0]) for open_ms, _ in candles.values())
-    return _Moves(x, sizes, opens, len(parts) - 1, step_ms)
+        size -= size.mean()
+        x = features[WARMUP : end - 1]
+        x = x - x.mean(axis=0)
+        at = phase(open_ms[WARMUP + 1 : end], len(self._count))
+        self._symbols += 1
+        self._gram += x.T @ x
+        self._rest += x.T @ (size - x @ np.array(DEFAULT_WEIGHTS))
+        self._count += np.bincount(at, minlength=len(self._count))
+        self._size += np.bincount(at, size, len(self._count))
+        for feature in range(N_FEATURES):
+            self._features[:, feature] += np.bincount(at, x[:, feature], len(self._count))
 
+    def weights(self) -> Floats:
+        """Regress the size of a move on the features, the same slopes for all symbols."""
+        gram = self._gram + _PRIOR_ROWS * np.eye(N_FEATURES)
+        weights: Floats = np.array(DEFAULT_WEIGHTS) + np.linalg.solve(gram, self._rest)
+        return weights
 
-def _fit_weights(moves: _Moves) -> Floats:
-    """Regress the size of a move on the features, the same slopes for all symbols."""
-    x, prior = moves.features, np.array(DEFAULT_WEIGHTS)
-    gram = x.T @ x + _PRIOR_ROWS * np.eye(N_FEATURES)
-    weights: Floats = prior + np.linalg.solve(gram, x.T @ (moves.size - x @ prior))
-    return weights
-
-
-def _fit_season(moves: _Moves, weights: Floats) -> Floats:
-    """Mean excess of moves over the features' estimate, by part of the hour, shrunk towards 0."""
-    parts = min(max(SEASON_MS // moves.step_ms, 1), _MAX_PHASES)
-    at = phase(moves.open_ms, parts)
-    # Symbols move together: one candle of all symbols counts as one observation.
-    count = np.bincount(at, minlength=parts) / max(moves.symbols, 1)
-    excess = np.bincount(at, moves.size - moves.features @ weights, parts) / max(moves.symbols, 1)
-    season = excess / (count + _PRIOR_ROWS)
-    clipped: Floats = np.clip(season - season.mean(), -_MAX_SEASON, _MAX_SEASON)
-    return clipped
+    def season(self, weights: Floats) -> Floats:
+        """Mean excess of moves over the estimate, by part of the hour, shrunk towards 0."""
+        # Symbols move together: one candle of all symbols counts as one observation.
+        symbols = max(self._symbols, 1)
+        excess = (self._size - self._features @ weights) / symbols
+        season = excess / (self._count / symbols + _PRIOR_ROWS)
+        clipped: Floats = np.clip(season - season.mean(), -_MAX_SEASON, _MAX_SEASON)
+        return clipped

@@ -108,7 +108,7 @@ def forecasts(candles: dict[str, tuple[Any, Any]], rows: range) -> Scored:
 def test_the_scale_is_learnt_before_the_validation_part_and_the_season_found() -> None:
     candles = {"A/U": market(6000, 1), "B/U": market(6000, 2)}
     validation = forecasts(candles, range(5000, 6000))
-    found = fit_residuals(candles, ("A/U", "B/U"), validation)
+    found = fit_residuals(candles.items(), ("A/U", "B/U"), validation)
     assert len(found.season) == 60
     assert found.season[0] > 0.2
     assert found.season[15] < -0.2
@@ -117,7 +117,7 @@ def test_the_scale_is_learnt_before_the_validation_part_and_the_season_found() -
     # What comes after the validation part began changes nothing about the scale.
     for _, ohlcv in candles.values():
         ohlcv[5001:, 1] *= 1.5
-    later = fit_residuals(candles, ("A/U", "B/U"), validation)
+    later = fit_residuals(candles.items(), ("A/U", "B/U"), validation)
     assert (later.weights, later.season) == (found.weights, found.season)
     assert later.by_symbol != found.by_symbol
 
@@ -125,10 +125,10 @@ def test_the_scale_is_learnt_before_the_validation_part_and_the_season_found() -
 def test_too_few_residuals_are_no_evidence_and_unchanged_candles_are_ignored() -> None:
     candles = {"A/U": market(WARMUP + 300, 1)}
     few = forecasts(candles, range(WARMUP + 301 - MIN_RESIDUALS, WARMUP + 300))
-    assert fit_residuals(candles, ("A/U",), few).by_symbol == {}
+    assert fit_residuals(candles.items(), ("A/U",), few).by_symbol == {}
     open_ms, ohlcv = market(2000, 1)
     ohlcv[:] = [5.0, 5.0, 5.0, 5.0, 0.0]
     still = {"A/U": (open_ms, ohlcv)}
-    found = fit_residuals(still, ("A/U",), forecasts(still, range(1500, 2000)))
+    found = fit_residuals(still.items(), ("A/U",), forecasts(still, range(1500, 2000)))
     assert found.weights == DEFAULT_WEIGHTS
     assert set(found.by_symbol["A/U"].quantiles) == {0.0}
