@@ -38,13 +38,11 @@ class Part(NamedTuple):
         module: below `benchmarks`.
         minutes: expected on two idle cores.
         quick: arguments for a short run.
-        arguments: those for the whole run.
     """
 
     module: str
     minutes: float
     quick: str
-    arguments: str = ""
 
     @property
     def limit_s(self) -> float:
@@ -79,7 +77,7 @@ def run_part(name: str, results: Path, *, quick: bool) -> str | None:
         Why it failed; None if it did not.
     """
     part = PARTS[name]
-    arguments = (part.quick if quick else part.arguments).split()
+    arguments = part.quick.split() if quick else []
     # The tables must not show the result of an earlier run.
     (results / f"{name}.json").unlink(missing_ok=True)
     # A separate process group, which exchange, broker and daemon belong to and are ended with.

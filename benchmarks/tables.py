@@ -192,7 +192,7 @@ def night(of: Result) -> str:
         for name, stage in of["stages"].items()
     ]
     head = (f"{of['symbols']} symbols, {of['candles']:,} candles each", "minutes")
-    text = f"{of['backend']}, {of['epochs']} epochs, {of['judged_forecasts']:,} forecasts judged."
+    text = f"{of['backend']}, {of['judged_forecasts']:,} forecasts judged."
     return table((*head, "processor minutes", "peak MB so far"), rows) + "\n\n" + text
 
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.network.night                        200 symbols, 30 days of minutes
     python -m benchmarks.network.night --folder CANDLES       of recorded minutes
-    python -m benchmarks.network.night --symbols 20 --days 3  a short run
+    python -m benchmarks.network.night --symbols 2 --days 20  a short run
 
 It trains a challenger with the default configuration, exports it, and judges it against a champion,
 as `candlecast retrain` does after it has completed the history. The candles are recorded ones,
@@ -17,6 +17,7 @@ import argparse
 import contextlib
 import io
 import os
+import re
 import resource
 import sys
 import tempfile
@@ -29,6 +30,7 @@ import numpy as np
 
 from benchmarks.harness.candles import read_folder, read_sandbox
 from benchmarks.report import machine, print_machine, print_table, save
+from config.forecasting import Model
 from config.retraining import Registry as RegistrySettings
 from config.retraining import Retrain
 from model.core.candle import Timeframe
@@ -44,9 +46,6 @@ if TYPE_CHECKING:
 _MINUTE: Final = Timeframe.parse("1m")
 _FROM_MS: Final = 1_767_225_600_000
 """2026-01-01."""
-
-_LOOKBACK: Final = 60
-_SPLITS: Final = (0.7, 0.15)
 
 
 def repeated(recorded: list[pd.DataFrame], symbols: int, rows: int) -> dict[str, pd.DataFrame]:
@@ -99,10 +98,11 @@ def run(candles: dict[str, pd.DataFrame], folder: Path, settings: str) -> dict[s
     """Train, export and judge; return the stages and what was trained."""
     config = folder / "config.yaml"
     config.write_text(settings, encoding="utf-8")
-    rules = RegistrySettings()
+    rules, model = RegistrySettings(), Model()
     gate = GateRules(rules.gate_days, rules.margin)
     rows = len(next(iter(candles.values())))
-    cut = cut_for_gate(rows, gate.candles(_MINUTE.ms), _LOOKBACK, *_SPLITS)
+    splits = model.train_split, model.val_split
+    cut = cut_for_gate(rows, gate.candles(_MINUTE.ms), model.lookback_periods, *splits)
     stages, registry, output = Stages(), Registry(folder / "registry"), io.StringIO()
     with stages.measure("train and evaluate"), contextlib.redirect_stdout(output):
         trained = train_challenger(config, candles, _MINUTE, cut, folder, lambda: None)
@@ -115,7 +115,8 @@ def run(candles: dict[str, pd.DataFrame], folder: Path, settings: str) -> dict[s
     return {
         "symbols": len(candles),
         "candles": rows,
-        "epochs": output.getvalue().count("\nEpoch "),
+        # Keras also prints lines that begin with "Epoch" when it stops or lowers the rate.
+        "epochs": len(re.findall(r"^Epoch \d+/\d+ ", output.getvalue(), re.MULTILINE)),
         "judged_forecasts": judged.decision.n,
         "stages": stages.rows,
         "wall_s": sum(stage["wall_s"] for stage in stages.rows.values()),

@@ -24,7 +24,7 @@ def installed() -> str:
     [
         r"^The service trains on (\w+):",
         r"^A whole run over [\d,]+ windows on (\w+): \d+ epochs",
-        r"^(\w+), \d+ epochs, [\d,]+ forecasts judged",
+        r"^(\w+), [\d,]+ forecasts judged",
     ],
 )
 def test_the_page_has_the_figures_of_the_installed_backend(installed: str, figure: str) -> None:
